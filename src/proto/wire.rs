@@ -1,0 +1,214 @@
+//! The vocabulary of the protocol: commands and events as every encoding carries them, borrowed from the bytes they
+//! were read from or from the state they tell of. Nothing here is checked: a [`Command`] holds what the peer wrote.
+//!
+//! Field names are those of the JSON encoding. `None` is an absent field.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+/// A command as a client wrote it, its fields of the right type and otherwise unchecked.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum Command<'a> {
+    Hello { nickname: Option<Cow<'a, str>>, token: Option<Cow<'a, str>>, resume: Option<Cow<'a, str>> },
+    Nick { nickname: Cow<'a, str> },
+    Join(Join<'a>),
+    Leave { room: Cow<'a, str> },
+    Switch { from: Cow<'a, str>, to: Join<'a> },
+    Message { room: Cow<'a, str>, content: Cow<'a, str>, ack: Option<Cow<'a, str>> },
+    Private { target: Cow<'a, str>, content: Cow<'a, str> },
+    Members { room: Cow<'a, str>, limit: Option<u64>, after: Option<Cow<'a, str>> },
+    Rooms { limit: Option<u64>, after: Option<Cow<'a, str>> },
+    Typing { room: Cow<'a, str> },
+    Ping,
+    Pong,
+    Quit,
+}
+
+/// The options of `join`, and of the room that `switch` goes to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Join<'a> {
+    /// The room's name.
+    pub room: Cow<'a, str>,
+    /// How many of the last messages are wanted in the reply.
+    pub history: Option<u64>,
+    /// The position after which missed messages are wanted.
+    pub since: Option<Position<'a>>,
+    /// Whether the sender hears its own messages; absent means yes.
+    pub echo: Option<bool>,
+    /// What to do when the client cannot keep up: `close` or `gap`.
+    pub overflow: Option<Cow<'a, str>>,
+}
+
+/// A place in a room's history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Position<'a> {
+    /// The history that `offset` counts in.
+    pub epoch: Cow<'a, str>,
+    /// The last message known.
+    pub offset: u64,
+}
+
+/// What the server says. `id` is that of the command that an event answers, absent in every other event.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Event<'a> {
+    Welcome {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        nickname: &'a str,
+        session: &'a str,
+        resumed: bool,
+        heartbeat_ms: u64,
+        timeout_ms: u64,
+        server: &'a str,
+    },
+    Joined {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        room: &'a str,
+        epoch: &'a str,
+        offset: u64,
+        role: &'a str,
+        members: u64,
+        state: Empty,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        messages: Option<&'a [HistoryMessage<'a>]>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recovered: Option<bool>,
+    },
+    Left {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        room: &'a str,
+        reason: &'a str,
+    },
+    Presence(Presence<'a>),
+    Message { room: &'a str, sender: &'a str, content: &'a str, offset: u64, timestamp: u64 },
+    Ack(Ack<'a>),
+    Private { sender: &'a str, target: &'a str, content: &'a str, timestamp: u64 },
+    System { content: &'a str, sender: &'a str, timestamp: u64 },
+    Members {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        room: &'a str,
+        total: u64,
+        members: &'a [Member<'a>],
+    },
+    Rooms {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        rooms: &'a [RoomInfo<'a>],
+    },
+    Typing { room: &'a str, nickname: &'a str },
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        timestamp: u64,
+    },
+    Bye {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        code: u16,
+        reason: &'a str,
+        resumable: bool,
+        after_ms: u64,
+    },
+    Error(Error<'a>),
+    Ping,
+}
+
+/// An empty JSON object: a room's state while it has no keys.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Empty {}
+
+/// Somebody came, went or changed. `event` says which, and with it which fields are there.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct Presence<'a> {
+    pub room: &'a str,
+    pub event: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nickname: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joined: Option<&'a [&'a str]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<&'a [&'a str]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub members: Option<u64>,
+}
+
+/// What became of a command that has no richer reply. Which fields are there depends on the command.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct Ack<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivered: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored: Option<bool>,
+}
+
+/// A message as history tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct HistoryMessage<'a> {
+    pub sender: &'a str,
+    pub content: &'a str,
+    pub offset: u64,
+    pub timestamp: u64,
+}
+
+/// One member of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Member<'a> {
+    pub nickname: &'a str,
+    pub role: &'a str,
+    pub connected: bool,
+    pub last_active: u64,
+}
+
+/// One room in the list of rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct RoomInfo<'a> {
+    pub room: &'a str,
+    pub members: u64,
+    pub offset: u64,
+}
+
+/// A command refused. `code` is that of HTTP, `reason` a word for programs, `message` a sentence for people.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Error<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
+    pub code: u16,
+    pub reason: &'a str,
+    pub message: &'a str,
+    pub retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
