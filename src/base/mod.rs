@@ -1,1 +1,8 @@
-//! base
+//! Data structures that know nothing else of this program: each stands on its own and is tested against a model.
+
+pub mod census;
+pub mod rng;
+pub mod slots;
+pub mod stats;
+pub mod time;
+pub mod wheel;

@@ -86,10 +86,25 @@ pub enum Event<'a> {
         reason: &'a str,
     },
     Presence(Presence<'a>),
-    Message { room: &'a str, sender: &'a str, content: &'a str, offset: u64, timestamp: u64 },
+    Message {
+        room: &'a str,
+        sender: &'a str,
+        content: &'a str,
+        offset: u64,
+        timestamp: u64,
+    },
     Ack(Ack<'a>),
-    Private { sender: &'a str, target: &'a str, content: &'a str, timestamp: u64 },
-    System { content: &'a str, sender: &'a str, timestamp: u64 },
+    Private {
+        sender: &'a str,
+        target: &'a str,
+        content: &'a str,
+        timestamp: u64,
+    },
+    System {
+        content: &'a str,
+        sender: &'a str,
+        timestamp: u64,
+    },
     Members {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a str>,
@@ -102,7 +117,10 @@ pub enum Event<'a> {
         id: Option<&'a str>,
         rooms: &'a [RoomInfo<'a>],
     },
-    Typing { room: &'a str, nickname: &'a str },
+    Typing {
+        room: &'a str,
+        nickname: &'a str,
+    },
     Pong {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a str>,

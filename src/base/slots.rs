@@ -1,0 +1,150 @@
+//! Slots with generations: a table whose keys go stale instead of going wrong.
+//!
+//! A bare index into a table is a promise that nobody took the place in between. Indices here travel through the
+//! kernel (as event tokens), through timers and through other cores, so every [`Id`] carries the generation of its
+//! slot, which is bumped when the slot is freed: a late message for a closed connection finds nothing, rather than the
+//! stranger who has the slot now. The storage is the `slab` crate's.
+
+use slab::Slab;
+
+/// A key into a [`Slots`]: the place, and which of its successive tenants is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id {
+    /// The place in the table.
+    pub index: u32,
+    /// How often the place had been freed before this tenant came.
+    pub generation: u32,
+}
+
+impl Id {
+    /// Both halves in one word, for event tokens.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The inverse of [`Id::to_bits`].
+    pub fn from_bits(bits: u64) -> Self {
+        Id { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+/// A table of values with stable, reusable places.
+#[derive(Debug)]
+pub struct Slots<T> {
+    slab: Slab<T>,
+    /// The generation of each place, kept while the place is free. Wraps around after 2^32 tenants of one place.
+    generations: Vec<u32>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self::with_capacity(0)
+    }
+}
+
+impl<T> Slots<T> {
+    /// An empty table with room for `capacity` values. A table that must never stall its core is given its limit here,
+    /// because growing moves every value.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Slots { slab: Slab::with_capacity(capacity), generations: Vec::with_capacity(capacity) }
+    }
+
+    /// Puts `value` into a free place.
+    ///
+    /// # Panics
+    /// When the table has 2^32 places: callers bound it far below.
+    pub fn insert(&mut self, value: T) -> Id {
+        let index = self.slab.insert(value);
+        if index == self.generations.len() {
+            self.generations.push(0);
+        }
+        Id { index: u32::try_from(index).expect("table over its bound"), generation: self.generations[index] }
+    }
+
+    /// The value of `id`, unless it has been removed.
+    pub fn get(&self, id: Id) -> Option<&T> {
+        if self.is_current(id) { self.slab.get(id.index as usize) } else { None }
+    }
+
+    /// The value of `id`, to be changed, unless it has been removed.
+    pub fn get_mut(&mut self, id: Id) -> Option<&mut T> {
+        if self.is_current(id) { self.slab.get_mut(id.index as usize) } else { None }
+    }
+
+    /// Takes the value of `id` out and bumps the generation of its place, so that every copy of `id` is stale.
+    pub fn remove(&mut self, id: Id) -> Option<T> {
+        if !self.is_current(id) {
+            return None;
+        }
+        let value = self.slab.try_remove(id.index as usize)?;
+        let generation = &mut self.generations[id.index as usize];
+        *generation = generation.wrapping_add(1);
+        Some(value)
+    }
+
+    /// Whether `id` still has its place.
+    pub fn contains(&self, id: Id) -> bool {
+        self.is_current(id) && self.slab.contains(id.index as usize)
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// All values with their keys, in order of place.
+    pub fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
+        self.slab
+            .iter()
+            .map(|(index, value)| (Id { index: index as u32, generation: self.generations[index] }, value))
+    }
+
+    fn is_current(&self, id: Id) -> bool {
+        self.generations.get(id.index as usize) == Some(&id.generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_map_whose_keys_are_never_reused(ops in prop::collection::vec((0u8..3, any::<prop::sample::Index>()), 1..200)) {
+            let mut slots = Slots::default();
+            let mut model: Vec<(Id, Option<usize>)> = Vec::new();
+            for (step, (op, pick)) in ops.into_iter().enumerate() {
+                if op == 0 || model.is_empty() {
+                    let id = slots.insert(step);
+                    prop_assert!(model.iter().all(|(known, _)| *known != id), "{id:?} came twice");
+                    model.push((id, Some(step)));
+                } else {
+                    let (id, value) = model[pick.index(model.len())];
+                    prop_assert_eq!(slots.get(id).copied(), value);
+                    prop_assert_eq!(slots.contains(id), value.is_some());
+                    if op == 1 {
+                        prop_assert_eq!(slots.remove(id), value);
+                        model.iter_mut().find(|(known, _)| *known == id).unwrap().1 = None;
+                    }
+                }
+                let mut alive: Vec<_> = model.iter().filter_map(|(id, value)| value.map(|v| (*id, v))).collect();
+                alive.sort();
+                prop_assert_eq!(slots.len(), alive.len());
+                prop_assert_eq!(slots.iter().map(|(id, v)| (id, *v)).collect::<Vec<_>>(), alive);
+            }
+        }
+
+        #[test]
+        fn bits_round_trip(index: u32, generation: u32) {
+            let id = Id { index, generation };
+            prop_assert_eq!(Id::from_bits(id.to_bits()), id);
+        }
+    }
+}
