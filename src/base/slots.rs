@@ -5,6 +5,8 @@
 //! slot, which is bumped when the slot is freed: a late message for a closed connection finds nothing, rather than the
 //! stranger who has the slot now. The storage is the `slab` crate's.
 
+use std::ops::{Index, IndexMut};
+
 use slab::Slab;
 
 /// A key into a [`Slots`]: the place, and which of its successive tenants is meant.
@@ -106,6 +108,20 @@ impl<T> Slots<T> {
 
     fn is_current(&self, id: Id) -> bool {
         self.generations.get(id.index as usize) == Some(&id.generation)
+    }
+}
+
+/// For keys that are known to be alive.
+impl<T> Index<Id> for Slots<T> {
+    type Output = T;
+    fn index(&self, id: Id) -> &T {
+        self.get(id).expect("a key that is alive")
+    }
+}
+
+impl<T> IndexMut<Id> for Slots<T> {
+    fn index_mut(&mut self, id: Id) -> &mut T {
+        self.get_mut(id).expect("a key that is alive")
     }
 }
 

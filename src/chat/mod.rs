@@ -1,1 +1,8 @@
-//! chat
+//! What the service means: names, rooms, users, presence, refusals. Pure: no protocol, no clock, no socket; time comes in
+//! as an argument and what happened goes out as a value.
+
+pub mod name;
+pub mod presence;
+pub mod refusal;
+pub mod room;
+pub mod user;

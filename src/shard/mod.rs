@@ -1,1 +1,476 @@
-//! shard
+//! One core's world, pure: connections, sessions, the rooms and nicknames at home here, fan-out, send queues.
+//!
+//! A [`Shard`] has no socket, clock or thread. Its methods are of three kinds:
+//!
+//! - what the world tells it: [`Shard::tick`], [`Shard::open`], [`Shard::receive`], [`Shard::input_ended`],
+//!   [`Shard::broken`], [`Shard::sent`], [`Shard::flushed`], [`Shard::mail`], [`Shard::expire`], [`Shard::drain`];
+//! - what one asks of it: [`Shard::wants_input`], [`Shard::gather`], [`Shard::next_deadline`], [`Shard::has_deferred`];
+//! - what it wants done: [`Shard::take_touched`] connections flushed, [`Shard::take_resumed`] ones read again,
+//!   [`Shard::take_closed`] ones closed, and the mail in its [`Shard::outboxes`] delivered.
+//!
+//! | file | what |
+//! |------|------|
+//! | `connection`, `session` | the two tables, and the life cycle of what is in them |
+//! | `input` | bytes to commands: which protocol, and when a command has to wait |
+//! | `commands`, `replies` | what a session asks, and what it hears back |
+//! | `lines`, `http` | what text lines and HTTP requests mean |
+//! | `home` | the rooms and nicknames that live here |
+//! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
+//! | `mail` | between cores |
+//! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
+
+pub mod closing;
+mod commands;
+pub mod connection;
+pub mod encode;
+pub mod fanout;
+mod home;
+mod http;
+mod input;
+mod lines;
+pub mod mail;
+pub mod queue;
+mod replies;
+pub mod session;
+mod timers;
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hasher};
+use std::io::IoSlice;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::base::census::Census;
+use crate::base::rng::Rng;
+use crate::base::slots::{Id, Slots};
+use crate::base::stats::Counters;
+use crate::base::time::{Now, Tick};
+use crate::base::wheel::Wheel;
+use crate::config::{Config, Limits, ListenKind, Presence};
+use crate::proto::wire::Event;
+
+use closing::Closing;
+use connection::{Connection, Protocol, Stage};
+use encode::Encoding;
+use fanout::LocalRooms;
+use home::Home;
+use mail::{Mail, Request};
+use queue::SendPool;
+use session::Session;
+use timers::Timer;
+
+/// How many bytes of room events one turn may gather before they are sent: a burst of publishers must not queue more
+/// on a member than it could be written in between.
+const TURN_FANOUT_BYTES: usize = 256 * 1024;
+
+/// The name that the server gives itself.
+pub const SERVER: &str = concat!("starling/", env!("CARGO_PKG_VERSION"));
+
+/// One core's connections, sessions and rooms.
+#[derive(Debug)]
+pub struct Shard {
+    core: u16,
+    config: Arc<Config>,
+    limits: Limits,
+    presence: Presence,
+    is_echo_on: bool,
+    counters: Arc<Counters>,
+    census: Arc<Census>,
+    rng: Rng,
+    /// Keys the hash that gives each name its home; the same on all cores, unknown to peers.
+    home_seed: u64,
+    now: Now,
+    drain: Option<Drain>,
+
+    connections: Slots<Connection>,
+    sessions: Slots<Session>,
+    home: Home,
+    local_rooms: LocalRooms,
+    pool: SendPool,
+    wheel: Wheel<Timer>,
+    /// Holds JSON until the length of its frame is known.
+    scratch: Vec<u8>,
+
+    /// Mail from this core to itself.
+    local: VecDeque<Mail>,
+    /// Requests that wait until no mailbox is full.
+    deferred: VecDeque<Mail>,
+    /// Mail for each core, to be sent at the end of the turn.
+    outboxes: Vec<Vec<Mail>>,
+    /// Whether some mailbox was full when mail was last sent.
+    is_congested: bool,
+    /// Requests under way to each core.
+    window: Vec<usize>,
+    /// Connections that wait for the window of some core.
+    window_waiters: Vec<Id>,
+
+    touched: Vec<Id>,
+    resumable: VecDeque<Id>,
+    resumed: Vec<Id>,
+    closed: Vec<Id>,
+}
+
+/// Facts that all cores share when they start.
+#[derive(Debug, Clone)]
+pub struct Flock {
+    /// How many cores there are.
+    pub cores: u16,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Everybody who is connected.
+    pub census: Arc<Census>,
+    /// A secret number, the same for all cores.
+    pub home_seed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    /// When clients are told to go.
+    farewell_at: Tick,
+    is_told: bool,
+}
+
+/// What the reactor is to do with a connection after it has written what it could.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Keep,
+    /// End our side; the peer's may go on.
+    EndOutput,
+    /// It is in the list of closed connections.
+    Closed,
+}
+
+impl Shard {
+    /// The world of core number `core`, empty. `random_seed` is this core's own.
+    pub fn new(core: u16, flock: &Flock, counters: Arc<Counters>, random_seed: u64, now: Now) -> Self {
+        let cores = usize::from(flock.cores);
+        Shard {
+            core,
+            limits: flock.config.limits.clone(),
+            presence: flock.config.presence.clone(),
+            is_echo_on: flock.config.is_echo_on(),
+            config: flock.config.clone(),
+            counters,
+            census: flock.census.clone(),
+            rng: Rng::new(random_seed),
+            home_seed: flock.home_seed,
+            now,
+            drain: None,
+            connections: Slots::default(),
+            sessions: Slots::default(),
+            home: Home::default(),
+            local_rooms: LocalRooms::default(),
+            pool: SendPool::default(),
+            wheel: Wheel::new(now.tick),
+            scratch: Vec::new(),
+            local: VecDeque::new(),
+            deferred: VecDeque::new(),
+            outboxes: (0..cores).map(|_| Vec::new()).collect(),
+            is_congested: false,
+            window: vec![0; cores],
+            window_waiters: Vec::new(),
+            touched: Vec::new(),
+            resumable: VecDeque::new(),
+            resumed: Vec::new(),
+            closed: Vec::new(),
+        }
+    }
+
+    /// Tells the time. Called once at the beginning of a turn.
+    pub fn tick(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// A peer has connected. It is taken in even where a limit forbids it to stay: then it is told so, and closed.
+    pub fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id {
+        let protocol = match kind {
+            ListenKind::Web => Protocol::Http(Box::new(http::Http::new(&self.limits))),
+            _ => Protocol::Detect,
+        };
+        let encoding = if kind == ListenKind::Web { Encoding::JsonFrame } else { Encoding::Text };
+        let is_full = self.census.enter(peer).err();
+        let mut connection = Connection::new(peer, kind, protocol, encoding, self.now.tick);
+        connection.is_counted = is_full.is_none();
+        let id = self.connections.insert(connection);
+        self.counters.connections.set(self.connections.len() as u64);
+        match is_full {
+            None => self.arm(id),
+            Some(full) => {
+                self.counters.refused_connections.add(1);
+                self.refuse_connection(id, full);
+            }
+        }
+        id
+    }
+
+    /// Bytes have come from a peer. They are changed in place: WebSocket payloads are unmasked.
+    pub fn receive(&mut self, id: Id, input: &mut [u8]) {
+        self.counters.received_bytes.add(input.len() as u64);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.last_seen = self.now.tick;
+        connection.is_probed = false;
+        if connection.stage == Stage::Open {
+            self.take_in(id, input);
+            self.settle();
+        }
+    }
+
+    /// The peer has ended its side: it will say no more, but may still listen.
+    pub fn input_ended(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.input_ended = true;
+        if connection.stage == Stage::Open {
+            self.finish_input(id);
+            self.settle();
+        } else {
+            self.touch(id); // a connection that lingered for this is closed by its next flush
+        }
+    }
+
+    /// The socket has failed: nothing can be read or written any more.
+    pub fn broken(&mut self, id: Id) {
+        self.close(id, Closing::Broken);
+        self.settle();
+    }
+
+    /// Whether the connection's input may be read now.
+    pub fn wants_input(&self, id: Id) -> bool {
+        self.connections.get(id).is_some_and(|connection| match connection.stage {
+            Stage::Open => connection.pause.is_none() && !connection.has_backlog() && !connection.input_ended,
+            Stage::Flushing(_) | Stage::Lingering(_) => !connection.input_ended,
+            Stage::Closed => false,
+        })
+    }
+
+    /// Whether as much has been gathered as one turn should send: more input can wait for the next one.
+    pub fn has_gathered_enough(&self) -> bool {
+        self.home.gathered_bytes >= TURN_FANOUT_BYTES
+    }
+
+    /// Fills `slices` with what is to be written on a connection, and returns how many there are.
+    pub fn gather<'a>(&'a self, id: Id, slices: &mut [IoSlice<'a>]) -> usize {
+        self.connections.get(id).map_or(0, |connection| self.pool.gather(&connection.queue, slices))
+    }
+
+    /// So many of the gathered bytes have been written.
+    pub fn sent(&mut self, id: Id, bytes: usize) {
+        self.counters.writes.add(1);
+        self.counters.sent_bytes.add(bytes as u64);
+        if let Some(connection) = self.connections.get_mut(id) {
+            self.pool.advance(&mut connection.queue, bytes);
+        }
+    }
+
+    /// What could be written has been. Says what is to be done with the connection now.
+    pub fn flushed(&mut self, id: Id) -> Verdict {
+        let Some(connection) = self.connections.get_mut(id) else { return Verdict::Keep };
+        match connection.stage {
+            Stage::Open => {
+                self.check_output(id);
+                Verdict::Keep
+            }
+            Stage::Flushing(_) if connection.queue.is_empty() => {
+                if connection.input_ended {
+                    self.end(id);
+                    return Verdict::Closed;
+                }
+                connection.stage = Stage::Lingering(self.now.tick + self.limits.linger_ms);
+                self.arm(id);
+                Verdict::EndOutput
+            }
+            Stage::Lingering(_) if connection.input_ended => {
+                self.end(id);
+                Verdict::Closed
+            }
+            Stage::Flushing(_) | Stage::Lingering(_) => Verdict::Keep,
+            Stage::Closed => Verdict::Closed,
+        }
+    }
+
+    /// Mail has come from another core.
+    pub fn mail(&mut self, mail: Mail) {
+        self.handle(mail);
+        self.settle();
+    }
+
+    /// Handles one timer that is due, and says whether there was one.
+    pub fn expire(&mut self) -> bool {
+        let Some((_, timer)) = self.wheel.expire(self.now.tick) else { return false };
+        self.handle_timer(timer);
+        self.settle();
+        true
+    }
+
+    /// When the next timer wants to be looked at.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.wheel.next_deadline()
+    }
+
+    /// Ends the turn for the rooms: what they gathered becomes mail and queued bytes.
+    pub fn send_gathered_events(&mut self) {
+        self.send_gathered();
+        self.settle();
+    }
+
+    /// Tells whether a mailbox was full when this core's mail was last sent. While one is, requests wait: they are
+    /// the only mail that makes more mail.
+    pub fn set_congested(&mut self, is_congested: bool) {
+        self.is_congested = is_congested;
+        if !is_congested {
+            while let Some(mail) = self.deferred.pop_front() {
+                self.handle(mail);
+            }
+            self.settle();
+        }
+    }
+
+    /// Whether requests wait for a mailbox.
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// The mail for each core, to be taken by whoever delivers it.
+    pub fn outboxes(&mut self) -> &mut [Vec<Mail>] {
+        &mut self.outboxes
+    }
+
+    /// Swaps the list of connections that have something to flush for an empty one.
+    pub fn take_touched(&mut self, list: &mut Vec<Id>) {
+        debug_assert!(list.is_empty());
+        std::mem::swap(&mut self.touched, list);
+        for id in list.iter() {
+            if let Some(connection) = self.connections.get_mut(*id) {
+                connection.is_touched = false;
+            }
+        }
+    }
+
+    /// Whether some connection has something to flush.
+    pub fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// Takes the connections whose input may be read again.
+    pub fn take_resumed(&mut self) -> impl Iterator<Item = Id> {
+        self.resumed.drain(..)
+    }
+
+    /// Takes the connections that are to be closed, and frees their slots.
+    pub fn take_closed(&mut self, mut close: impl FnMut(Id)) {
+        let mut closed = std::mem::take(&mut self.closed);
+        for id in closed.drain(..) {
+            let connection = self.connections.remove(id).expect("closed connections keep their slot until here");
+            if connection.is_counted {
+                self.census.leave(connection.peer);
+            }
+            close(id);
+        }
+        self.closed = closed;
+        self.counters.connections.set(self.connections.len() as u64);
+    }
+
+    /// How many connections there are.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// The counters of this core.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Sends an event to one connection, if it still is one.
+    fn say(&mut self, id: Id, event: &Event) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.stage != Stage::Open {
+            return;
+        }
+        let encoding = connection.encoding;
+        self.pool.push_frame(&mut connection.queue, |out| encoding.put(event, &mut self.scratch, out));
+        self.touch(id);
+    }
+
+    /// Sends bytes to one connection, if it still is one.
+    fn say_raw(&mut self, id: Id, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.stage == Stage::Open {
+            self.pool.push_frame(&mut connection.queue, write);
+            self.touch(id);
+        }
+    }
+
+    /// Puts a connection on the list of those to be flushed in this turn.
+    fn touch(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.is_touched
+        {
+            connection.is_touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// The core that a folded name lives on.
+    fn home_of(&self, folded: &str) -> u16 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.home_seed);
+        hasher.write(folded.as_bytes());
+        (hasher.finish() % self.outboxes.len() as u64) as u16
+    }
+
+    fn cores(&self) -> usize {
+        self.outboxes.len()
+    }
+
+    /// Gives mail to a core, which may be this one.
+    fn post(&mut self, core: u16, mail: Mail) {
+        if core == self.core {
+            self.local.push_back(mail);
+            return;
+        }
+        let outbox = &mut self.outboxes[usize::from(core)];
+        if let (
+            Mail::Reply { to, reply: mail::Reply::Done { times }, .. },
+            Some(Mail::Reply { to: last_to, reply: mail::Reply::Done { times: last_times }, .. }),
+        ) = (&mail, outbox.last_mut())
+            && to == last_to
+        {
+            *last_times += times;
+            return;
+        }
+        outbox.push(mail);
+    }
+
+    /// Handles mail to this core, and lets those go on who waited for it, until nothing is left.
+    fn settle(&mut self) {
+        loop {
+            if let Some(mail) = self.local.pop_front() {
+                self.handle(mail);
+            } else if let Some(id) = self.resumable.pop_front() {
+                self.resume(id);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn handle(&mut self, mail: Mail) {
+        match mail {
+            Mail::Request { .. } if self.is_congested => {
+                self.counters.deferred_requests.add(1);
+                self.deferred.push_back(mail);
+            }
+            Mail::Request { from, id, request } => self.handle_request(from, id, request),
+            Mail::Reply { to, home, id, reply } => self.handle_reply(to, home, id, reply),
+            Mail::Room(batch) => self.deliver(&batch),
+        }
+    }
+
+    /// Sends a request of a session to a home core, and counts it as under way.
+    fn request(&mut self, session: Id, core: u16, id: mail::CommandId, request: Request) {
+        self.window[usize::from(core)] += 1;
+        self.sessions.get_mut(session).expect("a session asks").under_way += 1;
+        let from = crate::chat::user::SessionRef { core: self.core, session };
+        self.post(core, Mail::Request { from, id, request });
+    }
+}

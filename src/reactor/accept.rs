@@ -1,0 +1,76 @@
+//! Step 7 of the turn: new connections.
+
+use std::io::ErrorKind;
+
+use super::os::Os;
+use super::turn::Reactor;
+use crate::base::time::Tick;
+use crate::config::ListenKind;
+
+/// What the kernel has said about a listener.
+#[derive(Debug)]
+pub struct Listening {
+    kind: ListenKind,
+    /// Whether there may be connections to accept.
+    pub is_ready: bool,
+    /// When to try again after accept has failed. An edge-triggered listener stays silent until another client comes,
+    /// so the ones that wait already would wait for ever.
+    retry_at: Option<Tick>,
+}
+
+impl Listening {
+    /// A listener of which nothing is known. Clients may have come before it was registered, so it counts as ready.
+    pub fn new(kind: ListenKind) -> Self {
+        Listening { kind, is_ready: true, retry_at: None }
+    }
+}
+
+impl<O: Os> Reactor<O> {
+    /// Accepts from each listener in turn, up to a budget, and backs off where the system has run out of something.
+    pub(super) fn accept_connections(&mut self) {
+        for index in 0..self.listeners.len() {
+            let listener = &mut self.listeners[index];
+            if listener.retry_at.is_some_and(|at| at <= self.now) {
+                listener.retry_at = None;
+                listener.is_ready = true;
+            }
+            for _ in 0..self.limits.accepts_per_turn {
+                if !self.listeners[index].is_ready || self.listeners[index].retry_at.is_some() {
+                    break;
+                }
+                self.accept_one(index);
+            }
+        }
+    }
+
+    fn accept_one(&mut self, index: usize) {
+        match self.os.accept(index) {
+            Ok((socket, peer)) => {
+                let kind = self.listeners[index].kind;
+                self.shard.counters().accepted.add(1);
+                self.take_in(socket, peer, kind);
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => self.listeners[index].is_ready = false,
+                // The client has gone, or a signal came: the next one may be there.
+                ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted => {}
+                _ => {
+                    // EMFILE, ENFILE, ENOBUFS, ENOMEM: no descriptor or memory until somebody goes.
+                    self.shard.counters().accept_backoffs.add(1);
+                    log::warn!("accept failed, next try in {} ms: {error}", self.limits.accept_backoff_ms);
+                    self.listeners[index].retry_at = Some(self.now + self.limits.accept_backoff_ms);
+                }
+            },
+        }
+    }
+
+    /// When a listener that failed is tried again.
+    pub(super) fn accept_retry_at(&self) -> Option<Tick> {
+        self.listeners.iter().filter_map(|listener| listener.retry_at).min()
+    }
+
+    /// Whether a listener had more clients than one turn accepts.
+    pub(super) fn has_ready_listener(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.is_ready && listener.retry_at.is_none())
+    }
+}

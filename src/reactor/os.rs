@@ -1,0 +1,67 @@
+//! What the loop needs of the kernel, and nothing more. `sys` implements it over mio, the simulator over a kernel of its
+//! own that is edge-triggered in the same way, and full of faults.
+
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+
+use crate::base::slots::Id;
+use crate::base::time::Now;
+
+/// A kernel, as one core sees it. Every call but [`Os::poll`] returns at once.
+pub trait Os {
+    /// A connection.
+    type Socket;
+
+    /// Reads both clocks.
+    fn now(&mut self) -> Now;
+
+    /// Waits until something is ready, [`Os::wake`] was called for this core, or `wait_ms` milliseconds have passed
+    /// (`None`: for ever; 0: not at all), and appends what is ready to `events`. Edge-triggered: what has been
+    /// reported is not reported again until it has changed. Fails with `Interrupted` when a signal came.
+    fn poll(&mut self, events: &mut Vec<Event>, wait_ms: Option<u64>) -> io::Result<()>;
+
+    /// Accepts a connection on listener number `listener`.
+    fn accept(&mut self, listener: usize) -> io::Result<(Self::Socket, IpAddr)>;
+
+    /// Has the events of a connection reported under `id`, for reading and writing, once and for all.
+    fn register(&mut self, socket: &mut Self::Socket, id: Id) -> io::Result<()>;
+
+    /// Reads into `buffer`. 0 bytes is the end of input.
+    fn read(&mut self, socket: &mut Self::Socket, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes from `slices`, in order, and returns how many bytes.
+    fn write(&mut self, socket: &mut Self::Socket, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Ends our side of a connection.
+    fn end_output(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
+
+    /// Closes a connection.
+    fn close(&mut self, socket: Self::Socket);
+
+    /// Wakes another core out of its poll.
+    fn wake(&mut self, core: usize);
+}
+
+/// Something became ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// What.
+    pub source: Source,
+    /// It may be read from, or accepted on.
+    pub readable: bool,
+    /// It may be written to.
+    pub writable: bool,
+    /// The peer has ended its side, or the connection has failed: a read will come to an end.
+    pub read_closed: bool,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A connection.
+    Connection(Id),
+    /// A listener, by its number.
+    Listener(usize),
+    /// Another core has woken this one.
+    Wake,
+}

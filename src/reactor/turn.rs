@@ -1,0 +1,383 @@
+//! The turn.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, IoSlice};
+use std::sync::Arc;
+
+use super::accept::Listening;
+use super::mailbox::Exchange;
+use super::os::{Event, Os, Source};
+use crate::base::slots::Id;
+use crate::base::time::Tick;
+use crate::config::{Limits, ListenKind};
+use crate::shard::mail::Parcel;
+use crate::shard::{Shard, Verdict};
+
+/// How many ranges one `writev` takes. Larger than the number of rooms that a connection commonly hears from in one
+/// turn, and small enough for the stack; the kernel's own bound is 1,024 (IOV_MAX).
+const SLICES: usize = 128;
+
+/// How soon mail is offered again to a mailbox that was full. Its owner is busy, and will not ring when it has room.
+const FULL_MAILBOX_RETRY_MS: u64 = 1;
+
+/// One core: its connections' sockets, and the loop that serves them.
+pub struct Reactor<O: Os> {
+    core: usize,
+    pub(super) os: O,
+    pub(super) shard: Shard,
+    pub(super) limits: Limits,
+    /// Whether the loop polls without sleeping.
+    spins: bool,
+    pub(super) now: Tick,
+    /// The sockets, by the index of the connection's Id.
+    pub(super) links: Vec<Option<Link<O::Socket>>>,
+    pub(super) listeners: Vec<Listening>,
+    /// Connections that may have input to read.
+    pub(super) run_queue: VecDeque<Id>,
+    events: Vec<Event>,
+    /// Input is read into this one buffer and decoded there: a connection at rest owns none.
+    buffer: Box<[u8]>,
+    to_flush: Vec<Id>,
+    exchange: Arc<Exchange<Parcel>>,
+    /// Mail for each core that found its mailbox full.
+    kept: Vec<Option<Parcel>>,
+    has_kept: bool,
+}
+
+/// A connection's socket, and what the kernel has said about it.
+pub(super) struct Link<S> {
+    id: Id,
+    socket: S,
+    readable: bool,
+    writable: bool,
+    read_closed: bool,
+    /// Whether it is in the run queue.
+    is_queued: bool,
+}
+
+/// What a turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// There will be another.
+    Done,
+    /// The shard has drained: there need not be another.
+    Drained,
+}
+
+impl<O: Os> Reactor<O> {
+    /// A core with its listeners (their kinds, in the order of their numbers in `os`), and no connection.
+    pub fn new(
+        core: usize,
+        os: O,
+        shard: Shard,
+        limits: &Limits,
+        spins: bool,
+        listeners: &[ListenKind],
+        exchange: Arc<Exchange<Parcel>>,
+    ) -> Self {
+        Reactor {
+            core,
+            os,
+            shard,
+            limits: limits.clone(),
+            spins,
+            now: Tick::default(),
+            links: Vec::new(),
+            listeners: listeners.iter().map(|kind| Listening::new(*kind)).collect(),
+            run_queue: VecDeque::new(),
+            events: Vec::with_capacity(limits.events_per_turn),
+            buffer: vec![0; limits.read_buffer_bytes].into(),
+            to_flush: Vec::new(),
+            kept: (0..exchange.cores()).map(|_| None).collect(),
+            has_kept: false,
+            exchange,
+        }
+    }
+
+    /// One turn of the loop. Every step is bounded, and only the poll may block.
+    pub fn turn(&mut self) -> Turn {
+        let wait_ms = self.plan_sleep();
+        self.poll(wait_ms);
+        self.note_readiness();
+        self.drain_mailbox(); // before our own input, so that its fan-out joins this turn's flush
+        self.expire_timers();
+        self.run_ready_connections();
+        self.accept_connections();
+        self.flush_connections();
+        self.flush_outboxes(); // after the writes: whoever is woken by this finds nothing of ours unwritten
+        self.reap();
+        if self.shard.is_drained() || self.shard.is_drain_overdue() { Turn::Drained } else { Turn::Done }
+    }
+
+    /// Step 1: how long to sleep. Not at all when anything is left to do; else until the next deadline. A core that is
+    /// going to sleep says so, so that others ring.
+    fn plan_sleep(&mut self) -> Option<u64> {
+        let mailbox = self.exchange.mailbox(self.core);
+        if self.spins || self.has_work() || !mailbox.doorbell.park(|| !mailbox.is_empty()) {
+            return Some(0);
+        }
+        let retry = (self.has_kept || self.shard.has_deferred()).then(|| self.now + FULL_MAILBOX_RETRY_MS);
+        let deadlines = [self.shard.next_deadline(), self.accept_retry_at(), retry];
+        deadlines.into_iter().flatten().min().map(|deadline| deadline.since(self.now))
+    }
+
+    /// Step 2: sleep, then read the clock once for the whole turn. An interrupted poll is an empty turn.
+    fn poll(&mut self, wait_ms: Option<u64>) {
+        if let Err(error) = self.os.poll(&mut self.events, wait_ms)
+            && error.kind() != ErrorKind::Interrupted
+        {
+            panic!("poll cannot fail on descriptors of our own: {error}");
+        }
+        self.exchange.mailbox(self.core).doorbell.unpark();
+        let now = self.os.now();
+        self.now = now.tick;
+        self.shard.tick(now);
+        self.shard.counters().turns.add(1);
+        self.shard.counters().events.add(self.events.len() as u64);
+    }
+
+    /// Step 3: events become bits on connections and places in the run queue. No input or output happens here, so
+    /// that a connection is served once a turn, whatever was reported of it.
+    fn note_readiness(&mut self) {
+        for event in self.events.drain(..) {
+            match event.source {
+                Source::Wake => {}
+                Source::Listener(listener) => self.listeners[listener].is_ready = true,
+                Source::Connection(id) => {
+                    let Some(link) = link_mut(&mut self.links, id) else { continue };
+                    link.read_closed |= event.read_closed;
+                    if event.readable || event.read_closed {
+                        link.readable = true;
+                        enqueue(&mut self.run_queue, link);
+                    }
+                    if event.writable && !link.writable {
+                        link.writable = true;
+                        self.to_flush.push(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Step 4: mail from other cores.
+    fn drain_mailbox(&mut self) {
+        for _ in 0..self.limits.parcels_per_turn {
+            if self.shard.has_gathered_enough() {
+                break;
+            }
+            let Some(parcel) = self.exchange.mailbox(self.core).pop() else { break };
+            for mail in parcel.mail {
+                self.shard.mail(mail);
+            }
+        }
+    }
+
+    /// Step 5: timers that are due.
+    fn expire_timers(&mut self) {
+        for _ in 0..self.limits.timers_per_turn {
+            if !self.shard.expire() {
+                return;
+            }
+        }
+        self.shard.counters().timers_put_off.add(1);
+    }
+
+    /// Step 6: read from the connections in the run queue, each until it has nothing more or its budget is used up.
+    fn run_ready_connections(&mut self) {
+        for _ in 0..self.run_queue.len() {
+            if self.shard.has_gathered_enough() {
+                self.shard.counters().reads_put_off.add(1);
+                break;
+            }
+            let id = self.run_queue.pop_front().expect("counted before");
+            let Some(link) = link_mut(&mut self.links, id) else { continue };
+            link.is_queued = false;
+            self.run_connection(id);
+        }
+        self.run_resumed();
+    }
+
+    fn run_connection(&mut self, id: Id) {
+        let mut budget = self.limits.read_bytes_per_turn;
+        // A paused connection keeps its readable bit, and comes back here when it is resumed.
+        while self.shard.wants_input(id) {
+            let Some(link) = link_mut(&mut self.links, id).filter(|link| link.readable) else { return };
+            if budget == 0 {
+                enqueue(&mut self.run_queue, link);
+                self.shard.counters().reads_put_off.add(1);
+                return;
+            }
+            match self.os.read(&mut link.socket, &mut self.buffer) {
+                Ok(0) => {
+                    link.readable = false;
+                    self.shard.input_ended(id);
+                }
+                Ok(bytes) => {
+                    // A short read has emptied the socket, and the next byte is a new edge. But an end of input that
+                    // came together with these bytes was reported with them, and will not be again.
+                    if bytes < self.buffer.len() && !link.read_closed {
+                        link.readable = false;
+                    }
+                    budget = budget.saturating_sub(bytes);
+                    self.shard.receive(id, &mut self.buffer[..bytes]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => link.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    link.readable = false;
+                    self.shard.broken(id);
+                }
+            }
+        }
+    }
+
+    /// Connections whose pause is over go back into the run queue, if they have something to read.
+    fn run_resumed(&mut self) {
+        for id in self.shard.take_resumed() {
+            if let Some(link) = link_mut(&mut self.links, id).filter(|link| link.readable) {
+                enqueue(&mut self.run_queue, link);
+            }
+        }
+    }
+
+    /// Step 8: what rooms gathered in this turn is queued on their members, and each connection that has something
+    /// queued is written to, once, however many messages it is.
+    fn flush_connections(&mut self) {
+        self.shard.send_gathered_events();
+        let mut to_flush = std::mem::take(&mut self.to_flush);
+        loop {
+            for id in to_flush.drain(..) {
+                self.flush_connection(id);
+            }
+            self.shard.take_touched(&mut to_flush);
+            if to_flush.is_empty() {
+                break;
+            }
+        }
+        self.to_flush = to_flush;
+        self.run_resumed();
+    }
+
+    fn flush_connection(&mut self, id: Id) {
+        let Some(link) = link_mut(&mut self.links, id) else { return };
+        while link.writable {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = self.shard.gather(id, &mut slices);
+            if filled == 0 {
+                break;
+            }
+            let wanted: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+            match self.os.write(&mut link.socket, &slices[..filled]) {
+                Ok(written) => {
+                    self.shard.sent(id, written);
+                    // A short write has filled the socket: the edge comes when it has drained.
+                    link.writable = written == wanted;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => link.writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.shard.broken(id);
+                    return;
+                }
+            }
+        }
+        if self.shard.flushed(id) == Verdict::EndOutput
+            && let Some(link) = link_mut(&mut self.links, id)
+        {
+            // Fails only if the peer has reset the connection, which the next read will tell.
+            let _ = self.os.end_output(&mut link.socket);
+        }
+    }
+
+    /// Step 9: one parcel to each core that there is mail for, and a wake-up to those that sleep.
+    fn flush_outboxes(&mut self) {
+        let mut has_kept = false;
+        for core in 0..self.exchange.cores() {
+            let outbox = &mut self.shard.outboxes()[core];
+            let mail = std::mem::take(outbox);
+            let parcel = match (self.kept[core].take(), mail.is_empty()) {
+                (None, true) => continue,
+                (None, false) => Parcel { from: self.core as u16, mail },
+                (Some(mut kept), _) => {
+                    kept.mail.extend(mail);
+                    kept
+                }
+            };
+            let mailbox = self.exchange.mailbox(core);
+            match mailbox.push(parcel) {
+                Ok(()) => {
+                    self.shard.counters().parcels.add(1);
+                    if mailbox.doorbell.ring() {
+                        self.shard.counters().wakes.add(1);
+                        self.os.wake(core);
+                    }
+                }
+                Err(parcel) => {
+                    self.shard.counters().mailbox_full.add(1);
+                    self.kept[core] = Some(parcel);
+                    has_kept = true;
+                }
+            }
+        }
+        self.has_kept = has_kept;
+        self.shard.set_congested(has_kept);
+    }
+
+    /// Step 10: sockets of connections that are over are closed, and their slots freed.
+    fn reap(&mut self) {
+        let (links, os) = (&mut self.links, &mut self.os);
+        self.shard.take_closed(|id| {
+            if let Some(link) = links.get_mut(id.index as usize).and_then(Option::take) {
+                os.close(link.socket);
+            }
+        });
+    }
+
+    /// Takes in a socket that has been accepted.
+    pub(super) fn take_in(&mut self, mut socket: O::Socket, peer: std::net::IpAddr, kind: ListenKind) {
+        let id = self.shard.open(peer, kind);
+        if self.os.register(&mut socket, id).is_err() {
+            self.shard.broken(id);
+        }
+        let index = id.index as usize;
+        if index >= self.links.len() {
+            self.links.resize_with(index + 1, || None);
+        }
+        debug_assert!(self.links[index].is_none(), "a slot was reused before its socket was closed");
+        // Written to at once, without waiting for the edge that says it can be: a new socket's buffer is empty.
+        let link = Link { id, socket, readable: false, writable: true, read_closed: false, is_queued: false };
+        self.links[index] = Some(link);
+    }
+
+    /// Whether something is left that needs no event to go on.
+    fn has_work(&mut self) -> bool {
+        self.run_resumed();
+        !self.run_queue.is_empty() || !self.to_flush.is_empty() || self.shard.has_touched() || self.has_ready_listener()
+    }
+
+    /// The core's world, to be asked and told.
+    pub fn shard(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+
+    /// The core's kernel.
+    pub fn os(&mut self) -> &mut O {
+        &mut self.os
+    }
+
+    /// What must hold when nothing happens any more. For the simulator.
+    pub fn is_quiescent(&self) -> bool {
+        self.run_queue.is_empty() && self.to_flush.is_empty() && !self.has_kept && !self.shard.has_deferred()
+    }
+}
+
+fn link_mut<S>(links: &mut [Option<Link<S>>], id: Id) -> Option<&mut Link<S>> {
+    links.get_mut(id.index as usize)?.as_mut().filter(|link| link.id == id)
+}
+
+fn enqueue<S>(run_queue: &mut VecDeque<Id>, link: &mut Link<S>) {
+    if !link.is_queued {
+        link.is_queued = true;
+        run_queue.push_back(link.id);
+    }
+}

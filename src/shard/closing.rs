@@ -1,0 +1,254 @@
+//! The end of a connection: one entry, which may be called any number of times, with a typed reason.
+
+use super::Shard;
+use super::connection::{Protocol, Stage};
+use super::encode::Encoding;
+use super::mail::CommandId;
+use super::mail::Request;
+use super::session::Step;
+use super::timers::Timer;
+use super::Drain;
+use crate::base::census::Full;
+use crate::base::slots::Id;
+use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
+use crate::proto::websocket;
+use crate::proto::wire::Event;
+
+/// Why a connection ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closing {
+    /// The server says `bye`.
+    Bye(Farewell),
+    /// The client said `quit`, perhaps with an id.
+    Quit(CommandId),
+    /// The peer closed its WebSocket, with this code if it gave one.
+    PeerClosed(Option<u16>),
+    /// The peer broke the rules of the WebSocket protocol.
+    Violation(websocket::Violation),
+    /// The last HTTP response of the connection has been queued.
+    LastResponse,
+    /// No request came on a kept-alive connection.
+    Idle,
+    /// A request did not become complete in time.
+    RequestTimeout,
+    /// The peer ended its side, and everything it asked for has been answered.
+    InputEnded,
+    /// The socket failed.
+    Broken,
+}
+
+impl Closing {
+    /// What the other members of its rooms are told.
+    fn leave_reason(&self) -> LeaveReason {
+        match self {
+            Closing::Bye(Farewell::SlowConsumer) => LeaveReason::SlowConsumer,
+            Closing::Bye(Farewell::Timeout) => LeaveReason::Timeout,
+            Closing::Quit(_) => LeaveReason::Quit,
+            _ => LeaveReason::Lost,
+        }
+    }
+}
+
+impl Shard {
+    /// Ends a connection: says why if that is due, ends its session, and lets what is queued be written. Does nothing
+    /// for a connection that is ending already, except that a broken socket ends it at once.
+    pub(super) fn close(&mut self, id: Id, closing: Closing) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.stage != Stage::Open {
+            if closing == Closing::Broken {
+                self.end(id);
+            }
+            return;
+        }
+        log::debug!("connection {}.{} closes: {closing:?}", self.core, id.index);
+        if closing == Closing::Bye(Farewell::SlowConsumer) {
+            self.counters.slow_consumers.add(1);
+            self.pool.cut_at_frame(&mut connection.queue);
+        }
+        self.say_last_words(id, &closing);
+        let session = {
+            let connection = self.connections.get_mut(id).expect("still open");
+            connection.stage = Stage::Flushing(self.now.tick + self.limits.close_ms);
+            connection.protocol = Protocol::Ended;
+            connection.unread = Vec::new();
+            connection.held = None;
+            connection.pause = None;
+            connection.session.take()
+        };
+        if let Some(session) = session {
+            self.end_session(session, closing.leave_reason(), None);
+        }
+        if closing == Closing::Broken {
+            self.end(id);
+        } else {
+            self.arm(id);
+            self.touch(id);
+            self.resumed.push(id); // what the peer still sends is read, to be thrown away
+        }
+    }
+
+    /// Takes a session out of its rooms, then frees its nickname. With a `farewell`, its connection is told when that
+    /// has been done, and closed.
+    pub(super) fn end_session(&mut self, id: Id, reason: LeaveReason, farewell: Option<CommandId>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.is_ending() {
+            session.connection = None;
+            if let Step::Ending { farewell, .. } = &mut session.step {
+                *farewell = None;
+            }
+            return;
+        }
+        if farewell.is_none() {
+            session.connection = None;
+        }
+        session.step = Step::Ending { is_released: false, farewell };
+        let encoding = session.encoding;
+        // Last first, so that those still listed keep their places.
+        while let Some(membership) = self.sessions.get_mut(id).expect("kept while it ends").memberships.pop() {
+            self.stop_listening((membership.home, membership.key), membership.position);
+            self.request(id, membership.home, None, Request::Leave { room: membership.key, encoding, reason });
+        }
+        self.go_on_ending(id);
+    }
+
+    /// The next step of an ending session: when its rooms have answered the nickname is released, and when that is
+    /// done the session is gone.
+    pub(super) fn go_on_ending(&mut self, id: Id) {
+        let session = self.sessions.get_mut(id).expect("kept while it ends");
+        let Step::Ending { is_released, .. } = &mut session.step else { return };
+        if session.under_way > 0 {
+            return;
+        }
+        if !*is_released && let Some(nickname) = session.nickname.clone() {
+            *is_released = true;
+            let home = self.home_of(nickname.folded());
+            return self.request(id, home, None, Request::Release { nickname });
+        }
+        let session = self.sessions.remove(id).expect("looked at above");
+        if let (Some(connection), Step::Ending { farewell: Some(id), .. }) = (session.connection, session.step) {
+            if let Some(connection) = self.connections.get_mut(connection) {
+                connection.session = None;
+            }
+            self.close(connection, Closing::Quit(id));
+        }
+    }
+
+    /// Drops a connection: what could be said has been said.
+    pub(super) fn end(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.stage == Stage::Closed {
+            return;
+        }
+        connection.stage = Stage::Closed;
+        self.pool.clear(&mut connection.queue);
+        if let Some((key, _)) = connection.timer.take() {
+            self.wheel.cancel(key);
+        }
+        self.closed.push(id);
+    }
+
+    /// Looks at the output of an open connection after a flush: closes slow consumers, and lets those be read again
+    /// that had been asked to read their answers first.
+    pub(super) fn check_output(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let queued = connection.queue.bytes();
+        if queued > self.limits.send_queue_bytes
+            && !matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_))
+        {
+            self.close(id, Closing::Bye(Farewell::SlowConsumer));
+        } else if connection.pause == Some(super::connection::Pause::Output) && queued == 0 {
+            connection.pause = None;
+            self.resumable.push_back(id);
+        }
+        self.settle();
+    }
+
+    /// Begins to drain: the clients are told to go, after the configured delay.
+    pub fn drain(&mut self) {
+        if self.drain.is_none() {
+            let farewell_at = self.now.tick + self.config.drain.delay_ms;
+            self.drain = Some(Drain { farewell_at, is_told: false });
+            self.wheel.insert(farewell_at, Timer::Drain);
+        }
+    }
+
+    /// Whether draining has begun.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// Whether draining is over: everybody has been told and has gone.
+    pub fn is_drained(&self) -> bool {
+        self.drain.is_some_and(|drain| drain.is_told) && self.connections.is_empty()
+    }
+
+    /// Whether draining has taken longer than it may.
+    pub fn is_drain_overdue(&self) -> bool {
+        self.drain.is_some_and(|drain| self.now.tick.since(drain.farewell_at) >= self.config.drain.timeout_ms)
+            && self.now.tick >= self.drain.expect("checked").farewell_at
+    }
+
+    pub(super) fn say_farewell(&mut self) {
+        if let Some(drain) = &mut self.drain {
+            drain.is_told = true;
+        }
+        let everybody: Vec<Id> = self.connections.iter().map(|(id, _)| id).collect();
+        for id in everybody {
+            self.close(id, Closing::Bye(Farewell::Draining));
+        }
+    }
+
+    /// A connection that may not stay is told so in the language of its listener.
+    pub(super) fn refuse_connection(&mut self, id: Id, full: Full) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Protocol::Http(_) = connection.protocol {
+            self.refuse_http(id, full);
+        } else {
+            self.close(id, Closing::Bye(Farewell::TooManyConnections));
+        }
+    }
+
+    fn say_last_words(&mut self, id: Id, closing: &Closing) {
+        let connection = self.connections.get(id).expect("checked by the caller");
+        match (&connection.protocol, closing) {
+            (_, Closing::Broken | Closing::InputEnded | Closing::LastResponse | Closing::Idle) => {}
+            (Protocol::Http(_), Closing::RequestTimeout) => {
+                let refusal = Refusal::new(Reason::BadRequest, "the request did not become complete in time");
+                self.say_http_error(id, 408, &refusal);
+            }
+            (Protocol::Http(_), _) => {}
+            (_, Closing::Violation(violation)) => {
+                let (code, why) = (violation.code, violation.why);
+                self.say_raw(id, |out| websocket::put_close(out, Some(code), why));
+            }
+            (_, Closing::PeerClosed(code)) => {
+                let code = *code;
+                self.say_raw(id, |out| websocket::put_close(out, code, ""));
+            }
+            (Protocol::Echo(_), Closing::Bye(farewell)) => {
+                // No chat, so no `bye`: RFC 6455 section 7.4.1 has codes of its own for this.
+                let code = if *farewell == Farewell::Draining { 1001 } else { farewell.code() };
+                self.say_raw(id, |out| websocket::put_close(out, Some(code), farewell.as_str()));
+            }
+            (_, Closing::Bye(farewell)) => self.say_bye(id, None, *farewell),
+            (_, Closing::Quit(command)) => self.say_bye(id, command.as_deref(), Farewell::Quit),
+            (_, Closing::RequestTimeout) => {}
+        }
+    }
+
+    fn say_bye(&mut self, id: Id, command: Option<&str>, farewell: Farewell) {
+        // Spread over the clients, so that they do not all come back at once.
+        let after_ms = match farewell {
+            Farewell::Draining if self.config.drain.spread_ms > 0 => self.rng.below(self.config.drain.spread_ms),
+            _ => 0,
+        };
+        // Sessions do not outlive their connections, so there is nothing to resume.
+        let event =
+            Event::Bye { id: command, code: farewell.code(), reason: farewell.as_str(), resumable: false, after_ms };
+        self.say(id, &event);
+        if self.connections.get(id).is_some_and(|c| c.encoding == Encoding::JsonFrame) {
+            self.say_raw(id, |out| websocket::put_close(out, Some(farewell.code()), farewell.as_str()));
+        }
+    }
+}
+

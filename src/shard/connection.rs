@@ -1,0 +1,150 @@
+//! A connection: the protocol it speaks, what waits to be written, and where it is in its life.
+//!
+//! ```text
+//! Open --close--> Flushing --queue empty--> Lingering --end of input, or time--> Closed --reap--> gone
+//!                    |  peer has ended its side ------------------------------------^
+//!                    |  deadline, or the socket broke ------------------------------^
+//! ```
+//!
+//! The write side ends first, then what the peer still sends is read and thrown away for a while, and only then is
+//! the socket closed: closing one with unread input makes the kernel send a reset, which can destroy the last words
+//! that are still on their way.
+
+use std::net::IpAddr;
+
+use super::encode::Encoding;
+use super::http::Http;
+use super::queue::SendQueue;
+use crate::base::slots::Id;
+use crate::base::time::Tick;
+use crate::base::wheel::TimerKey;
+use crate::config::ListenKind;
+use crate::proto::{line, websocket};
+
+/// One open socket, as the shard sees it.
+#[derive(Debug)]
+pub struct Connection {
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// The listener it came through.
+    pub kind: ListenKind,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// How its events are written.
+    pub encoding: Encoding,
+    /// Who speaks, once a hello is under way.
+    pub session: Option<Id>,
+    /// What waits to be written.
+    pub queue: SendQueue,
+    /// Input that was read and could not be looked at while the connection was paused. At most one read's worth,
+    /// because a paused connection is not read from.
+    pub unread: Vec<u8>,
+    /// A command that was decoded and has to wait its turn.
+    pub held: Option<Box<[u8]>>,
+    /// Why no further command may be looked at now.
+    pub pause: Option<Pause>,
+    /// Where it is in its life.
+    pub stage: Stage,
+    /// Its only timer, and when that fires.
+    pub timer: Option<(TimerKey, Tick)>,
+    /// When it was accepted.
+    pub opened: Tick,
+    /// When its last byte came.
+    pub last_seen: Tick,
+    /// Whether it was asked for a sign of life since then.
+    pub is_probed: bool,
+    /// Whether it is in the list of connections to flush.
+    pub is_touched: bool,
+    /// Whether it is counted in the census.
+    pub is_counted: bool,
+    /// Whether the peer has ended its side.
+    pub input_ended: bool,
+    /// Malformed commands since `mistakes_since`.
+    pub mistakes: u32,
+    /// When the present window of mistakes began.
+    pub mistakes_since: Tick,
+}
+
+/// What a connection speaks.
+#[derive(Debug)]
+pub enum Protocol {
+    /// A line connection that has not said its first byte.
+    Detect,
+    /// Lines for people.
+    Text(Box<TextLines>),
+    /// A JSON object a line.
+    JsonLines(line::Decoder),
+    /// HTTP requests, one of which may become a WebSocket.
+    Http(Box<Http>),
+    /// The chat over WebSocket.
+    WebSocket(websocket::Decoder),
+    /// A WebSocket that hears what it says.
+    Echo(websocket::Decoder),
+    /// Nothing more is decoded; also stands here while the protocol is at work.
+    Ended,
+}
+
+/// Lines for people, as they may come from a Telnet client.
+#[derive(Debug)]
+pub struct TextLines {
+    /// Takes the Telnet commands out.
+    pub telnet: line::Telnet,
+    /// Finds the lines.
+    pub lines: line::Decoder,
+}
+
+/// Why a connection is not read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// A command waits for the replies to those before it.
+    Reply,
+    /// Too many commands are under way to the core it needs.
+    Window(u16),
+    /// The peer does not read the answers to its requests.
+    Output,
+}
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// In use.
+    Open,
+    /// Nothing more will be queued; what is queued is still written, until a deadline.
+    Flushing(Tick),
+    /// Our side has ended; the peer's last bytes are thrown away, until a deadline.
+    Lingering(Tick),
+    /// To be reaped at the end of the turn.
+    Closed,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    pub fn new(peer: IpAddr, kind: ListenKind, protocol: Protocol, encoding: Encoding, now: Tick) -> Self {
+        Connection {
+            peer,
+            kind,
+            protocol,
+            encoding,
+            session: None,
+            queue: SendQueue::default(),
+            unread: Vec::new(),
+            held: None,
+            pause: None,
+            stage: Stage::Open,
+            timer: None,
+            opened: now,
+            last_seen: now,
+            is_probed: false,
+            is_touched: false,
+            is_counted: false,
+            input_ended: false,
+            mistakes: 0,
+            mistakes_since: now,
+        }
+    }
+
+    /// Whether there is input that waits to be looked at.
+    pub fn has_backlog(&self) -> bool {
+        self.held.is_some() || !self.unread.is_empty()
+    }
+}

@@ -1,0 +1,40 @@
+//! Events into the bytes of each kind of connection: where the wire's vocabulary meets its transports.
+
+use crate::proto::wire::Event;
+use crate::proto::{json, text, websocket};
+
+/// How a connection wants its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Encoding {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    JsonLine,
+    /// A JSON object a WebSocket text frame.
+    JsonFrame,
+}
+
+/// How many encodings there are.
+pub const ENCODINGS: usize = 3;
+
+/// All encodings, in the order of their numbers.
+pub const ALL: [Encoding; ENCODINGS] = [Encoding::Text, Encoding::JsonLine, Encoding::JsonFrame];
+
+impl Encoding {
+    /// Appends `event`. `scratch` is emptied; it holds the JSON while its frame's header is not known.
+    pub fn put(self, event: &Event, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+        match self {
+            Encoding::Text => text::write(event, out),
+            Encoding::JsonLine => {
+                json::write(event, out);
+                out.push(b'\n');
+            }
+            Encoding::JsonFrame => {
+                scratch.clear();
+                json::write(event, scratch);
+                websocket::put_text(out, scratch);
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Bytes to commands: which protocol a connection speaks, and when a command has to wait.
+//!
+//! While a connection's protocol is at work it is taken out of the connection, so that what it decoded may borrow from
+//! its buffer while the command changes the shard. A command that has to wait is kept as the bytes it came in, and
+//! understood anew when its turn has come; the input behind it is kept undecoded, and the connection is not read from
+//! until both are used up. So a connection never holds more than one read's worth of input.
+
+use super::Shard;
+use super::closing::Closing;
+use super::connection::{Pause, Protocol, Stage};
+use super::encode::Encoding;
+use crate::base::slots::Id;
+use crate::chat::refusal::{Reason, Refusal};
+use crate::proto::line::{self, Line};
+use crate::proto::wire::Command;
+use crate::proto::{json, websocket};
+
+/// What becomes of a connection's input after a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// The next command may be looked at.
+    Next,
+    /// The next command waits for the reply to this one.
+    Wait,
+    /// This command cannot begin yet.
+    Hold(Pause),
+}
+
+impl Shard {
+    /// Takes in what was read from a connection.
+    pub(super) fn take_in(&mut self, id: Id, input: &mut [u8]) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Protocol::Detect = connection.protocol {
+            if input.first() == Some(&b'{') {
+                connection.protocol = Protocol::JsonLines(line::Decoder::new(self.limits.inbound_bytes));
+                connection.encoding = Encoding::JsonLine;
+                self.arm(id);
+            } else {
+                self.greet(id);
+            }
+        }
+        let connection = self.connections.get_mut(id).expect("looked at above");
+        let length = match &mut connection.protocol {
+            Protocol::Text(lines) => lines.telnet.filter(input),
+            _ => input.len(),
+        };
+        self.decode(id, &mut input[..length]);
+    }
+
+    /// Lets a connection go on whose pause is over: first the command that waited, then the input behind it.
+    pub(super) fn resume(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else { return };
+        if connection.pause.is_some() {
+            return;
+        }
+        if let Some(held) = connection.held.take() {
+            match connection.encoding {
+                Encoding::Text => self.hear_text(id, &held),
+                Encoding::JsonLine | Encoding::JsonFrame => self.hear_json(id, &held),
+            };
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let mut unread = std::mem::take(&mut connection.unread);
+        self.decode(id, &mut unread);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.stage == Stage::Open && connection.pause.is_none() {
+            if connection.input_ended {
+                self.finish_input(id);
+            } else {
+                self.resumed.push(id);
+            }
+        }
+    }
+
+    /// The peer will say no more. What it has said is obeyed and answered first.
+    pub(super) fn finish_input(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.pause.is_some() || connection.has_backlog() {
+            return;
+        }
+        let mut protocol = std::mem::replace(&mut connection.protocol, Protocol::Ended);
+        match &mut protocol {
+            Protocol::Text(text) => {
+                if let Some(rest) = text.lines.finish() {
+                    self.hear_text(id, rest);
+                }
+            }
+            Protocol::JsonLines(lines) => {
+                if let Some(rest) = lines.finish() {
+                    self.hear_json(id, rest);
+                }
+            }
+            _ => {}
+        }
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else { return };
+        connection.protocol = protocol;
+        if connection.pause.is_some() {
+            return;
+        }
+        let session = connection.session.and_then(|session| self.sessions.get(session));
+        if session.is_some_and(|session| !session.is_idle()) {
+            connection.pause = Some(Pause::Reply);
+        } else {
+            self.close(id, Closing::InputEnded);
+        }
+    }
+
+    fn decode(&mut self, id: Id, mut input: &mut [u8]) {
+        while !input.is_empty() {
+            let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else { return };
+            if connection.pause.is_some() {
+                connection.unread.extend_from_slice(input);
+                return;
+            }
+            let mut protocol = std::mem::replace(&mut connection.protocol, Protocol::Ended);
+            let mut next = None;
+            let used = match &mut protocol {
+                Protocol::Text(text) => self.decode_lines(id, &mut text.lines, input, Self::hear_text),
+                Protocol::JsonLines(lines) => self.decode_lines(id, lines, input, Self::hear_json),
+                Protocol::WebSocket(decoder) => self.decode_websocket(id, decoder, input),
+                Protocol::Echo(decoder) => self.decode_echo(id, decoder, input),
+                Protocol::Http(http) => self.decode_http(id, http, input, &mut next),
+                Protocol::Detect | Protocol::Ended => input.len(),
+            };
+            input = &mut input[used..];
+            let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else { return };
+            connection.protocol = next.unwrap_or(protocol);
+            if matches!(connection.kind, crate::config::ListenKind::Web) {
+                self.arm(id);
+            }
+        }
+    }
+
+    fn decode_lines(
+        &mut self,
+        id: Id,
+        lines: &mut line::Decoder,
+        input: &[u8],
+        hear: fn(&mut Self, Id, &[u8]) -> bool,
+    ) -> usize {
+        let mut used = 0;
+        while used < input.len() {
+            let (taken, line) = lines.decode(&input[used..]);
+            used += taken;
+            let goes_on = match line {
+                None => break,
+                Some(Line::Text(line)) => hear(self, id, line),
+                Some(Line::TooLong) => self.hear_too_long(id),
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        lines.release();
+        used
+    }
+
+    fn decode_websocket(&mut self, id: Id, decoder: &mut websocket::Decoder, input: &mut [u8]) -> usize {
+        use websocket::Item;
+        let mut used = 0;
+        while used < input.len() {
+            let item = match decoder.decode(&mut input[used..]) {
+                Ok((taken, item)) => {
+                    used += taken;
+                    item
+                }
+                Err(violation) => {
+                    self.counters.too_large.add(u64::from(violation.code == 1009));
+                    self.close(id, Closing::Violation(violation));
+                    return input.len();
+                }
+            };
+            let goes_on = match item {
+                None => break,
+                Some(Item::Text(text)) => self.hear_json(id, text.as_bytes()),
+                Some(Item::Binary(_)) => {
+                    let message = "this subprotocol speaks in text frames";
+                    self.refuse_malformed(id, None, Refusal::new(Reason::BadRequest, message))
+                }
+                Some(Item::Ping(payload)) => {
+                    self.say_raw(id, |out| websocket::put_pong(out, payload));
+                    true
+                }
+                Some(Item::Pong(_)) => true,
+                Some(Item::Close { code, .. }) => {
+                    self.close(id, Closing::PeerClosed(code));
+                    return input.len();
+                }
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        decoder.release();
+        used
+    }
+
+    fn decode_echo(&mut self, id: Id, decoder: &mut websocket::Decoder, input: &mut [u8]) -> usize {
+        use websocket::Item;
+        let mut used = 0;
+        while used < input.len() {
+            let item = match decoder.decode(&mut input[used..]) {
+                Ok((taken, item)) => {
+                    used += taken;
+                    item
+                }
+                Err(violation) => {
+                    self.close(id, Closing::Violation(violation));
+                    return input.len();
+                }
+            };
+            match item {
+                None => break,
+                Some(Item::Text(text)) => self.say_raw(id, |out| websocket::put_text(out, text.as_bytes())),
+                Some(Item::Binary(bytes)) => self.say_raw(id, |out| websocket::put_binary(out, bytes)),
+                Some(Item::Ping(payload)) => self.say_raw(id, |out| websocket::put_pong(out, payload)),
+                Some(Item::Pong(_)) => {}
+                Some(Item::Close { code, .. }) => {
+                    self.close(id, Closing::PeerClosed(code));
+                    return input.len();
+                }
+            }
+            if self.pause_if_unread(id) {
+                break;
+            }
+        }
+        decoder.release();
+        used
+    }
+
+    /// Stops reading from a peer that does not read the answers to what it sends, and says whether it did.
+    pub(super) fn pause_if_unread(&mut self, id: Id) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        if connection.queue.bytes() > self.limits.send_queue_bytes {
+            connection.pause = Some(Pause::Output);
+        }
+        connection.pause.is_some()
+    }
+
+    fn hear_json(&mut self, id: Id, bytes: &[u8]) -> bool {
+        let flow = match json::parse(bytes) {
+            Ok(envelope) => self.command(id, envelope.id.as_deref(), &envelope.command),
+            Err(malformed) if self.is_free(id) => {
+                let reason = match malformed.reason {
+                    json::Reason::BadJson => Reason::BadJson,
+                    json::Reason::BadRequest => Reason::BadRequest,
+                    json::Reason::UnknownType => Reason::UnknownType,
+                    json::Reason::BadUtf8 => Reason::BadUtf8,
+                };
+                self.refuse(id, malformed.id.as_deref(), &Refusal::new(reason, malformed.message));
+                Flow::Next
+            }
+            Err(_) => Flow::Hold(Pause::Reply),
+        };
+        self.follow(id, flow, bytes)
+    }
+
+    fn hear_too_long(&mut self, id: Id) -> bool {
+        self.counters.too_large.add(1);
+        let message = format!("a line may have {} bytes", self.limits.inbound_bytes);
+        self.refuse_malformed(id, None, Refusal::new(Reason::TooLarge, message))
+    }
+
+    /// Refuses input that is no command at all. It cannot wait its turn, having no place in the order of replies.
+    fn refuse_malformed(&mut self, id: Id, command: Option<&str>, refusal: Refusal) -> bool {
+        self.refuse(id, command, &refusal);
+        self.connections.get(id).is_some_and(|c| c.stage == Stage::Open && c.pause.is_none())
+    }
+
+    /// Does what `flow` says, and says whether the next command may be looked at.
+    pub(super) fn follow(&mut self, id: Id, flow: Flow, command: &[u8]) -> bool {
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else { return false };
+        match flow {
+            Flow::Next => return true,
+            Flow::Wait => connection.pause = Some(Pause::Reply),
+            Flow::Hold(pause) => {
+                connection.pause = Some(pause);
+                connection.held = Some(command.into());
+                if let Pause::Window(_) = pause {
+                    self.window_waiters.push(id);
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether no command of the connection is under way.
+    pub(super) fn is_free(&self, id: Id) -> bool {
+        let session = self.connections.get(id).and_then(|c| c.session).and_then(|session| self.sessions.get(session));
+        session.is_none_or(|session| session.is_idle())
+    }
+
+    /// Gives a command of a text line to the shard.
+    pub(super) fn text_command(&mut self, id: Id, command: &Command) -> Flow {
+        self.command(id, None, command)
+    }
+}

@@ -1,0 +1,149 @@
+//! What happens when nothing does: each connection has one timer, which looks at the connection when it fires and moves
+//! on to the next moment that matters. Traffic never touches it.
+
+use super::Shard;
+use super::closing::Closing;
+use super::connection::{Connection, Protocol, Stage};
+use super::encode::Encoding;
+use crate::base::slots::Id;
+use crate::base::time::Tick;
+use crate::chat::refusal::Farewell;
+use crate::config::ListenKind;
+use crate::proto::wire::Event;
+use crate::proto::{text, websocket};
+
+/// A probe is put off by up to this part of its period, by the connection's place, so that connections that
+/// came together are not all probed in the same turn.
+const PROBE_SPREAD: u64 = 8;
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Timer {
+    /// Some deadline of a connection.
+    Connection(Id),
+    /// A large room tells who came and went. The key is that of the room at its home, which is this core.
+    Presence(Id),
+    /// The clients are told to go.
+    Drain,
+}
+
+impl Shard {
+    /// Sets the connection's timer to its next deadline, if that comes before the one that is set.
+    pub(super) fn arm(&mut self, id: Id) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let deadline = self.deadline(id, connection);
+        match (connection.timer, deadline) {
+            (_, None) => return,
+            (Some((_, set)), Some(deadline)) if set <= deadline => return,
+            (Some((key, _)), Some(_)) => {
+                self.wheel.cancel(key);
+            }
+            (None, Some(_)) => {}
+        }
+        let deadline = deadline.expect("matched above");
+        let key = self.wheel.insert(deadline, Timer::Connection(id));
+        self.connections.get_mut(id).expect("looked at above").timer = Some((key, deadline));
+    }
+
+    pub(super) fn handle_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Connection(id) => {
+                self.connections.get_mut(id).expect("a connection's timer goes with it").timer = None;
+                self.look_at(id);
+                self.arm(id);
+            }
+            Timer::Presence(room) => self.tell_presence_batch(room),
+            Timer::Drain => self.say_farewell(),
+        }
+    }
+
+    /// The next moment at which something may have to be done about a connection.
+    fn deadline(&self, id: Id, connection: &Connection) -> Option<Tick> {
+        match connection.stage {
+            Stage::Flushing(until) | Stage::Lingering(until) => return Some(until),
+            Stage::Closed => return None,
+            Stage::Open => {}
+        }
+        if let Protocol::Detect = connection.protocol {
+            return Some(connection.opened + self.limits.detect_ms);
+        }
+        if let Protocol::Http(http) = &connection.protocol {
+            return Some(http.deadline(&self.limits));
+        }
+        let is_echo = matches!(connection.protocol, Protocol::Echo(_));
+        if !is_echo && !self.has_said_hello(connection) {
+            let ms = if connection.encoding == Encoding::Text { self.limits.hello_line_ms } else { self.limits.hello_ms };
+            return Some(connection.opened + ms);
+        }
+        if connection.encoding == Encoding::Text {
+            return None; // TCP keepalive alone looks after people who have nothing to say
+        }
+        let timeout = connection.last_seen + self.config.heartbeat.timeout_ms;
+        Some(if connection.is_probed { timeout } else { self.probe_at(id, connection).min(timeout) })
+    }
+
+    fn look_at(&mut self, id: Id) {
+        let now = self.now.tick;
+        let connection = self.connections.get(id).expect("checked by the caller");
+        if self.deadline(id, connection).is_none_or(|deadline| deadline > now) {
+            return; // something has come in since the timer was set
+        }
+        match connection.stage {
+            Stage::Flushing(_) | Stage::Lingering(_) => return self.end(id),
+            Stage::Closed => return,
+            Stage::Open => {}
+        }
+        match &connection.protocol {
+            Protocol::Detect => self.greet(id),
+            Protocol::Http(http) => {
+                let closing = if http.is_between_requests() { Closing::Idle } else { Closing::RequestTimeout };
+                self.counters.no_hello.add(u64::from(closing == Closing::RequestTimeout));
+                self.close(id, closing);
+            }
+            protocol => {
+                let is_echo = matches!(protocol, Protocol::Echo(_));
+                if !is_echo && !self.has_said_hello(connection) {
+                    self.counters.no_hello.add(1);
+                    self.close(id, Closing::Bye(Farewell::NoHello));
+                } else if now.since(connection.last_seen) >= self.config.heartbeat.timeout_ms {
+                    self.counters.timeouts.add(1);
+                    self.close(id, Closing::Bye(Farewell::Timeout));
+                } else {
+                    self.probe(id);
+                }
+            }
+        }
+    }
+
+    fn probe_at(&self, id: Id, connection: &Connection) -> Tick {
+        let period = self.config.heartbeat.probe_ms;
+        // Fibonacci hashing: neighbouring places land far apart.
+        let spread = (u64::from(id.index).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % (period / PROBE_SPREAD).max(1);
+        connection.last_seen + period + spread
+    }
+
+    fn probe(&mut self, id: Id) {
+        let connection = self.connections.get_mut(id).expect("checked by the caller");
+        connection.is_probed = true;
+        match connection.encoding {
+            Encoding::JsonFrame => self.say_raw(id, |out| websocket::put_ping(out, b"")),
+            Encoding::JsonLine | Encoding::Text => self.say(id, &Event::Ping),
+        }
+    }
+
+    fn has_said_hello(&self, connection: &Connection) -> bool {
+        let session = connection.session.and_then(|session| self.sessions.get(session));
+        session.is_some_and(|session| session.nickname.is_some())
+    }
+
+    /// Asks a person for a nickname.
+    pub(super) fn greet(&mut self, id: Id) {
+        let connection = self.connections.get_mut(id).expect("checked by the caller");
+        debug_assert_eq!(connection.kind, ListenKind::Line);
+        connection.protocol = Protocol::Text(Box::new(super::connection::TextLines {
+            telnet: Default::default(),
+            lines: crate::proto::line::Decoder::new(self.limits.inbound_bytes),
+        }));
+        self.say_raw(id, |out| out.extend_from_slice(text::GREETING.as_bytes()));
+    }
+}

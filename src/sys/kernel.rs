@@ -1,0 +1,151 @@
+//! The real kernel, through mio: epoll(7) or kqueue(2), edge-triggered.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, Shutdown};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::base::slots::Id;
+use crate::base::time::{Now, Tick};
+use crate::config::ListenKind;
+use crate::reactor::{Event, Os, Source};
+
+/// The token of the core's waker. No [`Id`] has it: a table never has that many slots.
+const WAKE: Token = Token(usize::MAX);
+
+/// Listener number n has the token this many below the highest.
+const LISTENERS: usize = usize::MAX - 1;
+
+/// TCP keepalive of text lines, whose silence is no sign of death: seconds of silence before the first probe, and
+/// between probes.
+const KEEPALIVE_IDLE_S: u64 = 60;
+const KEEPALIVE_INTERVAL_S: u64 = 15;
+
+/// One core's share of the kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    poll: Poll,
+    ready: Events,
+    listeners: Vec<(ListenKind, TcpListener)>,
+    wakers: Arc<Vec<Waker>>,
+    started: Instant,
+}
+
+/// The poll of one core and the waker that interrupts it, made before the threads are: every core needs every waker.
+#[derive(Debug)]
+pub struct Sleeper {
+    poll: Poll,
+}
+
+impl Sleeper {
+    /// A poll and its waker.
+    pub fn new() -> io::Result<(Self, Waker)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKE)?;
+        Ok((Sleeper { poll }, waker))
+    }
+
+    /// The descriptor of the poll.
+    #[cfg(unix)]
+    pub fn descriptor(&self) -> std::os::fd::RawFd {
+        std::os::fd::AsRawFd::as_raw_fd(&self.poll)
+    }
+}
+
+impl Kernel {
+    /// The kernel of one core. `started` is the zero of its monotonic clock, the same for all cores.
+    pub fn new(
+        sleeper: Sleeper,
+        listeners: Vec<(ListenKind, std::net::TcpListener)>,
+        wakers: Arc<Vec<Waker>>,
+        events_per_turn: usize,
+        started: Instant,
+    ) -> io::Result<Self> {
+        let poll = sleeper.poll;
+        let mut registered = Vec::with_capacity(listeners.len());
+        for (index, (kind, listener)) in listeners.into_iter().enumerate() {
+            let mut listener = TcpListener::from_std(listener);
+            poll.registry().register(&mut listener, Token(LISTENERS - index), Interest::READABLE)?;
+            registered.push((kind, listener));
+        }
+        Ok(Kernel { poll, ready: Events::with_capacity(events_per_turn), listeners: registered, wakers, started })
+    }
+}
+
+/// Reads both clocks, the monotonic one as time since `started`.
+pub fn read_clocks(started: Instant) -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { tick: Tick(started.elapsed().as_millis() as u64), unix_ms: unix.as_millis() as u64 }
+}
+
+impl Os for Kernel {
+    type Socket = TcpStream;
+
+    fn now(&mut self) -> Now {
+        read_clocks(self.started)
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, wait_ms: Option<u64>) -> io::Result<()> {
+        self.poll.poll(&mut self.ready, wait_ms.map(Duration::from_millis))?;
+        events.extend(self.ready.iter().map(|event| {
+            let source = match event.token() {
+                WAKE => Source::Wake,
+                Token(token) if token > LISTENERS - self.listeners.len() => Source::Listener(LISTENERS - token),
+                Token(token) => Source::Connection(Id::from_bits(token as u64)),
+            };
+            Event {
+                source,
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                read_closed: event.is_read_closed() || event.is_error(),
+            }
+        }));
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: usize) -> io::Result<(TcpStream, IpAddr)> {
+        let (kind, listener) = &self.listeners[listener];
+        let (stream, peer) = listener.accept()?;
+        // What is written is a turn's worth already: waiting for more to send (Nagle) would only delay it. Neither
+        // option can fail but on a connection that has been reset, which the next read will tell.
+        let _ = stream.set_nodelay(true);
+        if *kind == ListenKind::Line {
+            let keepalive = TcpKeepalive::new()
+                .with_time(Duration::from_secs(KEEPALIVE_IDLE_S))
+                .with_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S));
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        }
+        Ok((stream, peer.ip().to_canonical()))
+    }
+
+    fn register(&mut self, socket: &mut TcpStream, id: Id) -> io::Result<()> {
+        let token = Token(id.to_bits() as usize);
+        self.poll.registry().register(socket, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    fn read(&mut self, socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        socket.read(buffer)
+    }
+
+    fn write(&mut self, socket: &mut TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        socket.write_vectored(slices)
+    }
+
+    fn end_output(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+        socket.shutdown(Shutdown::Write)
+    }
+
+    fn close(&mut self, socket: TcpStream) {
+        drop(socket);
+    }
+
+    fn wake(&mut self, core: usize) {
+        if let Err(error) = self.wakers[core].wake() {
+            log::error!("core {core} could not be woken: {error}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Listening sockets: one a core for each address, and the kernel spreads the clients over them (SO_REUSEPORT,
+//! socket(7)).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Opens `cores` listening sockets on one address, with a queue of `backlog` clients each. Port 0 takes a free one, the
+/// same for all.
+///
+/// # Errors
+/// `AddrInUse` when somebody listens there already, even if that one would share: two servers that share a port by
+/// accident would each get half of the clients.
+pub fn listen(address: SocketAddr, cores: usize, backlog: usize) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 {
+        let probe = socket(address)?;
+        probe.bind(&address.into())?;
+        probe.listen(1)?;
+    }
+    let mut address = address;
+    let mut listeners = Vec::with_capacity(cores);
+    for _ in 0..cores {
+        let socket = socket(address)?;
+        #[cfg(unix)]
+        if cores > 1 {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from(socket);
+        address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A server that is started again must not wait for the last one's connections to be forgotten (TIME_WAIT).
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // An IPv6 address is just that; whoever wants both families lists both.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_share_a_free_port_and_strangers_do_not() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let listeners = listen(any, 3, 16).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        assert!(listeners.iter().all(|l| l.local_addr().unwrap() == address));
+        let error = listen(address, 2, 16).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+}

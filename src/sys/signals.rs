@@ -1,0 +1,45 @@
+//! Signals, taken as values by one thread that waits for them.
+//!
+//! No handler is installed: a handler runs on any thread, and the usual one writes to a pipe by its number, which is
+//! another file on a core that has a descriptor table of its own.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+/// The signals that ask the server to stop.
+const STOP: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+
+/// Keeps the signals that stop the server from interrupting anything: they wait for [`wait`]. Threads inherit this, so
+/// it must come before the first one is made.
+pub fn block() -> io::Result<()> {
+    let set = stop_set();
+    // SAFETY: `set` is initialised, and the old mask is not asked for.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Waits for a signal that was blocked by [`block`], and returns its name and number.
+pub fn wait() -> io::Result<(&'static str, i32)> {
+    let set = stop_set();
+    let mut signal = 0;
+    // SAFETY: both pointers are to initialised values of the right type.
+    match unsafe { libc::sigwait(&set, &mut signal) } {
+        0 if signal == libc::SIGINT => Ok(("SIGINT", signal)),
+        0 => Ok(("SIGTERM", signal)),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+fn stop_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set, and the signals are valid, so neither call can fail.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in STOP {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        set.assume_init()
+    }
+}
