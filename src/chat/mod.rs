@@ -1,1 +1,4 @@
 //! chat
+
+pub mod name;
+pub mod refusal;
