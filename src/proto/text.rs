@@ -1,1 +1,472 @@
-//! text
+//! Text lines for people at a terminal: what they type, and one line an event of what they read. Only syntax: which
+//! room a line goes to, and what a person who never said hello may do, is decided elsewhere.
+//!
+//! A line does not depend on who reads it, so that one encoding serves a whole room.
+
+use super::wire::{Ack, Error, Event, Member, Presence};
+
+/// What somebody hears who said nothing yet: asks for a nickname.
+pub const GREETING: &str = "* welcome to starling: what is your nickname?\n";
+
+/// The answer to `/help`.
+pub const HELP: &str = "\
+* TEXT            say it in the current room; //TEXT says /TEXT
+* /nick NAME      change your nickname
+* /join ROOM      join a room and make it the current one
+* /leave          leave the current room
+* /rooms          list the rooms
+* /who            list the members of the current room
+* /msg NAME TEXT  say something to one person alone
+* /ping           ask whether the server is there
+* /help           this list
+* /quit           leave
+";
+
+/// How many of those who came, or went, a batch names: about what fits a terminal's line.
+const NAMES_SHOWN_MAX: usize = 8;
+
+/// The commands, in lower case, with what each expects.
+const USAGES: [(&str, &str); 13] = [
+    ("nick", "/nick NAME"),
+    ("join", "/join ROOM"),
+    ("leave", "/leave"),
+    ("rooms", "/rooms"),
+    ("who", "/who"),
+    ("msg", "/msg NAME TEXT"),
+    ("history", "/history [N]"),
+    ("topic", "/topic [TEXT]"),
+    ("kick", "/kick NAME"),
+    ("ping", "/ping"),
+    ("help", "/help"),
+    ("quit", "/quit"),
+    ("token", "/token JWT"),
+];
+
+/// A line as somebody typed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// Something to say, its leading slash unescaped. The first line of a connection is a nickname instead.
+    Say(&'a str),
+    /// Nothing, or nothing but spaces.
+    Empty,
+    /// `/nick NAME`
+    Nick(&'a str),
+    /// `/join ROOM`
+    Join(&'a str),
+    /// `/leave`
+    Leave,
+    /// `/rooms`
+    Rooms,
+    /// `/who`
+    Who,
+    /// `/msg NAME TEXT`
+    Msg {
+        /// Who is meant.
+        target: &'a str,
+        /// What is said, with all its spaces after the one that separates it.
+        text: &'a str,
+    },
+    /// `/history [N]`
+    History(Option<u64>),
+    /// `/topic [TEXT]`
+    Topic(Option<&'a str>),
+    /// `/kick NAME`
+    Kick(&'a str),
+    /// `/ping`
+    Ping,
+    /// `/help`
+    Help,
+    /// `/quit`
+    Quit,
+    /// `/token JWT`
+    Token(&'a str),
+    /// A command that does not exist, without its slash.
+    Unknown(&'a str),
+    /// A command with too few or too many arguments: what it expects.
+    Usage(&'static str),
+}
+
+/// Reads one line, given without its line end.
+pub fn parse(line: &str) -> Line<'_> {
+    let Some(typed) = line.strip_prefix('/') else {
+        return if line.trim().is_empty() { Line::Empty } else { Line::Say(line) };
+    };
+    if typed.starts_with('/') {
+        return Line::Say(typed);
+    }
+    let (word, arguments) = typed.split_once(char::is_whitespace).unwrap_or((typed, ""));
+    let Some(&(name, usage)) = USAGES.iter().find(|(name, _)| name.eq_ignore_ascii_case(word)) else {
+        return Line::Unknown(word);
+    };
+    let arguments = arguments.trim_start();
+    let command = match name {
+        "nick" => one(arguments).map(Line::Nick),
+        "join" => one(arguments).map(Line::Join),
+        "leave" => none(arguments, Line::Leave),
+        "rooms" => none(arguments, Line::Rooms),
+        "who" => none(arguments, Line::Who),
+        "msg" => msg(arguments),
+        "history" => none(arguments, Line::History(None))
+            .or_else(|| one(arguments)?.parse().ok().map(|count| Line::History(Some(count)))),
+        "topic" => Some(Line::Topic(Some(arguments.trim_end()).filter(|text| !text.is_empty()))),
+        "kick" => one(arguments).map(Line::Kick),
+        "ping" => none(arguments, Line::Ping),
+        "help" => none(arguments, Line::Help),
+        "quit" => none(arguments, Line::Quit),
+        "token" => one(arguments).map(Line::Token),
+        _ => None,
+    };
+    command.unwrap_or(Line::Usage(usage))
+}
+
+/// Appends what a person reads of one event: a line, several for a list, none for what only programs need.
+pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
+    match *event {
+        Event::Message { room, sender, content, .. } => put_message(out, room, sender, content),
+        Event::Private { sender, content, .. } => put_message(out, "private", sender, content),
+        Event::System { sender, content, .. } => put_message(out, "system", sender, content),
+        Event::Presence(presence) => put_presence(out, &presence),
+        Event::Welcome { nickname, .. } => put_line(out, &["* welcome, ", nickname]),
+        Event::Joined { room, members, messages, .. } => {
+            put_line(out, &["* joined ", room, ": ", &counted(members, "member")]);
+            for message in messages.unwrap_or_default() {
+                put_message(out, room, message.sender, message.content);
+            }
+        }
+        Event::Left { room, reason: "left", .. } => put_line(out, &["* left ", room]),
+        Event::Left { room, reason, .. } => put_line(out, &["* left ", room, " (", reason, ")"]),
+        Event::Members { room, total, members, .. } => put_members(out, room, total, members),
+        Event::Rooms { rooms: [], .. } => put_line(out, &["* no rooms"]),
+        Event::Rooms { rooms, .. } => {
+            for room in rooms {
+                put_line(out, &["* room ", room.room, ": ", &counted(room.members, "member")]);
+            }
+        }
+        Event::Pong { .. } => put_line(out, &["* pong"]),
+        Event::Bye { code, reason, after_ms, .. } => {
+            put_line(out, &["! ", &code.to_string(), " ", reason, ": ", &farewell(code, after_ms)]);
+        }
+        Event::Error(Error { code, reason, message, .. }) => {
+            put_line(out, &["! ", &code.to_string(), " ", reason, ": ", message]);
+        }
+        Event::Ack(Ack { .. }) | Event::Typing { .. } | Event::Ping => {}
+    }
+}
+
+/// Appends text so that it stays on its line and does nothing to a terminal: a line end shows as `⏎`, a tab as a space,
+/// and the other control characters (C0, DEL, C1) are dropped.
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
+    let mut rest = text;
+    while let Some(at) = rest.find(char::is_control) {
+        let (plain, control) = rest.split_at(at);
+        out.extend_from_slice(plain.as_bytes());
+        let (shown, skipped) = match control.as_bytes() {
+            [b'\r', b'\n', ..] => ("⏎", 2),
+            [b'\r' | b'\n', ..] => ("⏎", 1),
+            [b'\t', ..] => (" ", 1),
+            _ => ("", control.chars().next().map_or(0, char::len_utf8)),
+        };
+        out.extend_from_slice(shown.as_bytes());
+        rest = &control[skipped..];
+    }
+    out.extend_from_slice(rest.as_bytes());
+}
+
+/// The command, if nothing stands behind it.
+fn none<'a>(arguments: &str, command: Line<'a>) -> Option<Line<'a>> {
+    arguments.is_empty().then_some(command)
+}
+
+/// The only argument, if there is exactly one.
+fn one(arguments: &str) -> Option<&str> {
+    let argument = arguments.trim_end();
+    (!argument.is_empty() && !argument.contains(char::is_whitespace)).then_some(argument)
+}
+
+fn msg(arguments: &str) -> Option<Line<'_>> {
+    let (target, text) = arguments.split_once(char::is_whitespace)?;
+    (!text.trim().is_empty()).then_some(Line::Msg { target, text })
+}
+
+fn put_message(out: &mut Vec<u8>, origin: &str, sender: &str, content: &str) {
+    put_line(out, &["[", origin, "] ", sender, ": ", content]);
+}
+
+fn put_presence(out: &mut Vec<u8>, presence: &Presence<'_>) {
+    let &Presence { room, event, nickname, from, reason, .. } = presence;
+    let nickname = nickname.unwrap_or("?");
+    match (event, from, reason) {
+        ("batch", ..) => put_batch(out, presence),
+        ("join", ..) => put_line(out, &["[", room, "] * ", nickname, " joined"]),
+        ("leave", _, Some(reason)) => put_line(out, &["[", room, "] * ", nickname, " left (", reason, ")"]),
+        ("leave", _, None) => put_line(out, &["[", room, "] * ", nickname, " left"]),
+        ("nick", Some(from), _) => put_line(out, &["[", room, "] * ", from, " is now ", nickname]),
+        ("away" | "back", ..) => put_line(out, &["[", room, "] * ", nickname, " is ", event]),
+        _ => put_line(out, &["[", room, "] * ", nickname, ": ", event]),
+    }
+}
+
+fn put_batch(out: &mut Vec<u8>, presence: &Presence<'_>) {
+    let mut parts = Vec::new();
+    for (names, verb) in [(presence.joined, "joined"), (presence.left, "left")] {
+        let names = names.unwrap_or_default();
+        if !names.is_empty() {
+            let shown = names[..names.len().min(NAMES_SHOWN_MAX)].join(", ");
+            let more = if names.len() > NAMES_SHOWN_MAX { ", ..." } else { "" };
+            parts.push(format!("{} {verb} ({shown}{more})", names.len()));
+        }
+    }
+    parts.extend(presence.members.map(|members| counted(members, "member")));
+    put_line(out, &["[", presence.room, "] * ", &parts.join(", ")]);
+}
+
+fn put_members(out: &mut Vec<u8>, room: &str, total: u64, members: &[Member<'_>]) {
+    let mut parts = vec!["* ", room, " has "];
+    let count = counted(total, "member");
+    parts.push(&count);
+    for (index, member) in members.iter().enumerate() {
+        parts.extend([if index == 0 { ": " } else { ", " }, member.nickname]);
+    }
+    if !members.is_empty() && (members.len() as u64) < total {
+        parts.push(", ...");
+    }
+    put_line(out, &parts);
+}
+
+/// Appends one line of parts, each of them made harmless.
+fn put_line(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        put_text(out, part);
+    }
+    out.push(b'\n');
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// What a person makes of a `bye`, by the range of its code: its reason stands before it.
+fn farewell(code: u16, after_ms: u64) -> String {
+    match code {
+        1000 => "bye".to_owned(),
+        4200..4300 => "the connection ends here, come back in a while".to_owned(),
+        4300..4400 => {
+            format!("the server is restarting, come back in {}", counted(after_ms.div_ceil(1000), "second"))
+        }
+        _ => "the connection ends here".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::wire::{Empty, HistoryMessage, RoomInfo};
+
+    fn written(event: Event<'_>) -> String {
+        let mut out = Vec::new();
+        write(&event, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn shown(text: &str) -> String {
+        let mut out = Vec::new();
+        put_text(&mut out, text);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn presence<'a>(event: &'a str, nickname: &'a str) -> Presence<'a> {
+        Presence { room: "lobby", event, nickname: Some(nickname), ..Presence::default() }
+    }
+
+    #[test]
+    fn what_is_no_command_is_said() {
+        assert_eq!(parse("hello  there "), Line::Say("hello  there "));
+        assert_eq!(parse(" /join x"), Line::Say(" /join x"));
+        assert_eq!(parse("//etc/passwd"), Line::Say("/etc/passwd"));
+        assert_eq!(parse("///"), Line::Say("//"));
+        assert_eq!(parse(""), Line::Empty);
+        assert_eq!(parse(" \t "), Line::Empty);
+    }
+
+    #[test]
+    fn commands_in_any_case_with_spaces_around_their_arguments() {
+        assert_eq!(parse("/nick al"), Line::Nick("al"));
+        assert_eq!(parse("/JOIN   ops  "), Line::Join("ops"));
+        assert_eq!(parse("/leave "), Line::Leave);
+        assert_eq!(parse("/rooms"), Line::Rooms);
+        assert_eq!(parse("/Who"), Line::Who);
+        assert_eq!(parse("/history"), Line::History(None));
+        assert_eq!(parse("/history 20 "), Line::History(Some(20)));
+        assert_eq!(parse("/topic"), Line::Topic(None));
+        assert_eq!(parse("/topic  what we do "), Line::Topic(Some("what we do")));
+        assert_eq!(parse("/kick bob"), Line::Kick("bob"));
+        assert_eq!(parse("/ping"), Line::Ping);
+        assert_eq!(parse("/help"), Line::Help);
+        assert_eq!(parse("/quit"), Line::Quit);
+        assert_eq!(parse("/token a.b.c"), Line::Token("a.b.c"));
+    }
+
+    #[test]
+    fn a_private_text_keeps_its_spaces() {
+        assert_eq!(parse("/msg bob psst"), Line::Msg { target: "bob", text: "psst" });
+        assert_eq!(parse("/msg  bob  a  b "), Line::Msg { target: "bob", text: " a  b " });
+        assert_eq!(parse("/msg bob"), Line::Usage("/msg NAME TEXT"));
+        assert_eq!(parse("/msg bob   "), Line::Usage("/msg NAME TEXT"));
+        assert_eq!(parse("/msg"), Line::Usage("/msg NAME TEXT"));
+    }
+
+    #[test]
+    fn a_misused_command_tells_its_usage_and_an_unknown_one_its_name() {
+        for (line, usage) in [
+            ("/nick", "/nick NAME"),
+            ("/nick a b", "/nick NAME"),
+            ("/join ", "/join ROOM"),
+            ("/leave ops", "/leave"),
+            ("/history many", "/history [N]"),
+            ("/history -1", "/history [N]"),
+            ("/quit now", "/quit"),
+        ] {
+            assert_eq!(parse(line), Line::Usage(usage), "{line}");
+        }
+        assert_eq!(parse("/me waves"), Line::Unknown("me"));
+        assert_eq!(parse("/"), Line::Unknown(""));
+    }
+
+    #[test]
+    fn help_lists_only_commands_that_exist() {
+        let named: Vec<_> = HELP.lines().filter_map(|line| line.strip_prefix("* /")).collect();
+        assert_eq!(named.len(), 9);
+        for line in named {
+            let word = line.split(' ').next().unwrap();
+            assert!(
+                USAGES.iter().any(|(name, usage)| *name == word && line.starts_with(&usage[1..])),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn messages_show_where_they_come_from() {
+        let message =
+            Event::Message { room: "lobby", sender: "alice", content: "hi\r\nall", offset: 1, timestamp: 2 };
+        assert_eq!(written(message), "[lobby] alice: hi⏎all\n");
+        let private = Event::Private { sender: "alice", target: "bob", content: "psst", timestamp: 1 };
+        assert_eq!(written(private), "[private] alice: psst\n");
+        let system = Event::System { sender: "root", content: "maintenance", timestamp: 1 };
+        assert_eq!(written(system), "[system] root: maintenance\n");
+    }
+
+    #[test]
+    fn presence_is_a_sentence() {
+        let line = |presence| written(Event::Presence(presence));
+        assert_eq!(line(presence("join", "alice")), "[lobby] * alice joined\n");
+        let leave = Presence { reason: Some("quit"), ..presence("leave", "alice") };
+        assert_eq!(line(leave), "[lobby] * alice left (quit)\n");
+        let nick = Presence { from: Some("alice"), ..presence("nick", "al") };
+        assert_eq!(line(nick), "[lobby] * alice is now al\n");
+        assert_eq!(line(presence("away", "alice")), "[lobby] * alice is away\n");
+        assert_eq!(line(presence("back", "alice")), "[lobby] * alice is back\n");
+    }
+
+    #[test]
+    fn a_batch_names_some_and_counts_all() {
+        let joined: Vec<String> = (0..12).map(|n| format!("u{n}")).collect();
+        let joined: Vec<&str> = joined.iter().map(String::as_str).collect();
+        let batch = Presence {
+            room: "lobby",
+            event: "batch",
+            joined: Some(&joined),
+            left: Some(&["al", "bo"]),
+            members: Some(140),
+            ..Presence::default()
+        };
+        assert_eq!(
+            written(Event::Presence(batch)),
+            "[lobby] * 12 joined (u0, u1, u2, u3, u4, u5, u6, u7, ...), 2 left (al, bo), 140 members\n"
+        );
+        let quiet = Presence { joined: Some(&[]), left: None, members: Some(1), ..batch };
+        assert_eq!(written(Event::Presence(quiet)), "[lobby] * 1 member\n");
+    }
+
+    #[test]
+    fn replies_are_sentences() {
+        let member = |nickname| Member { nickname, role: "member", connected: true, last_active: 0 };
+        let members = [member("alice"), member("bob"), member("carol")];
+        let event = |total, members| written(Event::Members { id: None, room: "lobby", total, members });
+        assert_eq!(event(3, &members), "* lobby has 3 members: alice, bob, carol\n");
+        assert_eq!(event(9, &members), "* lobby has 9 members: alice, bob, carol, ...\n");
+        assert_eq!(event(1, &members[..1]), "* lobby has 1 member: alice\n");
+        assert_eq!(event(3, &[]), "* lobby has 3 members\n");
+
+        let room = |room, members| RoomInfo { room, members, offset: 0 };
+        let rooms = [room("lobby", 3), room("ops", 1)];
+        assert_eq!(
+            written(Event::Rooms { id: None, rooms: &rooms }),
+            "* room lobby: 3 members\n* room ops: 1 member\n"
+        );
+        assert_eq!(written(Event::Rooms { id: None, rooms: &[] }), "* no rooms\n");
+        assert_eq!(written(Event::Left { id: None, room: "ops", reason: "left" }), "* left ops\n");
+        assert_eq!(written(Event::Left { id: None, room: "ops", reason: "kicked" }), "* left ops (kicked)\n");
+        assert_eq!(written(Event::Pong { id: None, timestamp: 1 }), "* pong\n");
+    }
+
+    #[test]
+    fn a_join_shows_the_history_asked_for() {
+        let messages = [HistoryMessage { sender: "bob", content: "old", offset: 4, timestamp: 1 }];
+        let joined = Event::Joined {
+            id: None,
+            room: "ops",
+            epoch: "e",
+            offset: 4,
+            role: "member",
+            members: 2,
+            state: Empty {},
+            messages: Some(&messages),
+            recovered: None,
+        };
+        assert_eq!(written(joined), "* joined ops: 2 members\n[ops] bob: old\n");
+    }
+
+    #[test]
+    fn errors_and_farewells_begin_with_a_mark_and_their_code() {
+        let error = Error {
+            id: None,
+            code: 409,
+            reason: "nickname_in_use",
+            message: "somebody is alice",
+            retryable: false,
+            retry_after_ms: None,
+        };
+        assert_eq!(written(Event::Error(error)), "! 409 nickname_in_use: somebody is alice\n");
+        let bye = |code, reason, after_ms| {
+            written(Event::Bye { id: None, code, reason, resumable: false, after_ms })
+        };
+        assert_eq!(bye(1000, "quit", 0), "! 1000 quit: bye\n");
+        assert_eq!(
+            bye(4300, "draining", 1200),
+            "! 4300 draining: the server is restarting, come back in 2 seconds\n"
+        );
+        assert!(bye(4201, "slow_consumer", 0).starts_with("! 4201 slow_consumer: "));
+        assert!(bye(4107, "kicked", 0).starts_with("! 4107 kicked: "));
+    }
+
+    #[test]
+    fn what_only_programs_need_shows_nothing() {
+        assert_eq!(written(Event::Ping), "");
+        assert_eq!(written(Event::Ack(Ack::default())), "");
+        assert_eq!(written(Event::Typing { room: "lobby", nickname: "alice" }), "");
+    }
+
+    #[test]
+    fn text_cannot_leave_its_line_or_steer_a_terminal() {
+        assert_eq!(shown("a\nb\r\nc\rd\n\re"), "a⏎b⏎c⏎d⏎⏎e");
+        assert_eq!(shown("a\tb"), "a b");
+        assert_eq!(shown("\x1b[31mred\x1b[0m\x07\x7f\0"), "[31mred[0m");
+        assert_eq!(
+            shown("\u{80}a\u{9b}31m\u{9f}\u{a0}é"),
+            "a31m\u{a0}é",
+            "C1 is dropped, what follows it is not"
+        );
+        assert_eq!(shown("🦀 李\u{2028}\u{202e}"), "🦀 李\u{2028}\u{202e}");
+    }
+}
