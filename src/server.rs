@@ -1,1 +1,290 @@
-//! server
+//! The server as a whole: it opens the listeners, starts a thread a core, waits for a signal, drains and stops.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+
+use crate::base::census::Census;
+use crate::base::stats::Counters;
+use crate::config::{Address, Config, Listen, ListenKind};
+use crate::reactor::mailbox::Exchange;
+use crate::reactor::{Reactor, Turn};
+use crate::shard::mail::Parcel;
+use crate::shard::{Flock, Shard};
+use crate::sys::kernel::{Kernel, Sleeper, read_clocks};
+use crate::sys::waker::Waker;
+use crate::sys::{descriptors, listen, owner, random_u64, signals, threads};
+
+/// The part of the open-file limit that is not used for connections: listeners, wakers, logs, and clients that are told
+/// that there is no room for them. At least this many, and one in [`RESERVE_PART`].
+const RESERVE_MIN: usize = 64;
+const RESERVE_PART: usize = 64;
+
+/// Why the server could not run, or had to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeError {
+    /// One line for a person.
+    pub message: String,
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// What the threads tell the one that waits for them.
+enum News {
+    /// A core has begun; whether it has a descriptor table of its own, and which processor it runs on.
+    Begun { core: usize, table: Result<(), String>, processor: Option<usize> },
+    /// A core has ended; whether by its own will.
+    Ended { core: usize, drained: bool },
+    /// A signal has come.
+    Signal(&'static str, i32),
+}
+
+/// Everything that one core is started with.
+struct Start {
+    core: usize,
+    sleeper: Sleeper,
+    listeners: Vec<(ListenKind, TcpListener)>,
+    wakers: Arc<Vec<Waker>>,
+    exchange: Arc<Exchange<Parcel>>,
+    flock: Flock,
+    counters: Arc<Counters>,
+    drains: Arc<AtomicBool>,
+    processor: Option<usize>,
+    started: Instant,
+    keep: Vec<RawFd>,
+    /// Told once every core has a table of its own: until then the others hold copies of this core's descriptors.
+    go: Receiver<()>,
+}
+
+/// Serves until a signal asks it to stop. Signals must have been blocked ([`signals::block`]) before any thread was made.
+///
+/// # Errors
+/// When a listener cannot be opened, or a core stops without having been asked.
+pub fn run(config: Config) -> Result<(), ServeError> {
+    let config = Arc::new(config);
+    let processors = threads::processors();
+    let cores = match config.cores {
+        0 => processors.len().max(1),
+        cores => cores,
+    };
+    let files = descriptors::raise_limit().map_err(|e| failure(format!("cannot read the open-file limit: {e}")))?;
+    let reserve = RESERVE_MIN.max(files / RESERVE_PART);
+    let core_connections = files.saturating_sub(reserve).max(1);
+
+    let mut listeners: Vec<Vec<(ListenKind, TcpListener)>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    for listen in &config.listen {
+        let opened = open(listen, cores, config.limits.listen_backlog)?;
+        addresses.push((listen.kind, opened[0].local_addr().map_err(|e| failure(e.to_string()))?));
+        for (core, listener) in opened.into_iter().enumerate() {
+            listeners[core].push((listen.kind, listener));
+        }
+    }
+    let mut sleepers = Vec::new();
+    let mut wakers = Vec::new();
+    for _ in 0..cores {
+        let (sleeper, waker) = Sleeper::new().map_err(|e| failure(format!("cannot make an event poll: {e}")))?;
+        sleepers.push(sleeper);
+        wakers.push(waker);
+    }
+    let wakers = Arc::new(wakers);
+
+    let connections = match config.limits.connections {
+        0 => usize::MAX,
+        connections => connections,
+    };
+    let flock = Flock {
+        cores: cores as u16,
+        config: config.clone(),
+        census: Arc::new(Census::new(connections, config.limits.connections_per_address)),
+        core_connections,
+        home_seed: random_u64(),
+    };
+    let exchange = Arc::new(Exchange::new(cores, config.limits.mailbox_parcels));
+    let drains = Arc::new(AtomicBool::new(false));
+    let started = Instant::now();
+    let (news, heard) = unbounded();
+    let (going, go) = unbounded();
+
+    let mut lent: Vec<Vec<RawFd>> = Vec::new();
+    for (core, (sleeper, listeners)) in sleepers.into_iter().zip(listeners).enumerate() {
+        let own: Vec<RawFd> =
+            listeners.iter().map(|(_, l)| l.as_raw_fd()).chain([sleeper.descriptor()]).collect();
+        let start = Start {
+            core,
+            keep: own.iter().copied().chain(wakers.iter().map(Waker::descriptor)).collect(),
+            sleeper,
+            listeners,
+            wakers: wakers.clone(),
+            exchange: exchange.clone(),
+            flock: flock.clone(),
+            counters: Arc::default(),
+            drains: drains.clone(),
+            processor: (config.pin && !processors.is_empty()).then(|| processors[core % processors.len()]),
+            started,
+            go: go.clone(),
+        };
+        lent.push(own);
+        let news = news.clone();
+        threads::spawn(format!("core-{core}"), move || run_core(start, &news))
+            .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
+    }
+    begin(&heard, &lent, core_connections, &config)?;
+    for _ in 0..cores {
+        let _ = going.send(());
+    }
+
+    announce(&addresses);
+    let signal_news = news.clone();
+    threads::spawn("signals".into(), move || {
+        while let Ok((name, number)) = signals::wait() {
+            let _ = signal_news.send(News::Signal(name, number));
+        }
+    })
+    .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
+    drop(news);
+    attend(&heard, cores, &drains, &wakers)
+}
+
+/// Waits until every core has begun, and closes what they have taken along.
+fn begin(heard: &Receiver<News>, lent: &[Vec<RawFd>], core_connections: usize, config: &Config) -> Result<(), ServeError> {
+    let mut pinned = Vec::new();
+    let mut shares_table = None;
+    for _ in lent {
+        match heard.recv() {
+            Ok(News::Begun { core, table, processor }) => {
+                match table {
+                    Ok(()) => descriptors::close_all(&lent[core]),
+                    Err(why) => shares_table = Some(why),
+                }
+                pinned.push((core, processor));
+            }
+            _ => return Err(failure("a core ended before it began".into())),
+        }
+    }
+    pinned.sort_unstable();
+    let placed: Vec<String> = pinned
+        .iter()
+        .map(|(core, processor)| match processor {
+            Some(processor) => format!("core {core} on processor {processor}"),
+            None => format!("core {core} not pinned"),
+        })
+        .collect();
+    let spins = if config.spin { ", polling without sleeping" } else { "" };
+    log::info!("{} cores: {}{spins}", lent.len(), placed.join(", "));
+    match shares_table {
+        None => log::info!("room for {core_connections} connections a core (open-file limit)"),
+        Some(why) => log::warn!("the cores share one table of open files ({why}): its limit holds all of them together"),
+    }
+    Ok(())
+}
+
+/// Tells what listens where, a line each, for people and for programs that started this one.
+fn announce(addresses: &[(ListenKind, SocketAddr)]) {
+    let mut out = io::stdout().lock();
+    for (kind, address) in addresses {
+        // Nobody may be reading, and the server serves all the same.
+        let _ = writeln!(out, "listening {} {address}", kind.word());
+    }
+    let _ = out.flush();
+}
+
+/// Waits for signals, and for the cores to end.
+fn attend(heard: &Receiver<News>, cores: usize, drains: &AtomicBool, wakers: &[Waker]) -> Result<(), ServeError> {
+    let mut running = cores;
+    while running > 0 {
+        match heard.recv() {
+            Ok(News::Signal(name, number)) => {
+                if drains.swap(true, Ordering::Relaxed) {
+                    log::warn!("{name} again: leaving at once");
+                    // What a shell reports of a process that a signal ended.
+                    std::process::exit(128 + number);
+                }
+                log::info!("{name}: draining; again to leave at once");
+                for waker in wakers {
+                    waker.wake().map_err(|e| failure(format!("a core could not be woken: {e}")))?;
+                }
+            }
+            Ok(News::Ended { drained: true, .. }) => running -= 1,
+            Ok(News::Ended { core, .. }) => return Err(failure(format!("core {core} failed; the log says how"))),
+            Ok(News::Begun { .. }) | Err(_) => return Err(failure("the cores cannot be heard".into())),
+        }
+    }
+    log::info!("drained");
+    Ok(())
+}
+
+/// The life of a core's thread.
+fn run_core(start: Start, news: &Sender<News>) {
+    let core = start.core;
+    // A panic unwinds through here, and the news of it ends the program instead of leaving it with a core less.
+    struct Ending<'a>(usize, bool, &'a Sender<News>);
+    impl Drop for Ending<'_> {
+        fn drop(&mut self) {
+            let _ = self.2.send(News::Ended { core: self.0, drained: self.1 });
+        }
+    }
+    let mut ending = Ending(core, false, news);
+    let processor = start.processor.filter(|processor| threads::pin(*processor));
+    let table = descriptors::own_table(&start.keep).map_err(|e| e.to_string());
+    let _ = news.send(News::Begun { core, table, processor });
+    if start.go.recv().is_err() {
+        return;
+    }
+    let config = start.flock.config.clone();
+    let kinds: Vec<ListenKind> = start.listeners.iter().map(|(kind, _)| *kind).collect();
+    let kernel =
+        Kernel::new(start.sleeper, start.listeners, start.wakers, config.limits.events_per_turn, start.started);
+    let kernel = match kernel {
+        Ok(kernel) => kernel,
+        Err(error) => return log::error!("core {core} cannot register its listeners: {error}"),
+    };
+    let now = read_clocks(start.started);
+    let shard = Shard::new(core as u16, &start.flock, start.counters, random_u64(), now);
+    let mut reactor =
+        Reactor::new(core, kernel, shard, &config.limits, config.spin, &kinds, start.exchange);
+    loop {
+        if start.drains.load(Ordering::Relaxed) {
+            reactor.shard().drain();
+        }
+        if reactor.turn() == Turn::Drained {
+            break;
+        }
+    }
+    ending.1 = true;
+}
+
+fn open(listen: &Listen, cores: usize, backlog: usize) -> Result<Vec<TcpListener>, ServeError> {
+    let Address::Socket(address) = &listen.address else {
+        return Err(failure(format!("{}: only TCP addresses are supported", listen.address)));
+    };
+    listen::listen(*address, cores, backlog).map_err(|error| {
+        let kind = listen.kind.word();
+        failure(match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                let owner = owner::of_port(*address).unwrap_or_else(|| "another process".into());
+                format!("{address} is taken by {owner}: stop it, or choose another address with --listen {kind}=ADDRESS")
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("{address}: ports below 1024 need privileges; choose another with --listen {kind}=ADDRESS")
+            }
+            _ => format!("cannot listen on {address}: {error}"),
+        })
+    })
+}
+
+fn failure(message: String) -> ServeError {
+    ServeError { message }
+}

@@ -352,7 +352,7 @@ impl<O: Os> Reactor<O> {
     /// Whether something is left that needs no event to go on.
     fn has_work(&mut self) -> bool {
         self.run_resumed();
-        !self.run_queue.is_empty() || !self.to_flush.is_empty() || self.shard.has_touched() || self.has_ready_listener()
+        !self.run_queue.is_empty() || !self.to_flush.is_empty() || self.shard.has_unsent() || self.has_ready_listener()
     }
 
     /// The core's world, to be asked and told.
@@ -367,7 +367,11 @@ impl<O: Os> Reactor<O> {
 
     /// What must hold when nothing happens any more. For the simulator.
     pub fn is_quiescent(&self) -> bool {
-        self.run_queue.is_empty() && self.to_flush.is_empty() && !self.has_kept && !self.shard.has_deferred()
+        self.run_queue.is_empty()
+            && self.to_flush.is_empty()
+            && !self.has_kept
+            && !self.shard.has_deferred()
+            && !self.shard.has_unsent()
     }
 }
 

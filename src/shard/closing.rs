@@ -168,7 +168,9 @@ impl Shard {
         if self.drain.is_none() {
             let farewell_at = self.now.tick + self.config.drain.delay_ms;
             self.drain = Some(Drain { farewell_at, is_told: false });
+            // The second one is for those who came in between, and ends the wait for those who do not go.
             self.wheel.insert(farewell_at, Timer::Drain);
+            self.wheel.insert(farewell_at + self.config.drain.timeout_ms, Timer::Drain);
         }
     }
 

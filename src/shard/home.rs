@@ -36,6 +36,13 @@ pub struct Home {
     pub(super) gathered_bytes: usize,
 }
 
+impl Home {
+    /// Whether some room has events to be sent.
+    pub fn has_gathered(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+}
+
 /// A room with the whereabouts of its members.
 #[derive(Debug)]
 pub struct HomeRoom {

@@ -12,7 +12,6 @@ use super::encode::Encoding;
 use crate::base::slots::Id;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::proto::line::{self, Line};
-use crate::proto::wire::Command;
 use crate::proto::{json, websocket};
 
 /// What becomes of a connection's input after a command.
@@ -288,10 +287,5 @@ impl Shard {
     pub(super) fn is_free(&self, id: Id) -> bool {
         let session = self.connections.get(id).and_then(|c| c.session).and_then(|session| self.sessions.get(session));
         session.is_none_or(|session| session.is_idle())
-    }
-
-    /// Gives a command of a text line to the shard.
-    pub(super) fn text_command(&mut self, id: Id, command: &Command) -> Flow {
-        self.command(id, None, command)
     }
 }

@@ -40,12 +40,13 @@ use std::io::IoSlice;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::base::census::Census;
+use crate::base::census::{Census, Full};
 use crate::base::rng::Rng;
 use crate::base::slots::{Id, Slots};
 use crate::base::stats::Counters;
 use crate::base::time::{Now, Tick};
 use crate::base::wheel::Wheel;
+use crate::chat::refusal::Farewell;
 use crate::config::{Config, Limits, ListenKind, Presence};
 use crate::proto::wire::Event;
 
@@ -79,6 +80,8 @@ pub struct Shard {
     rng: Rng,
     /// Keys the hash that gives each name its home; the same on all cores, unknown to peers.
     home_seed: u64,
+    /// How many connections this core can hold.
+    core_connections: usize,
     now: Now,
     drain: Option<Drain>,
 
@@ -119,6 +122,8 @@ pub struct Flock {
     pub config: Arc<Config>,
     /// Everybody who is connected.
     pub census: Arc<Census>,
+    /// How many connections one core can hold: its open-file limit, less a reserve.
+    pub core_connections: usize,
     /// A secret number, the same for all cores.
     pub home_seed: u64,
 }
@@ -155,6 +160,7 @@ impl Shard {
             census: flock.census.clone(),
             rng: Rng::new(random_seed),
             home_seed: flock.home_seed,
+            core_connections: flock.core_connections,
             now,
             drain: None,
             connections: Slots::default(),
@@ -189,12 +195,17 @@ impl Shard {
             _ => Protocol::Detect,
         };
         let encoding = if kind == ListenKind::Web { Encoding::JsonFrame } else { Encoding::Text };
-        let is_full = self.census.enter(peer).err();
+        // Those who are being told to go have places in the reserve.
+        let has_room = self.connections.len() < self.core_connections;
+        let is_full = if has_room { self.census.enter(peer).err() } else { Some(Full::Server) };
         let mut connection = Connection::new(peer, kind, protocol, encoding, self.now.tick);
         connection.is_counted = is_full.is_none();
         let id = self.connections.insert(connection);
         self.counters.connections.set(self.connections.len() as u64);
         match is_full {
+            None if self.drain.is_some_and(|drain| drain.is_told) && kind != ListenKind::Web => {
+                self.close(id, Closing::Bye(Farewell::Draining));
+            }
             None => self.arm(id),
             Some(full) => {
                 self.counters.refused_connections.add(1);
@@ -346,9 +357,9 @@ impl Shard {
         }
     }
 
-    /// Whether some connection has something to flush.
-    pub fn has_touched(&self) -> bool {
-        !self.touched.is_empty()
+    /// Whether something waits to be sent: queued bytes, gathered events, or mail.
+    pub fn has_unsent(&self) -> bool {
+        !self.touched.is_empty() || self.home.has_gathered() || self.outboxes.iter().any(|outbox| !outbox.is_empty())
     }
 
     /// Takes the connections whose input may be read again.

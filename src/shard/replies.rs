@@ -2,6 +2,7 @@
 
 use super::Shard;
 use super::connection::{Pause, Stage};
+use super::encode::Encoding;
 use super::mail::{CommandId, Joined, MemberEntry, Reply, Request, RoomEntry};
 use super::session::{Membership, Step, Then};
 use crate::base::slots::Id;
@@ -33,9 +34,7 @@ impl Shard {
             }
             (Step::Nick { id }, Reply::Claimed { nickname }) => self.change_nickname(to, connection, id, nickname),
             (Step::Nick { id }, Reply::Refused(refusal)) => self.refuse(connection, id.as_deref(), &refusal),
-            (Step::NickRelease { id }, _) => {
-                self.acknowledge(connection, Ack { id: id.as_deref(), ..Ack::default() });
-            }
+            (Step::NickRelease { id }, _) => self.confirm_nickname(to, connection, id),
             (Step::Join { echo, leave, then }, Reply::Joined(joined)) => {
                 self.enter_room(to, connection, home, command, echo, *joined, then);
                 if let Some(room) = leave {
@@ -62,7 +61,7 @@ impl Shard {
                     found.extend(rooms);
                 }
             }
-            (_, Reply::Published { room, epoch, stamp }) => self.acknowledge(
+            (_, Reply::Published { room, epoch, stamp }) if command.is_some() => self.acknowledge(
                 connection,
                 Ack {
                     id: command,
@@ -90,7 +89,7 @@ impl Shard {
             }
             (_, Reply::Members { room, total, members }) => self.say_members(connection, command, &room, total, &members),
             (_, Reply::Refused(refusal)) => self.refuse(connection, command, &refusal),
-            (_, Reply::Delivered { .. } | Reply::Done { .. } | Reply::Released) => {}
+            (_, Reply::Published { .. } | Reply::Delivered { .. } | Reply::Done { .. } | Reply::Released) => {}
             (step, reply) => unreachable!("{reply:?} in answer to {step:?}"),
         }
         self.let_go_on_if_due(to, connection);
@@ -122,7 +121,8 @@ impl Shard {
             if then.upgrade.is_none() {
                 self.say_welcome(id, connection, command.as_deref());
             }
-            let step = Step::Join { echo: true, leave: None, then };
+            let echo = self.sessions[id].encoding != Encoding::Text;
+            let step = Step::Join { echo, leave: None, then };
             self.ask_to_join(id, None, room, step, None, false);
         } else {
             if let Some(upgrade) = then.upgrade {
@@ -219,6 +219,15 @@ impl Shard {
         if self.sessions[id].under_way == 0
             && let Step::NickRelease { id: command } = std::mem::replace(&mut self.sessions[id].step, Step::Idle)
         {
+            self.confirm_nickname(id, connection, command);
+        }
+    }
+
+    fn confirm_nickname(&mut self, id: Id, connection: Id, command: CommandId) {
+        if self.sessions[id].encoding == Encoding::Text {
+            let nickname = self.sessions[id].nickname.clone().expect("it has just been given");
+            self.say_own_nickname(connection, nickname.as_str());
+        } else if command.is_some() {
             self.acknowledge(connection, Ack { id: command.as_deref(), ..Ack::default() });
         }
     }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::base::slots::Id;
 use crate::base::time::{Now, Tick};
 use crate::config::ListenKind;
+use super::waker::Waker;
 use crate::reactor::{Event, Os, Source};
 
 /// The token of the core's waker. No [`Id`] has it: a table never has that many slots.

@@ -7,6 +7,7 @@ pub mod listen;
 pub mod owner;
 pub mod signals;
 pub mod threads;
+pub mod waker;
 
 /// A random number from the kernel: see getrandom(2).
 ///
