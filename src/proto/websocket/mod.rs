@@ -1,9 +1,11 @@
 //! WebSocket (RFC 6455), the server's side, without extensions.
 //!
-//! [`Decoder`] turns a client's bytes into messages and control frames and the `put_` functions write the server's frames.
+//! [`Decoder`] turns a client's bytes into messages and control frames, the `put_` functions write the server's frames,
+//! and [`handshake`] decides about the upgrade.
 
 mod decoder;
 mod frame;
+pub mod handshake;
 mod utf8;
 
 pub use decoder::{Decoder, Item};

@@ -1,0 +1,216 @@
+//! The upgrade from HTTP (RFC 6455, 4.2).
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use sha1_smol::Sha1;
+
+use crate::proto::http1::{Body, Head, put_field};
+
+/// What is hashed together with the key (1.3).
+const ACCEPT_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Bytes of a key once decoded (4.1).
+const KEY_BYTES: usize = 16;
+
+/// Base64 with padding. The bits that a key's last character has left over may be anything: the RFC's own example
+/// (4.1, item 7) leaves them set.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+);
+
+/// A request that may be answered with [`put_response`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upgrade<'a> {
+    /// The client's key, which the answer proves to have seen.
+    pub key: &'a str,
+    head: Head<'a>,
+}
+
+impl<'a> Upgrade<'a> {
+    /// The subprotocols offered, the client's favourite first.
+    pub fn protocols(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.head
+            .headers_named("sec-websocket-protocol")
+            .flat_map(|list| list.split(','))
+            .map(str::trim_ascii)
+            .filter(|protocol| !protocol.is_empty())
+    }
+}
+
+/// A request that cannot be upgraded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status to answer with: 400, 405 or 426.
+    pub status: u16,
+    /// What was wrong, in a sentence for a person.
+    pub message: &'static str,
+    /// Fields that the answer must have.
+    pub headers: &'static [(&'static str, &'static str)],
+}
+
+impl Refusal {
+    const fn bad_request(message: &'static str) -> Refusal {
+        Refusal { status: 400, message, headers: &[] }
+    }
+}
+
+/// Whether a request is a WebSocket handshake, and if not, the answer to it.
+pub fn upgrade<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, Refusal> {
+    if head.method != "GET" {
+        let headers = &[("Allow", "GET")];
+        return Err(Refusal { status: 405, message: "a WebSocket begins with GET", headers });
+    }
+    if !head.has_token("upgrade", "websocket") {
+        // RFC 9110, 15.5.22: a 426 names the protocol. With a length and not with an upgrade, it is still an answer.
+        let headers = &[("Upgrade", "websocket"), ("Connection", "Upgrade")];
+        return Err(Refusal { status: 426, message: "only WebSocket is spoken here", headers });
+    }
+    if head.version_minor == 0 {
+        return Err(Refusal::bad_request("HTTP/1.0 cannot be upgraded"));
+    }
+    if !head.has_token("connection", "upgrade") {
+        return Err(Refusal::bad_request("the connection's options lack the upgrade"));
+    }
+    if head.body != Body::None {
+        return Err(Refusal::bad_request("a WebSocket's handshake has no body"));
+    }
+    if only(head, "sec-websocket-version") != Some("13") {
+        let headers = &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade")];
+        return Err(Refusal { status: 426, message: "only version 13 of WebSocket is spoken here", headers });
+    }
+    match only(head, "sec-websocket-key") {
+        Some(key) if is_key(key) => Ok(Upgrade { key, head: *head }),
+        _ => Err(Refusal::bad_request("the key is not one of 16 bytes in base64")),
+    }
+}
+
+/// What a client expects to hear for its key (4.2.2, item 5).
+pub fn accept_key(key: &str) -> String {
+    let mut hash = Sha1::from(key);
+    hash.update(ACCEPT_SUFFIX.as_bytes());
+    BASE64.encode(hash.digest().bytes())
+}
+
+/// Writes the answer that makes the connection a WebSocket.
+pub fn put_response(out: &mut Vec<u8>, key: &str, protocol: Option<&str>, request_id: Option<&str>) {
+    out.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+    );
+    put_field(out, "Sec-WebSocket-Accept", &accept_key(key));
+    if let Some(protocol) = protocol {
+        put_field(out, "Sec-WebSocket-Protocol", protocol);
+    }
+    if let Some(request_id) = request_id {
+        put_field(out, "X-Request-Id", request_id);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The value of a field that must stand once.
+fn only<'a>(head: &Head<'a>, name: &str) -> Option<&'a str> {
+    let mut values = head.headers_named(name);
+    values.next().filter(|_| values.next().is_none())
+}
+
+fn is_key(key: &str) -> bool {
+    // The engine wants room for an estimate, and no key as long as that decodes to 16 bytes.
+    let mut bytes = [0; KEY_BYTES + 2];
+    BASE64.decode_slice(key, &mut bytes) == Ok(KEY_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::http1::HeadDecoder;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    /// The status a handshake is refused with, or the protocols that it offers.
+    fn outcome(request_line: &str, fields: &[&str]) -> Result<Vec<String>, u16> {
+        let text = format!("{request_line}\r\nHost: h\r\n{}\r\n\r\n", fields.join("\r\n"));
+        let mut decoder = HeadDecoder::new(100, 1000);
+        let (_, head) = decoder.decode(text.as_bytes()).unwrap();
+        let outcome = upgrade(&head.unwrap());
+        outcome
+            .map(|upgrade| upgrade.protocols().map(str::to_owned).collect())
+            .map_err(|refusal| refusal.status)
+    }
+
+    #[test]
+    fn the_key_of_the_rfc_is_answered_as_the_rfc_does() {
+        assert_eq!(accept_key(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let mut out = Vec::new();
+        put_response(&mut out, KEY, Some("starling.json.v1"), Some("r-1"));
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: starling.json.v1\r\n\
+             X-Request-Id: r-1\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_handshake_is_read_whatever_its_case_and_lists() {
+        let key = format!("Sec-WebSocket-Key: {KEY}");
+        let fields = [
+            "upgrade: h2c, WebSocket",
+            "Connection: keep-alive",
+            "Connection: foo,UPGRADE",
+            "Sec-WebSocket-Version: 13",
+            &key,
+            "Sec-WebSocket-Protocol: a,, b",
+            "Sec-WebSocket-Protocol: c",
+            "Content-Length: 0",
+        ];
+        let offered = ["a", "b", "c"].map(str::to_owned).to_vec();
+        assert_eq!(outcome("GET /ws HTTP/1.1", &fields), Ok(offered));
+        assert_eq!(outcome("POST /ws HTTP/1.1", &fields), Err(405));
+        assert_eq!(outcome("GET /ws HTTP/1.0", &fields), Err(400));
+    }
+
+    #[test]
+    fn anything_missing_repeated_or_wrong_is_refused() {
+        let right = [
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            &format!("Sec-WebSocket-Key: {KEY}"),
+        ];
+        assert_eq!(outcome("GET / HTTP/1.1", &right), Ok(vec![]));
+        for (at, field, status) in [
+            (0, "Upgrade: websockets", 426),
+            (0, "X: websocket", 426),
+            (1, "Connection: close", 400),
+            (1, "X: upgrade", 400),
+            (2, "Sec-WebSocket-Version: 12", 426),
+            (2, "Sec-WebSocket-Version: 13, 8", 426),
+            (2, "X: 13", 426),
+            (3, "X: dGhlIHNhbXBsZSBub25jZQ==", 400),
+            (3, "Sec-WebSocket-Key: ", 400),
+            (3, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ", 400),
+            (3, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j", 400),
+            (3, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==dGhlIHNhbXBsZSBub25jZQ==", 400),
+            (3, "Sec-WebSocket-Key: !!!!IHNhbXBsZSBub25jZQ==", 400),
+        ] {
+            let mut fields = right;
+            fields[at] = field;
+            assert_eq!(outcome("GET / HTTP/1.1", &fields), Err(status), "{field}");
+        }
+        let [upgrade, connection, version, key] = right;
+        assert_eq!(outcome("GET / HTTP/1.1", &[upgrade, connection, version, key, key]), Err(400));
+        assert_eq!(outcome("GET / HTTP/1.1", &[upgrade, connection, version, version, key]), Err(426));
+        assert_eq!(
+            outcome("GET / HTTP/1.1", &[upgrade, connection, version, key, "Content-Length: 1"]),
+            Err(400)
+        );
+    }
+
+    #[test]
+    fn the_example_key_of_the_rfc_is_accepted_with_its_loose_bits() {
+        assert!(is_key("AQIDBAUGBwgJCgsMDQ4PEC=="));
+    }
+}
