@@ -1,1 +1,206 @@
-//! web
+//! What the HTTP listener serves: the chat page, embedded in the binary, and the table of its paths. Pure: bytes and names only.
+//!
+//! The page's files are compiled in, so that a server is one file and a page never meets a server of another version.
+
+/// A file of the page.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asset {
+    /// The path that it is served at.
+    pub path: &'static str,
+    /// The value of its `Content-Type`.
+    pub content_type: &'static str,
+    /// Its bytes.
+    pub body: &'static [u8],
+}
+
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// All files of the page; the first is the page itself.
+pub const ASSETS: &[Asset] = &[
+    Asset { path: "/", content_type: "text/html; charset=utf-8", body: include_bytes!("page/index.html") },
+    Asset {
+        path: "/style.css",
+        content_type: "text/css; charset=utf-8",
+        body: include_bytes!("page/style.css"),
+    },
+    Asset { path: "/app.js", content_type: JAVASCRIPT, body: include_bytes!("page/app.js") },
+    Asset { path: "/chat.js", content_type: JAVASCRIPT, body: include_bytes!("page/chat.js") },
+    Asset { path: "/connection.js", content_type: JAVASCRIPT, body: include_bytes!("page/connection.js") },
+    Asset { path: "/view.js", content_type: JAVASCRIPT, body: include_bytes!("page/view.js") },
+    Asset { path: "/favicon.svg", content_type: "image/svg+xml", body: include_bytes!("page/favicon.svg") },
+];
+
+/// Headers that go with every answer to a browser. `connect-src 'self'` covers WebSockets to the page's own host too (CSP Level 3,
+/// section 6.7.2.8), so no scheme is opened wide.
+pub const SECURITY_HEADERS: &[(&str, &str)] = &[
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("X-Frame-Options", "DENY"),
+];
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// The process is alive.
+    Health,
+    /// The server takes new clients.
+    Ready,
+    /// The chat over WebSocket.
+    WebSocket,
+    /// A WebSocket that sends everything back.
+    Echo,
+    /// A file of the page.
+    Asset(&'static Asset),
+    /// Nothing.
+    NotFound,
+}
+
+/// Finds what `path`, without its query, leads to.
+pub fn route(path: &str) -> Route {
+    match path {
+        "/health" => Route::Health,
+        "/ready" => Route::Ready,
+        "/ws" => Route::WebSocket,
+        "/echo" => Route::Echo,
+        _ => asset(path).map_or(Route::NotFound, Route::Asset),
+    }
+}
+
+/// Finds the file served at `path`.
+pub fn asset(path: &str) -> Option<&'static Asset> {
+    ASSETS.iter().find(|asset| asset.path == path)
+}
+
+/// The value of `Allow` for a route. A WebSocket can only be opened by GET (RFC 6455, section 4.1).
+pub fn allowed_methods(route: &Route) -> &'static str {
+    match route {
+        Route::WebSocket | Route::Echo => "GET, OPTIONS",
+        Route::Health | Route::Ready | Route::Asset(_) | Route::NotFound => "GET, HEAD, OPTIONS",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(path: &str) -> &'static str {
+        std::str::from_utf8(asset(path).expect("an asset").body).expect("UTF-8")
+    }
+
+    fn scripts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        ASSETS
+            .iter()
+            .filter(|asset| asset.content_type == JAVASCRIPT)
+            .map(|asset| (asset.path, text(asset.path)))
+    }
+
+    /// The values of all attributes called `name` in a document that writes `name="value"`.
+    fn attributes<'a>(document: &'a str, name: &str) -> Vec<&'a str> {
+        let opening = format!(" {name}=\"");
+        document.split(&opening).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+    }
+
+    /// The names of all attributes in a document.
+    fn attribute_names(document: &str) -> impl Iterator<Item = &str> {
+        document.split("=\"").filter_map(|before| before.rsplit([' ', '\n']).next())
+    }
+
+    #[test]
+    fn paths_lead_where_they_should() {
+        assert_eq!(route("/health"), Route::Health);
+        assert_eq!(route("/ready"), Route::Ready);
+        assert_eq!(route("/ws"), Route::WebSocket);
+        assert_eq!(route("/echo"), Route::Echo);
+        assert!(matches!(route("/"), Route::Asset(asset) if asset.body.starts_with(b"<!doctype html>")));
+        for asset in ASSETS {
+            assert_eq!(route(asset.path), Route::Asset(asset));
+        }
+        for path in ["", "//", "/health/", "/Health", "/index.html", "/../style.css", "/style.css?v=1", "*"] {
+            assert_eq!(route(path), Route::NotFound, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_cannot_be_asked_for_its_head() {
+        assert_eq!(allowed_methods(&Route::WebSocket), "GET, OPTIONS");
+        assert_eq!(allowed_methods(&route("/")), "GET, HEAD, OPTIONS");
+    }
+
+    #[test]
+    fn every_file_that_is_asked_for_is_there() {
+        let page = text("/");
+        let mut wanted: Vec<&str> = attributes(page, "src");
+        wanted.extend(attributes(page, "href").into_iter().filter(|target| !target.starts_with('#')));
+        assert!(wanted.contains(&"/app.js") && wanted.contains(&"/style.css"), "{wanted:?}");
+        for target in wanted {
+            assert!(asset(target).is_some(), "{target}");
+        }
+        for (path, script) in scripts() {
+            for target in script.split(" from \"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                let target = target.strip_prefix('.').expect("a path beside the script");
+                assert!(asset(target).is_some(), "{path} imports {target}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_element_that_a_script_looks_up_is_there() {
+        let page = text("/");
+        for (path, script) in scripts() {
+            for id in script.split("find(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                assert!(attributes(page, "id").contains(&id), "{path} looks for #{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_keeps_the_content_security_policy() {
+        let page = text("/");
+        assert!(!page.contains("<style"));
+        for script in page.split("<script").skip(1) {
+            let (tag, rest) = script.split_once('>').expect("a closed tag");
+            assert!(tag.contains(" src=\"/"), "{tag}");
+            assert!(rest.starts_with("</script>"));
+        }
+        for name in attribute_names(page) {
+            assert!(name != "style" && !name.starts_with("on"), "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_loaded_from_elsewhere() {
+        for asset in ASSETS {
+            // The name of the SVG namespace is no address that anything is fetched from.
+            let body = text(asset.path).replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+            for address in ["http://", "https://", "@import", "url(//", "=\"//"] {
+                assert!(!body.contains(address), "{} contains {address}", asset.path);
+            }
+        }
+    }
+
+    #[test]
+    fn no_script_makes_markup_or_code_of_text() {
+        for (path, script) in scripts() {
+            for way in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "DOMParser",
+                "createContextualFragment",
+                "srcdoc",
+                "eval(",
+                "Function(",
+                "javascript:",
+            ] {
+                assert!(!script.contains(way), "{path} contains {way}");
+            }
+        }
+    }
+}
