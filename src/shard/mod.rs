@@ -93,6 +93,7 @@ pub struct Shard {
     wheel: Wheel<Timer>,
     /// Holds JSON until the length of its frame is known.
     scratch: Vec<u8>,
+    date_cache: http::DateCache,
 
     /// Mail from this core to itself.
     local: VecDeque<Mail>,
@@ -170,6 +171,7 @@ impl Shard {
             pool: SendPool::default(),
             wheel: Wheel::new(now.tick),
             scratch: Vec::new(),
+            date_cache: http::DateCache::default(),
             local: VecDeque::new(),
             deferred: VecDeque::new(),
             outboxes: (0..cores).map(|_| Vec::new()).collect(),
@@ -191,7 +193,7 @@ impl Shard {
     /// A peer has connected. It is taken in even where a limit forbids it to stay: then it is told so, and closed.
     pub fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id {
         let protocol = match kind {
-            ListenKind::Web => Protocol::Http(Box::new(http::Http::new(&self.limits))),
+            ListenKind::Web => Protocol::Http(Box::new(http::Http::new(&self.limits, self.now.tick))),
             _ => Protocol::Detect,
         };
         let encoding = if kind == ListenKind::Web { Encoding::JsonFrame } else { Encoding::Text };

@@ -264,7 +264,7 @@ impl Shard {
         }
     }
 
-    fn let_go_on(&mut self, id: Id) {
+    pub(super) fn let_go_on(&mut self, id: Id) {
         if let Some(connection) = self.connections.get_mut(id)
             && connection.stage == Stage::Open
             && connection.pause == Some(Pause::Reply)

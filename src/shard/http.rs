@@ -1,0 +1,509 @@
+//! HTTP requests, and how one of them becomes a WebSocket.
+//!
+//! What a request is answered is decided when its head is complete; it is said when its body has been read, and thrown
+//! away: no route of this listener takes one.
+
+use super::Shard;
+use super::closing::Closing;
+use super::connection::{Pause, Protocol};
+use super::encode::Encoding;
+use super::session::Then;
+use crate::base::census::Full;
+use crate::base::slots::Id;
+use crate::base::time::Tick;
+use crate::chat::refusal::{LeaveReason, Reason, Refusal};
+use crate::config::Limits;
+use crate::proto::http1::{self, BodyDecoder, Content, Head, HeadDecoder, Piece, Reply, is_known_method};
+use crate::proto::wire::{Error, Event};
+use crate::proto::{json, websocket};
+use crate::web::{self, Asset, Route};
+
+/// The subprotocol of JSON text frames.
+const JSON_PROTOCOL: &str = "starling.json.v1";
+
+/// How long a client that found the server full is asked to stay away, in seconds.
+const RETRY_AFTER_S: &str = "5";
+
+/// How many fragments a message of the chat may come in: generous for a client that streams, and a bound on the work
+/// that empty ones can make.
+const CHAT_FRAGMENTS_MAX: u32 = 4096;
+
+const JSON: &str = "application/json";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// The HTTP side of a connection.
+#[derive(Debug)]
+pub struct Http {
+    phase: Phase,
+    /// When the present phase began.
+    since: Tick,
+    /// Whether no request has come yet.
+    is_fresh: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Head(HeadDecoder),
+    Body(BodyDecoder, Answer),
+}
+
+/// What a request will be answered when it has been read.
+#[derive(Debug)]
+struct Answer {
+    what: What,
+    is_keep_alive: bool,
+    is_head: bool,
+    version_minor: u8,
+    request_id: String,
+}
+
+#[derive(Debug)]
+enum What {
+    Text(u16, &'static str),
+    Asset(&'static Asset),
+    /// What may be done here, for OPTIONS.
+    Methods(&'static str),
+    Error { status: u16, message: &'static str, headers: Vec<(&'static str, &'static str)> },
+    Refusal(Refusal),
+    Echo { key: String },
+    Chat(Box<PendingUpgrade>, Option<Hello>),
+}
+
+/// A request to become a WebSocket that has not been answered.
+#[derive(Debug)]
+pub struct PendingUpgrade {
+    key: String,
+    protocol: Option<&'static str>,
+    request_id: String,
+}
+
+/// The hello that a WebSocket request says in its query.
+#[derive(Debug, Default)]
+struct Hello {
+    nickname: Option<String>,
+    token: Option<String>,
+    room: Option<String>,
+}
+
+/// The present second as HTTP writes it, made anew when it has passed.
+#[derive(Debug, Default)]
+pub(super) struct DateCache {
+    second: u64,
+    text: String,
+}
+
+impl Http {
+    /// A connection that no request has come on.
+    pub fn new(limits: &Limits, now: Tick) -> Self {
+        let head = HeadDecoder::new(limits.http_target_bytes, limits.http_head_bytes);
+        Http { phase: Phase::Head(head), since: now, is_fresh: true }
+    }
+
+    /// When the present phase has taken too long.
+    pub fn deadline(&self, limits: &Limits) -> Tick {
+        let ms = if self.is_between_requests() && !self.is_fresh { limits.http_idle_ms } else { limits.http_head_ms };
+        self.since + ms
+    }
+
+    /// Whether nothing of a request has come.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(&self.phase, Phase::Head(head) if head.is_idle())
+    }
+}
+
+impl Shard {
+    /// Takes requests from `input`; `next` is set when the last of them made the connection something else.
+    pub(super) fn decode_http(
+        &mut self,
+        id: Id,
+        http: &mut Http,
+        input: &[u8],
+        next: &mut Option<Protocol>,
+    ) -> usize {
+        let mut used = 0;
+        while used < input.len() && next.is_none() {
+            let answer = match &mut http.phase {
+                Phase::Head(decoder) => {
+                    let was_idle = decoder.is_idle();
+                    let (taken, head) = match decoder.decode(&input[used..]) {
+                        Ok(decoded) => decoded,
+                        Err(error) => return self.end_http(id, error, input.len()),
+                    };
+                    used += taken;
+                    if was_idle {
+                        http.since = self.now.tick;
+                    }
+                    let Some(head) = head else { break };
+                    let mut body = BodyDecoder::new(head.body, self.limits.http_body_bytes as u64);
+                    if let Err(error) = body.decode(b"") {
+                        self.counters.too_large.add(1);
+                        return self.end_http(id, error, input.len());
+                    }
+                    let answer = self.consider(&head);
+                    http.is_fresh = false;
+                    if !body.is_done() {
+                        if head.expects_continue {
+                            self.say_raw(id, |out| out.extend_from_slice(http1::CONTINUE));
+                        }
+                        http.since = self.now.tick;
+                        http.phase = Phase::Body(body, answer);
+                        continue;
+                    }
+                    decoder.release();
+                    answer
+                }
+                Phase::Body(body, _) => {
+                    let (taken, piece) = match body.decode(&input[used..]) {
+                        Ok(decoded) => decoded,
+                        Err(error) => {
+                            self.counters.too_large.add(u64::from(error.status == 413));
+                            return self.end_http(id, error, input.len());
+                        }
+                    };
+                    used += taken;
+                    if !matches!(piece, Some(Piece::End)) && !body.is_done() {
+                        continue;
+                    }
+                    let head = HeadDecoder::new(self.limits.http_target_bytes, self.limits.http_head_bytes);
+                    match std::mem::replace(&mut http.phase, Phase::Head(head)) {
+                        Phase::Body(_, answer) => answer,
+                        Phase::Head(_) => unreachable!("the body was matched above"),
+                    }
+                }
+            };
+            http.since = self.now.tick;
+            let is_last = !answer.is_keep_alive;
+            if !self.answer(id, answer, next) {
+                break;
+            }
+            if is_last {
+                self.close(id, Closing::LastResponse);
+                return input.len();
+            }
+            if self.pause_if_unread(id) {
+                break;
+            }
+        }
+        if let Phase::Head(decoder) = &mut http.phase {
+            decoder.release();
+        }
+        used
+    }
+
+    /// Decides what a request is answered.
+    fn consider(&mut self, head: &Head) -> Answer {
+        let request_id = match head.request_id {
+            Some(request_id) => request_id.to_owned(),
+            None => format!("{:016x}", self.rng.next_u64()),
+        };
+        let what = self.consider_what(head, &request_id);
+        log::debug!("request {request_id}: {} {}", head.method, head.path);
+        let is_leaving = self.drain.is_some_and(|drain| drain.is_told);
+        Answer {
+            what,
+            is_keep_alive: head.is_keep_alive && !is_leaving,
+            is_head: head.method == "HEAD",
+            version_minor: head.version_minor,
+            request_id,
+        }
+    }
+
+    fn consider_what(&mut self, head: &Head, request_id: &str) -> What {
+        let error = |status, message| What::Error { status, message, headers: Vec::new() };
+        let route = match web::route(head.path) {
+            Route::Echo if !self.is_echo_on => Route::NotFound,
+            route => route,
+        };
+        if !is_known_method(head.method) {
+            return error(501, "this method is not known here");
+        }
+        let methods = web::allowed_methods(&route);
+        if head.method == "OPTIONS" {
+            return What::Methods(if head.path == "*" { "GET, HEAD, OPTIONS" } else { methods });
+        }
+        if route == Route::NotFound {
+            return error(404, "there is nothing at this path");
+        }
+        if !methods.split(", ").any(|method| method == head.method) {
+            let headers = vec![("Allow", methods)];
+            return What::Error { status: 405, message: "this path does not take this method", headers };
+        }
+        match route {
+            Route::Health => What::Text(200, "OK"),
+            Route::Ready if self.drain.is_some() => What::Text(503, "draining"),
+            Route::Ready => What::Text(200, "ready"),
+            Route::Asset(asset) => What::Asset(asset),
+            Route::WebSocket | Route::Echo => self.consider_upgrade(head, request_id, route),
+            Route::NotFound => unreachable!("answered above"),
+        }
+    }
+
+    fn consider_upgrade(&self, head: &Head, request_id: &str, route: Route) -> What {
+        if !self.is_origin_allowed(head) {
+            return What::Error { status: 403, message: "this origin may not connect", headers: Vec::new() };
+        }
+        let upgrade = match websocket::upgrade(head) {
+            Ok(upgrade) => upgrade,
+            Err(refusal) => {
+                let headers = refusal.headers.to_vec();
+                return What::Error { status: refusal.status, message: refusal.message, headers };
+            }
+        };
+        if route == Route::Echo {
+            return What::Echo { key: upgrade.key.to_owned() };
+        }
+        let Some(query) = http1::query_pairs(head.query.unwrap_or_default()) else {
+            return What::Error { status: 400, message: "the query is not well formed", headers: Vec::new() };
+        };
+        let mut hello = Hello::default();
+        for (name, value) in query {
+            match name.as_str() {
+                "nickname" => hello.nickname = Some(value),
+                "token" => hello.token = Some(value),
+                "room" => hello.room = Some(value),
+                _ => {}
+            }
+        }
+        let says_hello = hello.nickname.is_some() || hello.token.is_some();
+        if hello.room.is_some() && !says_hello {
+            let message = "a room in the query needs a nickname or token beside it";
+            return What::Error { status: 400, message, headers: Vec::new() };
+        }
+        let pending = PendingUpgrade {
+            key: upgrade.key.to_owned(),
+            // A subprotocol may be named only if it was offered (RFC 6455, 4.2.2); JSON is spoken all the same.
+            protocol: upgrade.protocols().find(|offered| *offered == JSON_PROTOCOL).map(|_| JSON_PROTOCOL),
+            request_id: request_id.to_owned(),
+        };
+        if let Err(refusal) = self.check_query(&hello, says_hello) {
+            return What::Refusal(refusal);
+        }
+        What::Chat(Box::new(pending), says_hello.then_some(hello))
+    }
+
+    fn check_query(&self, hello: &Hello, says_hello: bool) -> Result<(), Refusal> {
+        if says_hello {
+            self.check_hello(hello.nickname.as_deref(), hello.token.as_deref(), None)?;
+        }
+        if let Some(room) = &hello.room {
+            super::commands::parse_room(room)?;
+        }
+        Ok(())
+    }
+
+    /// A page may connect to the server that it came from, or if it is configured. Who is no page has no origin.
+    fn is_origin_allowed(&self, head: &Head) -> bool {
+        let Some(origin) = head.origin else { return true };
+        let is_own = head.host.is_some_and(|host| {
+            let (origin, host) = (origin.to_ascii_lowercase(), host.to_ascii_lowercase());
+            let without_default_port = host.strip_suffix(":80").unwrap_or(&host);
+            origin.strip_prefix("http://").is_some_and(|origin| origin == host || origin == without_default_port)
+        });
+        is_own || self.config.web.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    }
+
+    /// Says an answer, and whether the next request may be looked at.
+    fn answer(&mut self, id: Id, answer: Answer, next: &mut Option<Protocol>) -> bool {
+        let date = self.date();
+        let reply = Reply {
+            is_keep_alive: answer.is_keep_alive,
+            is_head: answer.is_head,
+            version_minor: answer.version_minor,
+            request_id: Some(&answer.request_id),
+            date: Some(&date),
+            ..Reply::last(200)
+        };
+        match answer.what {
+            What::Text(status, text) => self.say_raw(id, |out| {
+                http1::put(
+                    out,
+                    &Reply { status, content_type: Some(PLAIN), content: Content::Bytes(text.as_bytes()), ..reply },
+                );
+            }),
+            What::Asset(asset) => self.say_raw(id, |out| {
+                let content = Content::Bytes(asset.body);
+                let content_type = Some(asset.content_type);
+                http1::put(out, &Reply { content_type, headers: web::SECURITY_HEADERS, content, ..reply });
+            }),
+            What::Methods(methods) => self.say_raw(id, |out| {
+                http1::put(out, &Reply { status: 204, headers: &[("Allow", methods)], ..reply });
+            }),
+            What::Error { status, message, headers } => {
+                let body = error_body(status, reason_of(status), message, false);
+                self.say_raw(id, |out| put_error(out, &Reply { headers: &headers, ..reply }, status, &body));
+            }
+            What::Refusal(refusal) => {
+                let (code, reason) = (refusal.reason.code(), refusal.reason.as_str());
+                let body = error_body(code, reason, &refusal.message, refusal.reason.is_retryable());
+                self.say_raw(id, |out| put_error(out, &reply, code, &body));
+            }
+            What::Echo { key } => {
+                let limits = &self.limits;
+                let fragments = u32::try_from(limits.echo_fragments).unwrap_or(u32::MAX);
+                *next = Some(Protocol::Echo(websocket::Decoder::new(limits.echo_message_bytes, fragments)));
+                self.say_raw(id, |out| websocket::put_response(out, &key, None, Some(&answer.request_id)));
+                return false;
+            }
+            What::Chat(pending, None) => {
+                *next = Some(self.chat_protocol());
+                self.say_switching(id, &pending);
+                return false;
+            }
+            What::Chat(pending, Some(hello)) => {
+                self.hello_by_query(id, pending, &hello);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn hello_by_query(&mut self, id: Id, pending: Box<PendingUpgrade>, hello: &Hello) {
+        // Checked when the head was read, and nothing has changed since but perhaps that the server drains.
+        match self.check_hello(hello.nickname.as_deref(), hello.token.as_deref(), None) {
+            Ok(nickname) => {
+                let room = hello.room.as_deref().and_then(|room| super::commands::parse_room(room).ok());
+                self.hello(id, None, nickname, Then { room, upgrade: Some(pending) });
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.pause = Some(Pause::Reply);
+                }
+            }
+            Err(refusal) => self.say_http_refusal(id, &pending.request_id, &refusal),
+        }
+    }
+
+    /// All that the query of a WebSocket request asked for has been done: it becomes one.
+    pub(super) fn finish_upgrade(&mut self, id: Id, pending: &PendingUpgrade) {
+        self.say_switching(id, pending);
+        let protocol = self.chat_protocol();
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.protocol = protocol;
+            connection.encoding = Encoding::JsonFrame;
+        }
+    }
+
+    /// The query of a WebSocket request asked for something that is refused: the request is answered so, and the
+    /// connection is ready for another.
+    pub(super) fn refuse_upgrade(&mut self, id: Id, pending: &PendingUpgrade, refusal: &Refusal) {
+        self.say_http_refusal(id, &pending.request_id, refusal);
+        let session = self.connections.get_mut(id).and_then(|connection| connection.session.take());
+        if let Some(session) = session {
+            self.end_session(session, LeaveReason::Lost, None);
+        }
+        self.let_go_on(id);
+    }
+
+    /// Answers a client that the server has no room for, without waiting for what it wants.
+    pub(super) fn refuse_http(&mut self, id: Id, full: Full) {
+        let message = match full {
+            Full::Server => "the server has as many connections as it may have",
+            Full::Address => "your address has as many connections as it may have",
+        };
+        let date = self.date();
+        let body = error_body(503, Reason::Unavailable.as_str(), message, true);
+        let reply = Reply { headers: &[("Retry-After", RETRY_AFTER_S)], date: Some(&date), ..Reply::last(503) };
+        self.say_raw(id, |out| put_error(out, &reply, 503, &body));
+        self.close(id, Closing::LastResponse);
+    }
+
+    /// Answers a request that cannot be answered in any other way; the connection closes after it.
+    pub(super) fn say_http_error(&mut self, id: Id, status: u16, refusal: &Refusal) {
+        let date = self.date();
+        let body = error_body(status, reason_of(status), &refusal.message, false);
+        let reply = Reply { date: Some(&date), ..Reply::last(status) };
+        self.say_raw(id, |out| put_error(out, &reply, status, &body));
+    }
+
+    fn end_http(&mut self, id: Id, error: http1::HttpError, all: usize) -> usize {
+        self.counters.errors.add(1);
+        self.say_http_error(id, error.status, &Refusal::new(Reason::BadRequest, error.message));
+        self.close(id, Closing::LastResponse);
+        all
+    }
+
+    fn say_http_refusal(&mut self, id: Id, request_id: &str, refusal: &Refusal) {
+        let date = self.date();
+        let (code, reason) = (refusal.reason.code(), refusal.reason.as_str());
+        let body = error_body(code, reason, &refusal.message, refusal.reason.is_retryable());
+        let reply =
+            Reply { is_keep_alive: true, request_id: Some(request_id), date: Some(&date), ..Reply::last(code) };
+        self.say_raw(id, |out| put_error(out, &reply, code, &body));
+    }
+
+    fn say_switching(&mut self, id: Id, pending: &PendingUpgrade) {
+        self.say_raw(id, |out| {
+            websocket::put_response(out, &pending.key, pending.protocol, Some(&pending.request_id));
+        });
+    }
+
+    fn chat_protocol(&self) -> Protocol {
+        Protocol::WebSocket(websocket::Decoder::new(self.limits.inbound_bytes, CHAT_FRAGMENTS_MAX))
+    }
+
+    fn date(&mut self) -> String {
+        let second = self.now.unix_ms / 1000;
+        if self.date_cache.second != second || self.date_cache.text.is_empty() {
+            self.date_cache = DateCache { second, text: http_date(second) };
+        }
+        self.date_cache.text.clone()
+    }
+}
+
+fn put_error(out: &mut Vec<u8>, reply: &Reply, status: u16, body: &[u8]) {
+    http1::put(out, &Reply { status, content_type: Some(JSON), content: Content::Bytes(body), ..*reply });
+}
+
+/// The JSON of an error, the same as on any other transport.
+fn error_body(status: u16, reason: &str, message: &str, retryable: bool) -> Vec<u8> {
+    let mut body = Vec::new();
+    let error = Error { id: None, code: status, reason, message, retryable, retry_after_ms: None };
+    json::write(&Event::Error(error), &mut body);
+    body
+}
+
+fn reason_of(status: u16) -> &'static str {
+    match status {
+        403 => Reason::Forbidden.as_str(),
+        404 => Reason::NotFound.as_str(),
+        413 => Reason::TooLarge.as_str(),
+        503 => Reason::Unavailable.as_str(),
+        _ => Reason::BadRequest.as_str(),
+    }
+}
+
+/// A moment in the form of RFC 9110, 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(unix_s: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
+    // Days from the 1st of March of the year 0, so that the leap day is the last of its year; 400 years are one era.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12;
+    let year = year_of_era + era * 400 + u64::from(month < 2);
+    format!(
+        "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
+        DAYS[(days % 7) as usize],
+        MONTHS[month as usize],
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::http_date;
+
+    #[test]
+    fn dates_as_the_rfc_writes_them() {
+        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(http_date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+        assert_eq!(http_date(1_798_761_599), "Thu, 31 Dec 2026 23:59:59 GMT");
+    }
+}
