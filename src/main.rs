@@ -1,4 +1,14 @@
-//! Arguments in, exit code out.
-fn main() -> std::process::ExitCode {
-    starling::cli::run()
+//! Arguments in, exit code out: 0 when all went well, 1 for a failure at run time, 2 for a mistake in the arguments
+//! or in the configuration.
+
+use std::process::ExitCode;
+
+use starling::cli::{self, Command};
+
+fn main() -> ExitCode {
+    match cli::arguments() {
+        Ok(Command::Serve(flags)) => cli::serve::run(&flags),
+        Ok(Command::Config(flags)) => cli::config::run(&flags),
+        Err(code) => code,
+    }
 }

@@ -1,5 +1,92 @@
-//! The command line.
-/// Runs the program.
-pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line: one file a subcommand, and here what they share.
+
+pub mod config;
+mod flags;
+pub mod serve;
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use flags::Flags;
+
+/// What the program is asked to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server until SIGTERM or SIGINT
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Flags),
+    /// Print the configuration in effect as a commented TOML file
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config(Flags),
+}
+
+#[derive(Debug, Parser)]
+#[command(name = "starling", version, about = "A chat and realtime message server", after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  starling serve                            web on 127.0.0.1:8080, text lines on 127.0.0.1:9000
+  starling serve --config starling.toml
+  starling config > starling.toml           a commented file to start from
+
+Exit codes: 0 ok, 1 failed while running (a port is taken), 2 wrong arguments or
+configuration.";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  starling serve --web 0.0.0.0:8080 --line 0.0.0.0:9000
+  starling serve --listen 'web=[::1]:8080' --listen web=127.0.0.1:8080
+  starling serve --cores 2 --set limits.content_bytes=16384
+  STARLING_LOG_LEVEL=debug starling serve --log-file starling.log --log-format json
+
+Flags come before STARLING_* variables, these before the file, the file before
+the defaults. Every key has a variable: limits.content_bytes is
+STARLING_LIMITS_CONTENT_BYTES. `starling config` shows them all.
+
+Standard output tells one line a listener (`listening web 127.0.0.1:8080`) once
+it takes connections; the log goes to standard error.";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  starling config > starling.toml           the defaults, as a file to edit
+  starling config --config starling.toml    what is in effect, or what is wrong
+
+The output holds the secrets of the configuration.";
+
+/// Reads the arguments. `Err` is the exit code where there is nothing more to do: help was printed, or an error.
+pub fn arguments() -> Result<Command, ExitCode> {
+    Arguments::try_parse().map(|arguments| arguments.command).map_err(|error| {
+        // A closed pipe behind `--help | head` is no failure, so the result does not matter.
+        let _ = error.print();
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
+    })
+}
+
+/// The exit code for a failure at run time.
+const EXIT_FAILURE: u8 = 1;
+/// The exit code for wrong arguments or a wrong configuration.
+const EXIT_USAGE: u8 = 2;
+
+/// Tells a person why, and gives the exit code back. Not `eprintln!`, which panics where standard error is closed.
+fn fail(code: u8, why: impl Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "starling: {why}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_declared_without_contradiction() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
 }

@@ -1,1 +1,5 @@
-//! observe
+//! What the server tells about itself.
+
+mod format;
+pub mod logging;
+mod writer;

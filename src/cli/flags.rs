@@ -1,0 +1,142 @@
+//! The flags of the subcommands that need a configuration, and its file and environment.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::config::{Config, ConfigError, ENV_CONFIG_FILE, ENV_PREFIX, ListenKind, Overrides};
+
+/// Flags that decide the configuration. Values stay texts here: the configuration checks them all alike, wherever
+/// they come from.
+#[derive(Args, Debug, Default)]
+pub struct Flags {
+    /// The configuration file (TOML); STARLING_CONFIG names it too
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Cores to use; 0: all
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    cores: Option<String>,
+    /// The directory for what outlives the process
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Let the scheduler move the loops between cores
+    #[arg(long)]
+    no_pin: bool,
+    /// Poll without ever sleeping: lowest latency, every core busy
+    #[arg(long)]
+    spin: bool,
+    /// A listener, web or line; may be repeated; these replace the configured ones
+    #[arg(long, value_name = "KIND=ADDRESS")]
+    listen: Vec<String>,
+    /// The address of the web listener: HTTP and WebSocket
+    #[arg(long, value_name = "ADDRESS")]
+    web: Option<String>,
+    /// The address of the line listener: text and JSON lines
+    #[arg(long, value_name = "ADDRESS")]
+    line: Option<String>,
+    /// off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// A file for the log, besides standard error
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<String>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Connections at a time; 0: as many as the open-file limit allows
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    max_connections: Option<String>,
+    /// Connections at a time from one IP address; 0: no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    max_connections_per_address: Option<String>,
+    /// An origin whose pages may open a WebSocket; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+    /// Any key of the configuration, dotted: limits.content_bytes=16384; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+impl Flags {
+    /// The configuration in effect, or one line that says why there is none.
+    pub fn resolve(&self) -> Result<Config, String> {
+        let overrides = self.overrides()?;
+        let env = our_environment()?;
+        let named = env.iter().find(|(name, text)| name == ENV_CONFIG_FILE && !text.is_empty());
+        let path = self.config.clone().or_else(|| named.map(|(_, path)| path.into()));
+        let file = path.map(|path| read_file(&path).map(|text| (path, text))).transpose()?;
+        let path = file.as_ref().map(|(path, _)| path.to_string_lossy());
+        let file = path.as_deref().zip(file.as_ref().map(|(_, text)| text.as_str()));
+        Config::resolve(file, env.iter().cloned(), &overrides).map_err(|error: ConfigError| error.to_string())
+    }
+
+    fn overrides(&self) -> Result<Overrides, String> {
+        let list = |items: &[String]| (!items.is_empty()).then(|| items.join(","));
+        let values = [
+            ("--cores", "cores", self.cores.clone()),
+            ("--data-dir", "data_dir", self.data_dir.clone()),
+            ("--no-pin", "pin", self.no_pin.then(|| "false".to_owned())),
+            ("--spin", "spin", self.spin.then(|| "true".to_owned())),
+            ("--listen", "listen", list(&self.listen)),
+            ("--log-level", "log.level", self.log_level.clone()),
+            ("--log-file", "log.file", self.log_file.clone()),
+            ("--log-format", "log.format", self.log_format.clone()),
+            ("--max-connections", "limits.connections", self.max_connections.clone()),
+            (
+                "--max-connections-per-address",
+                "limits.connections_per_address",
+                self.max_connections_per_address.clone(),
+            ),
+            ("--allow-origin", "web.allowed_origins", list(&self.allow_origin)),
+        ];
+        let mut overrides = Overrides::default();
+        for (flag, key, text) in values {
+            if let Some(text) = text {
+                overrides.set(flag, key, text);
+            }
+        }
+        for set in &self.sets {
+            let (key, text) =
+                set.split_once('=').ok_or_else(|| format!("--set: {set:?} must be KEY=VALUE"))?;
+            overrides.set("--set", key.trim(), text.trim());
+        }
+        let addresses = [("--web", ListenKind::Web, &self.web), ("--line", ListenKind::Line, &self.line)];
+        for (flag, kind, address) in addresses {
+            if let Some(address) = address {
+                overrides.set_address(flag, kind, address);
+            }
+        }
+        Ok(overrides)
+    }
+}
+
+/// The `STARLING_*` variables. Not `std::env::vars`, which panics on any variable that is not UTF-8, ours or not.
+fn our_environment() -> Result<Vec<(String, String)>, String> {
+    std::env::vars_os()
+        .filter(|(name, _)| name.as_encoded_bytes().starts_with(ENV_PREFIX.as_bytes()))
+        .map(|(name, text)| {
+            let name = name.to_string_lossy().into_owned();
+            text.into_string().map_err(|_| format!("{name}: must be UTF-8")).map(|text| (name, text))
+        })
+        .collect()
+}
+
+/// Bytes of a configuration file: thousands of keys; a device or a wrong file ends here.
+const FILE_BYTES_MAX: u64 = 1_048_576;
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    match read {
+        Ok(_) if text.len() as u64 > FILE_BYTES_MAX => {
+            Err(format!("{}: longer than {FILE_BYTES_MAX} bytes", path.display()))
+        }
+        Ok(_) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(format!("{}: not UTF-8", path.display()))
+        }
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+}

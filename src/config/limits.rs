@@ -1,0 +1,89 @@
+//! Every bound in the program: what a peer can make the server hold, wait for or do in one go ends at one of these.
+
+use super::key::section;
+
+section! {
+    /// Bounds. A name ends in its unit: bytes, ms (milliseconds); all others are counts.
+    Limits in limits {
+        /// Connections at a time, all listeners together. 0: as many as the open-file limit leaves room for.
+        connections: usize = 0, 0..=10_000_000;
+        /// Connections at a time from one IP address, so that one peer cannot take all of them. 0: no limit, which
+        /// suits a server behind a proxy, where all come from one address.
+        connections_per_address: usize = 0, 0..=10_000_000;
+        /// Bytes of one message's content; longer content is refused and the connection stays.
+        content_bytes: usize = 65_536, 1..=16_777_216;
+        /// Bytes of a whole inbound line, frame or WebSocket message: the most that a connection can make the server
+        /// buffer. JSON escapes can make content several times longer than it is.
+        inbound_bytes: usize = 262_144, 64..=67_108_864;
+        /// Bytes that wait for one connection to take them; one that falls further behind is closed as a slow
+        /// consumer, because nobody else is to wait for it and memory is to stay bounded.
+        send_queue_bytes: usize = 1_048_576, 1024..=1_073_741_824;
+        /// Rooms that one session is in at a time.
+        rooms_per_session: usize = 128, 1..=65_536;
+        /// Milliseconds from the connection to its hello; an unknown peer holds a slot no longer.
+        hello_ms: u64 = 10_000, 1..=3_600_000;
+        /// The same for text lines, where a person types a nickname.
+        hello_line_ms: u64 = 60_000, 1..=3_600_000;
+        /// Milliseconds that the line listener waits for a first byte to tell programs from people before it greets.
+        detect_ms: u64 = 200, 1..=10_000;
+        /// Bytes of an HTTP request's head; longer is a 431.
+        http_head_bytes: usize = 32_768, 256..=1_048_576;
+        /// Bytes of an HTTP request's target; longer is a 414.
+        http_target_bytes: usize = 8192, 64..=65_536;
+        /// Header fields of an HTTP request; more is a 431. They are looked up one after the other, so few must do.
+        http_headers: usize = 64, 1..=1024;
+        /// Bytes of an HTTP request's body; longer is a 413.
+        http_body_bytes: usize = 262_144, 1..=67_108_864;
+        /// Milliseconds from a request's first byte to the end of its head; slower is a 408, so that a trickle of
+        /// bytes does not hold a connection.
+        http_head_ms: u64 = 10_000, 1..=3_600_000;
+        /// Milliseconds that an HTTP connection is kept without a request.
+        http_idle_ms: u64 = 75_000, 1..=3_600_000;
+        /// Bytes of one message at /echo, which conformance suites drive with large ones.
+        echo_message_bytes: usize = 16_777_216, 1..=268_435_456;
+        /// Fragments of one message at /echo; a peer could send empty ones without end.
+        echo_fragments: usize = 65_536, 1..=1_048_576;
+        /// Milliseconds for which a closing connection is still read and discarded, so that unread input does not
+        /// turn the last words into a reset.
+        linger_ms: u64 = 2000, 1..=60_000;
+        /// Milliseconds that a slow consumer gets to take the last words before it is cut off.
+        close_ms: u64 = 5000, 1..=60_000;
+        /// Malformed commands that a connection may send within a window; the next one closes it.
+        errors_per_window: usize = 10, 1..=1_000_000;
+        /// Milliseconds of that window.
+        errors_window_ms: u64 = 10_000, 1..=3_600_000;
+        /// Commands of one session that are under way on other cores; past it the connection is not read, so that
+        /// what it sends waits in its own socket.
+        commands_in_flight: usize = 256, 1..=65_536;
+        /// Commands under way from one core to another; past it the sender's connections wait, and the receiver's
+        /// memory stays bounded.
+        peer_window: usize = 8192, 1..=1_048_576;
+        /// Parcels in a core's mailbox. It is allocated at the start; a full one is retried, nothing is dropped.
+        mailbox_parcels: usize = 1024, 1..=1_048_576;
+        /// Connections accepted in one turn of a loop, so that a storm of them does not starve those that are there.
+        accepts_per_turn: usize = 64, 1..=65_536;
+        /// Milliseconds until accept is tried again after it failed, as it does when descriptors run out.
+        accept_backoff_ms: u64 = 100, 1..=60_000;
+        /// Bytes read from one connection in one turn, so that a fast sender does not starve the others.
+        read_bytes_per_turn: usize = 262_144, 1024..=67_108_864;
+        /// Bytes of a core's one read buffer, which all of its connections share.
+        read_buffer_bytes: usize = 65_536, 4096..=16_777_216;
+        /// Events taken from the kernel in one turn; the others stay there for the next.
+        events_per_turn: usize = 1024, 1..=65_536;
+        /// Timers that fire in one turn; the others are due in the next.
+        timers_per_turn: usize = 1024, 1..=1_048_576;
+        /// Parcels taken from the mailbox in one turn.
+        parcels_per_turn: usize = 256, 1..=65_536;
+        /// Rooms that one core is home to: anybody can make rooms, and each costs memory.
+        rooms: usize = 100_000, 1..=10_000_000;
+        /// Lines that wait for each of the log's writers; a loop never waits for a terminal or a disk, lines past
+        /// this are left out and counted.
+        log_lines: usize = 8192, 1..=1_048_576;
+        /// Entries in one answer to a query; a higher limit in the query is lowered to it.
+        query_limit_max: usize = 1000, 1..=100_000;
+        /// Entries in an answer where the query names no limit.
+        query_limit_default: usize = 50, 1..=100_000;
+        /// Connections that the kernel completes and holds until they are accepted; it may cap the value itself.
+        listen_backlog: usize = 4096, 1..=65_535;
+    }
+}

@@ -1,0 +1,171 @@
+//! Listeners and their addresses.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use super::key::{Setting, choice};
+
+/// One place where clients are heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// What is spoken there.
+    pub kind: ListenKind,
+    /// Where it is.
+    pub address: Address,
+    /// Certificate and key, where it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}={}", self.kind.word(), self.address)
+    }
+}
+
+choice! {
+    /// What a listener speaks.
+    ListenKind {
+        /// HTTP/1.1 and WebSocket.
+        Web = "web",
+        /// Text lines for people, JSON lines for programs.
+        Line = "line",
+        /// Length-prefixed binary frames.
+        Frame = "frame",
+        /// gRPC over HTTP/2.
+        Grpc = "grpc",
+    }
+}
+
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Address {
+    /// An IP address and a port; port 0 takes a free one.
+    Socket(SocketAddr),
+    /// The path of a Unix domain socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Whether only this machine can reach it.
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Socket(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = String;
+
+    /// Names other than `localhost` are refused: looking one up can block for seconds and can give several answers.
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:")
+            && !path.is_empty()
+            && !path.contains('\0')
+        {
+            return Ok(Self::Unix(path.into()));
+        }
+        if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+            return Ok(Self::Socket((Ipv4Addr::LOCALHOST, port).into()));
+        }
+        text.parse().map(Self::Socket).map_err(|_| {
+            format!("{text:?} is no address (127.0.0.1:8080, [::1]:8080, localhost:8080 or unix:PATH)")
+        })
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> Self {
+        address.to_string()
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => write!(out, "{address}"),
+            Self::Unix(path) => write!(out, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Files for an encrypted listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate chain (PEM).
+    pub cert: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+}
+
+/// The listeners of a server that was told nothing.
+pub(super) fn default_listeners() -> Vec<Listen> {
+    let local =
+        |kind, port| Listen { kind, address: Address::Socket((Ipv4Addr::LOCALHOST, port).into()), tls: None };
+    vec![local(ListenKind::Web, 8080), local(ListenKind::Line, 9000)]
+}
+
+/// The most listeners: each has a socket on every core.
+const LISTENERS_MAX: usize = 64;
+
+impl Setting for Vec<Listen> {
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        let listeners: Self = value.clone().try_into().map_err(|error: toml::de::Error| {
+            format!("must be a list of {{ kind, address }}: {}", error.message())
+        })?;
+        if listeners.is_empty() || listeners.len() > LISTENERS_MAX {
+            return Err(format!("must name from 1 to {LISTENERS_MAX} listeners"));
+        }
+        Ok(listeners)
+    }
+
+    fn to_toml(&self) -> Option<Value> {
+        Value::try_from(self).ok()
+    }
+
+    /// `web=127.0.0.1:8080,line=127.0.0.1:9000`.
+    fn text_to_toml(text: &str) -> Result<Value, String> {
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let listener = |item: &str| {
+            let (kind, address) = item.split_once('=')?;
+            let fields = [("kind", kind.trim()), ("address", address.trim())];
+            let field = |(name, text): (&str, &str)| (name.to_owned(), Value::String(text.to_owned()));
+            Some(Value::Table(fields.into_iter().map(field).collect()))
+        };
+        let listeners: Option<Vec<Value>> = items.map(listener).collect();
+        listeners
+            .map(Value::Array)
+            .ok_or_else(|| "must be KIND=ADDRESS, several separated by commas".to_owned())
+    }
+}
+
+/// Why this version cannot serve `listeners`; `None` if it can.
+pub(super) fn refusal(listeners: &[Listen]) -> Option<String> {
+    for (index, listen) in listeners.iter().enumerate() {
+        let what = match listen {
+            Listen { tls: Some(_), .. } => Some("tls".to_owned()),
+            Listen { kind: ListenKind::Frame | ListenKind::Grpc, .. } => {
+                Some(format!("the kind {}", listen.kind.word()))
+            }
+            Listen { address: Address::Unix(_), .. } => Some("a unix address".to_owned()),
+            _ => None,
+        };
+        if let Some(what) = what {
+            return Some(format!("{listen}: {what} is not supported by this version"));
+        }
+        let is_any_port = matches!(listen.address, Address::Socket(address) if address.port() == 0);
+        if !is_any_port && listeners[..index].iter().any(|earlier| earlier.address == listen.address) {
+            return Some(format!("{listen}: this address is taken by another listener"));
+        }
+    }
+    None
+}

@@ -1,0 +1,159 @@
+//! Configuration: one value made of a file, the environment and flags, checked once, before anything starts.
+//!
+//! Pure: the caller reads the file and the environment, so every rule here is tested with plain strings. Each key is
+//! declared once (here, in `limits` and in `sections`) with its meaning, type, default and range; reading, refusing
+//! and printing all work from those declarations, so that they cannot disagree.
+
+mod key;
+mod limits;
+mod listen;
+mod print;
+mod resolve;
+mod sections;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub use key::{Key, Secret};
+pub use limits::Limits;
+pub use listen::{Address, Listen, ListenKind, Tls};
+pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
+pub use sections::{
+    AckLevel, ApiKey, Auth, Cluster, Drain, Heartbeat, History, JwtAlgorithm, Log, LogFormat, Presence, Rate,
+    Session, Store, StoreKind, Web,
+};
+
+key::config! {
+    /// Everything that an operator can decide, resolved and checked.
+    Config {
+        /// Cores, one event loop each. 0: all that this process may run on.
+        cores: usize = 0, 0..=1024;
+        /// Whether each loop stays on a core of its own: caches stay warm, and latency does not depend on where the
+        /// scheduler moves a thread. Turn it off where several servers share few cores.
+        pin: bool = true;
+        /// Whether the loops poll without ever sleeping: the lowest latency for a whole core's power each. For
+        /// measurements.
+        spin: bool = false;
+        /// The directory for what outlives the process.
+        data_dir: PathBuf = PathBuf::from("./starling-data");
+        /// Where clients are heard: kind is web or line, address is like 127.0.0.1:8080, `[::1]:8080` or
+        /// localhost:8080; port 0 takes a free one. These replace the default listeners.
+        listen: Vec<Listen> = listen::default_listeners();
+    }
+    sections {
+        limits: Limits,
+        rate: Rate,
+        heartbeat: Heartbeat,
+        session: Session,
+        history: History,
+        presence: Presence,
+        auth: Auth,
+        store: Store,
+        drain: Drain,
+        web: Web,
+        log: Log,
+        cluster: Cluster,
+    }
+}
+
+impl Config {
+    /// Merges the layers, weakest first: defaults, `file` (its path for messages, and its text), the `STARLING_*`
+    /// variables of `env` (others are passed over), `flags`. The first mistake found is the error.
+    pub fn resolve(
+        file: Option<(&str, &str)>,
+        env: impl Iterator<Item = (String, String)>,
+        flags: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        resolve::resolve(file, env, flags)
+    }
+
+    /// One line for each key that was set away from its default and that this version accepts without obeying, so
+    /// that nobody relies on what is not there.
+    pub fn notices(&self) -> Vec<String> {
+        let default = Self::default();
+        let mut notices = Vec::new();
+        for key in Self::keys() {
+            let Some((_, because)) = WITHOUT_EFFECT.iter().find(|(prefix, _)| key.name.starts_with(prefix))
+            else {
+                continue;
+            };
+            if (key.value)(self) != (key.value)(&default) {
+                notices.push(format!("{} has no effect in this version: {because}", key.name));
+            }
+        }
+        notices
+    }
+
+    /// Whether `/echo` is served: as configured, and otherwise only where nobody but this machine can reach it,
+    /// because it lets a stranger move 16 MiB messages at the server's cost.
+    pub fn is_echo_on(&self) -> bool {
+        let is_local = |listen: &Listen| listen.kind != ListenKind::Web || listen.address.is_loopback();
+        self.web.echo.unwrap_or_else(|| self.listen.iter().all(is_local))
+    }
+
+    /// The effective configuration as TOML, each key with its meaning, default and range in a comment. It holds the
+    /// secrets too: resolving it again gives an equal configuration.
+    pub fn print_commented(&self) -> String {
+        print::print_commented(self)
+    }
+}
+
+/// Keys (or their common beginning) that are accepted but do nothing yet, and what is true instead.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("data_dir", "nothing is written to disk"),
+    ("rate.", "commands are not rate limited"),
+    ("session.grace_ms", "a session ends with its connection"),
+    ("history.", "no history is kept"),
+    ("auth.jwt", "tokens are not accepted"),
+    ("auth.jwks_file", "tokens are not accepted"),
+    ("auth.api_keys", "API keys are not accepted"),
+    ("store.", "everything is kept in memory"),
+    ("cluster.", "this node stands alone"),
+];
+
+/// What the command line asks for; the strongest layer of [`Config::resolve`].
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    values: Vec<Override>,
+    addresses: Vec<(ListenKind, Override)>,
+}
+
+#[derive(Clone, Debug)]
+struct Override {
+    flag: String,
+    key: String,
+    text: String,
+}
+
+impl Overrides {
+    /// Sets `key` (dotted) to what `text` says; `flag` is how messages name the place. The last one of a key wins.
+    pub fn set(&mut self, flag: impl Into<String>, key: impl Into<String>, text: impl Into<String>) {
+        self.values.push(Override { flag: flag.into(), key: key.into(), text: text.into() });
+    }
+
+    /// Puts one listener at `address` in the place of all listeners of `kind`, and leaves the other kinds alone.
+    pub fn set_address(&mut self, flag: impl Into<String>, kind: ListenKind, address: impl Into<String>) {
+        let place = Override { flag: flag.into(), key: "listen".to_owned(), text: address.into() };
+        self.addresses.push((kind, place));
+    }
+}
+
+/// Why there is no configuration: one line for a person, which names key, value, source and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    message: String,
+}
+
+impl ConfigError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}

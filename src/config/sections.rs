@@ -1,0 +1,259 @@
+//! The other sections and the types of their keys.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use super::key::{Secret, Setting, choice, section};
+
+section! {
+    /// How fast commands may come. 0 is unlimited; a burst is how many may come at once after a pause.
+    Rate in rate {
+        /// Commands a second of one connection.
+        commands_per_second: u64 = 100, 0..=1_000_000_000;
+        /// Commands at once of one connection.
+        burst: u64 = 200, 0..=1_000_000_000;
+        /// Commands a second of one user, all of its sessions together.
+        user_commands_per_second: u64 = 0, 0..=1_000_000_000;
+        /// Commands at once of one user.
+        user_burst: u64 = 0, 0..=1_000_000_000;
+        /// Commands a second from one IP address.
+        address_commands_per_second: u64 = 0, 0..=1_000_000_000;
+        /// Commands at once from one IP address.
+        address_burst: u64 = 0, 0..=1_000_000_000;
+        /// Messages a second into one room.
+        room_messages_per_second: u64 = 0, 0..=1_000_000_000;
+        /// Messages at once into one room.
+        room_burst: u64 = 0, 0..=1_000_000_000;
+        /// Joins a second of one connection.
+        joins_per_second: u64 = 0, 0..=1_000_000_000;
+        /// Joins at once of one connection.
+        joins_burst: u64 = 0, 0..=1_000_000_000;
+    }
+}
+
+section! {
+    /// How a dead peer is noticed.
+    Heartbeat in heartbeat {
+        /// Milliseconds of silence after which the server probes.
+        probe_ms: u64 = 30_000, 100..=86_400_000;
+        /// Milliseconds of silence after which the server closes; more than probe_ms.
+        timeout_ms: u64 = 90_000, 100..=86_400_000;
+    }
+}
+
+section! {
+    /// What outlives a broken connection.
+    Session in session {
+        /// Milliseconds that a session waits for its user to come back. 0: it ends with the connection.
+        grace_ms: u64 = 120_000, 0..=86_400_000;
+    }
+}
+
+section! {
+    /// What a room remembers; the tightest of the bounds counts.
+    History in history {
+        /// Messages a room. 0: none.
+        count: usize = 1000, 0..=10_000_000;
+        /// Bytes a room. 0: no bound of its own.
+        bytes: usize = 16_777_216, 0..=1_099_511_627_776;
+        /// Seconds for which a message is kept. 0: no bound of its own.
+        age_s: u64 = 0, 0..=3_153_600_000;
+    }
+}
+
+section! {
+    /// How members hear of each other.
+    Presence in presence {
+        /// Members up to which a room tells each coming and going at once; every one of them costs an event a member,
+        /// so larger rooms are told in batches.
+        exact_members: usize = 200, 0..=1_000_000;
+        /// Milliseconds between the batches of a large room.
+        batch_ms: u64 = 1000, 1..=3_600_000;
+        /// Nicknames in each list of a batch; its counts stay exact.
+        batch_names: usize = 100, 0..=10_000;
+    }
+}
+
+section! {
+    /// Who may say hello. At most one of jwt_secret, jwt_key_file and jwks_file is set.
+    Auth in auth {
+        /// Whether a nickname alone is enough.
+        guests: bool = true;
+        /// The algorithm that tokens must be signed with: HS256, RS256, ES256 or EdDSA.
+        jwt_algorithm: JwtAlgorithm = JwtAlgorithm::Hs256;
+        /// The shared secret of HS256 tokens.
+        jwt_secret: Option<Secret> = None;
+        /// A file with the key that verifies tokens (PEM).
+        jwt_key_file: Option<PathBuf> = None;
+        /// A file with a JSON Web Key Set (RFC 7517) that verifies tokens.
+        jwks_file: Option<PathBuf> = None;
+        /// Keys for the HTTP API: a list of { name = "..", key = "..", admin = false }.
+        api_keys: Vec<ApiKey> = Vec::new();
+    }
+}
+
+section! {
+    /// Where messages and sessions are kept.
+    Store in store {
+        /// memory, or sqlite.
+        kind: StoreKind = StoreKind::Memory;
+        /// What an ack promises where the command does not say: sequenced (in memory), stored (written to the store)
+        /// or synced (on the disk).
+        ack: AckLevel = AckLevel::Sequenced;
+    }
+}
+
+section! {
+    /// How the server says goodbye to its clients when it is asked to stop.
+    Drain in drain {
+        /// Milliseconds from the signal to the first goodbye; a load balancer uses them to look elsewhere.
+        delay_ms: u64 = 0, 0..=3_600_000;
+        /// Milliseconds over which the clients' return is spread, so that they do not all come back at once.
+        spread_ms: u64 = 5000, 0..=3_600_000;
+        /// Milliseconds after the first goodbye until those that are still here are cut off.
+        timeout_ms: u64 = 10_000, 1..=3_600_000;
+    }
+}
+
+section! {
+    /// HTTP and WebSocket.
+    Web in web {
+        /// Origins whose pages may open a WebSocket besides the server's own: scheme://host or scheme://host:port.
+        allowed_origins: Vec<String> = Vec::new();
+        /// Whether /echo is served. Not set: only while every web listener is on loopback.
+        echo: Option<bool> = None;
+    }
+}
+
+section! {
+    /// The log. It goes to standard error, and to a file as well if one is named.
+    Log in log {
+        /// The least that is logged: off, error, warn, info, debug or trace.
+        level: log::LevelFilter = log::LevelFilter::Info;
+        /// A file to append to; it is made if it is missing.
+        file: Option<PathBuf> = None;
+        /// text, or json (one object a line).
+        format: LogFormat = LogFormat::Text;
+    }
+}
+
+section! {
+    /// Several nodes as one server.
+    Cluster in cluster {
+        /// The Redis or Valkey server between the nodes, as a URL: redis://host:6379.
+        redis: Option<Secret> = None;
+    }
+}
+
+choice! {
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line, for programs.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// What keeps messages.
+    StoreKind {
+        /// An embedded database file.
+        Sqlite = "sqlite",
+        /// Nothing outlives the process.
+        Memory = "memory",
+    }
+}
+
+choice! {
+    /// What an ack promises.
+    AckLevel {
+        /// It has its place in the room's order.
+        Sequenced = "sequenced",
+        /// It is written to the store.
+        Stored = "stored",
+        /// It is on the disk.
+        Synced = "synced",
+    }
+}
+
+choice! {
+    /// How tokens are signed (RFC 7518 section 3.1, RFC 8037).
+    JwtAlgorithm {
+        /// HMAC with SHA-256.
+        Hs256 = "HS256",
+        /// RSA (PKCS #1 v1.5) with SHA-256.
+        Rs256 = "RS256",
+        /// ECDSA on P-256 with SHA-256.
+        Es256 = "ES256",
+        /// Ed25519.
+        EdDsa = "EdDSA",
+    }
+}
+
+/// A key that a program shows to the HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// The sender's name on what it publishes.
+    pub name: String,
+    /// What it shows.
+    pub key: Secret,
+    /// Whether it may do what admins do.
+    #[serde(default)]
+    pub admin: bool,
+}
+
+impl Setting for Vec<ApiKey> {
+    const IS_SECRET: bool = true;
+
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        let keys: Self = value.clone().try_into().map_err(|error: toml::de::Error| {
+            format!("must be a list of {{ name, key, admin }}: {}", error.message())
+        })?;
+        if keys.iter().any(|key| key.name.is_empty() || key.key.0.is_empty()) {
+            return Err("must not have an empty name or key".to_owned());
+        }
+        for (index, key) in keys.iter().enumerate() {
+            if keys[..index].iter().any(|earlier| earlier.name == key.name || earlier.key == key.key) {
+                return Err(format!("must not have a name or key twice ({})", key.name));
+            }
+        }
+        Ok(keys)
+    }
+
+    fn to_toml(&self) -> Option<Value> {
+        Value::try_from(self).ok()
+    }
+
+    fn text_to_toml(text: &str) -> Result<Value, String> {
+        // The parser's own words could quote the secret.
+        toml_value(text).ok_or_else(|| "must be a TOML list of { name = \"..\", key = \"..\" }".to_owned())
+    }
+}
+
+/// `text` as one TOML value.
+fn toml_value(text: &str) -> Option<Value> {
+    let mut table: toml::Table = format!("value = {text}").parse().ok()?;
+    // More than one key means that the text broke out of its line.
+    if table.len() == 1 { table.remove("value") } else { None }
+}
+
+impl Setting for Vec<String> {
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        let not_a_list = || "must be a list of texts".to_owned();
+        let items = value.as_array().ok_or_else(not_a_list)?;
+        items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(not_a_list)).collect()
+    }
+
+    fn to_toml(&self) -> Option<Value> {
+        Some(Value::Array(self.iter().cloned().map(Value::String).collect()))
+    }
+
+    fn text_to_toml(text: &str) -> Result<Value, String> {
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
+    }
+}

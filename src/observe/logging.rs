@@ -1,0 +1,289 @@
+//! The log: lines to standard error and to a file, without ever making the caller wait.
+//!
+//! A loop that blocks because a terminal is paused or a disk is full serves nobody. So a caller only makes the
+//! message and puts it into a bounded queue; each sink has a queue and a thread of its own, and one that is stuck
+//! delays neither the callers nor the other. What does not fit is left out, counted, and told in the log itself.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam::channel::Sender;
+use simplelog::{CombinedLogger, SharedLogger};
+
+use super::format::{Entry, Style};
+use super::writer::{Counts, Writer, spawn_writer};
+use crate::config;
+
+/// The log's writers. Dropping it stops them without waiting; [`Logging::finish`] waits.
+#[derive(Debug)]
+pub struct Logging {
+    writers: Vec<Writer>,
+}
+
+impl Logging {
+    /// Lines left out since the start, all sinks together: those that found a full queue, and those that could not
+    /// be written.
+    pub fn left_out(&self) -> u64 {
+        self.writers.iter().map(|writer| writer.counts().left_out()).sum()
+    }
+
+    /// Writes what is queued and stops, but waits no longer than `within`. Whether all of it was handed over.
+    pub fn finish(self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        // All are told to stop before the first is waited for, so that a stuck one does not use up the others' time.
+        let stopping: Vec<_> = self.writers.into_iter().map(Writer::stop).collect();
+        stopping.into_iter().all(|ended| ended.wait(deadline))
+    }
+}
+
+/// Starts the log of this process. The error is one line for a person: the file cannot be opened.
+pub fn start(config: &config::Log, queue_lines: usize) -> Result<Logging, String> {
+    let is_coloured =
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let mut sinks: Vec<Box<dyn SharedLogger>> = Vec::new();
+    let mut writers = Vec::new();
+    let mut add = |name, output, is_coloured| {
+        let style = Style { format: config.format, is_coloured };
+        let (queue, writer) = spawn_writer(name, output, style, queue_lines)
+            .map_err(|error| format!("cannot start the log's thread: {error}"))?;
+        sinks.push(Box::new(Sink { level: config.level, queue, counts: writer.counts().clone() }));
+        writers.push(writer);
+        Ok::<_, String>(())
+    };
+    add("log-stderr", Box::new(io::stderr()) as Box<dyn Write + Send>, is_coloured)?;
+    if let Some(path) = &config.file {
+        let file = LogFile::open(path.clone())
+            .map_err(|error| format!("cannot open the log file {}: {error}", path.display()))?;
+        add("log-file", Box::new(file), false)?;
+    }
+    CombinedLogger::init(sinks).map_err(|_| "the log was started before".to_owned())?;
+    Ok(Logging { writers })
+}
+
+/// The calling side of one sink.
+struct Sink {
+    level: log::LevelFilter,
+    queue: Sender<Entry>,
+    counts: Arc<Counts>,
+}
+
+impl log::Log for Sink {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= self.level
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // A message costs its making, so a queue that is full anyway is asked first.
+        if self.queue.is_full() {
+            self.counts.leave_out(1);
+            return;
+        }
+        let mut message = Bounded(String::new());
+        // An error means that the bound was reached, or that a value cannot show itself; what there is goes out.
+        let _ = write!(message, "{}", record.args());
+        let entry = Entry {
+            time_ms: wall_ms(),
+            level: record.level(),
+            target: record.target().to_owned(),
+            message: message.0,
+        };
+        if self.queue.try_send(entry).is_err() {
+            self.counts.leave_out(1);
+        }
+    }
+
+    /// Nothing: waiting here could make a loop wait. [`Logging::finish`] is for the end.
+    fn flush(&self) {}
+}
+
+impl SharedLogger for Sink {
+    fn level(&self) -> log::LevelFilter {
+        self.level
+    }
+
+    fn config(&self) -> Option<&simplelog::Config> {
+        None
+    }
+
+    fn as_log(self: Box<Self>) -> Box<dyn log::Log> {
+        self
+    }
+}
+
+/// Bytes of one message: more than any line of ours, so that what a peer sent and a line quotes stays bounded, and
+/// with it the queue.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// A text that ends in dots where it grew too long.
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = MESSAGE_BYTES_MAX.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        self.0.push_str(&text[..end]);
+        self.0.push_str("...");
+        Err(fmt::Error)
+    }
+}
+
+/// Milliseconds since the Unix epoch. Read here and not at the start of a turn: a line tells when it was written.
+pub(super) fn wall_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A file to append to, opened again after an error: a full disk may have room later, a lost mount may come back.
+struct LogFile {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl LogFile {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let mut log_file = Self { path, file: None };
+        log_file.opened()?;
+        Ok(log_file)
+    }
+
+    fn opened(&mut self) -> io::Result<&mut File> {
+        match &mut self.file {
+            Some(file) => Ok(file),
+            // Append, so that a rotation that truncates the file in place does not leave a hole in it.
+            empty => Ok(empty.insert(OpenOptions::new().append(true).create(true).open(&self.path)?)),
+        }
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.opened()?.write(bytes);
+        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+            self.file = None;
+        }
+        result
+    }
+
+    /// Nothing is held back: each write is a write(2).
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Log as _;
+
+    use super::*;
+    use crate::config::LogFormat;
+
+    const STYLE: Style = Style { format: LogFormat::Text, is_coloured: false };
+
+    fn sink(output: Box<dyn Write + Send>, lines: usize) -> (Sink, Logging) {
+        let (queue, writer) = spawn_writer("log-test", output, STYLE, lines).unwrap();
+        let sink = Sink { level: log::LevelFilter::Info, queue, counts: writer.counts().clone() };
+        (sink, Logging { writers: vec![writer] })
+    }
+
+    fn say(sink: &Sink, text: &str) {
+        let record = log::Record::builder();
+        sink.log(&{ record }.level(log::Level::Info).target("test").args(format_args!("{text}")).build());
+    }
+
+    #[test]
+    fn lines_reach_the_file_and_are_appended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.log");
+        for round in ["one", "two"] {
+            let (sink, logging) = sink(Box::new(LogFile::open(path.clone()).unwrap()), 16);
+            say(&sink, round);
+            assert!(logging.finish(Duration::from_secs(10)));
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].ends_with("Z INFO  test: one"), "{text}");
+        assert!(lines[1].ends_with("Z INFO  test: two"), "{text}");
+    }
+
+    /// An output that takes nothing until the other end of the channel is gone.
+    struct Stuck(crossbeam::channel::Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stuck_sink_delays_neither_the_caller_nor_the_other_sink() {
+        const LINES: usize = 1000;
+        const QUEUE_LINES: usize = 8;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.log");
+        let (release, wait) = crossbeam::channel::bounded(0);
+        let (stuck, mut logging) = sink(Box::new(Stuck(wait)), QUEUE_LINES);
+        let (healthy, other) = sink(Box::new(LogFile::open(path.clone()).unwrap()), LINES);
+        logging.writers.extend(other.writers);
+        let combined = CombinedLogger::new(vec![Box::new(stuck), Box::new(healthy)]);
+        // It returns at all: a caller that waited for the stuck sink would never get to the end.
+        for number in 0..LINES {
+            let mut builder = log::Record::builder();
+            combined.log(&builder.level(log::Level::Info).args(format_args!("line {number}")).build());
+        }
+        // The thread may have taken a batch before it got stuck.
+        let left_out = logging.left_out() as usize;
+        assert!((1..=LINES - QUEUE_LINES).contains(&left_out), "{left_out}");
+        let begin = Instant::now();
+        assert!(!logging.finish(Duration::from_millis(200)), "the stuck one cannot have finished");
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), LINES);
+        drop(release);
+    }
+
+    #[test]
+    fn a_level_below_is_not_logged() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.log");
+        let (sink, logging) = sink(Box::new(LogFile::open(path.clone()).unwrap()), 16);
+        let mut builder = log::Record::builder();
+        sink.log(&builder.level(log::Level::Debug).args(format_args!("no")).build());
+        assert!(logging.finish(Duration::from_secs(10)));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[test]
+    fn a_lost_file_is_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = LogFile::open(directory.path().join("a.log")).unwrap();
+        file.file = None;
+        file.write_all(b"again\n").unwrap();
+        assert_eq!(std::fs::read(directory.path().join("a.log")).unwrap(), b"again\n");
+        assert!(LogFile::open(directory.path().join("missing").join("a.log")).is_err());
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_letter() {
+        let mut message = Bounded(String::new());
+        assert!(write!(message, "a{}", "ü".repeat(MESSAGE_BYTES_MAX)).is_err());
+        assert_eq!(message.0.len(), MESSAGE_BYTES_MAX - 1 + "...".len());
+        assert!(message.0.ends_with("ü..."));
+    }
+}

@@ -1,0 +1,347 @@
+//! The configuration from outside: precedence, refusals, and the printed form.
+
+use proptest::prelude::*;
+use starling::config::{Address, Config, LogFormat, Overrides, Secret, StoreKind};
+
+fn resolve(file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, String> {
+    let mut overrides = Overrides::default();
+    for (key, text) in flags {
+        overrides.set("--set", *key, *text);
+    }
+    let env = env.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    Config::resolve(Some(("test.toml", file)), env, &overrides).map_err(|error| error.to_string())
+}
+
+/// The message of a file that must be refused; always one line.
+#[track_caller]
+fn refusal(file: &str) -> String {
+    let message = resolve(file, &[], &[]).expect_err("must be refused");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    message
+}
+
+#[track_caller]
+fn assert_refused(file: &str, parts: &[&str]) {
+    let message = refusal(file);
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is missing in {message:?}");
+    }
+}
+
+fn addresses(config: &Config) -> Vec<String> {
+    config.listen.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_gives_the_defaults() {
+    let config = Config::resolve(None, std::iter::empty(), &Overrides::default()).unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(addresses(&config), ["web=127.0.0.1:8080", "line=127.0.0.1:9000"]);
+    assert_eq!(config.limits.content_bytes, 65_536);
+    assert_eq!(config.limits.inbound_bytes, 262_144);
+    assert_eq!(config.heartbeat.timeout_ms, 90_000);
+    assert!(config.pin && !config.spin && config.auth.guests && config.is_echo_on());
+    assert_eq!(config.notices(), Vec::<String>::new());
+}
+
+#[test]
+fn the_default_of_each_key_is_within_its_range() {
+    for key in Config::keys() {
+        let Some((low, high)) = key.range else { continue };
+        let value = (key.value)(&Config::default()).and_then(|value| value.as_integer()).unwrap();
+        assert!((low..=high).contains(&u64::try_from(value).unwrap()), "{}", key.name);
+    }
+}
+
+#[test]
+fn flags_beat_the_environment_beats_the_file_beats_the_defaults() {
+    let file = "cores = 1\n[limits]\nhello_ms = 1\nlinger_ms = 1\n";
+    let env = [("STARLING_CORES", "2"), ("STARLING_LIMITS_HELLO_MS", "2")];
+    let config = resolve(file, &env, &[("cores", "3")]).unwrap();
+    assert_eq!(config.cores, 3);
+    assert_eq!(config.limits.hello_ms, 2);
+    assert_eq!(config.limits.linger_ms, 1);
+    assert_eq!(config.limits.close_ms, 5000);
+}
+
+#[test]
+fn every_type_reads_from_file_and_environment() {
+    let file = r#"
+        pin = false
+        data_dir = "/var/lib/starling"
+        auth = { guests = false, jwt_secret = "s3cret", api_keys = [{ name = "ci", key = "k", admin = true }] }
+        store.kind = "sqlite"
+        [web]
+        allowed_origins = ["https://a.example"]
+        echo = false
+        [log]
+        level = "warn"
+        file = "a.log"
+        format = "json"
+        [cluster]
+        redis = "redis://localhost"
+    "#;
+    let env = [
+        ("STARLING_PIN", "false"),
+        ("STARLING_DATA_DIR", "/var/lib/starling"),
+        ("STARLING_AUTH_GUESTS", "0"),
+        ("STARLING_AUTH_JWT_SECRET", "s3cret"),
+        ("STARLING_AUTH_API_KEYS", r#"[{ name = "ci", key = "k", admin = true }]"#),
+        ("STARLING_STORE_KIND", "sqlite"),
+        ("STARLING_WEB_ALLOWED_ORIGINS", "https://a.example"),
+        ("STARLING_WEB_ECHO", "false"),
+        ("STARLING_LOG_LEVEL", "warn"),
+        ("STARLING_LOG_FILE", "a.log"),
+        ("STARLING_LOG_FORMAT", "json"),
+        ("STARLING_CLUSTER_REDIS", "redis://localhost"),
+        ("STARLING_CONFIG", "names the file and is no key"),
+        ("PATH", "not ours"),
+    ];
+    let from_file = resolve(file, &[], &[]).unwrap();
+    assert_eq!(from_file, resolve("", &env, &[]).unwrap());
+    assert_eq!(from_file.log.format, LogFormat::Json);
+    assert_eq!(from_file.log.level, log::LevelFilter::Warn);
+    assert_eq!(from_file.store.kind, StoreKind::Sqlite);
+    assert_eq!(from_file.auth.jwt_secret, Some(Secret("s3cret".to_owned())));
+    assert_eq!(from_file.web.echo, Some(false));
+}
+
+#[test]
+fn listeners() {
+    let file = "[[listen]]\nkind = \"web\"\naddress = \"[::1]:0\"\n[[listen]]\nkind = \"line\"\naddress = \"localhost:9000\"\n";
+    assert_eq!(addresses(&resolve(file, &[], &[]).unwrap()), ["web=[::1]:0", "line=127.0.0.1:9000"]);
+    let env = [("STARLING_LISTEN", "web=127.0.0.1:0, web=0.0.0.0:0")];
+    let config = resolve(file, &env, &[]).unwrap();
+    assert_eq!(addresses(&config), ["web=127.0.0.1:0", "web=0.0.0.0:0"]);
+    assert!(!config.is_echo_on(), "one web listener is open to all");
+
+    let mut flags = Overrides::default();
+    flags.set_address("--line", starling::config::ListenKind::Line, "0.0.0.0:1");
+    let config = Config::resolve(None, std::iter::empty(), &flags).unwrap();
+    assert_eq!(addresses(&config), ["web=127.0.0.1:8080", "line=0.0.0.0:1"]);
+    assert!(config.is_echo_on(), "the web listener is not");
+}
+
+#[test]
+fn addresses_parse() {
+    for text in ["127.0.0.1:0", "[::1]:8080", "localhost:65535", "unix:/run/a.sock"] {
+        Address::try_from(text.to_owned()).unwrap();
+    }
+    for text in ["", "8080", ":8080", "::1:8080x", "example.org:80", "localhost", "127.0.0.1:65536", "unix:"]
+    {
+        Address::try_from(text.to_owned()).unwrap_err();
+    }
+}
+
+#[test]
+fn listeners_that_cannot_be() {
+    let listen = |fields: &str| format!("[[listen]]\n{fields}\n");
+    let later = "is not supported by this version";
+    assert_refused(
+        &listen("kind = \"frame\"\naddress = \"127.0.0.1:9001\""),
+        &["test.toml:1", "frame", later],
+    );
+    assert_refused(&listen("kind = \"grpc\"\naddress = \"127.0.0.1:50051\""), &["grpc", later]);
+    assert_refused(&listen("kind = \"web\"\naddress = \"unix:/run/a.sock\""), &["unix:/run/a.sock", later]);
+    let tls = "kind = \"web\"\naddress = \"127.0.0.1:1\"\ntls = { cert = \"a\", key = \"b\" }";
+    assert_refused(&listen(tls), &["tls", later]);
+    assert_refused(&listen("kind = \"wep\"\naddress = \"127.0.0.1:1\""), &["wep", "`web`"]);
+    assert_refused(&listen("kind = \"web\""), &["address"]);
+    assert_refused(&listen("kind = \"web\"\naddress = \"nowhere\""), &["nowhere", "127.0.0.1:8080"]);
+    assert_refused(&listen("kind = \"web\"\naddress = \"127.0.0.1:1\"\nadress = 1"), &["adress"]);
+    let twice = listen("kind = \"web\"\naddress = \"127.0.0.1:1\"").repeat(2);
+    assert_refused(&twice, &["web=127.0.0.1:1", "taken by another"]);
+    assert_refused("listen = []", &["listen = []", "from 1 to 64"]);
+    assert!(resolve("", &[("STARLING_LISTEN", "127.0.0.1:1")], &[]).unwrap_err().contains("KIND=ADDRESS"));
+}
+
+#[test]
+fn unknown_keys_are_errors_that_name_the_nearest() {
+    assert_refused("crores = 1", &["test.toml:1: unknown key \"crores\"", "did you mean cores?"]);
+    assert_refused("\n\n[limits]\ncontent_byte = 1", &["test.toml:4", "limits.content_bytes?"]);
+    assert_refused(
+        "[limit]\ncontent_bytes = 1",
+        &["limit.content_bytes", "did you mean limits.content_bytes?"],
+    );
+    assert_refused("content_bytes = 1", &["did you mean limits.content_bytes?"]);
+    assert_refused("[limits.deep]\nhello_ms = 1", &["limits.deep.hello_ms"]);
+    assert_refused("[nonsense]", &["unknown key \"nonsense\""]);
+    assert_refused("[[limits]]\nhello_ms = 1", &["limits must be a section"]);
+    assert_refused("limits = 1", &["limits must be a section"]);
+    assert_refused(&format!("{} = 1", "x".repeat(100_000)), &["unknown key"]);
+
+    let env = |name| resolve("", &[(name, "1")], &[]).unwrap_err();
+    assert!(env("STARLING_COREZ").contains("did you mean STARLING_CORES?"));
+    assert!(env("STARLING_CONTENT_BYTES").contains("did you mean STARLING_LIMITS_CONTENT_BYTES?"));
+    assert!(env("STARLING_QQQQQQQQQQQQ").ends_with("no such environment variable"));
+    assert!(resolve("", &[], &[("limits.helo_ms", "1")]).unwrap_err().contains("limits.hello_ms?"));
+}
+
+#[test]
+fn each_number_is_refused_outside_its_range_whoever_sets_it() {
+    for key in Config::keys() {
+        let Some((low, high)) = key.range else { continue };
+        for wrong in [i128::from(low) - 1, i128::from(high) + 1, i128::from(i64::MAX), i128::from(i64::MIN)] {
+            let wrong = wrong.to_string();
+            let range = format!("from {low} to {high}");
+            let env_name = key.env_name();
+            for (source, message) in [
+                ("test.toml:1", refusal(&format!("{} = {wrong}", key.name))),
+                (env_name.as_str(), resolve("", &[(&env_name, &wrong)], &[]).unwrap_err()),
+                ("--set", resolve("", &[], &[(key.name, &wrong)]).unwrap_err()),
+            ] {
+                let expected = format!("{source}: {} = {wrong} must be {range}", key.name);
+                assert_eq!(message, expected);
+            }
+        }
+        assert_refused(&format!("{} = \"many\"", key.name), &[key.name, "a whole number", &high.to_string()]);
+        assert_refused(&format!("{} = 1.5", key.name), &[key.name, "a whole number"]);
+    }
+}
+
+#[test]
+fn contradictions_name_both_sides_and_their_sources() {
+    let timeout =
+        "heartbeat.timeout_ms = 100 (test.toml:2) must be more than heartbeat.probe_ms = 30000 (default)";
+    assert_eq!(refusal("[heartbeat]\ntimeout_ms = 100"), timeout);
+    assert_refused("[heartbeat]\nprobe_ms = 100\ntimeout_ms = 100", &["must be more than"]);
+    resolve("[heartbeat]\nprobe_ms = 100\ntimeout_ms = 101", &[], &[]).unwrap();
+
+    let message = resolve("", &[("STARLING_LIMITS_CONTENT_BYTES", "262145")], &[]).unwrap_err();
+    assert!(message.contains("limits.content_bytes = 262145 (STARLING_LIMITS_CONTENT_BYTES)"), "{message}");
+    assert!(message.contains("limits.inbound_bytes = 262144 (default)"), "{message}");
+
+    assert_refused("[limits]\nquery_limit_max = 10", &["query_limit_default = 50 (default)"]);
+    assert_refused("[limits]\nhttp_head_bytes = 1024", &["http_target_bytes = 8192 (default)"]);
+    let two_keys = "[auth]\njwt_secret = \"hush\"\njwks_file = \"a\"";
+    assert_refused(two_keys, &["auth.jwks_file", "auth.jwt_secret", "must not stand beside"]);
+    assert!(!refusal(two_keys).contains("hush"));
+}
+
+#[test]
+fn wrong_types_and_words_are_refused() {
+    assert_refused("pin = 1", &["pin = 1 must be true or false"]);
+    assert_refused("cores = { a = 1 }", &["cores", "a whole number"]);
+    assert_refused("data_dir = \"\"", &["data_dir", "must not be empty"]);
+    assert_refused("data_dir = 1", &["data_dir = 1"]);
+    assert_refused(
+        "[log]\nlevel = \"loud\"",
+        &["test.toml:2", "\"loud\"", "off, error, warn, info, debug, trace"],
+    );
+    assert_refused("[log]\nformat = \"xml\"", &["text, json"]);
+    assert_refused("[store]\nkind = \"tape\"", &["sqlite, memory"]);
+    assert_refused("[web]\nallowed_origins = [\"*\"]", &["\"*\"", "scheme://host"]);
+    assert_refused("[web]\nallowed_origins = [1]", &["list of texts"]);
+    assert_refused("[log]\nfile = \"\"\"\na\nb\"\"\"\nlevel = 1", &["test.toml:5"]);
+    assert_refused("cores = 1\ncores = 2", &["test.toml:2"]);
+    assert_refused("cores = ", &["test.toml:1"]);
+}
+
+#[test]
+fn secrets_stay_out_of_messages_and_debug() {
+    let refused = resolve("", &[("STARLING_AUTH_API_KEYS", "hush")], &[]).unwrap_err();
+    assert!(refused.contains("STARLING_AUTH_API_KEYS") && !refused.contains("hush"), "{refused}");
+    assert!(!refusal("[auth]\napi_keys = [{ name = \"a\", key = \"hush\", x = 1 }]").contains("hush"));
+    let escape = "[]\ncores = 9\nother = [\"hush\"]";
+    assert!(resolve("", &[("STARLING_AUTH_API_KEYS", escape)], &[]).is_err());
+    let config = resolve(
+        "[auth]\njwt_secret = \"hush\"\napi_keys = [{ name = \"a\", key = \"hush\" }]\n[cluster]\nredis = \"redis://:hush@h\"",
+        &[],
+        &[],
+    )
+    .unwrap();
+    assert!(!format!("{config:?}").contains("hush"));
+    assert!(config.notices().iter().all(|notice| !notice.contains("hush")));
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let file = "[rate]\nburst = 5\n[session]\ngrace_ms = 120000\n[history]\ncount = 5\n[store]\nkind = \"sqlite\"\n[cluster]\nredis = \"redis://h\"";
+    let notices = resolve(file, &[("STARLING_DATA_DIR", "/tmp"), ("STARLING_AUTH_JWKS_FILE", "a")], &[])
+        .unwrap()
+        .notices();
+    let names: Vec<_> = notices.iter().map(|notice| notice.split(' ').next().unwrap()).collect();
+    // Not session.grace_ms: it was set to what it is anyway.
+    assert_eq!(
+        names,
+        ["data_dir", "rate.burst", "history.count", "auth.jwks_file", "store.kind", "cluster.redis"]
+    );
+}
+
+#[test]
+fn the_printed_form_explains_each_key() {
+    let text = Config::default().print_commented();
+    for key in Config::keys() {
+        let field = key.name.rsplit('.').next().unwrap();
+        let is_told = |line: &str| {
+            line.starts_with(&format!("{field} ="))
+                || line.starts_with(&format!("# {field} ="))
+                || line == format!("[[{field}]]")
+        };
+        assert!(text.lines().any(is_told), "{}", key.name);
+        assert!(!key.doc.is_empty());
+    }
+    assert_eq!(text.matches("# Default: ").count(), Config::keys().count());
+    assert!(text.lines().all(|line| line.chars().count() <= 120 && !line.ends_with(' ')), "{text}");
+    assert!(!text.contains("secrets: keep"));
+}
+
+#[track_caller]
+fn assert_round_trip(config: &Config) {
+    let text = config.print_commented();
+    let again = Config::resolve(Some(("printed", &text)), std::iter::empty(), &Overrides::default());
+    assert_eq!(again.as_ref(), Ok(config), "{text}");
+}
+
+#[test]
+fn the_printed_form_reads_back_equal() {
+    assert_round_trip(&Config::default());
+    let file = r##"
+        data_dir = "a \"b\"\n\\c\t\u0001 ü"
+        listen = [{ kind = "line", address = "[::1]:0" }, { kind = "web", address = "0.0.0.0:1" }]
+        [auth]
+        jwt_secret = "two\nlines '''"
+        api_keys = [{ name = "a = b", key = "#]}" }, { name = "c", key = "d", admin = true }]
+        [web]
+        echo = true
+        allowed_origins = ["https://a.example", "http://localhost:3000"]
+        [log]
+        file = "x.log"
+        level = "off"
+    "##;
+    let config = resolve(file, &[], &[]).unwrap();
+    assert!(config.print_commented().contains("It holds secrets"));
+    assert_round_trip(&config);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Any value of any number, any text where a text may stand.
+    #[test]
+    fn whatever_is_accepted_reads_back_equal(
+        picks in proptest::collection::vec((any::<prop::sample::Index>(), any::<u64>()), 1..20),
+        text in "\\PC{1,20}|[\u{0}-\u{ff}]{1,20}",
+    ) {
+        let numbers: Vec<_> = Config::keys().filter(|key| key.range.is_some()).collect();
+        let mut flags = Overrides::default();
+        for (pick, value) in picks {
+            let key = pick.get(&numbers);
+            let (low, high) = key.range.unwrap();
+            flags.set("--set", key.name, (low + value % (high - low + 1)).to_string());
+        }
+        flags.set("--set", "auth.jwt_secret", text.clone());
+        flags.set("--set", "log.file", text);
+        if let Ok(config) = Config::resolve(None, std::iter::empty(), &flags) {
+            assert_round_trip(&config);
+        }
+    }
+
+    /// Nothing in a file can make the reader panic, and every refusal is one line.
+    #[test]
+    fn any_file_is_answered(text in "([a-z_.]{1,8} = [0-9a-z\"'\\[\\]{}=., ]{0,12}\n|\\[\\[?[a-z.]{1,8}\\]?\\]\n|\\PC{0,8}\n){0,6}") {
+        if let Err(message) = resolve(&text, &[], &[]) {
+            prop_assert_eq!(message.lines().count(), 1, "{}", message);
+        }
+    }
+}
