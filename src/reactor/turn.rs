@@ -112,8 +112,9 @@ impl<O: Os> Reactor<O> {
     /// Step 1: how long to sleep. Not at all when anything is left to do; else until the next deadline. A core that is
     /// going to sleep says so, so that others ring.
     fn plan_sleep(&mut self) -> Option<u64> {
+        let has_work = self.has_work();
         let mailbox = self.exchange.mailbox(self.core);
-        if self.spins || self.has_work() || !mailbox.doorbell.park(|| !mailbox.is_empty()) {
+        if self.spins || has_work || !mailbox.doorbell.park(|| !mailbox.is_empty()) {
             return Some(0);
         }
         let retry = (self.has_kept || self.shard.has_deferred()).then(|| self.now + FULL_MAILBOX_RETRY_MS);

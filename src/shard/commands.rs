@@ -257,7 +257,7 @@ impl Shard {
     fn check_content(&self, content: &str) -> Result<(), Refusal> {
         check_content(content, self.limits.content_bytes).map_err(|error| match error {
             ContentError::Empty => Refusal::new(Reason::BadRequest, "`content` is empty"),
-            ContentError::TooLong => {
+            ContentError::TooLong { .. } => {
                 self.counters.too_large.add(1);
                 Refusal::new(Reason::TooLarge, format!("`content` may have {} bytes", self.limits.content_bytes))
             }

@@ -206,7 +206,7 @@ impl Shard {
             timestamp: Some(self.now.unix_ms),
             ..Presence::default()
         });
-        self.gather(key, &event, None);
+        self.note_event(key, &event, None);
     }
 
     fn join_room(
@@ -246,7 +246,7 @@ impl Shard {
                 timestamp: Some(self.now.unix_ms),
                 ..Presence::default()
             });
-            self.gather(key, &event, None);
+            self.note_event(key, &event, None);
         }
         // The newcomer's core must hear what came before without taking it for the newcomer's.
         self.send_room(key);
@@ -288,7 +288,7 @@ impl Shard {
                 timestamp: Some(self.now.unix_ms),
                 ..Presence::default()
             });
-            self.gather(key, &event, None);
+            self.note_event(key, &event, None);
         }
         Reply::Left { room, reason }
     }
@@ -309,7 +309,7 @@ impl Shard {
             offset: stamp.offset,
             timestamp: stamp.timestamp_ms,
         };
-        self.gather(key, &event, (!echo).then_some(Deaf::Origin(from)));
+        self.note_event(key, &event, (!echo).then_some(Deaf::Origin(from)));
         if is_told { Reply::Published { room, epoch, stamp } } else { Reply::Done { times: 1 } }
     }
 
@@ -321,7 +321,7 @@ impl Shard {
         let nickname = member.nickname.clone();
         let room = entry.room.name().clone();
         let event = Event::Typing { room: room.as_str(), nickname: nickname.as_str() };
-        self.gather(key, &event, Some(Deaf::OriginAndSlow(from)));
+        self.note_event(key, &event, Some(Deaf::OriginAndSlow(from)));
         Reply::Done { times: 1 }
     }
 
@@ -338,7 +338,7 @@ impl Shard {
             timestamp: Some(self.now.unix_ms),
             ..Presence::default()
         });
-        self.gather(key, &event, Some(Deaf::Origin(from)));
+        self.note_event(key, &event, Some(Deaf::Origin(from)));
         Reply::Done { times: 1 }
     }
 
@@ -386,7 +386,7 @@ impl Shard {
         }
     }
 
-    fn gather(&mut self, key: Id, event: &Event, deaf: Option<Deaf>) {
+    fn note_event(&mut self, key: Id, event: &Event, deaf: Option<Deaf>) {
         let entry = self.home.rooms.get_mut(key).expect("events of a room that exists");
         self.home.gathered_bytes += entry.gather(event, deaf, &mut self.scratch);
         if !entry.is_dirty {

@@ -15,7 +15,8 @@ use crate::chat::refusal::{LeaveReason, Reason, Refusal};
 use crate::config::Limits;
 use crate::proto::http1::{self, BodyDecoder, Content, Head, HeadDecoder, Piece, Reply, is_known_method};
 use crate::proto::wire::{Error, Event};
-use crate::proto::{json, websocket};
+use crate::proto::websocket::{self, handshake};
+use crate::proto::json;
 use crate::web::{self, Asset, Route};
 
 /// The subprotocol of JSON text frames.
@@ -242,7 +243,7 @@ impl Shard {
         if !self.is_origin_allowed(head) {
             return What::Error { status: 403, message: "this origin may not connect", headers: Vec::new() };
         }
-        let upgrade = match websocket::upgrade(head) {
+        let upgrade = match handshake::upgrade(head) {
             Ok(upgrade) => upgrade,
             Err(refusal) => {
                 let headers = refusal.headers.to_vec();
@@ -341,7 +342,7 @@ impl Shard {
                 let limits = &self.limits;
                 let fragments = u32::try_from(limits.echo_fragments).unwrap_or(u32::MAX);
                 *next = Some(Protocol::Echo(websocket::Decoder::new(limits.echo_message_bytes, fragments)));
-                self.say_raw(id, |out| websocket::put_response(out, &key, None, Some(&answer.request_id)));
+                self.say_raw(id, |out| handshake::put_response(out, &key, None, Some(&answer.request_id)));
                 return false;
             }
             What::Chat(pending, None) => {
@@ -431,7 +432,7 @@ impl Shard {
 
     fn say_switching(&mut self, id: Id, pending: &PendingUpgrade) {
         self.say_raw(id, |out| {
-            websocket::put_response(out, &pending.key, pending.protocol, Some(&pending.request_id));
+            handshake::put_response(out, &pending.key, pending.protocol, Some(&pending.request_id));
         });
     }
 

@@ -8,8 +8,9 @@ pub fn of_port(address: SocketAddr) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|table| table.lines().skip(1).filter_map(|line| listening_inode(line, address.port())).collect::<Vec<_>>())
-        .map(|inode| format!("socket:[{inode}]"))
+        .flat_map(|table| table.lines().skip(1).filter_map(|line| {
+            listening_inode(line, address.port()).map(|inode| format!("socket:[{inode}]"))
+        }).collect::<Vec<_>>())
         .collect();
     if inodes.is_empty() {
         return None;
