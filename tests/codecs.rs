@@ -245,7 +245,9 @@ fn client_frames() -> impl Strategy<Value = Vec<u8>> {
                 _ => Data::Continue,
             };
             let frames = fragments.into_iter().enumerate();
-            frames.flat_map(|(at, (payload, mask))| client_frame(OpCode::Data(data(at)), at == last, payload, mask)).collect()
+            frames
+                .flat_map(|(at, (payload, mask))| client_frame(OpCode::Data(data(at)), at == last, payload, mask))
+                .collect()
         }),
         3 => control.prop_map(|(kind, payload, mask)| {
             let control = [Control::Ping, Control::Pong, Control::Close][usize::from(kind)];
@@ -342,7 +344,11 @@ proptest! {
     }
 
     #[test]
-    fn tungstenite_reads_what_is_written(payload in vec(any::<u8>(), 0..70_000), text in "\\PC{0,200}", code in 1000..1004u16) {
+    fn tungstenite_reads_what_is_written(
+        payload in vec(any::<u8>(), 0..70_000),
+        text in "\\PC{0,200}",
+        code in 1000..1004u16,
+    ) {
         let mut out = Vec::new();
         websocket::put_binary(&mut out, &payload);
         websocket::put_text(&mut out, text.as_bytes());

@@ -17,8 +17,8 @@ impl Validator {
         Validator { needed: 0, least: 0x80, greatest: 0xBF }
     }
 
-    /// Whether the text so far, `part` included, is the beginning of a valid one. That its last character is whole is for
-    /// whoever reads the whole text to find.
+    /// Whether the text so far, `part` included, is the beginning of a valid one. Whether its last character is whole is
+    /// found by whoever reads the whole text.
     pub(super) fn accepts(&mut self, part: &[u8]) -> bool {
         let mut rest = part;
         while self.needed > 0 {
