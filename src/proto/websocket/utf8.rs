@@ -17,7 +17,8 @@ impl Validator {
         Validator { needed: 0, least: 0x80, greatest: 0xBF }
     }
 
-    /// Whether the text so far, `part` included, is the beginning of a valid one.
+    /// Whether the text so far, `part` included, is the beginning of a valid one. Whether its last character is whole is
+    /// found by whoever reads the whole text.
     pub(super) fn accepts(&mut self, part: &[u8]) -> bool {
         let mut rest = part;
         while self.needed > 0 {
@@ -34,11 +35,6 @@ impl Validator {
             Err(error) if error.error_len().is_some() => false,
             Err(error) => rest[error.valid_up_to()..].iter().all(|&byte| self.accepts_byte(byte)),
         }
-    }
-
-    /// Whether the text so far ends with a whole character.
-    pub(super) fn is_complete(&self) -> bool {
-        self.needed == 0
     }
 
     fn accepts_byte(&mut self, byte: u8) -> bool {
@@ -71,7 +67,7 @@ mod tests {
     fn accepted(bytes: &[u8]) -> (usize, bool) {
         let mut validator = Validator::new();
         let count = bytes.iter().take_while(|&&byte| validator.accepts(&[byte])).count();
-        (count, validator.is_complete())
+        (count, validator.needed == 0)
     }
 
     /// The same, as the standard library has it: a byte is wrong when the text up to it is not even a beginning.
@@ -114,9 +110,9 @@ mod tests {
         for split in 0..=text.len() {
             let mut validator = Validator::new();
             assert!(validator.accepts(&text.as_bytes()[..split]));
-            assert_eq!(validator.is_complete(), text.is_char_boundary(split));
+            assert_eq!(validator.needed == 0, text.is_char_boundary(split));
             assert!(validator.accepts(&text.as_bytes()[split..]));
-            assert!(validator.is_complete());
+            assert!(validator.needed == 0);
         }
     }
 }
