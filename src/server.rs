@@ -79,7 +79,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         0 => processors.len().max(1),
         cores => cores,
     };
-    let files = descriptors::raise_limit().map_err(|e| failure(format!("cannot read the open-file limit: {e}")))?;
+    let files =
+        descriptors::raise_limit().map_err(|e| failure(format!("cannot read the open-file limit: {e}")))?;
     let reserve = RESERVE_MIN.max(files / RESERVE_PART);
     let core_connections = files.saturating_sub(reserve).max(1);
 
@@ -95,7 +96,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let mut sleepers = Vec::new();
     let mut wakers = Vec::new();
     for _ in 0..cores {
-        let (sleeper, waker) = Sleeper::new().map_err(|e| failure(format!("cannot make an event poll: {e}")))?;
+        let (sleeper, waker) =
+            Sleeper::new().map_err(|e| failure(format!("cannot make an event poll: {e}")))?;
         sleepers.push(sleeper);
         wakers.push(waker);
     }
@@ -159,7 +161,12 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 }
 
 /// Waits until every core has begun, and closes what they have taken along.
-fn begin(heard: &Receiver<News>, lent: &[Vec<RawFd>], core_connections: usize, config: &Config) -> Result<(), ServeError> {
+fn begin(
+    heard: &Receiver<News>,
+    lent: &[Vec<RawFd>],
+    core_connections: usize,
+    config: &Config,
+) -> Result<(), ServeError> {
     let mut pinned = Vec::new();
     let mut shares_table = None;
     for _ in lent {
@@ -186,7 +193,9 @@ fn begin(heard: &Receiver<News>, lent: &[Vec<RawFd>], core_connections: usize, c
     log::info!("{} cores: {}{spins}", lent.len(), placed.join(", "));
     match shares_table {
         None => log::info!("room for {core_connections} connections a core (open-file limit)"),
-        Some(why) => log::warn!("the cores share one table of open files ({why}): its limit holds all of them together"),
+        Some(why) => log::warn!(
+            "the cores share one table of open files ({why}): its limit holds all of them together"
+        ),
     }
     Ok(())
 }
@@ -202,7 +211,12 @@ fn announce(addresses: &[(ListenKind, SocketAddr)]) {
 }
 
 /// Waits for signals, and for the cores to end.
-fn attend(heard: &Receiver<News>, cores: usize, drains: &AtomicBool, wakers: &[Waker]) -> Result<(), ServeError> {
+fn attend(
+    heard: &Receiver<News>,
+    cores: usize,
+    drains: &AtomicBool,
+    wakers: &[Waker],
+) -> Result<(), ServeError> {
     let mut running = cores;
     while running > 0 {
         match heard.recv() {
@@ -218,7 +232,9 @@ fn attend(heard: &Receiver<News>, cores: usize, drains: &AtomicBool, wakers: &[W
                 }
             }
             Ok(News::Ended { drained: true, .. }) => running -= 1,
-            Ok(News::Ended { core, .. }) => return Err(failure(format!("core {core} failed; the log says how"))),
+            Ok(News::Ended { core, .. }) => {
+                return Err(failure(format!("core {core} failed; the log says how")));
+            }
             Ok(News::Begun { .. }) | Err(_) => return Err(failure("the cores cannot be heard".into())),
         }
     }
@@ -245,16 +261,20 @@ fn run_core(start: Start, news: &Sender<News>) {
     }
     let config = start.flock.config.clone();
     let kinds: Vec<ListenKind> = start.listeners.iter().map(|(kind, _)| *kind).collect();
-    let kernel =
-        Kernel::new(start.sleeper, start.listeners, start.wakers, config.limits.events_per_turn, start.started);
+    let kernel = Kernel::new(
+        start.sleeper,
+        start.listeners,
+        start.wakers,
+        config.limits.events_per_turn,
+        start.started,
+    );
     let kernel = match kernel {
         Ok(kernel) => kernel,
         Err(error) => return log::error!("core {core} cannot register its listeners: {error}"),
     };
     let now = read_clocks(start.started);
     let shard = Shard::new(core as u16, &start.flock, start.counters, random_u64(), now);
-    let mut reactor =
-        Reactor::new(core, kernel, shard, &config.limits, config.spin, &kinds, start.exchange);
+    let mut reactor = Reactor::new(core, kernel, shard, &config.limits, config.spin, &kinds, start.exchange);
     loop {
         if start.drains.load(Ordering::Relaxed) {
             reactor.shard().drain();

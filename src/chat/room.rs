@@ -155,7 +155,10 @@ impl Room {
     /// Up to `limit` members in folded order of their nicknames, those after the folded name `after`.
     pub fn list(&self, after: Option<&str>, limit: usize) -> impl Iterator<Item = &Member> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.order.range::<str, _>((from, Bound::Unbounded)).map(|(_, session)| &self.members[session]).take(limit)
+        self.order
+            .range::<str, _>((from, Bound::Unbounded))
+            .map(|(_, session)| &self.members[session])
+            .take(limit)
     }
 }
 

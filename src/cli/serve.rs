@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{EXIT_FAILURE, EXIT_USAGE, Flags, fail};
 use crate::observe::logging;
 use crate::server;
+use crate::sys::signals;
 
 /// How long the end of the program waits for the log to be written: a stuck terminal must not keep a stopped server
 /// alive.
@@ -17,6 +18,9 @@ pub fn run(flags: &Flags) -> ExitCode {
         Ok(config) => config,
         Err(why) => return fail(EXIT_USAGE, why),
     };
+    if let Err(why) = signals::block() {
+        return fail(EXIT_FAILURE, format!("cannot take signals: {why}"));
+    }
     let logging = match logging::start(&config.log, config.limits.log_lines) {
         Ok(logging) => logging,
         Err(why) => return fail(EXIT_FAILURE, why),

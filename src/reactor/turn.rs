@@ -353,7 +353,10 @@ impl<O: Os> Reactor<O> {
     /// Whether something is left that needs no event to go on.
     fn has_work(&mut self) -> bool {
         self.run_resumed();
-        !self.run_queue.is_empty() || !self.to_flush.is_empty() || self.shard.has_unsent() || self.has_ready_listener()
+        !self.run_queue.is_empty()
+            || !self.to_flush.is_empty()
+            || self.shard.has_unsent()
+            || self.has_ready_listener()
     }
 
     /// The core's world, to be asked and told.

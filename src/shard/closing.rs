@@ -1,5 +1,6 @@
 //! The end of a connection: one entry, which may be called any number of times, with a typed reason.
 
+use super::Drain;
 use super::Shard;
 use super::connection::{Protocol, Stage};
 use super::encode::Encoding;
@@ -7,7 +8,6 @@ use super::mail::CommandId;
 use super::mail::Request;
 use super::session::Step;
 use super::timers::Timer;
-use super::Drain;
 use crate::base::census::Full;
 use crate::base::slots::Id;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
@@ -104,9 +104,15 @@ impl Shard {
         session.step = Step::Ending { is_released: false, farewell };
         let encoding = session.encoding;
         // Last first, so that those still listed keep their places.
-        while let Some(membership) = self.sessions.get_mut(id).expect("kept while it ends").memberships.pop() {
+        while let Some(membership) = self.sessions.get_mut(id).expect("kept while it ends").memberships.pop()
+        {
             self.stop_listening((membership.home, membership.key), membership.position);
-            self.request(id, membership.home, None, Request::Leave { room: membership.key, encoding, reason });
+            self.request(
+                id,
+                membership.home,
+                None,
+                Request::Leave { room: membership.key, encoding, reason },
+            );
         }
         self.go_on_ending(id);
     }
@@ -125,7 +131,9 @@ impl Shard {
             return self.request(id, home, None, Request::Release { nickname });
         }
         let session = self.sessions.remove(id).expect("looked at above");
-        if let (Some(connection), Step::Ending { farewell: Some(id), .. }) = (session.connection, session.step) {
+        if let (Some(connection), Step::Ending { farewell: Some(id), .. }) =
+            (session.connection, session.step)
+        {
             if let Some(connection) = self.connections.get_mut(connection) {
                 connection.session = None;
             }
@@ -241,16 +249,22 @@ impl Shard {
     fn say_bye(&mut self, id: Id, command: Option<&str>, farewell: Farewell) {
         // Spread over the clients, so that they do not all come back at once.
         let after_ms = match farewell {
-            Farewell::Draining if self.config.drain.spread_ms > 0 => self.rng.below(self.config.drain.spread_ms),
+            Farewell::Draining if self.config.drain.spread_ms > 0 => {
+                self.rng.below(self.config.drain.spread_ms)
+            }
             _ => 0,
         };
         // Sessions do not outlive their connections, so there is nothing to resume.
-        let event =
-            Event::Bye { id: command, code: farewell.code(), reason: farewell.as_str(), resumable: false, after_ms };
+        let event = Event::Bye {
+            id: command,
+            code: farewell.code(),
+            reason: farewell.as_str(),
+            resumable: false,
+            after_ms,
+        };
         self.say(id, &event);
         if self.connections.get(id).is_some_and(|c| c.encoding == Encoding::JsonFrame) {
             self.say_raw(id, |out| websocket::put_close(out, Some(farewell.code()), farewell.as_str()));
         }
     }
 }
-

@@ -148,10 +148,16 @@ impl Shard {
             }
             Command::Rooms { limit, after } => {
                 let limit = self.clamp_limit(*limit);
-                let after: Option<Box<str>> = after.as_deref().map(|name| crate::chat::name::fold(name).into());
+                let after: Option<Box<str>> =
+                    after.as_deref().map(|name| crate::chat::name::fold(name).into());
                 let awaited = self.cores() as u16;
                 for home in 0..awaited {
-                    self.request(session, home, command_id.clone(), Request::Rooms { after: after.clone(), limit });
+                    self.request(
+                        session,
+                        home,
+                        command_id.clone(),
+                        Request::Rooms { after: after.clone(), limit },
+                    );
                 }
                 self.sessions[session].step = Step::Rooms { awaited, limit, found: Vec::new() };
                 Ok(Flow::Wait)
@@ -160,7 +166,9 @@ impl Shard {
                 self.end_session(session, LeaveReason::Quit, Some(command_id));
                 Ok(Flow::Wait)
             }
-            Command::Hello { .. } | Command::Ping | Command::Pong => unreachable!("handled before any session"),
+            Command::Hello { .. } | Command::Ping | Command::Pong => {
+                unreachable!("handled before any session")
+            }
         }
     }
 
@@ -205,7 +213,14 @@ impl Shard {
         Flow::Wait
     }
 
-    fn join(&mut self, session: Id, id: CommandId, room: RoomName, join: &Join, leave: Option<RoomName>) -> Flow {
+    fn join(
+        &mut self,
+        session: Id,
+        id: CommandId,
+        room: RoomName,
+        join: &Join,
+        leave: Option<RoomName>,
+    ) -> Flow {
         let since = join.since.as_ref().map(|s| Since { epoch: (&*s.epoch).into(), offset: s.offset });
         let step = Step::Join { echo: join.echo.unwrap_or(true), leave, then: Then::default() };
         self.ask_to_join(session, id, room, step, since, join.history.is_some_and(|n| n > 0))
@@ -231,7 +246,10 @@ impl Shard {
         match join.overflow.as_deref() {
             None | Some("close") => {}
             Some("gap") => {
-                return Err(Refusal::new(Reason::BadRequest, "this version does not support `overflow`: \"gap\""));
+                return Err(Refusal::new(
+                    Reason::BadRequest,
+                    "this version does not support `overflow`: \"gap\"",
+                ));
             }
             Some(_) => return Err(Refusal::new(Reason::BadRequest, "`overflow` is \"close\" or \"gap\"")),
         }
@@ -259,13 +277,17 @@ impl Shard {
             ContentError::Empty => Refusal::new(Reason::BadRequest, "`content` is empty"),
             ContentError::TooLong { .. } => {
                 self.counters.too_large.add(1);
-                Refusal::new(Reason::TooLarge, format!("`content` may have {} bytes", self.limits.content_bytes))
+                Refusal::new(
+                    Reason::TooLarge,
+                    format!("`content` may have {} bytes", self.limits.content_bytes),
+                )
             }
         })
     }
 
     fn clamp_limit(&self, limit: Option<u64>) -> usize {
-        let limit = limit.map_or(self.limits.query_limit_default, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let limit =
+            limit.map_or(self.limits.query_limit_default, |n| usize::try_from(n).unwrap_or(usize::MAX));
         limit.min(self.limits.query_limit_max)
     }
 
@@ -320,9 +342,10 @@ pub(super) fn parse_room(room: &str) -> Result<RoomName, Refusal> {
 fn check_ack(ack: Option<&str>) -> Result<(), Refusal> {
     match ack {
         None | Some("sequenced") => Ok(()),
-        Some("stored" | "synced") => {
-            Err(Refusal::new(Reason::AckUnavailable, "this server keeps messages in memory: `ack` can be \"sequenced\""))
-        }
+        Some("stored" | "synced") => Err(Refusal::new(
+            Reason::AckUnavailable,
+            "this server keeps messages in memory: `ack` can be \"sequenced\"",
+        )),
         Some(_) => Err(Refusal::new(Reason::BadRequest, "`ack` is \"sequenced\", \"stored\" or \"synced\"")),
     }
 }

@@ -107,8 +107,8 @@ impl Shard {
                     Deaf::OriginAndSlow(origin) => origin == me || is_slow,
                 };
                 let deaf = batch.exceptions.iter().filter(|e| is_deaf_to(e.who)).map(|e| e.event);
-                deliveries +=
-                    u64::from(batch.events) - push_without(&mut self.pool, &mut connection.queue, shared, frames, deaf);
+                deliveries += u64::from(batch.events)
+                    - push_without(&mut self.pool, &mut connection.queue, shared, frames, deaf);
             }
             if connection.queue.bytes() != before && !connection.is_touched {
                 connection.is_touched = true;

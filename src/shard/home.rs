@@ -113,8 +113,10 @@ impl HomeRoom {
         self.is_dirty = false;
         let frames = std::array::from_fn(|encoding| {
             let gathered = &mut self.gathered[encoding];
-            let frames = (!gathered.ends.is_empty())
-                .then(|| Frames { bytes: gathered.bytes.as_slice().into(), ends: gathered.ends.as_slice().into() });
+            let frames = (!gathered.ends.is_empty()).then(|| Frames {
+                bytes: gathered.bytes.as_slice().into(),
+                ends: gathered.ends.as_slice().into(),
+            });
             gathered.bytes.clear();
             gathered.ends.clear();
             gathered.bytes.shrink_to(KEPT_BUFFER_BYTES);
@@ -165,7 +167,9 @@ impl Shard {
                 }
             }
             Request::Leave { room, encoding, reason } => self.leave_room(from, room, encoding, reason),
-            Request::Publish { room, content, echo } => self.publish(from, room, &content, echo, id.is_some()),
+            Request::Publish { room, content, echo } => {
+                self.publish(from, room, &content, echo, id.is_some())
+            }
             Request::Typing { room } => self.tell_typing(from, room),
             Request::Rename { room, nickname } => self.rename_member(from, room, nickname),
             Request::Members { room, after, limit } => self.list_members(&room, after.as_deref(), limit),
@@ -220,7 +224,10 @@ impl Shard {
         let key = match self.home.by_name.get(name.folded()) {
             Some(key) => *key,
             None if self.home.rooms.len() >= self.limits.rooms => {
-                return Err(Refusal::new(Reason::TooManyRooms, "the server has as many rooms as it may have"));
+                return Err(Refusal::new(
+                    Reason::TooManyRooms,
+                    "the server has as many rooms as it may have",
+                ));
             }
             None => {
                 let epoch: Arc<str> = format!("{:016x}", self.rng.next_u64()).into();
@@ -255,7 +262,16 @@ impl Shard {
         let (epoch, offset) = (entry.room.epoch().clone(), entry.room.offset());
         // Without a history to replay, nothing was missed only if the head is where the client left it.
         let recovered = since.map(|since| *since.epoch == *epoch && since.offset == offset);
-        Ok(Joined { room, key, epoch, offset, role, members: members as u64, recovered, wants_history: false })
+        Ok(Joined {
+            room,
+            key,
+            epoch,
+            offset,
+            role,
+            members: members as u64,
+            recovered,
+            wants_history: false,
+        })
     }
 
     fn leave_room(&mut self, from: SessionRef, key: Id, encoding: Encoding, reason: LeaveReason) -> Reply {
@@ -263,7 +279,8 @@ impl Shard {
             // A client that stays connected hears all that came before its leave.
             self.send_room(key);
         }
-        let Some((entry, member)) = self.home.rooms.get_mut(key).and_then(|e| e.room.leave(from).map(|m| (e, m)))
+        let Some((entry, member)) =
+            self.home.rooms.get_mut(key).and_then(|e| e.room.leave(from).map(|m| (e, m)))
         else {
             return Reply::Refused(not_a_member());
         };
@@ -296,7 +313,9 @@ impl Shard {
     fn publish(&mut self, from: SessionRef, key: Id, content: &str, echo: bool, is_told: bool) -> Reply {
         let now_ms = self.now.unix_ms;
         let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
-        let Some(member) = entry.room.active_member(from, now_ms) else { return Reply::Refused(not_a_member()) };
+        let Some(member) = entry.room.active_member(from, now_ms) else {
+            return Reply::Refused(not_a_member());
+        };
         let sender = member.nickname.clone();
         let room = entry.room.name().clone();
         let epoch = entry.room.epoch().clone();
@@ -326,8 +345,11 @@ impl Shard {
     }
 
     fn rename_member(&mut self, from: SessionRef, key: Id, nickname: Nickname) -> Reply {
-        let renamed =
-            self.home.rooms.get_mut(key).and_then(|e| e.room.rename(from, nickname.clone()).map(|old| (e, old)));
+        let renamed = self
+            .home
+            .rooms
+            .get_mut(key)
+            .and_then(|e| e.room.rename(from, nickname.clone()).map(|old| (e, old)));
         let Some((entry, old)) = renamed else { return Reply::Refused(not_a_member()) };
         let room = entry.room.name().clone();
         let event = Event::Presence(Presence {

@@ -14,9 +14,9 @@ use crate::base::time::Tick;
 use crate::chat::refusal::{LeaveReason, Reason, Refusal};
 use crate::config::Limits;
 use crate::proto::http1::{self, BodyDecoder, Content, Head, HeadDecoder, Piece, Reply, is_known_method};
-use crate::proto::wire::{Error, Event};
-use crate::proto::websocket::{self, handshake};
 use crate::proto::json;
+use crate::proto::websocket::{self, handshake};
+use crate::proto::wire::{Error, Event};
 use crate::web::{self, Asset, Route};
 
 /// The subprotocol of JSON text frames.
@@ -64,9 +64,15 @@ enum What {
     Asset(&'static Asset),
     /// What may be done here, for OPTIONS.
     Methods(&'static str),
-    Error { status: u16, message: &'static str, headers: Vec<(&'static str, &'static str)> },
+    Error {
+        status: u16,
+        message: &'static str,
+        headers: Vec<(&'static str, &'static str)>,
+    },
     Refusal(Refusal),
-    Echo { key: String },
+    Echo {
+        key: String,
+    },
     Chat(Box<PendingUpgrade>, Option<Hello>),
 }
 
@@ -102,7 +108,11 @@ impl Http {
 
     /// When the present phase has taken too long.
     pub fn deadline(&self, limits: &Limits) -> Tick {
-        let ms = if self.is_between_requests() && !self.is_fresh { limits.http_idle_ms } else { limits.http_head_ms };
+        let ms = if self.is_between_requests() && !self.is_fresh {
+            limits.http_idle_ms
+        } else {
+            limits.http_head_ms
+        };
         self.since + ms
     }
 
@@ -298,7 +308,9 @@ impl Shard {
         let is_own = head.host.is_some_and(|host| {
             let (origin, host) = (origin.to_ascii_lowercase(), host.to_ascii_lowercase());
             let without_default_port = host.strip_suffix(":80").unwrap_or(&host);
-            origin.strip_prefix("http://").is_some_and(|origin| origin == host || origin == without_default_port)
+            origin
+                .strip_prefix("http://")
+                .is_some_and(|origin| origin == host || origin == without_default_port)
         });
         is_own || self.config.web.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
     }
@@ -318,7 +330,12 @@ impl Shard {
             What::Text(status, text) => self.say_raw(id, |out| {
                 http1::put(
                     out,
-                    &Reply { status, content_type: Some(PLAIN), content: Content::Bytes(text.as_bytes()), ..reply },
+                    &Reply {
+                        status,
+                        content_type: Some(PLAIN),
+                        content: Content::Bytes(text.as_bytes()),
+                        ..reply
+                    },
                 );
             }),
             What::Asset(asset) => self.say_raw(id, |out| {
@@ -401,7 +418,8 @@ impl Shard {
         };
         let date = self.date();
         let body = error_body(503, Reason::Unavailable.as_str(), message, true);
-        let reply = Reply { headers: &[("Retry-After", RETRY_AFTER_S)], date: Some(&date), ..Reply::last(503) };
+        let reply =
+            Reply { headers: &[("Retry-After", RETRY_AFTER_S)], date: Some(&date), ..Reply::last(503) };
         self.say_raw(id, |out| put_error(out, &reply, 503, &body));
         self.close(id, Closing::LastResponse);
     }
@@ -425,8 +443,12 @@ impl Shard {
         let date = self.date();
         let (code, reason) = (refusal.reason.code(), refusal.reason.as_str());
         let body = error_body(code, reason, &refusal.message, refusal.reason.is_retryable());
-        let reply =
-            Reply { is_keep_alive: true, request_id: Some(request_id), date: Some(&date), ..Reply::last(code) };
+        let reply = Reply {
+            is_keep_alive: true,
+            request_id: Some(request_id),
+            date: Some(&date),
+            ..Reply::last(code)
+        };
         self.say_raw(id, |out| put_error(out, &reply, code, &body));
     }
 

@@ -48,7 +48,9 @@ impl Shard {
 
     /// Lets a connection go on whose pause is over: first the command that waited, then the input behind it.
     pub(super) fn resume(&mut self, id: Id) {
-        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else { return };
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+            return;
+        };
         if connection.pause.is_some() {
             return;
         }
@@ -91,7 +93,9 @@ impl Shard {
             }
             _ => {}
         }
-        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else { return };
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+            return;
+        };
         connection.protocol = protocol;
         if connection.pause.is_some() {
             return;
@@ -106,7 +110,9 @@ impl Shard {
 
     fn decode(&mut self, id: Id, mut input: &mut [u8]) {
         while !input.is_empty() {
-            let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else { return };
+            let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+                return;
+            };
             if connection.pause.is_some() {
                 connection.unread.extend_from_slice(input);
                 return;
@@ -122,7 +128,9 @@ impl Shard {
                 Protocol::Detect | Protocol::Ended => input.len(),
             };
             input = &mut input[used..];
-            let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else { return };
+            let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+                return;
+            };
             connection.protocol = next.unwrap_or(protocol);
             if matches!(connection.kind, crate::config::ListenKind::Web) {
                 self.arm(id);
@@ -268,7 +276,9 @@ impl Shard {
 
     /// Does what `flow` says, and says whether the next command may be looked at.
     pub(super) fn follow(&mut self, id: Id, flow: Flow, command: &[u8]) -> bool {
-        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else { return false };
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+            return false;
+        };
         match flow {
             Flow::Next => return true,
             Flow::Wait => connection.pause = Some(Pause::Reply),
@@ -285,7 +295,8 @@ impl Shard {
 
     /// Whether no command of the connection is under way.
     pub(super) fn is_free(&self, id: Id) -> bool {
-        let session = self.connections.get(id).and_then(|c| c.session).and_then(|session| self.sessions.get(session));
+        let session =
+            self.connections.get(id).and_then(|c| c.session).and_then(|session| self.sessions.get(session));
         session.is_none_or(|session| session.is_idle())
     }
 }

@@ -103,7 +103,11 @@ impl Shard {
                 return Flow::Next;
             }
             Line::History(_) | Line::Topic(_) | Line::Kick(_) => {
-                return self.refuse_line(id, Reason::UnknownType, "this server does not have that yet; see /help");
+                return self.refuse_line(
+                    id,
+                    Reason::UnknownType,
+                    "this server does not have that yet; see /help",
+                );
             }
             Line::Token(_) => {
                 return self.refuse_line(id, Reason::AlreadySaidHello, "you have a nickname; see /help");

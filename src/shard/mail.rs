@@ -55,6 +55,7 @@ pub enum Mail {
 
 /// What may be asked of a home core.
 #[derive(Debug)]
+#[allow(missing_docs)]
 pub enum Request {
     /// Reserve a nickname for the session.
     Claim { nickname: Nickname },
@@ -93,6 +94,7 @@ pub struct Since {
 
 /// What became of a request.
 #[derive(Debug)]
+#[allow(missing_docs)]
 pub enum Reply {
     /// The nickname is the session's.
     Claimed { nickname: Nickname },

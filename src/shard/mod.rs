@@ -19,19 +19,19 @@
 //! | `mail` | between cores |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
 
-pub mod closing;
+mod closing;
 mod commands;
-pub mod connection;
-pub mod encode;
-pub mod fanout;
+mod connection;
+mod encode;
+mod fanout;
 mod home;
 mod http;
 mod input;
 mod lines;
 pub mod mail;
-pub mod queue;
+mod queue;
 mod replies;
-pub mod session;
+mod session;
 mod timers;
 
 use std::collections::VecDeque;
@@ -361,7 +361,9 @@ impl Shard {
 
     /// Whether something waits to be sent: queued bytes, gathered events, or mail.
     pub fn has_unsent(&self) -> bool {
-        !self.touched.is_empty() || self.home.has_gathered() || self.outboxes.iter().any(|outbox| !outbox.is_empty())
+        !self.touched.is_empty()
+            || self.home.has_gathered()
+            || self.outboxes.iter().any(|outbox| !outbox.is_empty())
     }
 
     /// Takes the connections whose input may be read again.
@@ -373,7 +375,8 @@ impl Shard {
     pub fn take_closed(&mut self, mut close: impl FnMut(Id)) {
         let mut closed = std::mem::take(&mut self.closed);
         for id in closed.drain(..) {
-            let connection = self.connections.remove(id).expect("closed connections keep their slot until here");
+            let connection =
+                self.connections.remove(id).expect("closed connections keep their slot until here");
             if connection.is_counted {
                 self.census.leave(connection.peer);
             }

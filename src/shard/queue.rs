@@ -167,7 +167,8 @@ impl SendPool {
                 return filled;
             }
             let Node { segment, start, end, next } = self.ranges[node as usize];
-            *slice = IoSlice::new(&self.segments[segment as usize].data.bytes()[start as usize..end as usize]);
+            *slice =
+                IoSlice::new(&self.segments[segment as usize].data.bytes()[start as usize..end as usize]);
             node = next;
         }
         slices.len()

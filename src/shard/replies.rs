@@ -21,10 +21,16 @@ impl Shard {
             return self.go_on_ending(to);
         }
         let Some(connection) = session.connection else { return };
-        let step = if session.under_way == 0 { std::mem::replace(&mut session.step, Step::Idle) } else { Step::Idle };
+        let step = if session.under_way == 0 {
+            std::mem::replace(&mut session.step, Step::Idle)
+        } else {
+            Step::Idle
+        };
         let command = id.as_deref();
         match (step, reply) {
-            (Step::Hello { id, then }, Reply::Claimed { nickname }) => self.welcome(to, connection, id, nickname, then),
+            (Step::Hello { id, then }, Reply::Claimed { nickname }) => {
+                self.welcome(to, connection, id, nickname, then)
+            }
             (Step::Hello { id, then }, Reply::Refused(refusal)) => {
                 self.sessions.remove(to);
                 self.connections.get_mut(connection).expect("it says hello").session = None;
@@ -32,7 +38,9 @@ impl Shard {
                 self.let_go_on(connection);
                 return;
             }
-            (Step::Nick { id }, Reply::Claimed { nickname }) => self.change_nickname(to, connection, id, nickname),
+            (Step::Nick { id }, Reply::Claimed { nickname }) => {
+                self.change_nickname(to, connection, id, nickname)
+            }
             (Step::Nick { id }, Reply::Refused(refusal)) => self.refuse(connection, id.as_deref(), &refusal),
             (Step::NickRelease { id }, _) => self.confirm_nickname(to, connection, id),
             (Step::Join { echo, leave, then }, Reply::Joined(joined)) => {
@@ -73,23 +81,27 @@ impl Shard {
                     ..Ack::default()
                 },
             ),
-            (_, Reply::Delivered { target, sessions, timestamp_ms }) if command.is_some() => self.acknowledge(
-                connection,
-                Ack {
-                    id: command,
-                    target: Some(target.as_str()),
-                    delivered: Some(sessions),
-                    stored: Some(false),
-                    timestamp: Some(timestamp_ms),
-                    ..Ack::default()
-                },
-            ),
+            (_, Reply::Delivered { target, sessions, timestamp_ms }) if command.is_some() => self
+                .acknowledge(
+                    connection,
+                    Ack {
+                        id: command,
+                        target: Some(target.as_str()),
+                        delivered: Some(sessions),
+                        stored: Some(false),
+                        timestamp: Some(timestamp_ms),
+                        ..Ack::default()
+                    },
+                ),
             (_, Reply::Done { .. }) if command.is_some() => {
                 self.acknowledge(connection, Ack { id: command, ..Ack::default() });
             }
-            (_, Reply::Members { room, total, members }) => self.say_members(connection, command, &room, total, &members),
+            (_, Reply::Members { room, total, members }) => {
+                self.say_members(connection, command, &room, total, &members)
+            }
             (_, Reply::Refused(refusal)) => self.refuse(connection, command, &refusal),
-            (_, Reply::Published { .. } | Reply::Delivered { .. } | Reply::Done { .. } | Reply::Released) => {}
+            (_, Reply::Published { .. } | Reply::Delivered { .. } | Reply::Done { .. } | Reply::Released) => {
+            }
             (step, reply) => unreachable!("{reply:?} in answer to {step:?}"),
         }
         self.let_go_on_if_due(to, connection);
@@ -217,7 +229,8 @@ impl Shard {
             self.request(id, home, None, Request::Release { nickname: old });
         }
         if self.sessions[id].under_way == 0
-            && let Step::NickRelease { id: command } = std::mem::replace(&mut self.sessions[id].step, Step::Idle)
+            && let Step::NickRelease { id: command } =
+                std::mem::replace(&mut self.sessions[id].step, Step::Idle)
         {
             self.confirm_nickname(id, connection, command);
         }
@@ -232,7 +245,14 @@ impl Shard {
         }
     }
 
-    fn say_members(&mut self, id: Id, command: Option<&str>, room: &RoomName, total: u64, members: &[MemberEntry]) {
+    fn say_members(
+        &mut self,
+        id: Id,
+        command: Option<&str>,
+        room: &RoomName,
+        total: u64,
+        members: &[MemberEntry],
+    ) {
         let members: Vec<Member> = members
             .iter()
             .map(|member| Member {

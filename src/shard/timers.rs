@@ -72,7 +72,11 @@ impl Shard {
         }
         let is_echo = matches!(connection.protocol, Protocol::Echo(_));
         if !is_echo && !self.has_said_hello(connection) {
-            let ms = if connection.encoding == Encoding::Text { self.limits.hello_line_ms } else { self.limits.hello_ms };
+            let ms = if connection.encoding == Encoding::Text {
+                self.limits.hello_line_ms
+            } else {
+                self.limits.hello_ms
+            };
             return Some(connection.opened + ms);
         }
         if connection.encoding == Encoding::Text {
@@ -96,7 +100,8 @@ impl Shard {
         match &connection.protocol {
             Protocol::Detect => self.greet(id),
             Protocol::Http(http) => {
-                let closing = if http.is_between_requests() { Closing::Idle } else { Closing::RequestTimeout };
+                let closing =
+                    if http.is_between_requests() { Closing::Idle } else { Closing::RequestTimeout };
                 self.counters.no_hello.add(u64::from(closing == Closing::RequestTimeout));
                 self.close(id, closing);
             }
@@ -118,7 +123,8 @@ impl Shard {
     fn probe_at(&self, id: Id, connection: &Connection) -> Tick {
         let period = self.config.heartbeat.probe_ms;
         // Fibonacci hashing: neighbouring places land far apart.
-        let spread = (u64::from(id.index).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % (period / PROBE_SPREAD).max(1);
+        let spread =
+            (u64::from(id.index).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % (period / PROBE_SPREAD).max(1);
         connection.last_seen + period + spread
     }
 

@@ -9,10 +9,10 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::{SockRef, TcpKeepalive};
 
+use super::waker::Waker;
 use crate::base::slots::Id;
 use crate::base::time::{Now, Tick};
 use crate::config::ListenKind;
-use super::waker::Waker;
 use crate::reactor::{Event, Os, Source};
 
 /// The token of the core's waker. No [`Id`] has it: a table never has that many slots.
@@ -73,7 +73,13 @@ impl Kernel {
             poll.registry().register(&mut listener, Token(LISTENERS - index), Interest::READABLE)?;
             registered.push((kind, listener));
         }
-        Ok(Kernel { poll, ready: Events::with_capacity(events_per_turn), listeners: registered, wakers, started })
+        Ok(Kernel {
+            poll,
+            ready: Events::with_capacity(events_per_turn),
+            listeners: registered,
+            wakers,
+            started,
+        })
     }
 }
 
@@ -95,7 +101,9 @@ impl Os for Kernel {
         events.extend(self.ready.iter().map(|event| {
             let source = match event.token() {
                 WAKE => Source::Wake,
-                Token(token) if token > LISTENERS - self.listeners.len() => Source::Listener(LISTENERS - token),
+                Token(token) if token > LISTENERS - self.listeners.len() => {
+                    Source::Listener(LISTENERS - token)
+                }
                 Token(token) => Source::Connection(Id::from_bits(token as u64)),
             };
             Event {

@@ -8,23 +8,32 @@ pub fn of_port(address: SocketAddr) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|table| table.lines().skip(1).filter_map(|line| {
-            listening_inode(line, address.port()).map(|inode| format!("socket:[{inode}]"))
-        }).collect::<Vec<_>>())
+        .flat_map(|table| {
+            table
+                .lines()
+                .skip(1)
+                .filter_map(|line| {
+                    listening_inode(line, address.port()).map(|inode| format!("socket:[{inode}]"))
+                })
+                .collect::<Vec<_>>()
+        })
         .collect();
     if inodes.is_empty() {
         return None;
     }
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let name = process.file_name();
-        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) else { continue };
+        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) else {
+            continue;
+        };
         let Ok(tasks) = fs::read_dir(process.path().join("task")) else { continue };
         // Threads may have descriptor tables of their own: this server's do.
-        let holds_it = tasks.flatten().filter_map(|task| fs::read_dir(task.path().join("fd")).ok()).any(|fds| {
-            fds.flatten()
-                .filter_map(|fd| fs::read_link(fd.path()).ok())
-                .any(|target| inodes.iter().any(|inode| target.as_os_str() == inode.as_str()))
-        });
+        let holds_it =
+            tasks.flatten().filter_map(|task| fs::read_dir(task.path().join("fd")).ok()).any(|fds| {
+                fds.flatten()
+                    .filter_map(|fd| fs::read_link(fd.path()).ok())
+                    .any(|target| inodes.iter().any(|inode| target.as_os_str() == inode.as_str()))
+            });
         if holds_it {
             let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             return Some(format!("{} (process {pid})", command.trim()));

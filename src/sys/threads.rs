@@ -4,7 +4,10 @@ use std::io;
 use std::thread::{Builder, JoinHandle};
 
 /// Starts a thread with a name that debuggers and `top -H` show.
-pub fn spawn<T: Send + 'static>(name: String, body: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+pub fn spawn<T: Send + 'static>(
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
     Builder::new().name(name).spawn(body)
 }
 
