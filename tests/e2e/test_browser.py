@@ -1,0 +1,403 @@
+"""The page in a real browser, beside a person at a terminal. Screenshots are left for whoever wants to look."""
+
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from helpers import DEADLINE_S
+
+SCREENSHOTS = pathlib.Path(os.environ.get("STARLING_TEST_ARTIFACTS", "target/screenshots"))
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--window-size=1280,800"]
+
+HOSTILE = [
+    "<script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "<svg/onload=document.title='owned'>",
+    "javascript:document.title='owned'",
+    "</p></article><h1>owned</h1>",
+    "{{constructor.constructor('document.title=1')()}} ${7*7} %3Cscript%3E",
+    "&lt;b&gt; &amp; \"quotes\" 'and' `ticks`",
+]
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    yield driver
+    driver.quit()
+
+
+class Tab:
+    """A tab of the browser, in front whenever it is asked something."""
+
+    def __init__(self, driver, server):
+        self._driver = driver
+        self._handle = driver.current_window_handle
+        self._url = server.url("/", "http")
+
+    @property
+    def driver(self):
+        if self._driver.current_window_handle != self._handle:
+            self._driver.switch_to.window(self._handle)
+        return self._driver
+
+    def open(self, query=""):
+        self.driver.get(self._url + query)
+        return self
+
+    def wait(self, condition, what, seconds=DEADLINE_S):
+        driver = self.driver
+        return WebDriverWait(driver, seconds, poll_frequency=0.05).until(lambda _: condition(), f"in vain waited for {what}")
+
+    def find(self, id):
+        return self.driver.find_element(By.ID, id)
+
+    def state(self):
+        return self.driver.execute_script("return document.body.dataset.connection")
+
+    def texts(self, selector):
+        """What a person reads in the elements, as the browser lays it out."""
+        return self.driver.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map((node) => node.innerText.trim())", selector)
+
+    def answer_nickname(self, nickname):
+        field = self.find("nickname")
+        self.wait(field.is_displayed, "the question for a nickname")
+        field.send_keys(Keys.CONTROL + "a")
+        field.send_keys(nickname + Keys.ENTER)
+
+    def enter(self, nickname, query=""):
+        self.open(query)
+        self.answer_nickname(nickname)
+        return self.joined()
+
+    def joined(self):
+        self.wait(lambda: self.state() == "online" and self.texts("#members .name"), "the room to be joined")
+        return self
+
+    def write(self, text):
+        """Types as a person does; a newline by Shift and Enter."""
+        field = self.find("message")
+        lines = text.split("\n")
+        for line in lines[:-1]:
+            field.send_keys(line + Keys.SHIFT + Keys.ENTER + Keys.NULL)
+        field.send_keys(lines[-1] + Keys.ENTER)
+
+    def messages(self):
+        """Sender and content of all messages that the server has confirmed."""
+        return [tuple(pair) for pair in self.driver.execute_script("""
+            return [...document.querySelectorAll('.entries .message')].map((node) =>
+                [node.querySelector('.sender').textContent, node.querySelector('.content').textContent])""")]
+
+    def expect_message(self, sender, content):
+        self.wait(lambda: (sender, content) in self.messages(), f"{sender} to say {content!r}")
+
+    def expect_line(self, text):
+        self.wait(lambda: any(line.startswith(text) for line in self.texts(".entries .line")), f"the line {text!r}")
+
+    def emulate(self, scheme="light", width=1280, height=800, is_phone=False):
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                                    {"width": width, "height": height, "deviceScaleFactor": 2 if is_phone else 1, "mobile": is_phone})
+
+    def screenshot(self, name):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
+
+    def complaints(self):
+        """What the browser has logged, but for connections that failed because a test stopped the server."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if "WebSocket" not in entry["message"]]
+
+
+@pytest.fixture
+def tab(chromium, server):
+    """A fresh tab without memories; others that the last test has opened are closed."""
+    for handle in chromium.window_handles[1:]:
+        chromium.switch_to.window(handle)
+        chromium.close()
+    chromium.switch_to.window(chromium.window_handles[0])
+    tab = Tab(chromium, server)
+    tab.emulate()
+    tab.driver.get("about:blank")
+    tab.open("health")
+    tab.driver.execute_script("localStorage.clear(); sessionStorage.clear()")
+    tab.driver.get_log("browser")
+    yield tab
+    assert tab.complaints() == []
+    # The page says quit when it goes, so that the server's end finds no client of it.
+    for handle in chromium.window_handles:
+        chromium.switch_to.window(handle)
+        chromium.get("about:blank")
+
+
+def second_tab(tab, server):
+    tab.driver.switch_to.new_window("tab")
+    return Tab(tab._driver, server)
+
+
+def test_two_tabs_and_a_terminal_talk(server, tab):
+    anna = tab.enter("anna")
+    assert anna.texts("#title") == ["# lobby"]
+    # The second tab remembers the nickname, which the first one holds.
+    bert = second_tab(tab, server).open()
+    bert.wait(lambda: "taken" in bert.find("nickname-problem").text, "the nickname to be refused")
+    bert.answer_nickname("bert")
+    bert.joined()
+    terminal = subprocess.Popen(["nc", *map(str, server.line)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        terminal.stdin.write(b"cleo\n")
+        terminal.stdin.flush()
+        anna.expect_line("cleo joined")
+        anna.expect_line("bert joined")
+        assert sorted(anna.texts("#members .name")) == ["anna", "bert", "cleo"]
+        assert anna.texts("#subtitle") == ["3 members"]
+
+        anna.write("hello from a page\nwith a second line")
+        bert.expect_message("anna", "hello from a page\nwith a second line")
+        terminal.stdin.write("hello from a terminal: 你好 مرحبا 👋\n".encode())
+        terminal.stdin.flush()
+        for one in (anna, bert):
+            one.expect_message("cleo", "hello from a terminal: 你好 مرحبا 👋")
+        bert.write("and hello to both")
+        anna.expect_message("bert", "and hello to both")
+        anna.expect_message("anna", "hello from a page\nwith a second line")
+        bert.expect_message("bert", "and hello to both")
+        assert anna.messages() == bert.messages()
+    finally:
+        output, _ = terminal.communicate(b"/quit\n", timeout=10)
+    assert "[lobby] anna: hello from a page⏎with a second line\n" in output.decode()
+    assert "[lobby] bert: and hello to both\n" in output.decode()
+    anna.expect_line("cleo left")
+    assert sorted(anna.texts("#members .name")) == ["anna", "bert"]
+
+
+def test_nothing_that_anybody_writes_becomes_markup(server, tab):
+    anna = tab.enter("anna")
+    mallory = server.ws("mallory", "lobby")
+    before = anna.driver.execute_script("return document.querySelectorAll('script, img, svg, h1').length")
+    for text in HOSTILE:
+        mallory.call("message", room="lobby", content=text)
+        mallory.call("private", target="anna", content=text)
+    for text in HOSTILE:
+        anna.expect_message("mallory", text)
+    anna.write(HOSTILE[0])
+    anna.expect_message("anna", HOSTILE[0])
+    anna.driver.find_element(By.CSS_SELECTOR, "#privates .entry").click()
+    for text in HOSTILE:
+        anna.expect_message("mallory", text)
+    assert "owned" not in anna.driver.title
+    assert anna.driver.execute_script("return document.querySelectorAll('script, img, svg, h1').length") == before
+
+
+def test_text_of_both_directions_keeps_to_itself(server, tab):
+    anna = tab.enter("anna")
+    other = server.ws("أمل", "lobby")
+    other.call("message", room="lobby", content="\u202eevil\u202c שלום")
+    anna.expect_message("أمل", "\u202eevil\u202c שלום")
+    assert anna.driver.execute_script("""
+        const isolated = (node) => node.tagName === 'BDI' || node.dir === 'auto';
+        const name = document.querySelector('.message .sender bdi') ?? document.querySelector('.message .sender');
+        return isolated(name) && isolated(document.querySelector('.message .content'))""")
+
+
+def test_private_messages_have_a_conversation_of_their_own(server, tab):
+    anna = tab.enter("anna")
+    bob = server.ws("bob", "lobby")
+    bob.call("private", target="anna", content="psst")
+    anna.wait(lambda: anna.texts("#privates .entry .unread") == ["1"], "the unread count")
+    assert not anna.messages()
+    anna.driver.find_element(By.CSS_SELECTOR, "#privates .entry").click()
+    anna.expect_message("bob", "psst")
+    assert anna.texts("#privates .entry .unread") == [""]
+    anna.write("what is it?")
+    private = bob.expect("private")
+    assert (private["sender"], private["content"]) == ("anna", "what is it?")
+    anna.expect_message("anna", "what is it?")
+
+    # A click on a member begins one, and an error shows on the message.
+    carol = server.ws("carol", "lobby")
+    anna.driver.find_element(By.CSS_SELECTOR, "#rooms .entry").click()
+    anna.wait(lambda: "carol" in anna.texts("#members .name"), "carol among the members")
+    [entry] = [entry for entry in anna.driver.find_elements(By.CSS_SELECTOR, "#members .entry") if "carol" in entry.text]
+    entry.click()
+    assert anna.texts("#title") == ["carol"]
+    carol.call("quit")
+    anna.write("still there?")
+    anna.wait(lambda: any("Not sent" in note for note in anna.texts(".outbox .note")), "the error on the message")
+
+
+def test_rooms_are_made_browsed_read_and_left(server, tab):
+    anna = tab.enter("anna", "?room=birds")
+    assert anna.texts("#title") == ["# birds"]
+    bob = server.ws("bob", "cats")
+    bob.call("join", room="birds")
+    anna.find("browse").click()
+    anna.wait(lambda: anna.texts("#server-rooms .name") == ["birds", "cats"], "the rooms of the server")
+    anna.driver.find_elements(By.CSS_SELECTOR, "#server-rooms .entry")[1].click()
+    anna.wait(lambda: anna.texts("#title") == ["# cats"] and anna.texts("#members .name") == ["anna", "bob"], "the other room")
+    bob.call("message", room="birds", content="tweet")
+    anna.wait(lambda: anna.texts("#rooms .entry .unread") == ["1", ""], "the unread count")
+    assert anna.driver.title.startswith("(1) ")
+    anna.find("browse").click()
+    anna.find("room").send_keys("not a name" + Keys.ENTER)
+    anna.wait(lambda: anna.find("toast").text, "the refusal of a bad name")
+    anna.wait(lambda: anna.texts("#rooms .name") == ["birds", "cats"], "the refused room to go")
+    anna.driver.find_elements(By.CSS_SELECTOR, "#rooms .entry")[1].click()
+    anna.find("leave").click()
+    assert bob.expect("presence", room="cats", event="leave")["nickname"] == "anna"
+    anna.wait(lambda: anna.texts("#title") == ["# birds"], "the room that is left")
+    anna.expect_message("bob", "tweet")
+
+
+def test_presence_typing_and_nicknames_are_shown(server, tab):
+    anna = tab.enter("anna")
+    bob = server.ws("bob", "lobby")
+    anna.expect_line("bob joined")
+    bob.send("typing", room="lobby")
+    anna.wait(lambda: anna.texts("#typing") == ["bob is typing"], "bob to be typing")
+    bob.call("message", room="lobby", content="done")
+    anna.wait(lambda: anna.texts("#typing") == [""], "bob to have typed")
+    anna.find("message").send_keys("abc")
+    assert bob.expect("typing")["nickname"] == "anna"
+    anna.find("message").send_keys("defgh")
+    assert not [event for event in bob.until_pong() if event["type"] == "typing"], "at most once in a while"
+
+    bob.call("nick", nickname="robert")
+    anna.expect_line("bob is now robert")
+    anna.find("change-nickname").click()
+    anna.answer_nickname("robert")
+    anna.wait(lambda: "taken" in anna.find("nickname-problem").text, "the nickname to be refused")
+    anna.answer_nickname("änna")
+    assert bob.expect("presence", event="nick")["nickname"] == "änna"
+    anna.wait(lambda: anna.texts("#me-name") == ["änna"], "the own nickname")
+    anna.wait(lambda: sorted(anna.texts("#members .name")) == ["robert", "änna"], "the members")
+
+
+def test_what_is_written_offline_is_sent_later(server, tab):
+    anna = tab.enter("anna")
+    bob = server.ws("bob", "lobby")
+    anna.expect_line("bob joined")
+    anna.driver.execute_script("""
+        const real = WebSocket.prototype.send;
+        WebSocket.prototype.send = function (data) { WebSocket.prototype.send = real; this.close(); }""")
+    anna.write("this one breaks the connection")
+    anna.wait(lambda: anna.state() in ("retry", "connecting"), "the connection to be lost")
+    anna.write("written offline")
+    bob.expect("message", content="written offline")
+    anna.expect_message("anna", "written offline")
+    anna.wait(lambda: anna.state() == "online", "the connection to be back")
+
+
+def test_a_server_that_restarts_is_found_again(server, tab):
+    """The page obeys `after_ms` and keeps trying; nobody is there, so it says so and keeps what is written."""
+    anna = tab.enter("anna")
+    server.terminate()
+    anna.wait(lambda: anna.state() == "retry", "the page to wait")
+    anna.write("kept")
+    assert anna.texts(".outbox .content") == ["kept"]
+    assert anna.find("banner").is_displayed()
+    assert server.exit_code() == 0
+
+
+def test_a_page_that_is_sent_away_stops(server, tab):
+    anna = tab.enter("anna")
+    # Eleven nonsensical commands through the page's own socket.
+    anna.driver.execute_script("""
+        const real = WebSocket.prototype.send;
+        WebSocket.prototype.send = function (data) {
+            WebSocket.prototype.send = real;
+            for (let count = 0; count < 11; count += 1) { this.send('nonsense'); }
+        }""")
+    anna.write("x")
+    anna.wait(lambda: anna.state() == "stopped", "the page to stop")
+    assert "too many errors" in anna.find("banner").text
+    anna.find("banner-action").click()
+    anna.joined()
+
+
+def test_a_reload_keeps_nickname_and_rooms(server, tab):
+    anna = tab.enter("anna")
+    anna.find("browse").click()
+    anna.find("room").send_keys("birds" + Keys.ENTER)
+    anna.wait(lambda: anna.texts("#title") == ["# birds"], "the second room")
+    anna.wait(lambda: anna.texts("#subtitle") == ["1 member"], "the room to be joined")
+    anna.driver.refresh()
+    anna.joined()
+    assert anna.texts("#me-name") == ["anna"]
+    assert sorted(anna.texts("#rooms .name")) == ["birds", "lobby"]
+    assert anna.texts("#title") == ["# birds"]
+
+
+def test_a_long_log_is_bounded_and_follows_the_end(start_server, chromium, tab):
+    busy = start_server(rate__commands_per_second=0)
+    anna = Tab(chromium, busy).enter("anna")
+    bob = busy.ws("bob", "lobby")
+    for number in range(2_300):
+        bob.send("message", room="lobby", content=f"message {number}")
+    anna.wait(lambda: anna.messages()[-1:] == [("bob", "message 2299")], "the last message", seconds=40)
+    assert anna.driver.execute_script("return document.querySelector('.entries').childElementCount") == 2_000
+    from_end = "const s = document.getElementById('scroller'); return s.scrollHeight - s.scrollTop - s.clientHeight"
+    anna.wait(lambda: anna.driver.execute_script(from_end) < 5, "the end to be in sight")
+    anna.open("health")
+
+
+def test_the_looks(server, tab):
+    anna = tab.enter("anna")
+    friends = {name: server.ws(name, "lobby") for name in ["theo", "李明", "أمل", "Kwame"]}
+    anna.wait(lambda: len(anna.texts("#members .name")) == 5, "all members")
+    friends["theo"].call("message", room="lobby", content="Good morning! Who watched the murmuration over the pier last night?")
+    friends["李明"].call("message", room="lobby", content="看到了，太美了！每只鸟只看着身边的七只。")
+    friends["أمل"].call("message", room="lobby", content="مرحبا بالجميع، كان المشهد رائعا حقا")
+    anna.write("I did. They turned as one,\nand the sky folded.")
+    friends["Kwame"].call("message", room="lobby", content="longword" * 60)
+    friends["theo"].call("private", target="anna", content="coffee at ten?")
+    friends["theo"].send("typing", room="lobby")
+    anna.expect_message("Kwame", "longword" * 60)
+    anna.wait(lambda: anna.texts("#typing") == ["theo is typing"], "somebody to be typing")
+    anna.screenshot("desktop-light")
+    anna.emulate("dark")
+    anna.screenshot("desktop-dark")
+    anna.emulate(width=390, height=844, is_phone=True)
+    overflow = anna.driver.execute_script("return document.documentElement.scrollWidth - innerWidth")
+    assert overflow <= 0, "a phone must not scroll sideways"
+    anna.screenshot("phone")
+    assert not anna.find("rooms").is_displayed()
+    anna.find("open-sidebar").click()
+    anna.wait(anna.find("rooms").is_displayed, "the drawer")
+    anna.screenshot("phone-rooms")
+    # The brand and the sender's tint aside, text must stand out from its ground in both schemes (WCAG 2, 1.4.3).
+    for scheme in ("light", "dark"):
+        anna.emulate(scheme)
+        for selector in ("body", ".head p", ".message time", ".line", "#send", ".entry.current"):
+            assert contrast(anna, selector) >= 4.5, (scheme, selector)
+
+
+def contrast(tab, selector):
+    """The ratio of the luminances of an element's text and the ground behind it."""
+    text, ground = tab.driver.execute_script("""
+        let node = document.querySelector(arguments[0]);
+        const text = getComputedStyle(node).color;
+        let ground = 'rgba(0, 0, 0, 0)';
+        while (ground === 'rgba(0, 0, 0, 0)' && node) { ground = getComputedStyle(node).backgroundColor; node = node.parentElement; }
+        return [text, ground]""", selector)
+
+    def luminance(color):
+        channels = [float(channel) / 255 for channel in re.findall(r"[\d.]+", color)[:3]]
+        linear = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    lighter, darker = sorted([luminance(text), luminance(ground)], reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
