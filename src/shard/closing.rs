@@ -10,6 +10,7 @@ use super::session::Step;
 use super::timers::Timer;
 use crate::base::census::Full;
 use crate::base::slots::Id;
+use crate::chat::name::Nickname;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
 use crate::proto::websocket;
 use crate::proto::wire::Event;
@@ -93,7 +94,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if session.is_ending() {
             session.connection = None;
-            if let Step::Ending { farewell, .. } = &mut session.step {
+            if let Step::Ending { farewell } = &mut session.step {
                 *farewell = None;
             }
             return;
@@ -101,7 +102,7 @@ impl Shard {
         if farewell.is_none() {
             session.connection = None;
         }
-        session.step = Step::Ending { is_released: false, farewell };
+        session.step = Step::Ending { farewell };
         let encoding = session.encoding;
         // Last first, so that those still listed keep their places.
         while let Some(membership) = self.sessions.get_mut(id).expect("kept while it ends").memberships.pop()
@@ -121,24 +122,29 @@ impl Shard {
     /// done the session is gone.
     pub(super) fn go_on_ending(&mut self, id: Id) {
         let session = self.sessions.get_mut(id).expect("kept while it ends");
-        let Step::Ending { is_released, .. } = &mut session.step else { return };
         if session.under_way > 0 {
             return;
         }
-        if !*is_released && let Some(nickname) = session.nickname.clone() {
-            *is_released = true;
-            let home = self.home_of(nickname.folded());
-            return self.request(id, home, None, Request::Release { nickname });
+        let nicknames = [session.nickname.take(), session.former.take()];
+        for nickname in nicknames.into_iter().flatten() {
+            self.release(id, nickname);
+        }
+        if self.sessions[id].under_way > 0 {
+            return;
         }
         let session = self.sessions.remove(id).expect("looked at above");
-        if let (Some(connection), Step::Ending { farewell: Some(id), .. }) =
-            (session.connection, session.step)
-        {
+        if let (Some(connection), Step::Ending { farewell: Some(id) }) = (session.connection, session.step) {
             if let Some(connection) = self.connections.get_mut(connection) {
                 connection.session = None;
             }
             self.close(connection, Closing::Quit(id));
         }
+    }
+
+    /// Asks the home of a nickname to free it.
+    pub(super) fn release(&mut self, session: Id, nickname: Nickname) {
+        let home = self.home_of(nickname.folded());
+        self.request(session, home, None, Request::Release { nickname });
     }
 
     /// Drops a connection: what could be said has been said.

@@ -358,7 +358,8 @@ impl Shard {
             What::Echo { key } => {
                 let limits = &self.limits;
                 // A sender that cuts a message evenly may end it with an empty fragment, which is one more.
-                let fragments = u32::try_from(limits.echo_fragments).map_or(u32::MAX, |n| n.saturating_add(1));
+                let fragments =
+                    u32::try_from(limits.echo_fragments).map_or(u32::MAX, |n| n.saturating_add(1));
                 *next = Some(Protocol::Echo(websocket::Decoder::new(limits.echo_message_bytes, fragments)));
                 self.say_raw(id, |out| handshake::put_response(out, &key, None, Some(&answer.request_id)));
                 return false;
