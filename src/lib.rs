@@ -50,7 +50,7 @@
 //! | [`web`] | the routes and the embedded page |
 //! | [`shard`] | one core's world, pure: where `proto` and `chat` meet |
 //! | [`reactor`] | the loop, over the [`reactor::Os`] trait |
-//! | [`sys`] | the kernel: the only system calls, clocks, threads and `unsafe` |
+//! | [`sys`] | the kernel as the loops need it, and all `unsafe` |
 //! | [`observe`] | logs, written by threads of their own |
 //! | [`server`] | opens listeners, starts cores, drains and stops |
 //! | [`cli`] | the command line |
