@@ -8,7 +8,6 @@ use super::mail::CommandId;
 use super::mail::Request;
 use super::session::Step;
 use super::timers::Timer;
-use crate::base::census::Full;
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
@@ -211,16 +210,6 @@ impl Shard {
         let everybody: Vec<Id> = self.connections.iter().map(|(id, _)| id).collect();
         for id in everybody {
             self.close(id, Closing::Bye(Farewell::Draining));
-        }
-    }
-
-    /// A connection that may not stay is told so in the language of its listener.
-    pub(super) fn refuse_connection(&mut self, id: Id, full: Full) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if let Protocol::Http(_) = connection.protocol {
-            self.refuse_http(id, full);
-        } else {
-            self.close(id, Closing::Bye(Farewell::TooManyConnections));
         }
     }
 

@@ -18,6 +18,7 @@ use super::queue::SendQueue;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::base::wheel::TimerKey;
+use crate::chat::refusal::Farewell;
 use crate::config::ListenKind;
 use crate::proto::{line, websocket};
 
@@ -57,6 +58,8 @@ pub struct Connection {
     pub is_touched: bool,
     /// Whether it is counted in the census.
     pub is_counted: bool,
+    /// Why it may not stay: told as soon as it is known in which language.
+    pub turned_away: Option<Farewell>,
     /// Whether the peer has ended its side.
     pub input_ended: bool,
     /// Malformed commands since `mistakes_since`.
@@ -137,6 +140,7 @@ impl Connection {
             is_probed: false,
             is_touched: false,
             is_counted: false,
+            turned_away: None,
             input_ended: false,
             mistakes: 0,
             mistakes_since: now,

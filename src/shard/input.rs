@@ -33,12 +33,17 @@ impl Shard {
             if input.first() == Some(&b'{') {
                 connection.protocol = Protocol::JsonLines(line::Decoder::new(self.limits.inbound_bytes));
                 connection.encoding = Encoding::JsonLine;
-                self.arm(id);
+                match connection.turned_away {
+                    Some(farewell) => return self.close(id, Closing::Bye(farewell)),
+                    None => self.arm(id),
+                }
             } else {
                 self.greet(id);
             }
         }
-        let connection = self.connections.get_mut(id).expect("looked at above");
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+            return;
+        };
         let length = match &mut connection.protocol {
             Protocol::Text(lines) => lines.telnet.filter(input),
             _ => input.len(),

@@ -205,15 +205,20 @@ impl Shard {
         let id = self.connections.insert(connection);
         self.counters.connections.set(self.connections.len() as u64);
         match is_full {
-            None if self.drain.is_some_and(|drain| drain.is_told) && kind != ListenKind::Web => {
-                self.close(id, Closing::Bye(Farewell::Draining));
+            None => {
+                if kind != ListenKind::Web && self.drain.is_some_and(|drain| drain.is_told) {
+                    self.connections[id].turned_away = Some(Farewell::Draining);
+                }
             }
-            None => self.arm(id),
             Some(full) => {
                 self.counters.refused_connections.add(1);
-                self.refuse_connection(id, full);
+                match kind {
+                    ListenKind::Web => self.refuse_http(id, full),
+                    _ => self.connections[id].turned_away = Some(Farewell::TooManyConnections),
+                }
             }
         }
+        self.arm(id);
         id
     }
 

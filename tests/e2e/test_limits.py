@@ -14,7 +14,10 @@ def test_a_connection_too_many_is_told_so(start_server):
     assert refused.status == 503
     assert int(refused.headers["retry-after"]) >= 1
     line = server.connect("line")
-    assert b"4105" in line.rest()
+    assert b"! 4105 too_many_connections" in line.rest()
+    program = server.connect("line")
+    program.send(b'{"type":"ping"}\n')
+    assert b'"code":4105,"reason":"too_many_connections"' in program.rest()
 
     clients.pop().close()
     wait_until(lambda: server.get("/health").status == 200, "the place to be free again")
