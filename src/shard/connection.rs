@@ -37,6 +37,8 @@ pub struct Connection {
     pub session: Option<Id>,
     /// What waits to be written.
     pub queue: SendQueue,
+    /// How many of these bytes are still HTTP, on a WebSocket: the answer that made it one is their end.
+    pub http_bytes: usize,
     /// Input that was read and could not be looked at while the connection was paused. At most one read's worth,
     /// because a paused connection is not read from.
     pub unread: Vec<u8>,
@@ -90,6 +92,8 @@ pub enum Protocol {
 /// Lines for people, as they may come from a Telnet client.
 #[derive(Debug)]
 pub struct TextLines {
+    /// Whether a byte has come. Before that it may turn out to be a program that was slow to begin.
+    pub has_heard: bool,
     /// Takes the Telnet commands out.
     pub telnet: line::Telnet,
     /// Finds the lines.
@@ -130,6 +134,7 @@ impl Connection {
             encoding,
             session: None,
             queue: SendQueue::default(),
+            http_bytes: 0,
             unread: Vec::new(),
             held: None,
             pause: None,

@@ -18,6 +18,7 @@
 //! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
 //! | `mail` | between cores |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
+//! | `inventory` | what is held, counted |
 
 mod closing;
 mod commands;
@@ -27,6 +28,7 @@ mod fanout;
 mod home;
 mod http;
 mod input;
+mod inventory;
 mod lines;
 pub mod mail;
 mod queue;
@@ -55,6 +57,7 @@ use connection::{Connection, Protocol, Stage};
 use encode::Encoding;
 use fanout::LocalRooms;
 use home::Home;
+pub use inventory::Inventory;
 use mail::{Mail, Request};
 use queue::SendPool;
 use session::Session;
@@ -277,6 +280,7 @@ impl Shard {
         self.counters.sent_bytes.add(bytes as u64);
         if let Some(connection) = self.connections.get_mut(id) {
             self.pool.advance(&mut connection.queue, bytes);
+            connection.http_bytes = connection.http_bytes.saturating_sub(bytes);
         }
     }
 
@@ -450,9 +454,12 @@ impl Shard {
             return;
         }
         let outbox = &mut self.outboxes[usize::from(core)];
+        // Only where nobody asked to be told: each command with an id has an answer of its own.
         if let (
-            Mail::Reply { to, reply: mail::Reply::Done { times }, .. },
-            Some(Mail::Reply { to: last_to, reply: mail::Reply::Done { times: last_times }, .. }),
+            Mail::Reply { to, id: None, reply: mail::Reply::Done { times }, .. },
+            Some(Mail::Reply {
+                to: last_to, id: None, reply: mail::Reply::Done { times: last_times }, ..
+            }),
         ) = (&mail, outbox.last_mut())
             && to == last_to
         {

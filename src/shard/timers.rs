@@ -150,6 +150,7 @@ impl Shard {
             return self.close(id, Closing::Bye(farewell));
         }
         connection.protocol = Protocol::Text(Box::new(super::connection::TextLines {
+            has_heard: false,
             telnet: Default::default(),
             lines: crate::proto::line::Decoder::new(self.limits.inbound_bytes),
         }));
