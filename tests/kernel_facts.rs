@@ -300,7 +300,8 @@ fn watched(kind: ListenKind) -> (Reactor<Watched>, SocketAddr) {
         edges_after_block: 0,
         closed: 0,
     };
-    (core::reactor(watched, &[kind], read_clocks(started)), address)
+    let mut reactors = core::reactors([watched], &[kind], read_clocks(started));
+    (reactors.remove(0), address)
 }
 
 #[track_caller]

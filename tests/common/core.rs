@@ -1,4 +1,4 @@
-//! One core in the test's own process, over any kernel.
+//! Cores in the test's own process, over any kernel.
 
 use std::sync::Arc;
 
@@ -9,17 +9,25 @@ use starling::reactor::mailbox::Exchange;
 use starling::reactor::{Os, Reactor};
 use starling::shard::{Flock, Shard};
 
-/// The only core of a server, with these listeners.
-pub fn reactor<O: Os>(os: O, listeners: &[ListenKind], now: Now) -> Reactor<O> {
+/// The cores of a server, one on each kernel, all with these listeners.
+pub fn reactors<O: Os>(
+    kernels: impl IntoIterator<Item = O, IntoIter: ExactSizeIterator>,
+    listeners: &[ListenKind],
+    now: Now,
+) -> Vec<Reactor<O>> {
+    let kernels = kernels.into_iter();
     let config = Arc::new(Config::default());
     let flock = Flock {
-        cores: 1,
+        cores: kernels.len() as u16,
         census: Arc::new(Census::new(0, 0)),
         core_connections: 10_000,
         home_seed: 1,
         config: config.clone(),
     };
-    let shard = Shard::new(0, &flock, Arc::default(), 1, now);
-    let exchange = Arc::new(Exchange::new(1, config.limits.mailbox_parcels));
-    Reactor::new(0, os, shard, &config.limits, false, listeners, exchange)
+    let exchange = Arc::new(Exchange::new(kernels.len(), config.limits.mailbox_parcels));
+    let core = |(core, kernel)| {
+        let shard = Shard::new(core as u16, &flock, Arc::default(), core as u64, now);
+        Reactor::new(core, kernel, shard, &config.limits, false, listeners, exchange.clone())
+    };
+    kernels.enumerate().map(core).collect()
 }
