@@ -1,0 +1,33 @@
+//! Cores in the test's own process, over any kernel.
+
+use std::sync::Arc;
+
+use starling::base::census::Census;
+use starling::base::time::Now;
+use starling::config::{Config, ListenKind};
+use starling::reactor::mailbox::Exchange;
+use starling::reactor::{Os, Reactor};
+use starling::shard::{Flock, Shard};
+
+/// The cores of a server, one on each kernel, all with these listeners.
+pub fn reactors<O: Os>(
+    kernels: impl IntoIterator<Item = O, IntoIter: ExactSizeIterator>,
+    listeners: &[ListenKind],
+    now: Now,
+) -> Vec<Reactor<O>> {
+    let kernels = kernels.into_iter();
+    let config = Arc::new(Config::default());
+    let flock = Flock {
+        cores: kernels.len() as u16,
+        census: Arc::new(Census::new(0, 0)),
+        core_connections: 10_000,
+        home_seed: 1,
+        config: config.clone(),
+    };
+    let exchange = Arc::new(Exchange::new(kernels.len(), config.limits.mailbox_parcels));
+    let core = |(core, kernel)| {
+        let shard = Shard::new(core as u16, &flock, Arc::default(), core as u64, now);
+        Reactor::new(core, kernel, shard, &config.limits, false, listeners, exchange.clone())
+    };
+    kernels.enumerate().map(core).collect()
+}

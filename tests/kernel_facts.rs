@@ -1,0 +1,361 @@
+//! What the loop believes about the kernel, asked of the kernel itself, and the loop beside it.
+//!
+//! Each fact has cost some server a connection that hung, or a core that spun. That wake-ups between cores are not lost is
+//! one more: it is a matter of memory order, and proved by a model checker in `doorbell_loom.rs`.
+
+#![cfg(target_os = "linux")]
+
+#[path = "common/core.rs"]
+mod core;
+
+mod common;
+
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use starling::base::slots::Id;
+use starling::base::time::Now;
+use starling::config::ListenKind;
+use starling::reactor::{Event, Os, Reactor, Source};
+use starling::sys::kernel::{Kernel, Sleeper, read_clocks};
+
+use common::{Client, DEADLINE, Server, limited};
+
+/// How long nothing must happen for it to be silence.
+const SILENCE: Duration = Duration::from_millis(100);
+
+const ANY: &str = "127.0.0.1:0";
+
+#[derive(Debug, PartialEq, Eq)]
+struct Edge {
+    readable: bool,
+    writable: bool,
+    read_closed: bool,
+}
+
+/// What a poll reports within `wait`, in one go.
+fn edges(poll: &mut Poll, wait: Duration) -> Vec<Edge> {
+    let mut events = Events::with_capacity(16);
+    poll.poll(&mut events, Some(wait)).unwrap();
+    let edge = |event: &mio::event::Event| Edge {
+        readable: event.is_readable(),
+        writable: event.is_writable(),
+        read_closed: event.is_read_closed(),
+    };
+    events.iter().map(edge).collect()
+}
+
+/// Everything that a poll reports until it falls silent.
+fn edges_until_silence(poll: &mut Poll) -> Vec<Edge> {
+    let mut all = edges(poll, DEADLINE);
+    loop {
+        let more = edges(poll, SILENCE);
+        if more.is_empty() {
+            return all;
+        }
+        all.extend(more);
+    }
+}
+
+/// A client whose kernel takes little before somebody reads, so that writing to it blocks soon.
+fn connect_narrow(address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+/// Both ends of a connection: the peer's, and ours as mio has it.
+fn pair() -> (TcpStream, mio::net::TcpStream) {
+    let listener = TcpListener::bind(ANY).unwrap();
+    let peer = connect_narrow(listener.local_addr().unwrap());
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (peer, mio::net::TcpStream::from_std(ours))
+}
+
+/// Writes until the socket takes no more, and returns how much it took.
+fn fill(ours: &mut mio::net::TcpStream) -> usize {
+    let mut filled = 0;
+    loop {
+        match ours.write(&[b'x'; 65_536]) {
+            Ok(written) => filled += written,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return filled,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_blocked_write_that_drains_is_one_edge() {
+    let (mut peer, mut ours) = pair();
+    let mut poll = Poll::new().unwrap();
+    poll.registry().register(&mut ours, Token(0), Interest::READABLE | Interest::WRITABLE).unwrap();
+    let writable = Edge { readable: false, writable: true, read_closed: false };
+    assert_eq!(edges_until_silence(&mut poll), [writable], "a new socket may be written to, told once");
+    // Registered once, for as many blocked writes as come.
+    for _ in 0..3 {
+        let filled = fill(&mut ours);
+        assert_eq!(edges(&mut poll, SILENCE), [], "nobody has read yet");
+        peer.read_exact(&mut vec![0; filled]).unwrap();
+        let writable = Edge { readable: false, writable: true, read_closed: false };
+        assert_eq!(edges_until_silence(&mut poll), [writable]);
+    }
+}
+
+#[test]
+fn data_and_the_end_that_arrive_together_are_one_event() {
+    let (mut peer, mut ours) = pair();
+    peer.write_all(b"last words").unwrap();
+    peer.shutdown(std::net::Shutdown::Write).unwrap();
+    // A poll of its own tells when both have arrived.
+    let mut arrival = Poll::new().unwrap();
+    let descriptor = ours.as_raw_fd();
+    arrival.registry().register(&mut SourceFd(&descriptor), Token(0), Interest::READABLE).unwrap();
+    while !edges(&mut arrival, DEADLINE).iter().any(|edge| edge.read_closed) {}
+
+    let mut poll = Poll::new().unwrap();
+    poll.registry().register(&mut ours, Token(0), Interest::READABLE | Interest::WRITABLE).unwrap();
+    let both = Edge { readable: true, writable: true, read_closed: true };
+    assert_eq!(edges(&mut poll, DEADLINE), [both]);
+    let mut buffer = [0; 64];
+    assert_eq!(ours.read(&mut buffer).unwrap(), 10, "a short read");
+    assert_eq!(edges(&mut poll, SILENCE), [], "whoever stopped there would never hear of the end");
+    assert_eq!(ours.read(&mut buffer).unwrap(), 0, "but it is there");
+}
+
+/// Marks the process that [`in_small_process`] starts.
+const SMALL: &str = "STARLING_TEST_FEW_FILES";
+
+/// Runs the test of this name again in a process of its own that may have few open files, and says whether this is it.
+fn in_small_process(test: &str) -> bool {
+    if std::env::var_os(SMALL).is_some() {
+        return true;
+    }
+    let program = std::env::current_exe().unwrap();
+    let mut command = limited(40, program.as_os_str());
+    let output = command.args(["--exact", test, "--nocapture"]).env(SMALL, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    false
+}
+
+#[test]
+fn a_listener_that_failed_for_want_of_descriptors_stays_silent() {
+    if !in_small_process("a_listener_that_failed_for_want_of_descriptors_stays_silent") {
+        return;
+    }
+    let mut listener = mio::net::TcpListener::bind(ANY.parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut poll = Poll::new().unwrap();
+    poll.registry().register(&mut listener, Token(0), Interest::READABLE).unwrap();
+    let _waiting = TcpStream::connect(address).unwrap();
+    let mut files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    assert_eq!(edges(&mut poll, DEADLINE).len(), 1, "a client waits");
+    let error = listener.accept().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+    assert_eq!(edges(&mut poll, SILENCE), []);
+    files.truncate(files.len() - 3);
+    assert_eq!(edges(&mut poll, SILENCE), [], "there is room now, but nobody tells");
+    let _another = TcpStream::connect(address).unwrap();
+    assert_eq!(edges(&mut poll, DEADLINE).len(), 1, "another client comes");
+    assert!(listener.accept().is_ok() && listener.accept().is_ok(), "and both are there");
+}
+
+#[test]
+fn the_server_accepts_those_who_wait_when_descriptors_are_freed() {
+    // A core keeps 64 descriptors for those whom it refuses, so that of these it has 16 for clients who may stay. The
+    // refused ones hold theirs for as long as they are not closed.
+    let server = Server::with_files(80, &["--cores", "1", "--set", "limits.linger_ms=60000"]);
+    let mut clients: Vec<Client> = (0..120)
+        .map(|n| {
+            let mut client = Client::connect(server.line).unwrap();
+            client.say(&format!("bird{n}"));
+            client
+        })
+        .collect();
+    server.logged("accept failed");
+    let mut answered = 0;
+    for client in &mut clients {
+        client.stream().set_read_timeout(Some(SILENCE)).unwrap();
+        match client.next_line() {
+            Ok(Some(_)) => answered += 1,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((64..80).contains(&answered), "{answered} of 120 were answered");
+    let waiting = clients.split_off(answered);
+    drop(clients);
+    // From here on nobody connects.
+    let mut welcome = 0;
+    for mut client in waiting {
+        client.stream().set_read_timeout(Some(DEADLINE)).unwrap();
+        let line = client.line();
+        if line.starts_with("! 4105 ") {
+            continue;
+        }
+        client.expect("* joined lobby");
+        welcome += 1;
+    }
+    assert!(welcome > 0, "those who come when there is room may stay");
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+/// The real kernel, and a record of what the loop asks of it. For one connection.
+struct Watched {
+    kernel: Kernel,
+    started: Instant,
+    reads: usize,
+    input_events: usize,
+    /// Whether the last write took less than it was given.
+    is_blocked: bool,
+    blocked_writes: usize,
+    edges_after_block: usize,
+    closed: usize,
+}
+
+impl Os for Watched {
+    type Socket = mio::net::TcpStream;
+
+    fn now(&mut self) -> Now {
+        read_clocks(self.started)
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, wait_ms: Option<u64>) -> io::Result<()> {
+        const WAIT_MAX_MS: u64 = 5; // so that the test looks at its client now and then
+        let before = events.len();
+        self.kernel.poll(events, Some(wait_ms.map_or(WAIT_MAX_MS, |ms| ms.min(WAIT_MAX_MS))))?;
+        for event in events[before..].iter().filter(|event| matches!(event.source, Source::Connection(_))) {
+            self.input_events += usize::from(event.readable || event.read_closed);
+            if self.is_blocked && event.writable {
+                self.is_blocked = false;
+                self.edges_after_block += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: usize) -> io::Result<(Self::Socket, IpAddr)> {
+        self.kernel.accept(listener)
+    }
+
+    fn register(&mut self, socket: &mut Self::Socket, id: Id) -> io::Result<()> {
+        self.kernel.register(socket, id)
+    }
+
+    fn read(&mut self, socket: &mut Self::Socket, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads += 1;
+        self.kernel.read(socket, buffer)
+    }
+
+    fn write(&mut self, socket: &mut Self::Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        assert!(!self.is_blocked, "a write that cannot succeed");
+        let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+        let written = self.kernel.write(socket, slices);
+        if !matches!(written, Ok(written) if written == wanted) {
+            self.is_blocked = true;
+            self.blocked_writes += 1;
+        }
+        written
+    }
+
+    fn end_output(&mut self, socket: &mut Self::Socket) -> io::Result<()> {
+        self.kernel.end_output(socket)
+    }
+
+    fn close(&mut self, socket: Self::Socket) {
+        self.closed += 1;
+        self.kernel.close(socket);
+    }
+
+    fn wake(&mut self, core: usize) {
+        self.kernel.wake(core);
+    }
+}
+
+/// A core over real sockets with one listener, and its address.
+fn watched(kind: ListenKind) -> (Reactor<Watched>, SocketAddr) {
+    let listener = TcpListener::bind(ANY).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let started = Instant::now();
+    let (sleeper, waker) = Sleeper::new().unwrap();
+    let kernel = Kernel::new(sleeper, vec![(kind, listener)], Arc::new(vec![waker]), 64, started).unwrap();
+    let watched = Watched {
+        kernel,
+        started,
+        reads: 0,
+        input_events: 0,
+        is_blocked: false,
+        blocked_writes: 0,
+        edges_after_block: 0,
+        closed: 0,
+    };
+    let mut reactors = core::reactors([watched], &[kind], read_clocks(started));
+    (reactors.remove(0), address)
+}
+
+#[track_caller]
+fn turn_until(reactor: &mut Reactor<Watched>, mut is_so: impl FnMut(&mut Reactor<Watched>) -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so(reactor) {
+        assert!(Instant::now() < deadline, "the loop did not get there");
+        reactor.turn();
+    }
+}
+
+#[test]
+fn the_loop_writes_again_when_the_edge_comes_and_not_before() {
+    /// More than both kernels hold of it.
+    const REQUESTS: usize = 1000;
+    const REQUEST: &[u8] = b"GET /chat.js HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (mut reactor, address) = watched(ListenKind::Web);
+    let mut client = connect_narrow(address);
+    let (go, gone) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        client.write_all(&REQUEST.repeat(REQUESTS)).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        gone.recv_timeout(DEADLINE).unwrap();
+        let mut answers = Vec::new();
+        client.read_to_end(&mut answers).map(|_| answers)
+    });
+    turn_until(&mut reactor, |reactor| reactor.os().is_blocked);
+    for _ in 0..10 {
+        reactor.turn();
+    }
+    assert_eq!(reactor.os().blocked_writes, 1, "nobody has read, so there is nothing to try");
+    go.send(()).unwrap();
+    turn_until(&mut reactor, |_| reader.is_finished());
+    let answers = reader.join().unwrap().unwrap();
+    let page = include_bytes!("../src/web/page/chat.js");
+    let bodies = answers.windows(64).filter(|window| *window == &page[..64]).count();
+    assert_eq!(bodies, REQUESTS, "every answer has come");
+    let os = reactor.os();
+    assert!(os.blocked_writes > 1, "the client was too fast for this test");
+    assert_eq!(os.blocked_writes, os.edges_after_block);
+    turn_until(&mut reactor, |reactor| reactor.shard().connection_count() == 0);
+}
+
+#[test]
+fn the_loop_finds_the_end_behind_the_last_words() {
+    let (mut reactor, address) = watched(ListenKind::Line);
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.write_all(b"alice\n/ping\n").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    turn_until(&mut reactor, |reactor| reactor.os().closed == 1);
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).unwrap();
+    assert!(answers.contains("* welcome, alice") && answers.contains("* pong"), "{answers}");
+    let os = reactor.os();
+    assert_eq!((os.input_events, os.reads), (1, 2), "one event, for the words and for the end");
+}
