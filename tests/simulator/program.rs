@@ -270,9 +270,8 @@ impl Client {
                 expect_refusal(&["not_a_member", "no_such_room"])
             }
             (What::Switch { to, .. }, _) if self.is_in(to) => expect_refusal(&["already_joined"]),
-            (What::Join { .. } | What::Switch { .. }, _)
-                if self.rooms.len() >= self.terms.rooms_per_session =>
-            {
+            // A switch leaves a room for the one it enters.
+            (What::Join { .. }, _) if self.rooms.len() >= self.terms.rooms_per_session => {
                 expect_refusal(&["too_many_rooms"]);
             }
             (What::Join { room, hears_itself, since }, Some(_)) => {
