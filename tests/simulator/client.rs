@@ -127,7 +127,6 @@ pub enum What {
         content: String,
     },
     Private {
-        target: String,
         content: String,
     },
     Members {

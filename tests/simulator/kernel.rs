@@ -346,9 +346,9 @@ impl Conn {
         self.is_reset
     }
 
-    /// Whether bytes are on their way to the server, or its end of input is.
-    pub fn is_under_way(&self) -> bool {
-        !self.is_reset && (!self.wire.is_empty() || (self.wire_ends && !self.has_ended))
+    /// Bytes that the client has sent and that have not arrived.
+    pub fn wire_bytes(&self) -> usize {
+        self.wire.len()
     }
 }
 
@@ -490,6 +490,7 @@ impl Os for SimOs {
             return Err(ErrorKind::NotConnected.into());
         }
         c.outgoing_ends = true;
+        kernel.trace.note(&[7, socket.0 as u64], || format!("conn {}: server ends its side", socket.0));
         Ok(())
     }
 

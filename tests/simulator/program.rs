@@ -37,10 +37,14 @@ impl Client {
             (_, 503) => {
                 assert!(self.terms.has_connection_limit, "503 {error:?}", error = error());
                 model.give_up_all(self.number);
+                self.outstanding.clear();
                 self.is_silent = true;
             }
-            // Its request did not come whole in time.
-            (_, 408) => self.is_silent = true,
+            (_, 408) => {
+                // Its request did not come whole in time.
+                self.outstanding.clear();
+                self.is_silent = true;
+            }
             (sent, status) => panic!("client {}: {status} in answer to {sent:?}", self.number),
         }
     }
@@ -71,10 +75,10 @@ impl Client {
         assert!(self.bye.is_none(), "client {}: {} after bye", self.number, bytes.escape_ascii());
         if self.kind == Kind::Json && bytes.first() != Some(&b'{') {
             // What people read: the server has not seen the first byte yet.
-            let line = String::from_utf8_lossy(bytes);
-            self.errors_400 += usize::from(line.starts_with("! 400 "));
-            if let Some(code) = line.strip_prefix("! ").and_then(|rest| rest.get(..4)?.parse().ok()) {
-                self.hear_bye(kernel, model, code);
+            let line = std::str::from_utf8(bytes).expect("people read UTF-8");
+            match line.strip_prefix("! ").and_then(|rest| rest.get(..4)) {
+                Some(code) => self.hear_bye(kernel, model, code.parse().expect("a code of its own")),
+                None => assert!(line.starts_with("* welcome to"), "a program hears {line:?}"),
             }
             return;
         }

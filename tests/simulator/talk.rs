@@ -15,10 +15,13 @@ const ROOMS: &[&str] = &["lobby", "den", "Den", "ops", "Straße", "x-1", "LOBBY"
 const FILLER: &[&str] =
     &["a", "b", " ", "\"", "\\", "é", "鳥", "\u{1F426}", "</script>", "\n", "\u{7}", "\r\n", "\t"];
 
+/// A client that has so many bytes on their way waits: else small buffers would make for endless runs.
+const WIRE_BYTES_MAX: usize = 5000;
+
 impl Client {
     /// Says something, or goes.
     pub fn talk(&mut self, kernel: &mut Kernel, model: &mut Model, shape: &Shape) {
-        if self.is_silent {
+        if self.is_silent || kernel.conns[self.conn].wire_bytes() > WIRE_BYTES_MAX {
             return;
         }
         if happens(&mut kernel.rng, kernel.faults.abrupt_reset) {
@@ -181,8 +184,7 @@ impl Client {
                 if content.len() <= self.terms.content_bytes {
                     self.note_said(model, &content, None, Some(target));
                     let object = json!({"type": "private", "target": target, "content": content});
-                    let target = fold(target);
-                    self.say(kernel, model, What::Private { target, content }, true, object);
+                    self.say(kernel, model, What::Private { content }, true, object);
                 }
             }
             82..86 => {

@@ -5,6 +5,7 @@
 //! run. So a wake-up that is lost shows: the core does not run again.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use crate::trace::Trace;
 const LISTENERS: [ListenKind; 2] = [ListenKind::Line, ListenKind::Web];
 
 /// Steps of one stretch of a run, between two moments of rest.
-const STEPS: u64 = 1500;
+const STEPS: u64 = 5000;
 
 /// Rounds after which a world that should come to rest is taken to spin.
 const ROUNDS_MAX: usize = 60_000;
@@ -195,6 +196,15 @@ impl World {
 
     pub fn inventory(&mut self, core: usize) -> Inventory {
         self.cores[core].reactor.shard().inventory()
+    }
+
+    /// Sums what the cores have counted into `totals`.
+    pub fn add_counts(&mut self, totals: &mut BTreeMap<&'static str, u64>) {
+        for core in &mut self.cores {
+            for (name, value) in core.reactor.shard().counters().values() {
+                *totals.entry(name).or_default() += value;
+            }
+        }
     }
 
     pub fn core_count(&self) -> usize {
