@@ -2,7 +2,7 @@
 
 use super::Drain;
 use super::Shard;
-use super::connection::{Protocol, Stage};
+use super::connection::{Pause, Protocol, Stage};
 use super::encode::Encoding;
 use super::mail::CommandId;
 use super::mail::Request;
@@ -66,7 +66,7 @@ impl Shard {
         if closing == Closing::Bye(Farewell::SlowConsumer) {
             self.counters.slow_consumers.add(1);
             self.pool.cut_at_frame(&mut connection.queue);
-            is_understood = connection.http_bytes == 0;
+            is_understood = connection.http_bytes <= connection.queue.bytes();
         }
         if is_understood {
             self.say_last_words(id, &closing);
@@ -92,9 +92,28 @@ impl Shard {
         }
     }
 
-    /// Takes a session out of its rooms, then frees its nickname. With a `farewell`, its connection is told when that
-    /// has been done, and closed.
-    pub(super) fn end_session(&mut self, id: Id, reason: LeaveReason, farewell: Option<CommandId>) {
+    /// Ends a connection after its session: when it hears of the end, the nickname is free.
+    pub(super) fn close_after_session(&mut self, id: Id, closing: Closing) {
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+            return;
+        };
+        match connection.session {
+            None => self.close(id, closing),
+            Some(session) => {
+                connection.pause = Some(Pause::Reply);
+                self.end_session(session, closing.leave_reason(), Some(closing));
+            }
+        }
+    }
+
+    /// Ends a session whose connection goes on without it.
+    pub(super) fn drop_session(&mut self, id: Id) {
+        self.end_session(id, LeaveReason::Lost, None);
+    }
+
+    /// Takes a session out of its rooms, then frees its nickname. With a `farewell`, its connection is closed with that
+    /// when it has been done.
+    fn end_session(&mut self, id: Id, reason: LeaveReason, farewell: Option<Closing>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if session.is_ending() {
             session.connection = None;
@@ -137,11 +156,13 @@ impl Shard {
             return;
         }
         let session = self.sessions.remove(id).expect("looked at above");
-        if let (Some(connection), Step::Ending { farewell: Some(id) }) = (session.connection, session.step) {
+        if let (Some(connection), Step::Ending { farewell: Some(closing) }) =
+            (session.connection, session.step)
+        {
             if let Some(connection) = self.connections.get_mut(connection) {
                 connection.session = None;
             }
-            self.close(connection, Closing::Quit(id));
+            self.close(connection, closing);
         }
     }
 

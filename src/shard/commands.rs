@@ -163,7 +163,8 @@ impl Shard {
                 Ok(Flow::Wait)
             }
             Command::Quit => {
-                self.end_session(session, LeaveReason::Quit, Some(command_id));
+                let connection = self.sessions[session].connection.expect("it says quit");
+                self.close_after_session(connection, Closing::Quit(command_id));
                 Ok(Flow::Wait)
             }
             Command::Hello { .. } | Command::Ping | Command::Pong => {
@@ -327,7 +328,7 @@ impl Shard {
         connection.mistakes += 1;
         if connection.mistakes as usize > self.limits.errors_per_window {
             self.counters.too_many_errors.add(1);
-            self.close(id, Closing::Bye(Farewell::TooManyErrors));
+            self.close_after_session(id, Closing::Bye(Farewell::TooManyErrors));
         }
     }
 }

@@ -291,7 +291,8 @@ impl Shard {
             return false;
         };
         match flow {
-            Flow::Next => return true,
+            // A command may have ended its session, for one mistake too many.
+            Flow::Next => return connection.pause.is_none(),
             Flow::Wait => connection.pause = Some(Pause::Reply),
             Flow::Hold(pause) => {
                 connection.pause = Some(pause);

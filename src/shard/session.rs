@@ -14,6 +14,7 @@
 //! steps. The session keeps its slot until
 //! every request has been answered; no reply ever goes astray.
 
+use super::closing::Closing;
 use super::encode::Encoding;
 use super::http::PendingUpgrade;
 use super::mail::{CommandId, RoomEntry};
@@ -76,7 +77,7 @@ pub enum Step {
     /// All homes were asked for their rooms.
     Rooms { awaited: u16, limit: usize, found: Vec<RoomEntry> },
     /// The session is ending.
-    Ending { farewell: Option<CommandId> },
+    Ending { farewell: Option<Closing> },
 }
 
 /// What a hello leads to.
