@@ -4,9 +4,10 @@ use super::Drain;
 use super::Shard;
 use super::connection::{Pause, Protocol, Stage};
 use super::encode::Encoding;
+use super::http::PendingUpgrade;
 use super::mail::CommandId;
 use super::mail::Request;
-use super::session::Step;
+use super::session::{AfterEnd, Step};
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
@@ -101,31 +102,44 @@ impl Shard {
             None => self.close(id, closing),
             Some(session) => {
                 connection.pause = Some(Pause::Reply);
-                self.end_session(session, closing.leave_reason(), Some(closing));
+                self.end_session(session, closing.leave_reason(), Some(AfterEnd::Close(closing)));
             }
         }
     }
 
-    /// Ends a session whose connection goes on without it.
-    pub(super) fn drop_session(&mut self, id: Id) {
-        self.end_session(id, LeaveReason::Lost, None);
+    /// Refuses the request that would have made a connection a WebSocket, after the session that it began has ended.
+    pub(super) fn refuse_upgrade_after_session(
+        &mut self,
+        id: Id,
+        upgrade: Box<PendingUpgrade>,
+        refusal: Refusal,
+    ) {
+        match self.connections.get(id).and_then(|connection| connection.session) {
+            None => self.refuse_upgrade(id, &upgrade, &refusal),
+            Some(session) => {
+                self.end_session(session, LeaveReason::Lost, Some(AfterEnd::RefuseUpgrade(upgrade, refusal)));
+            }
+        }
     }
 
-    /// Takes a session out of its rooms, then frees its nickname. With a `farewell`, its connection is closed with that
-    /// when it has been done.
-    fn end_session(&mut self, id: Id, reason: LeaveReason, farewell: Option<Closing>) {
+    /// Takes a session out of its rooms, then frees its nickname. What its connection is to hear
+    /// when that has been done comes `then`.
+    fn end_session(&mut self, id: Id, reason: LeaveReason, then: Option<AfterEnd>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if session.is_ending() {
-            session.connection = None;
-            if let Step::Ending { farewell } = &mut session.step {
-                *farewell = None;
+        match (&mut session.step, then) {
+            // The connection has not waited for the end.
+            (Step::Ending { then }, None) => {
+                (session.connection, *then) = (None, None);
+                return;
             }
-            return;
+            (Step::Ending { .. }, Some(_)) => return,
+            (step, then) => {
+                if then.is_none() {
+                    session.connection = None;
+                }
+                *step = Step::Ending { then };
+            }
         }
-        if farewell.is_none() {
-            session.connection = None;
-        }
-        session.step = Step::Ending { farewell };
         let encoding = session.encoding;
         // Last first, so that those still listed keep their places.
         while let Some(membership) = self.sessions.get_mut(id).expect("kept while it ends").memberships.pop()
@@ -156,13 +170,15 @@ impl Shard {
             return;
         }
         let session = self.sessions.remove(id).expect("looked at above");
-        if let (Some(connection), Step::Ending { farewell: Some(closing) }) =
-            (session.connection, session.step)
-        {
-            if let Some(connection) = self.connections.get_mut(connection) {
-                connection.session = None;
-            }
-            self.close(connection, closing);
+        let (Some(connection), Step::Ending { then: Some(then) }) = (session.connection, session.step) else {
+            return;
+        };
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.session = None;
+        }
+        match then {
+            AfterEnd::Close(closing) => self.close(connection, closing),
+            AfterEnd::RefuseUpgrade(upgrade, refusal) => self.refuse_upgrade(connection, &upgrade, &refusal),
         }
     }
 

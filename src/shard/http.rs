@@ -406,10 +406,6 @@ impl Shard {
     /// connection is ready for another.
     pub(super) fn refuse_upgrade(&mut self, id: Id, pending: &PendingUpgrade, refusal: &Refusal) {
         self.say_http_refusal(id, &pending.request_id, refusal);
-        let session = self.connections.get_mut(id).and_then(|connection| connection.session.take());
-        if let Some(session) = session {
-            self.drop_session(session);
-        }
         self.let_go_on(id);
     }
 

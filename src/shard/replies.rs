@@ -34,7 +34,7 @@ impl Shard {
             (Step::Hello { id, then }, Reply::Refused(refusal)) => {
                 self.sessions.remove(to);
                 self.connections.get_mut(connection).expect("it says hello").session = None;
-                self.refuse_hello(connection, id.as_deref(), then, &refusal);
+                self.refuse_hello(connection, id.as_deref(), then, refusal);
                 self.let_go_on(connection);
                 return;
             }
@@ -50,7 +50,7 @@ impl Shard {
                 }
             }
             (Step::Join { then, .. }, Reply::Refused(refusal)) => {
-                self.refuse_hello(connection, command, then, &refusal);
+                self.refuse_hello(connection, command, then, refusal);
             }
             (Step::Leave { is_told }, Reply::Left { room, reason }) => {
                 self.leave_membership(to, &room);
@@ -193,10 +193,10 @@ impl Shard {
     }
 
     /// A hello, or the join that came with it, was refused.
-    fn refuse_hello(&mut self, connection: Id, command: Option<&str>, then: Then, refusal: &Refusal) {
+    fn refuse_hello(&mut self, connection: Id, command: Option<&str>, then: Then, refusal: Refusal) {
         match then.upgrade {
-            Some(upgrade) => self.refuse_upgrade(connection, &upgrade, refusal),
-            None => self.refuse(connection, command, refusal),
+            Some(upgrade) => self.refuse_upgrade_after_session(connection, upgrade, refusal),
+            None => self.refuse(connection, command, &refusal),
         }
     }
 

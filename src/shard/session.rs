@@ -20,6 +20,7 @@ use super::http::PendingUpgrade;
 use super::mail::{CommandId, RoomEntry};
 use crate::base::slots::Id;
 use crate::chat::name::{Nickname, RoomName};
+use crate::chat::refusal::Refusal;
 
 /// One user's presence on the server.
 #[derive(Debug)]
@@ -76,8 +77,17 @@ pub enum Step {
     Query,
     /// All homes were asked for their rooms.
     Rooms { awaited: u16, limit: usize, found: Vec<RoomEntry> },
-    /// The session is ending.
-    Ending { farewell: Option<Closing> },
+    /// The session is ending, and this is what its connection waits for.
+    Ending { then: Option<AfterEnd> },
+}
+
+/// What a connection hears when its session has ended and the nickname is free.
+#[derive(Debug)]
+pub enum AfterEnd {
+    /// The connection is closed.
+    Close(Closing),
+    /// The request that would have made it a WebSocket is refused, and the connection is ready for another.
+    RefuseUpgrade(Box<PendingUpgrade>, Refusal),
 }
 
 /// What a hello leads to.
