@@ -1,4 +1,94 @@
-//! starling: a chat and realtime message server with one pinned, hand-written event loop a core.
+//! starling: a chat and realtime message server with one pinned, hand-written event loop a core, no async runtime, and
+//! no lock on the path of a message.
+//!
+//! # Bird's view
+//!
+//! ```text
+//!              clients                               clients
+//!    TCP          | SO_REUSEPORT spreads them           |
+//!  +--------------v-----------------+   +---------------v----------------+
+//!  | core 0 (a thread, a processor) |   | core 1                         |
+//!  |  reactor: poll, read, write    |   |  reactor                       |
+//!  |  shard:   connections          |   |  shard                         |
+//!  |           sessions             |   |                                |
+//!  |           rooms at home here   |   |  (other rooms at home here)    |
+//!  +-------^------------+-----------+   +-------^------------+-----------+
+//!          |            +----- parcels of mail --+           |
+//!          +------------------ parcels of mail --------------+
+//! ```
+//!
+//! Each core owns what it serves: nobody else touches its connections, sessions and rooms. Cores talk by mail, through
+//! bounded lock-free queues, once a turn. Every room has one home core, found by a hash of its name; so has
+//! every nickname. The home is the only writer, and so there is one order, one offset after the other, and no lock.
+//!
+//! # The life of a message
+//!
+//! 1. The poll says that a connection is readable. The reactor reads into the core's one buffer
+//!    ([`reactor::Reactor::turn`], step 6).
+//! 2. The connection's decoder finds a WebSocket frame or a line in that buffer, in place ([`proto`]), and a command in it
+//!    ([`proto::json`], [`proto::text`]).
+//! 3. The shard checks it: hello said, room joined, content within bounds, its turn (`shard/commands.rs`), and sends it
+//!    as a request to the room's home core: across the mailbox at the end of the turn, or to itself at once.
+//! 4. The home gives it an offset and a timestamp ([`chat::room`]), encodes it once for each encoding that any member
+//!    wants, and adds it to the batch of this turn (`shard/home.rs`). An acknowledgement goes back.
+//! 5. At the end of the turn the batch goes to each core that has members (`Arc`, one push a core), and a core that
+//!    sleeps is woken ([`reactor::doorbell`]).
+//! 6. That core puts a range of the shared bytes into each member's queue (`shard/fanout.rs`, `shard/queue.rs`): no
+//!    copy and no allocation a member.
+//! 7. Each connection with something queued is written to, once a turn (`writev`, step 8).
+//!
+//! # Code map
+//!
+//! From the bottom. A module imports only from those above it in this list, which a test holds it to.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`base`] | data structures that know nothing else: slots with generations, timer wheel, counters, randomness |
+//! | [`config`] | every key and limit, with its unit, reason and range |
+//! | [`proto`] | bytes to frames and back, without I/O: lines, JSON, HTTP/1, WebSocket |
+//! | [`chat`] | what the service means, without protocols: names, rooms, nicknames, presence, refusals |
+//! | [`web`] | the routes and the embedded page |
+//! | [`shard`] | one core's world, pure: where `proto` and `chat` meet |
+//! | [`reactor`] | the loop, over the [`reactor::Os`] trait |
+//! | [`sys`] | the kernel as the loops need it, and all `unsafe` |
+//! | [`observe`] | logs, written by threads of their own |
+//! | [`server`] | opens listeners, starts cores, drains and stops |
+//! | [`cli`] | the command line |
+//!
+//! Good first reading: [`reactor::Reactor::turn`], then `shard/mod.rs`, then whatever it calls.
+//!
+//! # Invariants
+//!
+//! - Nothing below [`sys`] reads a clock, a random source or a socket. The simulator in `tests/simulator` runs the same
+//!   reactor and shard over a kernel of its own, from a seed.
+//! - Every loop of a turn has a budget; nothing but the poll blocks.
+//! - A connection is registered once, for reading and writing, edge-triggered, and never again.
+//! - Keys that leave their table carry a generation ([`base::slots::Id`]), so that a stale one finds nothing.
+//! - A request to a home is answered by exactly one reply, and a session keeps its slot until all have come.
+//! - Only requests make more mail. While some mailbox is full, requests wait and everything else is taken in, so that
+//!   cores cannot block each other; clients whose requests wait are no longer read from.
+//! - There is no unbounded queue: commands under way are bounded a session and a pair of cores, bytes to send a
+//!   connection, input to look at by one read.
+//! - A peer's bytes never reach a panic. `assert!` and `expect` stand only where a bug of ours is the cause.
+//! - A connection ends through one entry (`Shard::close`), with a typed reason from which the log line, the wire code and
+//!   the presence of the others come.
+//!
+//! # Lexicon
+//!
+//! | word | meaning |
+//! |---|---|
+//! | core | a thread with its loop; pinned to a processor unless told otherwise |
+//! | turn | one pass of the loop |
+//! | connection | a socket and the protocol it speaks |
+//! | session | a user's presence: nickname and rooms |
+//! | home | the core that alone decides about a room or nickname |
+//! | mail, parcel | what one core says to another; all of it of one turn |
+//! | request, reply | mail that asks a home, and its answer |
+//! | batch | what happened in a room in one turn, encoded |
+//! | segment, range | encoded bytes that many may share; the part of them in one connection's queue |
+//! | offset, epoch | a message's place in its room; the history that places count in |
+//! | pause | a connection is not read from until something has happened |
+//! | drain | tell all clients to go, and stop when they have gone |
 
 pub mod base;
 pub mod chat;

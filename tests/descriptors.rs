@@ -140,11 +140,12 @@ fn at_the_limit_newcomers_are_told_and_old_clients_stay() {
         (0..TABLE).map(|n| Client::person(server.line, &format!("bird{n}"))).collect();
 
     // A person, a program, and a browser.
-    for first in ["late", "{\"type\":\"hello\",\"nickname\":\"late\"}"] {
+    let (person, program) = ("! 4105 too_many_connections: ", "{\"type\":\"bye\",\"code\":4105,");
+    for (first, farewell) in [("late", person), ("{\"type\":\"hello\",\"nickname\":\"late\"}", program)] {
         let mut late = Client::connect(server.line).unwrap();
         late.say(first);
         let rest = late.rest().unwrap();
-        assert!(rest.starts_with("! 4105 too_many_connections: ") && rest.lines().count() == 1, "{rest}");
+        assert!(rest.starts_with(farewell) && rest.lines().count() == 1, "{rest}");
     }
     for request in ["GET / HTTP/1.1", "GET /ws HTTP/1.1\r\nUpgrade: websocket"] {
         let mut late = TcpStream::connect(server.web).unwrap();

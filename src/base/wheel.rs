@@ -318,6 +318,16 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_across_the_end_comes_up_before_the_farthest() {
+        // Found by the property above: both lie in the top level, and the farther one in the slot of the present.
+        let mut wheel = Wheel::new(Tick(0));
+        wheel.insert(Tick(SPAN_MS), "near");
+        assert!(wheel.expire(Tick(SPAN_MS - 1)).is_none());
+        wheel.insert(Tick(2 * SPAN_MS - 1_073_741_824), "far");
+        assert_eq!(wheel.next_deadline(), Some(Tick(SPAN_MS)));
+    }
+
+    #[test]
     fn a_long_sleep_visits_only_busy_slots() {
         let mut wheel = Wheel::new(Tick(0));
         wheel.insert(Tick(SPAN_MS - 1), ());

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 use simplelog::{CombinedLogger, SharedLogger};
@@ -140,9 +140,7 @@ impl fmt::Write for Bounded {
 
 /// Milliseconds since the Unix epoch. Read here and not at the start of a turn: a line tells when it was written.
 pub(super) fn wall_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    crate::sys::unix_ms()
 }
 
 /// A file to append to, opened again after an error: a full disk may have room later, a lost mount may come back.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::sys::threads;
+
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crossbeam::select;
 
@@ -88,7 +90,7 @@ pub(super) fn spawn_writer(
         retry_at: None,
         is_torn: false,
     };
-    thread::Builder::new().name(name.to_owned()).spawn(move || {
+    threads::spawn(name.to_owned(), move || {
         task.run();
         drop(end);
     })?;

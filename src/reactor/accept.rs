@@ -16,12 +16,14 @@ pub struct Listening {
     /// When to try again after accept has failed. An edge-triggered listener stays silent until another client comes,
     /// so the ones that wait already would wait for ever.
     retry_at: Option<Tick>,
+    /// Whether the last accept failed: told once, not at every try.
+    is_failing: bool,
 }
 
 impl Listening {
     /// A listener of which nothing is known. Clients may have come before it was registered, so it counts as ready.
     pub fn new(kind: ListenKind) -> Self {
-        Listening { kind, is_ready: true, retry_at: None }
+        Listening { kind, is_ready: true, retry_at: None, is_failing: false }
     }
 }
 
@@ -47,6 +49,7 @@ impl<O: Os> Reactor<O> {
         match self.os.accept(index) {
             Ok((socket, peer)) => {
                 let kind = self.listeners[index].kind;
+                self.listeners[index].is_failing = false;
                 self.shard.counters().accepted.add(1);
                 self.take_in(socket, peer, kind);
             }
@@ -57,8 +60,12 @@ impl<O: Os> Reactor<O> {
                 _ => {
                     // EMFILE, ENFILE, ENOBUFS, ENOMEM: no descriptor or memory until somebody goes.
                     self.shard.counters().accept_backoffs.add(1);
-                    log::warn!("accept failed, next try in {} ms: {error}", self.limits.accept_backoff_ms);
-                    self.listeners[index].retry_at = Some(self.now + self.limits.accept_backoff_ms);
+                    let retry_ms = self.limits.accept_backoff_ms;
+                    let listener = &mut self.listeners[index];
+                    if !std::mem::replace(&mut listener.is_failing, true) {
+                        log::warn!("accept failed, trying again every {retry_ms} ms: {error}");
+                    }
+                    listener.retry_at = Some(self.now + retry_ms);
                 }
             },
         }

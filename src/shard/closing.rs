@@ -2,14 +2,14 @@
 
 use super::Drain;
 use super::Shard;
-use super::connection::{Protocol, Stage};
+use super::connection::{Pause, Protocol, Stage};
 use super::encode::Encoding;
 use super::mail::CommandId;
 use super::mail::Request;
 use super::session::Step;
 use super::timers::Timer;
-use crate::base::census::Full;
 use crate::base::slots::Id;
+use crate::chat::name::Nickname;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
 use crate::proto::websocket;
 use crate::proto::wire::Event;
@@ -61,11 +61,16 @@ impl Shard {
             return;
         }
         log::debug!("connection {}.{} closes: {closing:?}", self.core, id.index);
+        // A client whose answer to the upgrade goes with the queue would take a frame for a part of HTTP.
+        let mut is_understood = true;
         if closing == Closing::Bye(Farewell::SlowConsumer) {
             self.counters.slow_consumers.add(1);
             self.pool.cut_at_frame(&mut connection.queue);
+            is_understood = connection.http_bytes <= connection.queue.bytes();
         }
-        self.say_last_words(id, &closing);
+        if is_understood {
+            self.say_last_words(id, &closing);
+        }
         let session = {
             let connection = self.connections.get_mut(id).expect("still open");
             connection.stage = Stage::Flushing(self.now.tick + self.limits.close_ms);
@@ -87,13 +92,32 @@ impl Shard {
         }
     }
 
-    /// Takes a session out of its rooms, then frees its nickname. With a `farewell`, its connection is told when that
-    /// has been done, and closed.
-    pub(super) fn end_session(&mut self, id: Id, reason: LeaveReason, farewell: Option<CommandId>) {
+    /// Ends a connection after its session: when it hears of the end, the nickname is free.
+    pub(super) fn close_after_session(&mut self, id: Id, closing: Closing) {
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+            return;
+        };
+        match connection.session {
+            None => self.close(id, closing),
+            Some(session) => {
+                connection.pause = Some(Pause::Reply);
+                self.end_session(session, closing.leave_reason(), Some(closing));
+            }
+        }
+    }
+
+    /// Ends a session whose connection goes on without it.
+    pub(super) fn drop_session(&mut self, id: Id) {
+        self.end_session(id, LeaveReason::Lost, None);
+    }
+
+    /// Takes a session out of its rooms, then frees its nickname. With a `farewell`, its connection is closed with that
+    /// when it has been done.
+    fn end_session(&mut self, id: Id, reason: LeaveReason, farewell: Option<Closing>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if session.is_ending() {
             session.connection = None;
-            if let Step::Ending { farewell, .. } = &mut session.step {
+            if let Step::Ending { farewell } = &mut session.step {
                 *farewell = None;
             }
             return;
@@ -101,7 +125,7 @@ impl Shard {
         if farewell.is_none() {
             session.connection = None;
         }
-        session.step = Step::Ending { is_released: false, farewell };
+        session.step = Step::Ending { farewell };
         let encoding = session.encoding;
         // Last first, so that those still listed keep their places.
         while let Some(membership) = self.sessions.get_mut(id).expect("kept while it ends").memberships.pop()
@@ -121,24 +145,31 @@ impl Shard {
     /// done the session is gone.
     pub(super) fn go_on_ending(&mut self, id: Id) {
         let session = self.sessions.get_mut(id).expect("kept while it ends");
-        let Step::Ending { is_released, .. } = &mut session.step else { return };
         if session.under_way > 0 {
             return;
         }
-        if !*is_released && let Some(nickname) = session.nickname.clone() {
-            *is_released = true;
-            let home = self.home_of(nickname.folded());
-            return self.request(id, home, None, Request::Release { nickname });
+        let nicknames = [session.nickname.take(), session.former.take()];
+        for nickname in nicknames.into_iter().flatten() {
+            self.release(id, nickname);
+        }
+        if self.sessions[id].under_way > 0 {
+            return;
         }
         let session = self.sessions.remove(id).expect("looked at above");
-        if let (Some(connection), Step::Ending { farewell: Some(id), .. }) =
+        if let (Some(connection), Step::Ending { farewell: Some(closing) }) =
             (session.connection, session.step)
         {
             if let Some(connection) = self.connections.get_mut(connection) {
                 connection.session = None;
             }
-            self.close(connection, Closing::Quit(id));
+            self.close(connection, closing);
         }
+    }
+
+    /// Asks the home of a nickname to free it.
+    pub(super) fn release(&mut self, session: Id, nickname: Nickname) {
+        let home = self.home_of(nickname.folded());
+        self.request(session, home, None, Request::Release { nickname });
     }
 
     /// Drops a connection: what could be said has been said.
@@ -205,16 +236,6 @@ impl Shard {
         let everybody: Vec<Id> = self.connections.iter().map(|(id, _)| id).collect();
         for id in everybody {
             self.close(id, Closing::Bye(Farewell::Draining));
-        }
-    }
-
-    /// A connection that may not stay is told so in the language of its listener.
-    pub(super) fn refuse_connection(&mut self, id: Id, full: Full) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if let Protocol::Http(_) = connection.protocol {
-            self.refuse_http(id, full);
-        } else {
-            self.close(id, Closing::Bye(Farewell::TooManyConnections));
         }
     }
 

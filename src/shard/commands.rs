@@ -118,7 +118,7 @@ impl Shard {
             }
             Command::Join(join) => {
                 let room = parse_room(&join.room)?;
-                self.check_join(session, &room, join)?;
+                self.check_join(session, &room, join, 0)?;
                 Ok(self.join(session, command_id, room, join, None))
             }
             Command::Switch { from, to } => {
@@ -127,7 +127,7 @@ impl Shard {
                     return self.explain_not_a_member(session, command_id, from);
                 };
                 // Switching to the room one is in already, or leaving and joining the same one, is a repeated join.
-                self.check_join(session, &room, to)?;
+                self.check_join(session, &room, to, 1)?;
                 Ok(self.join(session, command_id, room, to, Some(left)))
             }
             Command::Leave { room } => {
@@ -163,7 +163,8 @@ impl Shard {
                 Ok(Flow::Wait)
             }
             Command::Quit => {
-                self.end_session(session, LeaveReason::Quit, Some(command_id));
+                let connection = self.sessions[session].connection.expect("it says quit");
+                self.close_after_session(connection, Closing::Quit(command_id));
                 Ok(Flow::Wait)
             }
             Command::Hello { .. } | Command::Ping | Command::Pong => {
@@ -242,7 +243,8 @@ impl Shard {
         self.begin(session, home, id, step, request)
     }
 
-    fn check_join(&self, session: Id, room: &RoomName, join: &Join) -> Result<(), Refusal> {
+    /// Checks what can be known here of a join after which `left` rooms will be left.
+    fn check_join(&self, session: Id, room: &RoomName, join: &Join, left: usize) -> Result<(), Refusal> {
         match join.overflow.as_deref() {
             None | Some("close") => {}
             Some("gap") => {
@@ -257,7 +259,7 @@ impl Shard {
         if state.membership(room.as_str()).is_some() {
             return Err(Refusal::new(Reason::AlreadyJoined, "you are in this room"));
         }
-        if state.memberships.len() >= self.limits.rooms_per_session {
+        if state.memberships.len() - left >= self.limits.rooms_per_session {
             self.counters.too_many_rooms.add(1);
             let message = format!("a session may be in {} rooms", self.limits.rooms_per_session);
             return Err(Refusal::new(Reason::TooManyRooms, message));
@@ -326,7 +328,7 @@ impl Shard {
         connection.mistakes += 1;
         if connection.mistakes as usize > self.limits.errors_per_window {
             self.counters.too_many_errors.add(1);
-            self.close(id, Closing::Bye(Farewell::TooManyErrors));
+            self.close_after_session(id, Closing::Bye(Farewell::TooManyErrors));
         }
     }
 }

@@ -18,6 +18,7 @@ use super::queue::SendQueue;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::base::wheel::TimerKey;
+use crate::chat::refusal::Farewell;
 use crate::config::ListenKind;
 use crate::proto::{line, websocket};
 
@@ -36,6 +37,8 @@ pub struct Connection {
     pub session: Option<Id>,
     /// What waits to be written.
     pub queue: SendQueue,
+    /// How many of these bytes are still HTTP, on a WebSocket: the answer that made it one is their end.
+    pub http_bytes: usize,
     /// Input that was read and could not be looked at while the connection was paused. At most one read's worth,
     /// because a paused connection is not read from.
     pub unread: Vec<u8>,
@@ -57,6 +60,8 @@ pub struct Connection {
     pub is_touched: bool,
     /// Whether it is counted in the census.
     pub is_counted: bool,
+    /// Why it may not stay: told as soon as it is known in which language.
+    pub turned_away: Option<Farewell>,
     /// Whether the peer has ended its side.
     pub input_ended: bool,
     /// Malformed commands since `mistakes_since`.
@@ -87,6 +92,8 @@ pub enum Protocol {
 /// Lines for people, as they may come from a Telnet client.
 #[derive(Debug)]
 pub struct TextLines {
+    /// Whether a byte has come. Before that it may turn out to be a program that was slow to begin.
+    pub has_heard: bool,
     /// Takes the Telnet commands out.
     pub telnet: line::Telnet,
     /// Finds the lines.
@@ -127,6 +134,7 @@ impl Connection {
             encoding,
             session: None,
             queue: SendQueue::default(),
+            http_bytes: 0,
             unread: Vec::new(),
             held: None,
             pause: None,
@@ -137,6 +145,7 @@ impl Connection {
             is_probed: false,
             is_touched: false,
             is_counted: false,
+            turned_away: None,
             input_ended: false,
             mistakes: 0,
             mistakes_since: now,

@@ -11,7 +11,7 @@ use super::session::Then;
 use crate::base::census::Full;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
-use crate::chat::refusal::{LeaveReason, Reason, Refusal};
+use crate::chat::refusal::{Reason, Refusal};
 use crate::config::Limits;
 use crate::proto::http1::{self, BodyDecoder, Content, Head, HeadDecoder, Piece, Reply, is_known_method};
 use crate::proto::json;
@@ -358,7 +358,8 @@ impl Shard {
             What::Echo { key } => {
                 let limits = &self.limits;
                 // A sender that cuts a message evenly may end it with an empty fragment, which is one more.
-                let fragments = u32::try_from(limits.echo_fragments).map_or(u32::MAX, |n| n.saturating_add(1));
+                let fragments =
+                    u32::try_from(limits.echo_fragments).map_or(u32::MAX, |n| n.saturating_add(1));
                 *next = Some(Protocol::Echo(websocket::Decoder::new(limits.echo_message_bytes, fragments)));
                 self.say_raw(id, |out| handshake::put_response(out, &key, None, Some(&answer.request_id)));
                 return false;
@@ -398,6 +399,7 @@ impl Shard {
             connection.protocol = protocol;
             connection.encoding = Encoding::JsonFrame;
         }
+        self.arm(id); // the heartbeat may be due before the next look at what was an HTTP connection
     }
 
     /// The query of a WebSocket request asked for something that is refused: the request is answered so, and the
@@ -406,7 +408,7 @@ impl Shard {
         self.say_http_refusal(id, &pending.request_id, refusal);
         let session = self.connections.get_mut(id).and_then(|connection| connection.session.take());
         if let Some(session) = session {
-            self.end_session(session, LeaveReason::Lost, None);
+            self.drop_session(session);
         }
         self.let_go_on(id);
     }
@@ -457,6 +459,9 @@ impl Shard {
         self.say_raw(id, |out| {
             handshake::put_response(out, &pending.key, pending.protocol, Some(&pending.request_id));
         });
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.http_bytes = connection.queue.bytes();
+        }
     }
 
     fn chat_protocol(&self) -> Protocol {

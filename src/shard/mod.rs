@@ -18,6 +18,7 @@
 //! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
 //! | `mail` | between cores |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
+//! | `inventory` | what is held, counted |
 
 mod closing;
 mod commands;
@@ -27,6 +28,7 @@ mod fanout;
 mod home;
 mod http;
 mod input;
+mod inventory;
 mod lines;
 pub mod mail;
 mod queue;
@@ -55,6 +57,7 @@ use connection::{Connection, Protocol, Stage};
 use encode::Encoding;
 use fanout::LocalRooms;
 use home::Home;
+pub use inventory::Inventory;
 use mail::{Mail, Request};
 use queue::SendPool;
 use session::Session;
@@ -205,15 +208,20 @@ impl Shard {
         let id = self.connections.insert(connection);
         self.counters.connections.set(self.connections.len() as u64);
         match is_full {
-            None if self.drain.is_some_and(|drain| drain.is_told) && kind != ListenKind::Web => {
-                self.close(id, Closing::Bye(Farewell::Draining));
+            None => {
+                if kind != ListenKind::Web && self.drain.is_some_and(|drain| drain.is_told) {
+                    self.connections[id].turned_away = Some(Farewell::Draining);
+                }
             }
-            None => self.arm(id),
             Some(full) => {
                 self.counters.refused_connections.add(1);
-                self.refuse_connection(id, full);
+                match kind {
+                    ListenKind::Web => self.refuse_http(id, full),
+                    _ => self.connections[id].turned_away = Some(Farewell::TooManyConnections),
+                }
             }
         }
+        self.arm(id);
         id
     }
 
@@ -272,6 +280,7 @@ impl Shard {
         self.counters.sent_bytes.add(bytes as u64);
         if let Some(connection) = self.connections.get_mut(id) {
             self.pool.advance(&mut connection.queue, bytes);
+            connection.http_bytes = connection.http_bytes.saturating_sub(bytes);
         }
     }
 
@@ -445,9 +454,12 @@ impl Shard {
             return;
         }
         let outbox = &mut self.outboxes[usize::from(core)];
+        // Only where nobody asked to be told: each command with an id has an answer of its own.
         if let (
-            Mail::Reply { to, reply: mail::Reply::Done { times }, .. },
-            Some(Mail::Reply { to: last_to, reply: mail::Reply::Done { times: last_times }, .. }),
+            Mail::Reply { to, id: None, reply: mail::Reply::Done { times }, .. },
+            Some(Mail::Reply {
+                to: last_to, id: None, reply: mail::Reply::Done { times: last_times }, ..
+            }),
         ) = (&mail, outbox.last_mut())
             && to == last_to
         {

@@ -42,7 +42,7 @@ impl Shard {
                 self.change_nickname(to, connection, id, nickname)
             }
             (Step::Nick { id }, Reply::Refused(refusal)) => self.refuse(connection, id.as_deref(), &refusal),
-            (Step::NickRelease { id }, _) => self.confirm_nickname(to, connection, id),
+            (Step::Rename { id }, _) => self.finish_rename(to, connection, id),
             (Step::Join { echo, leave, then }, Reply::Joined(joined)) => {
                 self.enter_room(to, connection, home, command, echo, *joined, then);
                 if let Some(room) = leave {
@@ -119,7 +119,7 @@ impl Shard {
                 // The end of the session releases the nickname it has.
                 None => self.sessions[id].nickname = Some(nickname),
                 Some(held) if *held == nickname => {}
-                Some(_) => self.request(id, home, None, Request::Release { nickname }),
+                Some(_) => self.release(id, nickname),
             },
             _ => {}
         }
@@ -219,19 +219,26 @@ impl Shard {
     fn change_nickname(&mut self, id: Id, connection: Id, command: CommandId, nickname: Nickname) {
         let session = &mut self.sessions[id];
         let old = session.nickname.replace(nickname.clone()).expect("renamed after the hello");
+        session.former = (old != nickname).then_some(old);
         let memberships: Vec<(u16, Id)> = session.memberships.iter().map(|m| (m.home, m.key)).collect();
-        session.step = Step::NickRelease { id: command };
+        session.step = Step::Rename { id: command };
         for (home, room) in memberships {
             self.request(id, home, None, Request::Rename { room, nickname: nickname.clone() });
         }
-        if old != nickname {
-            let home = self.home_of(old.folded());
-            self.request(id, home, None, Request::Release { nickname: old });
-        }
         if self.sessions[id].under_way == 0
-            && let Step::NickRelease { id: command } =
-                std::mem::replace(&mut self.sessions[id].step, Step::Idle)
+            && let Step::Rename { id: command } = std::mem::replace(&mut self.sessions[id].step, Step::Idle)
         {
+            self.finish_rename(id, connection, command);
+        }
+    }
+
+    /// All rooms know the new nickname: the old one is released, and when that is done too, the user is told.
+    fn finish_rename(&mut self, id: Id, connection: Id, command: CommandId) {
+        let session = &mut self.sessions[id];
+        if let Some(former) = session.former.take() {
+            session.step = Step::Rename { id: command };
+            self.release(id, former);
+        } else {
             self.confirm_nickname(id, connection, command);
         }
     }

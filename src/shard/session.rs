@@ -10,9 +10,11 @@
 //! # End
 //!
 //! A session ends in two steps: first its rooms are left, and only when all of them have answered is the nickname
-//! released. So whoever takes the nickname next finds no trace of it in any room. The session keeps its slot until
+//! released. So whoever takes the nickname next finds no trace of it in any room. A change of nickname takes the same two
+//! steps. The session keeps its slot until
 //! every request has been answered; no reply ever goes astray.
 
+use super::closing::Closing;
 use super::encode::Encoding;
 use super::http::PendingUpgrade;
 use super::mail::{CommandId, RoomEntry};
@@ -28,6 +30,8 @@ pub struct Session {
     pub encoding: Encoding,
     /// Its nickname, once the hello has succeeded.
     pub nickname: Option<Nickname>,
+    /// The nickname it had, until all rooms know the new one and it has been released.
+    pub former: Option<Nickname>,
     /// The rooms it is in, the one joined or chosen last at the end: the current room of a text line.
     pub memberships: Vec<Membership>,
     /// Requests that have not been answered.
@@ -62,8 +66,8 @@ pub enum Step {
     Hello { id: CommandId, then: Then },
     /// A new nickname was claimed.
     Nick { id: CommandId },
-    /// The old nickname is being released.
-    NickRelease { id: CommandId },
+    /// The rooms are being told of it, and after them the old one is released: `former` says that it is not yet.
+    Rename { id: CommandId },
     /// A room was asked to take the session in.
     Join { echo: bool, leave: Option<RoomName>, then: Then },
     /// A room was left, silently for the second half of a switch.
@@ -73,7 +77,7 @@ pub enum Step {
     /// All homes were asked for their rooms.
     Rooms { awaited: u16, limit: usize, found: Vec<RoomEntry> },
     /// The session is ending.
-    Ending { is_released: bool, farewell: Option<CommandId> },
+    Ending { farewell: Option<Closing> },
 }
 
 /// What a hello leads to.
@@ -92,6 +96,7 @@ impl Session {
             connection: Some(connection),
             encoding,
             nickname: None,
+            former: None,
             memberships: Vec::new(),
             under_way: 0,
             publishing_to: 0,
@@ -110,6 +115,12 @@ impl Session {
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.under_way == 0 && matches!(self.step, Step::Idle)
+    }
+
+    /// Whether its connection still waits for the answer to the request that makes it a WebSocket: no event may be
+    /// written before that.
+    pub fn is_upgrading(&self) -> bool {
+        matches!(&self.step, Step::Hello { then, .. } | Step::Join { then, .. } if then.upgrade.is_some())
     }
 
     /// Whether the session is on its way out.

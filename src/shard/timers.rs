@@ -142,11 +142,15 @@ impl Shard {
         session.is_some_and(|session| session.nickname.is_some())
     }
 
-    /// Asks a person for a nickname.
+    /// Asks a person for a nickname, or tells one who may not stay to go.
     pub(super) fn greet(&mut self, id: Id) {
         let connection = self.connections.get_mut(id).expect("checked by the caller");
         debug_assert_eq!(connection.kind, ListenKind::Line);
+        if let Some(farewell) = connection.turned_away {
+            return self.close(id, Closing::Bye(farewell));
+        }
         connection.protocol = Protocol::Text(Box::new(super::connection::TextLines {
+            has_heard: false,
             telnet: Default::default(),
             lines: crate::proto::line::Decoder::new(self.limits.inbound_bytes),
         }));

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -85,8 +85,7 @@ impl Kernel {
 
 /// Reads both clocks, the monotonic one as time since `started`.
 pub fn read_clocks(started: Instant) -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { tick: Tick(started.elapsed().as_millis() as u64), unix_ms: unix.as_millis() as u64 }
+    Now { tick: Tick(started.elapsed().as_millis() as u64), unix_ms: super::unix_ms() }
 }
 
 impl Os for Kernel {

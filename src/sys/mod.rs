@@ -1,5 +1,5 @@
-//! The only place with system calls, clocks, threads and `unsafe`: everything below is handed time, bytes and
-//! randomness as values.
+//! The kernel: what the loops ask of it, threads and their processors, signals, descriptors; and all `unsafe`. Everything
+//! below is handed time, bytes and randomness as values.
 
 pub mod descriptors;
 pub mod kernel;
@@ -8,6 +8,14 @@ pub mod owner;
 pub mod signals;
 pub mod threads;
 pub mod waker;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The wall clock: milliseconds since the Unix epoch.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A random number from the kernel: see getrandom(2).
 ///

@@ -62,9 +62,13 @@ class Server:
         settings = {"drain__spread_ms": 200, "drain__timeout_ms": 3000} | settings
         command = [binary(), "serve", "--cores", str(cores()), "--web", "127.0.0.1:0", "--line", "127.0.0.1:0"]
         for key, value in settings.items():
-            command += ["--set", f"{key.replace('__', '.')}={json.dumps(value)}"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            command += ["--set", f"{key.replace('__', '.')}={value}"]
+        # The tests' own variables look like configuration, and unknown configuration is an error.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("STARLING_")}
+        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE)
         self.log = []
+        self._is_terminated = False
         self._clients = []
         self._lines = queue.Queue()
         for pipe, sink in [(self.process.stdout, self._lines.put), (self.process.stderr, self.log.append)]:
@@ -75,18 +79,21 @@ class Server:
     def _drain_pipe(pipe, sink):
         for line in pipe:
             sink(line.decode(errors="replace").rstrip("\n"))
+        sink("")
 
     def _addresses(self):
         found = {}
         deadline = Deadline()
         while len(found) < 2:
             try:
-                match = re.fullmatch(r"listening (web|line) 127\.0\.0\.1:(\d+)", self._lines.get(timeout=deadline.left()))
+                line = self._lines.get(timeout=deadline.left())
             except (queue.Empty, TimeoutError):
-                self.process.kill()
-                raise AssertionError("the server did not start:\n" + "\n".join(self.log)) from None
-            if match:
+                line = ""
+            if match := re.fullmatch(r"listening (web|line) 127\.0\.0\.1:(\d+)", line):
                 found[match[1]] = ("127.0.0.1", int(match[2]))
+            elif not line:
+                self.process.kill()
+                raise AssertionError("the server did not start:\n" + "\n".join(self.log))
         return found["web"], found["line"]
 
     # Clients, which are closed with the server.
@@ -128,6 +135,7 @@ class Server:
     # The end.
 
     def terminate(self):
+        self._is_terminated = True
         self.process.send_signal(signal.SIGTERM)
 
     def exit_code(self, seconds=DEADLINE_S):
@@ -137,7 +145,8 @@ class Server:
         """Stops the server; it must leave in peace."""
         for client in self._clients:
             client.close()
-        if self.process.poll() is None:
+        # A second signal would not wait for the end of what the first began.
+        if self.process.poll() is None and not self._is_terminated:
             self.terminate()
         try:
             code = self.exit_code()
@@ -463,6 +472,17 @@ class RawWebSocket:
     def closed_with(self, deadline=None):
         (code,) = struct.unpack(">H", self.expect_frame(self.CLOSE, deadline)[:2])
         return code
+
+
+def is_free(server, nickname):
+    """Whether the nickname can be had. A nickname given up on one core may be asked for on another a moment before the news."""
+    def is_welcome():
+        client = server.ws()
+        reply = client.call("hello", nickname=nickname)
+        client.call("quit")
+        return reply["type"] == "welcome"
+
+    return wait_until(is_welcome, f"{nickname} to be free", seconds=1)
 
 
 def ping_of_another(server):

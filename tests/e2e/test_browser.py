@@ -73,6 +73,10 @@ class Tab:
         return self.driver.execute_script(
             "return [...document.querySelectorAll(arguments[0])].map((node) => node.innerText.trim())", selector)
 
+    def expect_texts(self, selector, expected):
+        """The page draws its lists a moment after what they tell has changed."""
+        self.wait(lambda: self.texts(selector) == expected, f"{selector} to read {expected}")
+
     def answer_nickname(self, nickname):
         field = self.find("nickname")
         self.wait(field.is_displayed, "the question for a nickname")
@@ -114,12 +118,16 @@ class Tab:
                                     {"width": width, "height": height, "deviceScaleFactor": 2 if is_phone else 1, "mobile": is_phone})
 
     def screenshot(self, name):
+        still = "return document.getAnimations().every((animation) => animation.effect.getTiming().iterations === Infinity)"
+        self.wait(lambda: self.driver.execute_script(still), "the page to come to rest")
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
 
     def complaints(self):
-        """What the browser has logged, but for connections that failed because a test stopped the server."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if "WebSocket" not in entry["message"]]
+        """What the browser has logged, but for connections that failed because a test stopped the server, and for the icon that it
+        asks for on its own beside what is no page."""
+        messages = [entry["message"] for entry in self.driver.get_log("browser")]
+        return [message for message in messages if "WebSocket" not in message and "/favicon.ico" not in message]
 
 
 @pytest.fixture
@@ -150,7 +158,7 @@ def second_tab(tab, server):
 
 def test_two_tabs_and_a_terminal_talk(server, tab):
     anna = tab.enter("anna")
-    assert anna.texts("#title") == ["# lobby"]
+    anna.expect_texts("#title", ["# lobby"])
     # The second tab remembers the nickname, which the first one holds.
     bert = second_tab(tab, server).open()
     bert.wait(lambda: "taken" in bert.find("nickname-problem").text, "the nickname to be refused")
@@ -162,8 +170,8 @@ def test_two_tabs_and_a_terminal_talk(server, tab):
         terminal.stdin.flush()
         anna.expect_line("cleo joined")
         anna.expect_line("bert joined")
-        assert sorted(anna.texts("#members .name")) == ["anna", "bert", "cleo"]
-        assert anna.texts("#subtitle") == ["3 members"]
+        anna.wait(lambda: sorted(anna.texts("#members .name")) == ["anna", "bert", "cleo"], "the members")
+        anna.expect_texts("#subtitle", ["3 members"])
 
         anna.write("hello from a page\nwith a second line")
         bert.expect_message("anna", "hello from a page\nwith a second line")
@@ -181,7 +189,7 @@ def test_two_tabs_and_a_terminal_talk(server, tab):
     assert "[lobby] anna: hello from a page⏎with a second line\n" in output.decode()
     assert "[lobby] bert: and hello to both\n" in output.decode()
     anna.expect_line("cleo left")
-    assert sorted(anna.texts("#members .name")) == ["anna", "bert"]
+    anna.wait(lambda: sorted(anna.texts("#members .name")) == ["anna", "bert"], "the members")
 
 
 def test_nothing_that_anybody_writes_becomes_markup(server, tab):
@@ -217,11 +225,11 @@ def test_private_messages_have_a_conversation_of_their_own(server, tab):
     anna = tab.enter("anna")
     bob = server.ws("bob", "lobby")
     bob.call("private", target="anna", content="psst")
-    anna.wait(lambda: anna.texts("#privates .entry .unread") == ["1"], "the unread count")
+    anna.expect_texts("#privates .entry .unread", ["1"])
     assert not anna.messages()
     anna.driver.find_element(By.CSS_SELECTOR, "#privates .entry").click()
     anna.expect_message("bob", "psst")
-    assert anna.texts("#privates .entry .unread") == [""]
+    anna.expect_texts("#privates .entry .unread", [""])
     anna.write("what is it?")
     private = bob.expect("private")
     assert (private["sender"], private["content"]) == ("anna", "what is it?")
@@ -233,7 +241,7 @@ def test_private_messages_have_a_conversation_of_their_own(server, tab):
     anna.wait(lambda: "carol" in anna.texts("#members .name"), "carol among the members")
     [entry] = [entry for entry in anna.driver.find_elements(By.CSS_SELECTOR, "#members .entry") if "carol" in entry.text]
     entry.click()
-    assert anna.texts("#title") == ["carol"]
+    anna.expect_texts("#title", ["carol"])
     carol.call("quit")
     anna.write("still there?")
     anna.wait(lambda: any("Not sent" in note for note in anna.texts(".outbox .note")), "the error on the message")
@@ -241,24 +249,24 @@ def test_private_messages_have_a_conversation_of_their_own(server, tab):
 
 def test_rooms_are_made_browsed_read_and_left(server, tab):
     anna = tab.enter("anna", "?room=birds")
-    assert anna.texts("#title") == ["# birds"]
+    anna.expect_texts("#title", ["# birds"])
     bob = server.ws("bob", "cats")
     bob.call("join", room="birds")
     anna.find("browse").click()
-    anna.wait(lambda: anna.texts("#server-rooms .name") == ["birds", "cats"], "the rooms of the server")
+    anna.expect_texts("#server-rooms .name", ["birds", "cats"])
     anna.driver.find_elements(By.CSS_SELECTOR, "#server-rooms .entry")[1].click()
     anna.wait(lambda: anna.texts("#title") == ["# cats"] and anna.texts("#members .name") == ["anna", "bob"], "the other room")
     bob.call("message", room="birds", content="tweet")
-    anna.wait(lambda: anna.texts("#rooms .entry .unread") == ["1", ""], "the unread count")
+    anna.expect_texts("#rooms .entry .unread", ["1", ""])
     assert anna.driver.title.startswith("(1) ")
     anna.find("browse").click()
     anna.find("room").send_keys("not a name" + Keys.ENTER)
     anna.wait(lambda: anna.find("toast").text, "the refusal of a bad name")
-    anna.wait(lambda: anna.texts("#rooms .name") == ["birds", "cats"], "the refused room to go")
+    anna.expect_texts("#rooms .name", ["birds", "cats"])
     anna.driver.find_elements(By.CSS_SELECTOR, "#rooms .entry")[1].click()
     anna.find("leave").click()
     assert bob.expect("presence", room="cats", event="leave")["nickname"] == "anna"
-    anna.wait(lambda: anna.texts("#title") == ["# birds"], "the room that is left")
+    anna.expect_texts("#title", ["# birds"])
     anna.expect_message("bob", "tweet")
 
 
@@ -267,12 +275,13 @@ def test_presence_typing_and_nicknames_are_shown(server, tab):
     bob = server.ws("bob", "lobby")
     anna.expect_line("bob joined")
     bob.send("typing", room="lobby")
-    anna.wait(lambda: anna.texts("#typing") == ["bob is typing"], "bob to be typing")
+    anna.expect_texts("#typing", ["bob is typing"])
     bob.call("message", room="lobby", content="done")
-    anna.wait(lambda: anna.texts("#typing") == [""], "bob to have typed")
+    anna.expect_texts("#typing", [""])
     anna.find("message").send_keys("abc")
     assert bob.expect("typing")["nickname"] == "anna"
     anna.find("message").send_keys("defgh")
+    anna.wait(lambda: anna.find("message").get_property("value") == "abcdefgh", "the letters")
     assert not [event for event in bob.until_pong() if event["type"] == "typing"], "at most once in a while"
 
     bob.call("nick", nickname="robert")
@@ -282,7 +291,7 @@ def test_presence_typing_and_nicknames_are_shown(server, tab):
     anna.wait(lambda: "taken" in anna.find("nickname-problem").text, "the nickname to be refused")
     anna.answer_nickname("änna")
     assert bob.expect("presence", event="nick")["nickname"] == "änna"
-    anna.wait(lambda: anna.texts("#me-name") == ["änna"], "the own nickname")
+    anna.expect_texts("#me-name", ["änna"])
     anna.wait(lambda: sorted(anna.texts("#members .name")) == ["robert", "änna"], "the members")
 
 
@@ -307,7 +316,7 @@ def test_a_server_that_restarts_is_found_again(server, tab):
     server.terminate()
     anna.wait(lambda: anna.state() == "retry", "the page to wait")
     anna.write("kept")
-    assert anna.texts(".outbox .content") == ["kept"]
+    anna.expect_texts(".outbox .content", ["kept"])
     assert anna.find("banner").is_displayed()
     assert server.exit_code() == 0
 
@@ -332,13 +341,13 @@ def test_a_reload_keeps_nickname_and_rooms(server, tab):
     anna = tab.enter("anna")
     anna.find("browse").click()
     anna.find("room").send_keys("birds" + Keys.ENTER)
-    anna.wait(lambda: anna.texts("#title") == ["# birds"], "the second room")
-    anna.wait(lambda: anna.texts("#subtitle") == ["1 member"], "the room to be joined")
+    anna.expect_texts("#title", ["# birds"])
+    anna.expect_texts("#subtitle", ["1 member"])
     anna.driver.refresh()
     anna.joined()
-    assert anna.texts("#me-name") == ["anna"]
+    anna.expect_texts("#me-name", ["anna"])
     assert sorted(anna.texts("#rooms .name")) == ["birds", "lobby"]
-    assert anna.texts("#title") == ["# birds"]
+    anna.expect_texts("#title", ["# birds"])
 
 
 def test_a_long_log_is_bounded_and_follows_the_end(start_server, chromium, tab):
@@ -366,7 +375,7 @@ def test_the_looks(server, tab):
     friends["theo"].call("private", target="anna", content="coffee at ten?")
     friends["theo"].send("typing", room="lobby")
     anna.expect_message("Kwame", "longword" * 60)
-    anna.wait(lambda: anna.texts("#typing") == ["theo is typing"], "somebody to be typing")
+    anna.expect_texts("#typing", ["theo is typing"])
     anna.screenshot("desktop-light")
     anna.emulate("dark")
     anna.screenshot("desktop-dark")

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from helpers import Deadline, JsonLineClient, TextClient
+from helpers import Deadline, JsonLineClient, TextClient, is_free
 
 
 @pytest.fixture
@@ -135,7 +135,8 @@ def test_nick_changes_the_nickname(alice, bob):
 
 def test_join_makes_a_room_current_and_keeps_the_others(alice, bob):
     alice.type("/join birds")
-    alice.type("first")
+    alice.type("/who")
+    alice.expect_text("* birds has 1 member: alice")
     bob.type("/join birds")
     alice.expect_text("[birds] * bob joined")
     bob.type("tweet")
@@ -176,7 +177,7 @@ def test_quit_ends_the_connection_and_frees_the_nickname(server, alice, bob):
     alice.type("/quit")
     bob.expect_text("[lobby] * alice left (quit)")
     alice.raw.rest()
-    server.text_line("alice")
+    assert is_free(server, "alice")
 
 
 @pytest.mark.parametrize("line", ["/dance", "/msg bob", "/join", "/join two rooms", "/nick", "/"])

@@ -105,6 +105,10 @@ function showState(state, { atMs, code, reason }) {
     }
     const banner = state === State.STOPPED ? (STOP_REASONS[reason] ?? `The server closed the connection (${code} ${reason}).`)
         : state === State.RETRY ? "The connection is lost. What you write is kept and sent later." : "";
+    if (nicknameDialog.open && banner) {
+        // The dialog covers the banner, and nothing has been written yet that could be kept.
+        find("nickname-problem").textContent = state === State.RETRY ? "The server cannot be reached; the page keeps trying." : banner;
+    }
     if (state !== State.CONNECTING) {
         find("banner").hidden = !banner;
         find("banner-text").textContent = banner;
@@ -117,7 +121,7 @@ find("banner-action").addEventListener("click", () => connection.connect(connect
 // A reload would otherwise leave the nickname to a connection that nobody holds.
 window.addEventListener("pagehide", () => connection.quit());
 window.addEventListener("pageshow", (event) => {
-    if (event.persisted) {
+    if (event.persisted && connection.nickname) {
         connection.connect(connection.nickname, true);
     }
 });
