@@ -347,8 +347,8 @@ fn the_kernel_is_called_as_often_as_the_loop_says() {
     let count = |name| calls.get(name).copied().unwrap_or(0);
     assert_eq!(count("writev"), BATCHES * MEMBERS, "{calls:?}");
     assert_eq!(count("recvfrom"), BATCHES, "{calls:?}");
-    // A turn for each input, and now and then one for a timer.
-    assert!((BATCHES..=2 * BATCHES).contains(&count("epoll_wait")), "{calls:?}");
+    // A turn for each input, and now and then one for a timer. The first poll may have begun unseen.
+    assert!((BATCHES - 1..=2 * BATCHES).contains(&count("epoll_wait")), "{calls:?}");
     let known = ["writev", "recvfrom", "epoll_wait"];
     let others = calls.iter().filter(|(name, _)| !known.contains(&name.as_str())).map(|(_, count)| count);
     assert!(others.sum::<usize>() < BATCHES, "something else is called for each input: {calls:?}");
