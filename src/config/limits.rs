@@ -46,6 +46,9 @@ section! {
         /// Milliseconds for which a closing connection is still read and discarded, so that unread input does not
         /// turn the last words into a reset.
         linger_ms: u64 = 2000, 1..=60_000;
+        /// The same for a client there was no room for: in a storm of them each holds one of the few places kept for
+        /// telling them so.
+        refused_linger_ms: u64 = 250, 1..=60_000;
         /// Milliseconds that a slow consumer gets to take the last words before it is cut off.
         close_ms: u64 = 5000, 1..=60_000;
         /// Malformed commands that a connection may send within a window; the next one closes it.

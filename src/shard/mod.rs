@@ -297,7 +297,9 @@ impl Shard {
                     self.end(id);
                     return Verdict::Closed;
                 }
-                connection.stage = Stage::Lingering(self.now.tick + self.limits.linger_ms);
+                let is_refused = !connection.is_counted;
+                let ms = if is_refused { self.limits.refused_linger_ms } else { self.limits.linger_ms };
+                connection.stage = Stage::Lingering(self.now.tick + ms);
                 self.arm(id);
                 Verdict::EndOutput
             }
