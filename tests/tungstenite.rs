@@ -86,6 +86,7 @@ fn two_clients_chat_on_one_core_and_on_four() {
         bob.say(json!({"type": "quit"}));
         assert_eq!(bob.next("bye")["code"], 1000);
         assert_eq!(bob.closed_with().unwrap().code, CloseCode::Normal);
+        drop((alice, bob));
         assert_eq!(server.stop().code(), Some(0));
     }
 }
