@@ -116,8 +116,7 @@ impl Shape {
 /// The configuration of a run: bounds small enough to be reached, as often as not.
 pub fn draw_config(rng: &mut Rng) -> Config {
     let d = Limits::default();
-    let mut config = Config::default();
-    config.limits = Limits {
+    let limits = Limits {
         content_bytes: 1000,
         inbound_bytes: 8192,
         send_queue_bytes: pick(rng, &[1500, 6000, 100_000, d.send_queue_bytes]),
@@ -133,6 +132,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         connections: pick(rng, &[0, 0, 0, 6]),
         ..d
     };
+    let mut config = Config { limits, ..Config::default() };
     config.presence.exact_members = pick(rng, &[config.presence.exact_members, 2]);
     config.presence.batch_ms = 50;
     (config.heartbeat.probe_ms, config.heartbeat.timeout_ms) = pick(rng, &[(30_000, 90_000), (300, 1500)]);

@@ -179,7 +179,8 @@ fn end_by_drain(world: &mut World) {
     assert!(world.have_all_cores_ended(), "a core does not drain");
     for client in there {
         let client = &world.clients[client];
-        let is_told = client.bye == Some(4300) || client.is_cut_off;
+        // Other deadlines may come before the farewell.
+        let is_told = matches!(client.bye, Some(4300 | 4106 | 4203)) || client.is_cut_off;
         let is_request = client.kind == Kind::Web && !client.is_upgraded;
         assert!(
             is_told || is_request,
