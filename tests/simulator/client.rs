@@ -63,6 +63,8 @@ pub struct Client {
     pub has_stalled: bool,
     /// Whether it keeps its connection open after the server has ended its side.
     pub dawdles: bool,
+    /// Whether it neither reads nor goes, however long it takes.
+    pub is_deaf: bool,
     pub errors_400: usize,
     pub connected_ms: u64,
     pub sequence: u64,
@@ -172,6 +174,7 @@ impl Client {
             is_stalled: false,
             has_stalled: false,
             dawdles: false,
+            is_deaf: false,
             errors_400: 0,
             connected_ms,
             sequence: 0,
@@ -208,6 +211,9 @@ impl Client {
     /// Lets everything go through that is on its way. Returns whether anything was.
     pub fn pump(&mut self, kernel: &mut Kernel, model: &mut Model) -> bool {
         if self.is_gone {
+            return kernel.deliver(self.conn, usize::MAX);
+        }
+        if self.is_deaf {
             return kernel.deliver(self.conn, usize::MAX);
         }
         self.is_stalled = false;
@@ -310,10 +316,10 @@ impl Client {
             self.input
         );
         if self.bye.is_none() && !may_be_cut && !kernel.conns[self.conn].is_discarding() {
-            if self.has_ended && !self.is_cut_off {
+            let is_request = self.kind == Kind::Web && !self.is_upgraded;
+            if self.has_ended && !self.is_cut_off && !(is_request && model.is_draining) {
                 self.check_all_answered(model);
             } else {
-                let is_request = self.kind == Kind::Web && !self.is_upgraded;
                 assert!(is_request || self.is_silent, "client {} was closed without a word", self.number);
             }
         }

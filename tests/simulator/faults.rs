@@ -4,7 +4,7 @@
 use starling::base::rng::Rng;
 use starling::config::{Config, Limits};
 
-/// Chances are in a thousand.
+/// Chances are in a thousand. Some are not of faults, but of things that are seldom done so often.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     /// A poll is interrupted by a signal.
@@ -37,6 +37,10 @@ pub struct Faults {
     pub abrupt_reset: u64,
     /// A client sends what is no command.
     pub garbage: u64,
+    /// A client changes its nickname.
+    pub nick: u64,
+    /// A client joins a room.
+    pub join: u64,
     /// A client quits.
     pub quit: u64,
     /// A client pings, at random and needlessly; on WebSocket also as a frame of its own.
@@ -89,6 +93,8 @@ impl Faults {
             half_close: up_to(15),
             abrupt_reset: up_to(10),
             garbage: up_to(40),
+            nick: up_to(200),
+            join: up_to(200),
             quit: up_to(20),
             ping: up_to(100),
         }
@@ -96,6 +102,22 @@ impl Faults {
 }
 
 impl Shape {
+    /// A shape in which nothing is tight.
+    pub fn roomy(cores: usize) -> Shape {
+        Shape {
+            cores,
+            clients: 0,
+            mailbox_parcels: 64,
+            receive_buffer_bytes: 65_536,
+            send_buffer_bytes: 65_536,
+            chunk_bytes: 65_536,
+            burst: 1,
+            content_bytes: 20,
+            reports_levels: true,
+            ends_by_drain: false,
+        }
+    }
+
     /// The shape of a run on so many cores.
     pub fn draw(rng: &mut Rng, cores: usize) -> Shape {
         Shape {
@@ -116,8 +138,7 @@ impl Shape {
 /// The configuration of a run: bounds small enough to be reached, as often as not.
 pub fn draw_config(rng: &mut Rng) -> Config {
     let d = Limits::default();
-    let mut config = Config::default();
-    config.limits = Limits {
+    let limits = Limits {
         content_bytes: 1000,
         inbound_bytes: 8192,
         send_queue_bytes: pick(rng, &[1500, 6000, 100_000, d.send_queue_bytes]),
@@ -133,6 +154,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         connections: pick(rng, &[0, 0, 0, 6]),
         ..d
     };
+    let mut config = Config { limits, ..Config::default() };
     config.presence.exact_members = pick(rng, &[config.presence.exact_members, 2]);
     config.presence.batch_ms = 50;
     (config.heartbeat.probe_ms, config.heartbeat.timeout_ms) = pick(rng, &[(30_000, 90_000), (300, 1500)]);

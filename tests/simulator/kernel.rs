@@ -23,6 +23,7 @@ use std::rc::Rc;
 use starling::base::rng::Rng;
 use starling::base::slots::Id;
 use starling::base::time::{Now, Tick};
+use starling::config::Limits;
 use starling::reactor::{Event, Os, Source};
 
 use crate::faults::{Faults, Shape, happens};
@@ -39,6 +40,7 @@ pub struct Kernel {
     pub conns: Vec<Conn>,
     shape: Shape,
     events_per_turn: usize,
+    linger_ms: u64,
     cores: Vec<CoreSide>,
 }
 
@@ -65,6 +67,8 @@ pub struct Conn {
     has_ended: bool,
     outgoing: VecDeque<u8>,
     outgoing_ends: bool,
+    /// When the server ended its side.
+    output_ended_ms: Option<u64>,
     /// Whether a write has found the buffer full: when it has drained, that is an edge.
     is_blocked: bool,
     /// Whether that has ever been so.
@@ -75,6 +79,7 @@ pub struct Conn {
     /// Whether the server has closed it. It may do so once.
     pub is_closed: bool,
     pub is_accepted: bool,
+    pub accepted_ms: u64,
     /// When the server last read a byte.
     pub last_read_ms: u64,
     /// The longest time between two such reads.
@@ -115,7 +120,7 @@ impl Kernel {
         faults: Faults,
         shape: &Shape,
         listeners: usize,
-        events_per_turn: usize,
+        limits: &Limits,
         trace: Trace,
     ) -> Kernel {
         let core = || CoreSide {
@@ -133,7 +138,8 @@ impl Kernel {
             trace,
             conns: Vec::new(),
             shape: shape.clone(),
-            events_per_turn,
+            events_per_turn: limits.events_per_turn,
+            linger_ms: limits.linger_ms,
             cores: (0..shape.cores).map(|_| core()).collect(),
         }
     }
@@ -419,7 +425,7 @@ impl Os for SimOs {
             kernel.reset(conn);
             return Err(ErrorKind::ConnectionAborted.into());
         }
-        kernel.conns[conn].is_accepted = true;
+        (kernel.conns[conn].is_accepted, kernel.conns[conn].accepted_ms) = (true, now);
         kernel
             .trace
             .note(&[4, self.core as u64, conn as u64], || format!("core {}: accepts conn {conn}", self.core));
@@ -489,7 +495,7 @@ impl Os for SimOs {
         if c.is_reset {
             return Err(ErrorKind::NotConnected.into());
         }
-        c.outgoing_ends = true;
+        (c.outgoing_ends, c.output_ended_ms) = (true, Some(kernel.clock_ms));
         kernel.trace.note(&[7, socket.0 as u64], || format!("conn {}: server ends its side", socket.0));
         Ok(())
     }
@@ -498,6 +504,12 @@ impl Os for SimOs {
         let kernel = &mut *self.kernel.borrow_mut();
         let c = &mut kernel.conns[socket.0];
         assert!(!c.is_closed, "closed twice");
+        if !c.has_ended && !c.is_reset {
+            // Whoever may still be sending gets time to read the last words, and to end its side.
+            let lingered_ms = c.output_ended_ms.map(|at_ms| kernel.clock_ms - at_ms);
+            let is_due = lingered_ms.map_or(c.was_blocked, |ms| ms >= kernel.linger_ms);
+            assert!(is_due, "conn {}: closed after it lingered for {lingered_ms:?} ms", socket.0);
+        }
         (c.is_closed, c.outgoing_ends) = (true, true);
         let id = c.id.take().expect("registered when it was accepted");
         let has_unread = !c.incoming.is_empty();

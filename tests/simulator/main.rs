@@ -13,6 +13,7 @@ mod kernel;
 mod model;
 mod person;
 mod program;
+mod regressions;
 mod scenario;
 mod talk;
 mod trace;
@@ -27,7 +28,7 @@ use scenario::run;
 use trace::Mode;
 
 /// How many seeds are run every time, the same ones.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 600;
 
 /// How many are run that nobody has seen, where the environment does not say.
 const FRESH_SEEDS: u64 = 40;

@@ -36,15 +36,13 @@ pub fn run(seed: u64, mode: Mode, keep: &mut Option<World>) -> Outcome {
         world.check_rest();
         compare(world);
     }
+    world.run();
     if world.shape.ends_by_drain {
         end_by_drain(world)
     } else {
         end_by_leaving(world)
     }
     let kernel = world.kernel.borrow();
-    for (number, conn) in kernel.conns.iter().enumerate() {
-        assert!(conn.is_closed || !conn.is_accepted, "conn {number} was never closed");
-    }
     Outcome { hash: kernel.trace.hash(), count: kernel.trace.count() }
 }
 
@@ -142,16 +140,18 @@ fn ask(world: &mut World, client: usize, rooms: &[String]) {
     }
 }
 
-/// Everybody goes in a way of its own; nothing may be left.
+/// Everybody goes in a way of its own, some of them without ever hearing what they are told. Nothing may be left.
 fn end_by_leaving(world: &mut World) {
     for number in 0..world.clients.len() {
         let kernel = &mut *world.kernel.borrow_mut();
         let client = &mut world.clients[number];
-        if !client.is_there() {
+        if client.is_gone {
             continue;
         }
+        client.is_deaf = client.is_stalled || kernel.rng.chance(20);
+        (client.has_stalled, client.dawdles) = (client.has_stalled || client.is_deaf, false);
         match kernel.rng.below(3) {
-            0 if client.kind == Kind::Json => {
+            0 if client.kind == Kind::Json && client.is_there() => {
                 client.say(kernel, &world.model, What::Quit, true, json!({"type": "quit"}));
                 client.is_silent = true;
             }
@@ -166,6 +166,13 @@ fn end_by_leaving(world: &mut World) {
         assert_eq!(inventory, Inventory::default(), "core {core} has something left");
     }
     assert_eq!(world.connected(), 0, "the census counts somebody");
+    for (number, conn) in world.kernel.borrow().conns.iter().enumerate() {
+        assert!(conn.is_closed || !conn.is_accepted, "conn {number} was never closed");
+    }
+    for client in &mut world.clients {
+        client.is_deaf = false;
+    }
+    world.come_to_rest(REST_MS);
     for client in &world.clients {
         assert!(client.is_gone, "client {} is still there", client.number);
     }
@@ -174,22 +181,33 @@ fn end_by_leaving(world: &mut World) {
 /// The server drains: everybody is told, and every core ends.
 fn end_by_drain(world: &mut World) {
     let there: Vec<usize> = (0..world.clients.len()).filter(|c| world.clients[*c].is_there()).collect();
+    for client in &mut world.clients {
+        client.is_deaf = client.is_stalled;
+    }
+    let began_ms = world.kernel.borrow().clock_ms;
     world.drain();
     world.come_to_rest(LONG_MS);
+    for client in &mut world.clients {
+        client.is_deaf = false;
+    }
+    world.come_to_rest(REST_MS);
     assert!(world.have_all_cores_ended(), "a core does not drain");
     for client in there {
         let client = &world.clients[client];
-        let is_told = client.bye == Some(4300) || client.is_cut_off;
+        // What was on its way when the drain began comes first, other goodbyes among it.
+        let is_told = client.bye.is_some() || client.is_cut_off || client.has_stalled;
         let is_request = client.kind == Kind::Web && !client.is_upgraded;
-        assert!(
-            is_told || is_request,
-            "client {} was told {:?} and not to come back later",
-            client.number,
-            client.bye
-        );
+        let is_accepted = world.kernel.borrow().conns[client.conn].is_accepted;
+        assert!(is_told || is_request || !is_accepted, "client {} was not told to go", client.number);
     }
+    let kernel = world.kernel.borrow();
     for core in 0..world.core_count() {
-        let inventory = world.inventory(core);
-        assert_eq!((inventory.connections, inventory.ranges), (0, 0), "core {core}: {inventory:?}");
+        for (conn, ..) in kernel.registered(core) {
+            let came_late = kernel.conns[conn].accepted_ms >= began_ms;
+            assert!(
+                came_late,
+                "core {core} ends with conn {conn} open, which was there when the drain began"
+            );
+        }
     }
 }

@@ -81,7 +81,7 @@ impl Client {
         self.send(kernel, &bytes);
     }
 
-    fn request_upgrade(&mut self, kernel: &mut Kernel, model: &mut Model) {
+    pub fn request_upgrade(&mut self, kernel: &mut Kernel, model: &mut Model) {
         let mut request = String::new();
         let mut expect = |what| self.outstanding.push_back(Sent { id: None, what, moment: model.moment });
         for _ in 0..kernel.rng.below(3) {
@@ -142,7 +142,12 @@ impl Client {
         let written = pick(rng, ROOMS);
         let room = fold(written);
         let has_id = rng.chance(70);
-        match rng.below(100) {
+        let kind = match rng.below(100) {
+            _ if happens(rng, kernel.faults.nick) => 97,
+            _ if happens(rng, kernel.faults.join) => 60,
+            kind => kind,
+        };
+        match kind {
             0..50 => {
                 // Mostly in a room that it is in, as far as it knows by now.
                 let here: Vec<String> = self.rooms.keys().cloned().collect();

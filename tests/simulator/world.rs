@@ -72,11 +72,22 @@ enum State {
 }
 
 impl World {
+    /// The world of a seed.
     pub fn new(seed: u64, cores: usize, trace: Trace) -> World {
         let mut rng = Rng::new(seed);
         let faults = Faults::draw(&mut rng);
         let shape = Shape::draw(&mut rng, cores);
-        let config = Arc::new(draw_config(&mut rng));
+        let config = draw_config(&mut rng);
+        World::build(rng, faults, shape, config, trace)
+    }
+
+    /// A world in which nothing goes wrong but what its user does.
+    pub fn calm(cores: usize, config: Config) -> World {
+        World::build(Rng::new(1), Faults::default(), Shape::roomy(cores), config, Trace::default())
+    }
+
+    fn build(mut rng: Rng, faults: Faults, shape: Shape, config: Config, trace: Trace) -> World {
+        let (cores, config) = (shape.cores, Arc::new(config));
         let limits = &config.limits;
         let terms = Terms {
             rooms_per_session: limits.rooms_per_session,
@@ -98,7 +109,7 @@ impl World {
         };
         let exchange = Arc::new(Exchange::new(cores, shape.mailbox_parcels));
         let seeds: Vec<u64> = (0..cores).map(|_| rng.next_u64()).collect();
-        let mut kernel = Kernel::new(rng, faults, &shape, LISTENERS.len(), limits.events_per_turn, trace);
+        let mut kernel = Kernel::new(rng, faults, &shape, LISTENERS.len(), limits, trace);
         let faults = kernel.faults.clone();
         kernel.trace.note(&[0], || format!("{faults:?}\n{shape:?}\n{limits:?}\n{:?}", config.heartbeat));
         let kernel = Rc::new(RefCell::new(kernel));
