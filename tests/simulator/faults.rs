@@ -143,6 +143,8 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         inbound_bytes: 8192,
         send_queue_bytes: pick(rng, &[1500, 6000, 100_000, d.send_queue_bytes]),
         rooms_per_session: pick(rng, &[2, d.rooms_per_session]),
+        // The kernel checks that nobody is closed before its time, without knowing who was refused.
+        refused_linger_ms: d.linger_ms,
         commands_in_flight: pick(rng, &[1, 2, 5, d.commands_in_flight]),
         peer_window: pick(rng, &[1, 3, 12, d.peer_window]),
         accepts_per_turn: pick(rng, &[1, d.accepts_per_turn]),
