@@ -50,8 +50,8 @@ pub struct Connection {
     pub stage: Stage,
     /// Its only timer, and when that fires.
     pub timer: Option<(TimerKey, Tick)>,
-    /// When it was accepted.
-    pub opened: Tick,
+    /// Since when its first word, or its hello, has been awaited.
+    pub awaited_since: Tick,
     /// When its last byte came.
     pub last_seen: Tick,
     /// Whether it was asked for a sign of life since then.
@@ -140,7 +140,7 @@ impl Connection {
             pause: None,
             stage: Stage::Open,
             timer: None,
-            opened: now,
+            awaited_since: now,
             last_seen: now,
             is_probed: false,
             is_touched: false,

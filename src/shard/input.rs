@@ -36,6 +36,7 @@ impl Shard {
             if input.first() == Some(&b'{') {
                 connection.protocol = Protocol::JsonLines(line::Decoder::new(self.limits.inbound_bytes));
                 connection.encoding = Encoding::JsonLine;
+                connection.awaited_since = self.now.tick;
                 match connection.turned_away {
                     Some(farewell) => return self.close(id, Closing::Bye(farewell)),
                     None => self.arm(id),

@@ -65,7 +65,7 @@ impl Shard {
             Stage::Open => {}
         }
         if let Protocol::Detect = connection.protocol {
-            return Some(connection.opened + self.limits.detect_ms);
+            return Some(connection.awaited_since + self.limits.detect_ms);
         }
         if let Protocol::Http(http) = &connection.protocol {
             return Some(http.deadline(&self.limits));
@@ -77,7 +77,7 @@ impl Shard {
             } else {
                 self.limits.hello_ms
             };
-            return Some(connection.opened + ms);
+            return Some(connection.awaited_since + ms);
         }
         if connection.encoding == Encoding::Text {
             return None; // TCP keepalive alone looks after people who have nothing to say
@@ -139,7 +139,8 @@ impl Shard {
 
     fn has_said_hello(&self, connection: &Connection) -> bool {
         let session = connection.session.and_then(|session| self.sessions.get(session));
-        session.is_some_and(|session| session.nickname.is_some())
+        // An ending session gives its nickname back before its connection hears of the end.
+        session.is_some_and(|session| session.nickname.is_some() || session.is_ending())
     }
 
     /// Asks a person for a nickname, or tells one who may not stay to go.
