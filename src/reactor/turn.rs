@@ -110,8 +110,9 @@ impl<O: Os> Reactor<O> {
     }
 
     /// Step 1: how long to sleep. Not at all when anything is left to do; else until the next deadline. A core that is
-    /// going to sleep says so, so that others ring.
-    fn plan_sleep(&mut self) -> Option<u64> {
+    /// going to sleep says so, so that others ring. Planning again changes nothing: the simulator, which runs all cores
+    /// in one thread, asks for the plan of each before it knows whose turn comes next.
+    pub fn plan_sleep(&mut self) -> Option<u64> {
         let has_work = self.has_work();
         let mailbox = self.exchange.mailbox(self.core);
         if self.spins || has_work || !mailbox.doorbell.park(|| !mailbox.is_empty()) {

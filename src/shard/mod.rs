@@ -18,6 +18,7 @@
 //! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
 //! | `mail` | between cores |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
+//! | `inventory` | what is held, counted |
 
 mod closing;
 mod commands;
@@ -27,6 +28,7 @@ mod fanout;
 mod home;
 mod http;
 mod input;
+mod inventory;
 mod lines;
 pub mod mail;
 mod queue;
@@ -55,6 +57,7 @@ use connection::{Connection, Protocol, Stage};
 use encode::Encoding;
 use fanout::LocalRooms;
 use home::Home;
+pub use inventory::Inventory;
 use mail::{Mail, Request};
 use queue::SendPool;
 use session::Session;

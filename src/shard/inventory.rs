@@ -1,0 +1,53 @@
+//! What a core holds for those who are connected, as numbers: nothing may be left when they have gone.
+
+use super::Shard;
+
+/// How much of everything a core holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// Open connections.
+    pub connections: usize,
+    /// Sessions, those among them whose end is under way.
+    pub sessions: usize,
+    /// Rooms whose home is here.
+    pub rooms: usize,
+    /// Nicknames whose home is here.
+    pub nicknames: usize,
+    /// Rooms that somebody here is in.
+    pub local_rooms: usize,
+    /// Ranges queued on connections.
+    pub ranges: usize,
+    /// Segments that ranges are of.
+    pub segments: usize,
+    /// Requests that have not been answered, to all cores.
+    pub under_way: usize,
+    /// Connections that wait for the window of some core.
+    pub window_waiters: usize,
+    /// Requests that wait until no mailbox is full.
+    pub deferred: usize,
+    /// Timers.
+    pub timers: usize,
+    /// Bytes queued on the connection that has the most.
+    pub queued_bytes_max: usize,
+}
+
+impl Shard {
+    /// Counts what this core holds. It looks at every connection: for tests, not for every turn.
+    pub fn inventory(&self) -> Inventory {
+        let (ranges, segments) = self.pool.in_use();
+        Inventory {
+            connections: self.connections.len(),
+            sessions: self.sessions.len(),
+            rooms: self.home.rooms.len(),
+            nicknames: self.home.nicknames.len(),
+            local_rooms: self.local_rooms.len(),
+            ranges,
+            segments,
+            under_way: self.window.iter().sum(),
+            window_waiters: self.window_waiters.len(),
+            deferred: self.deferred.len(),
+            timers: self.wheel.len(),
+            queued_bytes_max: self.connections.iter().map(|(_, c)| c.queue.bytes()).max().unwrap_or(0),
+        }
+    }
+}
