@@ -448,9 +448,10 @@ impl Shard {
             return;
         }
         let outbox = &mut self.outboxes[usize::from(core)];
+        // Only where nobody asked to be told: each command with an id has an answer of its own.
         if let (
-            Mail::Reply { to, reply: mail::Reply::Done { times }, .. },
-            Some(Mail::Reply { to: last_to, reply: mail::Reply::Done { times: last_times }, .. }),
+            Mail::Reply { to, id: None, reply: mail::Reply::Done { times }, .. },
+            Some(Mail::Reply { to: last_to, id: None, reply: mail::Reply::Done { times: last_times }, .. }),
         ) = (&mail, outbox.last_mut())
             && to == last_to
         {
