@@ -87,6 +87,8 @@ pub enum Protocol {
 /// Lines for people, as they may come from a Telnet client.
 #[derive(Debug)]
 pub struct TextLines {
+    /// Whether a byte has come. Before that it may turn out to be a program that was slow to begin.
+    pub has_heard: bool,
     /// Takes the Telnet commands out.
     pub telnet: line::Telnet,
     /// Finds the lines.

@@ -29,18 +29,24 @@ impl Shard {
     /// Takes in what was read from a connection.
     pub(super) fn take_in(&mut self, id: Id, input: &mut [u8]) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if let Protocol::Detect = connection.protocol {
+        let is_greeted = matches!(&connection.protocol, Protocol::Text(lines) if !lines.has_heard);
+        if is_greeted || matches!(connection.protocol, Protocol::Detect) {
+            // A program that was slow to begin, or that this core was slow to hear, has been greeted like a person.
+            // There is no mistaking it: no nickname begins with a brace.
             if input.first() == Some(&b'{') {
                 connection.protocol = Protocol::JsonLines(line::Decoder::new(self.limits.inbound_bytes));
                 connection.encoding = Encoding::JsonLine;
                 self.arm(id);
-            } else {
+            } else if !is_greeted {
                 self.greet(id);
             }
         }
         let connection = self.connections.get_mut(id).expect("looked at above");
         let length = match &mut connection.protocol {
-            Protocol::Text(lines) => lines.telnet.filter(input),
+            Protocol::Text(lines) => {
+                lines.has_heard = true;
+                lines.telnet.filter(input)
+            }
             _ => input.len(),
         };
         self.decode(id, &mut input[..length]);

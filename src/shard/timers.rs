@@ -147,6 +147,7 @@ impl Shard {
         let connection = self.connections.get_mut(id).expect("checked by the caller");
         debug_assert_eq!(connection.kind, ListenKind::Line);
         connection.protocol = Protocol::Text(Box::new(super::connection::TextLines {
+            has_heard: false,
             telnet: Default::default(),
             lines: crate::proto::line::Decoder::new(self.limits.inbound_bytes),
         }));
