@@ -112,6 +112,12 @@ impl Session {
         self.under_way == 0 && matches!(self.step, Step::Idle)
     }
 
+    /// Whether its connection still waits for the answer to the request that makes it a WebSocket: no event may be
+    /// written before that.
+    pub fn is_upgrading(&self) -> bool {
+        matches!(&self.step, Step::Hello { then, .. } | Step::Join { then, .. } if then.upgrade.is_some())
+    }
+
     /// Whether the session is on its way out.
     pub fn is_ending(&self) -> bool {
         matches!(self.step, Step::Ending { .. })
