@@ -102,13 +102,18 @@ impl Shard {
             } else {
                 let me = SessionRef { core: self.core, session: member.session };
                 let is_slow = before > slow_bytes;
-                let is_deaf_to = |who: Deaf| match who {
+                let mut typing_dropped = 0;
+                let mut is_deaf_to = |who: Deaf| match who {
                     Deaf::Origin(origin) => origin == me,
-                    Deaf::OriginAndSlow(origin) => origin == me || is_slow,
+                    Deaf::OriginAndSlow(origin) => {
+                        typing_dropped += u64::from(origin != me && is_slow);
+                        origin == me || is_slow
+                    }
                 };
                 let deaf = batch.exceptions.iter().filter(|e| is_deaf_to(e.who)).map(|e| e.event);
                 deliveries += u64::from(batch.events)
                     - push_without(&mut self.pool, &mut connection.queue, shared, frames, deaf);
+                self.counters.typing_dropped.add(typing_dropped);
             }
             if connection.queue.bytes() != before && !connection.is_touched {
                 connection.is_touched = true;
