@@ -61,11 +61,16 @@ impl Shard {
             return;
         }
         log::debug!("connection {}.{} closes: {closing:?}", self.core, id.index);
+        // A client whose answer to the upgrade goes with the queue would take a frame for a part of HTTP.
+        let mut is_understood = true;
         if closing == Closing::Bye(Farewell::SlowConsumer) {
             self.counters.slow_consumers.add(1);
             self.pool.cut_at_frame(&mut connection.queue);
+            is_understood = connection.http_bytes <= connection.queue.bytes();
         }
-        self.say_last_words(id, &closing);
+        if is_understood {
+            self.say_last_words(id, &closing);
+        }
         let session = {
             let connection = self.connections.get_mut(id).expect("still open");
             connection.stage = Stage::Flushing(self.now.tick + self.limits.close_ms);

@@ -36,6 +36,8 @@ pub struct Connection {
     pub session: Option<Id>,
     /// What waits to be written.
     pub queue: SendQueue,
+    /// How many of these bytes are still HTTP, on a WebSocket: the answer that made it one is their end.
+    pub http_bytes: usize,
     /// Input that was read and could not be looked at while the connection was paused. At most one read's worth,
     /// because a paused connection is not read from.
     pub unread: Vec<u8>,
@@ -129,6 +131,7 @@ impl Connection {
             encoding,
             session: None,
             queue: SendQueue::default(),
+            http_bytes: 0,
             unread: Vec::new(),
             held: None,
             pause: None,

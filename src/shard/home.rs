@@ -388,7 +388,9 @@ impl Shard {
     fn hand_over(&mut self, to: Id, target: Nickname, sender: &Nickname, content: &str) -> Reply {
         let timestamp_ms = self.now.unix_ms;
         let session = self.sessions.get(to).filter(|s| !s.is_ending() && !s.is_upgrading());
-        let Some(connection) = session.and_then(|s| s.connection) else { return Reply::Refused(no_such_user()) };
+        let Some(connection) = session.and_then(|s| s.connection) else {
+            return Reply::Refused(no_such_user());
+        };
         let event = Event::Private {
             sender: sender.as_str(),
             target: target.as_str(),

@@ -456,6 +456,9 @@ impl Shard {
         self.say_raw(id, |out| {
             handshake::put_response(out, &pending.key, pending.protocol, Some(&pending.request_id));
         });
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.http_bytes = connection.queue.bytes();
+        }
     }
 
     fn chat_protocol(&self) -> Protocol {

@@ -275,6 +275,7 @@ impl Shard {
         self.counters.sent_bytes.add(bytes as u64);
         if let Some(connection) = self.connections.get_mut(id) {
             self.pool.advance(&mut connection.queue, bytes);
+            connection.http_bytes = connection.http_bytes.saturating_sub(bytes);
         }
     }
 
@@ -451,7 +452,9 @@ impl Shard {
         // Only where nobody asked to be told: each command with an id has an answer of its own.
         if let (
             Mail::Reply { to, id: None, reply: mail::Reply::Done { times }, .. },
-            Some(Mail::Reply { to: last_to, id: None, reply: mail::Reply::Done { times: last_times }, .. }),
+            Some(Mail::Reply {
+                to: last_to, id: None, reply: mail::Reply::Done { times: last_times }, ..
+            }),
         ) = (&mail, outbox.last_mut())
             && to == last_to
         {
