@@ -397,6 +397,7 @@ impl Shard {
             connection.protocol = protocol;
             connection.encoding = Encoding::JsonFrame;
         }
+        self.arm(id); // the heartbeat may be due before the next look at what was an HTTP connection
     }
 
     /// The query of a WebSocket request asked for something that is refused: the request is answered so, and the
