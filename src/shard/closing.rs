@@ -106,7 +106,11 @@ impl Shard {
         if farewell.is_none() {
             session.connection = None;
         }
-        session.step = Step::Ending { is_released: false, farewell };
+        let old = match std::mem::replace(&mut session.step, Step::Idle) {
+            Step::NickRename { old, .. } => old,
+            _ => None,
+        };
+        session.step = Step::Ending { is_released: false, farewell, old };
         let encoding = session.encoding;
         // Last first, so that those still listed keep their places.
         while let Some(membership) = self.sessions.get_mut(id).expect("kept while it ends").memberships.pop()
@@ -126,14 +130,19 @@ impl Shard {
     /// done the session is gone.
     pub(super) fn go_on_ending(&mut self, id: Id) {
         let session = self.sessions.get_mut(id).expect("kept while it ends");
-        let Step::Ending { is_released, .. } = &mut session.step else { return };
+        let Step::Ending { is_released, old, .. } = &mut session.step else { return };
         if session.under_way > 0 {
             return;
         }
-        if !*is_released && let Some(nickname) = session.nickname.clone() {
-            *is_released = true;
-            let home = self.home_of(nickname.folded());
-            return self.request(id, home, None, Request::Release { nickname });
+        if !std::mem::replace(is_released, true) {
+            let held = [session.nickname.clone(), old.take()];
+            for nickname in held.into_iter().flatten() {
+                let home = self.home_of(nickname.folded());
+                self.request(id, home, None, Request::Release { nickname });
+            }
+            if self.sessions[id].under_way > 0 {
+                return;
+            }
         }
         let session = self.sessions.remove(id).expect("looked at above");
         if let (Some(connection), Step::Ending { farewell: Some(id), .. }) =

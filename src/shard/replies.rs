@@ -42,6 +42,7 @@ impl Shard {
                 self.change_nickname(to, connection, id, nickname)
             }
             (Step::Nick { id }, Reply::Refused(refusal)) => self.refuse(connection, id.as_deref(), &refusal),
+            (Step::NickRename { id, old }, _) => self.release_old_nickname(to, connection, id, old),
             (Step::NickRelease { id }, _) => self.confirm_nickname(to, connection, id),
             (Step::Join { echo, leave, then }, Reply::Joined(joined)) => {
                 self.enter_room(to, connection, home, command, echo, *joined, then);
@@ -220,20 +221,21 @@ impl Shard {
         let session = &mut self.sessions[id];
         let old = session.nickname.replace(nickname.clone()).expect("renamed after the hello");
         let memberships: Vec<(u16, Id)> = session.memberships.iter().map(|m| (m.home, m.key)).collect();
-        session.step = Step::NickRelease { id: command };
+        let old = (old != nickname).then_some(old);
+        if memberships.is_empty() {
+            return self.release_old_nickname(id, connection, command, old);
+        }
+        session.step = Step::NickRename { id: command, old };
         for (home, room) in memberships {
             self.request(id, home, None, Request::Rename { room, nickname: nickname.clone() });
         }
-        if old != nickname {
-            let home = self.home_of(old.folded());
-            self.request(id, home, None, Request::Release { nickname: old });
-        }
-        if self.sessions[id].under_way == 0
-            && let Step::NickRelease { id: command } =
-                std::mem::replace(&mut self.sessions[id].step, Step::Idle)
-        {
-            self.confirm_nickname(id, connection, command);
-        }
+    }
+
+    fn release_old_nickname(&mut self, id: Id, connection: Id, command: CommandId, old: Option<Nickname>) {
+        let Some(old) = old else { return self.confirm_nickname(id, connection, command) };
+        self.sessions[id].step = Step::NickRelease { id: command };
+        let home = self.home_of(old.folded());
+        self.request(id, home, None, Request::Release { nickname: old });
     }
 
     fn confirm_nickname(&mut self, id: Id, connection: Id, command: CommandId) {

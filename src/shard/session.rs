@@ -62,6 +62,9 @@ pub enum Step {
     Hello { id: CommandId, then: Then },
     /// A new nickname was claimed.
     Nick { id: CommandId },
+    /// The rooms are being told of the new nickname. `old` is released when all of them know: a room must never have
+    /// two members of one name.
+    NickRename { id: CommandId, old: Option<Nickname> },
     /// The old nickname is being released.
     NickRelease { id: CommandId },
     /// A room was asked to take the session in.
@@ -72,8 +75,8 @@ pub enum Step {
     Query,
     /// All homes were asked for their rooms.
     Rooms { awaited: u16, limit: usize, found: Vec<RoomEntry> },
-    /// The session is ending.
-    Ending { is_released: bool, farewell: Option<CommandId> },
+    /// The session is ending. `old` is a nickname that it was about to give back.
+    Ending { is_released: bool, farewell: Option<CommandId>, old: Option<Nickname> },
 }
 
 /// What a hello leads to.
