@@ -188,11 +188,8 @@ impl Shard {
     /// Begins to drain: the clients are told to go, after the configured delay.
     pub fn drain(&mut self) {
         if self.drain.is_none() {
-            let farewell_at = self.now.tick + self.config.drain.delay_ms;
-            self.drain = Some(Drain { farewell_at, is_told: false });
-            // The second one is for those who came in between, and ends the wait for those who do not go.
-            self.wheel.insert(farewell_at, Timer::Drain);
-            self.wheel.insert(farewell_at + self.config.drain.timeout_ms, Timer::Drain);
+            self.drain = Some(Drain { told_at: None });
+            self.wheel.insert(self.now.tick + self.config.drain.delay_ms, Timer::Drain);
         }
     }
 
@@ -203,18 +200,24 @@ impl Shard {
 
     /// Whether draining is over: everybody has been told and has gone.
     pub fn is_drained(&self) -> bool {
-        self.drain.is_some_and(|drain| drain.is_told) && self.connections.is_empty()
+        self.drain.is_some_and(|drain| drain.told_at.is_some()) && self.connections.is_empty()
     }
 
-    /// Whether draining has taken longer than it may.
+    /// Whether draining has taken longer than it may, counted from when the clients were told: a core that was held up
+    /// owes them the whole time.
     pub fn is_drain_overdue(&self) -> bool {
-        self.drain.is_some_and(|drain| self.now.tick.since(drain.farewell_at) >= self.config.drain.timeout_ms)
-            && self.now.tick >= self.drain.expect("checked").farewell_at
+        let told_at = self.drain.and_then(|drain| drain.told_at);
+        told_at.is_some_and(|at| self.now.tick.since(at) >= self.config.drain.timeout_ms)
     }
 
     pub(super) fn say_farewell(&mut self) {
-        if let Some(drain) = &mut self.drain {
-            drain.is_told = true;
+        let now = self.now.tick;
+        if let Some(drain) = &mut self.drain
+            && drain.told_at.is_none()
+        {
+            drain.told_at = Some(now);
+            // The second farewell is for those who come in between, and ends the wait for those who do not go.
+            self.wheel.insert(now + self.config.drain.timeout_ms, Timer::Drain);
         }
         let everybody: Vec<Id> = self.connections.iter().map(|(id, _)| id).collect();
         for id in everybody {

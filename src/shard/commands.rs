@@ -70,7 +70,7 @@ impl Shard {
         token: Option<&str>,
         resume: Option<&str>,
     ) -> Result<Nickname, Refusal> {
-        if self.drain.is_some_and(|drain| drain.is_told) {
+        if self.drain.is_some_and(|drain| drain.told_at.is_some()) {
             return Err(Refusal::new(Reason::Draining, "the server is about to stop"));
         }
         if token.is_some() {

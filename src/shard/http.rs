@@ -209,7 +209,7 @@ impl Shard {
         };
         let what = self.consider_what(head, &request_id);
         log::debug!("request {request_id}: {} {}", head.method, head.path);
-        let is_leaving = self.drain.is_some_and(|drain| drain.is_told);
+        let is_leaving = self.drain.is_some_and(|drain| drain.told_at.is_some());
         Answer {
             what,
             is_keep_alive: head.is_keep_alive && !is_leaving,

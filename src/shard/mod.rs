@@ -134,9 +134,8 @@ pub struct Flock {
 
 #[derive(Debug, Clone, Copy)]
 struct Drain {
-    /// When clients are told to go.
-    farewell_at: Tick,
-    is_told: bool,
+    /// When the clients were told to go.
+    told_at: Option<Tick>,
 }
 
 /// What the reactor is to do with a connection after it has written what it could.
@@ -208,7 +207,7 @@ impl Shard {
         let id = self.connections.insert(connection);
         self.counters.connections.set(self.connections.len() as u64);
         match is_full {
-            None if self.drain.is_some_and(|drain| drain.is_told) && kind != ListenKind::Web => {
+            None if self.drain.is_some_and(|drain| drain.told_at.is_some()) && kind != ListenKind::Web => {
                 self.close(id, Closing::Bye(Farewell::Draining));
             }
             None => self.arm(id),
