@@ -1,0 +1,173 @@
+//! What goes wrong in a run, and how tight its bounds are. Each run draws its own mix, with many faults left out
+//! altogether (swarm testing): a fault that always happens hides what only its absence shows.
+
+use starling::base::rng::Rng;
+use starling::config::{Config, Limits};
+
+/// Chances are in a thousand. Some are not of faults, but of things that are seldom done so often.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// A poll is interrupted by a signal.
+    pub interrupted_poll: u64,
+    /// A read, write or accept is.
+    pub interrupted_io: u64,
+    /// A poll reports a connection of which nothing is new.
+    pub spurious_event: u64,
+    /// Bytes that are on their way arrive in the middle of a turn, just before or after a read.
+    pub late_arrival: u64,
+    /// A client is gone when it is accepted.
+    pub aborted_accept: u64,
+    /// Descriptors run out for a while.
+    pub descriptors_run_out: u64,
+    /// The network resets a connection.
+    pub network_reset: u64,
+    /// A reset destroys what the other side has not read.
+    pub reset_discards: u64,
+    /// A core is not scheduled for a while.
+    pub frozen_core: u64,
+    /// Both clocks jump forward.
+    pub jump: u64,
+    /// The wall clock is set, perhaps backwards.
+    pub clock_set: u64,
+    /// A client stops reading for a while, or until the others have come to rest.
+    pub stall: u64,
+    /// A client ends its side after its commands.
+    pub half_close: u64,
+    /// A client resets its connection.
+    pub abrupt_reset: u64,
+    /// A client sends what is no command.
+    pub garbage: u64,
+    /// A client changes its nickname.
+    pub nick: u64,
+    /// A client joins a room.
+    pub join: u64,
+    /// A client quits.
+    pub quit: u64,
+    /// A client pings, at random and needlessly; on WebSocket also as a frame of its own.
+    pub ping: u64,
+}
+
+/// The kernel and the network of a run.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// How many cores there are.
+    pub cores: usize,
+    /// How many clients there are at a time.
+    pub clients: usize,
+    /// Parcels in a mailbox.
+    pub mailbox_parcels: usize,
+    /// Bytes that the kernel holds for a connection, to be read by the server.
+    pub receive_buffer_bytes: usize,
+    /// Bytes that the kernel and the network hold, to be read by the client.
+    pub send_buffer_bytes: usize,
+    /// The most bytes that arrive at a time.
+    pub chunk_bytes: usize,
+    /// The most commands that a client sends without waiting.
+    pub burst: u64,
+    /// Bytes of the longest ordinary content.
+    pub content_bytes: usize,
+    /// Whether an event reports all that a connection is ready for, as epoll(7) does, or only what has changed, as
+    /// kqueue(2) does.
+    pub reports_levels: bool,
+    /// Whether the run ends with a drain instead of the clients' leaving.
+    pub ends_by_drain: bool,
+}
+
+impl Faults {
+    /// The mix that belongs to a run.
+    pub fn draw(rng: &mut Rng) -> Faults {
+        let mut up_to = |most: u64| if rng.chance(50) { 0 } else { rng.below(most) + 1 };
+        Faults {
+            interrupted_poll: up_to(100),
+            interrupted_io: up_to(100),
+            spurious_event: up_to(50),
+            late_arrival: up_to(500),
+            aborted_accept: up_to(200),
+            descriptors_run_out: up_to(100),
+            network_reset: up_to(3),
+            reset_discards: up_to(1000),
+            frozen_core: up_to(40),
+            jump: up_to(20),
+            clock_set: up_to(20),
+            stall: up_to(20),
+            half_close: up_to(15),
+            abrupt_reset: up_to(10),
+            garbage: up_to(40),
+            nick: up_to(200),
+            join: up_to(200),
+            quit: up_to(20),
+            ping: up_to(100),
+        }
+    }
+}
+
+impl Shape {
+    /// A shape in which nothing is tight.
+    pub fn roomy(cores: usize) -> Shape {
+        Shape {
+            cores,
+            clients: 0,
+            mailbox_parcels: 64,
+            receive_buffer_bytes: 65_536,
+            send_buffer_bytes: 65_536,
+            chunk_bytes: 65_536,
+            burst: 1,
+            content_bytes: 20,
+            reports_levels: true,
+            ends_by_drain: false,
+        }
+    }
+
+    /// The shape of a run on so many cores.
+    pub fn draw(rng: &mut Rng, cores: usize) -> Shape {
+        Shape {
+            cores,
+            clients: 2 + rng.below(14) as usize,
+            mailbox_parcels: if rng.chance(60) { 1 + rng.below(4) as usize } else { 64 },
+            receive_buffer_bytes: pick(rng, &[64, 512, 4096, 65_536]),
+            send_buffer_bytes: pick(rng, &[128, 1024, 8192, 65_536]),
+            chunk_bytes: pick(rng, &[1, 7, 100, 65_536]),
+            burst: pick(rng, &[1, 3, 12, 40]),
+            content_bytes: pick(rng, &[20, 200, 900]),
+            reports_levels: rng.chance(70),
+            ends_by_drain: rng.chance(40),
+        }
+    }
+}
+
+/// The configuration of a run: bounds small enough to be reached, as often as not.
+pub fn draw_config(rng: &mut Rng) -> Config {
+    let d = Limits::default();
+    let limits = Limits {
+        content_bytes: 1000,
+        inbound_bytes: 8192,
+        send_queue_bytes: pick(rng, &[1500, 6000, 100_000, d.send_queue_bytes]),
+        rooms_per_session: pick(rng, &[2, d.rooms_per_session]),
+        commands_in_flight: pick(rng, &[1, 2, 5, d.commands_in_flight]),
+        peer_window: pick(rng, &[1, 3, 12, d.peer_window]),
+        accepts_per_turn: pick(rng, &[1, d.accepts_per_turn]),
+        read_bytes_per_turn: pick(rng, &[50, d.read_bytes_per_turn]),
+        read_buffer_bytes: pick(rng, &[16, 300, d.read_buffer_bytes]),
+        events_per_turn: pick(rng, &[1, 3, d.events_per_turn]),
+        timers_per_turn: pick(rng, &[1, d.timers_per_turn]),
+        parcels_per_turn: pick(rng, &[1, 2, d.parcels_per_turn]),
+        connections: pick(rng, &[0, 0, 0, 6]),
+        ..d
+    };
+    let mut config = Config { limits, ..Config::default() };
+    config.presence.exact_members = pick(rng, &[config.presence.exact_members, 2]);
+    config.presence.batch_ms = 50;
+    (config.heartbeat.probe_ms, config.heartbeat.timeout_ms) = pick(rng, &[(30_000, 90_000), (300, 1500)]);
+    config.drain.delay_ms = pick(rng, &[0, 300]);
+    config
+}
+
+/// One of several, each as likely.
+pub fn pick<T: Clone>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.below(from.len() as u64) as usize].clone()
+}
+
+/// True so many times in a thousand. A chance of 0 draws nothing.
+pub fn happens(rng: &mut Rng, in_a_thousand: u64) -> bool {
+    in_a_thousand > 0 && rng.below(1000) < in_a_thousand
+}

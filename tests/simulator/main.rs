@@ -1,0 +1,120 @@
+//! The simulator: the real loop on a simulated, faulty, edge-triggered kernel, several cores in one thread, and clients
+//! that check everything they hear. A run follows from its seed alone, so that what it finds can be looked at again:
+//!
+//! ```text
+//! STARLING_SIM_SEED=7 cargo test --test simulator replay -- --nocapture     one seed, again
+//! STARLING_SIM_TRACE=1 ...                                                  and everything that happens in it
+//! STARLING_SIM_SEEDS=5000 cargo test --test simulator fresh                 that many seeds that nobody has seen
+//! ```
+
+mod client;
+mod faults;
+mod kernel;
+mod model;
+mod person;
+mod program;
+mod regressions;
+mod scenario;
+mod talk;
+mod trace;
+mod wire;
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use scenario::run;
+use trace::Mode;
+
+/// How many seeds are run every time, the same ones.
+const SEEDS: u64 = 600;
+
+/// How many are run that nobody has seen, where the environment does not say.
+const FRESH_SEEDS: u64 = 300;
+
+/// What must happen in some of the known runs.
+const HAPPENS: &[&str] = &[
+    "refused_connections",
+    "accept_backoffs",
+    "deliveries",
+    "too_large",
+    "too_many_rooms",
+    "slow_consumers",
+    "timeouts",
+    "no_hello",
+    "too_many_errors",
+    "typing_dropped",
+    "mailbox_full",
+    "in_flight_waits",
+    "window_waits",
+    "deferred_requests",
+    "wakes",
+    "timers_put_off",
+    "reads_put_off",
+];
+
+#[test]
+fn known_seeds() {
+    let mut totals = BTreeMap::new();
+    for seed in 0..SEEDS {
+        try_seed(seed, &mut totals);
+    }
+    println!("{totals:?}");
+    // A simulator that finds nothing because nothing goes wrong in it would be worth nothing.
+    for name in HAPPENS {
+        assert!(totals[name] > 0, "no run has {name}: {totals:?}");
+    }
+}
+
+#[test]
+fn fresh_seeds() {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let seeds = environment("STARLING_SIM_SEEDS").unwrap_or(FRESH_SEEDS);
+    println!("{seeds} seeds from {clock} on");
+    for seed in clock..clock + seeds {
+        try_seed(seed, &mut BTreeMap::new());
+    }
+}
+
+/// Runs the seed that the environment names, with its trace if that is asked for.
+#[test]
+fn replay() {
+    let Some(seed) = environment("STARLING_SIM_SEED") else { return };
+    let is_traced = environment("STARLING_SIM_TRACE").is_some_and(|trace| trace > 0);
+    let outcome = run(seed, if is_traced { Mode::Print } else { Mode::Keep }, &mut None);
+    println!("seed {seed}: {} things happened, hash {:016x}", outcome.count, outcome.hash);
+}
+
+#[test]
+fn a_seed_is_its_run() {
+    for seed in [1, 22, 333, 4444] {
+        let [one, other] = [(); 2].map(|()| run(seed, Mode::Hash, &mut None));
+        assert!(one.count > 1000, "seed {seed}: only {} things happened", one.count);
+        assert_eq!((one.hash, one.count), (other.hash, other.count), "seed {seed} is not the same run twice");
+    }
+    let [one, other] = [5, 6].map(|seed| run(seed, Mode::Hash, &mut None));
+    assert_ne!(one.hash, other.hash, "two seeds are one run");
+}
+
+/// Runs a seed. If it fails it is run again for its trace, and the end of that is printed.
+fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>) {
+    let mut world = None;
+    if catch_unwind(AssertUnwindSafe(|| run(seed, Mode::Hash, &mut world))).is_ok() {
+        return world.expect("a run leaves its world").add_counts(totals);
+    }
+    let mut world = None;
+    let _ = catch_unwind(AssertUnwindSafe(|| run(seed, Mode::Keep, &mut world)));
+    if let Some(world) = world {
+        println!("the end of the trace of seed {seed}:");
+        for line in world.kernel.borrow().trace.lines() {
+            println!("{line}");
+        }
+    }
+    panic!("seed {seed} fails; STARLING_SIM_SEED={seed} cargo test --test simulator replay -- --nocapture");
+}
+
+fn environment(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))
+}

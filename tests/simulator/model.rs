@@ -1,0 +1,190 @@
+//! What all clients know together: who said what where, and who may have which nickname. Each client compares what it
+//! hears with this, and adds to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use starling::proto::text;
+
+/// The knowledge of all clients.
+#[derive(Default)]
+pub struct Model {
+    /// Counts the steps of the run: when something was said, or heard.
+    pub moment: u64,
+    /// The messages of each room and epoch, by offset.
+    logs: BTreeMap<(String, String), BTreeMap<u64, Entry>>,
+    /// The epochs whose first member is known.
+    begun: BTreeSet<(String, String)>,
+    said: BTreeMap<String, Said>,
+    holdings: BTreeMap<String, Vec<Holding>>,
+    /// Every nickname that a client has asked for, as it wrote it.
+    names: BTreeMap<usize, Vec<String>>,
+    pub is_draining: bool,
+    pub has_jumped: bool,
+}
+
+/// One message as a room has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub sender: String,
+    pub content: String,
+    pub timestamp: u64,
+}
+
+/// Something that a client has said.
+#[derive(Debug)]
+pub struct Said {
+    pub author: usize,
+    pub content: String,
+    /// The room, where the client knew it; nothing for private messages.
+    pub room: Option<String>,
+    pub is_private: bool,
+    /// Whether its author was a member when it was taken up. Not known of those who were gone by then.
+    pub was_member: Option<bool>,
+    /// Whether its author hears neither of an acknowledgement nor of itself.
+    pub is_unheard: bool,
+    /// The epoch and offset that it got.
+    pub place: Option<(String, u64)>,
+    /// Who has heard it, if it is private.
+    pub receivers: Vec<usize>,
+    pub was_delivered: bool,
+    pub target: String,
+}
+
+/// A time in which a client may have had a nickname: from when it asked until it knew that it has it no longer.
+struct Holding {
+    client: usize,
+    since: u64,
+    until: Option<u64>,
+}
+
+/// The part of a content that no other content has.
+pub fn key_of(content: &str) -> &str {
+    content.split(' ').next().expect("a split has a first part")
+}
+
+/// How a content looks on a terminal.
+pub fn shown(content: &str) -> String {
+    let mut out = Vec::new();
+    text::put_text(&mut out, content);
+    String::from_utf8(out).expect("text stays text")
+}
+
+pub fn fold(name: &str) -> String {
+    starling::chat::name::fold(name).into_owned()
+}
+
+impl Model {
+    pub fn say(&mut self, said: Said) {
+        let before = self.said.insert(key_of(&said.content).to_owned(), said);
+        assert!(before.is_none(), "clients repeat themselves");
+    }
+
+    pub fn said(&mut self, content: &str) -> &mut Said {
+        let key = key_of(content);
+        self.said.get_mut(key).unwrap_or_else(|| panic!("nobody said {content:?}"))
+    }
+
+    /// A member hears, or a sender is told, that a room has a message at a place.
+    pub fn place(&mut self, room: &str, epoch: &str, offset: u64, entry: Entry) {
+        let said = self.said(&entry.content);
+        assert_eq!(said.content, entry.content, "the content has changed");
+        assert!(!said.is_private, "a private message was published: {entry:?}");
+        assert!(
+            said.room.as_deref().is_none_or(|said_in| said_in == room),
+            "{entry:?} was said in another room than {room}"
+        );
+        assert_ne!(said.was_member, Some(false), "{entry:?} is from somebody who was not in {room}");
+        let place = (epoch.to_owned(), offset);
+        assert_eq!(*said.place.get_or_insert(place.clone()), place, "{entry:?} was published twice");
+        let author = said.author;
+        assert!(
+            self.names[&author].contains(&entry.sender),
+            "client {author} was never called {}",
+            entry.sender
+        );
+        let log = self.logs.entry((room.to_owned(), epoch.to_owned())).or_default();
+        if let Some(known) = log.get(&offset) {
+            assert_eq!(*known, entry, "members do not agree about {room} {epoch} {offset}");
+            return;
+        }
+        let before = log.range(..offset).next_back();
+        let after = log.range(offset..).next();
+        assert!(
+            before.is_none_or(|(_, b)| b.timestamp <= entry.timestamp),
+            "{before:?} is later than {entry:?}"
+        );
+        assert!(
+            after.is_none_or(|(_, a)| a.timestamp >= entry.timestamp),
+            "{entry:?} is later than {after:?}"
+        );
+        log.insert(offset, entry);
+    }
+
+    /// Somebody was the first member of a room.
+    pub fn begin_epoch(&mut self, room: &str, epoch: &str) {
+        let is_new = self.begun.insert((room.to_owned(), epoch.to_owned()));
+        assert!(is_new, "the epoch {epoch} of {room} began twice");
+    }
+
+    /// Who said what is at an offset, where that is known.
+    pub fn author_at(&self, room: &str, epoch: &str, offset: u64) -> Option<usize> {
+        let entry = self.logs.get(&(room.to_owned(), epoch.to_owned()))?.get(&offset)?;
+        Some(self.said[key_of(&entry.content)].author)
+    }
+
+    /// What was said at an offset, where that is known.
+    pub fn content_at(&self, room: &str, epoch: &str, offset: u64) -> Option<String> {
+        Some(self.logs.get(&(room.to_owned(), epoch.to_owned()))?.get(&offset)?.content.clone())
+    }
+
+    /// A client asks for a nickname, and may have it from now on.
+    pub fn claim(&mut self, client: usize, nickname: &str) {
+        self.names.entry(client).or_default().push(nickname.to_owned());
+        let holding = Holding { client, since: self.moment, until: None };
+        self.holdings.entry(fold(nickname)).or_default().push(holding);
+    }
+
+    /// A client knows that one of its claims has failed, or that it has given a nickname back.
+    pub fn give_up(&mut self, client: usize, nickname: &str) {
+        let moment = self.moment;
+        let holdings = self.holdings.get_mut(&fold(nickname)).expect("claimed before");
+        let holding = holdings.iter_mut().find(|h| h.client == client && h.until.is_none());
+        holding.expect("claimed before").until = Some(moment);
+    }
+
+    /// A client has no nickname any more, nor will get one.
+    pub fn give_up_all(&mut self, client: usize) {
+        for holding in self.holdings.values_mut().flatten().filter(|h| h.client == client) {
+            holding.until.get_or_insert(self.moment);
+        }
+    }
+
+    /// Somebody was refused a nickname that it asked for at `since`: somebody else must have had it.
+    pub fn check_conflict(&self, client: usize, nickname: &str, since: u64) {
+        let has_holder = self.holdings[&fold(nickname)].iter().any(|h| {
+            h.client != client && h.since <= self.moment && h.until.is_none_or(|until| until >= since)
+        });
+        assert!(has_holder, "client {client} may not have the nickname {nickname}, which nobody has");
+    }
+
+    /// What must be true when everybody has heard everything.
+    pub fn check_private(&self, is_gone: impl Fn(usize) -> bool) {
+        for (key, said) in self.said.iter().filter(|(_, said)| said.is_private && said.was_delivered) {
+            let holders = &self.holdings[&said.target];
+            let may_be_lost = holders.iter().any(|h| is_gone(h.client));
+            assert!(
+                may_be_lost || said.receivers.len() == 1,
+                "private {key} was delivered to {:?}",
+                said.receivers
+            );
+        }
+    }
+
+    /// Checks that everything that was said by members who are still there has its place, and that they know it.
+    pub fn check_own_messages(&self, is_there: impl Fn(usize) -> bool) {
+        for (key, said) in self.said.iter().filter(|(_, said)| said.was_member == Some(true)) {
+            let is_known = said.place.is_some() || said.is_unheard;
+            assert!(is_known || !is_there(said.author), "{key} was said by a member and never published");
+        }
+    }
+}

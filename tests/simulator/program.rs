@@ -1,0 +1,391 @@
+//! What programs hear: events as JSON objects, in lines or in frames, and HTTP responses before the first frame.
+
+use serde_json::Value;
+
+use crate::client::{Client, Kind, Membership, Sent, What};
+use crate::kernel::Kernel;
+use crate::model::{Entry, Model, fold};
+use crate::wire;
+
+impl Client {
+    pub fn hear_response(&mut self, kernel: &mut Kernel, model: &mut Model, status: u16, body: &[u8]) {
+        let sent = self.outstanding.pop_front();
+        let error = || -> Value { serde_json::from_slice(body).expect("an error is a JSON object") };
+        match (sent.as_ref().map(|sent| &sent.what), status) {
+            (Some(What::Health), 200) => assert_eq!(body, b"OK"),
+            (Some(What::Upgrade { nickname, room }), 101) => {
+                self.is_upgraded = true;
+                let moment = sent.as_ref().expect("matched").moment;
+                let mut expect = |what| self.outstanding.push_back(Sent { id: None, what, moment });
+                if let Some(nickname) = nickname {
+                    expect(What::Hello { nickname: nickname.clone() });
+                }
+                if let Some(room) = room {
+                    expect(What::Join { room: room.clone(), hears_itself: true, since: None });
+                }
+            }
+            (Some(What::Upgrade { nickname: Some(nickname), .. }), 409) => {
+                assert_eq!(error()["reason"], "nickname_in_use");
+                model.check_conflict(self.number, nickname, sent.as_ref().expect("matched").moment);
+                model.give_up(self.number, nickname);
+                self.end(kernel);
+            }
+            (Some(What::Upgrade { .. }), 503) if model.is_draining => {
+                model.give_up_all(self.number);
+                self.end(kernel);
+            }
+            (_, 503) => {
+                assert!(self.terms.has_connection_limit, "503 {error:?}", error = error());
+                model.give_up_all(self.number);
+                self.outstanding.clear();
+                self.is_silent = true;
+            }
+            (_, 408) => {
+                // Its request did not come whole in time.
+                self.outstanding.clear();
+                self.is_silent = true;
+            }
+            (sent, status) => panic!("client {}: {status} in answer to {sent:?}", self.number),
+        }
+    }
+
+    pub fn hear_frame(&mut self, kernel: &mut Kernel, model: &mut Model, opcode: u8, payload: &[u8]) {
+        match opcode {
+            wire::TEXT => self.hear_json(kernel, model, payload),
+            wire::PING => {
+                let mut pong = Vec::new();
+                wire::put_frame(&mut pong, wire::PONG, true, payload, &mut kernel.rng);
+                self.send(kernel, &pong);
+            }
+            wire::PONG => {}
+            wire::CLOSE => {
+                let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                match self.bye {
+                    Some(bye) => assert_eq!(code, Some(bye), "bye and close frame differ"),
+                    None => assert!(self.is_silent, "closed with {code:?} and no bye"),
+                }
+                self.is_silent = true;
+                self.send(kernel, &[0x88, 0x80, 1, 2, 3, 4]);
+            }
+            _ => panic!("a frame with opcode {opcode}"),
+        }
+    }
+
+    pub fn hear_json(&mut self, kernel: &mut Kernel, model: &mut Model, bytes: &[u8]) {
+        assert!(self.bye.is_none(), "client {}: {} after bye", self.number, bytes.escape_ascii());
+        if self.kind == Kind::Json && bytes.first() != Some(&b'{') {
+            // What people read: the server has not seen the first byte yet.
+            let line = std::str::from_utf8(bytes).expect("people read UTF-8");
+            match line.strip_prefix("! ").and_then(|rest| rest.get(..4)) {
+                Some(code) => self.hear_bye(kernel, model, code.parse().expect("a code of its own")),
+                None => assert!(line.starts_with("* welcome to"), "a program hears {line:?}"),
+            }
+            return;
+        }
+        let event: Value =
+            serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {}", bytes.escape_ascii()));
+        kernel.trace.note(&[24, self.number as u64], || format!("client {} hears {event}", self.number));
+        match text(&event, "type") {
+            "message" => self.hear_message(model, &event),
+            "presence" => self.hear_presence(&event),
+            "private" => self.hear_private(model, text(&event, "target"), text(&event, "content")),
+            "typing" => {
+                let room = fold(text(&event, "room"));
+                assert!(self.rooms.contains_key(&room), "client {}: typing in {room}", self.number);
+                let is_own = self.is_own_name(text(&event, "nickname")) && !self.rooms[&room].was_renamed;
+                assert!(!is_own, "client {} hears itself typing", self.number);
+            }
+            "ping" => {
+                assert_eq!(self.kind, Kind::Json);
+                self.send(kernel, b"{\"type\":\"pong\"}\n");
+            }
+            "bye" => {
+                let code = number(&event, "code") as u16;
+                if code == 1000 {
+                    self.hear_reply(model, &event);
+                }
+                self.hear_bye(kernel, model, code);
+            }
+            "welcome" | "joined" | "left" | "ack" | "members" | "rooms" | "pong" | "error" => {
+                self.hear_reply(model, &event);
+            }
+            kind => panic!("an event of type {kind}"),
+        }
+    }
+
+    /// Whether a name is the client's, or may be for a moment because a change of it is under way.
+    fn is_own_name(&self, name: &str) -> bool {
+        let is_changing = self.outstanding.iter().any(|sent| matches!(sent.what, What::Nick { .. }));
+        !is_changing && self.nickname.as_deref().is_some_and(|own| fold(own) == fold(name))
+    }
+
+    fn hear_message(&mut self, model: &mut Model, event: &Value) {
+        let room = fold(text(event, "room"));
+        let client = self.number;
+        let Some(membership) = self.rooms.get_mut(&room) else {
+            panic!("client {client} is not in {room} and hears {event}");
+        };
+        let offset = number(event, "offset");
+        while membership.next < offset {
+            assert!(!membership.hears_itself, "client {client} has missed {room} {}", membership.next);
+            membership.skipped.push(membership.next);
+            membership.next += 1;
+        }
+        assert_eq!(membership.next, offset, "client {client} hears {room} {offset} again");
+        membership.next += 1;
+        let entry = Entry {
+            sender: text(event, "sender").to_owned(),
+            content: text(event, "content").to_owned(),
+            timestamp: number(event, "timestamp"),
+        };
+        let author = model.said(&entry.content).author;
+        assert!(membership.hears_itself || author != client, "client {client} asked for no echo");
+        model.place(&room, &membership.epoch, offset, entry);
+    }
+
+    /// Somebody has told this client something in private.
+    pub fn hear_private(&mut self, model: &mut Model, target: &str, content: &str) {
+        let said = model.said(content);
+        assert!(said.is_private && fold(target) == said.target, "{said:?} was told as if to {target}");
+        said.receivers.push(self.number);
+        assert_eq!(said.receivers.len(), 1, "{said:?} came twice");
+        if self.kind != Kind::Text {
+            assert_eq!(said.content, content);
+        }
+    }
+
+    fn hear_presence(&mut self, event: &Value) {
+        let room = fold(text(event, "room"));
+        let is_own = |client: &Client, name: &str| {
+            client.nickname.as_deref().is_some_and(|own| fold(own) == fold(name))
+        };
+        assert!(self.rooms.contains_key(&room), "client {} is not in {room} and hears {event}", self.number);
+        let kind = text(event, "event");
+        if kind == "batch" {
+            assert!(!self.terms.tells_presence_at_once, "a batch in a small room");
+            return;
+        }
+        let nickname = text(event, "nickname");
+        let is_changing = self.outstanding.iter().any(|sent| matches!(sent.what, What::Nick { .. }));
+        if is_own(self, nickname) {
+            assert!(
+                is_changing || self.rooms[&room].was_renamed,
+                "client {} hears of itself: {event}",
+                self.number
+            );
+        }
+        if !self.terms.tells_presence_at_once {
+            return;
+        }
+        let client = self.number;
+        let others = &mut self.rooms.get_mut(&room).expect("looked at above").others;
+        let mut set = |name: &str, is_there: bool| {
+            let before = others.insert(fold(name), is_there);
+            assert_ne!(before, Some(is_there), "client {client}, of whom it knew: {event}");
+        };
+        match kind {
+            "join" => set(nickname, true),
+            "leave" => set(nickname, false),
+            "nick" => {
+                let from = text(event, "from");
+                if fold(from) != fold(nickname) {
+                    set(from, false);
+                    set(nickname, true);
+                }
+            }
+            kind => panic!("presence {kind}"),
+        }
+    }
+
+    /// An answer to the oldest command that has one.
+    fn hear_reply(&mut self, model: &mut Model, event: &Value) {
+        self.finish_leaving();
+        let (kind, id) = (text(event, "type"), event["id"].as_str());
+        if event["code"] == 400 {
+            self.errors_400 += 1;
+        }
+        if event["message"].as_str().is_some_and(|message| message.starts_with("a line may have")) {
+            let place = self.outstanding.iter().position(|sent| matches!(sent.what, What::TooLong));
+            self.outstanding.remove(place.expect("a line is called too long that was not"));
+            return;
+        }
+        let sent = loop {
+            let Some(sent) = self.outstanding.pop_front() else {
+                panic!("client {} asked nothing and hears {event}", self.number)
+            };
+            if !self.is_silent_command(&sent) {
+                break sent;
+            }
+            self.note_silent(model, &sent);
+        };
+        let client = self.number;
+        assert_eq!(sent.id.as_deref(), id, "client {client} hears {event} in answer to {sent:?}");
+        let reason = event["reason"].as_str().unwrap_or_default();
+        let expect_refusal = |reasons: &[&str]| {
+            assert!(
+                kind == "error" && reasons.contains(&reason),
+                "client {client}: {event} in answer to {sent:?}, not {reasons:?}"
+            );
+        };
+        let expect =
+            |wanted: &str| assert_eq!(kind, wanted, "client {client}: {event} in answer to {sent:?}");
+        if let What::Hello { nickname } | What::Nick { nickname } = &sent.what
+            && kind == "error"
+        {
+            if reason == "nickname_in_use" {
+                model.check_conflict(client, nickname, sent.moment);
+            }
+            model.give_up(client, nickname);
+        }
+        match (&sent.what, &self.nickname) {
+            (What::Ping, _) => expect("pong"),
+            (What::Quit, _) => expect("bye"),
+            (What::Garbage, _) => assert_eq!((kind, number(event, "code")), ("error", 400), "{sent:?}"),
+            (What::Hello { .. }, Some(_)) => expect_refusal(&["already_said_hello"]),
+            (What::Hello { .. }, None) if kind == "error" => {
+                expect_refusal(&[
+                    "nickname_in_use",
+                    if model.is_draining { "draining" } else { "nickname_in_use" },
+                ]);
+            }
+            (What::Hello { nickname }, None) => {
+                expect("welcome");
+                assert_eq!(text(event, "nickname"), nickname);
+                self.nickname = Some(nickname.clone());
+            }
+            (_, None) => expect_refusal(&["unauthenticated"]),
+            (What::Nick { .. }, _) if kind == "error" => expect_refusal(&["nickname_in_use"]),
+            (What::Nick { nickname }, Some(old)) => {
+                expect("ack");
+                model.give_up(client, old);
+                for membership in self.rooms.values_mut() {
+                    membership.was_renamed = true;
+                    membership.others.remove(&fold(nickname));
+                    // Somebody else may have taken the old one and come here before this answer did.
+                    membership.others.remove(&fold(old));
+                }
+                self.nickname = Some(nickname.clone());
+            }
+            (What::Join { room, .. }, _) if self.is_in(room) => expect_refusal(&["already_joined"]),
+            (What::Switch { from, .. }, _) if !self.is_in(from) => {
+                expect_refusal(&["not_a_member", "no_such_room"])
+            }
+            (What::Switch { to, .. }, _) if self.is_in(to) => expect_refusal(&["already_joined"]),
+            (What::Join { .. } | What::Switch { .. }, _)
+                if self.rooms.len() >= self.terms.rooms_per_session =>
+            {
+                expect_refusal(&["too_many_rooms"]);
+            }
+            (What::Join { room, hears_itself, since }, Some(_)) => {
+                expect("joined");
+                let recovered = since.as_ref().map(|(epoch, offset)| {
+                    text(event, "epoch") == epoch && number(event, "offset") == *offset
+                });
+                assert_eq!(event["recovered"].as_bool(), recovered, "{event} in answer to {sent:?}");
+                self.enter(model, room, *hears_itself, event);
+            }
+            (What::Switch { from, to, hears_itself }, Some(_)) => {
+                expect("joined");
+                self.enter(model, to, *hears_itself, event);
+                self.rooms.get_mut(from).expect("looked at above").is_being_left = true;
+            }
+            (What::Leave { room }, _) if self.is_in(room) => {
+                expect("left");
+                assert_eq!((fold(text(event, "room")).as_str(), reason), (room.as_str(), "left"));
+                let membership = self.rooms.remove(room).expect("looked at above");
+                self.check_skipped(model, room, &membership);
+            }
+            (What::Leave { .. }, _) => expect_refusal(&["not_a_member", "no_such_room"]),
+            (What::Message { content, .. }, _) if content.len() > self.terms.content_bytes => {
+                expect_refusal(&["too_large"]);
+                model.said(content).was_member = Some(false);
+            }
+            (What::Message { room, content }, Some(nickname)) if self.is_in(room) => {
+                expect("ack");
+                let said = model.said(content);
+                said.was_member = Some(true);
+                let entry = Entry {
+                    sender: nickname.clone(),
+                    content: content.clone(),
+                    timestamp: number(event, "timestamp"),
+                };
+                assert_eq!(text(event, "epoch"), self.rooms[room].epoch);
+                assert_eq!(text(event, "level"), "sequenced");
+                model.place(room, text(event, "epoch"), number(event, "offset"), entry);
+            }
+            (What::Message { content, .. }, _) => {
+                expect_refusal(&["not_a_member", "no_such_room"]);
+                let said = model.said(content);
+                assert!(said.place.is_none(), "{said:?} was published and refused");
+                said.was_member = Some(false);
+            }
+            (What::Typing { room }, _) if self.is_in(room) => expect("ack"),
+            (What::Typing { .. }, _) => expect_refusal(&["not_a_member", "no_such_room"]),
+            (What::Private { .. }, _) if kind == "error" => expect_refusal(&["no_such_user"]),
+            (What::Private { content, .. }, _) => {
+                expect("ack");
+                assert_eq!(number(event, "delivered"), 1);
+                model.said(content).was_delivered = true;
+            }
+            (What::Members { .. }, _) if kind == "error" => expect_refusal(&["no_such_room"]),
+            (What::Members { room }, _) => {
+                expect("members");
+                let names: Vec<String> =
+                    list(event, "members").iter().map(|member| text(member, "nickname").to_owned()).collect();
+                let folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
+                assert!(folded.windows(2).all(|pair| pair[0] < pair[1]), "{event}");
+                assert_eq!(number(event, "total"), names.len() as u64);
+                self.members_heard.insert(room.clone(), folded);
+            }
+            (What::Rooms, _) => {
+                expect("rooms");
+                let rooms: Vec<(String, u64, u64)> = list(event, "rooms")
+                    .iter()
+                    .map(|room| (fold(text(room, "room")), number(room, "members"), number(room, "offset")))
+                    .collect();
+                assert!(rooms.windows(2).all(|pair| pair[0].0 < pair[1].0), "{event}");
+                self.rooms_heard = Some(rooms);
+            }
+            (What::TooLong | What::Health | What::Upgrade { .. }, _) => {
+                panic!("{event} in answer to {sent:?}")
+            }
+        }
+    }
+
+    fn enter(&mut self, model: &mut Model, room: &str, hears_itself: bool, event: &Value) {
+        assert_eq!(fold(text(event, "room")), room);
+        let (epoch, offset) = (text(event, "epoch").to_owned(), number(event, "offset"));
+        if number(event, "members") == 1 {
+            // A room lives as long as its members: whoever is alone there has just made it.
+            assert_eq!(offset, 0, "a room without members has a history: {event}");
+            model.begin_epoch(room, &epoch);
+            assert_eq!(text(event, "role"), if room == "lobby" { "member" } else { "host" });
+        }
+        let membership = Membership { epoch, next: offset + 1, hears_itself, ..Membership::default() };
+        assert!(self.rooms.insert(room.to_owned(), membership).is_none());
+    }
+
+    /// Checks that what a member did not hear was its own.
+    pub fn check_skipped(&self, model: &Model, room: &str, membership: &Membership) {
+        for offset in &membership.skipped {
+            let author = model.author_at(room, &membership.epoch, *offset);
+            assert!(
+                author.is_none_or(|author| author == self.number),
+                "client {} has missed {room} {offset}",
+                self.number
+            );
+        }
+    }
+}
+
+fn text<'a>(event: &'a Value, field: &str) -> &'a str {
+    event[field].as_str().unwrap_or_else(|| panic!("no text {field:?} in {event}"))
+}
+
+fn number(event: &Value, field: &str) -> u64 {
+    event[field].as_u64().unwrap_or_else(|| panic!("no number {field:?} in {event}"))
+}
+
+fn list<'a>(event: &'a Value, field: &str) -> &'a Vec<Value> {
+    event[field].as_array().unwrap_or_else(|| panic!("no list {field:?} in {event}"))
+}

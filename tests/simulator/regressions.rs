@@ -1,0 +1,85 @@
+//! What the simulator has found, as far as it can be told without its dice: the shortest way to each.
+
+use serde_json::json;
+use starling::base::rng::Rng;
+use starling::config::Config;
+
+use crate::client::{Kind, What};
+use crate::faults::{Faults, Shape};
+use crate::scenario;
+use crate::trace::Trace;
+use crate::world::World;
+
+/// Sends commands of one client together.
+fn say(world: &mut World, client: usize, commands: Vec<(What, serde_json::Value)>) {
+    let kernel = &mut *world.kernel.borrow_mut();
+    for (what, object) in commands {
+        world.clients[client].say(kernel, &world.model, what, true, object);
+    }
+}
+
+fn say_hello(world: &mut World, client: usize) {
+    let kernel = &mut *world.kernel.borrow_mut();
+    world.clients[client].say_hello(kernel, &mut world.model, Some("ann"));
+}
+
+#[test]
+fn every_typing_notice_with_an_id_is_acknowledged() {
+    let mut world = World::calm(4, Config::default());
+    let client = world.connect(Kind::Json, 0);
+    say_hello(&mut world, client);
+    // On four cores, one of these rooms has its home on another.
+    for room in ["a", "b", "c", "d", "e", "f"] {
+        let room_ = || room.to_owned();
+        let join = What::Join { room: room_(), hears_itself: true, since: None };
+        let mut commands = vec![(join, json!({"type": "join", "room": room}))];
+        commands.extend(
+            (0..3).map(|_| (What::Typing { room: room_() }, json!({"type": "typing", "room": room}))),
+        );
+        say(&mut world, client, commands);
+    }
+    world.come_to_rest(100);
+    world.clients[client].check_all_answered(&mut world.model);
+}
+
+#[test]
+fn a_program_that_was_greeted_is_heard_as_one() {
+    let mut world = World::calm(1, Config::default());
+    let client = world.connect(Kind::Json, 0);
+    world.come_to_rest(1000);
+    say_hello(&mut world, client);
+    world.come_to_rest(100);
+    assert_eq!(world.clients[client].nickname.as_deref(), Some("ann"));
+}
+
+#[test]
+fn a_websocket_that_said_hello_in_its_query_is_probed_in_time() {
+    let mut config = Config::default();
+    (config.heartbeat.probe_ms, config.heartbeat.timeout_ms) = (300, 1500);
+    let mut world = World::calm(1, config);
+    let clients: Vec<usize> = (0..10).map(|_| world.connect(Kind::Web, 0)).collect();
+    for client in &clients {
+        let kernel = &mut *world.kernel.borrow_mut();
+        world.clients[*client].request_upgrade(kernel, &mut world.model);
+    }
+    world.come_to_rest(100);
+    let has_some = clients.iter().any(|client| world.clients[*client].nickname.is_some());
+    assert!(has_some, "nobody said hello");
+    world.come_to_rest(12_000); // longer than an HTTP connection may take for its request
+    for client in clients {
+        let client = &world.clients[client];
+        assert!(client.nickname.is_none() || client.bye.is_none(), "closed with {:?}", client.bye);
+    }
+}
+
+/// Nicknames that change hands while mailboxes are full: a room may hear of the new holder before it hears that the old
+/// one has another name now.
+#[test]
+fn nobody_is_in_a_room_twice() {
+    for seed in 0..20 {
+        let faults = Faults { nick: 400, join: 400, frozen_core: 60, ..Faults::default() };
+        let shape = Shape { clients: 12, mailbox_parcels: 1, burst: 6, ..Shape::roomy(4) };
+        let mut world = World::build(Rng::new(seed), faults, shape, Config::default(), Trace::default());
+        scenario::play(&mut world, 2);
+    }
+}

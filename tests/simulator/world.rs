@@ -1,0 +1,392 @@
+//! A run: several cores in one thread, their clients, and the order in which everything happens, all from one seed.
+//!
+//! A core's turn is split where it would block: the world first asks for its plan to sleep, and calls the turn only when
+//! the sleep would be over, because something is pending in its kernel or its deadline has come. Between the two, others
+//! run. So a wake-up that is lost shows: the core does not run again.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use starling::base::census::Census;
+use starling::base::rng::Rng;
+use starling::base::stats::Counters;
+use starling::base::time::{Now, Tick};
+use starling::config::{Config, ListenKind};
+use starling::reactor::mailbox::Exchange;
+use starling::reactor::{Os, Reactor, Turn};
+use starling::shard::mail::Parcel;
+use starling::shard::{Flock, Inventory, Shard};
+
+use crate::client::{Client, Kind, Terms};
+use crate::faults::{Faults, Shape, draw_config, happens, pick};
+use crate::kernel::{Kernel, SimOs};
+use crate::model::Model;
+use crate::trace::Trace;
+
+/// The listeners of each core, by number.
+const LISTENERS: [ListenKind; 2] = [ListenKind::Line, ListenKind::Web];
+
+/// Steps of one stretch of a run, between two moments of rest.
+const STEPS: u64 = 5000;
+
+/// Rounds after which a world that should come to rest is taken to spin.
+const ROUNDS_MAX: usize = 60_000;
+
+/// For how long a world is let to come to rest: longer than every retry and backoff of the server, shorter than a
+/// lingering close.
+const REST_MS: u64 = 600;
+
+/// What one turn may add to a connection's queue after it was looked at, in bytes.
+const TURN_BYTES: usize = 512 * 1024;
+
+/// One run.
+pub struct World {
+    pub kernel: Rc<RefCell<Kernel>>,
+    pub model: Model,
+    pub clients: Vec<Client>,
+    pub shape: Shape,
+    pub terms: Terms,
+    cores: Vec<Core>,
+    exchange: Arc<Exchange<Parcel>>,
+    census: Arc<Census>,
+    config: Arc<Config>,
+}
+
+struct Core {
+    reactor: Reactor<SimOs>,
+    state: State,
+    /// Until which step it is not scheduled.
+    frozen_until: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Between two turns.
+    Awake,
+    /// In its poll, until something comes up or the clock says so.
+    Asleep { until_ms: Option<u64> },
+    /// It has drained.
+    Ended,
+}
+
+impl World {
+    /// The world of a seed.
+    pub fn new(seed: u64, cores: usize, trace: Trace) -> World {
+        let mut rng = Rng::new(seed);
+        let faults = Faults::draw(&mut rng);
+        let shape = Shape::draw(&mut rng, cores);
+        let config = draw_config(&mut rng);
+        World::build(rng, faults, shape, config, trace)
+    }
+
+    /// A world in which nothing goes wrong but what its user does.
+    pub fn calm(cores: usize, config: Config) -> World {
+        World::build(Rng::new(1), Faults::default(), Shape::roomy(cores), config, Trace::default())
+    }
+
+    /// The world of its parts.
+    pub fn build(mut rng: Rng, faults: Faults, shape: Shape, config: Config, trace: Trace) -> World {
+        let (cores, config) = (shape.cores, Arc::new(config));
+        let limits = &config.limits;
+        let terms = Terms {
+            rooms_per_session: limits.rooms_per_session,
+            content_bytes: limits.content_bytes,
+            inbound_bytes: limits.inbound_bytes,
+            errors_per_window: limits.errors_per_window,
+            timeout_ms: config.heartbeat.timeout_ms,
+            hello_ms: limits.hello_ms,
+            has_connection_limit: limits.connections > 0,
+            tells_presence_at_once: config.presence.exact_members > 100,
+        };
+        let census = Arc::new(Census::new(limits.connections, 0));
+        let flock = Flock {
+            cores: cores as u16,
+            config: config.clone(),
+            census: census.clone(),
+            core_connections: usize::MAX,
+            home_seed: rng.next_u64(),
+        };
+        let exchange = Arc::new(Exchange::new(cores, shape.mailbox_parcels));
+        let seeds: Vec<u64> = (0..cores).map(|_| rng.next_u64()).collect();
+        let mut kernel = Kernel::new(rng, faults, &shape, LISTENERS.len(), limits, trace);
+        let faults = kernel.faults.clone();
+        kernel.trace.note(&[0], || format!("{faults:?}\n{shape:?}\n{limits:?}\n{:?}", config.heartbeat));
+        let kernel = Rc::new(RefCell::new(kernel));
+        let cores = seeds.into_iter().enumerate().map(|(core, seed)| {
+            let mut os = SimOs::new(core, kernel.clone());
+            let now: Now = os.now();
+            let shard = Shard::new(core as u16, &flock, Arc::new(Counters::default()), seed, now);
+            let reactor = Reactor::new(core, os, shard, limits, false, &LISTENERS, exchange.clone());
+            Core { reactor, state: State::Awake, frozen_until: 0 }
+        });
+        let cores = cores.collect();
+        World {
+            kernel,
+            model: Model::default(),
+            clients: Vec::new(),
+            shape,
+            terms,
+            cores,
+            exchange,
+            census,
+            config,
+        }
+    }
+
+    /// A stretch of the run in which everything may happen.
+    pub fn run(&mut self) {
+        for _ in 0..STEPS {
+            self.model.moment += 1;
+            let roll = self.kernel.borrow_mut().rng.below(100);
+            match roll {
+                0..50 => self.run_some_core(),
+                50..97 => self.run_some_client(),
+                _ => self.pass_time(),
+            }
+            self.check_sleepers();
+        }
+    }
+
+    /// Lets everything go through that is under way, without new faults, until nothing happens any more for a while.
+    pub fn come_to_rest(&mut self, rest_ms: u64) {
+        let faults = std::mem::take(&mut self.kernel.borrow_mut().faults);
+        let until_ms = self.kernel.borrow().clock_ms + rest_ms;
+        for core in &mut self.cores {
+            core.frozen_until = 0;
+        }
+        for round in 0.. {
+            assert!(round < ROUNDS_MAX, "the world does not come to rest: {}", self.what_goes_on());
+            self.model.moment += 1;
+            let mut has_moved = false;
+            for client in &mut self.clients {
+                has_moved |= client.pump(&mut self.kernel.borrow_mut(), &mut self.model);
+            }
+            for core in 0..self.cores.len() {
+                if self.is_runnable(core) {
+                    self.step_core(core);
+                    has_moved = true;
+                }
+            }
+            self.check_sleepers();
+            if !has_moved {
+                let next = self.next_deadline().filter(|next| *next <= until_ms);
+                let Some(next) = next else { break };
+                self.kernel.borrow_mut().clock_ms = next;
+            }
+        }
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.clock_ms = until_ms.max(kernel.clock_ms);
+        kernel.faults = faults;
+    }
+
+    /// Connects a client to a core.
+    pub fn connect(&mut self, kind: Kind, core: usize) -> usize {
+        let kernel = &mut *self.kernel.borrow_mut();
+        let number = self.clients.len();
+        let listener = usize::from(kind == Kind::Web);
+        let conn = kernel.connect(core, listener);
+        kernel.trace.note(&[40, number as u64, core as u64], || {
+            format!("client {number} ({kind:?}) connects to core {core} as conn {conn}")
+        });
+        self.clients.push(Client::new(number, kind, conn, &self.terms, kernel.clock_ms));
+        number
+    }
+
+    /// Asks all cores to drain, as a signal does.
+    pub fn drain(&mut self) {
+        self.model.is_draining = true;
+        for core in 0..self.cores.len() {
+            self.kernel.borrow_mut().wake_core(core);
+        }
+    }
+
+    pub fn have_all_cores_ended(&self) -> bool {
+        self.cores.iter().all(|core| core.state == State::Ended)
+    }
+
+    pub fn inventory(&mut self, core: usize) -> Inventory {
+        self.cores[core].reactor.shard().inventory()
+    }
+
+    /// Sums what the cores have counted into `totals`.
+    pub fn add_counts(&mut self, totals: &mut BTreeMap<&'static str, u64>) {
+        for core in &mut self.cores {
+            for (name, value) in core.reactor.shard().counters().values() {
+                *totals.entry(name).or_default() += value;
+            }
+        }
+    }
+
+    pub fn core_count(&self) -> usize {
+        self.cores.len()
+    }
+
+    pub fn connected(&self) -> usize {
+        self.census.total()
+    }
+
+    /// What must be true of every core when nothing happens any more.
+    pub fn check_rest(&mut self) {
+        let kernel = self.kernel.borrow();
+        for (number, core) in self.cores.iter_mut().enumerate() {
+            if core.state == State::Ended {
+                continue;
+            }
+            assert!(core.reactor.is_quiescent(), "core {number} has something left to do");
+            assert!(self.exchange.mailbox(number).is_empty(), "core {number} has mail");
+            assert_eq!(kernel.waiting_clients(number), 0, "core {number} leaves clients unaccepted");
+            for (conn, id, is_readable, _) in kernel.registered(number) {
+                assert!(!is_readable, "conn {conn} of core {number} ({id:?}) has bytes unread");
+            }
+            let due = core.reactor.shard().next_deadline();
+            assert!(
+                due.is_none_or(|due| due > Tick(kernel.clock_ms.saturating_sub(REST_MS))),
+                "a timer was forgotten"
+            );
+            let inventory = core.reactor.shard().inventory();
+            assert_eq!((inventory.under_way, inventory.deferred), (0, 0), "core {number}: {inventory:?}");
+        }
+    }
+
+    fn run_some_core(&mut self) {
+        let step = self.model.moment;
+        let runnable: Vec<usize> = (0..self.cores.len())
+            .filter(|c| self.cores[*c].frozen_until <= step && self.is_runnable(*c))
+            .collect();
+        if runnable.is_empty() {
+            return self.disturb_some_core();
+        }
+        let core = {
+            let kernel = &mut *self.kernel.borrow_mut();
+            let core = runnable[kernel.rng.below(runnable.len() as u64) as usize];
+            if happens(&mut kernel.rng, kernel.faults.frozen_core) {
+                self.cores[core].frozen_until = step + 20 + kernel.rng.below(300);
+                return;
+            }
+            core
+        };
+        self.step_core(core);
+    }
+
+    /// Interrupts the sleep of a core, or reports to it what is not new.
+    fn disturb_some_core(&mut self) {
+        let kernel = &mut *self.kernel.borrow_mut();
+        let core = kernel.rng.below(self.cores.len() as u64) as usize;
+        if happens(&mut kernel.rng, kernel.faults.interrupted_poll) {
+            kernel.interrupt(core);
+        }
+        if happens(&mut kernel.rng, kernel.faults.spurious_event) {
+            kernel.report_spuriously(core);
+        }
+        if happens(&mut kernel.rng, kernel.faults.descriptors_run_out) {
+            let for_ms = kernel.rng.below(300);
+            kernel.exhaust_descriptors(core, for_ms);
+        }
+    }
+
+    fn run_some_client(&mut self) {
+        let there: Vec<usize> = (0..self.clients.len()).filter(|c| !self.clients[*c].is_gone).collect();
+        let has_place = there.len() < self.shape.clients;
+        let (is_newcomer, nth, kind, core) = {
+            let rng = &mut self.kernel.borrow_mut().rng;
+            let nth = rng.below(there.len().max(1) as u64) as usize;
+            let kind = pick(rng, &[Kind::Json, Kind::Json, Kind::Web, Kind::Text]);
+            (has_place && rng.chance(5), nth, kind, rng.below(self.cores.len() as u64) as usize)
+        };
+        if is_newcomer {
+            self.connect(kind, core);
+        } else if let Some(client) = there.get(nth) {
+            self.clients[*client].act(&mut self.kernel.borrow_mut(), &mut self.model, &self.shape);
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let kernel = &mut *self.kernel.borrow_mut();
+        kernel.clock_ms += kernel.rng.below(20);
+        if happens(&mut kernel.rng, kernel.faults.jump) {
+            kernel.clock_ms += kernel.rng.below(20_000);
+            self.model.has_jumped = true;
+        }
+        if happens(&mut kernel.rng, kernel.faults.clock_set) {
+            kernel.unix_offset_ms = 1_700_000_000_000 + kernel.rng.below(100_000) - 50_000;
+        }
+        let now = kernel.clock_ms;
+        kernel.trace.note(&[41, now], || format!("it is {now} ms"));
+    }
+
+    fn is_runnable(&self, core: usize) -> bool {
+        let kernel = self.kernel.borrow();
+        match self.cores[core].state {
+            State::Awake => true,
+            State::Asleep { until_ms } => {
+                kernel.has_pending(core) || until_ms.is_some_and(|until| until <= kernel.clock_ms)
+            }
+            State::Ended => false,
+        }
+    }
+
+    /// Half a turn: the plan to sleep, or what comes after the sleep.
+    fn step_core(&mut self, number: usize) {
+        let core = &mut self.cores[number];
+        if core.state == State::Awake {
+            if self.model.is_draining {
+                core.reactor.shard().drain();
+            }
+            let wait_ms = core.reactor.plan_sleep();
+            let kernel = &mut *self.kernel.borrow_mut();
+            core.state = State::Asleep { until_ms: wait_ms.map(|wait_ms| kernel.clock_ms + wait_ms) };
+            kernel.trace.note(&[42, number as u64, wait_ms.unwrap_or(u64::MAX)], || {
+                format!("core {number} plans to sleep for {wait_ms:?}")
+            });
+            return;
+        }
+        self.kernel.borrow_mut().trace.note(&[43, number as u64], || format!("core {number} turns"));
+        core.state = match core.reactor.turn() {
+            Turn::Done => State::Awake,
+            Turn::Drained => State::Ended,
+        };
+        let inventory = core.reactor.shard().inventory();
+        let queued_max = self.config.limits.send_queue_bytes + TURN_BYTES;
+        assert!(inventory.queued_bytes_max <= queued_max, "core {number}: {inventory:?}");
+        assert!(self.exchange.mailbox(number).len() <= self.shape.mailbox_parcels);
+    }
+
+    /// A core that sleeps with nothing pending must have nothing that it could do.
+    fn check_sleepers(&mut self) {
+        let kernel = self.kernel.borrow();
+        let backoff_ms = self.config.limits.accept_backoff_ms;
+        for (number, core) in self.cores.iter_mut().enumerate() {
+            let State::Asleep { until_ms } = core.state else { continue };
+            if kernel.has_pending(number) || until_ms.is_some_and(|until| until <= kernel.clock_ms) {
+                continue;
+            }
+            assert!(self.exchange.mailbox(number).is_empty(), "core {number} sleeps beside its mail");
+            if kernel.waiting_clients(number) > 0 {
+                let is_soon = until_ms.is_some_and(|until| until <= kernel.clock_ms + backoff_ms);
+                assert!(is_soon, "core {number} sleeps beside clients that nobody accepts");
+            }
+            for (conn, id, is_readable, is_writable) in kernel.registered(number) {
+                let wants_input = core.reactor.shard().wants_input(id);
+                assert!(!(is_readable && wants_input), "core {number} sleeps beside conn {conn}, unread");
+                let mut slices = [std::io::IoSlice::new(&[])];
+                let has_output = core.reactor.shard().gather(id, &mut slices) > 0;
+                assert!(!(is_writable && has_output), "core {number} sleeps beside conn {conn}, unwritten");
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        let deadlines = self.cores.iter().filter_map(|core| match core.state {
+            State::Asleep { until_ms } => until_ms,
+            _ => None,
+        });
+        deadlines.min()
+    }
+
+    fn what_goes_on(&self) -> String {
+        let states: Vec<State> = self.cores.iter().map(|core| core.state).collect();
+        format!("{states:?}")
+    }
+}
