@@ -86,7 +86,7 @@ impl Faults {
             descriptors_run_out: up_to(100),
             network_reset: up_to(3),
             reset_discards: up_to(1000),
-            frozen_core: up_to(10),
+            frozen_core: up_to(40),
             jump: up_to(20),
             clock_set: up_to(20),
             stall: up_to(20),

@@ -102,12 +102,12 @@ impl Client {
             "bye" => {
                 let code = number(&event, "code") as u16;
                 if code == 1000 {
-                    self.hear_reply(kernel, model, &event);
+                    self.hear_reply(model, &event);
                 }
                 self.hear_bye(kernel, model, code);
             }
             "welcome" | "joined" | "left" | "ack" | "members" | "rooms" | "pong" | "error" => {
-                self.hear_reply(kernel, model, &event);
+                self.hear_reply(model, &event);
             }
             kind => panic!("an event of type {kind}"),
         }
@@ -121,17 +121,17 @@ impl Client {
 
     fn hear_message(&mut self, model: &mut Model, event: &Value) {
         let room = fold(text(event, "room"));
-        let number_ = self.number;
+        let client = self.number;
         let Some(membership) = self.rooms.get_mut(&room) else {
-            panic!("client {number_} is not in {room} and hears {event}");
+            panic!("client {client} is not in {room} and hears {event}");
         };
         let offset = number(event, "offset");
         while membership.next < offset {
-            assert!(!membership.hears_itself, "client {number_} has missed {room} {}", membership.next);
+            assert!(!membership.hears_itself, "client {client} has missed {room} {}", membership.next);
             membership.skipped.push(membership.next);
             membership.next += 1;
         }
-        assert_eq!(membership.next, offset, "client {number_} hears {room} {offset} again");
+        assert_eq!(membership.next, offset, "client {client} hears {room} {offset} again");
         membership.next += 1;
         let entry = Entry {
             sender: text(event, "sender").to_owned(),
@@ -139,7 +139,7 @@ impl Client {
             timestamp: number(event, "timestamp"),
         };
         let author = model.said(&entry.content).author;
-        assert!(membership.hears_itself || author != number_, "client {number_} asked for no echo");
+        assert!(membership.hears_itself || author != client, "client {client} asked for no echo");
         model.place(&room, &membership.epoch, offset, entry);
     }
 
@@ -198,7 +198,7 @@ impl Client {
     }
 
     /// An answer to the oldest command that has one.
-    fn hear_reply(&mut self, kernel: &mut Kernel, model: &mut Model, event: &Value) {
+    fn hear_reply(&mut self, model: &mut Model, event: &Value) {
         self.finish_leaving();
         let (kind, id) = (text(event, "type"), event["id"].as_str());
         if event["code"] == 400 {
@@ -349,7 +349,6 @@ impl Client {
                 panic!("{event} in answer to {sent:?}")
             }
         }
-        let _ = kernel;
     }
 
     fn enter(&mut self, model: &mut Model, room: &str, hears_itself: bool, event: &Value) {

@@ -30,6 +30,13 @@ pub fn run(seed: u64, mode: Mode, keep: &mut Option<World>) -> Outcome {
     let cores = 1 + rng.below(4) as usize;
     let stretches = 1 + rng.below(3);
     let world = keep.insert(World::new(seed, cores, Trace::new(mode)));
+    play(world, stretches);
+    let kernel = world.kernel.borrow();
+    Outcome { hash: kernel.trace.hash(), count: kernel.trace.count() }
+}
+
+/// So many stretches with a rest after each, one without, and the end.
+pub fn play(world: &mut World, stretches: u64) {
     for _ in 0..stretches {
         world.run();
         world.come_to_rest(REST_MS);
@@ -37,13 +44,7 @@ pub fn run(seed: u64, mode: Mode, keep: &mut Option<World>) -> Outcome {
         compare(world);
     }
     world.run();
-    if world.shape.ends_by_drain {
-        end_by_drain(world)
-    } else {
-        end_by_leaving(world)
-    }
-    let kernel = world.kernel.borrow();
-    Outcome { hash: kernel.trace.hash(), count: kernel.trace.count() }
+    if world.shape.ends_by_drain { end_by_drain(world) } else { end_by_leaving(world) }
 }
 
 /// Compares what the clients know of each other at a moment of rest, and with what the server says.

@@ -20,7 +20,7 @@ use starling::shard::mail::Parcel;
 use starling::shard::{Flock, Inventory, Shard};
 
 use crate::client::{Client, Kind, Terms};
-use crate::faults::{Faults, Shape, draw_config, happens};
+use crate::faults::{Faults, Shape, draw_config, happens, pick};
 use crate::kernel::{Kernel, SimOs};
 use crate::model::Model;
 use crate::trace::Trace;
@@ -86,7 +86,8 @@ impl World {
         World::build(Rng::new(1), Faults::default(), Shape::roomy(cores), config, Trace::default())
     }
 
-    fn build(mut rng: Rng, faults: Faults, shape: Shape, config: Config, trace: Trace) -> World {
+    /// The world of its parts.
+    pub fn build(mut rng: Rng, faults: Faults, shape: Shape, config: Config, trace: Trace) -> World {
         let (cores, config) = (shape.cores, Arc::new(config));
         let limits = &config.limits;
         let terms = Terms {
@@ -287,17 +288,17 @@ impl World {
 
     fn run_some_client(&mut self) {
         let there: Vec<usize> = (0..self.clients.len()).filter(|c| !self.clients[*c].is_gone).collect();
-        let roll = self.kernel.borrow_mut().rng.below(100);
-        if there.len() < self.shape.clients && roll < 5 {
-            let (kind, core) = {
-                let rng = &mut self.kernel.borrow_mut().rng;
-                let kind = crate::faults::pick(rng, &[Kind::Json, Kind::Json, Kind::Web, Kind::Text]);
-                (kind, rng.below(self.cores.len() as u64) as usize)
-            };
+        let has_place = there.len() < self.shape.clients;
+        let (is_newcomer, nth, kind, core) = {
+            let rng = &mut self.kernel.borrow_mut().rng;
+            let nth = rng.below(there.len().max(1) as u64) as usize;
+            let kind = pick(rng, &[Kind::Json, Kind::Json, Kind::Web, Kind::Text]);
+            (has_place && rng.chance(5), nth, kind, rng.below(self.cores.len() as u64) as usize)
+        };
+        if is_newcomer {
             self.connect(kind, core);
-        } else if let Some(nth) = (roll as usize * 7919).checked_rem(there.len()) {
-            let nth = (nth + self.kernel.borrow_mut().rng.below(there.len() as u64) as usize) % there.len();
-            self.clients[there[nth]].act(&mut self.kernel.borrow_mut(), &mut self.model, &self.shape);
+        } else if let Some(client) = there.get(nth) {
+            self.clients[*client].act(&mut self.kernel.borrow_mut(), &mut self.model, &self.shape);
         }
     }
 
