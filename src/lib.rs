@@ -65,8 +65,8 @@
 //! - A connection is registered once, for reading and writing, edge-triggered, and never again.
 //! - Keys that leave their table carry a generation ([`base::slots::Id`]), so that a stale one finds nothing.
 //! - A request to a home is answered by exactly one reply, and a session keeps its slot until all have come.
-//! - Only requests make more mail. While some mailbox is full, requests wait and everything else is taken in, so that
-//!   cores cannot block each other; clients whose requests wait are no longer read from.
+//! - Only requests make mail for others. While some mailbox is full, requests wait and everything else is taken in, so
+//!   that cores cannot block each other; clients whose requests wait are no longer read from.
 //! - There is no unbounded queue: commands under way are bounded a session and a pair of cores, bytes to send a
 //!   connection, input to look at by one read.
 //! - A peer's bytes never reach a panic. `assert!` and `expect` stand only where a bug of ours is the cause.

@@ -54,8 +54,8 @@ pub struct Connection {
     pub awaited_since: Tick,
     /// When its last byte came.
     pub last_seen: Tick,
-    /// Whether it was asked for a sign of life since then.
-    pub is_probed: bool,
+    /// When it was asked for a sign of life, if it was since then.
+    pub probed_at: Option<Tick>,
     /// Whether it is in the list of connections to flush.
     pub is_touched: bool,
     /// Whether it is counted in the census.
@@ -142,7 +142,7 @@ impl Connection {
             timer: None,
             awaited_since: now,
             last_seen: now,
-            is_probed: false,
+            probed_at: None,
             is_touched: false,
             is_counted: false,
             turned_away: None,

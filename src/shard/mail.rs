@@ -1,8 +1,9 @@
 //! What cores say to each other.
 //!
 //! A [`Mail::Request`] asks the home of a room or nickname for something and is answered by exactly one [`Mail::Reply`].
-//! Handling a request may produce more mail, handling anything else never does. That is what keeps the mailboxes from
-//! deadlock: while some mailbox is full, requests wait, and everything else is still taken in.
+//! A request makes mail for everybody in a room. A reply makes at most the next requests of its own session, of which there
+//! are never more than it has rooms; a batch makes none. That is what keeps the mailboxes from deadlock and the
+//! outboxes bounded: while some mailbox is full, requests wait, and everything else is still taken in.
 
 use std::sync::Arc;
 

@@ -229,7 +229,7 @@ impl Shard {
         self.counters.received_bytes.add(input.len() as u64);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.last_seen = self.now.tick;
-        connection.is_probed = false;
+        connection.probed_at = None;
         if connection.stage == Stage::Open {
             self.take_in(id, input);
             self.settle();
@@ -337,7 +337,7 @@ impl Shard {
     }
 
     /// Tells whether a mailbox was full when this core's mail was last sent. While one is, requests wait: they are
-    /// the only mail that makes more mail.
+    /// the only mail that makes mail for others.
     pub fn set_congested(&mut self, is_congested: bool) {
         self.is_congested = is_congested;
         if !is_congested {

@@ -82,8 +82,10 @@ impl Shard {
         if connection.encoding == Encoding::Text {
             return None; // TCP keepalive alone looks after people who have nothing to say
         }
-        let timeout = connection.last_seen + self.config.heartbeat.timeout_ms;
-        Some(if connection.is_probed { timeout } else { self.probe_at(id, connection).min(timeout) })
+        Some(match connection.probed_at {
+            Some(probed_at) => self.give_up_at(connection, probed_at),
+            None => self.probe_at(id, connection),
+        })
     }
 
     fn look_at(&mut self, id: Id) {
@@ -110,7 +112,7 @@ impl Shard {
                 if !is_echo && !self.has_said_hello(connection) {
                     self.counters.no_hello.add(1);
                     self.close(id, Closing::Bye(Farewell::NoHello));
-                } else if now.since(connection.last_seen) >= self.config.heartbeat.timeout_ms {
+                } else if connection.probed_at.is_some() {
                     self.counters.timeouts.add(1);
                     self.close(id, Closing::Bye(Farewell::Timeout));
                 } else {
@@ -120,17 +122,25 @@ impl Shard {
         }
     }
 
+    /// When a probe has gone unanswered for too long. A core that was held up probes late and has not looked at what
+    /// came meanwhile: its clients have as much time for their answer as any.
+    fn give_up_at(&self, connection: &Connection, probed_at: Tick) -> Tick {
+        let heartbeat = &self.config.heartbeat;
+        let answer_ms = (heartbeat.timeout_ms - heartbeat.probe_ms) / 2;
+        (connection.last_seen + heartbeat.timeout_ms).max(probed_at + answer_ms)
+    }
+
     fn probe_at(&self, id: Id, connection: &Connection) -> Tick {
         let period = self.config.heartbeat.probe_ms;
-        // Fibonacci hashing: neighbouring places land far apart.
-        let spread =
-            (u64::from(id.index).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % (period / PROBE_SPREAD).max(1);
+        // Fibonacci hashing: neighbouring places land far apart. Never past half of the time there is to answer in.
+        let spread_ms = (period / PROBE_SPREAD).min((self.config.heartbeat.timeout_ms - period) / 2).max(1);
+        let spread = (u64::from(id.index).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % spread_ms;
         connection.last_seen + period + spread
     }
 
     fn probe(&mut self, id: Id) {
         let connection = self.connections.get_mut(id).expect("checked by the caller");
-        connection.is_probed = true;
+        connection.probed_at = Some(self.now.tick);
         match connection.encoding {
             Encoding::JsonFrame => self.say_raw(id, |out| websocket::put_ping(out, b"")),
             Encoding::JsonLine | Encoding::Text => self.say(id, &Event::Ping),
@@ -156,5 +166,49 @@ impl Shard {
             lines: crate::proto::line::Decoder::new(self.limits.inbound_bytes),
         }));
         self.say_raw(id, |out| out.extend_from_slice(text::GREETING.as_bytes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::census::Census;
+    use crate::base::time::Now;
+    use crate::config::Config;
+    use crate::shard::Flock;
+
+    /// What a program on a line has been told so far.
+    fn told(shard: &mut Shard, id: Id) -> String {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = shard.gather(id, &mut slices);
+        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        shard.sent(id, bytes.len());
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_core_that_was_held_up_asks_before_it_gives_up() {
+        let config = Arc::new(Config::default());
+        let (probe_ms, timeout_ms) = (config.heartbeat.probe_ms, config.heartbeat.timeout_ms);
+        let census = Arc::new(Census::new(0, 0));
+        let flock = Flock { cores: 1, config, census, core_connections: 10, home_seed: 1 };
+        let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+        let id = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
+        shard.receive(id, &mut b"{\"type\":\"hello\",\"nickname\":\"alice\"}\n".to_vec());
+        assert!(told(&mut shard, id).contains("welcome"));
+
+        let at = |shard: &mut Shard, ms: u64| {
+            shard.tick(Now { tick: Tick(ms), unix_ms: ms });
+            while shard.expire() {}
+        };
+        at(&mut shard, 3 * timeout_ms);
+        assert_eq!(told(&mut shard, id), "{\"type\":\"ping\"}\n", "silent for long, but never asked");
+        at(&mut shard, 3 * timeout_ms + (timeout_ms - probe_ms) / 2 - 1);
+        assert_eq!(told(&mut shard, id), "", "it still has time to answer");
+        at(&mut shard, 3 * timeout_ms + (timeout_ms - probe_ms) / 2);
+        assert!(told(&mut shard, id).contains("\"code\":4203"));
     }
 }
