@@ -35,6 +35,17 @@ impl Batch {
         }
     }
 
+    /// Whether it is yet to be told that somebody of this nickname went.
+    pub fn has_left(&self, nickname: &Nickname) -> bool {
+        self.left.contains(nickname)
+    }
+
+    /// Gives a newcomer of whom nobody has been told another nickname, and says whether it is one.
+    pub fn rename(&mut self, old: &Nickname, new: &Nickname) -> bool {
+        let newcomer = self.joined.iter_mut().find(|nickname| *nickname == old);
+        newcomer.map(|nickname| *nickname = new.clone()).is_some()
+    }
+
     /// Whether there is something to tell.
     pub fn is_pending(&self) -> bool {
         self.is_pending
@@ -66,5 +77,18 @@ mod tests {
         assert_eq!(spelled(&joined), ["user0", "user2"]);
         assert_eq!(spelled(&left), ["old"]);
         assert!(!batch.is_pending());
+    }
+
+    #[test]
+    fn a_newcomer_who_changes_names_is_told_by_the_last() {
+        let [old, new] = ["old", "new"].map(|name| Nickname::parse(name).unwrap());
+        let mut batch = Batch::default();
+        batch.join(old.clone(), 3);
+        assert!(batch.rename(&old, &new), "nobody knows the old nickname");
+        assert!(!batch.rename(&old, &new), "everybody knows whoever is not in the batch");
+        batch.leave(new.clone(), 3);
+        assert!(!batch.has_left(&new), "came and went unseen");
+        batch.leave(old.clone(), 3);
+        assert!(batch.has_left(&old));
     }
 }

@@ -130,7 +130,7 @@ impl Shard {
             // The connection has not waited for the end.
             (Step::Ending { then }, None) => {
                 (session.connection, *then) = (None, None);
-                return;
+                return self.stop_listening_to_all(id);
             }
             (Step::Ending { .. }, Some(_)) => return,
             (step, then) => {
@@ -140,19 +140,23 @@ impl Shard {
                 *step = Step::Ending { then };
             }
         }
-        let encoding = session.encoding;
-        // Last first, so that those still listed keep their places.
-        while let Some(membership) = self.sessions.get_mut(id).expect("kept while it ends").memberships.pop()
-        {
-            self.stop_listening((membership.home, membership.key), membership.position);
-            self.request(
-                id,
-                membership.home,
-                None,
-                Request::Leave { room: membership.key, encoding, reason },
-            );
+        let (encoding, is_listening) = (session.encoding, session.connection.is_some());
+        let rooms: Vec<(u16, Id)> = session.memberships.iter().map(|m| (m.home, m.key)).collect();
+        if !is_listening {
+            self.stop_listening_to_all(id);
+        }
+        for (home, room) in rooms {
+            self.request(id, home, None, Request::Leave { room, encoding, reason, is_listening });
         }
         self.go_on_ending(id);
+    }
+
+    /// A session whose connection is gone hears its rooms no longer.
+    fn stop_listening_to_all(&mut self, id: Id) {
+        // Last first, so that those still listed keep their places.
+        while let Some(membership) = self.sessions[id].memberships.pop() {
+            self.stop_listening((membership.home, membership.key), membership.position);
+        }
     }
 
     /// The next step of an ending session: when its rooms have answered the nickname is released, and when that is

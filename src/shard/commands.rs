@@ -135,7 +135,8 @@ impl Shard {
                     return self.explain_not_a_member(session, command_id, room);
                 };
                 let encoding = self.sessions[session].encoding;
-                let request = Request::Leave { room: membership.key, encoding, reason: LeaveReason::Left };
+                let (room, reason) = (membership.key, LeaveReason::Left);
+                let request = Request::Leave { room, encoding, reason, is_listening: true };
                 let step = Step::Leave { is_told: true };
                 Ok(self.begin(session, membership.home, command_id, step, request))
             }

@@ -166,7 +166,12 @@ impl Shard {
                     Err(refusal) => Reply::Refused(refusal),
                 }
             }
-            Request::Leave { room, encoding, reason } => self.leave_room(from, room, encoding, reason),
+            Request::Leave { room, encoding, reason, is_listening } => {
+                if is_listening {
+                    self.send_room(room);
+                }
+                self.leave_room(from, room, encoding, reason)
+            }
             Request::Publish { room, content, echo } => {
                 self.publish(from, room, &content, echo, id.is_some())
             }
@@ -238,14 +243,17 @@ impl Shard {
                 key
             }
         };
+        let is_exact = self.home.rooms[key].room.len() < self.presence.exact_members;
+        if is_exact {
+            self.tell_presence_batch(key); // before its count would include the newcomer, who is told by itself
+        }
         let entry = self.home.rooms.get_mut(key).expect("listed rooms exist");
         let room = entry.room.name().clone();
         let role = entry.room.join(from, nickname.clone(), self.now.unix_ms);
         let members = entry.room.len();
-        if members > self.presence.exact_members {
+        if !is_exact {
             self.note_presence(key, |batch, names_max| batch.join(nickname, names_max));
         } else {
-            self.tell_presence_batch(key);
             let event = Event::Presence(Presence {
                 room: room.as_str(),
                 event: "join",
@@ -275,15 +283,16 @@ impl Shard {
     }
 
     fn leave_room(&mut self, from: SessionRef, key: Id, encoding: Encoding, reason: LeaveReason) -> Reply {
-        if reason == LeaveReason::Left {
-            // A client that stays connected hears all that came before its leave.
-            self.send_room(key);
-        }
-        let Some((entry, member)) =
-            self.home.rooms.get_mut(key).and_then(|e| e.room.leave(from).map(|m| (e, m)))
-        else {
-            return Reply::Refused(not_a_member());
+        let members_before = match self.home.rooms.get(key) {
+            Some(entry) if entry.room.member(from).is_some() => entry.room.len(),
+            _ => return Reply::Refused(not_a_member()),
         };
+        let is_exact = members_before - 1 <= self.presence.exact_members;
+        if is_exact {
+            self.tell_presence_batch(key); // while its count includes the leaver, who is told by itself
+        }
+        let entry = self.home.rooms.get_mut(key).expect("looked at above");
+        let member = entry.room.leave(from).expect("looked at above");
         let room = entry.room.name().clone();
         entry.shares[from.core as usize][encoding as usize] -= 1;
         let members = entry.room.len();
@@ -293,10 +302,9 @@ impl Shard {
             self.counters.rooms.set(self.home.rooms.len() as u64);
             return Reply::Left { room, reason };
         }
-        if members > self.presence.exact_members {
+        if !is_exact {
             self.note_presence(key, |batch, names_max| batch.leave(member.nickname, names_max));
         } else {
-            self.tell_presence_batch(key);
             let event = Event::Presence(Presence {
                 room: room.as_str(),
                 event: "leave",
@@ -345,12 +353,19 @@ impl Shard {
     }
 
     fn rename_member(&mut self, from: SessionRef, key: Id, nickname: Nickname) -> Reply {
+        if self.home.rooms.get(key).is_some_and(|entry| entry.room.presence.has_left(&nickname)) {
+            // That somebody of this name has left must be told before that there is one again.
+            self.tell_presence_batch(key);
+        }
         let renamed = self
             .home
             .rooms
             .get_mut(key)
             .and_then(|e| e.room.rename(from, nickname.clone()).map(|old| (e, old)));
         let Some((entry, old)) = renamed else { return Reply::Refused(not_a_member()) };
+        if entry.room.presence.rename(&old, &nickname) {
+            return Reply::Done { times: 1 }; // nobody has been told of the old nickname
+        }
         let room = entry.room.name().clone();
         let event = Event::Presence(Presence {
             room: room.as_str(),

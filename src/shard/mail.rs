@@ -68,8 +68,8 @@ pub enum Request {
     Handover { to: Id, target: Nickname, sender: Nickname, content: Box<str>, home: u16 },
     /// Become a member.
     Join { room: RoomName, nickname: Nickname, encoding: Encoding, since: Option<Since>, wants_history: bool },
-    /// Stop being a member. The room is named by its key at its home.
-    Leave { room: Id, encoding: Encoding, reason: LeaveReason },
+    /// Stop being a member. The room is named by its key at its home. Whoever still listens hears all that came before.
+    Leave { room: Id, encoding: Encoding, reason: LeaveReason, is_listening: bool },
     /// Publish a message, which its sender hears too if `echo`.
     Publish { room: Id, content: Box<str>, echo: bool },
     /// Tell the others that the member is writing.

@@ -112,9 +112,11 @@ impl Shard {
         match reply {
             Reply::Joined(joined) => {
                 let encoding = self.sessions[id].encoding;
-                let request = Request::Leave { room: joined.key, encoding, reason: LeaveReason::Lost };
+                let (room, reason) = (joined.key, LeaveReason::Lost);
+                let request = Request::Leave { room, encoding, reason, is_listening: false };
                 self.request(id, home, None, request);
             }
+            Reply::Left { room, .. } => self.leave_membership(id, &room),
             Reply::Claimed { nickname } => match &self.sessions[id].nickname {
                 // The end of the session releases the nickname it has.
                 None => self.sessions[id].nickname = Some(nickname),
@@ -205,7 +207,8 @@ impl Shard {
         let Some(membership) = session.membership(room.as_str()).cloned() else { return };
         let encoding = session.encoding;
         session.step = Step::Leave { is_told: false };
-        let request = Request::Leave { room: membership.key, encoding, reason: LeaveReason::Left };
+        let (room, reason) = (membership.key, LeaveReason::Left);
+        let request = Request::Leave { room, encoding, reason, is_listening: true };
         self.request(id, membership.home, None, request);
     }
 

@@ -203,7 +203,11 @@ fn end_by_drain(world: &mut World) {
             // A slow consumer may not have taken its last words in time.
             (conn.is_accepted, conn.was_blocked)
         };
-        assert!(is_told || is_request || !is_accepted || was_blocked, "client {} was not told to go", client.number);
+        assert!(
+            is_told || is_request || !is_accepted || was_blocked,
+            "client {} was not told to go",
+            client.number
+        );
     }
     let kernel = world.kernel.borrow();
     for core in 0..world.core_count() {
