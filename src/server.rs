@@ -24,7 +24,7 @@ use crate::sys::{descriptors, listen, owner, random_u64, signals, threads};
 /// The part of the open-file limit that is not used for connections: listeners, wakers, logs, and clients that are told
 /// that there is no room for them. At least this many, and one in [`RESERVE_PART`].
 const RESERVE_MIN: usize = 64;
-const RESERVE_PART: usize = 64;
+const RESERVE_PART: usize = 32;
 
 /// Why the server could not run, or had to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +112,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         config: config.clone(),
         census: Arc::new(Census::new(connections, config.limits.connections_per_address)),
         core_connections,
+        core_reserve: reserve,
         home_seed: random_u64(),
     };
     let exchange = Arc::new(Exchange::new(cores, config.limits.mailbox_parcels));

@@ -67,6 +67,10 @@ use timers::Timer;
 /// on a member than it could be written in between.
 const TURN_FANOUT_BYTES: usize = 256 * 1024;
 
+/// How long a refused client is read from, when more than half of the places for refused clients are taken: a round trip
+/// in most networks. Others wait for those places.
+const CROWDED_LINGER_MS: u64 = 20;
+
 /// The name that the server gives itself.
 pub const SERVER: &str = concat!("starling/", env!("CARGO_PKG_VERSION"));
 
@@ -83,8 +87,9 @@ pub struct Shard {
     rng: Rng,
     /// Keys the hash that gives each name its home; the same on all cores, unknown to peers.
     home_seed: u64,
-    /// How many connections this core can hold.
+    /// How many connections this core can hold, and how many more it can tell that it cannot.
     core_connections: usize,
+    core_reserve: usize,
     now: Now,
     drain: Option<Drain>,
 
@@ -128,6 +133,8 @@ pub struct Flock {
     pub census: Arc<Census>,
     /// How many connections one core can hold: its open-file limit, less a reserve.
     pub core_connections: usize,
+    /// How many more it can take to tell them so.
+    pub core_reserve: usize,
     /// A secret number, the same for all cores.
     pub home_seed: u64,
 }
@@ -164,6 +171,7 @@ impl Shard {
             rng: Rng::new(random_seed),
             home_seed: flock.home_seed,
             core_connections: flock.core_connections,
+            core_reserve: flock.core_reserve,
             now,
             drain: None,
             connections: Slots::default(),
@@ -201,6 +209,8 @@ impl Shard {
         let encoding = if kind == ListenKind::Web { Encoding::JsonFrame } else { Encoding::Text };
         // Those who are being told to go have places in the reserve.
         let has_room = self.connections.len() < self.core_connections;
+        let is_crowded =
+            self.connections.len() >= self.core_connections.saturating_add(self.core_reserve / 2);
         let is_full = if has_room { self.census.enter(peer).err() } else { Some(Full::Server) };
         let mut connection = Connection::new(peer, kind, protocol, encoding, self.now.tick);
         connection.is_counted = is_full.is_none();
@@ -216,6 +226,8 @@ impl Shard {
                 self.counters.refused_connections.add(1);
                 match kind {
                     ListenKind::Web => self.refuse_http(id, full),
+                    // Not even time to see which language it speaks.
+                    _ if is_crowded => self.close(id, Closing::Bye(Farewell::TooManyConnections)),
                     _ => self.connections[id].turned_away = Some(Farewell::TooManyConnections),
                 }
             }
@@ -285,6 +297,8 @@ impl Shard {
 
     /// What could be written has been. Says what is to be done with the connection now.
     pub fn flushed(&mut self, id: Id) -> Verdict {
+        let is_crowded =
+            self.connections.len() >= self.core_connections.saturating_add(self.core_reserve / 2);
         let Some(connection) = self.connections.get_mut(id) else { return Verdict::Keep };
         match connection.stage {
             Stage::Open => {
@@ -296,8 +310,11 @@ impl Shard {
                     self.end(id);
                     return Verdict::Closed;
                 }
-                let is_refused = !connection.is_counted;
-                let ms = if is_refused { self.limits.refused_linger_ms } else { self.limits.linger_ms };
+                let ms = match connection.is_counted {
+                    true => self.limits.linger_ms,
+                    false if is_crowded => CROWDED_LINGER_MS.min(self.limits.refused_linger_ms),
+                    false => self.limits.refused_linger_ms,
+                };
                 connection.stage = Stage::Lingering(self.now.tick + ms);
                 self.arm(id);
                 Verdict::EndOutput

@@ -194,7 +194,7 @@ mod tests {
         let config = Arc::new(Config::default());
         let (probe_ms, timeout_ms) = (config.heartbeat.probe_ms, config.heartbeat.timeout_ms);
         let census = Arc::new(Census::new(0, 0));
-        let flock = Flock { cores: 1, config, census, core_connections: 10, home_seed: 1 };
+        let flock = Flock { cores: 1, config, census, core_connections: 10, core_reserve: 10, home_seed: 1 };
         let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
         let id = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
         shard.receive(id, &mut b"{\"type\":\"hello\",\"nickname\":\"alice\"}\n".to_vec());

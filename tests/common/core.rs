@@ -21,6 +21,7 @@ pub fn reactors<O: Os>(
         cores: kernels.len() as u16,
         census: Arc::new(Census::new(0, 0)),
         core_connections: 10_000,
+        core_reserve: 64,
         home_seed: 1,
         config: config.clone(),
     };

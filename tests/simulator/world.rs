@@ -106,6 +106,7 @@ impl World {
             config: config.clone(),
             census: census.clone(),
             core_connections: usize::MAX,
+            core_reserve: 64,
             home_seed: rng.next_u64(),
         };
         let exchange = Arc::new(Exchange::new(cores, shape.mailbox_parcels));
