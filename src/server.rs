@@ -45,8 +45,8 @@ impl std::error::Error for ServeError {}
 enum News {
     /// A core has begun; whether it has a descriptor table of its own, and which processor it runs on.
     Begun { core: usize, table: Result<(), String>, processor: Option<usize> },
-    /// A core has ended; whether by its own will.
-    Ended { core: usize, drained: bool },
+    /// A core has ended; whether by its own will, and how many clients it had not got rid of by then.
+    Ended { core: usize, drained: bool, cut_off: usize },
     /// A signal has come.
     Signal(&'static str, i32),
 }
@@ -191,7 +191,8 @@ fn begin(
         })
         .collect();
     let spins = if config.spin { ", polling without sleeping" } else { "" };
-    log::info!("{} cores: {}{spins}", lent.len(), placed.join(", "));
+    let plural = if lent.len() == 1 { "" } else { "s" };
+    log::info!("{} core{plural}: {}{spins}", lent.len(), placed.join(", "));
     match shares_table {
         None => log::info!("room for {core_connections} connections a core (open-file limit)"),
         Some(why) => log::warn!(
@@ -205,10 +206,11 @@ fn begin(
 fn announce(addresses: &[(ListenKind, SocketAddr)]) {
     let mut out = io::stdout().lock();
     for (kind, address) in addresses {
-        // Nobody may be reading, and the server serves all the same.
-        let _ = writeln!(out, "listening {} {address}", kind.word());
+        // Where nobody reads, the server serves all the same.
+        if let Err(error) = writeln!(out, "listening {} {address}", kind.word()).and_then(|()| out.flush()) {
+            log::warn!("standard output cannot be written ({error}): listening {} {address}", kind.word());
+        }
     }
-    let _ = out.flush();
 }
 
 /// Waits for signals, and for the cores to end.
@@ -219,6 +221,7 @@ fn attend(
     wakers: &[Waker],
 ) -> Result<(), ServeError> {
     let mut running = cores;
+    let mut all_cut_off = 0;
     while running > 0 {
         match heard.recv() {
             Ok(News::Signal(name, number)) => {
@@ -232,14 +235,20 @@ fn attend(
                     waker.wake().map_err(|e| failure(format!("a core could not be woken: {e}")))?;
                 }
             }
-            Ok(News::Ended { drained: true, .. }) => running -= 1,
+            Ok(News::Ended { drained: true, cut_off, .. }) => {
+                running -= 1;
+                all_cut_off += cut_off;
+            }
             Ok(News::Ended { core, .. }) => {
                 return Err(failure(format!("core {core} failed; the log says how")));
             }
             Ok(News::Begun { .. }) | Err(_) => return Err(failure("the cores cannot be heard".into())),
         }
     }
-    log::info!("drained");
+    match all_cut_off {
+        0 => log::info!("drained"),
+        clients => log::warn!("the drain took too long: {clients} connections were cut off"),
+    }
     Ok(())
 }
 
@@ -247,13 +256,19 @@ fn attend(
 fn run_core(start: Start, news: &Sender<News>) {
     let core = start.core;
     // A panic unwinds through here, and the news of it ends the program instead of leaving it with a core less.
-    struct Ending<'a>(usize, bool, &'a Sender<News>);
+    struct Ending<'a> {
+        core: usize,
+        drained: bool,
+        cut_off: usize,
+        news: &'a Sender<News>,
+    }
     impl Drop for Ending<'_> {
         fn drop(&mut self) {
-            let _ = self.2.send(News::Ended { core: self.0, drained: self.1 });
+            let Ending { core, drained, cut_off, news } = *self;
+            let _ = news.send(News::Ended { core, drained, cut_off });
         }
     }
-    let mut ending = Ending(core, false, news);
+    let mut ending = Ending { core, drained: false, cut_off: 0, news };
     let processor = start.processor.filter(|processor| threads::pin(*processor));
     let table = descriptors::own_table(&start.keep).map_err(|e| e.to_string());
     let _ = news.send(News::Begun { core, table, processor });
@@ -284,7 +299,8 @@ fn run_core(start: Start, news: &Sender<News>) {
             break;
         }
     }
-    ending.1 = true;
+    ending.cut_off = reactor.shard().connection_count();
+    ending.drained = true;
 }
 
 fn open(listen: &Listen, cores: usize, backlog: usize) -> Result<Vec<TcpListener>, ServeError> {

@@ -81,6 +81,11 @@ impl Config {
                 notices.push(format!("{} has no effect in this version: {because}", key.name));
             }
         }
+        if !self.auth.guests {
+            notices.push(
+                "auth.guests = false: nobody can say hello, because this version has no tokens".to_owned(),
+            );
+        }
         notices
     }
 

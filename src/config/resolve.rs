@@ -281,7 +281,9 @@ fn nearest(name: &str, spell: impl Fn(&Key) -> String) -> Option<&'static Key> {
         Some(key) => (0, key),
         None => Config::keys().map(|key| (edits(name, &spell(key)), key)).min_by_key(|(edits, _)| *edits)?,
     };
-    (distance <= name.len().div_ceil(3)).then_some(best)
+    // Of the last part alone: a section that is right says nothing about the key.
+    let key_bytes = name.rsplit(['.', '_']).next().unwrap_or(name).len();
+    (distance <= key_bytes.div_ceil(3)).then_some(best)
 }
 
 /// Insertions, removals and replacements of a byte that make `a` into `b` (Levenshtein), one row at a time.

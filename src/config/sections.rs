@@ -253,6 +253,10 @@ impl Setting for Vec<String> {
     }
 
     fn text_to_toml(text: &str) -> Result<Value, String> {
+        // As the file has it, or the short form: commas between the items.
+        if text.starts_with('[') {
+            return toml_value(text).ok_or_else(|| "must be a TOML list of texts".to_owned());
+        }
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
     }

@@ -211,8 +211,12 @@ impl Task {
                 self.retry_at = None;
                 self.is_torn = false;
             }
-            Err(_) => {
-                // Nowhere to tell the error itself: the output is what failed.
+            Err(error) => {
+                if self.retry_at.is_none() {
+                    // Told once, for the other outputs: this one is what failed.
+                    let name = thread::current().name().unwrap_or("log").to_owned();
+                    log::warn!("{name} cannot be written, its lines are left out until it can: {error}");
+                }
                 let ends = written.iter().filter(|byte| **byte == b'\n').count();
                 let whole = ends.saturating_sub(usize::from(self.is_torn));
                 self.counts.leave_out(lines.saturating_sub(whole) as u64);

@@ -10,8 +10,8 @@ use super::os::{Event, Os, Source};
 use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::config::{Limits, ListenKind};
+use crate::shard::Shard;
 use crate::shard::mail::Parcel;
-use crate::shard::{Shard, Verdict};
 
 /// How many ranges one `writev` takes. Larger than the number of rooms that a connection commonly hears from in one
 /// turn, and small enough for the stack; the kernel's own bound is 1,024 (IOV_MAX).
@@ -102,7 +102,7 @@ impl<O: Os> Reactor<O> {
         self.drain_mailbox(); // before our own input, so that its fan-out joins this turn's flush
         self.expire_timers();
         self.run_ready_connections();
-        self.accept_connections();
+        self.accept_connections(); // step 7: see accept.rs
         self.flush_connections();
         self.flush_outboxes(); // after the writes: whoever is woken by this finds nothing of ours unwritten
         self.reap();
@@ -161,7 +161,8 @@ impl<O: Os> Reactor<O> {
         }
     }
 
-    /// Step 4: mail from other cores.
+    /// Step 4: mail from other cores. A parcel is taken whole: what is in it is bounded by what its sender may have under
+    /// way to this core.
     fn drain_mailbox(&mut self) {
         for _ in 0..self.limits.parcels_per_turn {
             if self.shard.has_gathered_enough() {
@@ -283,7 +284,7 @@ impl<O: Os> Reactor<O> {
                 }
             }
         }
-        if self.shard.flushed(id) == Verdict::EndOutput
+        if self.shard.flushed(id)
             && let Some(link) = link_mut(&mut self.links, id)
         {
             // Fails only if the peer has reset the connection, which the next read will tell.
@@ -339,7 +340,7 @@ impl<O: Os> Reactor<O> {
     pub(super) fn take_in(&mut self, mut socket: O::Socket, peer: std::net::IpAddr, kind: ListenKind) {
         let id = self.shard.open(peer, kind);
         if self.os.register(&mut socket, id).is_err() {
-            self.shard.broken(id);
+            self.shard.broken(id); // the end of the turn closes it, as any other
         }
         let index = id.index as usize;
         if index >= self.links.len() {

@@ -257,6 +257,9 @@ impl Shard {
     }
 
     fn hear_json(&mut self, id: Id, bytes: &[u8]) -> bool {
+        if bytes.is_empty() && self.connections.get(id).is_some_and(|c| c.encoding == Encoding::JsonLine) {
+            return true; // an empty line is nothing, to programs as to people
+        }
         let flow = match json::parse(bytes) {
             Ok(envelope) => self.command(id, envelope.id.as_deref(), &envelope.command),
             Err(malformed) if self.is_free(id) => {

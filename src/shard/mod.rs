@@ -116,9 +116,13 @@ pub struct Shard {
     /// Connections that wait for the window of some core.
     window_waiters: Vec<Id>,
 
+    /// Connections with something to flush.
     touched: Vec<Id>,
+    /// Connections whose pause is over, and that may have a command or input waiting here.
     resumable: VecDeque<Id>,
+    /// Those that have used it up, and may be read from again.
     resumed: Vec<Id>,
+    /// Connections to be closed at the end of the turn.
     closed: Vec<Id>,
 }
 
@@ -143,17 +147,6 @@ pub struct Flock {
 struct Drain {
     /// When the clients were told to go.
     told_at: Option<Tick>,
-}
-
-/// What the reactor is to do with a connection after it has written what it could.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing.
-    Keep,
-    /// End our side; the peer's may go on.
-    EndOutput,
-    /// It is in the list of closed connections.
-    Closed,
 }
 
 impl Shard {
@@ -295,20 +288,21 @@ impl Shard {
         }
     }
 
-    /// What could be written has been. Says what is to be done with the connection now.
-    pub fn flushed(&mut self, id: Id) -> Verdict {
+    /// What could be written has been. Says whether our side is to be ended now; the peer's may go on.
+    #[must_use]
+    pub fn flushed(&mut self, id: Id) -> bool {
         let is_crowded =
             self.connections.len() >= self.core_connections.saturating_add(self.core_reserve / 2);
-        let Some(connection) = self.connections.get_mut(id) else { return Verdict::Keep };
+        let Some(connection) = self.connections.get_mut(id) else { return false };
         match connection.stage {
             Stage::Open => {
                 self.check_output(id);
-                Verdict::Keep
+                false
             }
             Stage::Flushing(_) if connection.queue.is_empty() => {
                 if connection.input_ended {
                     self.end(id);
-                    return Verdict::Closed;
+                    return false;
                 }
                 let ms = match connection.is_counted {
                     true => self.limits.linger_ms,
@@ -317,14 +311,13 @@ impl Shard {
                 };
                 connection.stage = Stage::Lingering(self.now.tick + ms);
                 self.arm(id);
-                Verdict::EndOutput
+                true
             }
             Stage::Lingering(_) if connection.input_ended => {
                 self.end(id);
-                Verdict::Closed
+                false
             }
-            Stage::Flushing(_) | Stage::Lingering(_) => Verdict::Keep,
-            Stage::Closed => Verdict::Closed,
+            Stage::Flushing(_) | Stage::Lingering(_) | Stage::Closed => false,
         }
     }
 
@@ -465,7 +458,8 @@ impl Shard {
         self.outboxes.len()
     }
 
-    /// Gives mail to a core, which may be this one.
+    /// Gives mail to a core, which may be this one. Replies to commands without an id that follow each other are one: a
+    /// publisher that wants no acknowledgement costs the way back a number.
     fn post(&mut self, core: u16, mail: Mail) {
         if core == self.core {
             self.local.push_back(mail);
