@@ -261,3 +261,34 @@ def test_a_late_brace_is_said_by_a_person(server, bob):
     client = server.keep(TextClient(server.line)).enter("late")
     client.type('{"type":"ping"}')
     bob.expect_text('[lobby] late: {"type":"ping"}')
+
+
+@pytest.mark.parametrize("repetition", range(10))
+def test_who_quits_hears_all_that_came_before(server, repetition):
+    """The example of the README, in one packet: the room's own core may be another one."""
+    client = server.connect("line")
+    room = f"quit-{repetition}"
+    client.send(
+        b'{"type":"hello","nickname":"bot"}\n\n'
+        + f'{{"type":"join","room":"{room}"}}\n'.encode()
+        + f'{{"type":"message","room":"{room}","content":"build 42 is green","id":"1"}}\n'.encode()
+        + b'{"type":"quit"}\n'
+    )
+    events = [json.loads(line)["type"] for line in client.rest().splitlines()]
+    assert sorted(events) == ["ack", "bye", "joined", "message", "welcome"], "and an empty line is nothing"
+    assert events[-1] == "bye"
+
+
+def test_acknowledgements_of_typing_keep_their_ids(server):
+    client = server.json_line("quick")
+    for number in range(16):
+        client.call("join", room=f"r{number}")
+        client.raw.send(b"".join(
+            json.dumps(command).encode() + b"\n"
+            for command in [
+                {"type": "message", "room": f"r{number}", "content": "x"},
+                {"type": "typing", "room": f"r{number}", "id": "t1"},
+                {"type": "typing", "room": f"r{number}", "id": "t2"},
+            ]
+        ))
+        assert [client.expect("ack")["id"] for _ in range(2)] == ["t1", "t2"]
