@@ -11,8 +11,9 @@ use super::connection::{Pause, Protocol, Stage};
 use super::encode::Encoding;
 use crate::base::slots::Id;
 use crate::chat::refusal::{Reason, Refusal};
+use crate::proto::json;
 use crate::proto::line::{self, Line};
-use crate::proto::{json, websocket};
+use crate::proto::websocket::{self, Item};
 
 /// What becomes of a connection's input after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,8 +135,8 @@ impl Shard {
             let used = match &mut protocol {
                 Protocol::Text(text) => self.decode_lines(id, &mut text.lines, input, Self::hear_text),
                 Protocol::JsonLines(lines) => self.decode_lines(id, lines, input, Self::hear_json),
-                Protocol::WebSocket(decoder) => self.decode_websocket(id, decoder, input),
-                Protocol::Echo(decoder) => self.decode_echo(id, decoder, input),
+                Protocol::WebSocket(decoder) => self.decode_websocket(id, decoder, input, Self::hear_message),
+                Protocol::Echo(decoder) => self.decode_websocket(id, decoder, input, Self::echo),
                 Protocol::Http(http) => self.decode_http(id, http, input, &mut next),
                 Protocol::Detect | Protocol::Ended => input.len(),
             };
@@ -174,8 +175,13 @@ impl Shard {
         used
     }
 
-    fn decode_websocket(&mut self, id: Id, decoder: &mut websocket::Decoder, input: &mut [u8]) -> usize {
-        use websocket::Item;
+    fn decode_websocket(
+        &mut self,
+        id: Id,
+        decoder: &mut websocket::Decoder,
+        input: &mut [u8],
+        hear: fn(&mut Self, Id, Item) -> bool,
+    ) -> usize {
         let mut used = 0;
         while used < input.len() {
             let item = match decoder.decode(&mut input[used..]) {
@@ -191,20 +197,16 @@ impl Shard {
             };
             let goes_on = match item {
                 None => break,
-                Some(Item::Text(text)) => self.hear_json(id, text.as_bytes()),
-                Some(Item::Binary(_)) => {
-                    let message = "this subprotocol speaks in text frames";
-                    self.refuse_malformed(id, None, Refusal::new(Reason::BadRequest, message))
-                }
                 Some(Item::Ping(payload)) => {
                     self.say_raw(id, |out| websocket::put_pong(out, payload));
-                    true
+                    !self.pause_if_unread(id)
                 }
                 Some(Item::Pong(_)) => true,
                 Some(Item::Close { code, .. }) => {
                     self.close(id, Closing::PeerClosed(code));
                     return input.len();
                 }
+                Some(data) => hear(self, id, data),
             };
             if !goes_on {
                 break;
@@ -214,37 +216,25 @@ impl Shard {
         used
     }
 
-    fn decode_echo(&mut self, id: Id, decoder: &mut websocket::Decoder, input: &mut [u8]) -> usize {
-        use websocket::Item;
-        let mut used = 0;
-        while used < input.len() {
-            let item = match decoder.decode(&mut input[used..]) {
-                Ok((taken, item)) => {
-                    used += taken;
-                    item
-                }
-                Err(violation) => {
-                    self.close(id, Closing::Violation(violation));
-                    return input.len();
-                }
-            };
-            match item {
-                None => break,
-                Some(Item::Text(text)) => self.say_raw(id, |out| websocket::put_text(out, text.as_bytes())),
-                Some(Item::Binary(bytes)) => self.say_raw(id, |out| websocket::put_binary(out, bytes)),
-                Some(Item::Ping(payload)) => self.say_raw(id, |out| websocket::put_pong(out, payload)),
-                Some(Item::Pong(_)) => {}
-                Some(Item::Close { code, .. }) => {
-                    self.close(id, Closing::PeerClosed(code));
-                    return input.len();
-                }
-            }
-            if self.pause_if_unread(id) {
-                break;
+    /// Hears a message of the chat, and says whether the next one may be looked at.
+    fn hear_message(&mut self, id: Id, item: Item) -> bool {
+        match item {
+            Item::Text(text) => self.hear_json(id, text.as_bytes()),
+            _ => {
+                let message = "this subprotocol speaks in text frames";
+                self.refuse_malformed(id, None, Refusal::new(Reason::BadRequest, message))
             }
         }
-        decoder.release();
-        used
+    }
+
+    /// Sends a message back, and says whether the next one may be looked at.
+    fn echo(&mut self, id: Id, item: Item) -> bool {
+        match item {
+            Item::Text(text) => self.say_raw(id, |out| websocket::put_text(out, text.as_bytes())),
+            Item::Binary(bytes) => self.say_raw(id, |out| websocket::put_binary(out, bytes)),
+            Item::Ping(_) | Item::Pong(_) | Item::Close { .. } => unreachable!("control frames are not data"),
+        }
+        !self.pause_if_unread(id)
     }
 
     /// Stops reading from a peer that does not read the answers to what it sends, and says whether it did.
@@ -314,5 +304,41 @@ impl Shard {
         let session =
             self.connections.get(id).and_then(|c| c.session).and_then(|session| self.sessions.get(session));
         session.is_none_or(|session| session.is_idle())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::census::Census;
+    use crate::base::time::Now;
+    use crate::config::{Config, ListenKind};
+    use crate::shard::Flock;
+
+    #[test]
+    fn an_echo_that_is_not_read_from_is_not_read_either() {
+        let config = Arc::new(Config::default());
+        let (bytes_max, chunk) = (config.limits.send_queue_bytes, config.limits.read_buffer_bytes);
+        let census = Arc::new(Census::new(0, 0));
+        let flock = Flock { cores: 1, config, census, core_connections: 10, core_reserve: 10, home_seed: 1 };
+        let text = [&[0x81, 0x84, 0, 0, 0, 0][..], b"ping"].concat();
+        let ping = [&[0x89, 0x84, 0, 0, 0, 0][..], b"ping"].concat();
+        for frame in [text, ping] {
+            let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+            let id = shard.open([127, 0, 0, 1].into(), ListenKind::Web);
+            let request = "GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+            shard.receive(id, &mut request.as_bytes().to_vec());
+            let mut turns = 0;
+            while shard.wants_input(id) {
+                shard.receive(id, &mut frame.repeat(chunk / frame.len()));
+                assert!(!shard.flushed(id), "it is not to be closed for that");
+                turns += 1;
+                assert!(turns < 1000, "reads without end");
+            }
+            assert!((bytes_max..bytes_max + chunk).contains(&shard.inventory().queued_bytes_max));
+        }
     }
 }
