@@ -31,7 +31,7 @@ use trace::Mode;
 const SEEDS: u64 = 600;
 
 /// How many are run that nobody has seen, where the environment does not say.
-const FRESH_SEEDS: u64 = 300;
+const FRESH_SEEDS: u64 = 100;
 
 /// What must happen in some of the known runs.
 const HAPPENS: &[&str] = &[
