@@ -301,3 +301,45 @@ fn many_publishers_are_heard_in_one_order_on_one_core() {
 fn many_publishers_are_heard_in_one_order_on_four_cores() {
     everybody_publishes("4");
 }
+
+/// The states of the server's connections on `port`, as /proc/net/tcp has them: "01" is established, "04" waits for a
+/// peer to take what was written before the close.
+fn states(port: u16) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields[1].ends_with(&format!(":{port:04X}")) && fields[3] != "0A").then(|| fields[3].to_owned())
+    };
+    table.lines().skip(1).filter_map(of).collect()
+}
+
+#[test]
+fn the_kernel_keeps_nothing_for_a_reader_that_was_given_up() {
+    let _alone = alone();
+    let server = Server::start(&["--cores", "1", "--set", "limits.close_ms=100"]);
+    let stopped = Client::program(server.line, "stopped", "busy");
+    let mut publisher = Client::program(server.line, "publisher", "busy");
+    let message = format!(r#"{{"type":"message","room":"busy","content":"{}"}}"#, "x".repeat(60_000));
+    let mut is_left = false;
+    while !is_left {
+        publisher.say(&message);
+        loop {
+            let line = publisher.line();
+            is_left |= line.contains("\"slow_consumer\"");
+            if line.contains(r#""type":"message""#) {
+                break;
+            }
+        }
+    }
+    let deadline = std::time::Instant::now() + DEADLINE;
+    loop {
+        let left = states(server.line.port());
+        if left == ["01"] {
+            break; // the publisher
+        }
+        assert!(std::time::Instant::now() < deadline, "{left:?}");
+        std::thread::sleep(std::time::Duration::from_millis(10)); // the table cannot be waited for
+    }
+    drop((stopped, publisher));
+    assert_eq!(server.stop().code(), Some(0));
+}

@@ -35,6 +35,10 @@ pub trait Os {
     /// Ends our side of a connection.
     fn end_output(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 
+    /// Has the close that follows drop what the kernel has not sent yet, and reset the connection. For peers that have
+    /// been given up: the kernel would keep up to megabytes for each of them, for a quarter of an hour.
+    fn abort(&mut self, _socket: &mut Self::Socket) {}
+
     /// Closes a connection.
     fn close(&mut self, socket: Self::Socket);
 

@@ -329,8 +329,11 @@ impl<O: Os> Reactor<O> {
     /// Step 10: sockets of connections that are over are closed, and their slots freed.
     fn reap(&mut self) {
         let (links, os) = (&mut self.links, &mut self.os);
-        self.shard.take_closed(|id| {
-            if let Some(link) = links.get_mut(id.index as usize).and_then(Option::take) {
+        self.shard.take_closed(|id, is_cut_off| {
+            if let Some(mut link) = links.get_mut(id.index as usize).and_then(Option::take) {
+                if is_cut_off {
+                    os.abort(&mut link.socket);
+                }
                 os.close(link.socket);
             }
         });

@@ -199,6 +199,7 @@ impl Shard {
             return;
         }
         connection.stage = Stage::Closed;
+        connection.is_cut_off = !connection.queue.is_empty();
         self.pool.clear(&mut connection.queue);
         if let Some((key, _)) = connection.timer.take() {
             self.wheel.cancel(key);

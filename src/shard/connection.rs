@@ -58,6 +58,8 @@ pub struct Connection {
     pub probed_at: Option<Tick>,
     /// Whether it is in the list of connections to flush.
     pub is_touched: bool,
+    /// Whether it was given up with bytes that could not be written.
+    pub is_cut_off: bool,
     /// Whether it is counted in the census.
     pub is_counted: bool,
     /// Why it may not stay: told as soon as it is known in which language.
@@ -144,6 +146,7 @@ impl Connection {
             last_seen: now,
             probed_at: None,
             is_touched: false,
+            is_cut_off: false,
             is_counted: false,
             turned_away: None,
             input_ended: false,

@@ -391,8 +391,9 @@ impl Shard {
         self.resumed.drain(..)
     }
 
-    /// Takes the connections that are to be closed, and frees their slots.
-    pub fn take_closed(&mut self, mut close: impl FnMut(Id)) {
+    /// Takes the connections that are to be closed, and frees their slots. `close` is also told whether the connection is
+    /// cut off, with bytes that could not be written.
+    pub fn take_closed(&mut self, mut close: impl FnMut(Id, bool)) {
         let mut closed = std::mem::take(&mut self.closed);
         for id in closed.drain(..) {
             let connection =
@@ -400,7 +401,7 @@ impl Shard {
             if connection.is_counted {
                 self.census.leave(connection.peer);
             }
-            close(id);
+            close(id, connection.is_cut_off);
         }
         self.closed = closed;
         self.counters.connections.set(self.connections.len() as u64);

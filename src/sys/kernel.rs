@@ -147,6 +147,11 @@ impl Os for Kernel {
         socket.shutdown(Shutdown::Write)
     }
 
+    fn abort(&mut self, socket: &mut TcpStream) {
+        // SO_LINGER of zero seconds, socket(7). Can only fail on a connection that has been reset already.
+        let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+    }
+
     fn close(&mut self, socket: TcpStream) {
         drop(socket);
     }
