@@ -1,14 +1,12 @@
 //! The end of a connection: one entry, which may be called any number of times, with a typed reason.
 
-use super::Drain;
-use super::Shard;
 use super::connection::{Pause, Protocol, Stage};
 use super::encode::Encoding;
 use super::http::PendingUpgrade;
-use super::mail::CommandId;
-use super::mail::Request;
+use super::mail::{CommandId, Request};
 use super::session::{AfterEnd, Step};
 use super::timers::Timer;
+use super::{Drain, Shard};
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
@@ -122,8 +120,8 @@ impl Shard {
         }
     }
 
-    /// Takes a session out of its rooms, then frees its nickname. What its connection is to hear
-    /// when that has been done comes `then`.
+    /// Takes a session out of its rooms, then frees its nickname. What its connection
+    /// waits for comes `then`; a connection that waits goes on hearing each room until it has been left.
     fn end_session(&mut self, id: Id, reason: LeaveReason, then: Option<AfterEnd>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         match (&mut session.step, then) {

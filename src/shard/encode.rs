@@ -22,19 +22,29 @@ pub const ENCODINGS: usize = 3;
 pub const ALL: [Encoding; ENCODINGS] = [Encoding::Text, Encoding::JsonLine, Encoding::JsonFrame];
 
 impl Encoding {
-    /// Appends `event`. `scratch` is emptied; it holds the JSON while its frame's header is not known.
+    /// Appends `event`. `scratch` is used for its JSON.
     pub fn put(self, event: &Event, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+        scratch.clear();
+        if self.is_json() {
+            json::write(event, scratch);
+        }
+        self.put_with(event, scratch, out);
+    }
+
+    /// Appends `event`, whose JSON is at hand where this encoding needs it.
+    pub fn put_with(self, event: &Event, json: &[u8], out: &mut Vec<u8>) {
         match self {
             Encoding::Text => text::write(event, out),
             Encoding::JsonLine => {
-                json::write(event, out);
+                out.extend_from_slice(json);
                 out.push(b'\n');
             }
-            Encoding::JsonFrame => {
-                scratch.clear();
-                json::write(event, scratch);
-                websocket::put_text(out, scratch);
-            }
+            Encoding::JsonFrame => websocket::put_text(out, json),
         }
+    }
+
+    /// Whether it is a frame around JSON.
+    pub fn is_json(self) -> bool {
+        self != Encoding::Text
     }
 }

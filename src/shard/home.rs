@@ -17,8 +17,8 @@ use crate::chat::name::{Nickname, RoomName};
 use crate::chat::refusal::{LeaveReason, Reason, Refusal};
 use crate::chat::room::Room;
 use crate::chat::user::{Registry, SessionRef};
+use crate::proto::json;
 use crate::proto::wire::{Event, Presence};
-use crate::proto::{json, text, websocket};
 
 /// How much memory a room's gathering buffers may keep between turns.
 const KEPT_BUFFER_BYTES: usize = 16 * 1024;
@@ -83,9 +83,8 @@ impl HomeRoom {
             self.exceptions.push(Exception { event: self.events, who });
         }
         self.events += 1;
-        let wants_json = self.wants(Encoding::JsonLine) || self.wants(Encoding::JsonFrame);
         scratch.clear();
-        if wants_json {
+        if ALL.into_iter().any(|encoding| encoding.is_json() && self.wants(encoding)) {
             json::write(event, scratch);
         }
         let mut bytes = 0;
@@ -95,14 +94,7 @@ impl HomeRoom {
             }
             let gathered = &mut self.gathered[encoding as usize];
             let before = gathered.bytes.len();
-            match encoding {
-                Encoding::Text => text::write(event, &mut gathered.bytes),
-                Encoding::JsonLine => {
-                    gathered.bytes.extend_from_slice(scratch);
-                    gathered.bytes.push(b'\n');
-                }
-                Encoding::JsonFrame => websocket::put_text(&mut gathered.bytes, scratch),
-            }
+            encoding.put_with(event, scratch, &mut gathered.bytes);
             bytes += gathered.bytes.len() - before;
             gathered.ends.push(gathered.bytes.len() as u32);
         }

@@ -10,9 +10,8 @@
 //! # End
 //!
 //! A session ends in two steps: first its rooms are left, and only when all of them have answered is the nickname
-//! released. So whoever takes the nickname next finds no trace of it in any room. A change of nickname takes the same two
-//! steps. The session keeps its slot until
-//! every request has been answered; no reply ever goes astray.
+//! released. So whoever takes the nickname next finds no trace of it in any room. A change of nickname takes the same
+//! two steps. The session keeps its slot until every request has been answered; no reply ever goes astray.
 
 use super::closing::Closing;
 use super::encode::Encoding;
