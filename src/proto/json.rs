@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::wire::{Command, Event, Join, Position};
+use super::wire::{Command, Event, Join, Moderate, Moderation, Position};
 
 /// Longest `id` of a command, in bytes: fits any UUID or ULID, and bounds what a session remembers.
 pub const ID_BYTES_MAX: usize = 64;
@@ -56,6 +56,15 @@ pub enum Reason {
 
 /// Reads one command. Unknown fields, and those that belong to other commands, are ignored; null is absent.
 pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, Malformed<'_>> {
+    parse_fields(None, bytes)
+}
+
+/// Reads one command whose kind is known from elsewhere: `type` says nothing then, and may be left out.
+pub fn parse_as<'a>(kind: &str, bytes: &'a [u8]) -> Result<Envelope<'a>, Malformed<'a>> {
+    parse_fields(Some(kind), bytes)
+}
+
+fn parse_fields<'a>(kind: Option<&str>, bytes: &'a [u8]) -> Result<Envelope<'a>, Malformed<'a>> {
     let fields = match fields(bytes) {
         Ok(fields) => fields,
         Err(fault) => return Err(fault.answering(None)),
@@ -64,7 +73,7 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, Malformed<'_>> {
         Ok(id) => id,
         Err(fault) => return Err(fault.answering(None)),
     };
-    match command(&fields) {
+    match command(kind, &fields) {
         Ok(command) => Ok(Envelope { id, command }),
         Err(fault) => Err(fault.answering(id)),
     }
@@ -131,6 +140,14 @@ struct Fields<'a> {
     offset: Raw<'a>,
     echo: Raw<'a>,
     overflow: Raw<'a>,
+    rooms: Raw<'a>,
+    tags: Raw<'a>,
+    before: Raw<'a>,
+    key: Raw<'a>,
+    value: Raw<'a>,
+    role: Raw<'a>,
+    reason: Raw<'a>,
+    seconds: Raw<'a>,
     /// A field that was there before: `id` if it is one of several, because then there is no telling which to answer.
     doubled: Option<&'static str>,
 }
@@ -157,6 +174,14 @@ impl<'a> Fields<'a> {
             "offset" => ("offset", &mut self.offset),
             "echo" => ("echo", &mut self.echo),
             "overflow" => ("overflow", &mut self.overflow),
+            "rooms" => ("rooms", &mut self.rooms),
+            "tags" => ("tags", &mut self.tags),
+            "before" => ("before", &mut self.before),
+            "key" => ("key", &mut self.key),
+            "value" => ("value", &mut self.value),
+            "role" => ("role", &mut self.role),
+            "reason" => ("reason", &mut self.reason),
+            "seconds" => ("seconds", &mut self.seconds),
             _ => return None,
         })
     }
@@ -222,12 +247,15 @@ fn id<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Fault> {
     Ok(id)
 }
 
-fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, Fault> {
+fn command<'a>(kind: Option<&str>, fields: &Fields<'a>) -> Result<Command<'a>, Fault> {
     if let Some(name) = fields.doubled {
         return Err(doubled(name));
     }
     let room = || required("room", text("room", fields.room)?);
-    let kind = required("type", text("type", fields.kind)?)?;
+    let kind = match kind {
+        Some(kind) => Cow::Borrowed(kind),
+        None => required("type", text("type", fields.kind)?)?,
+    };
     Ok(match &*kind {
         "hello" => Command::Hello {
             nickname: text("nickname", fields.nickname)?,
@@ -262,16 +290,48 @@ fn command<'a>(fields: &Fields<'a>) -> Result<Command<'a>, Fault> {
         "ping" => Command::Ping,
         "pong" => Command::Pong,
         "quit" => Command::Quit,
-        "received" | "broadcast" | "history" | "state" | "role" | "kick" | "ban" | "unban" | "mute"
-        | "unmute" => {
-            let message = format!("this server does not support `{kind}` yet");
-            return Err(Fault::new(Reason::UnknownType, message));
-        }
+        "received" => Command::Received { offset: required("offset", number("offset", fields.offset)?)? },
+        "broadcast" => Command::Broadcast {
+            content: required("content", text("content", fields.content)?)?,
+            rooms: texts("rooms", fields.rooms)?,
+            tags: texts("tags", fields.tags)?,
+        },
+        "history" => Command::History {
+            room: room()?,
+            before: number("before", fields.before)?,
+            after: number("after", fields.after)?,
+            limit: number("limit", fields.limit)?,
+        },
+        "state" => Command::State {
+            room: room()?,
+            key: required("key", text("key", fields.key)?)?,
+            value: present(fields.value).map(Cow::Borrowed),
+        },
+        "role" => Command::Role {
+            room: room()?,
+            target: required("target", text("target", fields.target)?)?,
+            role: required("role", text("role", fields.role)?)?,
+        },
+        "kick" => moderate(Moderation::Kick, room()?, fields)?,
+        "ban" => moderate(Moderation::Ban, room()?, fields)?,
+        "unban" => moderate(Moderation::Unban, room()?, fields)?,
+        "mute" => moderate(Moderation::Mute, room()?, fields)?,
+        "unmute" => moderate(Moderation::Unmute, room()?, fields)?,
         _ => {
             let shown: String = kind.chars().take(TYPE_SHOWN_CHARS_MAX).collect();
             return Err(Fault::new(Reason::UnknownType, format!("there is no type {shown:?}")));
         }
     })
+}
+
+fn moderate<'a>(action: Moderation, room: Cow<'a, str>, fields: &Fields<'a>) -> Result<Command<'a>, Fault> {
+    Ok(Command::Moderate(Moderate {
+        action,
+        room,
+        target: required("target", text("target", fields.target)?)?,
+        reason: text("reason", fields.reason)?,
+        seconds: number("seconds", fields.seconds)?.filter(|seconds| *seconds > 0),
+    }))
 }
 
 fn join<'a>(room: Cow<'a, str>, fields: &Fields<'a>) -> Result<Join<'a>, Fault> {
@@ -306,6 +366,14 @@ fn text<'a>(name: &'static str, raw: Raw<'a>) -> Result<Option<Cow<'a, str>>, Fa
         Some(Err(_)) => Err(wrong(name, "without half a surrogate pair")),
         None => Err(wrong(name, "a string")),
     }
+}
+
+fn texts<'a>(name: &'static str, raw: Raw<'a>) -> Result<Vec<Cow<'a, str>>, Fault> {
+    let Some(raw) = present(raw) else { return Ok(Vec::new()) };
+    let list: Vec<&'a RawValue> = serde_json::from_str(raw).map_err(|_| wrong(name, "a list of strings"))?;
+    list.into_iter()
+        .map(|item| text(name, Some(item))?.ok_or_else(|| wrong(name, "a list of strings")))
+        .collect()
 }
 
 fn number(name: &'static str, raw: Raw<'_>) -> Result<Option<u64>, Fault> {
@@ -468,7 +536,12 @@ mod tests {
         expect(r#"{"type":1,"id":"x"}"#, Reason::BadRequest, "field `type` must be a string");
         expect(r#"{"type":"join","room":[],"id":"x"}"#, Reason::BadRequest, "field `room` must be a string");
         expect(r#"{"type":"nap","id":"x"}"#, Reason::UnknownType, r#"there is no type "nap""#);
-        expect(r#"{"type":"kick","id":"x"}"#, Reason::UnknownType, "this server does not support `kick` yet");
+        expect(r#"{"type":"kick","id":"x","room":"a"}"#, Reason::BadRequest, "field `target` is missing");
+        expect(
+            r#"{"type":"broadcast","id":"x","content":"a","rooms":["a",null]}"#,
+            Reason::BadRequest,
+            "field `rooms` must be a list of strings",
+        );
         expect(
             r#"{"type":"private","target":"b","content":"\udc00","id":"x"}"#,
             Reason::BadRequest,

@@ -149,6 +149,12 @@ pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::Error(Error { code, reason, message, .. }) => {
             put_line(out, &["! ", &code.to_string(), " ", reason, ": ", message]);
         }
+        Event::History { room, messages, .. } => {
+            for message in messages {
+                put_message(out, room, message.sender, message.content);
+            }
+        }
+        Event::Gap { .. } | Event::State { .. } => {}
         Event::Ack(Ack { .. }) | Event::Typing { .. } | Event::Ping => {}
     }
 }
@@ -260,7 +266,7 @@ fn farewell(code: u16, after_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::wire::{Empty, HistoryMessage, RoomInfo};
+    use crate::proto::wire::{HistoryMessage, RoomInfo, State};
 
     fn written(event: Event<'_>) -> String {
         let mut out = Vec::new();
@@ -350,7 +356,8 @@ mod tests {
         let message =
             Event::Message { room: "lobby", sender: "alice", content: "hi\r\nall", offset: 1, timestamp: 2 };
         assert_eq!(written(message), "[lobby] alice: hi⏎all\n");
-        let private = Event::Private { sender: "alice", target: "bob", content: "psst", timestamp: 1 };
+        let private =
+            Event::Private { sender: "alice", target: "bob", content: "psst", timestamp: 1, offset: None };
         assert_eq!(written(private), "[private] alice: psst\n");
         let system = Event::System { sender: "root", content: "maintenance", timestamp: 1 };
         assert_eq!(written(system), "[system] root: maintenance\n");
@@ -420,7 +427,7 @@ mod tests {
             offset: 4,
             role: "member",
             members: 2,
-            state: Empty {},
+            state: State::default(),
             messages: Some(&messages),
             recovered: None,
         };

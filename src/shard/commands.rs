@@ -168,6 +168,14 @@ impl Shard {
                 self.close_after_session(connection, Closing::Quit(command_id));
                 Ok(Flow::Wait)
             }
+            Command::Received { .. }
+            | Command::Broadcast { .. }
+            | Command::History { .. }
+            | Command::State { .. }
+            | Command::Role { .. }
+            | Command::Moderate(_) => {
+                Err(Refusal::new(Reason::UnknownType, "this server does not do that yet"))
+            }
             Command::Hello { .. } | Command::Ping | Command::Pong => {
                 unreachable!("handled before any session")
             }

@@ -403,6 +403,7 @@ impl Shard {
             target: target.as_str(),
             content,
             timestamp: timestamp_ms,
+            offset: None,
         };
         self.say(connection, &event);
         Reply::Delivered { target, sessions: 1, timestamp_ms }

@@ -8,7 +8,7 @@ use super::session::{Membership, Step, Then};
 use crate::base::slots::Id;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::refusal::{LeaveReason, Refusal};
-use crate::proto::wire::{Ack, Empty, Event, Member, RoomInfo};
+use crate::proto::wire::{Ack, Event, Member, RoomInfo, State};
 
 impl Shard {
     pub(super) fn handle_reply(&mut self, to: Id, home: u16, id: CommandId, reply: Reply) {
@@ -154,6 +154,7 @@ impl Shard {
             id: command,
             nickname: nickname.as_str(),
             session: &session,
+            resume: "",
             resumed: false,
             heartbeat_ms: self.config.heartbeat.probe_ms,
             timeout_ms: self.config.heartbeat.timeout_ms,
@@ -187,7 +188,7 @@ impl Shard {
             offset: joined.offset,
             role: joined.role.as_str(),
             members: joined.members,
-            state: Empty {},
+            state: State::default(),
             messages: joined.wants_history.then_some(&[]),
             recovered: joined.recovered,
         };
