@@ -174,7 +174,7 @@ impl Name {
             return Err(NameError::TooLong { chars_max });
         }
         let first = written.chars().next().ok_or(NameError::Empty)?;
-        if let Some(bad) = written.chars().find(|&c| !is_allowed(c)) {
+        if let Some(bad) = written.chars().find(|&c| !is_name_character(c)) {
             return Err(NameError::BadChar(bad));
         }
         if !is_allowed_first(first) {
@@ -239,7 +239,7 @@ impl fmt::Debug for RoomName {
     }
 }
 
-fn is_allowed(c: char) -> bool {
+pub(super) fn is_name_character(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     }
@@ -339,7 +339,7 @@ mod tests {
         for c in '\0'..=char::MAX {
             let folded = fold_char(c);
             assert_eq!(fold_char(folded), folded, "{c:?}");
-            assert_eq!(is_allowed(c), is_allowed(folded), "{c:?}");
+            assert_eq!(is_name_character(c), is_name_character(folded), "{c:?}");
         }
     }
 

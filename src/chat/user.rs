@@ -15,7 +15,7 @@ pub struct SessionRef {
     pub session: Id,
 }
 
-/// The nicknames whose home is one core, each held by one session.
+/// The nicknames whose home is one core, each held by one session, or by several of one user with a token.
 ///
 /// The map is keyed by text that peers choose, so it uses the standard library's keyed hash.
 #[derive(Debug, Default)]
@@ -25,33 +25,68 @@ pub struct Registry {
 
 #[derive(Debug)]
 struct Holder {
-    session: SessionRef,
     nickname: Nickname,
+    /// Whether its user has shown a token: then it may have further sessions.
+    has_token: bool,
+    /// Never empty.
+    sessions: Vec<SessionRef>,
+}
+
+/// What came of claiming a nickname.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// The session has it.
+    Granted,
+    /// Somebody else has it.
+    Taken,
+    /// Its user has as many sessions as one may have.
+    Full,
 }
 
 impl Registry {
-    /// Gives `nickname` to `session`, and says whether it could: not while another session holds it. A holder may claim
-    /// its own nickname again, in another spelling.
-    pub fn claim(&mut self, nickname: &Nickname, session: SessionRef) -> bool {
-        match self.holders.get(nickname.folded()) {
-            Some(holder) if holder.session != session => false,
-            _ => {
-                self.holders.insert(nickname.folded().into(), Holder { session, nickname: nickname.clone() });
-                true
+    /// Gives `nickname` to `session`, unless somebody else has it; several sessions may have it if all of them have shown a
+    /// token for it. A holder may claim its own nickname again, in another spelling.
+    pub fn claim(
+        &mut self,
+        nickname: &Nickname,
+        session: SessionRef,
+        has_token: bool,
+        sessions_max: usize,
+    ) -> Claim {
+        match self.holders.get_mut(nickname.folded()) {
+            None => {
+                let holder = Holder { nickname: nickname.clone(), has_token, sessions: vec![session] };
+                self.holders.insert(nickname.folded().into(), holder);
+            }
+            Some(holder) if holder.sessions == [session] => holder.nickname = nickname.clone(),
+            Some(holder) if holder.sessions.contains(&session) => {}
+            Some(holder) if !holder.has_token || !has_token => return Claim::Taken,
+            Some(holder) if holder.sessions.len() >= sessions_max => return Claim::Full,
+            Some(holder) => holder.sessions.push(session),
+        }
+        Claim::Granted
+    }
+
+    /// Lets `session` have `nickname` in the place of `old`.
+    pub fn replace(&mut self, nickname: &Nickname, old: SessionRef, session: SessionRef) {
+        if let Some(holder) = self.holders.get_mut(nickname.folded()) {
+            holder.sessions.iter_mut().filter(|s| **s == old).for_each(|place| *place = session);
+        }
+    }
+
+    /// Frees `nickname` if `session` is the last that has it.
+    pub fn release(&mut self, nickname: &Nickname, session: SessionRef) {
+        if let Some(holder) = self.holders.get_mut(nickname.folded()) {
+            holder.sessions.retain(|s| *s != session);
+            if holder.sessions.is_empty() {
+                self.holders.remove(nickname.folded());
             }
         }
     }
 
-    /// Frees `nickname` if `session` holds it.
-    pub fn release(&mut self, nickname: &Nickname, session: SessionRef) {
-        if self.holders.get(nickname.folded()).is_some_and(|holder| holder.session == session) {
-            self.holders.remove(nickname.folded());
-        }
-    }
-
-    /// The session that holds `nickname`, and how it spells it.
-    pub fn find(&self, nickname: &Nickname) -> Option<(SessionRef, &Nickname)> {
-        self.holders.get(nickname.folded()).map(|holder| (holder.session, &holder.nickname))
+    /// The sessions that have `nickname`, and how their user spells it.
+    pub fn find(&self, nickname: &Nickname) -> Option<(&[SessionRef], &Nickname)> {
+        self.holders.get(nickname.folded()).map(|holder| (&*holder.sessions, &holder.nickname))
     }
 
     /// How many nicknames are held.
@@ -77,14 +112,34 @@ mod tests {
     fn a_nickname_has_one_holder_until_it_is_released() {
         let (alice, shouted) = (Nickname::parse("alice").unwrap(), Nickname::parse("ALICE").unwrap());
         let mut registry = Registry::default();
-        assert!(registry.claim(&alice, session(1)));
-        assert!(!registry.claim(&shouted, session(2)), "the same nickname in another spelling");
-        assert!(registry.claim(&shouted, session(1)), "its holder may respell it");
+        let mut claim = |name: &Nickname, index| registry.claim(name, session(index), false, 9);
+        assert_eq!(claim(&alice, 1), Claim::Granted);
+        assert_eq!(claim(&shouted, 2), Claim::Taken, "the same nickname in another spelling");
+        assert_eq!(claim(&shouted, 1), Claim::Granted, "its holder may respell it");
         assert_eq!(registry.find(&alice).unwrap().1.as_str(), "ALICE");
         registry.release(&alice, session(2));
-        assert_eq!(registry.find(&alice).unwrap().0, session(1), "released by a stranger");
+        assert_eq!(registry.find(&alice).unwrap().0, [session(1)], "released by a stranger");
+        registry.replace(&alice, session(1), session(3));
         registry.release(&alice, session(1));
+        assert_eq!(registry.find(&alice).unwrap().0, [session(3)], "it is another's by now");
+        registry.release(&alice, session(3));
         assert!(registry.find(&alice).is_none() && registry.is_empty());
-        assert!(registry.claim(&alice, session(2)));
+        assert_eq!(registry.claim(&alice, session(2), false, 9), Claim::Granted);
+    }
+
+    #[test]
+    fn only_sessions_with_tokens_share_a_nickname() {
+        let alice = Nickname::parse("alice").unwrap();
+        let mut registry = Registry::default();
+        let mut claim = |index, has_token| registry.claim(&alice, session(index), has_token, 2);
+        assert_eq!(claim(1, true), Claim::Granted);
+        assert_eq!(claim(2, false), Claim::Taken, "a guest may not pass for a user");
+        assert_eq!(claim(2, true), Claim::Granted);
+        assert_eq!(claim(3, true), Claim::Full);
+        registry.release(&alice, session(1));
+        assert_eq!(registry.find(&alice).unwrap().0, [session(2)]);
+        registry.release(&alice, session(2));
+        assert_eq!(registry.claim(&alice, session(4), false, 2), Claim::Granted, "free for a guest");
+        assert_eq!(registry.claim(&alice, session(5), true, 2), Claim::Taken, "and a guest's until it is released");
     }
 }

@@ -86,6 +86,36 @@ section! {
         query_limit_max: usize = 1000, 1..=100_000;
         /// Entries in an answer where the query names no limit.
         query_limit_default: usize = 50, 1..=100_000;
+        /// Sessions of one user with a token at a time: each is told everything that is said to the user.
+        sessions_per_user: usize = 64, 1..=65_536;
+        /// Private messages and notices kept for a session that is away; past it their senders are told 503.
+        private_kept: usize = 1000, 0..=1_000_000;
+        /// Bytes of them.
+        private_kept_bytes: usize = 1_048_576, 0..=1_073_741_824;
+        /// Keys of a room's state; all of them are in each answer to a join.
+        state_keys: usize = 64, 0..=65_536;
+        /// Bytes of such a key.
+        state_key_bytes: usize = 64, 1..=4096;
+        /// Bytes of its value, which is JSON.
+        state_value_bytes: usize = 4096, 1..=1_048_576;
+        /// Nicknames that a room has banned, muted or made guests: they are remembered while the room lives.
+        restrictions_per_room: usize = 1000, 0..=1_000_000;
+        /// Bytes of the reason that a moderator gives.
+        reason_bytes: usize = 256, 0..=65_536;
+        /// Bytes of content in one answer with messages of a room's history; a page with more is cut.
+        history_page_bytes: usize = 262_144, 1024..=67_108_864;
+        /// Bytes of missed messages that are queued for a resuming member before it has to take them.
+        replay_page_bytes: usize = 262_144, 1024..=67_108_864;
+        /// Ids of commands that a session remembers with their answers.
+        idempotency_ids: usize = 1024, 1..=1_048_576;
+        /// Milliseconds for which it does.
+        idempotency_ms: u64 = 300_000, 1..=86_400_000;
+        /// Bytes of a token in a hello.
+        token_bytes: usize = 8192, 64..=1_048_576;
+        /// Milliseconds after which a connection that goes on after each 429 is closed with 4202.
+        rate_ignored_ms: u64 = 10_000, 1..=3_600_000;
+        /// Rooms and tags that one broadcast names.
+        broadcast_patterns: usize = 64, 1..=65_536;
         /// Connections that the kernel completes and holds until they are accepted; it may cap the value itself.
         listen_backlog: usize = 4096, 1..=65_535;
     }

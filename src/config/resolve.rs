@@ -157,6 +157,19 @@ impl Layers {
         if let (Some(first), Some(second)) = (set.next(), set.next()) {
             return Err(self.contradiction(second, "must not stand beside", first));
         }
+        let is_hs256 = config.auth.jwt_algorithm == JwtAlgorithm::Hs256;
+        let cannot = |name: &str, why: &str| {
+            Err(ConfigError::new(format!("{}: {name}: {why}", self.source(name))))
+        };
+        if config.auth.jwt_secret.is_some() && !is_hs256 {
+            return cannot("auth.jwt_secret", "only HS256 has a secret: set auth.jwt_key_file, or auth.jwt_algorithm");
+        }
+        if config.auth.jwt_key_file.is_some() && is_hs256 {
+            return cannot("auth.jwt_key_file", "HS256 has a secret: set auth.jwt_secret, or auth.jwt_algorithm");
+        }
+        if config.store.kind == StoreKind::Memory && config.store.ack != AckLevel::Sequenced {
+            return cannot("store.ack", "what is kept in memory can only be \"sequenced\"");
+        }
         for origin in &config.web.allowed_origins {
             if !is_origin(origin) {
                 let source = self.source("web.allowed_origins");

@@ -8,7 +8,8 @@ use toml::Value;
 use super::key::{Secret, Setting, choice, section};
 
 section! {
-    /// How fast commands may come. 0 is unlimited; a burst is how many may come at once after a pause.
+    /// How fast commands may come. 0 is unlimited; a burst is how many may come at once after a pause, and 0 there is as many
+    /// as in a second.
     Rate in rate {
         /// Commands a second of one connection.
         commands_per_second: u64 = 100, 0..=1_000_000_000;
@@ -30,6 +31,10 @@ section! {
         joins_per_second: u64 = 0, 0..=1_000_000_000;
         /// Joins at once of one connection.
         joins_burst: u64 = 0, 0..=1_000_000_000;
+        /// Bytes a second of one connection's commands.
+        bytes_per_second: u64 = 0, 0..=1_000_000_000_000;
+        /// Bytes at once of one connection's commands.
+        bytes_burst: u64 = 0, 0..=1_000_000_000_000;
     }
 }
 
@@ -48,6 +53,8 @@ section! {
     Session in session {
         /// Milliseconds that a session waits for its user to come back. 0: it ends with the connection.
         grace_ms: u64 = 120_000, 0..=86_400_000;
+        /// Sessions that one core keeps waiting so; past it a broken connection ends its session at once.
+        away: usize = 100_000, 0..=10_000_000;
     }
 }
 
@@ -60,6 +67,12 @@ section! {
         bytes: usize = 16_777_216, 0..=1_099_511_627_776;
         /// Seconds for which a message is kept. 0: no bound of its own.
         age_s: u64 = 0, 0..=3_153_600_000;
+        /// Bytes of all rooms together. Past it the rooms that have been without members longest are forgotten, then the
+        /// oldest messages of the room that grows.
+        memory_bytes: usize = 1_073_741_824, 0..=1_099_511_627_776;
+        /// Other bounds for some rooms: a list of { pattern = "ops-*", count, bytes, age_s }, what is left out being as
+        /// above; the first that matches counts.
+        rooms: Vec<HistoryRule> = Vec::new();
     }
 }
 
@@ -89,6 +102,10 @@ section! {
         jwt_key_file: Option<PathBuf> = None;
         /// A file with a JSON Web Key Set (RFC 7517) that verifies tokens.
         jwks_file: Option<PathBuf> = None;
+        /// The audience (`aud`) that tokens must name. Not set: tokens that name one are refused.
+        jwt_audience: Option<String> = None;
+        /// The issuer (`iss`) that tokens must name. Not set: any.
+        jwt_issuer: Option<String> = None;
         /// Keys for the HTTP API: a list of { name = "..", key = "..", admin = false }.
         api_keys: Vec<ApiKey> = Vec::new();
     }
@@ -190,6 +207,52 @@ choice! {
         Es256 = "ES256",
         /// Ed25519.
         EdDsa = "EdDSA",
+    }
+}
+
+/// What rooms of some names remember.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryRule {
+    /// A room's name, or a pattern with `*`.
+    pub pattern: String,
+    /// Messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<usize>,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<usize>,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
+}
+
+/// Rules for names of rooms: each is tried for each new room, so few must do.
+const HISTORY_RULES_MAX: usize = 256;
+
+impl Setting for Vec<HistoryRule> {
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        let rules: Self = value.clone().try_into().map_err(|error: toml::de::Error| {
+            format!("must be a list of {{ pattern, count, bytes, age_s }}: {}", error.message())
+        })?;
+        if rules.len() > HISTORY_RULES_MAX {
+            return Err(format!("must have at most {HISTORY_RULES_MAX} rules"));
+        }
+        let is_name = |c: char| c.is_alphanumeric() || !c.is_ascii() || "_-.*".contains(c);
+        if let Some(rule) = rules.iter().find(|rule| {
+            rule.pattern.is_empty() || rule.pattern.chars().count() > 64 || !rule.pattern.chars().all(is_name)
+        }) {
+            return Err(format!("{:?} is no pattern: letters, numbers, _ - . and * (1 to 64)", rule.pattern));
+        }
+        Ok(rules)
+    }
+
+    fn to_toml(&self) -> Option<Value> {
+        Value::try_from(self).ok()
+    }
+
+    fn text_to_toml(text: &str) -> Result<Value, String> {
+        toml_value(text).ok_or_else(|| "must be a TOML list of { pattern = \"..\", count = .. }".to_owned())
     }
 }
 

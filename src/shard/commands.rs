@@ -1,180 +1,272 @@
-//! What a session may ask, in the order in which it is checked: has it said hello, is the command well formed, is it
-//! its turn; then it goes to the home of the room or nickname.
+//! What a session may ask. Every command passes the same four steps, in this order:
+//!
+//! 1. limits: has the connection, its user or its address asked too much lately (`limits.rs`);
+//! 2. authentication: has it said hello, and who is it;
+//! 3. permission: may this user do this at all, by its token (what depends on a room, its home decides);
+//! 4. the command: is it well formed, is it its turn; then it goes to the home of the room or nickname.
+
+use std::sync::Arc;
 
 use super::Shard;
-use super::connection::Pause;
-use super::input::Flow;
-use super::mail::{CommandId, Request, Since};
-use super::session::{Session, Step, Then};
-use crate::base::slots::Id;
-use crate::chat::name::{ContentError, Nickname, RoomName, check_content};
-use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
-use crate::proto::wire::{Ack, Command, Error, Event, Join};
-
 use super::closing::Closing;
+use super::connection::Pause;
+use super::encode::Encoding;
+use super::input::Flow;
+use super::mail::{self, ReplyTo, Request, RoomKey, Since};
+use super::session::{JoinOptions, Membership, Receipt, Step, Then};
+use crate::base::slots::Id;
+use crate::chat::idempotency::Seen;
+use crate::chat::name::{ContentError, Nickname, RoomName, check_content};
+use crate::chat::pattern::Patterns;
+use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
+use crate::chat::room::{Action, Role};
+use crate::config::{AckLevel, StoreKind};
+use crate::proto::wire::{Ack, Command, Error, Event, Join, Moderate, Moderation};
+
+/// Longest tag in a broadcast, in bytes.
+const TAG_BYTES_MAX: usize = 64;
+
+/// A command's asker, and how the answer is to come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// The connection.
+    pub by: Id,
+    /// The id that the client gave the command.
+    pub id: Option<&'a str>,
+    /// The encoding that it came in.
+    pub encoding: Encoding,
+    /// How many bytes it came in.
+    pub bytes: usize,
+}
+
+impl Asked<'_> {
+    /// The same, for an answer that comes from elsewhere.
+    pub fn reply_to(&self) -> ReplyTo {
+        ReplyTo { id: self.id.map(Box::from), encoding: Some(self.encoding) }
+    }
+}
 
 impl Shard {
-    /// Begins a command. `command_id` is the id that its sender gave it.
-    pub(super) fn command(&mut self, id: Id, command_id: Option<&str>, command: &Command) -> Flow {
+    /// Takes a command through the four steps.
+    pub(super) fn command(&mut self, asked: Asked, command: &Command) -> Flow {
         if let Command::Pong = command {
             return Flow::Next;
         }
         let may_join_others = matches!(command, Command::Message { .. } | Command::Typing { .. });
-        if !may_join_others && !self.is_free(id) {
+        if !may_join_others && !self.is_free(asked.by) {
             return Flow::Hold(Pause::Reply);
         }
-        let begun = match (self.connections.get(id).and_then(|c| c.session), command) {
-            (_, Command::Ping) => {
-                self.say(id, &Event::Pong { id: command_id, timestamp: self.now.unix_ms });
-                Ok(Flow::Next)
+        let limits = self.check_limits(asked, command);
+        let begun = limits
+            .clone()
+            .and_then(|()| self.authenticate(asked.by, command))
+            .and_then(|session| self.permit(session, command).map(|()| session))
+            .and_then(|session| self.carry_out(asked, session, command));
+        let flow = match begun {
+            Ok(flow) => flow,
+            Err(_) if !self.is_free(asked.by) => Flow::Hold(Pause::Reply),
+            Err(refusal) => {
+                self.refuse(asked, &refusal);
+                Flow::Next
             }
-            (None, Command::Quit) => {
-                self.close(id, Closing::Quit(command_id.map(Box::from)));
-                Ok(Flow::Next)
-            }
-            (None, Command::Hello { nickname, token, resume }) => self
-                .check_hello(nickname.as_deref(), token.as_deref(), resume.as_deref())
-                .map(|nickname| self.hello(id, command_id, nickname, Then::default())),
-            (None, _) => Err(Refusal::new(Reason::Unauthenticated, "say hello first")),
+        };
+        if let Flow::Hold(_) = flow
+            && let Some(connection) = self.connections.get_mut(asked.by)
+        {
+            connection.admitted = Some(limits); // it is not to be counted again when its turn has come
+        }
+        flow
+    }
+
+    /// Authentication: whose command it is. Some are for everybody.
+    fn authenticate(&self, by: Id, command: &Command) -> Result<Option<Id>, Refusal> {
+        let session = self.connections.get(by).and_then(|connection| connection.session);
+        match (session, command) {
             (Some(_), Command::Hello { .. }) => {
                 Err(Refusal::new(Reason::AlreadySaidHello, "this connection has said hello"))
             }
-            (Some(session), command) => self.session_command(session, command_id, command),
-        };
-        match begun {
-            Ok(flow) => flow,
-            Err(_) if !self.is_free(id) => Flow::Hold(Pause::Reply),
-            Err(refusal) => {
-                self.refuse(id, command_id, &refusal);
-                Flow::Next
+            (None, Command::Hello { .. } | Command::Ping | Command::Quit) => Ok(None),
+            (None, _) => Err(Refusal::new(Reason::Unauthenticated, "say hello first")),
+            (Some(session), _) => Ok(Some(session)),
+        }
+    }
+
+    /// Permission: what the user's token allows.
+    fn permit(&self, session: Option<Id>, command: &Command) -> Result<(), Refusal> {
+        let Some(session) = session.and_then(|session| self.sessions.get(session)) else { return Ok(()) };
+        match command {
+            Command::Nick { .. } if session.identity.is_some() => {
+                return Err(Refusal::new(Reason::Forbidden, "your token gives you your nickname"));
             }
+            Command::Broadcast { .. } if !session.is_admin() => {
+                return Err(Refusal::new(Reason::Forbidden, "only admins broadcast"));
+            }
+            _ => {}
+        }
+        let is_bound = session.identity.as_ref().is_some_and(|identity| identity.rooms.is_some());
+        if is_bound
+            && let Some(room) = room_of(command)
+            // A name that is none is refused as such by the command itself.
+            && let Ok(room) = RoomName::parse(room)
+            && !session.may_enter(&room)
+        {
+            return Err(Refusal::new(Reason::Forbidden, "your token is not for this room"));
+        }
+        Ok(())
+    }
+
+    /// The command itself.
+    fn carry_out(&mut self, asked: Asked, session: Option<Id>, command: &Command) -> Result<Flow, Refusal> {
+        match (session, command) {
+            (_, Command::Ping) => {
+                self.say_as(
+                    asked.by,
+                    asked.encoding,
+                    &Event::Pong { id: asked.id, timestamp: self.now.unix_ms },
+                );
+                Ok(Flow::Next)
+            }
+            (None, Command::Quit) => {
+                self.close(asked.by, Closing::Quit(asked.reply_to()));
+                Ok(Flow::Next)
+            }
+            (None, Command::Hello { nickname, token, resume }) => {
+                let who = self.identify(nickname.as_deref(), token.as_deref(), resume.as_deref())?;
+                Ok(self.hello(asked, who, Then::default()))
+            }
+            (None, _) => unreachable!("refused for want of a hello"),
+            (Some(session), command) => self.session_command(asked, session, command),
         }
     }
 
-    /// Begins a session: its nickname is claimed, and `then` says what comes after.
-    pub(super) fn hello(&mut self, id: Id, command_id: Option<&str>, nickname: Nickname, then: Then) -> Flow {
-        let command_id: CommandId = command_id.map(Box::from);
-        let connection = self.connections.get_mut(id).expect("a connection says hello");
-        let step = Step::Hello { id: command_id, then };
-        let session = self.sessions.insert(Session::new(id, connection.encoding, step));
-        connection.session = Some(session);
-        let home = self.home_of(nickname.folded());
-        self.request(session, home, None, Request::Claim { nickname });
-        Flow::Wait
-    }
-
-    /// Checks who a hello says it is.
-    pub(super) fn check_hello(
-        &self,
-        nickname: Option<&str>,
-        token: Option<&str>,
-        resume: Option<&str>,
-    ) -> Result<Nickname, Refusal> {
-        if self.drain.is_some_and(|drain| drain.told_at.is_some()) {
-            return Err(Refusal::new(Reason::Draining, "the server is about to stop"));
-        }
-        if token.is_some() {
-            return Err(Refusal::new(Reason::BadToken, "this server has no key to check tokens with"));
-        }
-        if resume.is_some() {
-            return Err(Refusal::new(Reason::BadToken, "this server did not give out this token"));
-        }
-        if !self.config.auth.guests {
-            return Err(Refusal::new(Reason::Unauthenticated, "this server does not admit guests"));
-        }
-        let nickname =
-            nickname.ok_or_else(|| Refusal::new(Reason::BadRequest, "a hello needs the field `nickname`"))?;
-        parse_nickname(nickname)
-    }
-
-    fn session_command(&mut self, session: Id, id: Option<&str>, command: &Command) -> Result<Flow, Refusal> {
-        let command_id: CommandId = id.map(Box::from);
+    fn session_command(&mut self, asked: Asked, session: Id, command: &Command) -> Result<Flow, Refusal> {
         match command {
             Command::Message { room, content, ack } => {
                 self.check_content(content)?;
-                check_ack(ack.as_deref())?;
-                self.publish_command(session, command_id, room, |key, echo| Request::Publish {
+                self.check_ack(ack.as_deref())?;
+                if let Some(flow) = self.repeat_answer(asked, session) {
+                    return Ok(flow);
+                }
+                let flow = self.publish_command(asked, session, room, |key, echo| Request::Publish {
                     room: key,
                     content: (&**content).into(),
                     echo,
-                })
+                })?;
+                if flow == Flow::Next {
+                    self.remember(session, asked.id);
+                }
+                Ok(flow)
             }
             Command::Typing { room } => {
-                self.publish_command(session, command_id, room, |key, _| Request::Typing { room: key })
+                self.publish_command(asked, session, room, |key, _| Request::Typing { room: key })
             }
             Command::Private { target, content } => {
                 self.check_content(content)?;
                 let target = parse_nickname(target)?;
+                if let Some(flow) = self.repeat_answer(asked, session) {
+                    return Ok(flow);
+                }
+                self.remember(session, asked.id);
                 let sender = self.nickname(session);
                 let home = self.home_of(target.folded());
-                let request = Request::Private { target, sender, content: (&**content).into() };
-                Ok(self.begin(session, home, command_id, Step::Query, request))
+                let request = Request::Private { target, sender, content: (&**content).into(), tries: 0 };
+                Ok(self.begin(session, home, asked.reply_to(), Step::Query, request))
+            }
+            Command::Received { offset } => {
+                self.sessions[session].inbox.received(*offset);
+                self.acknowledge(asked, Ack::default());
+                Ok(Flow::Next)
             }
             Command::Nick { nickname } => {
                 let nickname = parse_nickname(nickname)?;
                 let home = self.home_of(nickname.folded());
-                let step = Step::Nick { id: command_id };
-                Ok(self.begin(session, home, None, step, Request::Claim { nickname }))
+                let request = Request::Claim { nickname, has_token: false };
+                Ok(self.begin(session, home, asked.reply_to(), Step::Nick, request))
             }
             Command::Join(join) => {
                 let room = parse_room(&join.room)?;
-                self.check_join(session, &room, join, 0)?;
-                Ok(self.join(session, command_id, room, join, None))
+                let options = self.check_join(session, &room, join, 0)?;
+                let request = self.join_request(session, room, join);
+                let step = Step::Join { options, leave: None, then: Then::default() };
+                Ok(self.ask_to_join(session, asked.reply_to(), step, request))
             }
             Command::Switch { from, to } => {
                 let room = parse_room(&to.room)?;
                 let Some(left) = self.sessions[session].membership(from).map(|m| m.room.clone()) else {
-                    return self.explain_not_a_member(session, command_id, from);
+                    return self.explain_not_a_member(asked, session, from);
                 };
                 // Switching to the room one is in already, or leaving and joining the same one, is a repeated join.
-                self.check_join(session, &room, to, 1)?;
-                Ok(self.join(session, command_id, room, to, Some(left)))
+                let options = self.check_join(session, &room, to, 1)?;
+                let request = self.join_request(session, room, to);
+                let step = Step::Join { options, leave: Some(left), then: Then::default() };
+                Ok(self.ask_to_join(session, asked.reply_to(), step, request))
             }
             Command::Leave { room } => {
-                let Some(membership) = self.sessions[session].membership(room).cloned() else {
-                    return self.explain_not_a_member(session, command_id, room);
-                };
-                let encoding = self.sessions[session].encoding;
-                let (room, reason) = (membership.key, LeaveReason::Left);
-                let request = Request::Leave { room, encoding, reason, is_listening: true };
-                let step = Step::Leave { is_told: true };
-                Ok(self.begin(session, membership.home, command_id, step, request))
+                let is_listening = true;
+                self.member_command(asked, session, room, Step::Leave { is_told: true }, |key| Request::Leave {
+                    room: key,
+                    reason: LeaveReason::Left,
+                    is_listening,
+                })
             }
+            Command::State { room, key, value } => {
+                self.member_command(asked, session, room, Step::Query, |room| Request::SetState {
+                    room,
+                    key: (&**key).into(),
+                    value: value.as_deref().map(Arc::from),
+                })
+            }
+            Command::Role { room, target, role } => {
+                let target = parse_nickname(target)?;
+                let role = Role::parse(role).ok_or_else(|| {
+                    Refusal::new(Reason::BadRequest, "`role` is \"host\", \"member\" or \"guest\"")
+                })?;
+                self.member_command(asked, session, room, Step::Query, |room| Request::SetRole {
+                    room,
+                    target,
+                    role,
+                })
+            }
+            Command::Moderate(moderate) => self.moderate_command(asked, session, moderate),
             Command::Members { room, limit, after } => {
                 let room = parse_room(room)?;
                 let home = self.home_of(room.folded());
                 let after = after.as_deref().map(|name| crate::chat::name::fold(name).into());
                 let request = Request::Members { room, after, limit: self.clamp_limit(*limit) };
-                Ok(self.begin(session, home, command_id, Step::Query, request))
+                Ok(self.begin(session, home, asked.reply_to(), Step::Query, request))
+            }
+            Command::History { room, before, after, limit } => {
+                let room = parse_room(room)?;
+                let home = self.home_of(room.folded());
+                let limit = self.clamp_limit(*limit);
+                let request = Request::History { room, before: *before, after: *after, limit };
+                Ok(self.begin(session, home, asked.reply_to(), Step::Query, request))
             }
             Command::Rooms { limit, after } => {
                 let limit = self.clamp_limit(*limit);
                 let after: Option<Box<str>> =
                     after.as_deref().map(|name| crate::chat::name::fold(name).into());
+                let allowed = self.sessions[session].identity.as_ref().and_then(|i| i.rooms.clone());
                 let awaited = self.cores() as u16;
                 for home in 0..awaited {
-                    self.request(
-                        session,
-                        home,
-                        command_id.clone(),
-                        Request::Rooms { after: after.clone(), limit },
-                    );
+                    let request = Request::Rooms { after: after.clone(), limit, allowed: allowed.clone() };
+                    self.request(session, home, asked.reply_to(), request);
                 }
                 self.sessions[session].step = Step::Rooms { awaited, limit, found: Vec::new() };
                 Ok(Flow::Wait)
             }
-            Command::Quit => {
-                let connection = self.sessions[session].connection.expect("it says quit");
-                self.close_after_session(connection, Closing::Quit(command_id));
+            Command::Broadcast { content, rooms, tags } => {
+                let broadcast = Arc::new(self.check_broadcast(session, content, rooms, tags)?);
+                let awaited = self.cores() as u16;
+                for core in 0..awaited {
+                    self.request(session, core, asked.reply_to(), Request::Broadcast(broadcast.clone()));
+                }
+                self.sessions[session].step = Step::Broadcast { awaited, sessions: 0 };
                 Ok(Flow::Wait)
             }
-            Command::Received { .. }
-            | Command::Broadcast { .. }
-            | Command::History { .. }
-            | Command::State { .. }
-            | Command::Role { .. }
-            | Command::Moderate(_) => {
-                Err(Refusal::new(Reason::UnknownType, "this server does not do that yet"))
+            Command::Quit => {
+                self.close_after_session(asked.by, Closing::Quit(asked.reply_to()));
+                Ok(Flow::Wait)
             }
             Command::Hello { .. } | Command::Ping | Command::Pong => {
                 unreachable!("handled before any session")
@@ -182,11 +274,115 @@ impl Shard {
         }
     }
 
+    fn moderate_command(
+        &mut self,
+        asked: Asked,
+        session: Id,
+        moderate: &Moderate,
+    ) -> Result<Flow, Refusal> {
+        let target = parse_nickname(&moderate.target)?;
+        let reason: Option<Box<str>> = moderate.reason.as_deref().map(Box::from);
+        if reason.as_ref().is_some_and(|reason| reason.len() > self.limits.reason_bytes) {
+            self.counters.too_large.add(1);
+            let message = format!("`reason` may have {} bytes", self.limits.reason_bytes);
+            return Err(Refusal::new(Reason::TooLarge, message));
+        }
+        let action = match moderate.action {
+            Moderation::Kick => Action::Kick,
+            Moderation::Ban => Action::Ban,
+            Moderation::Unban => Action::Unban,
+            Moderation::Mute => Action::Mute,
+            Moderation::Unmute => Action::Unmute,
+        };
+        let seconds = moderate.seconds;
+        self.member_command(asked, session, &moderate.room, Step::Query, |room| Request::Moderate {
+            room,
+            action,
+            target,
+            reason,
+            seconds,
+        })
+    }
+
+    fn check_broadcast(
+        &self,
+        session: Id,
+        content: &str,
+        rooms: &[std::borrow::Cow<str>],
+        tags: &[std::borrow::Cow<str>],
+    ) -> Result<mail::Broadcast, Refusal> {
+        self.check_content(content)?;
+        let count_max = self.limits.broadcast_patterns;
+        if rooms.len() + tags.len() > count_max {
+            let message = format!("`rooms` and `tags` may be {count_max} together");
+            return Err(Refusal::new(Reason::BadRequest, message));
+        }
+        if tags.iter().any(|tag| tag.is_empty() || tag.len() > TAG_BYTES_MAX) {
+            return Err(Refusal::new(Reason::BadRequest, "a tag has 1 to 64 bytes"));
+        }
+        let patterns = Patterns::parse(rooms)
+            .map_err(|error| Refusal::new(Reason::BadName, format!("rooms: {error}")))?;
+        Ok(mail::Broadcast {
+            sender: self.nickname(session),
+            content: content.into(),
+            rooms: (!rooms.is_empty()).then_some(patterns),
+            tags: tags.iter().map(|tag| (&**tag).into()).collect(),
+            timestamp_ms: self.now.unix_ms,
+        })
+    }
+
+    /// Answers a command whose id has been answered before as it was then, or has it wait while the first waits.
+    fn repeat_answer(&mut self, asked: Asked, session: Id) -> Option<Flow> {
+        let id = asked.id?;
+        let receipt = match self.sessions[session].remembered.look(id, self.now.tick) {
+            Seen::New => return None,
+            Seen::Waiting => return Some(Flow::Hold(Pause::Reply)),
+            Seen::Done(receipt) => receipt.clone(),
+        };
+        if !self.is_free(asked.by) {
+            return Some(Flow::Hold(Pause::Reply)); // answers come in order
+        }
+        self.counters.repeated_commands.add(1);
+        self.say_receipt(Some(asked.by), &asked.reply_to(), &receipt);
+        Some(Flow::Next)
+    }
+
+    fn remember(&mut self, session: Id, id: Option<&str>) {
+        if let Some(id) = id {
+            let (ids_max, keep_ms) = (self.limits.idempotency_ids, self.limits.idempotency_ms);
+            self.sessions[session].remembered.begin(id, self.now.tick, ids_max, keep_ms);
+        }
+    }
+
+    /// Acknowledges a message.
+    pub(super) fn say_receipt(&mut self, connection: Option<Id>, reply_to: &ReplyTo, receipt: &Receipt) {
+        let ack = match receipt {
+            Receipt::Published { room, epoch, stamp } => Ack {
+                id: reply_to.id(),
+                room: Some(room.as_str()),
+                epoch: Some(epoch),
+                offset: Some(stamp.offset),
+                timestamp: Some(stamp.timestamp_ms),
+                level: Some("sequenced"),
+                ..Ack::default()
+            },
+            Receipt::Delivered { target, sessions, is_stored, timestamp_ms } => Ack {
+                id: reply_to.id(),
+                target: Some(target.as_str()),
+                delivered: Some(*sessions),
+                stored: Some(*is_stored),
+                timestamp: Some(*timestamp_ms),
+                ..Ack::default()
+            },
+        };
+        self.reply(connection, reply_to, &Event::Ack(ack));
+    }
+
     /// Sends a message or typing notice on its way, together with others to the same home core.
     fn publish_command(
         &mut self,
+        asked: Asked,
         session: Id,
-        id: CommandId,
         room: &str,
         request: impl FnOnce(Id, bool) -> Request,
     ) -> Result<Flow, Refusal> {
@@ -194,11 +390,11 @@ impl Shard {
         if !matches!(state.step, Step::Idle) {
             return Ok(Flow::Hold(Pause::Reply));
         }
-        let Some((home, key, echo)) = state.membership(room).map(|m| (m.home, m.key, m.echo)) else {
+        let Some((RoomKey { home, key }, echo)) = state.membership(room).map(|m| (m.key, m.echo)) else {
             if state.under_way > 0 {
                 return Ok(Flow::Hold(Pause::Reply));
             }
-            return self.explain_not_a_member(session, id, room);
+            return self.explain_not_a_member(asked, session, room);
         };
         if state.under_way > 0 && state.publishing_to != home {
             return Ok(Flow::Hold(Pause::Reply));
@@ -212,75 +408,110 @@ impl Shard {
             return Ok(Flow::Hold(Pause::Window(home)));
         }
         state.publishing_to = home;
-        self.request(session, home, id, request(key, echo));
+        self.request(session, home, asked.reply_to(), request(key, echo));
         Ok(Flow::Next)
     }
 
+    /// Asks the home of a room that the session is in for something.
+    fn member_command(
+        &mut self,
+        asked: Asked,
+        session: Id,
+        room: &str,
+        step: Step,
+        request: impl FnOnce(Id) -> Request,
+    ) -> Result<Flow, Refusal> {
+        let Some(RoomKey { home, key }) = self.sessions[session].membership(room).map(|m| m.key) else {
+            return self.explain_not_a_member(asked, session, room);
+        };
+        Ok(self.begin(session, home, asked.reply_to(), step, request(key)))
+    }
+
     /// Begins a command that everything after it waits for.
-    fn begin(&mut self, session: Id, home: u16, id: CommandId, step: Step, request: Request) -> Flow {
+    pub(super) fn begin(
+        &mut self,
+        session: Id,
+        home: u16,
+        reply_to: ReplyTo,
+        step: Step,
+        request: Request,
+    ) -> Flow {
         self.sessions[session].step = step;
-        self.request(session, home, id, request);
+        self.request(session, home, reply_to, request);
         Flow::Wait
     }
 
-    fn join(
-        &mut self,
-        session: Id,
-        id: CommandId,
-        room: RoomName,
-        join: &Join,
-        leave: Option<RoomName>,
-    ) -> Flow {
+    fn join_request(&self, session: Id, room: RoomName, join: &Join) -> mail::Join {
         let since = join.since.as_ref().map(|s| Since { epoch: (&*s.epoch).into(), offset: s.offset });
-        let step = Step::Join { echo: join.echo.unwrap_or(true), leave, then: Then::default() };
-        self.ask_to_join(session, id, room, step, since, join.history.is_some_and(|n| n > 0))
+        let history = join.history.filter(|n| *n > 0).map(|n| self.clamp_limit(Some(n)));
+        mail::Join { since, history, ..self.plain_join(session, room) }
+    }
+
+    /// A wish to join without options.
+    pub(super) fn plain_join(&self, session: Id, room: RoomName) -> mail::Join {
+        let state = &self.sessions[session];
+        let queued = state.connection.and_then(|id| self.connections.get(id)).map_or(0, |c| c.queue.bytes());
+        mail::Join {
+            room,
+            nickname: self.nickname(session),
+            is_admin: state.is_admin(),
+            encoding: state.encoding,
+            since: None,
+            history: None,
+            // Half of what is left, so that replies and live messages still fit in.
+            replay_bytes: (self.limits.send_queue_bytes.saturating_sub(queued) / 2)
+                .min(self.limits.replay_page_bytes),
+        }
     }
 
     /// Asks a room to take a session in.
     pub(super) fn ask_to_join(
         &mut self,
         session: Id,
-        id: CommandId,
-        room: RoomName,
+        reply_to: ReplyTo,
         step: Step,
-        since: Option<Since>,
-        wants_history: bool,
+        request: mail::Join,
     ) -> Flow {
-        let home = self.home_of(room.folded());
-        let (nickname, encoding) = (self.nickname(session), self.sessions[session].encoding);
-        let request = Request::Join { room, nickname, encoding, since, wants_history };
-        self.begin(session, home, id, step, request)
+        let home = self.home_of(request.room.folded());
+        self.begin(session, home, reply_to, step, Request::Join(Box::new(request)))
     }
 
     /// Checks what can be known here of a join after which `left` rooms will be left.
-    fn check_join(&self, session: Id, room: &RoomName, join: &Join, left: usize) -> Result<(), Refusal> {
-        match join.overflow.as_deref() {
-            None | Some("close") => {}
-            Some("gap") => {
-                return Err(Refusal::new(
-                    Reason::BadRequest,
-                    "this version does not support `overflow`: \"gap\"",
-                ));
+    fn check_join(
+        &self,
+        session: Id,
+        room: &RoomName,
+        join: &Join,
+        left: usize,
+    ) -> Result<JoinOptions, Refusal> {
+        let skips = match join.overflow.as_deref() {
+            None | Some("close") => false,
+            Some("gap") => true,
+            Some(_) => {
+                return Err(Refusal::new(Reason::BadRequest, "`overflow` is \"close\" or \"gap\""));
             }
-            Some(_) => return Err(Refusal::new(Reason::BadRequest, "`overflow` is \"close\" or \"gap\"")),
-        }
+        };
+        let options = JoinOptions { echo: join.echo.unwrap_or(true), skips };
         let state = &self.sessions[session];
-        if state.membership(room.as_str()).is_some() {
-            return Err(Refusal::new(Reason::AlreadyJoined, "you are in this room"));
+        match state.membership(room.as_str()) {
+            // Kept from before the connection broke: the client says how it wants to go on hearing it.
+            Some(Membership { position: None, .. }) => return Ok(options),
+            Some(_) => return Err(Refusal::new(Reason::AlreadyJoined, "you are in this room")),
+            None => {}
         }
         if state.memberships.len() - left >= self.limits.rooms_per_session {
             self.counters.too_many_rooms.add(1);
             let message = format!("a session may be in {} rooms", self.limits.rooms_per_session);
             return Err(Refusal::new(Reason::TooManyRooms, message));
         }
-        Ok(())
+        Ok(options)
     }
 
     /// Asks the home of a room whether it exists, to answer a command from somebody who is not in it.
-    fn explain_not_a_member(&mut self, session: Id, id: CommandId, room: &str) -> Result<Flow, Refusal> {
+    fn explain_not_a_member(&mut self, asked: Asked, session: Id, room: &str) -> Result<Flow, Refusal> {
         let room = parse_room(room)?;
         let home = self.home_of(room.folded());
-        Ok(self.begin(session, home, id, Step::Query, Request::ExplainNotAMember { room }))
+        Ok(self.begin(session, home, asked.reply_to(), Step::Query, Request::ExplainNotAMember { room }))
     }
 
     fn check_content(&self, content: &str) -> Result<(), Refusal> {
@@ -296,10 +527,31 @@ impl Shard {
         })
     }
 
+    fn check_ack(&self, ack: Option<&str>) -> Result<(), Refusal> {
+        let level = match ack {
+            None => return Ok(()),
+            Some("sequenced") => AckLevel::Sequenced,
+            Some("stored") => AckLevel::Stored,
+            Some("synced") => AckLevel::Synced,
+            Some(_) => {
+                let message = "`ack` is \"sequenced\", \"stored\" or \"synced\"";
+                return Err(Refusal::new(Reason::BadRequest, message));
+            }
+        };
+        if level == AckLevel::Sequenced {
+            return Ok(());
+        }
+        let message = match self.config.store.kind {
+            StoreKind::Memory => "this server keeps messages in memory: `ack` can be \"sequenced\"",
+            StoreKind::Sqlite => "this version keeps messages in memory: `ack` can be \"sequenced\"",
+        };
+        Err(Refusal::new(Reason::AckUnavailable, message))
+    }
+
     fn clamp_limit(&self, limit: Option<u64>) -> usize {
         let limit =
             limit.map_or(self.limits.query_limit_default, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        limit.min(self.limits.query_limit_max)
+        limit.clamp(1, self.limits.query_limit_max)
     }
 
     fn nickname(&self, session: Id) -> Nickname {
@@ -307,25 +559,34 @@ impl Shard {
     }
 
     /// Answers a command with an error. Too many malformed ones in a short time end the connection.
-    pub(super) fn refuse(&mut self, id: Id, command_id: Option<&str>, refusal: &Refusal) {
+    pub(super) fn refuse(&mut self, asked: Asked, refusal: &Refusal) {
+        self.refuse_later(asked.by, &asked.reply_to(), refusal);
+    }
+
+    /// Answers a command with an error that came from elsewhere.
+    pub(super) fn refuse_later(&mut self, id: Id, reply_to: &ReplyTo, refusal: &Refusal) {
         self.counters.errors.add(1);
         let event = Event::Error(Error {
-            id: command_id,
+            id: reply_to.id(),
             code: refusal.reason.code(),
             reason: refusal.reason.as_str(),
             message: &refusal.message,
             retryable: refusal.reason.is_retryable(),
             retry_after_ms: refusal.retry_after_ms,
         });
-        self.say(id, &event);
-        if refusal.reason.code() == 400 {
-            self.count_mistake(id);
+        self.reply(Some(id), reply_to, &event);
+        match refusal.reason.code() {
+            400 => self.count_mistake(id),
+            429 if refusal.reason == Reason::RateLimited => self.note_rate_limited(id),
+            _ => {}
         }
     }
 
     /// Tells that a command has been carried out.
-    pub(super) fn acknowledge(&mut self, id: Id, ack: Ack) {
-        self.say(id, &Event::Ack(ack));
+    fn acknowledge(&mut self, asked: Asked, ack: Ack) {
+        if asked.id.is_some() {
+            self.say_as(asked.by, asked.encoding, &Event::Ack(Ack { id: asked.id, ..ack }));
+        }
     }
 
     fn count_mistake(&mut self, id: Id) {
@@ -342,21 +603,25 @@ impl Shard {
     }
 }
 
+/// The room that a command names.
+fn room_of<'a>(command: &'a Command) -> Option<&'a str> {
+    Some(match command {
+        Command::Join(join) | Command::Switch { to: join, .. } => &join.room,
+        Command::Message { room, .. }
+        | Command::Typing { room }
+        | Command::Members { room, .. }
+        | Command::History { room, .. }
+        | Command::State { room, .. }
+        | Command::Role { room, .. } => room,
+        Command::Moderate(moderate) => &moderate.room,
+        _ => return None,
+    })
+}
+
 pub(super) fn parse_nickname(nickname: &str) -> Result<Nickname, Refusal> {
     Nickname::parse(nickname).map_err(|error| Refusal::new(Reason::BadName, format!("nickname: {error}")))
 }
 
 pub(super) fn parse_room(room: &str) -> Result<RoomName, Refusal> {
     RoomName::parse(room).map_err(|error| Refusal::new(Reason::BadName, format!("room: {error}")))
-}
-
-fn check_ack(ack: Option<&str>) -> Result<(), Refusal> {
-    match ack {
-        None | Some("sequenced") => Ok(()),
-        Some("stored" | "synced") => Err(Refusal::new(
-            Reason::AckUnavailable,
-            "this server keeps messages in memory: `ack` can be \"sequenced\"",
-        )),
-        Some(_) => Err(Refusal::new(Reason::BadRequest, "`ack` is \"sequenced\", \"stored\" or \"synced\"")),
-    }
 }

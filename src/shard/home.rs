@@ -6,22 +6,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::Shard;
-use super::encode::{ALL, ENCODINGS, Encoding};
+use super::encode::{ALL, ENCODINGS, Encoding, Scratch};
 use super::fanout::{Deaf, Exception, RoomBatch};
-use super::mail::{CommandId, Joined, Mail, MemberEntry, Reply, Request, RoomEntry, Since};
+use super::mail::{Handover, Mail, Reply, ReplyTo, Request, RoomKey};
 use super::queue::Frames;
+use super::session::Successor;
 use super::timers::Timer;
+use crate::base::bucket::Bucket;
 use crate::base::slots::{Id, Slots};
-use crate::chat::name::{Nickname, RoomName};
-use crate::chat::refusal::{LeaveReason, Reason, Refusal};
+use crate::chat::name::Nickname;
+use crate::chat::presence::Batch;
+use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::room::Room;
-use crate::chat::user::{Registry, SessionRef};
-use crate::proto::json;
-use crate::proto::wire::{Event, Presence};
+use crate::chat::user::{Claim, Registry, SessionRef};
+use crate::proto::wire::Event;
 
 /// How much memory a room's gathering buffers may keep between turns.
 const KEPT_BUFFER_BYTES: usize = 16 * 1024;
+
+/// How often the target of a private message is looked for again, when its session has just moved to another core.
+const HANDOVER_TRIES_MAX: u8 = 64;
 
 /// What this core is the home of.
 #[derive(Debug, Default)]
@@ -29,7 +36,13 @@ pub struct Home {
     pub(super) nicknames: Registry,
     pub(super) rooms: Slots<HomeRoom>,
     /// The rooms in folded order of their names.
-    by_name: BTreeMap<Arc<str>, Id>,
+    pub(super) by_name: BTreeMap<Arc<str>, Id>,
+    /// Rooms without members that are kept for their history, those that have been so longest first.
+    pub(super) idle: BTreeMap<u64, Id>,
+    /// Counts the rooms that became idle.
+    pub(super) idle_count: u64,
+    /// Bytes of all rooms' histories.
+    pub(super) history_bytes: usize,
     /// The rooms that have events to be sent at the end of the turn.
     dirty: Vec<Id>,
     /// Bytes gathered in this turn: when it is enough for one turn, no more input is read before it has been sent.
@@ -47,10 +60,20 @@ impl Home {
 #[derive(Debug)]
 pub struct HomeRoom {
     pub(super) room: Room,
-    /// How many members each core has, by encoding.
+    /// How many messages may come in a time.
+    pub(super) bucket: Bucket,
+    /// The sessions that hear the room now.
+    pub(super) listeners: HashMap<SessionRef, Encoding>,
+    /// Its place among the idle rooms, if it has no members.
+    pub(super) idle: Option<u64>,
+    /// How many of its listeners each core has, by encoding.
     shares: Vec<[u32; ENCODINGS]>,
     gathered: [Gathered; ENCODINGS],
     events: u32,
+    /// The events that are no messages.
+    others: Vec<u32>,
+    /// The offset before the first message gathered.
+    after: u64,
     exceptions: Vec<Exception>,
     is_dirty: bool,
 }
@@ -62,14 +85,33 @@ struct Gathered {
 }
 
 impl HomeRoom {
-    fn new(room: Room, cores: usize) -> Self {
+    pub(super) fn new(room: Room, cores: usize) -> Self {
         HomeRoom {
             room,
+            bucket: Bucket::default(),
+            listeners: HashMap::new(),
+            idle: None,
             shares: vec![[0; ENCODINGS]; cores],
             gathered: Default::default(),
             events: 0,
+            others: Vec::new(),
+            after: 0,
             exceptions: Vec::new(),
             is_dirty: false,
+        }
+    }
+
+    /// Lets a session hear what happens from now on.
+    pub(super) fn listen(&mut self, session: SessionRef, encoding: Encoding) {
+        self.unlisten(session);
+        self.listeners.insert(session, encoding);
+        self.shares[usize::from(session.core)][encoding as usize] += 1;
+    }
+
+    /// Lets a session hear no more.
+    pub(super) fn unlisten(&mut self, session: SessionRef) {
+        if let Some(encoding) = self.listeners.remove(&session) {
+            self.shares[usize::from(session.core)][encoding as usize] -= 1;
         }
     }
 
@@ -78,15 +120,20 @@ impl HomeRoom {
     }
 
     /// Encodes an event for everybody who will hear it.
-    fn gather(&mut self, event: &Event, deaf: Option<Deaf>, scratch: &mut Vec<u8>) -> usize {
+    fn gather(&mut self, event: &Event, deaf: Option<Deaf>, scratch: &mut Scratch) -> usize {
         if let Some(who) = deaf {
             self.exceptions.push(Exception { event: self.events, who });
         }
-        self.events += 1;
-        scratch.clear();
-        if ALL.into_iter().any(|encoding| encoding.is_json() && self.wants(encoding)) {
-            json::write(event, scratch);
+        match event {
+            // The first message of the batch tells where the messages begin.
+            Event::Message { offset, .. } if self.events as usize == self.others.len() => {
+                self.after = offset - 1;
+            }
+            Event::Message { .. } => {}
+            _ => self.others.push(self.events),
         }
+        self.events += 1;
+        scratch.begin();
         let mut bytes = 0;
         for encoding in ALL {
             if !self.wants(encoding) {
@@ -101,7 +148,7 @@ impl HomeRoom {
         bytes
     }
 
-    fn take_batch(&mut self, home: u16, key: Id) -> RoomBatch {
+    fn take_batch(&mut self, room: RoomKey) -> RoomBatch {
         self.is_dirty = false;
         let frames = std::array::from_fn(|encoding| {
             let gathered = &mut self.gathered[encoding];
@@ -114,69 +161,79 @@ impl HomeRoom {
             gathered.bytes.shrink_to(KEPT_BUFFER_BYTES);
             frames
         });
-        let events = std::mem::take(&mut self.events);
-        RoomBatch { home, room: key, events, frames, exceptions: std::mem::take(&mut self.exceptions) }
+        RoomBatch {
+            room,
+            events: std::mem::take(&mut self.events),
+            others: std::mem::take(&mut self.others),
+            after: self.after,
+            frames,
+            exceptions: std::mem::take(&mut self.exceptions),
+        }
     }
 }
 
 impl Shard {
-    /// Does what a session asks of this home, and replies.
-    pub(super) fn handle_request(&mut self, from: SessionRef, id: CommandId, request: Request) {
+    /// Does what a session asks of this core, and replies.
+    pub(super) fn handle_request(&mut self, from: SessionRef, reply_to: ReplyTo, request: Request) {
         let reply = match request {
-            Request::Claim { nickname } => {
-                let is_free = self.home.nicknames.claim(&nickname, from);
-                self.counters.nicknames.set(self.home.nicknames.len() as u64);
-                if is_free {
-                    Reply::Claimed { nickname }
-                } else {
-                    Reply::Refused(Refusal::new(Reason::NicknameInUse, "somebody else has this nickname"))
-                }
-            }
+            Request::Claim { nickname, has_token } => self.claim_nickname(from, nickname, has_token),
             Request::Release { nickname } => {
                 self.home.nicknames.release(&nickname, from);
                 self.counters.nicknames.set(self.home.nicknames.len() as u64);
                 Reply::Released
             }
-            Request::Private { target, sender, content } => match self.home.nicknames.find(&target) {
-                Some((holder, spelled)) => {
-                    let (to, target) = (holder.session, spelled.clone());
-                    let request = Request::Handover { to, target, sender, content, home: self.core };
-                    return self.post(holder.core, Mail::Request { from, id, request });
-                }
-                None => Reply::Refused(no_such_user()),
-            },
-            Request::Handover { to, target, sender, content, home } => {
-                let reply = self.hand_over(to, target, &sender, &content);
-                return self.post(from.core, Mail::Reply { to: from.session, home, id, reply });
+            Request::Reclaim { nickname, old } => {
+                self.home.nicknames.replace(&nickname, old, from);
+                Reply::Noted
             }
-            Request::Join { room, nickname, encoding, since, wants_history } => {
-                match self.join_room(from, room, nickname, encoding, since) {
-                    Ok(mut joined) => {
-                        joined.wants_history = wants_history;
-                        Reply::Joined(Box::new(joined))
-                    }
-                    Err(refusal) => Reply::Refused(refusal),
-                }
+            Request::Private { target, sender, content, tries } => {
+                return self.route_private(from, reply_to, target, sender, content, tries);
             }
-            Request::Leave { room, encoding, reason, is_listening } => {
+            Request::Handover(handover) => return self.hand_over(from, reply_to, handover),
+            Request::Resume { number } => return self.find_session(from, reply_to, number),
+            Request::Surrender { to, number, home } => {
+                return self.surrender(to, number, Successor { session: from, home, reply_to });
+            }
+            Request::Forget { number } => {
+                self.forget_session(from, number);
+                Reply::Noted
+            }
+            Request::Join(join) => self.join_room(from, *join),
+            Request::Leave { room, reason, is_listening } => {
                 if is_listening {
                     self.send_room(room);
                 }
-                self.leave_room(from, room, encoding, reason)
+                self.leave_room(from, room, reason)
+            }
+            Request::Detach { room } => self.detach_member(from, room),
+            Request::Attach { room, name, old } => self.attach_member(from, room, name, old),
+            Request::Replay { room, after, encoding, bytes_max } => {
+                self.send_room(room); // what is told live after the reply has not been published yet
+                Reply::Replayed { room, page: self.page(room, after, encoding, bytes_max) }
             }
             Request::Publish { room, content, echo } => {
-                self.publish(from, room, &content, echo, id.is_some())
+                self.publish(from, room, content, echo, reply_to.id.is_some())
             }
             Request::Typing { room } => self.tell_typing(from, room),
             Request::Rename { room, nickname } => self.rename_member(from, room, nickname),
+            Request::SetState { room, key, value } => self.set_state(from, room, &key, value),
+            Request::GetState { room, key } => self.get_state(room, key),
+            Request::SetRole { room, target, role } => self.set_role(from, room, &target, role),
+            Request::Moderate { room, action, target, reason, seconds } => {
+                self.moderate(from, room, action, &target, reason, seconds)
+            }
             Request::Members { room, after, limit } => self.list_members(&room, after.as_deref(), limit),
+            Request::History { room, before, after, limit } => self.read_history(&room, before, after, limit),
             Request::ExplainNotAMember { room } => {
                 let is_there = self.home.by_name.contains_key(room.folded());
                 Reply::Refused(if is_there { not_a_member() } else { no_such_room() })
             }
-            Request::Rooms { after, limit } => self.list_rooms(after.as_deref(), limit),
+            Request::Rooms { after, limit, allowed } => {
+                self.list_rooms(after.as_deref(), limit, allowed.as_ref())
+            }
+            Request::Broadcast(broadcast) => Reply::Heard { sessions: self.tell_everybody(&broadcast) },
         };
-        self.post(from.core, Mail::Reply { to: from.session, home: self.core, id, reply });
+        self.post(from.core, Mail::Reply { to: from.session, home: self.core, reply_to, reply });
     }
 
     /// Sends what rooms have gathered in this turn.
@@ -189,227 +246,108 @@ impl Shard {
         self.home.gathered_bytes = 0;
     }
 
-    /// Tells a large room who came and went lately.
-    pub(super) fn tell_presence_batch(&mut self, key: Id) {
-        let Some(entry) = self.home.rooms.get_mut(key) else { return };
-        if !entry.room.presence.is_pending() {
-            return;
+    fn claim_nickname(&mut self, from: SessionRef, nickname: Nickname, has_token: bool) -> Reply {
+        let claimed = self.home.nicknames.claim(&nickname, from, has_token, self.limits.sessions_per_user);
+        self.counters.nicknames.set(self.home.nicknames.len() as u64);
+        match claimed {
+            Claim::Granted => Reply::Claimed { nickname },
+            Claim::Taken => {
+                Reply::Refused(Refusal::new(Reason::NicknameInUse, "somebody else has this nickname"))
+            }
+            Claim::Full => {
+                self.counters.too_many_sessions.add(1);
+                let message = "you have as many sessions as a user may have";
+                Reply::Refused(Refusal::new(Reason::TooManyConnections, message))
+            }
         }
-        let (joined, left) = entry.room.presence.take();
-        let (joined, left) = (spellings(&joined), spellings(&left));
-        let name = entry.room.name().clone();
-        let event = Event::Presence(Presence {
-            room: name.as_str(),
-            event: "batch",
-            joined: Some(&joined),
-            left: Some(&left),
-            members: Some(entry.room.len() as u64),
-            timestamp: Some(self.now.unix_ms),
-            ..Presence::default()
-        });
-        self.note_event(key, &event, None);
     }
 
-    fn join_room(
+    fn route_private(
         &mut self,
         from: SessionRef,
-        name: RoomName,
-        nickname: Nickname,
-        encoding: Encoding,
-        since: Option<Since>,
-    ) -> Result<Joined, Refusal> {
-        let key = match self.home.by_name.get(name.folded()) {
-            Some(key) => *key,
-            None if self.home.rooms.len() >= self.limits.rooms => {
-                return Err(Refusal::new(
-                    Reason::TooManyRooms,
-                    "the server has as many rooms as it may have",
-                ));
+        reply_to: ReplyTo,
+        target: Nickname,
+        sender: Nickname,
+        content: Arc<str>,
+        tries: u8,
+    ) {
+        let home = self.core;
+        match self.home.nicknames.find(&target) {
+            Some((sessions, spelled)) => {
+                let (to, target) = (sessions.to_vec(), spelled.clone());
+                let (delivered, is_stored, is_full) = (0, false, false);
+                let first = to[0].core;
+                let handover =
+                    Handover { home, to, target, sender, content, delivered, is_stored, is_full, tries };
+                let request = Request::Handover(Box::new(handover));
+                self.post(first, Mail::Request { from, reply_to, request });
             }
             None => {
-                let epoch: Arc<str> = format!("{:016x}", self.rng.next_u64()).into();
-                let folded: Arc<str> = name.folded().into();
-                let key = self.home.rooms.insert(HomeRoom::new(Room::new(name, epoch), self.cores()));
-                self.home.by_name.insert(folded, key);
-                self.counters.rooms.set(self.home.rooms.len() as u64);
-                key
+                let reply = Reply::Refused(no_such_user());
+                self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply });
             }
-        };
-        let is_exact = self.home.rooms[key].room.len() < self.presence.exact_members;
-        if is_exact {
-            self.tell_presence_batch(key); // before its count would include the newcomer, who is told by itself
         }
-        let entry = self.home.rooms.get_mut(key).expect("listed rooms exist");
-        let room = entry.room.name().clone();
-        let role = entry.room.join(from, nickname.clone(), self.now.unix_ms);
-        let members = entry.room.len();
-        if !is_exact {
-            self.note_presence(key, |batch, names_max| batch.join(nickname, names_max));
-        } else {
-            let event = Event::Presence(Presence {
-                room: room.as_str(),
-                event: "join",
-                nickname: Some(nickname.as_str()),
-                timestamp: Some(self.now.unix_ms),
-                ..Presence::default()
-            });
-            self.note_event(key, &event, None);
-        }
-        // The newcomer's core must hear what came before without taking it for the newcomer's.
-        self.send_room(key);
-        let entry = self.home.rooms.get_mut(key).expect("just joined");
-        entry.shares[from.core as usize][encoding as usize] += 1;
-        let (epoch, offset) = (entry.room.epoch().clone(), entry.room.offset());
-        // Without a history to replay, nothing was missed only if the head is where the client left it.
-        let recovered = since.map(|since| *since.epoch == *epoch && since.offset == offset);
-        Ok(Joined {
-            room,
-            key,
-            epoch,
-            offset,
-            role,
-            members: members as u64,
-            recovered,
-            wants_history: false,
-        })
     }
 
-    fn leave_room(&mut self, from: SessionRef, key: Id, encoding: Encoding, reason: LeaveReason) -> Reply {
-        let members_before = match self.home.rooms.get(key) {
-            Some(entry) if entry.room.member(from).is_some() => entry.room.len(),
-            _ => return Reply::Refused(not_a_member()),
-        };
-        let is_exact = members_before - 1 <= self.presence.exact_members;
-        if is_exact {
-            self.tell_presence_batch(key); // while its count includes the leaver, who is told by itself
-        }
-        let entry = self.home.rooms.get_mut(key).expect("looked at above");
-        let member = entry.room.leave(from).expect("looked at above");
-        let room = entry.room.name().clone();
-        entry.shares[from.core as usize][encoding as usize] -= 1;
-        let members = entry.room.len();
-        if members == 0 {
-            self.home.rooms.remove(key);
-            self.home.by_name.remove(room.folded());
-            self.counters.rooms.set(self.home.rooms.len() as u64);
-            return Reply::Left { room, reason };
-        }
-        if !is_exact {
-            self.note_presence(key, |batch, names_max| batch.leave(member.nickname, names_max));
-        } else {
-            let event = Event::Presence(Presence {
-                room: room.as_str(),
-                event: "leave",
-                nickname: Some(member.nickname.as_str()),
-                reason: Some(reason.as_str()),
-                timestamp: Some(self.now.unix_ms),
-                ..Presence::default()
-            });
-            self.note_event(key, &event, None);
-        }
-        Reply::Left { room, reason }
-    }
-
-    fn publish(&mut self, from: SessionRef, key: Id, content: &str, echo: bool, is_told: bool) -> Reply {
-        let now_ms = self.now.unix_ms;
-        let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
-        let Some(member) = entry.room.active_member(from, now_ms) else {
-            return Reply::Refused(not_a_member());
-        };
-        let sender = member.nickname.clone();
-        let room = entry.room.name().clone();
-        let epoch = entry.room.epoch().clone();
-        let stamp = entry.room.publish(now_ms);
-        self.counters.published.add(1);
-        let event = Event::Message {
-            room: room.as_str(),
-            sender: sender.as_str(),
-            content,
-            offset: stamp.offset,
-            timestamp: stamp.timestamp_ms,
-        };
-        self.note_event(key, &event, (!echo).then_some(Deaf::Origin(from)));
-        if is_told { Reply::Published { room, epoch, stamp } } else { Reply::Done { times: 1 } }
-    }
-
-    fn tell_typing(&mut self, from: SessionRef, key: Id) -> Reply {
-        let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
-        let Some(member) = entry.room.active_member(from, self.now.unix_ms) else {
-            return Reply::Refused(not_a_member());
-        };
-        let nickname = member.nickname.clone();
-        let room = entry.room.name().clone();
-        let event = Event::Typing { room: room.as_str(), nickname: nickname.as_str() };
-        self.note_event(key, &event, Some(Deaf::OriginAndSlow(from)));
-        Reply::Done { times: 1 }
-    }
-
-    fn rename_member(&mut self, from: SessionRef, key: Id, nickname: Nickname) -> Reply {
-        if self.home.rooms.get(key).is_some_and(|entry| entry.room.presence.has_left(&nickname)) {
-            // That somebody of this name has left must be told before that there is one again.
-            self.tell_presence_batch(key);
-        }
-        let renamed = self
-            .home
-            .rooms
-            .get_mut(key)
-            .and_then(|e| e.room.rename(from, nickname.clone()).map(|old| (e, old)));
-        let Some((entry, old)) = renamed else { return Reply::Refused(not_a_member()) };
-        if entry.room.presence.rename(&old, &nickname) {
-            return Reply::Done { times: 1 }; // nobody has been told of the old nickname
-        }
-        let room = entry.room.name().clone();
-        let event = Event::Presence(Presence {
-            room: room.as_str(),
-            event: "nick",
-            nickname: Some(nickname.as_str()),
-            from: Some(old.as_str()),
-            timestamp: Some(self.now.unix_ms),
-            ..Presence::default()
-        });
-        self.note_event(key, &event, Some(Deaf::Origin(from)));
-        Reply::Done { times: 1 }
-    }
-
-    fn list_members(&self, name: &RoomName, after: Option<&str>, limit: usize) -> Reply {
-        let Some(key) = self.home.by_name.get(name.folded()) else { return Reply::Refused(no_such_room()) };
-        let room = &self.home.rooms.get(*key).expect("listed rooms exist").room;
-        let members = room.list(after, limit).map(|member| MemberEntry {
-            nickname: member.nickname.clone(),
-            role: member.role,
-            last_active_ms: member.last_active_ms,
-        });
-        Reply::Members { room: room.name().clone(), total: room.len() as u64, members: members.collect() }
-    }
-
-    fn list_rooms(&self, after: Option<&str>, limit: usize) -> Reply {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let keys = self.home.by_name.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
-        let rooms = keys.take(limit).map(|(_, key)| {
-            let room = &self.home.rooms.get(*key).expect("listed rooms exist").room;
-            RoomEntry { room: room.name().clone(), members: room.len() as u64, offset: room.offset() }
-        });
-        Reply::Rooms { rooms: rooms.collect() }
-    }
-
-    fn hand_over(&mut self, to: Id, target: Nickname, sender: &Nickname, content: &str) -> Reply {
+    /// Passes a private message to the next of its target's sessions, which is on this core.
+    fn hand_over(&mut self, from: SessionRef, reply_to: ReplyTo, mut handover: Box<Handover>) {
+        let next = handover.to.remove(0);
+        debug_assert_eq!(next.core, self.core);
         let timestamp_ms = self.now.unix_ms;
-        let session = self.sessions.get(to).filter(|s| !s.is_ending() && !s.is_upgrading());
-        let Some(connection) = session.and_then(|s| s.connection) else {
-            return Reply::Refused(no_such_user());
+        let bounds = self.inbox_bounds();
+        match self.sessions.get_mut(next.session) {
+            // It has just gone on elsewhere, or ended: its nickname's home will know.
+            None if handover.to.is_empty()
+                && handover.delivered == 0
+                && !handover.is_stored
+                && handover.tries < HANDOVER_TRIES_MAX =>
+            {
+                let Handover { home, target, sender, content, tries, .. } = *handover;
+                let request = Request::Private { target, sender, content, tries: tries + 1 };
+                return self.post(home, Mail::Request { from, reply_to, request });
+            }
+            None => {}
+            Some(session) if session.is_ending() || session.is_upgrading() => {}
+            Some(session) => match session.connection {
+                Some(connection) if session.nickname.is_some() => {
+                    handover.delivered += 1;
+                    let event = Event::Private {
+                        sender: handover.sender.as_str(),
+                        target: handover.target.as_str(),
+                        content: &handover.content,
+                        timestamp: timestamp_ms,
+                        offset: None,
+                    };
+                    self.say(connection, &event);
+                }
+                _ => {
+                    let (sender, target) = (handover.sender.clone(), handover.target.clone());
+                    let content = handover.content.clone();
+                    let is_kept = session.inbox.keep_private(sender, target, content, timestamp_ms, bounds);
+                    handover.is_stored |= is_kept;
+                    handover.is_full |= !is_kept;
+                    self.counters.private_kept.add(u64::from(is_kept));
+                    self.counters.private_not_kept.add(u64::from(!is_kept));
+                }
+            },
+        }
+        if let Some(next) = handover.to.first() {
+            let core = next.core;
+            return self.post(core, Mail::Request { from, reply_to, request: Request::Handover(handover) });
+        }
+        let Handover { home, target, delivered: sessions, is_stored, is_full, .. } = *handover;
+        let reply = match (sessions, is_stored) {
+            (0, false) if is_full => Reply::Refused(Refusal::new(
+                Reason::Unavailable,
+                "this user is away, and no more can be kept for when they are back",
+            )),
+            (0, false) => Reply::Refused(no_such_user()),
+            _ => Reply::Delivered { target, sessions, is_stored, timestamp_ms },
         };
-        let event = Event::Private {
-            sender: sender.as_str(),
-            target: target.as_str(),
-            content,
-            timestamp: timestamp_ms,
-            offset: None,
-        };
-        self.say(connection, &event);
-        Reply::Delivered { target, sessions: 1, timestamp_ms }
+        self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply });
     }
 
-    fn note_presence(&mut self, key: Id, note: impl FnOnce(&mut crate::chat::presence::Batch, usize)) {
+    pub(super) fn note_presence(&mut self, key: Id, note: impl FnOnce(&mut Batch, usize)) {
         let entry = self.home.rooms.get_mut(key).expect("presence of a room that exists");
         let was_pending = entry.room.presence.is_pending();
         note(&mut entry.room.presence, self.presence.batch_names);
@@ -418,7 +356,7 @@ impl Shard {
         }
     }
 
-    fn note_event(&mut self, key: Id, event: &Event, deaf: Option<Deaf>) {
+    pub(super) fn note_event(&mut self, key: Id, event: &Event, deaf: Option<Deaf>) {
         let entry = self.home.rooms.get_mut(key).expect("events of a room that exists");
         self.home.gathered_bytes += entry.gather(event, deaf, &mut self.scratch);
         if !entry.is_dirty {
@@ -427,10 +365,10 @@ impl Shard {
         }
     }
 
-    fn send_room(&mut self, key: Id) {
-        let core = self.core;
+    pub(super) fn send_room(&mut self, key: Id) {
+        let room = RoomKey { home: self.core, key };
         let Some(entry) = self.home.rooms.get_mut(key).filter(|entry| entry.is_dirty) else { return };
-        let batch = Arc::new(entry.take_batch(core, key));
+        let batch = Arc::new(entry.take_batch(room));
         let cores: Vec<u16> = (0..entry.shares.len() as u16)
             .filter(|core| entry.shares[*core as usize].iter().any(|members| *members > 0))
             .collect();
@@ -440,15 +378,11 @@ impl Shard {
     }
 }
 
-fn spellings(names: &[Nickname]) -> Vec<&str> {
-    names.iter().map(Nickname::as_str).collect()
-}
-
-fn not_a_member() -> Refusal {
+pub(super) fn not_a_member() -> Refusal {
     Refusal::new(Reason::NotAMember, "you are not in this room")
 }
 
-fn no_such_room() -> Refusal {
+pub(super) fn no_such_room() -> Refusal {
     Refusal::new(Reason::NoSuchRoom, "there is no such room")
 }
 

@@ -2,21 +2,39 @@
 //!
 //! A [`Mail::Request`] asks the home of a room or nickname for something and is answered by exactly one [`Mail::Reply`].
 //! A request makes mail for everybody in a room. A reply makes at most the next requests of its own session, of which there
-//! are never more than it has rooms; a batch makes none. That is what keeps the mailboxes from deadlock and the
+//! are never more than a few a room; a batch makes none. That is what keeps the mailboxes from deadlock and the
 //! outboxes bounded: while some mailbox is full, requests wait, and everything else is still taken in.
 
 use std::sync::Arc;
 
 use super::encode::Encoding;
 use super::fanout::RoomBatch;
+use super::queue::Frames;
+use super::session::Estate;
 use crate::base::slots::Id;
+use crate::chat::history::Entry;
 use crate::chat::name::{Nickname, RoomName};
+use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{LeaveReason, Refusal};
-use crate::chat::room::{Role, Stamp};
+use crate::chat::room::{Action, Role, Stamp};
 use crate::chat::user::SessionRef;
 
-/// The `id` that a client gave its command, if it did.
-pub type CommandId = Option<Box<str>>;
+/// How the answer to a command finds its asker: the `id` that the client gave the command, if it did, and the encoding that
+/// the command came in, where a connection speaks several.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The command's `id`.
+    pub id: Option<Box<str>>,
+    /// The encoding of the answer; `None`: the connection's own.
+    pub encoding: Option<Encoding>,
+}
+
+impl ReplyTo {
+    /// The command's `id`.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+}
 
 /// All that one core has for another at the end of a turn.
 #[derive(Debug)]
@@ -30,12 +48,12 @@ pub struct Parcel {
 /// One thing said by one core to another, or to itself.
 #[derive(Debug)]
 pub enum Mail {
-    /// Asks something of the home of a room or nickname.
+    /// Asks something of the home of a room or nickname, or of a core about its sessions.
     Request {
         /// Who asks.
         from: SessionRef,
-        /// The command's id, which comes back with the reply.
-        id: CommandId,
+        /// Whose command it is, which comes back with the reply.
+        reply_to: ReplyTo,
         /// What.
         request: Request,
     },
@@ -45,43 +63,131 @@ pub enum Mail {
         to: Id,
         /// The core that was asked: commands under way are counted by it.
         home: u16,
-        /// The command's id.
-        id: CommandId,
+        /// Whose command it was.
+        reply_to: ReplyTo,
         /// What became of it.
         reply: Reply,
     },
     /// What happened in a room in one turn, for its members on the core that gets this.
     Room(Arc<RoomBatch>),
+    /// A session on the core that gets this is no longer in a room, by a host's decision.
+    Expelled {
+        /// The session.
+        to: Id,
+        /// Which room.
+        room: RoomKey,
+        /// Its name.
+        name: RoomName,
+        /// Why.
+        reason: LeaveReason,
+    },
 }
 
-/// What may be asked of a home core.
+/// Names a room anywhere in this process: its home core, and its key there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RoomKey {
+    /// The home core.
+    pub home: u16,
+    /// The key in that core's table of rooms.
+    pub key: Id,
+}
+
+/// What may be asked of another core. Rooms are named by their keys where the asker is a member.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Request {
-    /// Reserve a nickname for the session.
-    Claim { nickname: Nickname },
+    /// Reserve a nickname for the session. Only a user with a token may have several sessions.
+    Claim { nickname: Nickname, has_token: bool },
     /// Free a nickname.
     Release { nickname: Nickname },
+    /// The session continues `old`, and has its nickname from now on.
+    Reclaim { nickname: Nickname, old: SessionRef },
     /// Find who holds the target's nickname, and pass the message on.
-    Private { target: Nickname, sender: Nickname, content: Box<str> },
-    /// A private message on its last leg, to the core of its target. `home` is the core that was asked first.
-    Handover { to: Id, target: Nickname, sender: Nickname, content: Box<str>, home: u16 },
-    /// Become a member.
-    Join { room: RoomName, nickname: Nickname, encoding: Encoding, since: Option<Since>, wants_history: bool },
-    /// Stop being a member. The room is named by its key at its home. Whoever still listens hears all that came before.
-    Leave { room: Id, encoding: Encoding, reason: LeaveReason, is_listening: bool },
+    Private { target: Nickname, sender: Nickname, content: Arc<str>, tries: u8 },
+    /// A private message on its way through the sessions of its target. `home` is the core that was asked first.
+    Handover(Box<Handover>),
+    /// Become a member, or hear a room again after a resume.
+    Join(Box<Join>),
+    /// Stop being a member. Whoever still listens hears all that came before.
+    Leave { room: Id, reason: LeaveReason, is_listening: bool },
+    /// The member's connection is gone; it may come back.
+    Detach { room: Id },
+    /// The session continues `old` as the same member.
+    Attach { room: Id, name: RoomName, old: SessionRef },
+    /// Send more of what a member missed, that which follows offset `after`.
+    Replay { room: Id, after: u64, encoding: Encoding, bytes_max: usize },
     /// Publish a message, which its sender hears too if `echo`.
-    Publish { room: Id, content: Box<str>, echo: bool },
+    Publish { room: Id, content: Arc<str>, echo: bool },
     /// Tell the others that the member is writing.
     Typing { room: Id },
     /// Tell the others that the member's nickname has changed.
     Rename { room: Id, nickname: Nickname },
+    /// Set or delete a key of the room's state.
+    SetState { room: Id, key: Box<str>, value: Option<Arc<str>> },
+    /// Read a key of the room's state.
+    GetState { room: Id, key: &'static str },
+    /// Give somebody a role.
+    SetRole { room: Id, target: Nickname, role: Role },
+    /// Kick, ban or mute somebody, or undo it.
+    Moderate { room: Id, action: Action, target: Nickname, reason: Option<Box<str>>, seconds: Option<u64> },
     /// List members.
     Members { room: RoomName, after: Option<Box<str>>, limit: usize },
+    /// List messages.
+    History { room: RoomName, before: Option<u64>, after: Option<u64>, limit: usize },
     /// Tell somebody who is not in a room why not: because it does not exist, or merely so.
     ExplainNotAMember { room: RoomName },
-    /// List the rooms whose home is asked.
-    Rooms { after: Option<Box<str>>, limit: usize },
+    /// List the rooms whose home is asked, of those that the asker may know of.
+    Rooms { after: Option<Box<str>>, limit: usize, allowed: Option<Patterns> },
+    /// Say something to all sessions of a core, or to those in matching rooms or with one of the tags.
+    Broadcast(Arc<Broadcast>),
+    /// Find the session of this number, which began on the core that is asked, and make it over to the asker.
+    Resume { number: u64 },
+    /// Make the session `to` over to the asker. `home` is the core that was asked first.
+    Surrender { to: Id, number: u64, home: u16 },
+    /// The session of this number is no more.
+    Forget { number: u64 },
+}
+
+/// A private message on its way.
+#[derive(Debug)]
+pub struct Handover {
+    /// The core that was asked first.
+    pub home: u16,
+    /// The session that is next, then the others.
+    pub to: Vec<SessionRef>,
+    /// Whom it is for.
+    pub target: Nickname,
+    /// Who sent it.
+    pub sender: Nickname,
+    /// What it says.
+    pub content: Arc<str>,
+    /// How many sessions have got it.
+    pub delivered: u64,
+    /// Whether it has been kept for one that is away.
+    pub is_stored: bool,
+    /// Whether there was a session that could not keep one more.
+    pub is_full: bool,
+    /// How often the target was looked for in vain.
+    pub tries: u8,
+}
+
+/// A wish to be in a room.
+#[derive(Debug)]
+pub struct Join {
+    /// The room.
+    pub room: RoomName,
+    /// The user.
+    pub nickname: Nickname,
+    /// Whether it may do everything.
+    pub is_admin: bool,
+    /// How the member wants events.
+    pub encoding: Encoding,
+    /// The position after which missed messages are wanted.
+    pub since: Option<Since>,
+    /// How many of the last messages are wanted, if any.
+    pub history: Option<usize>,
+    /// How many bytes of missed messages the connection can take now.
+    pub replay_bytes: usize,
 }
 
 /// A position that a joining client says it has reached.
@@ -93,16 +199,31 @@ pub struct Since {
     pub offset: u64,
 }
 
+/// Something that an admin says to many.
+#[derive(Debug)]
+pub struct Broadcast {
+    /// Who says it.
+    pub sender: Nickname,
+    /// What it says.
+    pub content: Box<str>,
+    /// Only to sessions in these rooms, or with one of the tags; to all if both are empty.
+    pub rooms: Option<Patterns>,
+    /// The tags.
+    pub tags: Vec<Box<str>>,
+    /// When, in milliseconds since the Unix epoch.
+    pub timestamp_ms: u64,
+}
+
 /// What became of a request.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Reply {
     /// The nickname is the session's.
     Claimed { nickname: Nickname },
-    /// The nickname is free.
+    /// The nickname is free, or the number forgotten.
     Released,
-    /// The private message was handed to this many sessions.
-    Delivered { target: Nickname, sessions: u64, timestamp_ms: u64 },
+    /// The private message was handed to this many sessions, and perhaps kept for one that is away.
+    Delivered { target: Nickname, sessions: u64, is_stored: bool, timestamp_ms: u64 },
     /// The session is a member.
     Joined(Box<Joined>),
     /// It no longer is.
@@ -111,12 +232,48 @@ pub enum Reply {
     Published { room: RoomName, epoch: Arc<str>, stamp: Stamp },
     /// Done, this many times, where nobody asked to be told.
     Done { times: u32 },
+    /// The key has been set.
+    StateSet { room: RoomName, key: Box<str>, version: u64 },
+    /// A key's value, if it is set.
+    State { room: RoomName, key: &'static str, value: Option<Arc<str>> },
     /// The members asked for.
     Members { room: RoomName, total: u64, members: Vec<MemberEntry> },
+    /// The messages asked for.
+    History { room: RoomName, epoch: Arc<str>, messages: Vec<Entry> },
     /// The rooms asked for, of one home.
     Rooms { rooms: Vec<RoomEntry> },
+    /// So many sessions of one core heard it.
+    Heard { sessions: u64 },
+    /// The session goes on in the one that asked.
+    Surrendered(Box<Estate>),
+    /// There is no such session any more.
+    Ended,
     /// No.
     Refused(Refusal),
+    /// More of what a member missed, or `None`: it is not there any more.
+    Replayed { room: Id, page: Option<Page> },
+    /// A member's change of session or connection has been noted.
+    Noted,
+    /// The session that this one continues was no member any more.
+    NotAttached { room: Id, name: RoomName, reason: LeaveReason },
+}
+
+impl Reply {
+    /// Whether it answers something that the session did by itself, beside the commands of its client.
+    pub fn is_background(&self) -> bool {
+        matches!(self, Reply::Replayed { .. } | Reply::Noted | Reply::NotAttached { .. })
+    }
+}
+
+/// A part of what a member missed, in its encoding.
+#[derive(Debug)]
+pub struct Page {
+    /// The messages.
+    pub frames: Frames,
+    /// The last offset among them, or the one before if there is none.
+    pub through: u64,
+    /// Whether nothing is missing after it.
+    pub is_last: bool,
 }
 
 /// What a new member is told.
@@ -134,10 +291,14 @@ pub struct Joined {
     pub role: Role,
     /// How many members there are, the new one among them.
     pub members: u64,
+    /// The room's state: key, value and version.
+    pub state: Vec<(Box<str>, Arc<str>, u64)>,
     /// Whether nothing was missed since the position that was named, if one was.
     pub recovered: Option<bool>,
-    /// Whether the last messages were asked for.
-    pub wants_history: bool,
+    /// The last messages, if they were asked for.
+    pub messages: Option<Vec<Entry>>,
+    /// What was missed, or its beginning.
+    pub replay: Option<Page>,
 }
 
 /// One line of a list of members.
@@ -147,6 +308,8 @@ pub struct MemberEntry {
     pub nickname: Nickname,
     /// The role.
     pub role: Role,
+    /// Whether the user has a connection.
+    pub is_connected: bool,
     /// When the member last did something in the room.
     pub last_active_ms: u64,
 }

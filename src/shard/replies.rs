@@ -3,119 +3,202 @@
 use super::Shard;
 use super::connection::{Pause, Stage};
 use super::encode::Encoding;
-use super::mail::{CommandId, Joined, MemberEntry, Reply, Request, RoomEntry};
-use super::session::{Membership, Step, Then};
+use super::http::PendingUpgrade;
+use super::mail::{Joined, MemberEntry, Reply, ReplyTo, Request, RoomEntry, RoomKey};
+use super::session::{JoinOptions, Membership, Receipt, Step, Then};
 use crate::base::slots::Id;
+use crate::chat::history::Entry;
+use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::refusal::{LeaveReason, Refusal};
-use crate::proto::wire::{Ack, Event, Member, RoomInfo, State};
+use crate::proto::wire::{Ack, Event, HistoryMessage, Json, Member, RoomInfo, State, StateEntry};
 
 impl Shard {
-    pub(super) fn handle_reply(&mut self, to: Id, home: u16, id: CommandId, reply: Reply) {
+    pub(super) fn handle_reply(&mut self, to: Id, home: u16, reply_to: ReplyTo, reply: Reply) {
         let times = if let Reply::Done { times } = &reply { *times } else { 1 };
         self.return_window(home, times as usize);
         let session = self.sessions.get_mut(to).expect("a session stays until all its requests are answered");
+        if reply.is_background() {
+            session.background -= 1;
+            if session.is_ending() {
+                return self.go_on_ending(to);
+            }
+            self.hear_background(to, home, reply);
+            return self.surrender_if_quiet(to);
+        }
         session.under_way -= times;
         if session.is_ending() {
             self.hear_while_ending(to, home, reply);
             return self.go_on_ending(to);
         }
-        let Some(connection) = session.connection else { return };
+        let connection = session.connection;
         let step = if session.under_way == 0 {
             std::mem::replace(&mut session.step, Step::Idle)
         } else {
             Step::Idle
         };
-        let command = id.as_deref();
         match (step, reply) {
-            (Step::Hello { id, then }, Reply::Claimed { nickname }) => {
-                self.welcome(to, connection, id, nickname, then)
+            (Step::Resume { has_token, .. }, Reply::Surrendered(estate)) => {
+                self.adopt(to, &reply_to, *estate, has_token);
             }
-            (Step::Hello { id, then }, Reply::Refused(refusal)) => {
-                self.sessions.remove(to);
-                self.connections.get_mut(connection).expect("it says hello").session = None;
-                self.refuse_hello(connection, id.as_deref(), then, refusal);
-                self.let_go_on(connection);
-                return;
+            (Step::Resume { nickname, then, .. }, Reply::Ended) => {
+                return self.hear_ended(to, reply_to, nickname, then);
             }
-            (Step::Nick { id }, Reply::Claimed { nickname }) => {
-                self.change_nickname(to, connection, id, nickname)
+            (Step::Hello { then }, Reply::Claimed { nickname }) => {
+                self.welcome(to, &reply_to, nickname, then)
             }
-            (Step::Nick { id }, Reply::Refused(refusal)) => self.refuse(connection, id.as_deref(), &refusal),
-            (Step::Rename { id }, _) => self.finish_rename(to, connection, id),
-            (Step::Join { echo, leave, then }, Reply::Joined(joined)) => {
-                self.enter_room(to, connection, home, command, echo, *joined, then);
+            (Step::Hello { then }, Reply::Refused(refusal)) => {
+                return self.turn_away(to, &reply_to, then, refusal);
+            }
+            (Step::Nick, Reply::Claimed { nickname }) => self.change_nickname(to, reply_to, nickname),
+            (Step::Rename { reply_to }, _) => self.finish_rename(to, reply_to),
+            (Step::Join { options, leave, then }, Reply::Joined(joined)) => {
+                self.enter_room(to, home, &reply_to, options, *joined, then);
                 if let Some(room) = leave {
                     self.leave_second_half(to, &room);
                 }
             }
             (Step::Join { then, .. }, Reply::Refused(refusal)) => {
-                self.refuse_hello(connection, command, then, refusal);
+                self.refuse_hello(to, &reply_to, then, refusal);
             }
             (Step::Leave { is_told }, Reply::Left { room, reason }) => {
                 self.leave_membership(to, &room);
                 if is_told {
-                    let event = Event::Left { id: command, room: room.as_str(), reason: reason.as_str() };
-                    self.say(connection, &event);
+                    let event =
+                        Event::Left { id: reply_to.id(), room: room.as_str(), reason: reason.as_str() };
+                    self.reply(connection, &reply_to, &event);
                 }
             }
-            (Step::Rooms { awaited, limit, mut found }, Reply::Rooms { rooms }) => {
+            (Step::Rooms { mut found, limit, .. }, Reply::Rooms { rooms }) => {
                 found.extend(rooms);
-                debug_assert_eq!(awaited, self.cores() as u16);
-                self.say_rooms(connection, command, found, limit);
+                self.say_rooms(connection, &reply_to, found, limit);
             }
             (_, Reply::Rooms { rooms }) => {
                 if let Some(Step::Rooms { found, .. }) = self.sessions.get_mut(to).map(|s| &mut s.step) {
                     found.extend(rooms);
                 }
             }
-            (_, Reply::Published { room, epoch, stamp }) if command.is_some() => self.acknowledge(
-                connection,
-                Ack {
-                    id: command,
-                    room: Some(room.as_str()),
-                    epoch: Some(&epoch),
-                    offset: Some(stamp.offset),
-                    timestamp: Some(stamp.timestamp_ms),
-                    level: Some("sequenced"),
-                    ..Ack::default()
-                },
-            ),
-            (_, Reply::Delivered { target, sessions, timestamp_ms }) if command.is_some() => self
-                .acknowledge(
-                    connection,
-                    Ack {
-                        id: command,
-                        target: Some(target.as_str()),
-                        delivered: Some(sessions),
-                        stored: Some(false),
-                        timestamp: Some(timestamp_ms),
-                        ..Ack::default()
-                    },
-                ),
-            (_, Reply::Done { .. }) if command.is_some() => {
-                self.acknowledge(connection, Ack { id: command, ..Ack::default() });
+            (Step::Broadcast { sessions: before, .. }, Reply::Heard { sessions }) => {
+                let sessions = Some(before + sessions);
+                self.acknowledge_later(connection, &reply_to, Ack { sessions, ..Ack::default() });
+            }
+            (_, Reply::Heard { sessions: heard }) => {
+                if let Some(Step::Broadcast { sessions, .. }) = self.sessions.get_mut(to).map(|s| &mut s.step)
+                {
+                    *sessions += heard;
+                }
+            }
+            (_, Reply::Published { room, epoch, stamp }) => {
+                self.finish_remembered(to, reply_to, Receipt::Published { room, epoch, stamp });
+            }
+            (_, Reply::Delivered { target, sessions, is_stored, timestamp_ms }) => {
+                let receipt = Receipt::Delivered { target, sessions, is_stored, timestamp_ms };
+                self.finish_remembered(to, reply_to, receipt);
+            }
+            (_, Reply::Done { .. }) => self.acknowledge_later(connection, &reply_to, Ack::default()),
+            (_, Reply::StateSet { room, key, version }) => {
+                let (room, key) = (Some(room.as_str()), Some(&*key));
+                let ack = Ack { room, key, version: Some(version), ..Ack::default() };
+                self.acknowledge_later(connection, &reply_to, ack);
+            }
+            (_, Reply::State { room, key, value }) => {
+                if let Some(connection) = connection {
+                    self.say_state(connection, &room, key, value.as_deref());
+                }
             }
             (_, Reply::Members { room, total, members }) => {
-                self.say_members(connection, command, &room, total, &members)
+                self.say_members(connection, &reply_to, &room, total, &members)
             }
-            (_, Reply::Refused(refusal)) => self.refuse(connection, command, &refusal),
-            (_, Reply::Published { .. } | Reply::Delivered { .. } | Reply::Done { .. } | Reply::Released) => {
+            (_, Reply::History { room, epoch, messages }) => {
+                let messages = history_messages(&messages);
+                let event = Event::History {
+                    id: reply_to.id(),
+                    room: room.as_str(),
+                    epoch: &epoch,
+                    messages: &messages,
+                };
+                self.reply(connection, &reply_to, &event);
             }
+            (_, Reply::Refused(refusal)) => {
+                if let Some(id) = reply_to.id() {
+                    self.sessions[to].remembered.forget(id); // errors are not remembered
+                }
+                if let Some(connection) = connection {
+                    self.refuse_later(connection, &reply_to, &refusal);
+                }
+            }
+            (_, Reply::Released) => {}
             (step, reply) => unreachable!("{reply:?} in answer to {step:?}"),
         }
-        self.let_go_on_if_due(to, connection);
+        self.let_go_on_if_due(to);
+        self.surrender_if_quiet(to);
+    }
+
+    /// An answer to what the session asked by itself.
+    fn hear_background(&mut self, id: Id, home: u16, reply: Reply) {
+        match reply {
+            Reply::Replayed { room, page } => self.take_page(id, RoomKey { home, key: room }, page),
+            Reply::NotAttached { room, name, reason } => {
+                self.hear_expelled(id, RoomKey { home, key: room }, &name, reason);
+            }
+            _ => {}
+        }
+    }
+
+    /// A session is no longer in a room, by a host's decision.
+    pub(super) fn hear_expelled(&mut self, id: Id, key: RoomKey, room: &RoomName, reason: LeaveReason) {
+        let bounds = self.inbox_bounds();
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if !session.memberships.iter().any(|m| m.key == key) {
+            return;
+        }
+        let is_upgrading = session.is_upgrading();
+        match session.connection {
+            Some(connection) if !is_upgrading => {
+                let event = Event::Left { id: None, room: room.as_str(), reason: reason.as_str() };
+                self.say(connection, &event);
+            }
+            // Told when the user is back; if there is no place, the next join tells.
+            _ => drop(session.inbox.keep(Kept::Expelled { room: room.clone(), reason }, bounds)),
+        }
+        self.leave_membership(id, room);
+    }
+
+    /// The session that a hello wanted to resume has ended.
+    fn hear_ended(&mut self, id: Id, reply_to: ReplyTo, nickname: Nickname, then: Then) {
+        if let Some(successor) = self.sessions[id].successor.take() {
+            // Somebody else wanted to continue it after this session did, and hears the same.
+            let super::session::Successor { session: to, home, reply_to } = successor;
+            let mail = super::mail::Mail::Reply { to: to.session, home, reply_to, reply: Reply::Ended };
+            self.post(to.core, mail);
+            return self.end_session(id, LeaveReason::Lost, None);
+        }
+        if self.sessions[id].connection.is_none() {
+            return self.end_session(id, LeaveReason::Lost, None);
+        }
+        self.begin_anew(id, reply_to, nickname, then);
+    }
+
+    /// A hello is refused: there is no session.
+    fn turn_away(&mut self, id: Id, reply_to: &ReplyTo, then: Then, refusal: Refusal) {
+        let connection = self.sessions[id].connection.take();
+        self.end_session(id, LeaveReason::Lost, None);
+        let Some(connection) = connection else { return };
+        self.connections.get_mut(connection).expect("it says hello").session = None;
+        match then.upgrade {
+            Some(upgrade) => self.refuse_upgrade(connection, &upgrade, &refusal),
+            None => {
+                self.refuse_later(connection, reply_to, &refusal);
+                self.ask_for_nickname(connection);
+            }
+        }
+        self.let_go_on(connection);
     }
 
     /// Requests that were under way when the session began to end may have changed something that has to be undone.
     fn hear_while_ending(&mut self, id: Id, home: u16, reply: Reply) {
         match reply {
-            Reply::Joined(joined) => {
-                let encoding = self.sessions[id].encoding;
-                let (room, reason) = (joined.key, LeaveReason::Lost);
-                let request = Request::Leave { room, encoding, reason, is_listening: false };
-                self.request(id, home, None, request);
-            }
+            Reply::Joined(joined) => self.leave_unentered(id, RoomKey { home, key: joined.key }),
             Reply::Left { room, .. } => self.leave_membership(id, &room),
             Reply::Claimed { nickname } => match &self.sessions[id].nickname {
                 // The end of the session releases the nickname it has.
@@ -123,143 +206,178 @@ impl Shard {
                 Some(held) if *held == nickname => {}
                 Some(_) => self.release(id, nickname),
             },
+            Reply::Surrendered(estate) => {
+                self.take_estate(id, *estate, false);
+                let rooms: Vec<RoomKey> = self.sessions[id].memberships.drain(..).map(|m| m.key).collect();
+                for key in rooms {
+                    self.leave_unentered(id, key);
+                }
+            }
             _ => {}
         }
     }
 
-    fn welcome(&mut self, id: Id, connection: Id, command: CommandId, nickname: Nickname, then: Then) {
-        let session = &mut self.sessions[id];
-        session.nickname = Some(nickname);
-        if let Some(room) = then.room.clone() {
-            // A WebSocket request is answered when all that it asks for has been decided.
-            if then.upgrade.is_none() {
-                self.say_welcome(id, connection, command.as_deref());
-            }
-            let echo = self.sessions[id].encoding != Encoding::Text;
-            let step = Step::Join { echo, leave: None, then };
-            self.ask_to_join(id, None, room, step, None, false);
-        } else {
-            if let Some(upgrade) = then.upgrade {
-                self.finish_upgrade(connection, &upgrade);
-            }
-            self.say_welcome(id, connection, command.as_deref());
+    fn leave_unentered(&mut self, id: Id, key: RoomKey) {
+        let request = Request::Leave { room: key.key, reason: LeaveReason::Lost, is_listening: false };
+        self.request(id, key.home, ReplyTo::default(), request);
+    }
+
+    pub(super) fn join_after_hello(
+        &mut self,
+        id: Id,
+        reply_to: &ReplyTo,
+        room: RoomName,
+        upgrade: Option<Box<PendingUpgrade>>,
+    ) {
+        let echo = self.sessions[id].encoding != Encoding::Text;
+        let options = JoinOptions { echo, skips: false };
+        let refusal = self.refusal_to_enter(id, &room);
+        let then = Then { room: None, upgrade };
+        if let Some(refusal) = refusal {
+            return self.refuse_hello(id, reply_to, then, refusal);
         }
-        self.arm(connection);
+        let request = self.plain_join(id, room);
+        let reply_to = ReplyTo { id: None, encoding: reply_to.encoding };
+        self.ask_to_join(id, reply_to, Step::Join { options, leave: None, then }, request);
     }
 
-    fn say_welcome(&mut self, id: Id, connection: Id, command: Option<&str>) {
-        let nickname = self.sessions[id].nickname.clone().expect("welcomed by name");
-        let session = format!("{:016x}", self.rng.next_u64());
-        let event = Event::Welcome {
-            id: command,
-            nickname: nickname.as_str(),
-            session: &session,
-            resume: "",
-            resumed: false,
-            heartbeat_ms: self.config.heartbeat.probe_ms,
-            timeout_ms: self.config.heartbeat.timeout_ms,
-            server: super::SERVER,
-        };
-        self.say(connection, &event);
+    fn refusal_to_enter(&self, id: Id, room: &RoomName) -> Option<Refusal> {
+        let may_enter = self.sessions[id].may_enter(room);
+        (!may_enter).then(|| {
+            Refusal::new(crate::chat::refusal::Reason::Forbidden, "your token is not for this room")
+        })
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn enter_room(
         &mut self,
         id: Id,
-        connection: Id,
         home: u16,
-        command: Option<&str>,
-        echo: bool,
+        reply_to: &ReplyTo,
+        options: JoinOptions,
         joined: Joined,
         then: Then,
     ) {
-        let position = self.listen_in((home, joined.key), connection, id);
+        let key = RoomKey { home, key: joined.key };
         let room = joined.room.clone();
-        self.sessions[id].memberships.push(Membership { room, home, key: joined.key, echo, position });
+        let memberships = &mut self.sessions[id].memberships;
+        // Whoever joins again after a resume has the room at the end of the list, as one just joined.
+        memberships.retain(|m| m.key != key);
+        memberships.push(Membership { room, key, echo: options.echo, position: None });
+        let Some(connection) = self.sessions[id].connection else {
+            // The connection broke while the room was asked, which takes the member for connected.
+            return self.ask(id, home, Request::Detach { room: joined.key });
+        };
         if let Some(upgrade) = then.upgrade {
             self.finish_upgrade(connection, &upgrade);
-            self.say_welcome(id, connection, None);
+            self.say_welcome(id, &ReplyTo::default(), false);
         }
+        let messages = joined.messages.as_ref().map(|messages| history_messages(messages));
+        let state: Vec<StateEntry> = joined
+            .state
+            .iter()
+            .map(|(key, value, version)| StateEntry { key, value: Json(value), version: *version })
+            .collect();
         let event = Event::Joined {
-            id: command,
+            id: reply_to.id(),
             room: joined.room.as_str(),
             epoch: &joined.epoch,
             offset: joined.offset,
             role: joined.role.as_str(),
             members: joined.members,
-            state: State::default(),
-            messages: joined.wants_history.then_some(&[]),
+            state: State(&state),
+            messages: messages.as_deref(),
             recovered: joined.recovered,
         };
-        self.say(connection, &event);
+        self.reply(Some(connection), reply_to, &event);
+        self.listen_in(id, connection, key, &joined.epoch, options.skips, joined.replay);
     }
 
     /// A hello, or the join that came with it, was refused.
-    fn refuse_hello(&mut self, connection: Id, command: Option<&str>, then: Then, refusal: Refusal) {
+    fn refuse_hello(&mut self, id: Id, reply_to: &ReplyTo, then: Then, refusal: Refusal) {
+        let Some(connection) = self.sessions[id].connection else { return };
         match then.upgrade {
             Some(upgrade) => self.refuse_upgrade_after_session(connection, upgrade, refusal),
-            None => self.refuse(connection, command, &refusal),
+            None => self.refuse_later(connection, reply_to, &refusal),
         }
     }
 
     fn leave_second_half(&mut self, id: Id, room: &RoomName) {
         let session = &mut self.sessions[id];
-        let Some(membership) = session.membership(room.as_str()).cloned() else { return };
-        let encoding = session.encoding;
+        let Some(key) = session.membership(room.as_str()).map(|m| m.key) else { return };
         session.step = Step::Leave { is_told: false };
-        let (room, reason) = (membership.key, LeaveReason::Left);
-        let request = Request::Leave { room, encoding, reason, is_listening: true };
-        self.request(id, membership.home, None, request);
+        let is_listening = session.connection.is_some();
+        let request = Request::Leave { room: key.key, reason: LeaveReason::Left, is_listening };
+        self.request(id, key.home, ReplyTo::default(), request);
     }
 
-    fn leave_membership(&mut self, id: Id, room: &RoomName) {
+    pub(super) fn leave_membership(&mut self, id: Id, room: &RoomName) {
         let session = &mut self.sessions[id];
         let Some(index) = session.memberships.iter().position(|m| m.room == *room) else { return };
         let membership = session.memberships.remove(index);
-        self.stop_listening((membership.home, membership.key), membership.position);
+        if let Some(position) = membership.position {
+            self.stop_listening(membership.key, position);
+        }
     }
 
-    fn change_nickname(&mut self, id: Id, connection: Id, command: CommandId, nickname: Nickname) {
+    fn change_nickname(&mut self, id: Id, reply_to: ReplyTo, nickname: Nickname) {
         let session = &mut self.sessions[id];
         let old = session.nickname.replace(nickname.clone()).expect("renamed after the hello");
         session.former = (old != nickname).then_some(old);
-        let memberships: Vec<(u16, Id)> = session.memberships.iter().map(|m| (m.home, m.key)).collect();
-        session.step = Step::Rename { id: command };
-        for (home, room) in memberships {
-            self.request(id, home, None, Request::Rename { room, nickname: nickname.clone() });
+        let rooms: Vec<RoomKey> = session.memberships.iter().map(|m| m.key).collect();
+        session.step = Step::Rename { reply_to };
+        for RoomKey { home, key } in rooms {
+            let request = Request::Rename { room: key, nickname: nickname.clone() };
+            self.request(id, home, ReplyTo::default(), request);
         }
         if self.sessions[id].under_way == 0
-            && let Step::Rename { id: command } = std::mem::replace(&mut self.sessions[id].step, Step::Idle)
+            && let Step::Rename { reply_to } = std::mem::replace(&mut self.sessions[id].step, Step::Idle)
         {
-            self.finish_rename(id, connection, command);
+            self.finish_rename(id, reply_to);
         }
     }
 
     /// All rooms know the new nickname: the old one is released, and when that is done too, the user is told.
-    fn finish_rename(&mut self, id: Id, connection: Id, command: CommandId) {
+    fn finish_rename(&mut self, id: Id, reply_to: ReplyTo) {
         let session = &mut self.sessions[id];
         if let Some(former) = session.former.take() {
-            session.step = Step::Rename { id: command };
+            session.step = Step::Rename { reply_to };
             self.release(id, former);
         } else {
-            self.confirm_nickname(id, connection, command);
+            self.confirm_nickname(id, &reply_to);
         }
     }
 
-    fn confirm_nickname(&mut self, id: Id, connection: Id, command: CommandId) {
-        if self.sessions[id].encoding == Encoding::Text {
-            let nickname = self.sessions[id].nickname.clone().expect("it has just been given");
-            self.say_own_nickname(connection, nickname.as_str());
-        } else if command.is_some() {
-            self.acknowledge(connection, Ack { id: command.as_deref(), ..Ack::default() });
+    fn confirm_nickname(&mut self, id: Id, reply_to: &ReplyTo) {
+        let session = &self.sessions[id];
+        let connection = session.connection;
+        match connection {
+            Some(connection) if session.encoding == Encoding::Text => {
+                let nickname = session.nickname.clone().expect("it has just been given");
+                self.say_own_nickname(connection, nickname.as_str());
+            }
+            _ => self.acknowledge_later(connection, reply_to, Ack::default()),
+        }
+    }
+
+    /// Answers a message, and remembers the answer by the command's id.
+    fn finish_remembered(&mut self, id: Id, reply_to: ReplyTo, receipt: Receipt) {
+        let Some(command) = reply_to.id() else { return };
+        let session = &mut self.sessions[id];
+        session.remembered.finish(command, receipt.clone());
+        let connection = session.connection;
+        self.say_receipt(connection, &reply_to, &receipt);
+    }
+
+    fn acknowledge_later(&mut self, connection: Option<Id>, reply_to: &ReplyTo, ack: Ack) {
+        if let Some(id) = reply_to.id() {
+            self.reply(connection, reply_to, &Event::Ack(Ack { id: Some(id), ..ack }));
         }
     }
 
     fn say_members(
         &mut self,
-        id: Id,
-        command: Option<&str>,
+        connection: Option<Id>,
+        reply_to: &ReplyTo,
         room: &RoomName,
         total: u64,
         members: &[MemberEntry],
@@ -269,28 +387,37 @@ impl Shard {
             .map(|member| Member {
                 nickname: member.nickname.as_str(),
                 role: member.role.as_str(),
-                connected: true,
+                connected: member.is_connected,
                 last_active: member.last_active_ms,
             })
             .collect();
-        self.say(id, &Event::Members { id: command, room: room.as_str(), total, members: &members });
+        let event = Event::Members { id: reply_to.id(), room: room.as_str(), total, members: &members };
+        self.reply(connection, reply_to, &event);
     }
 
-    fn say_rooms(&mut self, id: Id, command: Option<&str>, mut found: Vec<RoomEntry>, limit: usize) {
+    fn say_rooms(
+        &mut self,
+        connection: Option<Id>,
+        reply_to: &ReplyTo,
+        mut found: Vec<RoomEntry>,
+        limit: usize,
+    ) {
         found.sort_by(|a, b| a.room.folded().cmp(b.room.folded()));
         found.truncate(limit);
         let rooms: Vec<RoomInfo> = found
             .iter()
             .map(|entry| RoomInfo { room: entry.room.as_str(), members: entry.members, offset: entry.offset })
             .collect();
-        self.say(id, &Event::Rooms { id: command, rooms: &rooms });
+        self.reply(connection, reply_to, &Event::Rooms { id: reply_to.id(), rooms: &rooms });
     }
 
     /// Lets a connection that waits for replies go on, when enough of them have come.
-    fn let_go_on_if_due(&mut self, session: Id, connection: Id) {
+    fn let_go_on_if_due(&mut self, session: Id) {
         let Some(session) = self.sessions.get(session) else { return };
         let half = self.limits.commands_in_flight as u32 / 2;
-        if session.is_idle() || (session.under_way == half && matches!(session.step, Step::Idle)) {
+        if let Some(connection) = session.connection
+            && (session.is_idle() || (session.under_way == half && matches!(session.step, Step::Idle)))
+        {
             self.let_go_on(connection);
         }
     }
@@ -328,4 +455,16 @@ impl Shard {
             self.window_waiters = waiters;
         }
     }
+}
+
+fn history_messages(entries: &[Entry]) -> Vec<HistoryMessage<'_>> {
+    entries
+        .iter()
+        .map(|entry| HistoryMessage {
+            sender: entry.sender.as_str(),
+            content: &entry.content,
+            offset: entry.offset,
+            timestamp: entry.timestamp_ms,
+        })
+        .collect()
 }

@@ -5,7 +5,14 @@
 //! Replies to one connection come in the order of its commands, although rooms and nicknames have their homes on
 //! different cores. The rule that gives this without a reorder buffer: messages and typing notices to one home core may
 //! be under way together, because mail between two cores keeps its order; every other command waits until nothing is
-//! under way, and makes what follows wait for its reply.
+//! under way, and makes what follows wait for its reply. What a session asks by itself (more of what it missed, a note that
+//! its connection has gone) is counted apart, and waits for nothing.
+//!
+//! # Away
+//!
+//! A session whose connection broke is away: its nickname and its places in the rooms are kept for a time of grace, and
+//! nothing is delivered. The client comes back on any core, with a signed token, in a new session there, to which the old
+//! one is made over: nickname, rooms, remembered commands and kept messages (`resume.rs`).
 //!
 //! # End
 //!
@@ -13,13 +20,23 @@
 //! released. So whoever takes the nickname next finds no trace of it in any room. A change of nickname takes the same
 //! two steps. The session keeps its slot until every request has been answered; no reply ever goes astray.
 
+use std::sync::Arc;
+
 use super::closing::Closing;
 use super::encode::Encoding;
 use super::http::PendingUpgrade;
-use super::mail::{CommandId, RoomEntry};
+use super::mail::{ReplyTo, RoomEntry, RoomKey};
+use crate::auth::Claims;
+use crate::base::bucket::SharedBucket;
 use crate::base::slots::Id;
+use crate::base::wheel::TimerKey;
+use crate::chat::idempotency::Window;
+use crate::chat::inbox::Inbox;
 use crate::chat::name::{Nickname, RoomName};
+use crate::chat::pattern::Patterns;
 use crate::chat::refusal::Refusal;
+use crate::chat::room::Stamp;
+use crate::chat::user::SessionRef;
 
 /// One user's presence on the server.
 #[derive(Debug)]
@@ -28,18 +45,79 @@ pub struct Session {
     pub connection: Option<Id>,
     /// How its connection wants events.
     pub encoding: Encoding,
-    /// Its nickname, once the hello has succeeded.
+    /// The number that it keeps for life, and the core that knows where the session of this number is.
+    pub number: u64,
+    /// The core where it began.
+    pub birth_core: u16,
+    /// Its nickname, once claimed.
     pub nickname: Option<Nickname>,
-    /// The nickname it had, until all rooms know the new one and it has been released.
+    /// The nickname that a change is about to release. Whoever ends the session releases both: it stays here until all
+    /// rooms have heard of the change and it has been released.
     pub former: Option<Nickname>,
+    /// What its token says, if it came with one.
+    pub identity: Option<Arc<Identity>>,
     /// The rooms it is in, the one joined or chosen last at the end: the current room of a text line.
     pub memberships: Vec<Membership>,
-    /// Requests that have not been answered.
+    /// Requests for commands of the client that have not been answered.
     pub under_way: u32,
+    /// Other requests that have not been answered.
+    pub background: u32,
     /// The core that all messages under way went to.
     pub publishing_to: u16,
     /// The command that everything waits for, if any.
     pub step: Step,
+    /// What became of the commands that had an id.
+    pub remembered: Window<Receipt>,
+    /// What is to be told when the user is back.
+    pub inbox: Inbox,
+    /// Ends the session when it has been away for too long.
+    pub grace: Option<TimerKey>,
+    /// The session that continues this one, and is waiting for it to have no more under way.
+    pub successor: Option<Successor>,
+    /// What the user may do in a time, over all of its sessions, if that is limited.
+    pub user_bucket: Option<Arc<SharedBucket>>,
+}
+
+/// Who somebody is by a token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    /// What the token says.
+    pub claims: Claims,
+    /// The rooms it is for; `None`: all.
+    pub rooms: Option<Patterns>,
+}
+
+/// A session that takes over another one.
+#[derive(Debug)]
+pub struct Successor {
+    /// Which.
+    pub session: SessionRef,
+    /// The core that it asked.
+    pub home: u16,
+    /// The hello that it answers.
+    pub reply_to: ReplyTo,
+}
+
+/// What a session leaves to the one that continues it.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Estate {
+    pub old: SessionRef,
+    pub number: u64,
+    pub birth_core: u16,
+    pub nickname: Nickname,
+    pub identity: Option<Arc<Identity>>,
+    pub memberships: Vec<Membership>,
+    pub remembered: Window<Receipt>,
+    pub inbox: Inbox,
+}
+
+/// The answer to a command that may be asked for again by its id.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub enum Receipt {
+    Published { room: RoomName, epoch: Arc<str>, stamp: Stamp },
+    Delivered { target: Nickname, sessions: u64, is_stored: bool, timestamp_ms: u64 },
 }
 
 /// A room that a session is in.
@@ -47,14 +125,12 @@ pub struct Session {
 pub struct Membership {
     /// The room, spelled as it was first.
     pub room: RoomName,
-    /// Its home core.
-    pub home: u16,
-    /// Its key there.
-    pub key: Id,
+    /// Its home, and its key there.
+    pub key: RoomKey,
     /// Whether the session hears its own messages.
     pub echo: bool,
-    /// This session's place in the list of the room's members on this core.
-    pub position: u32,
+    /// This session's place in the list of the room's members on this core; `None`: it does not hear the room now.
+    pub position: Option<u32>,
 }
 
 /// The command that a session waits for.
@@ -62,22 +138,36 @@ pub struct Membership {
 pub enum Step {
     /// None: messages may be under way, nothing else is.
     Idle,
+    /// The session that a hello resumes was asked for. If it has ended, the hello goes on with this nickname;
+    /// if not, a token that the hello itself brought is the one that counts.
+    Resume { nickname: Nickname, has_token: bool, then: Then },
     /// A nickname was claimed. What comes after it: a room to join, and an HTTP request to answer.
-    Hello { id: CommandId, then: Then },
+    Hello { then: Then },
     /// A new nickname was claimed.
-    Nick { id: CommandId },
+    Nick,
     /// The rooms are being told of it, and after them the old one is released: `former` says that it is not yet.
-    Rename { id: CommandId },
+    Rename { reply_to: ReplyTo },
     /// A room was asked to take the session in.
-    Join { echo: bool, leave: Option<RoomName>, then: Then },
+    Join { options: JoinOptions, leave: Option<RoomName>, then: Then },
     /// A room was left, silently for the second half of a switch.
     Leave { is_told: bool },
-    /// A private message, or a list of members.
+    /// A private message, a query, or a host's decision.
     Query,
     /// All homes were asked for their rooms.
     Rooms { awaited: u16, limit: usize, found: Vec<RoomEntry> },
+    /// All cores were asked to say something to their sessions.
+    Broadcast { awaited: u16, sessions: u64 },
     /// The session is ending, and this is what its connection waits for.
     Ending { then: Option<AfterEnd> },
+}
+
+/// How a member wants to hear a room.
+#[derive(Debug, Clone, Copy)]
+pub struct JoinOptions {
+    /// Whether it hears its own messages.
+    pub echo: bool,
+    /// Whether messages are left out rather than the connection closed when it cannot keep up.
+    pub skips: bool,
 }
 
 /// What a connection hears when its session has ended and the nickname is free.
@@ -100,16 +190,25 @@ pub struct Then {
 
 impl Session {
     /// A session whose hello is under way.
-    pub fn new(connection: Id, encoding: Encoding, step: Step) -> Self {
+    pub fn new(connection: Id, encoding: Encoding, identity: Option<Arc<Identity>>, step: Step) -> Self {
         Session {
             connection: Some(connection),
             encoding,
+            number: 0,
+            birth_core: 0,
             nickname: None,
             former: None,
+            identity,
             memberships: Vec::new(),
             under_way: 0,
+            background: 0,
             publishing_to: 0,
             step,
+            remembered: Window::default(),
+            inbox: Inbox::default(),
+            grace: None,
+            successor: None,
+            user_bucket: None,
         }
     }
 
@@ -121,19 +220,45 @@ impl Session {
         })
     }
 
-    /// Whether nothing is under way.
+    /// Whether nothing that the client asked for is under way.
     pub fn is_idle(&self) -> bool {
         self.under_way == 0 && matches!(self.step, Step::Idle)
+    }
+
+    /// Whether nothing at all is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.is_idle() && self.background == 0
+    }
+
+    /// Whether its hello has not been answered yet.
+    pub fn is_new(&self) -> bool {
+        self.nickname.is_none() && matches!(self.step, Step::Hello { .. } | Step::Resume { .. })
     }
 
     /// Whether its connection still waits for the answer to the request that makes it a WebSocket: no event may be
     /// written before that.
     pub fn is_upgrading(&self) -> bool {
-        matches!(&self.step, Step::Hello { then, .. } | Step::Join { then, .. } if then.upgrade.is_some())
+        matches!(
+            &self.step,
+            Step::Resume { then, .. } | Step::Hello { then, .. } | Step::Join { then, .. } if then.upgrade.is_some()
+        )
     }
 
     /// Whether the session is on its way out.
     pub fn is_ending(&self) -> bool {
         matches!(self.step, Step::Ending { .. })
+    }
+
+    /// Whether it may do everything.
+    pub fn is_admin(&self) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.claims.is_admin)
+    }
+
+    /// Whether its token, if it has one, is for this room.
+    pub fn may_enter(&self, room: &RoomName) -> bool {
+        self.identity
+            .as_ref()
+            .and_then(|identity| identity.rooms.as_ref())
+            .is_none_or(|rooms| rooms.matches(room))
     }
 }

@@ -1,0 +1,181 @@
+//! What became of a session's commands, by the ids that its client gave them: the same id again gets the same answer.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::base::time::Tick;
+
+/// The remembered ids. Owns no memory while it is empty.
+#[derive(Debug)]
+pub struct Window<A> {
+    /// Keyed by text that peers choose, so with the standard library's keyed hash.
+    answers: HashMap<Box<str>, (u64, Option<A>)>,
+    /// The ids in the order in which they came, with when and with their number; some may have been forgotten since.
+    order: VecDeque<(Tick, u64, Box<str>)>,
+    last_number: u64,
+}
+
+/// What is known of an id.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen<'a, A> {
+    /// Nothing.
+    New,
+    /// Its command has not been answered yet.
+    Waiting,
+    /// It was answered so.
+    Done(&'a A),
+}
+
+impl<A> Default for Window<A> {
+    fn default() -> Self {
+        Window { answers: HashMap::new(), order: VecDeque::new(), last_number: 0 }
+    }
+}
+
+impl<A> Window<A> {
+    /// Looks an id up, after forgetting those that are older than `keep_ms`.
+    pub fn look(&mut self, id: &str, now: Tick, keep_ms: u64) -> Seen<'_, A> {
+        while let Some((since, number, oldest)) = self.order.front() {
+            let is_live = self.answers.get(oldest).is_some_and(|(n, _)| n == number);
+            let is_waiting = is_live && self.answers.get(oldest).is_some_and(|(_, answer)| answer.is_none());
+            if is_live && (is_waiting || now.since(*since) < keep_ms) {
+                break;
+            }
+            self.drop_oldest();
+        }
+        match self.answers.get(id) {
+            None => Seen::New,
+            Some((_, None)) => Seen::Waiting,
+            Some((_, Some(answer))) => Seen::Done(answer),
+        }
+    }
+
+    /// Remembers that the command of `id` is under way, and forgets the oldest answers over `ids_max`.
+    pub fn begin(&mut self, id: &str, now: Tick, ids_max: usize) {
+        self.last_number += 1;
+        self.order.push_back((now, self.last_number, id.into()));
+        self.answers.insert(id.into(), (self.last_number, None));
+        // What waits is as good as new, and there is never much of it.
+        while self.order.len() > ids_max.max(1) {
+            self.drop_oldest();
+        }
+    }
+
+    /// Remembers the answer to the command of `id`.
+    pub fn finish(&mut self, id: &str, answer: A) {
+        if let Some((_, place)) = self.answers.get_mut(id) {
+            *place = Some(answer);
+        }
+    }
+
+    /// Forgets an id: errors are not remembered.
+    pub fn forget(&mut self, id: &str) {
+        if let Some((_, None)) = self.answers.get(id) {
+            self.answers.remove(id);
+        }
+        if self.answers.is_empty() {
+            *self = Window { last_number: self.last_number, ..Window::default() };
+        }
+    }
+
+    /// How many ids are remembered.
+    pub fn len(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some((_, number, id)) = self.order.pop_front() else { return };
+        if self.answers.get(&id).is_some_and(|(n, _)| *n == number) {
+            self.answers.remove(&id);
+        }
+        if self.order.is_empty() {
+            *self = Window { last_number: self.last_number, ..Window::default() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEEP_MS: u64 = 50;
+    const IDS_MAX: usize = 5;
+
+    proptest! {
+        #[test]
+        fn remembers_the_last_answers_for_a_while(
+            steps in prop::collection::vec((0u8..4, 0u8..12, 0u64..20), 0..200),
+        ) {
+            let mut window: Window<u64> = Window::default();
+            // The id, when it came, and its answer; the oldest first.
+            let mut model: Vec<(String, u64, Option<u64>)> = Vec::new();
+            let mut now = 100;
+            for (step, (op, id, pause)) in steps.into_iter().enumerate() {
+                now += pause;
+                let id = format!("id{id}");
+                while model.first().is_some_and(|(_, since, answer)| answer.is_some() && now - since >= KEEP_MS) {
+                    model.remove(0);
+                }
+                let known = model.iter().position(|m| m.0 == id);
+                let seen = window.look(&id, Tick(now), KEEP_MS);
+                match known.map(|k| &model[k].2) {
+                    None => prop_assert_eq!(&seen, &Seen::New),
+                    Some(None) => prop_assert_eq!(&seen, &Seen::Waiting),
+                    Some(Some(answer)) => prop_assert_eq!(&seen, &Seen::Done(answer)),
+                }
+                match (op, known) {
+                    (0 | 1, None) => {
+                        window.begin(&id, Tick(now), IDS_MAX);
+                        model.push((id, now, None));
+                        // A forgotten id keeps its place until it would have been the oldest.
+                        if model.len() > IDS_MAX { return Ok(()); }
+                    }
+                    (2, Some(k)) if model[k].2.is_none() => {
+                        window.finish(&id, step as u64);
+                        model[k].2 = Some(step as u64);
+                    }
+                    (3, Some(k)) if model[k].2.is_none() && k + 1 == model.len() && model.len() == 1 => {
+                        window.forget(&id);
+                        model.remove(k);
+                        prop_assert!(window.is_empty());
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(window.len(), model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many() {
+        let mut window = Window::default();
+        for n in 0..20 {
+            let id = n.to_string();
+            window.begin(&id, Tick(0), IDS_MAX);
+            window.finish(&id, n);
+        }
+        assert_eq!(window.len(), IDS_MAX);
+        assert_eq!(window.look("14", Tick(0), KEEP_MS), Seen::New);
+        assert_eq!(window.look("15", Tick(0), KEEP_MS), Seen::Done(&15));
+        assert_eq!(window.look("19", Tick(KEEP_MS), KEEP_MS), Seen::New, "too old");
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn an_id_that_was_refused_is_new_again() {
+        let mut window: Window<u8> = Window::default();
+        window.begin("a", Tick(0), IDS_MAX);
+        window.forget("a");
+        assert_eq!(window.look("a", Tick(0), KEEP_MS), Seen::New);
+        window.begin("a", Tick(1), IDS_MAX);
+        window.finish("a", 7);
+        window.forget("a");
+        assert_eq!(window.look("a", Tick(1), KEEP_MS), Seen::Done(&7), "an answer stays");
+    }
+}

@@ -1,0 +1,331 @@
+//! Who may do what in a room: roles, and what hosts do to others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Room, not_a_member};
+use crate::chat::name::Nickname;
+use crate::chat::refusal::{Reason, Refusal};
+use crate::chat::user::SessionRef;
+
+/// What a member may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Moderates.
+    Host,
+    /// Speaks.
+    Member,
+    /// Only reads.
+    Guest,
+}
+
+impl Role {
+    /// The word of the protocol.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Host => "host",
+            Role::Member => "member",
+            Role::Guest => "guest",
+        }
+    }
+
+    /// The role that a word names.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Role::Host, Role::Member, Role::Guest].into_iter().find(|role| role.as_str() == word)
+    }
+}
+
+/// What hosts do to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Action {
+    Kick,
+    Ban,
+    Unban,
+    Mute,
+    Unmute,
+}
+
+/// What came of a change of role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleChange {
+    /// Who has it.
+    pub nickname: Nickname,
+    /// Whether it is another one than before.
+    pub is_changed: bool,
+}
+
+/// What came of a host's action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whom it concerns, as the room spells it.
+    pub nickname: Nickname,
+    /// The member that is one no longer.
+    pub expelled: Option<Expelled>,
+}
+
+/// A member put out of the room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expelled {
+    /// Who.
+    pub nickname: Nickname,
+    /// Its sessions.
+    pub sessions: Vec<SessionRef>,
+    /// Who has become host, if it was the last one.
+    pub heir: Option<Nickname>,
+}
+
+/// What came of a change of nickname.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renamed {
+    /// The nickname before.
+    pub old: Nickname,
+    /// The member that is one no longer, because the new nickname is banned.
+    pub expelled: Option<Expelled>,
+}
+
+/// A ban or mute.
+#[derive(Debug, Clone)]
+struct Sentence {
+    /// When it ends, in milliseconds since the Unix epoch; `None`: when it is undone.
+    until_ms: Option<u64>,
+    /// Why, for people.
+    reason: Option<Arc<str>>,
+}
+
+impl Sentence {
+    fn is_over(&self, now_ms: u64) -> bool {
+        self.until_ms.is_some_and(|until| until <= now_ms)
+    }
+
+    fn refusal(&self, reason: Reason, what: &str, now_ms: u64) -> Refusal {
+        let message = match &self.reason {
+            Some(why) => format!("{what}: {why}"),
+            None => what.to_owned(),
+        };
+        match self.until_ms {
+            Some(until) => Refusal::with_retry(reason, message, until - now_ms),
+            None => Refusal::new(reason, message),
+        }
+    }
+}
+
+/// What is held against nicknames, whether they are members or not.
+#[derive(Debug, Default)]
+pub(super) struct Restrictions {
+    /// Keyed by text that peers choose, so with the standard library's keyed hash.
+    by_name: HashMap<Arc<str>, Restriction>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Restriction {
+    ban: Option<Sentence>,
+    mute: Option<Sentence>,
+    only_reads: bool,
+}
+
+impl Restriction {
+    fn clear(&mut self, now_ms: u64) {
+        self.ban.take_if(|ban| ban.is_over(now_ms));
+        self.mute.take_if(|mute| mute.is_over(now_ms));
+    }
+
+    fn is_none(&self) -> bool {
+        self.ban.is_none() && self.mute.is_none() && !self.only_reads
+    }
+}
+
+impl Restrictions {
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    pub fn refusal_to_enter(&self, folded: &str, now_ms: u64) -> Option<Refusal> {
+        let ban = self.by_name.get(folded)?.ban.as_ref().filter(|ban| !ban.is_over(now_ms))?;
+        Some(ban.refusal(Reason::Banned, "you are banned from this room", now_ms))
+    }
+
+    pub fn refusal_to_speak(&self, folded: &str, now_ms: u64) -> Option<Refusal> {
+        let mute = self.by_name.get(folded)?.mute.as_ref().filter(|mute| !mute.is_over(now_ms))?;
+        Some(mute.refusal(Reason::Muted, "you are muted in this room", now_ms))
+    }
+
+    pub fn only_reads(&self, folded: &str) -> bool {
+        self.by_name.get(folded).is_some_and(|restriction| restriction.only_reads)
+    }
+
+    /// Changes what is held against a nickname, unless the table is full.
+    fn change(
+        &mut self,
+        folded: &str,
+        names_max: usize,
+        now_ms: u64,
+        change: impl FnOnce(&mut Restriction),
+    ) -> Result<(), Refusal> {
+        if !self.by_name.contains_key(folded) && self.by_name.len() >= names_max {
+            self.by_name.retain(|_, restriction| {
+                restriction.clear(now_ms);
+                !restriction.is_none()
+            });
+        }
+        let mut changed = self.by_name.get(folded).cloned().unwrap_or_default();
+        changed.clear(now_ms);
+        change(&mut changed);
+        if changed.is_none() {
+            self.by_name.remove(folded);
+        } else if self.by_name.contains_key(folded) || self.by_name.len() < names_max {
+            self.by_name.insert(folded.into(), changed);
+        } else {
+            let message = format!("this room holds something against {names_max} nicknames: undo some of it first");
+            return Err(Refusal::new(Reason::Forbidden, message));
+        }
+        Ok(())
+    }
+}
+
+impl Room {
+    /// Gives `target` a role.
+    ///
+    /// # Errors
+    /// `not_a_member`, `forbidden`, `no_such_user`.
+    pub fn set_role(
+        &mut self,
+        actor: SessionRef,
+        target: &Nickname,
+        role: Role,
+        now_ms: u64,
+    ) -> Result<RoleChange, Refusal> {
+        self.check_moderator(actor, now_ms)?;
+        let folded = target.folded();
+        let Some(member) = self.members.named(folded) else { return Err(not_here()) };
+        let (nickname, before) = (member.nickname.clone(), member.role);
+        if before == role {
+            return Ok(RoleChange { nickname, is_changed: false });
+        }
+        if before == Role::Host && self.members.hosts() == 1 && !self.is_lobby() {
+            let message = "a room keeps a host: make somebody else one first";
+            return Err(Refusal::new(Reason::Forbidden, message));
+        }
+        let only_reads = role == Role::Guest;
+        self.restrictions.change(folded, self.bounds.restrictions, now_ms, |r| r.only_reads = only_reads)?;
+        self.members.set_role(folded, role);
+        Ok(RoleChange { nickname, is_changed: true })
+    }
+
+    /// Kicks, bans or mutes `target`, or undoes it. A ban or mute ends by itself at `until_ms`, if that is given.
+    ///
+    /// # Errors
+    /// `not_a_member`, `forbidden`, `no_such_user`, `bad_request` for doing it to oneself.
+    pub fn moderate(
+        &mut self,
+        actor: SessionRef,
+        action: Action,
+        target: &Nickname,
+        reason: Option<Box<str>>,
+        until_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Result<Verdict, Refusal> {
+        let (actor_name, actor_is_admin) = self.check_moderator(actor, now_ms)?;
+        let folded = target.folded();
+        let is_against = matches!(action, Action::Kick | Action::Ban | Action::Mute);
+        if is_against && actor_name == *target {
+            return Err(Refusal::new(Reason::BadRequest, "this is you"));
+        }
+        let member = self.members.named(folded);
+        if is_against && !actor_is_admin && member.is_some_and(|member| member.is_admin) {
+            return Err(Refusal::new(Reason::Forbidden, "this is an admin"));
+        }
+        let nickname = member.map_or_else(|| target.clone(), |member| member.nickname.clone());
+        let sentence = Sentence { until_ms, reason: reason.map(Arc::from) };
+        let (names_max, restrictions) = (self.bounds.restrictions, &mut self.restrictions);
+        let expelled = match action {
+            Action::Kick if member.is_none() => return Err(not_here()),
+            Action::Kick => self.expel(folded),
+            Action::Ban => {
+                restrictions.change(folded, names_max, now_ms, |r| r.ban = Some(sentence))?;
+                self.expel(folded)
+            }
+            Action::Mute => {
+                restrictions.change(folded, names_max, now_ms, |r| r.mute = Some(sentence))?;
+                None
+            }
+            Action::Unban if restrictions.refusal_to_enter(folded, now_ms).is_none() => {
+                return Err(Refusal::new(Reason::NoSuchUser, "nobody of this nickname is banned here"));
+            }
+            Action::Unban => {
+                restrictions.change(folded, names_max, now_ms, |r| r.ban = None)?;
+                None
+            }
+            Action::Unmute if restrictions.refusal_to_speak(folded, now_ms).is_none() => {
+                return Err(Refusal::new(Reason::NoSuchUser, "nobody of this nickname is muted here"));
+            }
+            Action::Unmute => {
+                restrictions.change(folded, names_max, now_ms, |r| r.mute = None)?;
+                None
+            }
+        };
+        Ok(Verdict { nickname, expelled })
+    }
+
+    /// Changes a member's nickname. What is held against the old one is held against the new one too.
+    pub fn rename(&mut self, session: SessionRef, nickname: Nickname, now_ms: u64) -> Option<Renamed> {
+        let old = self.change_name(session, nickname.clone())?;
+        if old != nickname
+            && let Some(Restriction { mute, only_reads, .. }) =
+                self.restrictions.by_name.get(old.folded()).cloned()
+        {
+            // A full table is no way out: then the new nickname takes the place of the old one.
+            let names_max = self.bounds.restrictions;
+            let inherit = |restriction: &mut Restriction| {
+                restriction.only_reads |= only_reads;
+                if mute.is_some() {
+                    restriction.mute = mute.clone();
+                }
+            };
+            if self.restrictions.change(nickname.folded(), names_max, now_ms, inherit).is_err() {
+                self.restrictions.by_name.remove(old.folded());
+                let _ = self.restrictions.change(nickname.folded(), names_max, now_ms, inherit);
+            }
+        }
+        let is_admin = self.members.get(session).is_some_and(|member| member.is_admin);
+        let is_banned = !is_admin && self.is_banned(nickname.folded(), now_ms);
+        let expelled = if is_banned { self.expel(nickname.folded()) } else { None };
+        Some(Renamed { old, expelled })
+    }
+
+    /// Whether a folded nickname is banned.
+    pub fn is_banned(&self, folded: &str, now_ms: u64) -> bool {
+        self.restrictions.refusal_to_enter(folded, now_ms).is_some()
+    }
+
+    /// Makes the eldest member host, if the room has members but no host.
+    pub(super) fn find_heir(&mut self) -> Option<Nickname> {
+        if self.members.hosts() > 0 || self.is_lobby() {
+            return None;
+        }
+        let heir = self.members.eldest()?.nickname.clone();
+        self.members.set_role(heir.folded(), Role::Host);
+        Some(heir)
+    }
+
+    fn expel(&mut self, folded: &str) -> Option<Expelled> {
+        let member = self.members.remove_user(folded)?;
+        let sessions = member.sessions().collect();
+        Some(Expelled { nickname: member.nickname, sessions, heir: self.find_heir() })
+    }
+
+    fn check_moderator(&mut self, actor: SessionRef, now_ms: u64) -> Result<(Nickname, bool), Refusal> {
+        let is_lobby = self.is_lobby();
+        let Some(member) = self.members.get_mut(actor) else { return Err(not_a_member()) };
+        member.last_active_ms = now_ms;
+        if member.is_admin || (member.role == Role::Host && !is_lobby) {
+            return Ok((member.nickname.clone(), member.is_admin));
+        }
+        let message = if is_lobby { "only admins moderate the lobby" } else { "only hosts do this" };
+        Err(Refusal::new(Reason::Forbidden, message))
+    }
+}
+
+fn not_here() -> Refusal {
+    Refusal::new(Reason::NoSuchUser, "nobody in this room has this nickname")
+}

@@ -1,0 +1,122 @@
+//! How fast commands may come: token buckets of the connection, its user and its address; that of a room is at its home.
+//!
+//! Buckets that several cores share are atomic, and found once, when a connection opens or a session begins: a command costs
+//! no lock.
+
+use super::Shard;
+use super::closing::Closing;
+use super::commands::Asked;
+use crate::base::bucket::Rate;
+use crate::base::slots::Id;
+use crate::base::time::Tick;
+use crate::chat::refusal::{Farewell, Reason, Refusal};
+use crate::config;
+use crate::proto::wire::Command;
+
+/// After so long without a refusal, a client counts as having heeded the ones before.
+const HEEDED_MS: u64 = 1000;
+
+/// The configured rates.
+#[derive(Debug, Clone)]
+pub(super) struct Rates {
+    /// Commands of a connection.
+    pub commands: Rate,
+    /// Bytes of a connection's commands.
+    pub bytes: Rate,
+    /// Joins of a connection.
+    pub joins: Rate,
+    /// Commands of a user, all sessions together.
+    pub user: Rate,
+    /// Commands from an address.
+    pub address: Rate,
+    /// Messages into a room.
+    pub room: Rate,
+}
+
+impl Rates {
+    pub fn new(rate: &config::Rate) -> Self {
+        let of = |per_second, burst| Rate { per_second, burst };
+        Rates {
+            commands: of(rate.commands_per_second, rate.burst),
+            bytes: of(rate.bytes_per_second, rate.bytes_burst),
+            joins: of(rate.joins_per_second, rate.joins_burst),
+            user: of(rate.user_commands_per_second, rate.user_burst),
+            address: of(rate.address_commands_per_second, rate.address_burst),
+            room: of(rate.room_messages_per_second, rate.room_burst),
+        }
+    }
+}
+
+/// Since when a connection has been refused for asking too much.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ignoring {
+    /// The first refusal.
+    since: Tick,
+    /// The last one.
+    last: Tick,
+}
+
+impl Shard {
+    /// Limits: whether the connection, its user or its address has asked too much lately. A command that had to wait its
+    /// turn was counted when it came.
+    pub(super) fn check_limits(&mut self, asked: Asked, command: &Command) -> Result<(), Refusal> {
+        let now = self.now.tick;
+        let Some(connection) = self.connections.get_mut(asked.by) else { return Ok(()) };
+        if let Some(admitted) = connection.admitted.take() {
+            return admitted;
+        }
+        let rates = &self.rates;
+        let counters = &self.counters;
+        if let Err(ms) = connection.commands.take(&rates.commands, 1, now) {
+            counters.rate_limited_connections.add(1);
+            return Err(too_fast("this connection sends too many commands", ms));
+        }
+        if !rates.bytes.is_unlimited()
+            && let Err(ms) = connection.bytes.take(&rates.bytes, asked.bytes as u64, now)
+        {
+            counters.rate_limited_bytes.add(1);
+            return Err(too_fast("this connection sends too many bytes", ms));
+        }
+        if let Some(bucket) = &connection.address_bucket
+            && let Err(ms) = bucket.take(&rates.address, 1, now)
+        {
+            counters.rate_limited_addresses.add(1);
+            return Err(too_fast("your address sends too many commands", ms));
+        }
+        if let Some(bucket) =
+            connection.session.and_then(|id| self.sessions.get(id)).and_then(|s| s.user_bucket.as_ref())
+            && let Err(ms) = bucket.take(&rates.user, 1, now)
+        {
+            counters.rate_limited_users.add(1);
+            return Err(too_fast("you send too many commands", ms));
+        }
+        if matches!(command, Command::Join(_) | Command::Switch { .. })
+            && let Err(ms) = connection.joins.take(&rates.joins, 1, now)
+        {
+            counters.rate_limited_joins.add(1);
+            return Err(too_fast("this connection joins rooms too often", ms));
+        }
+        Ok(())
+    }
+
+    /// A client that goes on asking too much, whatever it is told, is closed.
+    pub(super) fn note_rate_limited(&mut self, id: Id) {
+        let now = self.now.tick;
+        let ignored_ms = self.limits.rate_ignored_ms;
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let since = match connection.ignoring {
+            Some(ignoring) if now.since(ignoring.last) < HEEDED_MS => ignoring.since,
+            _ => now,
+        };
+        connection.ignoring = Some(Ignoring { since, last: now });
+        if now.since(since) >= ignored_ms {
+            self.counters.rate_limits_ignored.add(1);
+            self.close(id, Closing::Bye(Farewell::RateLimited));
+        }
+    }
+}
+
+/// The refusal of something that may be asked again in `ms` milliseconds.
+pub(super) fn too_fast(message: &'static str, ms: u64) -> Refusal {
+    Refusal::with_retry(Reason::RateLimited, message, ms)
+}

@@ -1,0 +1,403 @@
+//! Who says hello, and how a session outlives its connection.
+//!
+//! ```text
+//!  hello --> Claim at the nickname's home --> welcome
+//!  connection breaks --> away: Detach in each room, a time of grace --> end
+//!  hello with `resume` --> Resume at the core where the session began (it knows where the session is now)
+//!                      --> Surrender at that core: the old connection hears 4103, what is under way is waited for
+//!                      --> the estate comes to the new session: Reclaim the nickname, Attach in each room --> welcome
+//! ```
+//!
+//! A session has one number for life and one core, that of its birth, which knows where it is. Each resume goes through that
+//! core, so that two at once have an order: the second takes over from the first, wherever that has got to.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::closing::Closing;
+use super::commands::Asked;
+use super::encode::Encoding;
+use super::input::Flow;
+use super::mail::{Mail, Reply, ReplyTo, Request};
+use super::session::{Estate, Identity, Session, Step, Successor, Then};
+use super::timers::Timer;
+use crate::auth::TokenError;
+use crate::auth::resume::Ticket;
+use crate::base::slots::Id;
+use crate::chat::inbox::{Bounds, Kept};
+use crate::chat::name::Nickname;
+use crate::chat::pattern::Patterns;
+use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
+use crate::chat::user::SessionRef;
+use crate::proto::wire::Event;
+
+/// Who a hello says it is, as far as that can be told without asking.
+#[derive(Debug)]
+pub(super) struct Who {
+    /// The nickname of the new session, if there is to be one.
+    nickname: Nickname,
+    /// What the token says.
+    identity: Option<Arc<Identity>>,
+    /// Whether the hello itself brought that token.
+    has_token: bool,
+    /// The session that is to go on.
+    ticket: Option<Ticket>,
+}
+
+impl Shard {
+    /// Authentication: finds out who a hello says it is.
+    pub(super) fn identify(
+        &self,
+        nickname: Option<&str>,
+        token: Option<&str>,
+        resume: Option<&str>,
+    ) -> Result<Who, Refusal> {
+        if self.drain.is_some_and(|drain| drain.told_at.is_some()) {
+            return Err(Refusal::new(Reason::Draining, "the server is about to stop"));
+        }
+        let nickname = nickname.map(super::commands::parse_nickname).transpose()?;
+        let fresh = token.map(|token| self.verify(token)).transpose()?;
+        let has_token = fresh.is_some();
+        let ticket = resume.map(|resume| self.check_ticket(resume)).transpose()?;
+        let identity = match (&ticket, fresh) {
+            (Some(ticket), Some(identity)) => {
+                if ticket.claims.is_none() || ticket.nickname.folded() != identity.claims.nickname.folded() {
+                    return Err(Refusal::new(Reason::BadToken, "`resume` is of somebody else's session"));
+                }
+                Some(identity)
+            }
+            (None, fresh) => fresh,
+            (Some(Ticket { claims: Some(claims), .. }), None) => {
+                if claims.expires_at_ms.is_some_and(|at| at <= self.now.unix_ms) {
+                    let message = "the session's token has expired: say hello with `resume` and a new `token`";
+                    return Err(Refusal::new(Reason::ExpiredToken, message));
+                }
+                Some(Arc::new(identity_of(claims.clone())?))
+            }
+            (Some(Ticket { claims: None, .. }), None) => None,
+        };
+        let nickname = match (&identity, nickname, &ticket) {
+            (Some(identity), Some(nickname), _) if nickname != identity.claims.nickname => {
+                let message = format!("the token is for {}", identity.claims.nickname.as_str());
+                return Err(Refusal::new(Reason::BadToken, message));
+            }
+            (Some(identity), ..) => identity.claims.nickname.clone(),
+            (None, Some(nickname), _) => nickname,
+            (None, None, Some(ticket)) => ticket.nickname.clone(),
+            (None, None, None) => {
+                let message = "a hello needs one of `nickname`, `token` and `resume`";
+                return Err(Refusal::new(Reason::BadRequest, message));
+            }
+        };
+        if identity.is_none() && !self.config.auth.guests {
+            return Err(Refusal::new(Reason::Unauthenticated, "this server admits nobody without a token"));
+        }
+        Ok(Who { nickname, identity, has_token, ticket })
+    }
+
+    fn verify(&self, token: &str) -> Result<Arc<Identity>, Refusal> {
+        if token.len() > self.limits.token_bytes {
+            self.counters.too_large.add(1);
+            let message = format!("a token may have {} bytes", self.limits.token_bytes);
+            return Err(Refusal::new(Reason::BadToken, message));
+        }
+        let Some(verifier) = &self.authority.verifier else {
+            return Err(Refusal::new(Reason::BadToken, "this server has no key to check tokens with"));
+        };
+        match verifier.verify(token, self.now.unix_ms) {
+            Ok(claims) => Ok(Arc::new(identity_of(claims)?)),
+            Err(TokenError::Expired) => Err(Refusal::new(Reason::ExpiredToken, "the token has expired")),
+            Err(TokenError::Bad(why)) => Err(Refusal::new(Reason::BadToken, why)),
+        }
+    }
+
+    fn check_ticket(&self, resume: &str) -> Result<Ticket, Refusal> {
+        let ticket = self.authority.resume.check(resume);
+        ticket.filter(|ticket| usize::from(ticket.core) < self.cores()).ok_or_else(|| {
+            Refusal::new(Reason::BadToken, "this server did not give out this resume token")
+        })
+    }
+
+    /// Begins a session, or asks for the one that is to go on; `then` says what comes after the welcome.
+    pub(super) fn hello(&mut self, asked: Asked, who: Who, then: Then) -> Flow {
+        let connection = self.connections.get_mut(asked.by).expect("a connection says hello");
+        connection.encoding = asked.encoding;
+        let reply_to = asked.reply_to();
+        let Who { nickname, identity, has_token, ticket } = who;
+        let step = match &ticket {
+            Some(_) => Step::Resume { nickname: nickname.clone(), has_token, then },
+            None => Step::Hello { then },
+        };
+        let session = self.sessions.insert(Session::new(asked.by, asked.encoding, identity, step));
+        self.connections.get_mut(asked.by).expect("it was there just now").session = Some(session);
+        match ticket {
+            Some(ticket) => {
+                let state = &mut self.sessions[session];
+                (state.number, state.birth_core) = (ticket.session, ticket.core);
+                self.request(session, ticket.core, reply_to, Request::Resume { number: ticket.session });
+            }
+            None => self.claim(session, reply_to, nickname),
+        }
+        Flow::Wait
+    }
+
+    fn claim(&mut self, session: Id, reply_to: ReplyTo, nickname: Nickname) {
+        let has_token = self.sessions[session].identity.is_some();
+        let home = self.home_of(nickname.folded());
+        self.request(session, home, reply_to, Request::Claim { nickname, has_token });
+    }
+
+    /// The nickname is the new session's.
+    pub(super) fn welcome(&mut self, id: Id, reply_to: &ReplyTo, nickname: Nickname, then: Then) {
+        let number = self.rng.next_u64() | 1; // not 0, which stands for none
+        let me = SessionRef { core: self.core, session: id };
+        self.directory.insert(number, me);
+        let session = &mut self.sessions[id];
+        (session.number, session.birth_core) = (number, me.core);
+        session.nickname = Some(nickname);
+        self.find_user_bucket(id);
+        let connection = self.sessions[id].connection;
+        match then {
+            Then { room: Some(room), upgrade } => {
+                // A WebSocket request is answered when all that it asks for has been decided.
+                if upgrade.is_none() {
+                    self.say_welcome(id, reply_to, false);
+                }
+                self.join_after_hello(id, reply_to, room, upgrade);
+            }
+            Then { room: None, upgrade } => {
+                if let (Some(upgrade), Some(connection)) = (upgrade, connection) {
+                    self.finish_upgrade(connection, &upgrade);
+                }
+                self.say_welcome(id, reply_to, false);
+            }
+        }
+        if let Some(connection) = connection {
+            self.arm(connection);
+        }
+    }
+
+    /// The session that a hello was to resume has ended: the hello begins a new one.
+    pub(super) fn begin_anew(&mut self, id: Id, reply_to: ReplyTo, nickname: Nickname, then: Then) {
+        let session = &mut self.sessions[id];
+        let (number, birth_core) = (std::mem::take(&mut session.number), session.birth_core);
+        session.step = Step::Hello { then };
+        self.ask(id, birth_core, Request::Forget { number });
+        self.claim(id, reply_to, nickname);
+    }
+
+    /// The session of another connection goes on in this one.
+    pub(super) fn adopt(&mut self, id: Id, reply_to: &ReplyTo, estate: Estate, has_token: bool) {
+        self.take_estate(id, estate, has_token);
+        self.counters.resumed.add(1);
+        self.find_user_bucket(id);
+        match self.sessions[id].connection {
+            Some(connection) => {
+                self.say_welcome(id, reply_to, true);
+                for kept in self.sessions[id].inbox.tell() {
+                    self.tell_kept(connection, &kept);
+                }
+                self.arm(connection);
+            }
+            None => self.go_away(id),
+        }
+    }
+
+    /// Puts a session into the place of another: in its rooms, and at its nickname.
+    pub(super) fn take_estate(&mut self, id: Id, estate: Estate, has_token: bool) {
+        let Estate { old, number, birth_core, nickname, identity, memberships, remembered, inbox } = estate;
+        let session = &mut self.sessions[id];
+        (session.number, session.birth_core) = (number, birth_core);
+        session.nickname = Some(nickname.clone());
+        if !has_token {
+            session.identity = identity;
+        }
+        (session.memberships, session.remembered, session.inbox) = (memberships, remembered, inbox);
+        let rooms: Vec<_> = session.memberships.iter().map(|m| (m.key, m.room.clone())).collect();
+        let home = self.home_of(nickname.folded());
+        self.ask(id, home, Request::Reclaim { nickname, old });
+        for (key, name) in rooms {
+            self.ask(id, key.home, Request::Attach { room: key.key, name, old });
+        }
+    }
+
+    fn tell_kept(&mut self, connection: Id, kept: &Kept) {
+        let event = match kept {
+            Kept::Private { offset, sender, target, content, timestamp_ms } => Event::Private {
+                sender: sender.as_str(),
+                target: target.as_str(),
+                content,
+                timestamp: *timestamp_ms,
+                offset: Some(*offset),
+            },
+            Kept::System { sender, content, timestamp_ms } => {
+                Event::System { content, sender: sender.as_str(), timestamp: *timestamp_ms }
+            }
+            Kept::Expelled { room, reason } => {
+                Event::Left { id: None, room: room.as_str(), reason: reason.as_str() }
+            }
+        };
+        self.say(connection, &event);
+    }
+
+    pub(super) fn say_welcome(&mut self, id: Id, reply_to: &ReplyTo, resumed: bool) {
+        let session = &self.sessions[id];
+        let nickname = session.nickname.clone().expect("welcomed by name");
+        // People on text lines have no session that could go on.
+        let resume = if session.encoding == Encoding::Text {
+            String::new()
+        } else {
+            self.authority.resume.issue(&Ticket {
+                session: session.number,
+                core: session.birth_core,
+                nickname: nickname.clone(),
+                claims: session.identity.as_ref().map(|identity| identity.claims.clone()),
+            })
+        };
+        let event = Event::Welcome {
+            id: reply_to.id(),
+            nickname: nickname.as_str(),
+            session: &format!("{:016x}", session.number),
+            resume: &resume,
+            resumed,
+            heartbeat_ms: self.config.heartbeat.probe_ms,
+            timeout_ms: self.config.heartbeat.timeout_ms,
+            server: super::SERVER,
+        };
+        self.reply(session.connection, reply_to, &event);
+    }
+
+    fn find_user_bucket(&mut self, id: Id) {
+        if !self.rates.user.is_unlimited() {
+            let nickname = self.sessions[id].nickname.as_ref().expect("known since the welcome");
+            self.sessions[id].user_bucket = Some(self.user_buckets.get(nickname.folded().into()));
+        }
+    }
+
+    /// Finds a session that began here, for one that wants to continue it.
+    pub(super) fn find_session(&mut self, from: SessionRef, reply_to: ReplyTo, number: u64) {
+        let home = self.core;
+        let Some(at) = self.directory.get_mut(&number) else {
+            return self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply: Reply::Ended });
+        };
+        let old = std::mem::replace(at, from);
+        let request = Request::Surrender { to: old.session, number, home };
+        self.post(old.core, Mail::Request { from, reply_to, request });
+    }
+
+    /// Forgets a session that began here, unless another one continues it.
+    pub(super) fn forget_session(&mut self, from: SessionRef, number: u64) {
+        if self.directory.get(&number) == Some(&from) {
+            self.directory.remove(&number);
+        }
+    }
+
+    /// Makes a session over to the one that continues it, as soon as nothing is under way.
+    pub(super) fn surrender(&mut self, id: Id, number: u64, successor: Successor) {
+        let session = self.sessions.get_mut(id);
+        let Some(session) = session.filter(|s| s.number == number && !s.is_ending() && s.successor.is_none())
+        else {
+            let Successor { session: to, home, reply_to } = successor;
+            let mail = Mail::Reply { to: to.session, home, reply_to, reply: Reply::Ended };
+            return self.post(to.core, mail);
+        };
+        session.successor = Some(successor);
+        let connection = session.connection.take();
+        self.end_grace(id);
+        self.stop_listening_to_all(id);
+        if let Some(connection) = connection {
+            self.counters.replaced.add(1);
+            self.connections.get_mut(connection).expect("a session has a connection or none").session = None;
+            self.close(connection, Closing::Bye(Farewell::Replaced));
+        }
+        self.surrender_if_quiet(id);
+    }
+
+    /// Hands a session over, if one waits for it and nothing is under way.
+    pub(super) fn surrender_if_quiet(&mut self, id: Id) {
+        let Some(session) = self.sessions.get(id) else { return };
+        if session.successor.is_none() || !session.is_quiet() {
+            return;
+        }
+        let session = self.sessions.remove(id).expect("looked at above");
+        let Successor { session: to, home, reply_to } = session.successor.expect("looked at above");
+        let estate = Estate {
+            old: SessionRef { core: self.core, session: id },
+            number: session.number,
+            birth_core: session.birth_core,
+            nickname: session.nickname.expect("a session that has an idle step has been welcomed"),
+            identity: session.identity,
+            memberships: session.memberships,
+            remembered: session.remembered,
+            inbox: session.inbox,
+        };
+        let reply = Reply::Surrendered(Box::new(estate));
+        self.post(to.core, Mail::Reply { to: to.session, home, reply_to, reply });
+    }
+
+    /// Whether a session may wait for its user to come back.
+    pub(super) fn may_go_away(&mut self, id: Id) -> bool {
+        let Some(session) = self.sessions.get(id) else { return false };
+        let is_known = session.nickname.is_some() || matches!(session.step, Step::Resume { .. });
+        if self.config.session.grace_ms == 0
+            || session.encoding == Encoding::Text
+            || session.is_ending()
+            || session.is_upgrading()
+            || !is_known
+        {
+            return false;
+        }
+        let has_place = self.away < self.config.session.away;
+        self.counters.grace_refused.add(u64::from(!has_place));
+        has_place
+    }
+
+    /// The session's connection is gone: its rooms are told, and it waits for its user to come back.
+    pub(super) fn go_away(&mut self, id: Id) {
+        let session = &mut self.sessions[id];
+        session.connection = None;
+        if session.nickname.is_none() {
+            return; // the session that it is to continue has not come yet
+        }
+        self.stop_listening_to_all(id);
+        let rooms: Vec<_> = self.sessions[id].memberships.iter().map(|m| m.key).collect();
+        for key in rooms {
+            self.ask(id, key.home, Request::Detach { room: key.key });
+        }
+        let deadline = self.now.tick + self.config.session.grace_ms;
+        self.sessions[id].grace = Some(self.wheel.insert(deadline, Timer::Grace(id)));
+        self.away += 1;
+        self.counters.away.set(self.away as u64);
+    }
+
+    /// A session is no longer away: it goes on elsewhere, or ends.
+    pub(super) fn end_grace(&mut self, id: Id) {
+        if let Some(key) = self.sessions.get_mut(id).and_then(|session| session.grace.take()) {
+            self.wheel.cancel(key);
+            self.away -= 1;
+            self.counters.away.set(self.away as u64);
+        }
+    }
+
+    /// The user of a session that is away has not come back in time.
+    pub(super) fn expire_grace(&mut self, id: Id) {
+        let session = self.sessions.get_mut(id).expect("a session's timer goes with it");
+        session.grace = None;
+        self.away -= 1;
+        self.counters.away.set(self.away as u64);
+        self.counters.grace_expired.add(1);
+        self.end_session(id, LeaveReason::Timeout, None);
+        self.settle();
+    }
+
+    /// How much may be kept for a session that is away.
+    pub(super) fn inbox_bounds(&self) -> Bounds {
+        Bounds { items: self.limits.private_kept, bytes: self.limits.private_kept_bytes }
+    }
+}
+
+fn identity_of(claims: crate::auth::Claims) -> Result<Identity, Refusal> {
+    let rooms = claims.rooms.as_ref().map(Patterns::parse).transpose();
+    let rooms = rooms.map_err(|error| Refusal::new(Reason::BadToken, format!("the token's `rooms`: {error}")))?;
+    Ok(Identity { claims, rooms })
+}

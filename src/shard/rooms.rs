@@ -1,0 +1,570 @@
+//! What happens in the rooms at home here: members come and go, speak, and are moderated. What a room decides is in
+//! `chat`; here it is told to those who are in it.
+//!
+//! Whoever joins is not told of what happened before: the gathered batch is sent first, then the reply to the join.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::encode::{Encoding, Scratch};
+use super::fanout::Deaf;
+use super::home::{HomeRoom, no_such_room, not_a_member};
+use super::limits::too_fast;
+use super::mail::{Join, Joined, Mail, MemberEntry, Page, Reply, RoomEntry, RoomKey};
+use super::queue::Frames;
+use super::timers::Timer;
+use crate::base::slots::Id;
+use crate::chat::history::{self, Entry};
+use crate::chat::name::{Nickname, RoomName};
+use crate::chat::pattern::{Pattern, Patterns};
+use crate::chat::refusal::{LeaveReason, Reason, Refusal};
+use crate::chat::room::{Action, Departure, Entrant, Expelled, Role, Room, RoomBounds};
+use crate::chat::user::SessionRef;
+use crate::config::Config;
+use crate::proto::wire::{Event, Json, Presence};
+
+/// How much rooms remember, by their names.
+#[derive(Debug, Clone)]
+pub(super) struct RoomRules {
+    bounds: RoomBounds,
+    /// The first that matches counts.
+    rules: Vec<(Pattern, history::Bounds)>,
+    /// Bytes of all histories of one core.
+    pub history_bytes_max: usize,
+}
+
+impl RoomRules {
+    pub fn new(config: &Config, cores: usize) -> Self {
+        let limits = &config.limits;
+        let of = |count, bytes, age_s: u64| history::Bounds { count, bytes, age_ms: age_s.saturating_mul(1000) };
+        let all = &config.history;
+        let rules = all.rooms.iter().filter_map(|rule| {
+            let count = rule.count.unwrap_or(all.count);
+            let (bytes, age_s) = (rule.bytes.unwrap_or(all.bytes), rule.age_s.unwrap_or(all.age_s));
+            Some((Pattern::parse(&rule.pattern).ok()?, of(count, bytes, age_s)))
+        });
+        RoomRules {
+            bounds: RoomBounds {
+                history: of(all.count, all.bytes, all.age_s),
+                state_keys: limits.state_keys,
+                state_key_bytes: limits.state_key_bytes,
+                state_value_bytes: limits.state_value_bytes,
+                restrictions: limits.restrictions_per_room,
+            },
+            rules: rules.collect(),
+            history_bytes_max: all.memory_bytes / cores,
+        }
+    }
+
+    fn of(&self, room: &RoomName) -> RoomBounds {
+        let rule = self.rules.iter().find(|(pattern, _)| pattern.matches(room));
+        RoomBounds { history: rule.map_or(self.bounds.history, |(_, history)| *history), ..self.bounds }
+    }
+}
+
+impl Shard {
+    /// Takes a session in.
+    pub(super) fn join_room(&mut self, from: SessionRef, join: Join) -> Reply {
+        match self.enter(from, join) {
+            Ok(joined) => Reply::Joined(Box::new(joined)),
+            Err(refusal) => Reply::Refused(refusal),
+        }
+    }
+
+    fn enter(&mut self, from: SessionRef, join: Join) -> Result<Joined, Refusal> {
+        let Join { room: name, nickname, is_admin, encoding, since, history, replay_bytes } = join;
+        let key = self.find_or_make_room(name)?;
+        let now_ms = self.now.unix_ms;
+        let is_exact = self.home.rooms[key].room.len() < self.presence.exact_members;
+        if is_exact {
+            self.tell_presence_batch(key); // before its count would include the newcomer, who is told by itself
+        }
+        let entry = &mut self.home.rooms[key];
+        let entrant = Entrant { session: from, nickname: nickname.clone(), is_admin };
+        let entered = entry.room.join(entrant, now_ms)?;
+        if let Some(place) = entry.idle.take() {
+            self.home.idle.remove(&place);
+        }
+        if entered.is_new_user && !is_exact {
+            self.note_presence(key, |batch, names_max| batch.join(nickname, names_max));
+        } else if entered.is_new_user {
+            self.tell_presence(key, "join", &nickname, |_| {}, None);
+        } else if entered.was_away {
+            self.tell_back(key, &nickname);
+        }
+        // The newcomer's core must hear what came before without taking it for the newcomer's.
+        self.send_room(key);
+        let entry = &mut self.home.rooms[key];
+        entry.listen(from, encoding);
+        entry.room.history_mut().expire(now_ms);
+        let room = &entry.room;
+        let (epoch, offset) = (room.epoch().clone(), room.offset());
+        let recovered = since.as_ref().map(|since| {
+            *since.epoch == *epoch && room.history().reaches_back_to(since.offset, offset)
+        });
+        let messages =
+            history.map(|limit| room.history().page(None, None, limit, self.limits.history_page_bytes));
+        let joined = Joined {
+            room: room.name().clone(),
+            key,
+            epoch,
+            offset,
+            role: entered.role,
+            members: room.len() as u64,
+            state: room.state().map(|(key, value, version)| (key.into(), value.clone(), version)).collect(),
+            recovered,
+            messages,
+            replay: None,
+        };
+        let replay = match since {
+            Some(since) if recovered == Some(true) && since.offset < offset => {
+                self.page(key, since.offset, encoding, replay_bytes)
+            }
+            _ => None,
+        };
+        Ok(Joined { replay, ..joined })
+    }
+
+    fn find_or_make_room(&mut self, name: RoomName) -> Result<Id, Refusal> {
+        if let Some(key) = self.home.by_name.get(name.folded()) {
+            return Ok(*key);
+        }
+        if self.home.rooms.len() >= self.limits.rooms && !self.forget_idle_room() {
+            self.counters.rooms_full.add(1);
+            let message = "the server has as many rooms as it may have";
+            return Err(Refusal::new(Reason::TooManyRooms, message));
+        }
+        let epoch: Arc<str> = format!("{:016x}", self.rng.next_u64()).into();
+        let folded: Arc<str> = name.folded().into();
+        let bounds = self.room_rules.of(&name);
+        let key = self.home.rooms.insert(HomeRoom::new(Room::new(name, epoch, bounds), self.cores()));
+        self.home.by_name.insert(folded, key);
+        self.counters.rooms.set(self.home.rooms.len() as u64);
+        Ok(key)
+    }
+
+    /// Forgets the room that has been without members longest, and says whether there was one.
+    fn forget_idle_room(&mut self) -> bool {
+        let Some((_, key)) = self.home.idle.pop_first() else { return false };
+        self.counters.rooms_forgotten.add(1);
+        self.remove_room(key);
+        true
+    }
+
+    fn remove_room(&mut self, key: Id) {
+        let entry = self.home.rooms.remove(key).expect("only rooms that exist are removed");
+        if let Some(place) = entry.idle {
+            self.home.idle.remove(&place);
+        }
+        self.home.history_bytes -= entry.room.history().bytes();
+        self.home.by_name.remove(entry.room.name().folded());
+        self.counters.rooms.set(self.home.rooms.len() as u64);
+    }
+
+    /// A room's last member may have left: it goes, unless it has a history to keep.
+    fn consider_room(&mut self, key: Id) {
+        let now_ms = self.now.unix_ms;
+        let entry = &mut self.home.rooms[key];
+        if !entry.room.is_empty() {
+            return;
+        }
+        let before = entry.room.history().bytes();
+        let is_kept = entry.room.is_worth_keeping(now_ms);
+        self.home.history_bytes -= before - entry.room.history().bytes();
+        if !is_kept {
+            return self.remove_room(key);
+        }
+        if entry.idle.is_none() {
+            self.home.idle_count += 1;
+            entry.idle = Some(self.home.idle_count);
+            self.home.idle.insert(self.home.idle_count, key);
+        }
+        if let Some(at_ms) = entry.room.history().next_expiry_ms() {
+            self.wheel.insert(self.now.tick + at_ms.saturating_sub(now_ms).max(1), Timer::Room(key));
+        }
+    }
+
+    /// A room without members may have nothing to remember any more.
+    pub(super) fn look_at_room(&mut self, key: Id) {
+        if self.home.rooms.get(key).is_some_and(|entry| entry.room.is_empty()) {
+            self.consider_room(key);
+        }
+    }
+
+    pub(super) fn leave_room(&mut self, from: SessionRef, key: Id, reason: LeaveReason) -> Reply {
+        let Some(members_before) =
+            self.home.rooms.get(key).filter(|e| e.room.member(from).is_some()).map(|e| e.room.len())
+        else {
+            return Reply::Refused(not_a_member());
+        };
+        let is_exact = members_before - 1 <= self.presence.exact_members;
+        if is_exact {
+            self.tell_presence_batch(key); // while its count includes the leaver, who is told by itself
+        }
+        let entry = &mut self.home.rooms[key];
+        let room = entry.room.name().clone();
+        entry.unlisten(from);
+        let Departure { nickname, is_gone, heir } = entry.room.leave(from).expect("looked at above");
+        if is_gone {
+            self.tell_gone(key, &nickname, reason, heir.as_ref(), is_exact);
+            self.consider_room(key);
+        }
+        Reply::Left { room, reason }
+    }
+
+    /// Tells a room that a user is no longer in it, and who has become host for that.
+    fn tell_gone(
+        &mut self,
+        key: Id,
+        nickname: &Nickname,
+        reason: LeaveReason,
+        heir: Option<&Nickname>,
+        is_exact: bool,
+    ) {
+        if self.home.rooms[key].room.is_empty() {
+            return;
+        }
+        if is_exact {
+            self.tell_presence(key, "leave", nickname, |p| p.reason = Some(reason.as_str()), None);
+        } else {
+            self.note_presence(key, |batch, names_max| batch.leave(nickname.clone(), names_max));
+        }
+        if let Some(heir) = heir {
+            self.tell_presence(key, "role", heir, |p| p.role = Some(Role::Host.as_str()), None);
+        }
+    }
+
+    /// A member's connection is gone.
+    pub(super) fn detach_member(&mut self, from: SessionRef, key: Id) -> Reply {
+        let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Noted };
+        entry.unlisten(from);
+        if entry.room.detach(from) == Some(true) {
+            let nickname = entry.room.member(from).expect("it was detached").nickname.clone();
+            if entry.room.len() <= self.presence.exact_members {
+                self.tell_presence(key, "away", &nickname, |_| {}, None);
+            }
+        }
+        Reply::Noted
+    }
+
+    /// A member goes on in another session.
+    pub(super) fn attach_member(&mut self, from: SessionRef, key: Id, name: RoomName, old: SessionRef) -> Reply {
+        let now_ms = self.now.unix_ms;
+        let Some(entry) = self.home.rooms.get_mut(key) else {
+            return Reply::NotAttached { room: key, name, reason: LeaveReason::Kicked };
+        };
+        entry.unlisten(old);
+        match entry.room.attach(old, from) {
+            Some(was_away) => {
+                let nickname = entry.room.member(from).expect("it was attached").nickname.clone();
+                if was_away {
+                    self.tell_back(key, &nickname);
+                }
+                Reply::Noted
+            }
+            // Put out while it was on its way here.
+            None => {
+                let _ = now_ms;
+                Reply::NotAttached { room: key, name, reason: LeaveReason::Kicked }
+            }
+        }
+    }
+
+    fn tell_back(&mut self, key: Id, nickname: &Nickname) {
+        if self.home.rooms[key].room.len() <= self.presence.exact_members {
+            self.tell_presence(key, "back", nickname, |_| {}, None);
+        }
+    }
+
+    /// The messages after an offset, encoded for one member; `None` if they are not all here.
+    pub(super) fn page(&self, key: Id, after: u64, encoding: Encoding, bytes_max: usize) -> Option<Page> {
+        let room = &self.home.rooms.get(key)?.room;
+        if !room.history().reaches_back_to(after, room.offset()) {
+            return None;
+        }
+        let (mut bytes, mut ends, mut through) = (Vec::new(), Vec::new(), after);
+        let mut scratch = Scratch::default();
+        for Entry { offset, timestamp_ms, sender, content } in room.history().after(after) {
+            let event = Event::Message {
+                room: room.name().as_str(),
+                sender: sender.as_str(),
+                content,
+                offset: *offset,
+                timestamp: *timestamp_ms,
+            };
+            let before = bytes.len();
+            encoding.put(&event, &mut scratch, &mut bytes);
+            // Where there is place for something, one message always has place.
+            if bytes.len() > bytes_max && (before > 0 || bytes_max == 0) {
+                bytes.truncate(before);
+                break;
+            }
+            ends.push(bytes.len() as u32);
+            through = *offset;
+        }
+        let frames = Frames { bytes: bytes.into(), ends: ends.into() };
+        Some(Page { frames, through, is_last: through == room.offset() })
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        from: SessionRef,
+        key: Id,
+        content: Arc<str>,
+        echo: bool,
+        is_told: bool,
+    ) -> Reply {
+        let now_ms = self.now.unix_ms;
+        let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
+        let sender = match entry.room.speaker(from, now_ms) {
+            Ok(sender) => sender,
+            Err(refusal) => return Reply::Refused(refusal),
+        };
+        if let Err(ms) = entry.bucket.take(&self.rates.room, 1, self.now.tick) {
+            self.counters.rate_limited_rooms.add(1);
+            return Reply::Refused(too_fast("this room gets too many messages", ms));
+        }
+        let room = entry.room.name().clone();
+        let epoch = entry.room.epoch().clone();
+        let before = entry.room.history().bytes();
+        let stamp = entry.room.publish(sender.clone(), content.clone(), now_ms);
+        let after = entry.room.history().bytes();
+        self.home.history_bytes = self.home.history_bytes + after - before;
+        self.counters.published.add(1);
+        let event = Event::Message {
+            room: room.as_str(),
+            sender: sender.as_str(),
+            content: &content,
+            offset: stamp.offset,
+            timestamp: stamp.timestamp_ms,
+        };
+        self.note_event(key, &event, (!echo).then_some(Deaf::Origin(from)));
+        if self.home.history_bytes > self.room_rules.history_bytes_max {
+            self.forget_history(key);
+        }
+        if is_told { Reply::Published { room, epoch, stamp } } else { Reply::Done { times: 1 } }
+    }
+
+    /// All histories together have grown too large by one message in a room.
+    fn forget_history(&mut self, key: Id) {
+        while self.home.history_bytes > self.room_rules.history_bytes_max {
+            if self.forget_idle_room() {
+                continue;
+            }
+            let history = self.home.rooms[key].room.history_mut();
+            let before = history.bytes();
+            if !history.drop_oldest() {
+                return;
+            }
+            self.counters.history_forgotten.add(1);
+            self.home.history_bytes -= before - self.home.rooms[key].room.history().bytes();
+        }
+        self.counters.history_bytes.set(self.home.history_bytes as u64);
+    }
+
+    pub(super) fn tell_typing(&mut self, from: SessionRef, key: Id) -> Reply {
+        let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
+        let nickname = match entry.room.speaker(from, self.now.unix_ms) {
+            Ok(nickname) => nickname,
+            Err(refusal) => return Reply::Refused(refusal),
+        };
+        let room = entry.room.name().clone();
+        let event = Event::Typing { room: room.as_str(), nickname: nickname.as_str() };
+        self.note_event(key, &event, Some(Deaf::OriginAndSlow(from)));
+        Reply::Done { times: 1 }
+    }
+
+    pub(super) fn rename_member(&mut self, from: SessionRef, key: Id, nickname: Nickname) -> Reply {
+        if self.home.rooms.get(key).is_some_and(|entry| entry.room.presence.has_left(&nickname)) {
+            // That somebody of this name has left must be told before that there is one again.
+            self.tell_presence_batch(key);
+        }
+        let now_ms = self.now.unix_ms;
+        let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
+        let Some(renamed) = entry.room.rename(from, nickname.clone(), now_ms) else {
+            return Reply::Refused(not_a_member());
+        };
+        if !entry.room.presence.rename(&renamed.old, &nickname) {
+            // Otherwise nobody has been told of the old nickname.
+            let old = renamed.old;
+            self.tell_presence(key, "nick", &nickname, |p| p.from = Some(old.as_str()), Some(Deaf::Origin(from)));
+        }
+        if let Some(expelled) = renamed.expelled {
+            self.expel(key, expelled, LeaveReason::Banned);
+        }
+        Reply::Done { times: 1 }
+    }
+
+    pub(super) fn set_state(&mut self, from: SessionRef, key: Id, name: &str, value: Option<Arc<str>>) -> Reply {
+        let now_ms = self.now.unix_ms;
+        let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
+        let change = match entry.room.set_state(from, name, value.clone(), now_ms) {
+            Ok(change) => change,
+            Err(refusal) => return Reply::Refused(refusal),
+        };
+        let room = entry.room.name().clone();
+        let version = change.version;
+        if change.is_changed {
+            let event = Event::State {
+                room: room.as_str(),
+                key: name,
+                value: Json(value.as_deref().unwrap_or("null")),
+                version,
+                sender: change.sender.as_str(),
+            };
+            self.note_event(key, &event, None);
+        }
+        Reply::StateSet { room, key: name.into(), version }
+    }
+
+    pub(super) fn get_state(&self, key: Id, name: &'static str) -> Reply {
+        let Some(entry) = self.home.rooms.get(key) else { return Reply::Refused(not_a_member()) };
+        let (room, value) = (entry.room.name().clone(), entry.room.state_of(name).cloned());
+        Reply::State { room, key: name, value }
+    }
+
+    pub(super) fn set_role(&mut self, from: SessionRef, key: Id, target: &Nickname, role: Role) -> Reply {
+        let now_ms = self.now.unix_ms;
+        let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
+        match entry.room.set_role(from, target, role, now_ms) {
+            Ok(change) => {
+                if change.is_changed {
+                    self.tell_presence(key, "role", &change.nickname, |p| p.role = Some(role.as_str()), None);
+                }
+                Reply::Done { times: 1 }
+            }
+            Err(refusal) => Reply::Refused(refusal),
+        }
+    }
+
+    pub(super) fn moderate(
+        &mut self,
+        from: SessionRef,
+        key: Id,
+        action: Action,
+        target: &Nickname,
+        reason: Option<Box<str>>,
+        seconds: Option<u64>,
+    ) -> Reply {
+        let now_ms = self.now.unix_ms;
+        let until_ms = seconds.map(|seconds| now_ms.saturating_add(seconds.saturating_mul(1000)));
+        let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
+        let verdict = match entry.room.moderate(from, action, target, reason, until_ms, now_ms) {
+            Ok(verdict) => verdict,
+            Err(refusal) => return Reply::Refused(refusal),
+        };
+        self.counters.moderated.add(1);
+        match action {
+            Action::Mute => self.tell_presence(key, "mute", &verdict.nickname, |_| {}, None),
+            Action::Unmute => self.tell_presence(key, "unmute", &verdict.nickname, |_| {}, None),
+            Action::Kick | Action::Ban | Action::Unban => {}
+        }
+        if let Some(expelled) = verdict.expelled {
+            let reason = if action == Action::Ban { LeaveReason::Banned } else { LeaveReason::Kicked };
+            self.expel(key, expelled, reason);
+        }
+        Reply::Done { times: 1 }
+    }
+
+    /// A user has been put out: its sessions are told, having heard what came before, and the room.
+    fn expel(&mut self, key: Id, expelled: Expelled, reason: LeaveReason) {
+        self.tell_presence_batch(key);
+        self.send_room(key);
+        let room = RoomKey { home: self.core, key };
+        let name = self.home.rooms[key].room.name().clone();
+        for session in expelled.sessions {
+            self.home.rooms[key].unlisten(session);
+            let (to, name) = (session.session, name.clone());
+            self.post(session.core, Mail::Expelled { to, room, name, reason });
+        }
+        self.tell_gone(key, &expelled.nickname, reason, expelled.heir.as_ref(), true);
+        self.consider_room(key);
+    }
+
+    pub(super) fn list_members(&self, name: &RoomName, after: Option<&str>, limit: usize) -> Reply {
+        let Some(key) = self.home.by_name.get(name.folded()) else { return Reply::Refused(no_such_room()) };
+        let room = &self.home.rooms[*key].room;
+        let members = room.list(after, limit).map(|member| MemberEntry {
+            nickname: member.nickname.clone(),
+            role: member.role,
+            is_connected: member.is_connected(),
+            last_active_ms: member.last_active_ms,
+        });
+        Reply::Members { room: room.name().clone(), total: room.len() as u64, members: members.collect() }
+    }
+
+    pub(super) fn list_rooms(&self, after: Option<&str>, limit: usize, allowed: Option<&Patterns>) -> Reply {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let keys = self.home.by_name.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
+        let rooms = keys.map(|(_, key)| &self.home.rooms[*key].room);
+        let rooms = rooms.filter(|room| allowed.is_none_or(|allowed| allowed.matches(room.name())));
+        let rooms = rooms.take(limit).map(|room| RoomEntry {
+            room: room.name().clone(),
+            members: room.len() as u64,
+            offset: room.offset(),
+        });
+        Reply::Rooms { rooms: rooms.collect() }
+    }
+
+    pub(super) fn read_history(
+        &mut self,
+        name: &RoomName,
+        before: Option<u64>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Reply {
+        let Some(key) = self.home.by_name.get(name.folded()) else { return Reply::Refused(no_such_room()) };
+        let room = &mut self.home.rooms[*key].room;
+        let bytes = room.history().bytes();
+        room.history_mut().expire(self.now.unix_ms);
+        self.home.history_bytes -= bytes - room.history().bytes();
+        let messages = room.history().page(before, after, limit, self.limits.history_page_bytes);
+        Reply::History { room: room.name().clone(), epoch: room.epoch().clone(), messages }
+    }
+
+    /// Tells a large room who came and went lately.
+    pub(super) fn tell_presence_batch(&mut self, key: Id) {
+        let Some(entry) = self.home.rooms.get_mut(key) else { return };
+        if !entry.room.presence.is_pending() {
+            return;
+        }
+        let (joined, left) = entry.room.presence.take();
+        let (joined, left) = (spellings(&joined), spellings(&left));
+        let name = entry.room.name().clone();
+        let event = Event::Presence(Presence {
+            room: name.as_str(),
+            event: "batch",
+            joined: Some(&joined),
+            left: Some(&left),
+            members: Some(entry.room.len() as u64),
+            timestamp: Some(self.now.unix_ms),
+            ..Presence::default()
+        });
+        self.note_event(key, &event, None);
+    }
+
+    /// Tells a room what one of its members did, or what was done to it.
+    fn tell_presence<'a>(
+        &mut self,
+        key: Id,
+        event: &'static str,
+        nickname: &'a Nickname,
+        fill: impl FnOnce(&mut Presence<'a>),
+        deaf: Option<Deaf>,
+    ) {
+        let room = self.home.rooms[key].room.name().clone();
+        let mut presence = Presence {
+            event,
+            nickname: Some(nickname.as_str()),
+            timestamp: Some(self.now.unix_ms),
+            ..Presence::default()
+        };
+        fill(&mut presence);
+        let presence = Presence { room: room.as_str(), ..presence };
+        self.note_event(key, &Event::Presence(presence), deaf);
+    }
+}
+
+fn spellings(names: &[Nickname]) -> Vec<&str> {
+    names.iter().map(Nickname::as_str).collect()
+}
