@@ -16,6 +16,8 @@ use crate::config::{Address, Config, Listen, ListenKind};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::{Reactor, Turn};
 use crate::shard::mail::Parcel;
+use crate::auth::Authority;
+use crate::auth::resume::ResumeKey;
 use crate::shard::{Flock, Shard};
 use crate::sys::kernel::{Kernel, Sleeper, read_clocks};
 use crate::sys::waker::Waker;
@@ -111,6 +113,9 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         cores: cores as u16,
         config: config.clone(),
         census: Arc::new(Census::new(connections, config.limits.connections_per_address)),
+        authority: Arc::new(Authority { verifier: None, resume: ResumeKey::new([0; 32]) }),
+        address_buckets: Arc::default(),
+        user_buckets: Arc::default(),
         core_connections,
         core_reserve: reserve,
         home_seed: random_u64(),

@@ -1,5 +1,7 @@
 //! Data structures that know nothing else of this program: each stands on its own and is tested against a model.
 
+pub mod bucket;
+pub mod buckets;
 pub mod census;
 pub mod rng;
 pub mod slots;

@@ -77,10 +77,56 @@ counters! {
     slow_consumers,
     /// Connections closed because they stayed silent.
     timeouts,
+    /// Connections closed because the token of their user expired.
+    expired_tokens,
     /// Connections closed because they never said hello or never completed a request.
     no_hello,
     /// Connections closed after too many malformed commands.
     too_many_errors,
+    /// Commands refused because their connection sent too many.
+    rate_limited_connections,
+    /// Commands refused because their connection sent too many bytes.
+    rate_limited_bytes,
+    /// Commands refused because their user sent too many.
+    rate_limited_users,
+    /// Commands refused because their address sent too many.
+    rate_limited_addresses,
+    /// Joins refused because their connection joins too often.
+    rate_limited_joins,
+    /// Messages refused because their room gets too many.
+    rate_limited_rooms,
+    /// Connections closed because they went on after each such refusal.
+    rate_limits_ignored,
+    /// Hellos refused because their user has as many sessions as a user may have.
+    too_many_sessions,
+    /// Joins refused because this core is home to as many rooms as it may be.
+    rooms_full,
+    /// Rooms without members forgotten to make place for others.
+    rooms_forgotten,
+    /// Messages forgotten because all histories together were too large.
+    history_forgotten,
+    /// Sessions resumed.
+    resumed,
+    /// Connections closed because their session was resumed on another.
+    replaced,
+    /// Sessions that ended because their user did not come back in time.
+    grace_expired,
+    /// Sessions that ended with their connection because too many were away.
+    grace_refused,
+    /// Commands answered as they were before, by their id.
+    repeated_commands,
+    /// Private messages kept for sessions that were away.
+    private_kept,
+    /// Private messages and notices that could not be kept for a session that was away.
+    private_not_kept,
+    /// Messages left out for members that did not keep up.
+    left_out,
+    /// Gaps told to them.
+    gaps,
+    /// Missed messages sent to members that resumed.
+    replayed,
+    /// Kicks, bans, mutes, and what undoes them.
+    moderated,
     /// Typing notices dropped because the reader was behind.
     typing_dropped,
     /// Times that a parcel found the mailbox of its core full and was kept.
@@ -103,6 +149,10 @@ counters! {
     rooms,
     /// Nicknames whose home is this core.
     nicknames,
+    /// Sessions that are away.
+    away,
+    /// Bytes of the histories of this core's rooms.
+    history_bytes,
 }
 
 #[cfg(test)]

@@ -153,9 +153,7 @@ pub(super) fn refusal(listeners: &[Listen]) -> Option<String> {
     for (index, listen) in listeners.iter().enumerate() {
         let what = match listen {
             Listen { tls: Some(_), .. } => Some("tls".to_owned()),
-            Listen { kind: ListenKind::Grpc, .. } => {
-                Some(format!("the kind {}", listen.kind.word()))
-            }
+            Listen { kind: ListenKind::Grpc, .. } => Some(format!("the kind {}", listen.kind.word())),
             Listen { address: Address::Unix(_), .. } => Some("a unix address".to_owned()),
             _ => None,
         };

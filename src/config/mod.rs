@@ -19,8 +19,8 @@ pub use limits::Limits;
 pub use listen::{Address, Listen, ListenKind, Tls};
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
-    AckLevel, ApiKey, Auth, Cluster, Drain, Heartbeat, History, HistoryRule, JwtAlgorithm, Log, LogFormat, Presence, Rate,
-    Session, Store, StoreKind, Web,
+    AckLevel, ApiKey, Auth, Cluster, Drain, Heartbeat, History, HistoryRule, JwtAlgorithm, Log, LogFormat,
+    Presence, Rate, Session, Store, StoreKind, Web,
 };
 
 key::config! {

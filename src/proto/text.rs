@@ -159,6 +159,11 @@ pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a line of the server itself.
+pub fn put_note(out: &mut Vec<u8>, note: &str) {
+    put_line(out, &["* ", note]);
+}
+
 /// Appends text so that it stays on its line and does nothing to a terminal: a line end shows as `⏎`, a tab as a space,
 /// and the other control characters (C0, DEL, C1) are dropped.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {

@@ -1,9 +1,8 @@
 //! The end of a connection: one entry, which may be called any number of times, with a typed reason.
 
 use super::connection::{Pause, Protocol, Stage};
-use super::encode::Encoding;
 use super::http::PendingUpgrade;
-use super::mail::{CommandId, Request};
+use super::mail::{ReplyTo, Request, RoomKey};
 use super::session::{AfterEnd, Step};
 use super::timers::Timer;
 use super::{Drain, Shard};
@@ -19,7 +18,7 @@ pub enum Closing {
     /// The server says `bye`.
     Bye(Farewell),
     /// The client said `quit`, perhaps with an id.
-    Quit(CommandId),
+    Quit(ReplyTo),
     /// The peer closed its WebSocket, with this code if it gave one.
     PeerClosed(Option<u16>),
     /// The peer broke the rules of the WebSocket protocol.
@@ -44,6 +43,15 @@ impl Closing {
             Closing::Bye(Farewell::Timeout) => LeaveReason::Timeout,
             Closing::Quit(_) => LeaveReason::Quit,
             _ => LeaveReason::Lost,
+        }
+    }
+
+    /// Whether the session may go on without the connection: not if its user has said goodbye, or is to stay away.
+    fn keeps_session(&self) -> bool {
+        match self {
+            Closing::Quit(_) => false,
+            Closing::Bye(farewell) => !farewell.frees_nickname_at_once(),
+            _ => true,
         }
     }
 }
@@ -80,7 +88,11 @@ impl Shard {
             connection.session.take()
         };
         if let Some(session) = session {
-            self.end_session(session, closing.leave_reason(), None);
+            if closing.keeps_session() && self.may_go_away(session) {
+                self.go_away(session);
+            } else {
+                self.end_session(session, closing.leave_reason(), None);
+            }
         }
         if closing == Closing::Broken {
             self.end(id);
@@ -122,7 +134,8 @@ impl Shard {
 
     /// Takes a session out of its rooms, then frees its nickname. What its connection
     /// waits for comes `then`; a connection that waits goes on hearing each room until it has been left.
-    fn end_session(&mut self, id: Id, reason: LeaveReason, then: Option<AfterEnd>) {
+    pub(super) fn end_session(&mut self, id: Id, reason: LeaveReason, then: Option<AfterEnd>) {
+        self.end_grace(id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         match (&mut session.step, then) {
             // The connection has not waited for the end.
@@ -138,37 +151,33 @@ impl Shard {
                 *step = Step::Ending { then };
             }
         }
-        let (encoding, is_listening) = (session.encoding, session.connection.is_some());
-        let rooms: Vec<(u16, Id)> = session.memberships.iter().map(|m| (m.home, m.key)).collect();
+        let is_listening = session.connection.is_some();
+        let rooms: Vec<RoomKey> = session.memberships.iter().map(|m| m.key).collect();
         if !is_listening {
             self.stop_listening_to_all(id);
+            self.sessions[id].memberships.clear();
         }
-        for (home, room) in rooms {
-            self.request(id, home, None, Request::Leave { room, encoding, reason, is_listening });
+        for RoomKey { home, key: room } in rooms {
+            let request = Request::Leave { room, reason, is_listening };
+            self.request(id, home, ReplyTo::default(), request);
         }
         self.go_on_ending(id);
-    }
-
-    /// A session whose connection is gone hears its rooms no longer.
-    fn stop_listening_to_all(&mut self, id: Id) {
-        // Last first, so that those still listed keep their places.
-        while let Some(membership) = self.sessions[id].memberships.pop() {
-            self.stop_listening((membership.home, membership.key), membership.position);
-        }
     }
 
     /// The next step of an ending session: when its rooms have answered the nickname is released, and when that is
     /// done the session is gone.
     pub(super) fn go_on_ending(&mut self, id: Id) {
         let session = self.sessions.get_mut(id).expect("kept while it ends");
-        if session.under_way > 0 {
+        if session.under_way > 0 || session.background > 0 {
             return;
         }
         let nicknames = [session.nickname.take(), session.former.take()];
         for nickname in nicknames.into_iter().flatten() {
             self.release(id, nickname);
         }
-        if self.sessions[id].under_way > 0 {
+        self.forget_number(id);
+        let session = &self.sessions[id];
+        if session.under_way > 0 || session.background > 0 {
             return;
         }
         let session = self.sessions.remove(id).expect("looked at above");
@@ -187,7 +196,7 @@ impl Shard {
     /// Asks the home of a nickname to free it.
     pub(super) fn release(&mut self, session: Id, nickname: Nickname) {
         let home = self.home_of(nickname.folded());
-        self.request(session, home, None, Request::Release { nickname });
+        self.request(session, home, ReplyTo::default(), Request::Release { nickname });
     }
 
     /// Drops a connection: what could be said has been said.
@@ -210,13 +219,17 @@ impl Shard {
     pub(super) fn check_output(&mut self, id: Id) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let queued = connection.queue.bytes();
-        if queued > self.limits.send_queue_bytes
+        // Where messages are left out, what cannot be left out has as much place again.
+        let bytes_max = self.limits.send_queue_bytes * if connection.skips { 2 } else { 1 };
+        if queued > bytes_max
             && !matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_))
         {
             self.close(id, Closing::Bye(Farewell::SlowConsumer));
         } else if connection.pause == Some(super::connection::Pause::Output) && queued == 0 {
             connection.pause = None;
             self.resumable.push_back(id);
+        } else if queued == 0 && connection.behind > 0 {
+            self.catch_up(id);
         }
         self.settle();
     }
@@ -283,13 +296,13 @@ impl Shard {
                 let code = if *farewell == Farewell::Draining { 1001 } else { farewell.code() };
                 self.say_raw(id, |out| websocket::put_close(out, Some(code), farewell.as_str()));
             }
-            (_, Closing::Bye(farewell)) => self.say_bye(id, None, *farewell),
-            (_, Closing::Quit(command)) => self.say_bye(id, command.as_deref(), Farewell::Quit),
+            (_, Closing::Bye(farewell)) => self.say_bye(id, &ReplyTo::default(), *farewell),
+            (_, Closing::Quit(reply_to)) => self.say_bye(id, reply_to, Farewell::Quit),
             (_, Closing::RequestTimeout) => {}
         }
     }
 
-    fn say_bye(&mut self, id: Id, command: Option<&str>, farewell: Farewell) {
+    fn say_bye(&mut self, id: Id, reply_to: &ReplyTo, farewell: Farewell) {
         // Spread over the clients, so that they do not all come back at once.
         let after_ms = match farewell {
             Farewell::Draining if self.config.drain.spread_ms > 0 => {
@@ -297,16 +310,20 @@ impl Shard {
             }
             _ => 0,
         };
-        // Sessions do not outlive their connections, so there is nothing to resume.
+        let session = self.connections.get(id).and_then(|connection| connection.session);
+        // What is kept in memory does not outlive this process.
+        let resumable = farewell.is_resumable()
+            && farewell != Farewell::Draining
+            && session.is_some_and(|session| self.may_go_away(session));
         let event = Event::Bye {
-            id: command,
+            id: reply_to.id(),
             code: farewell.code(),
             reason: farewell.as_str(),
-            resumable: false,
+            resumable,
             after_ms,
         };
-        self.say(id, &event);
-        if self.connections.get(id).is_some_and(|c| c.encoding == Encoding::JsonFrame) {
+        self.reply(Some(id), reply_to, &event);
+        if self.connections.get(id).is_some_and(|c| c.encoding.is_websocket()) {
             self.say_raw(id, |out| websocket::put_close(out, Some(farewell.code()), farewell.as_str()));
         }
     }

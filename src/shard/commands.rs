@@ -334,7 +334,7 @@ impl Shard {
     /// Answers a command whose id has been answered before as it was then, or has it wait while the first waits.
     fn repeat_answer(&mut self, asked: Asked, session: Id) -> Option<Flow> {
         let id = asked.id?;
-        let receipt = match self.sessions[session].remembered.look(id, self.now.tick) {
+        let receipt = match self.sessions[session].remembered.look(id, self.now.tick, self.limits.idempotency_ms) {
             Seen::New => return None,
             Seen::Waiting => return Some(Flow::Hold(Pause::Reply)),
             Seen::Done(receipt) => receipt.clone(),
@@ -349,8 +349,8 @@ impl Shard {
 
     fn remember(&mut self, session: Id, id: Option<&str>) {
         if let Some(id) = id {
-            let (ids_max, keep_ms) = (self.limits.idempotency_ids, self.limits.idempotency_ms);
-            self.sessions[session].remembered.begin(id, self.now.tick, ids_max, keep_ms);
+            let ids_max = self.limits.idempotency_ids;
+            self.sessions[session].remembered.begin(id, self.now.tick, ids_max);
         }
     }
 

@@ -14,13 +14,17 @@ use std::net::IpAddr;
 
 use super::encode::Encoding;
 use super::http::Http;
+use super::limits::Ignoring;
 use super::queue::SendQueue;
+use std::sync::Arc;
+
+use crate::base::bucket::{Bucket, SharedBucket};
 use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::base::wheel::TimerKey;
-use crate::chat::refusal::Farewell;
+use crate::chat::refusal::{Farewell, Refusal};
 use crate::config::ListenKind;
-use crate::proto::{line, websocket};
+use crate::proto::{frame, line, websocket};
 
 /// One open socket, as the shard sees it.
 #[derive(Debug)]
@@ -44,6 +48,10 @@ pub struct Connection {
     pub unread: Vec<u8>,
     /// A command that was decoded and has to wait its turn.
     pub held: Option<Box<[u8]>>,
+    /// The kind and encoding of a binary frame that waits.
+    pub held_frame: (u8, u8),
+    /// What the limits said of the command that waits: it is counted once.
+    pub admitted: Option<Result<(), Refusal>>,
     /// Why no further command may be looked at now.
     pub pause: Option<Pause>,
     /// Where it is in its life.
@@ -70,6 +78,20 @@ pub struct Connection {
     pub mistakes: u32,
     /// When the present window of mistakes began.
     pub mistakes_since: Tick,
+    /// How many commands it may send.
+    pub commands: Bucket,
+    /// How many bytes of commands it may send.
+    pub bytes: Bucket,
+    /// How often it may join.
+    pub joins: Bucket,
+    /// How many commands its address may send, if that is limited.
+    pub address_bucket: Option<Arc<SharedBucket>>,
+    /// Since when it goes on although it is refused for that.
+    pub ignoring: Option<Ignoring>,
+    /// Whether it is in a room whose messages are left out rather than the connection closed.
+    pub skips: bool,
+    /// In how many rooms it is behind.
+    pub behind: u32,
 }
 
 /// What a connection speaks.
@@ -81,6 +103,8 @@ pub enum Protocol {
     Text(Box<TextLines>),
     /// A JSON object a line.
     JsonLines(line::Decoder),
+    /// Binary frames.
+    Frames(frame::Decoder),
     /// HTTP requests, one of which may become a WebSocket.
     Http(Box<Http>),
     /// The chat over WebSocket.
@@ -139,6 +163,8 @@ impl Connection {
             http_bytes: 0,
             unread: Vec::new(),
             held: None,
+            held_frame: (0, 0),
+            admitted: None,
             pause: None,
             stage: Stage::Open,
             timer: None,
@@ -152,6 +178,13 @@ impl Connection {
             input_ended: false,
             mistakes: 0,
             mistakes_since: now,
+            commands: Bucket::default(),
+            bytes: Bucket::default(),
+            joins: Bucket::default(),
+            address_bucket: None,
+            ignoring: None,
+            skips: false,
+            behind: 0,
         }
     }
 

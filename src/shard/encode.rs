@@ -1,7 +1,7 @@
 //! Events into the bytes of each kind of connection: where the wire's vocabulary meets its transports.
 
 use crate::proto::wire::Event;
-use crate::proto::{json, text, websocket};
+use crate::proto::{frame, json, protobuf, text, websocket};
 
 /// How a connection wants its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,39 +12,109 @@ pub enum Encoding {
     /// A JSON object a line.
     JsonLine,
     /// A JSON object a WebSocket text frame.
+    JsonMessage,
+    /// A Protobuf message a WebSocket binary frame.
+    ProtobufMessage,
+    /// A JSON object a binary frame.
     JsonFrame,
+    /// A Protobuf message a binary frame.
+    ProtobufFrame,
 }
 
 /// How many encodings there are.
-pub const ENCODINGS: usize = 3;
+pub const ENCODINGS: usize = 6;
 
 /// All encodings, in the order of their numbers.
-pub const ALL: [Encoding; ENCODINGS] = [Encoding::Text, Encoding::JsonLine, Encoding::JsonFrame];
+pub const ALL: [Encoding; ENCODINGS] = [
+    Encoding::Text,
+    Encoding::JsonLine,
+    Encoding::JsonMessage,
+    Encoding::ProtobufMessage,
+    Encoding::JsonFrame,
+    Encoding::ProtobufFrame,
+];
+
+/// How much memory the buffers may keep after a large event.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// The payloads of one event, each made once, when the first encoding needs it.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    json: Vec<u8>,
+    protobuf: Vec<u8>,
+    protobuf_message: Vec<u8>,
+}
+
+impl Scratch {
+    /// Forgets the payloads of the event before.
+    pub fn begin(&mut self) {
+        for payload in [&mut self.json, &mut self.protobuf, &mut self.protobuf_message] {
+            payload.clear();
+            payload.shrink_to(KEPT_BYTES);
+        }
+    }
+
+    fn json(&mut self, event: &Event) -> &[u8] {
+        if self.json.is_empty() {
+            json::write(event, &mut self.json);
+        }
+        &self.json
+    }
+
+    /// The message of the event's kind. It may be empty; making it again then costs nothing.
+    fn protobuf(&mut self, event: &Event) -> &[u8] {
+        if self.protobuf.is_empty() {
+            protobuf::write_as(event, &mut self.protobuf);
+        }
+        &self.protobuf
+    }
+
+    fn protobuf_message(&mut self, event: &Event) -> &[u8] {
+        if self.protobuf_message.is_empty() {
+            protobuf::write(event, &mut self.protobuf_message);
+        }
+        &self.protobuf_message
+    }
+}
 
 impl Encoding {
-    /// Appends `event`. `scratch` is used for its JSON.
-    pub fn put(self, event: &Event, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-        scratch.clear();
-        if self.is_json() {
-            json::write(event, scratch);
-        }
+    /// Appends `event`.
+    pub fn put(self, event: &Event, scratch: &mut Scratch, out: &mut Vec<u8>) {
+        scratch.begin();
         self.put_with(event, scratch, out);
     }
 
-    /// Appends `event`, whose JSON is at hand where this encoding needs it.
-    pub fn put_with(self, event: &Event, json: &[u8], out: &mut Vec<u8>) {
+    /// Appends `event`, whose payloads are in `scratch` as far as they have been made.
+    pub fn put_with(self, event: &Event, scratch: &mut Scratch, out: &mut Vec<u8>) {
         match self {
             Encoding::Text => text::write(event, out),
             Encoding::JsonLine => {
-                out.extend_from_slice(json);
+                out.extend_from_slice(scratch.json(event));
                 out.push(b'\n');
             }
-            Encoding::JsonFrame => websocket::put_text(out, json),
+            Encoding::JsonMessage => websocket::put_text(out, scratch.json(event)),
+            Encoding::ProtobufMessage => websocket::put_binary(out, scratch.protobuf_message(event)),
+            Encoding::JsonFrame => {
+                frame::put(out, frame::ENCODING_JSON, frame::EVENT_KIND_BASE + event.number(), scratch.json(event));
+            }
+            Encoding::ProtobufFrame => {
+                frame::put(out, frame::ENCODING_PROTOBUF, frame::EVENT_KIND_BASE + event.number(), scratch.protobuf(event));
+            }
         }
     }
 
-    /// Whether it is a frame around JSON.
-    pub fn is_json(self) -> bool {
-        self != Encoding::Text
+    /// Whether events come in frames of a WebSocket.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Encoding::JsonMessage | Encoding::ProtobufMessage)
+    }
+
+    /// Whether events come in binary frames.
+    pub fn is_frame(self) -> bool {
+        matches!(self, Encoding::JsonFrame | Encoding::ProtobufFrame)
+    }
+
+    /// Whether a connection that speaks `other` can hear this one too: only binary frames tell their encoding.
+    pub fn is_beside(self, other: Encoding) -> bool {
+        self == other || (self.is_frame() && other.is_frame())
     }
 }

@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::closing::Closing;
+use super::commands::Asked;
 use super::connection::{Pause, Protocol};
 use super::encode::Encoding;
 use super::session::Then;
@@ -21,6 +22,9 @@ use crate::web::{self, Asset, Route};
 
 /// The subprotocol of JSON text frames.
 const JSON_PROTOCOL: &str = "starling.json.v1";
+
+/// The subprotocol of Protobuf binary frames.
+const PROTOBUF_PROTOCOL: &str = "starling.proto.v1";
 
 /// How long a client that found the server full is asked to stay away, in seconds.
 const RETRY_AFTER_S: &str = "5";
@@ -82,6 +86,13 @@ pub struct PendingUpgrade {
     key: String,
     protocol: Option<&'static str>,
     request_id: String,
+}
+
+impl PendingUpgrade {
+    /// How the WebSocket will want its events. No subprotocol, or only unknown ones, means JSON.
+    fn encoding(&self) -> Encoding {
+        if self.protocol == Some(PROTOBUF_PROTOCOL) { Encoding::ProtobufMessage } else { Encoding::JsonMessage }
+    }
 }
 
 /// The hello that a WebSocket request says in its query.
@@ -283,7 +294,9 @@ impl Shard {
         let pending = PendingUpgrade {
             key: upgrade.key.to_owned(),
             // A subprotocol may be named only if it was offered (RFC 6455, 4.2.2); JSON is spoken all the same.
-            protocol: upgrade.protocols().find(|offered| *offered == JSON_PROTOCOL).map(|_| JSON_PROTOCOL),
+            protocol: upgrade
+                .protocols()
+                .find_map(|offered| [JSON_PROTOCOL, PROTOBUF_PROTOCOL].into_iter().find(|own| *own == offered)),
             request_id: request_id.to_owned(),
         };
         if let Err(refusal) = self.check_query(&hello, says_hello) {
@@ -294,7 +307,7 @@ impl Shard {
 
     fn check_query(&self, hello: &Hello, says_hello: bool) -> Result<(), Refusal> {
         if says_hello {
-            self.check_hello(hello.nickname.as_deref(), hello.token.as_deref(), None)?;
+            self.identify(hello.nickname.as_deref(), hello.token.as_deref(), None)?;
         }
         if let Some(room) = &hello.room {
             super::commands::parse_room(room)?;
@@ -367,6 +380,9 @@ impl Shard {
             What::Chat(pending, None) => {
                 *next = Some(self.chat_protocol());
                 self.say_switching(id, &pending);
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.encoding = pending.encoding();
+                }
                 return false;
             }
             What::Chat(pending, Some(hello)) => {
@@ -379,10 +395,11 @@ impl Shard {
 
     fn hello_by_query(&mut self, id: Id, pending: Box<PendingUpgrade>, hello: &Hello) {
         // Checked when the head was read, and nothing has changed since but perhaps that the server drains.
-        match self.check_hello(hello.nickname.as_deref(), hello.token.as_deref(), None) {
-            Ok(nickname) => {
+        match self.identify(hello.nickname.as_deref(), hello.token.as_deref(), None) {
+            Ok(who) => {
                 let room = hello.room.as_deref().and_then(|room| super::commands::parse_room(room).ok());
-                self.hello(id, None, nickname, Then { room, upgrade: Some(pending) });
+                let asked = Asked { by: id, id: None, encoding: pending.encoding(), bytes: 0 };
+                self.hello(asked, who, Then { room, upgrade: Some(pending) });
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.pause = Some(Pause::Reply);
                 }
@@ -397,7 +414,7 @@ impl Shard {
         let protocol = self.chat_protocol();
         if let Some(connection) = self.connections.get_mut(id) {
             connection.protocol = protocol;
-            connection.encoding = Encoding::JsonFrame;
+            connection.encoding = pending.encoding();
         }
         self.arm(id); // the heartbeat may be due before the next look at what was an HTTP connection
     }

@@ -7,13 +7,17 @@
 
 use super::Shard;
 use super::closing::Closing;
+use super::commands::Asked;
 use super::connection::{Pause, Protocol, Stage};
 use super::encode::Encoding;
+use super::mail::ReplyTo;
 use crate::base::slots::Id;
-use crate::chat::refusal::{Reason, Refusal};
-use crate::proto::json;
+use crate::chat::refusal::{Farewell, Reason, Refusal};
+use crate::proto::frame::{self, Frame};
+use crate::proto::json::{self, Envelope, Malformed};
 use crate::proto::line::{self, Line};
 use crate::proto::websocket::{self, Item};
+use crate::proto::{protobuf, wire};
 
 /// What becomes of a connection's input after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +74,12 @@ impl Shard {
         if let Some(held) = connection.held.take() {
             match connection.encoding {
                 Encoding::Text => self.hear_text(id, &held),
-                Encoding::JsonLine | Encoding::JsonFrame => self.hear_json(id, &held),
+                Encoding::JsonLine | Encoding::JsonMessage => self.hear_json(id, &held),
+                Encoding::ProtobufMessage => self.hear_protobuf(id, &held),
+                Encoding::JsonFrame | Encoding::ProtobufFrame => {
+                    let (encoding, kind) = connection.held_frame;
+                    self.hear_frame(id, Frame { encoding, kind, payload: &held })
+                }
             };
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -135,6 +144,7 @@ impl Shard {
             let used = match &mut protocol {
                 Protocol::Text(text) => self.decode_lines(id, &mut text.lines, input, Self::hear_text),
                 Protocol::JsonLines(lines) => self.decode_lines(id, lines, input, Self::hear_json),
+                Protocol::Frames(decoder) => self.decode_frames(id, decoder, input),
                 Protocol::WebSocket(decoder) => self.decode_websocket(id, decoder, input, Self::hear_message),
                 Protocol::Echo(decoder) => self.decode_websocket(id, decoder, input, Self::echo),
                 Protocol::Http(http) => self.decode_http(id, http, input, &mut next),
@@ -172,6 +182,30 @@ impl Shard {
             }
         }
         lines.release();
+        used
+    }
+
+    fn decode_frames(&mut self, id: Id, frames: &mut frame::Decoder, input: &[u8]) -> usize {
+        let mut used = 0;
+        while used < input.len() {
+            let frame = match frames.decode(&input[used..]) {
+                Ok((taken, frame)) => {
+                    used += taken;
+                    frame
+                }
+                Err(violation) => {
+                    self.counters.too_large.add(u64::from(violation == frame::Violation::TooLarge));
+                    log::debug!("connection {}.{}: {}", self.core, id.index, violation.why());
+                    self.close(id, Closing::Bye(Farewell::BadProtocol));
+                    return input.len();
+                }
+            };
+            let Some(frame) = frame else { break };
+            if !self.hear_frame(id, frame) {
+                break;
+            }
+        }
+        frames.release();
         used
     }
 
@@ -218,11 +252,17 @@ impl Shard {
 
     /// Hears a message of the chat, and says whether the next one may be looked at.
     fn hear_message(&mut self, id: Id, item: Item) -> bool {
-        match item {
-            Item::Text(text) => self.hear_json(id, text.as_bytes()),
+        let encoding = self.connections.get(id).map(|connection| connection.encoding);
+        match (item, encoding) {
+            (Item::Text(text), Some(Encoding::JsonMessage)) => self.hear_json(id, text.as_bytes()),
+            (Item::Binary(bytes), Some(Encoding::ProtobufMessage)) => self.hear_protobuf(id, bytes),
+            (Item::Text(_), _) => {
+                let message = "this subprotocol speaks in binary frames";
+                self.refuse_malformed(id, Refusal::new(Reason::BadRequest, message))
+            }
             _ => {
                 let message = "this subprotocol speaks in text frames";
-                self.refuse_malformed(id, None, Refusal::new(Reason::BadRequest, message))
+                self.refuse_malformed(id, Refusal::new(Reason::BadRequest, message))
             }
         }
     }
@@ -247,11 +287,62 @@ impl Shard {
     }
 
     fn hear_json(&mut self, id: Id, bytes: &[u8]) -> bool {
-        if bytes.is_empty() && self.connections.get(id).is_some_and(|c| c.encoding == Encoding::JsonLine) {
+        let Some(encoding) = self.connections.get(id).map(|connection| connection.encoding) else { return false };
+        if bytes.is_empty() && encoding == Encoding::JsonLine {
             return true; // an empty line is nothing, to programs as to people
         }
-        let flow = match json::parse(bytes) {
-            Ok(envelope) => self.command(id, envelope.id.as_deref(), &envelope.command),
+        let flow = self.understand(id, encoding, bytes.len(), json::parse(bytes));
+        self.follow(id, flow, bytes)
+    }
+
+    fn hear_protobuf(&mut self, id: Id, bytes: &[u8]) -> bool {
+        let flow = self.understand(id, Encoding::ProtobufMessage, bytes.len(), protobuf::parse(bytes));
+        self.follow(id, flow, bytes)
+    }
+
+    fn hear_frame(&mut self, id: Id, frame: Frame) -> bool {
+        let Frame { encoding, kind, payload } = frame;
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        let is_new = connection.session.is_none();
+        let answer_in = match encoding {
+            frame::ENCODING_JSON => Encoding::JsonFrame,
+            frame::ENCODING_PROTOBUF => Encoding::ProtobufFrame,
+            _ => connection.encoding,
+        };
+        if is_new {
+            connection.encoding = answer_in; // whatever has to be said before the hello is said as the client speaks
+        }
+        let unknown = |message: String| {
+            Err(Malformed { id: None, reason: json::Reason::UnknownType, message: message.into() })
+        };
+        let name = kind.checked_sub(1).and_then(|index| wire::COMMANDS.get(usize::from(index)));
+        let parsed = match (encoding, name) {
+            (frame::ENCODING_JSON, Some(name)) => json::parse_as(name, payload),
+            (frame::ENCODING_PROTOBUF, Some(_)) => protobuf::parse_as(kind, payload),
+            (frame::ENCODING_JSON | frame::ENCODING_PROTOBUF, None) => unknown(format!("there is no command of kind {kind}")),
+            _ => unknown(format!("there is no encoding {encoding}")),
+        };
+        let flow = self.understand(id, answer_in, payload.len(), parsed);
+        if let Flow::Hold(_) = flow
+            && let Some(connection) = self.connections.get_mut(id)
+        {
+            connection.held_frame = (encoding, kind);
+        }
+        self.follow(id, flow, payload)
+    }
+
+    fn understand(
+        &mut self,
+        id: Id,
+        encoding: Encoding,
+        bytes: usize,
+        parsed: Result<Envelope, Malformed>,
+    ) -> Flow {
+        match parsed {
+            Ok(envelope) => {
+                let asked = Asked { by: id, id: envelope.id.as_deref(), encoding, bytes };
+                self.command(asked, &envelope.command)
+            }
             Err(malformed) if self.is_free(id) => {
                 let reason = match malformed.reason {
                     json::Reason::BadJson => Reason::BadJson,
@@ -259,23 +350,23 @@ impl Shard {
                     json::Reason::UnknownType => Reason::UnknownType,
                     json::Reason::BadUtf8 => Reason::BadUtf8,
                 };
-                self.refuse(id, malformed.id.as_deref(), &Refusal::new(reason, malformed.message));
+                let asked = Asked { by: id, id: malformed.id.as_deref(), encoding, bytes };
+                self.refuse(asked, &Refusal::new(reason, malformed.message));
                 Flow::Next
             }
             Err(_) => Flow::Hold(Pause::Reply),
-        };
-        self.follow(id, flow, bytes)
+        }
     }
 
     fn hear_too_long(&mut self, id: Id) -> bool {
         self.counters.too_large.add(1);
         let message = format!("a line may have {} bytes", self.limits.inbound_bytes);
-        self.refuse_malformed(id, None, Refusal::new(Reason::TooLarge, message))
+        self.refuse_malformed(id, Refusal::new(Reason::TooLarge, message))
     }
 
     /// Refuses input that is no command at all. It cannot wait its turn, having no place in the order of replies.
-    fn refuse_malformed(&mut self, id: Id, command: Option<&str>, refusal: Refusal) -> bool {
-        self.refuse(id, command, &refusal);
+    fn refuse_malformed(&mut self, id: Id, refusal: Refusal) -> bool {
+        self.refuse_later(id, &ReplyTo::default(), &refusal);
         self.connections.get(id).is_some_and(|c| c.stage == Stage::Open && c.pause.is_none())
     }
 
@@ -322,7 +413,7 @@ mod tests {
         let config = Arc::new(Config::default());
         let (bytes_max, chunk) = (config.limits.send_queue_bytes, config.limits.read_buffer_bytes);
         let census = Arc::new(Census::new(0, 0));
-        let flock = Flock { cores: 1, config, census, core_connections: 10, core_reserve: 10, home_seed: 1 };
+        let flock = Flock::of_one(config, census);
         let text = [&[0x81, 0x84, 0, 0, 0, 0][..], b"ping"].concat();
         let ping = [&[0x89, 0x84, 0, 0, 0, 0][..], b"ping"].concat();
         for frame in [text, ping] {

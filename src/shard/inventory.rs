@@ -9,8 +9,16 @@ pub struct Inventory {
     pub connections: usize,
     /// Sessions, those among them whose end is under way.
     pub sessions: usize,
+    /// Sessions that began here, wherever they are.
+    pub directory: usize,
+    /// Sessions that are away.
+    pub away: usize,
     /// Rooms whose home is here.
     pub rooms: usize,
+    /// Those among them that are kept for their history alone.
+    pub idle_rooms: usize,
+    /// Bytes of the histories of rooms whose home is here.
+    pub history_bytes: usize,
     /// Nicknames whose home is here.
     pub nicknames: usize,
     /// Rooms that somebody here is in.
@@ -38,7 +46,11 @@ impl Shard {
         Inventory {
             connections: self.connections.len(),
             sessions: self.sessions.len(),
+            directory: self.directory.len(),
+            away: self.away,
             rooms: self.home.rooms.len(),
+            idle_rooms: self.home.idle.len(),
+            history_bytes: self.home.history_bytes,
             nicknames: self.home.nicknames.len(),
             local_rooms: self.local_rooms.len(),
             ranges,

@@ -5,15 +5,21 @@
 
 use super::Shard;
 use super::closing::Closing;
+use super::commands::Asked;
 use super::connection::Pause;
+use super::encode::Encoding;
 use super::input::Flow;
-use super::session::Then;
+use super::mail::{ReplyTo, Request};
+use super::session::{Step, Then};
 use crate::base::slots::Id;
 use crate::chat::name::RoomName;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::room::LOBBY;
 use crate::proto::text::{self, Line};
-use crate::proto::wire::{Command, Join};
+use crate::proto::wire::{Command, Join, Moderate, Moderation};
+
+/// The key of a room's state that people set with /topic.
+const TOPIC: &str = "topic";
 
 impl Shard {
     /// Hears one line, and says whether the next one may be looked at.
@@ -42,26 +48,34 @@ impl Shard {
         let hello = match text::parse(line) {
             Line::Empty => return Flow::Next,
             Line::Quit => {
-                self.close(id, Closing::Quit(None));
+                self.close(id, Closing::Quit(ReplyTo::default()));
                 return Flow::Next;
             }
             Line::Help => {
                 self.say_raw(id, |out| out.extend_from_slice(text::HELP.as_bytes()));
                 return Flow::Next;
             }
-            Line::Token(token) => self.check_hello(None, Some(token), None),
-            _ => self.check_hello(Some(line.trim()), None, None),
+            Line::Token(token) => self.identify(None, Some(token), None),
+            _ => self.identify(Some(line.trim()), None, None),
         };
         match hello {
-            Ok(nickname) => {
+            Ok(who) => {
                 let room = RoomName::parse(LOBBY).expect("the lobby has a proper name");
-                self.hello(id, None, nickname, Then { room: Some(room), upgrade: None })
+                self.hello(said(id, line), who, Then { room: Some(room), upgrade: None })
             }
             Err(refusal) => {
-                self.refuse(id, None, &refusal);
-                self.say_raw(id, |out| out.extend_from_slice(text::GREETING.as_bytes()));
+                self.refuse(said(id, line), &refusal);
+                self.ask_for_nickname(id);
                 Flow::Next
             }
+        }
+    }
+
+    /// Asks a person for a nickname, after one was refused.
+    pub(super) fn ask_for_nickname(&mut self, id: Id) {
+        let connection = self.connections.get(id);
+        if connection.is_some_and(|c| c.encoding == Encoding::Text && c.pause.is_none_or(|p| p == Pause::Reply)) {
+            self.say_raw(id, |out| out.extend_from_slice(text::GREETING.as_bytes()));
         }
     }
 
@@ -102,24 +116,65 @@ impl Shard {
                 self.say_raw(id, |out| out.extend_from_slice(text::HELP.as_bytes()));
                 return Flow::Next;
             }
-            Line::History(_) | Line::Topic(_) | Line::Kick(_) => {
-                return self.refuse_line(
-                    id,
-                    Reason::UnknownType,
-                    "this server does not have that yet; see /help",
-                );
+            Line::History(count) => match in_current(|room| Command::History {
+                room: room.as_str().into(),
+                before: None,
+                after: None,
+                limit: None,
+            }) {
+                Some(Command::History { room, .. }) => {
+                    Command::History { room, before: None, after: None, limit: count.map(u64::from) }
+                }
+                _ => return self.refuse_without_room(id),
+            },
+            Line::Topic(None) => return self.ask_for_topic(id, session, line),
+            Line::Topic(Some(topic)) => {
+                let Some(room) = &current else { return self.refuse_without_room(id) };
+                let value = serde_json::Value::from(topic).to_string();
+                let (room, key) = (room.as_str().into(), TOPIC.into());
+                Command::State { room, key, value: Some(value.into()) }
+            }
+            Line::Kick(target) => {
+                let Some(room) = &current else { return self.refuse_without_room(id) };
+                Command::Moderate(Moderate {
+                    action: Moderation::Kick,
+                    room: room.as_str().into(),
+                    target: target.into(),
+                    reason: None,
+                    seconds: None,
+                })
             }
             Line::Token(_) => {
                 return self.refuse_line(id, Reason::AlreadySaidHello, "you have a nickname; see /help");
             }
             Line::Unknown(word) => {
                 let message = format!("there is no /{word}; see /help");
-                self.refuse(id, None, &Refusal::new(Reason::UnknownType, message));
+                self.refuse(said(id, line), &Refusal::new(Reason::UnknownType, message));
                 return Flow::Next;
             }
             Line::Usage(usage) => return self.refuse_line(id, Reason::BadRequest, usage),
         };
-        self.command(id, None, &command)
+        self.command(said(id, line), &command)
+    }
+
+    /// Asks the current room for its topic.
+    fn ask_for_topic(&mut self, id: Id, session: Id, line: &str) -> Flow {
+        let Some(key) = self.sessions[session].memberships.last().map(|m| m.key) else {
+            return self.refuse_without_room(id);
+        };
+        let request = Request::GetState { room: key.key, key: TOPIC };
+        self.begin(session, key.home, said(id, line).reply_to(), Step::Query, request)
+    }
+
+    /// Tells a person what a room's state says.
+    pub(super) fn say_state(&mut self, id: Id, room: &RoomName, key: &str, value: Option<&str>) {
+        let value = value.unwrap_or("null");
+        let topic = serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned());
+        let note = match value {
+            "null" => format!("{} has no {key}", room.as_str()),
+            _ => format!("{} has the {key}: {topic}", room.as_str()),
+        };
+        self.say_raw(id, |out| text::put_note(out, &note));
     }
 
     /// Makes a room current that the session is in, and says whether it is.
@@ -145,7 +200,12 @@ impl Shard {
     }
 
     fn refuse_line(&mut self, id: Id, reason: Reason, message: &'static str) -> Flow {
-        self.refuse(id, None, &Refusal::new(reason, message));
+        self.refuse_later(id, &ReplyTo::default(), &Refusal::new(reason, message));
         Flow::Next
     }
+}
+
+/// A line as a command without an id.
+fn said(by: Id, line: &str) -> Asked<'static> {
+    Asked { by, id: None, encoding: Encoding::Text, bytes: line.len() }
 }

@@ -11,15 +11,18 @@
 //! | file | what |
 //! |------|------|
 //! | `connection`, `session` | the two tables, and the life cycle of what is in them |
+//! | `resume` | who says hello, and how a session outlives its connection |
 //! | `input` | bytes to commands: which protocol, and when a command has to wait |
-//! | `commands`, `replies` | what a session asks, and what it hears back |
+//! | `limits`, `commands`, `replies` | what a session asks, and what it hears back |
 //! | `lines`, `http` | what text lines and HTTP requests mean |
-//! | `home` | the rooms and nicknames that live here |
+//! | `home`, `rooms` | the rooms and nicknames that live here |
+//! | `broadcast` | what is said to many |
 //! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
 //! | `mail` | between cores |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
 //! | `inventory` | what is held, counted |
 
+mod broadcast;
 mod closing;
 mod commands;
 mod connection;
@@ -29,19 +32,25 @@ mod home;
 mod http;
 mod input;
 mod inventory;
+mod limits;
 mod lines;
 pub mod mail;
 mod queue;
 mod replies;
+mod resume;
+mod rooms;
 mod session;
 mod timers;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::auth::Authority;
+use crate::auth::resume::ResumeKey;
+use crate::base::buckets::SharedBuckets;
 use crate::base::census::{Census, Full};
 use crate::base::rng::Rng;
 use crate::base::slots::{Id, Slots};
@@ -49,17 +58,21 @@ use crate::base::stats::Counters;
 use crate::base::time::{Now, Tick};
 use crate::base::wheel::Wheel;
 use crate::chat::refusal::Farewell;
+use crate::chat::user::SessionRef;
 use crate::config::{Config, Limits, ListenKind, Presence};
+use crate::proto::frame;
 use crate::proto::wire::Event;
 
 use closing::Closing;
 use connection::{Connection, Protocol, Stage};
-use encode::Encoding;
+use encode::{Encoding, Scratch};
 use fanout::LocalRooms;
 use home::Home;
 pub use inventory::Inventory;
-use mail::{Mail, Request};
+use limits::Rates;
+use mail::{Mail, ReplyTo, Request};
 use queue::SendPool;
+use rooms::RoomRules;
 use session::Session;
 use timers::Timer;
 
@@ -84,6 +97,11 @@ pub struct Shard {
     is_echo_on: bool,
     counters: Arc<Counters>,
     census: Arc<Census>,
+    authority: Arc<Authority>,
+    address_buckets: Arc<SharedBuckets<IpAddr>>,
+    user_buckets: Arc<SharedBuckets<Arc<str>>>,
+    rates: Rates,
+    room_rules: RoomRules,
     rng: Rng,
     /// Keys the hash that gives each name its home; the same on all cores, unknown to peers.
     home_seed: u64,
@@ -96,11 +114,15 @@ pub struct Shard {
     connections: Slots<Connection>,
     sessions: Slots<Session>,
     home: Home,
+    /// Where the sessions are that began here, by their numbers.
+    directory: HashMap<u64, SessionRef>,
+    /// How many sessions are away.
+    away: usize,
     local_rooms: LocalRooms,
     pool: SendPool,
     wheel: Wheel<Timer>,
-    /// Holds JSON until the length of its frame is known.
-    scratch: Vec<u8>,
+    /// Holds events until the length of their frames is known.
+    scratch: Scratch,
     date_cache: http::DateCache,
 
     /// Mail from this core to itself.
@@ -135,12 +157,36 @@ pub struct Flock {
     pub config: Arc<Config>,
     /// Everybody who is connected.
     pub census: Arc<Census>,
+    /// What tokens are checked with.
+    pub authority: Arc<Authority>,
+    /// What each address may send.
+    pub address_buckets: Arc<SharedBuckets<IpAddr>>,
+    /// What each user may send.
+    pub user_buckets: Arc<SharedBuckets<Arc<str>>>,
     /// How many connections one core can hold: its open-file limit, less a reserve.
     pub core_connections: usize,
     /// How many more it can take to tell them so.
     pub core_reserve: usize,
     /// A secret number, the same for all cores.
     pub home_seed: u64,
+}
+
+impl Flock {
+    /// One core with few places, whose keys are known: for tests.
+    pub fn of_one(config: Arc<Config>, census: Arc<Census>) -> Self {
+        let authority = Authority { verifier: None, resume: ResumeKey::new([0; 32]) };
+        Flock {
+            cores: 1,
+            config,
+            census,
+            authority: Arc::new(authority),
+            address_buckets: Arc::default(),
+            user_buckets: Arc::default(),
+            core_connections: 10,
+            core_reserve: 10,
+            home_seed: 1,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +207,11 @@ impl Shard {
             config: flock.config.clone(),
             counters,
             census: flock.census.clone(),
+            authority: flock.authority.clone(),
+            address_buckets: flock.address_buckets.clone(),
+            user_buckets: flock.user_buckets.clone(),
+            rates: Rates::new(&flock.config.rate),
+            room_rules: RoomRules::new(&flock.config, cores),
             rng: Rng::new(random_seed),
             home_seed: flock.home_seed,
             core_connections: flock.core_connections,
@@ -170,10 +221,12 @@ impl Shard {
             connections: Slots::default(),
             sessions: Slots::default(),
             home: Home::default(),
+            directory: HashMap::new(),
+            away: 0,
             local_rooms: LocalRooms::default(),
             pool: SendPool::default(),
             wheel: Wheel::new(now.tick),
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
             date_cache: http::DateCache::default(),
             local: VecDeque::new(),
             deferred: VecDeque::new(),
@@ -197,9 +250,14 @@ impl Shard {
     pub fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id {
         let protocol = match kind {
             ListenKind::Web => Protocol::Http(Box::new(http::Http::new(&self.limits, self.now.tick))),
+            ListenKind::Frame => Protocol::Frames(frame::Decoder::new(self.limits.inbound_bytes)),
             _ => Protocol::Detect,
         };
-        let encoding = if kind == ListenKind::Web { Encoding::JsonFrame } else { Encoding::Text };
+        let encoding = match kind {
+            ListenKind::Web => Encoding::JsonMessage,
+            ListenKind::Frame => Encoding::JsonFrame,
+            _ => Encoding::Text,
+        };
         // Those who are being told to go have places in the reserve.
         let has_room = self.connections.len() < self.core_connections;
         let is_crowded =
@@ -207,12 +265,19 @@ impl Shard {
         let is_full = if has_room { self.census.enter(peer).err() } else { Some(Full::Server) };
         let mut connection = Connection::new(peer, kind, protocol, encoding, self.now.tick);
         connection.is_counted = is_full.is_none();
+        if !self.rates.address.is_unlimited() {
+            connection.address_bucket = Some(self.address_buckets.get(peer, self.now.tick));
+        }
         let id = self.connections.insert(connection);
         self.counters.connections.set(self.connections.len() as u64);
         match is_full {
             None => {
-                if kind != ListenKind::Web && self.drain.is_some_and(|drain| drain.told_at.is_some()) {
-                    self.connections[id].turned_away = Some(Farewell::Draining);
+                if self.drain.is_some_and(|drain| drain.told_at.is_some()) {
+                    match kind {
+                        ListenKind::Web => {}
+                        ListenKind::Frame => self.close(id, Closing::Bye(Farewell::Draining)),
+                        _ => self.connections[id].turned_away = Some(Farewell::Draining),
+                    }
                 }
             }
             Some(full) => {
@@ -220,6 +285,7 @@ impl Shard {
                 match kind {
                     ListenKind::Web => self.refuse_http(id, full),
                     // Not even time to see which language it speaks.
+                    ListenKind::Frame => self.close(id, Closing::Bye(Farewell::TooManyConnections)),
                     _ if is_crowded => self.close(id, Closing::Bye(Farewell::TooManyConnections)),
                     _ => self.connections[id].turned_away = Some(Farewell::TooManyConnections),
                 }
@@ -419,13 +485,28 @@ impl Shard {
 
     /// Sends an event to one connection, if it still is one.
     fn say(&mut self, id: Id, event: &Event) {
+        if let Some(connection) = self.connections.get(id) {
+            self.say_as(id, connection.encoding, event);
+        }
+    }
+
+    /// Sends an event in an encoding of the connection's protocol.
+    fn say_as(&mut self, id: Id, encoding: Encoding, event: &Event) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.stage != Stage::Open {
             return;
         }
-        let encoding = connection.encoding;
         self.pool.push_frame(&mut connection.queue, |out| encoding.put(event, &mut self.scratch, out));
         self.touch(id);
+    }
+
+    /// Sends the answer to a command, if its session has a connection.
+    fn reply(&mut self, connection: Option<Id>, reply_to: &ReplyTo, event: &Event) {
+        let Some(id) = connection else { return };
+        let Some(connection) = self.connections.get(id) else { return };
+        // A session that has moved may have an answer for a command of another connection.
+        let encoding = reply_to.encoding.filter(|encoding| encoding.is_beside(connection.encoding));
+        self.say_as(id, encoding.unwrap_or(connection.encoding), event);
     }
 
     /// Sends bytes to one connection, if it still is one.
@@ -469,9 +550,12 @@ impl Shard {
         let outbox = &mut self.outboxes[usize::from(core)];
         // Only where nobody asked to be told: each command with an id has an answer of its own.
         if let (
-            Mail::Reply { to, id: None, reply: mail::Reply::Done { times }, .. },
+            Mail::Reply { to, reply_to: ReplyTo { id: None, .. }, reply: mail::Reply::Done { times }, .. },
             Some(Mail::Reply {
-                to: last_to, id: None, reply: mail::Reply::Done { times: last_times }, ..
+                to: last_to,
+                reply_to: ReplyTo { id: None, .. },
+                reply: mail::Reply::Done { times: last_times },
+                ..
             }),
         ) = (&mail, outbox.last_mut())
             && to == last_to
@@ -501,17 +585,26 @@ impl Shard {
                 self.counters.deferred_requests.add(1);
                 self.deferred.push_back(mail);
             }
-            Mail::Request { from, id, request } => self.handle_request(from, id, request),
-            Mail::Reply { to, home, id, reply } => self.handle_reply(to, home, id, reply),
+            Mail::Request { from, reply_to, request } => self.handle_request(from, reply_to, request),
+            Mail::Reply { to, home, reply_to, reply } => self.handle_reply(to, home, reply_to, reply),
             Mail::Room(batch) => self.deliver(&batch),
+            Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
         }
     }
 
-    /// Sends a request of a session to a home core, and counts it as under way.
-    fn request(&mut self, session: Id, core: u16, id: mail::CommandId, request: Request) {
+    /// Sends a request for a client's command to a home core, and counts it as under way.
+    fn request(&mut self, session: Id, core: u16, reply_to: ReplyTo, request: Request) {
         self.window[usize::from(core)] += 1;
         self.sessions.get_mut(session).expect("a session asks").under_way += 1;
-        let from = crate::chat::user::SessionRef { core: self.core, session };
-        self.post(core, Mail::Request { from, id, request });
+        let from = SessionRef { core: self.core, session };
+        self.post(core, Mail::Request { from, reply_to, request });
+    }
+
+    /// Sends a request that a session makes by itself, beside the commands of its client.
+    fn ask(&mut self, session: Id, core: u16, request: Request) {
+        self.window[usize::from(core)] += 1;
+        self.sessions.get_mut(session).expect("a session asks").background += 1;
+        let from = SessionRef { core: self.core, session };
+        self.post(core, Mail::Request { from, reply_to: ReplyTo::default(), request });
     }
 }

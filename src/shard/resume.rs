@@ -179,10 +179,8 @@ impl Shard {
 
     /// The session that a hello was to resume has ended: the hello begins a new one.
     pub(super) fn begin_anew(&mut self, id: Id, reply_to: ReplyTo, nickname: Nickname, then: Then) {
-        let session = &mut self.sessions[id];
-        let (number, birth_core) = (std::mem::take(&mut session.number), session.birth_core);
-        session.step = Step::Hello { then };
-        self.ask(id, birth_core, Request::Forget { number });
+        self.sessions[id].step = Step::Hello { then };
+        self.forget_number(id);
         self.claim(id, reply_to, nickname);
     }
 
@@ -270,7 +268,7 @@ impl Shard {
     fn find_user_bucket(&mut self, id: Id) {
         if !self.rates.user.is_unlimited() {
             let nickname = self.sessions[id].nickname.as_ref().expect("known since the welcome");
-            self.sessions[id].user_bucket = Some(self.user_buckets.get(nickname.folded().into()));
+            self.sessions[id].user_bucket = Some(self.user_buckets.get(nickname.folded().into(), self.now.tick));
         }
     }
 
@@ -283,6 +281,20 @@ impl Shard {
         let old = std::mem::replace(at, from);
         let request = Request::Surrender { to: old.session, number, home };
         self.post(old.core, Mail::Request { from, reply_to, request });
+    }
+
+    /// A session is no more: so is its number.
+    pub(super) fn forget_number(&mut self, id: Id) {
+        let session = &mut self.sessions[id];
+        let (number, birth_core) = (std::mem::take(&mut session.number), session.birth_core);
+        if number == 0 {
+            return;
+        }
+        if birth_core == self.core {
+            self.forget_session(SessionRef { core: self.core, session: id }, number);
+        } else {
+            self.ask(id, birth_core, Request::Forget { number });
+        }
     }
 
     /// Forgets a session that began here, unless another one continues it.
@@ -336,20 +348,19 @@ impl Shard {
     }
 
     /// Whether a session may wait for its user to come back.
-    pub(super) fn may_go_away(&mut self, id: Id) -> bool {
+    pub(super) fn may_go_away(&self, id: Id) -> bool {
         let Some(session) = self.sessions.get(id) else { return false };
         let is_known = session.nickname.is_some() || matches!(session.step, Step::Resume { .. });
-        if self.config.session.grace_ms == 0
-            || session.encoding == Encoding::Text
-            || session.is_ending()
-            || session.is_upgrading()
-            || !is_known
-        {
+        let config = &self.config.session;
+        if config.grace_ms > 0 && self.away >= config.away {
+            self.counters.grace_refused.add(1);
             return false;
         }
-        let has_place = self.away < self.config.session.away;
-        self.counters.grace_refused.add(u64::from(!has_place));
-        has_place
+        config.grace_ms > 0
+            && session.encoding != Encoding::Text
+            && !session.is_ending()
+            && !session.is_upgrading()
+            && is_known
     }
 
     /// The session's connection is gone: its rooms are told, and it waits for its user to come back.

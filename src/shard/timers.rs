@@ -16,6 +16,9 @@ use crate::proto::{text, websocket};
 /// came together are not all probed in the same turn.
 const PROBE_SPREAD: u64 = 8;
 
+/// A token's end is looked at again after at most so long, because the wall clock may be set meanwhile.
+const EXPIRY_MS_MAX: u64 = 3_600_000;
+
 /// What a timer is for.
 #[derive(Debug, Clone, Copy)]
 pub enum Timer {
@@ -23,6 +26,10 @@ pub enum Timer {
     Connection(Id),
     /// A large room tells who came and went. The key is that of the room at its home, which is this core.
     Presence(Id),
+    /// A room without members may have nothing to remember any more. The key is as above.
+    Room(Id),
+    /// A session has been away for as long as it may.
+    Grace(Id),
     /// The clients are told to go.
     Drain,
 }
@@ -53,6 +60,8 @@ impl Shard {
                 self.arm(id);
             }
             Timer::Presence(room) => self.tell_presence_batch(room),
+            Timer::Room(room) => self.look_at_room(room),
+            Timer::Grace(session) => self.expire_grace(session),
             Timer::Drain => self.say_farewell(),
         }
     }
@@ -79,13 +88,22 @@ impl Shard {
             };
             return Some(connection.awaited_since + ms);
         }
+        let expiry = self.token_expiry(connection);
         if connection.encoding == Encoding::Text {
-            return None; // TCP keepalive alone looks after people who have nothing to say
+            return expiry; // TCP keepalive alone looks after people who have nothing to say
         }
-        Some(match connection.probed_at {
+        let silence = match connection.probed_at {
             Some(probed_at) => self.give_up_at(connection, probed_at),
             None => self.probe_at(id, connection),
-        })
+        };
+        Some(expiry.map_or(silence, |expiry| expiry.min(silence)))
+    }
+
+    /// When the token of the connection's user expires, by the clock of the loops.
+    fn token_expiry(&self, connection: &Connection) -> Option<Tick> {
+        let session = connection.session.and_then(|session| self.sessions.get(session))?;
+        let at_ms = session.identity.as_ref()?.claims.expires_at_ms?;
+        Some(self.now.tick + at_ms.saturating_sub(self.now.unix_ms).min(EXPIRY_MS_MAX))
     }
 
     fn look_at(&mut self, id: Id) {
@@ -112,6 +130,11 @@ impl Shard {
                 if !is_echo && !self.has_said_hello(connection) {
                     self.counters.no_hello.add(1);
                     self.close(id, Closing::Bye(Farewell::NoHello));
+                } else if self.token_expiry(connection).is_some_and(|expiry| expiry <= now) {
+                    self.counters.expired_tokens.add(1);
+                    self.close(id, Closing::Bye(Farewell::ExpiredToken));
+                } else if connection.encoding == Encoding::Text {
+                    // Woken for a token that has not expired yet, by a clock that was set.
                 } else if connection.probed_at.is_some() {
                     self.counters.timeouts.add(1);
                     self.close(id, Closing::Bye(Farewell::Timeout));
@@ -142,8 +165,8 @@ impl Shard {
         let connection = self.connections.get_mut(id).expect("checked by the caller");
         connection.probed_at = Some(self.now.tick);
         match connection.encoding {
-            Encoding::JsonFrame => self.say_raw(id, |out| websocket::put_ping(out, b"")),
-            Encoding::JsonLine | Encoding::Text => self.say(id, &Event::Ping),
+            encoding if encoding.is_websocket() => self.say_raw(id, |out| websocket::put_ping(out, b"")),
+            _ => self.say(id, &Event::Ping),
         }
     }
 
@@ -194,7 +217,7 @@ mod tests {
         let config = Arc::new(Config::default());
         let (probe_ms, timeout_ms) = (config.heartbeat.probe_ms, config.heartbeat.timeout_ms);
         let census = Arc::new(Census::new(0, 0));
-        let flock = Flock { cores: 1, config, census, core_connections: 10, core_reserve: 10, home_seed: 1 };
+        let flock = Flock::of_one(config, census);
         let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
         let id = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
         shard.receive(id, &mut b"{\"type\":\"hello\",\"nickname\":\"alice\"}\n".to_vec());
