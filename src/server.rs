@@ -10,14 +10,14 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
+use crate::auth::Authority;
+use crate::auth::resume::ResumeKey;
 use crate::base::census::Census;
 use crate::base::stats::Counters;
 use crate::config::{Address, Config, Listen, ListenKind};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::{Reactor, Turn};
 use crate::shard::mail::Parcel;
-use crate::auth::Authority;
-use crate::auth::resume::ResumeKey;
 use crate::shard::{Flock, Shard};
 use crate::sys::kernel::{Kernel, Sleeper, read_clocks};
 use crate::sys::waker::Waker;

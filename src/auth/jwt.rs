@@ -88,7 +88,10 @@ impl Verifier {
                 vec![(None, DecodingKey::from_secret(secret.as_bytes()))]
             }
             (KeySource::Secret(_), _) => {
-                return Err(KeyError(format!("{} is checked with a public key, not a secret", algorithm.word())));
+                return Err(KeyError(format!(
+                    "{} is checked with a public key, not a secret",
+                    algorithm.word()
+                )));
             }
             (KeySource::Pem(_), JwtAlgorithm::Hs256) => {
                 return Err(KeyError("HS256 is checked with a secret, not a public key".to_owned()));
@@ -121,7 +124,11 @@ impl Verifier {
         let key = match &self.keys[..] {
             [(_, key)] if !self.is_set || header.kid.is_none() => key,
             keys if header.kid.is_some() => {
-                &keys.iter().find(named).ok_or_else(|| bad("the token names a key (`kid`) that is not known"))?.1
+                &keys
+                    .iter()
+                    .find(named)
+                    .ok_or_else(|| bad("the token names a key (`kid`) that is not known"))?
+                    .1
             }
             _ => return Err(bad("the token does not name its key (`kid`), and there are several")),
         };
@@ -205,10 +212,7 @@ fn algorithm_of(algorithm: JwtAlgorithm) -> Algorithm {
     }
 }
 
-fn keys_of_set(
-    algorithm: JwtAlgorithm,
-    text: &str,
-) -> Result<Vec<(Option<String>, DecodingKey)>, KeyError> {
+fn keys_of_set(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<(Option<String>, DecodingKey)>, KeyError> {
     let set: JwkSet = serde_json::from_str(text)
         .map_err(|error| KeyError(format!("this is no JSON Web Key Set: {error}")))?;
     let fitting = set.keys.iter().filter(|key| fits(algorithm, key));

@@ -51,8 +51,7 @@ impl<K: Hash + Eq + Clone> SharedBuckets<K> {
                 shard.to_sweep = shard.buckets.keys().cloned().collect();
                 break;
             };
-            let is_idle =
-                |bucket: &Arc<SharedBucket>| Arc::strong_count(bucket) == 1 && bucket.is_full(now);
+            let is_idle = |bucket: &Arc<SharedBucket>| Arc::strong_count(bucket) == 1 && bucket.is_full(now);
             if shard.buckets.get(&key).is_some_and(is_idle) {
                 shard.buckets.remove(&key);
             }
@@ -62,9 +61,8 @@ impl<K: Hash + Eq + Clone> SharedBuckets<K> {
 
     /// How many buckets there are.
     pub fn len(&self) -> usize {
-        let count = |shard: &Mutex<Shard<K>>| {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).buckets.len()
-        };
+        let count =
+            |shard: &Mutex<Shard<K>>| shard.lock().unwrap_or_else(PoisonError::into_inner).buckets.len();
         self.shards.iter().map(count).sum()
     }
 
@@ -87,7 +85,10 @@ mod tests {
         held.take(&rate, 1, Tick(1)).unwrap();
         assert!(table.get(1, Tick(1)).take(&rate, 1, Tick(1)).is_err(), "the same bucket");
         drop(held);
-        assert!(table.get(1, Tick(2)).take(&rate, 1, Tick(2)).is_err(), "not forgotten before it is full again");
+        assert!(
+            table.get(1, Tick(2)).take(&rate, 1, Tick(2)).is_err(),
+            "not forgotten before it is full again"
+        );
     }
 
     #[test]

@@ -58,7 +58,9 @@ impl History {
         self.bytes += entry.bytes();
         self.entries.push_back(entry);
         self.expire(now_ms);
-        while self.entries.len() > self.bounds.count || (self.bounds.bytes > 0 && self.bytes > self.bounds.bytes) {
+        while self.entries.len() > self.bounds.count
+            || (self.bounds.bytes > 0 && self.bytes > self.bounds.bytes)
+        {
             self.drop_oldest();
         }
     }
@@ -103,7 +105,8 @@ impl History {
 
     /// Whether every message after offset `after` up to `head`, the room's last, is here.
     pub fn reaches_back_to(&self, after: u64, head: u64) -> bool {
-        after == head || (after < head && self.entries.front().is_some_and(|oldest| oldest.offset <= after + 1))
+        after == head
+            || (after < head && self.entries.front().is_some_and(|oldest| oldest.offset <= after + 1))
     }
 
     /// The messages after an offset, in order.
@@ -113,7 +116,13 @@ impl History {
 
     /// Up to `limit` messages in order, with at most `bytes_max` of content but at least one. After `after` the first ones
     /// that follow it; otherwise the last ones, before `before` if that is given. Both bounds are exclusive.
-    pub fn page(&self, before: Option<u64>, after: Option<u64>, limit: usize, bytes_max: usize) -> Vec<Entry> {
+    pub fn page(
+        &self,
+        before: Option<u64>,
+        after: Option<u64>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Vec<Entry> {
         let end = before.map_or(self.entries.len(), |before| self.place_after(before.saturating_sub(1)));
         let start = after.map_or(0, |after| self.place_after(after)).min(end);
         let mut bytes = 0;
@@ -126,7 +135,8 @@ impl History {
         if after.is_some() {
             return entries.take(limit).take_while(|entry| fits(entry)).cloned().collect();
         }
-        let mut page: Vec<Entry> = entries.rev().take(limit).take_while(|entry| fits(entry)).cloned().collect();
+        let mut page: Vec<Entry> =
+            entries.rev().take(limit).take_while(|entry| fits(entry)).cloned().collect();
         page.reverse();
         page
     }

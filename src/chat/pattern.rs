@@ -86,7 +86,10 @@ impl Patterns {
     /// # Errors
     /// When one of them is no pattern.
     pub fn parse(list: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, PatternError> {
-        list.into_iter().map(|text| Pattern::parse(text.as_ref())).collect::<Result<Vec<_>, _>>().map(|l| Patterns(l.into()))
+        list.into_iter()
+            .map(|text| Pattern::parse(text.as_ref()))
+            .collect::<Result<Vec<_>, _>>()
+            .map(|l| Patterns(l.into()))
     }
 
     /// Whether one of the patterns is of this room.

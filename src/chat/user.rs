@@ -140,6 +140,10 @@ mod tests {
         assert_eq!(registry.find(&alice).unwrap().0, [session(2)]);
         registry.release(&alice, session(2));
         assert_eq!(registry.claim(&alice, session(4), false, 2), Claim::Granted, "free for a guest");
-        assert_eq!(registry.claim(&alice, session(5), true, 2), Claim::Taken, "and a guest's until it is released");
+        assert_eq!(
+            registry.claim(&alice, session(5), true, 2),
+            Claim::Taken,
+            "and a guest's until it is released"
+        );
     }
 }

@@ -12,10 +12,9 @@ impl Broadcast {
         if self.rooms.is_none() && self.tags.is_empty() {
             return true;
         }
-        let is_in_room = self
-            .rooms
-            .as_ref()
-            .is_some_and(|rooms| session.memberships.iter().any(|membership| rooms.matches(&membership.room)));
+        let is_in_room = self.rooms.as_ref().is_some_and(|rooms| {
+            session.memberships.iter().any(|membership| rooms.matches(&membership.room))
+        });
         let tags = session.identity.as_ref().map_or(&[][..], |identity| &identity.claims.tags);
         is_in_room || self.tags.iter().any(|tag| tags.iter().any(|own| **own == **tag))
     }

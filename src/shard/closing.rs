@@ -221,9 +221,7 @@ impl Shard {
         let queued = connection.queue.bytes();
         // Where messages are left out, what cannot be left out has as much place again.
         let bytes_max = self.limits.send_queue_bytes * if connection.skips { 2 } else { 1 };
-        if queued > bytes_max
-            && !matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_))
-        {
+        if queued > bytes_max && !matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_)) {
             self.close(id, Closing::Bye(Farewell::SlowConsumer));
         } else if connection.pause == Some(super::connection::Pause::Output) && queued == 0 {
             connection.pause = None;

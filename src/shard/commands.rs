@@ -203,10 +203,8 @@ impl Shard {
             }
             Command::Leave { room } => {
                 let is_listening = true;
-                self.member_command(asked, session, room, Step::Leave { is_told: true }, |key| Request::Leave {
-                    room: key,
-                    reason: LeaveReason::Left,
-                    is_listening,
+                self.member_command(asked, session, room, Step::Leave { is_told: true }, |key| {
+                    Request::Leave { room: key, reason: LeaveReason::Left, is_listening }
                 })
             }
             Command::State { room, key, value } => {
@@ -274,12 +272,7 @@ impl Shard {
         }
     }
 
-    fn moderate_command(
-        &mut self,
-        asked: Asked,
-        session: Id,
-        moderate: &Moderate,
-    ) -> Result<Flow, Refusal> {
+    fn moderate_command(&mut self, asked: Asked, session: Id, moderate: &Moderate) -> Result<Flow, Refusal> {
         let target = parse_nickname(&moderate.target)?;
         let reason: Option<Box<str>> = moderate.reason.as_deref().map(Box::from);
         if reason.as_ref().is_some_and(|reason| reason.len() > self.limits.reason_bytes) {
@@ -334,11 +327,12 @@ impl Shard {
     /// Answers a command whose id has been answered before as it was then, or has it wait while the first waits.
     fn repeat_answer(&mut self, asked: Asked, session: Id) -> Option<Flow> {
         let id = asked.id?;
-        let receipt = match self.sessions[session].remembered.look(id, self.now.tick, self.limits.idempotency_ms) {
-            Seen::New => return None,
-            Seen::Waiting => return Some(Flow::Hold(Pause::Reply)),
-            Seen::Done(receipt) => receipt.clone(),
-        };
+        let receipt =
+            match self.sessions[session].remembered.look(id, self.now.tick, self.limits.idempotency_ms) {
+                Seen::New => return None,
+                Seen::Waiting => return Some(Flow::Hold(Pause::Reply)),
+                Seen::Done(receipt) => receipt.clone(),
+            };
         if !self.is_free(asked.by) {
             return Some(Flow::Hold(Pause::Reply)); // answers come in order
         }

@@ -95,10 +95,20 @@ impl Encoding {
             Encoding::JsonMessage => websocket::put_text(out, scratch.json(event)),
             Encoding::ProtobufMessage => websocket::put_binary(out, scratch.protobuf_message(event)),
             Encoding::JsonFrame => {
-                frame::put(out, frame::ENCODING_JSON, frame::EVENT_KIND_BASE + event.number(), scratch.json(event));
+                frame::put(
+                    out,
+                    frame::ENCODING_JSON,
+                    frame::EVENT_KIND_BASE + event.number(),
+                    scratch.json(event),
+                );
             }
             Encoding::ProtobufFrame => {
-                frame::put(out, frame::ENCODING_PROTOBUF, frame::EVENT_KIND_BASE + event.number(), scratch.protobuf(event));
+                frame::put(
+                    out,
+                    frame::ENCODING_PROTOBUF,
+                    frame::EVENT_KIND_BASE + event.number(),
+                    scratch.protobuf(event),
+                );
             }
         }
     }

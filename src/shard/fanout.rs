@@ -112,7 +112,9 @@ impl Shard {
     ) {
         let Some(state) = self.connections.get_mut(connection) else { return };
         let hears = match &replay {
-            Some(Page { through, is_last: false, .. }) => Hears::Missed { through: *through, is_asked: false },
+            Some(Page { through, is_last: false, .. }) => {
+                Hears::Missed { through: *through, is_asked: false }
+            }
             _ => Hears::All,
         };
         state.skips |= skips;
@@ -192,13 +194,18 @@ impl Shard {
                 if member.hears != Hears::All || messages == 0 {
                     let me = SessionRef { core: self.core, session: member.session };
                     for event in &batch.others {
-                        let is_deaf = batch.exceptions.iter().any(|e| e.event == *event && e.who.includes(me, true));
+                        let is_deaf =
+                            batch.exceptions.iter().any(|e| e.event == *event && e.who.includes(me, true));
                         if !is_deaf {
                             self.pool.push(&mut connection.queue, shared, frames.range(*event as usize));
                             deliveries += 1;
                         }
                     }
-                    self.counters.left_out.add(if matches!(member.hears, Hears::Gap { .. }) { messages } else { 0 });
+                    self.counters.left_out.add(if matches!(member.hears, Hears::Gap { .. }) {
+                        messages
+                    } else {
+                        0
+                    });
                     mark_touched(connection, member.connection, before, &mut self.touched);
                     continue;
                 }
@@ -265,7 +272,11 @@ impl Shard {
             member.hears = Hears::Missed { through, is_asked: true };
             let encoding = member.encoding;
             let bytes_max = self.limits.replay_page_bytes.min(self.limits.send_queue_bytes / 2);
-            self.ask(session, key.home, Request::Replay { room: key.key, after: through, encoding, bytes_max });
+            self.ask(
+                session,
+                key.home,
+                Request::Replay { room: key.key, after: through, encoding, bytes_max },
+            );
         }
     }
 
@@ -333,7 +344,12 @@ fn note_left_out(member: &mut LocalMember, behind: &mut u32, after: u64, message
     }
 }
 
-fn mark_touched(connection: &mut super::connection::Connection, id: Id, before: usize, touched: &mut Vec<Id>) {
+fn mark_touched(
+    connection: &mut super::connection::Connection,
+    id: Id,
+    before: usize,
+    touched: &mut Vec<Id>,
+) {
     if connection.queue.bytes() != before && !connection.is_touched {
         connection.is_touched = true;
         touched.push(id);

@@ -91,7 +91,11 @@ pub struct PendingUpgrade {
 impl PendingUpgrade {
     /// How the WebSocket will want its events. No subprotocol, or only unknown ones, means JSON.
     fn encoding(&self) -> Encoding {
-        if self.protocol == Some(PROTOBUF_PROTOCOL) { Encoding::ProtobufMessage } else { Encoding::JsonMessage }
+        if self.protocol == Some(PROTOBUF_PROTOCOL) {
+            Encoding::ProtobufMessage
+        } else {
+            Encoding::JsonMessage
+        }
     }
 }
 
@@ -294,9 +298,9 @@ impl Shard {
         let pending = PendingUpgrade {
             key: upgrade.key.to_owned(),
             // A subprotocol may be named only if it was offered (RFC 6455, 4.2.2); JSON is spoken all the same.
-            protocol: upgrade
-                .protocols()
-                .find_map(|offered| [JSON_PROTOCOL, PROTOBUF_PROTOCOL].into_iter().find(|own| *own == offered)),
+            protocol: upgrade.protocols().find_map(|offered| {
+                [JSON_PROTOCOL, PROTOBUF_PROTOCOL].into_iter().find(|own| *own == offered)
+            }),
             request_id: request_id.to_owned(),
         };
         if let Err(refusal) = self.check_query(&hello, says_hello) {

@@ -287,7 +287,9 @@ impl Shard {
     }
 
     fn hear_json(&mut self, id: Id, bytes: &[u8]) -> bool {
-        let Some(encoding) = self.connections.get(id).map(|connection| connection.encoding) else { return false };
+        let Some(encoding) = self.connections.get(id).map(|connection| connection.encoding) else {
+            return false;
+        };
         if bytes.is_empty() && encoding == Encoding::JsonLine {
             return true; // an empty line is nothing, to programs as to people
         }
@@ -319,7 +321,9 @@ impl Shard {
         let parsed = match (encoding, name) {
             (frame::ENCODING_JSON, Some(name)) => json::parse_as(name, payload),
             (frame::ENCODING_PROTOBUF, Some(_)) => protobuf::parse_as(kind, payload),
-            (frame::ENCODING_JSON | frame::ENCODING_PROTOBUF, None) => unknown(format!("there is no command of kind {kind}")),
+            (frame::ENCODING_JSON | frame::ENCODING_PROTOBUF, None) => {
+                unknown(format!("there is no command of kind {kind}"))
+            }
             _ => unknown(format!("there is no encoding {encoding}")),
         };
         let flow = self.understand(id, answer_in, payload.len(), parsed);

@@ -74,7 +74,9 @@ impl Shard {
     /// Asks a person for a nickname, after one was refused.
     pub(super) fn ask_for_nickname(&mut self, id: Id) {
         let connection = self.connections.get(id);
-        if connection.is_some_and(|c| c.encoding == Encoding::Text && c.pause.is_none_or(|p| p == Pause::Reply)) {
+        if connection
+            .is_some_and(|c| c.encoding == Encoding::Text && c.pause.is_none_or(|p| p == Pause::Reply))
+        {
             self.say_raw(id, |out| out.extend_from_slice(text::GREETING.as_bytes()));
         }
     }

@@ -550,7 +550,9 @@ impl Shard {
         let outbox = &mut self.outboxes[usize::from(core)];
         // Only where nobody asked to be told: each command with an id has an answer of its own.
         if let (
-            Mail::Reply { to, reply_to: ReplyTo { id: None, .. }, reply: mail::Reply::Done { times }, .. },
+            Mail::Reply {
+                to, reply_to: ReplyTo { id: None, .. }, reply: mail::Reply::Done { times }, ..
+            },
             Some(Mail::Reply {
                 to: last_to,
                 reply_to: ReplyTo { id: None, .. },

@@ -243,9 +243,8 @@ impl Shard {
 
     fn refusal_to_enter(&self, id: Id, room: &RoomName) -> Option<Refusal> {
         let may_enter = self.sessions[id].may_enter(room);
-        (!may_enter).then(|| {
-            Refusal::new(crate::chat::refusal::Reason::Forbidden, "your token is not for this room")
-        })
+        (!may_enter)
+            .then(|| Refusal::new(crate::chat::refusal::Reason::Forbidden, "your token is not for this room"))
     }
 
     fn enter_room(

@@ -69,7 +69,8 @@ impl Shard {
             (None, fresh) => fresh,
             (Some(Ticket { claims: Some(claims), .. }), None) => {
                 if claims.expires_at_ms.is_some_and(|at| at <= self.now.unix_ms) {
-                    let message = "the session's token has expired: say hello with `resume` and a new `token`";
+                    let message =
+                        "the session's token has expired: say hello with `resume` and a new `token`";
                     return Err(Refusal::new(Reason::ExpiredToken, message));
                 }
                 Some(Arc::new(identity_of(claims.clone())?))
@@ -113,9 +114,9 @@ impl Shard {
 
     fn check_ticket(&self, resume: &str) -> Result<Ticket, Refusal> {
         let ticket = self.authority.resume.check(resume);
-        ticket.filter(|ticket| usize::from(ticket.core) < self.cores()).ok_or_else(|| {
-            Refusal::new(Reason::BadToken, "this server did not give out this resume token")
-        })
+        ticket
+            .filter(|ticket| usize::from(ticket.core) < self.cores())
+            .ok_or_else(|| Refusal::new(Reason::BadToken, "this server did not give out this resume token"))
     }
 
     /// Begins a session, or asks for the one that is to go on; `then` says what comes after the welcome.
@@ -268,7 +269,8 @@ impl Shard {
     fn find_user_bucket(&mut self, id: Id) {
         if !self.rates.user.is_unlimited() {
             let nickname = self.sessions[id].nickname.as_ref().expect("known since the welcome");
-            self.sessions[id].user_bucket = Some(self.user_buckets.get(nickname.folded().into(), self.now.tick));
+            self.sessions[id].user_bucket =
+                Some(self.user_buckets.get(nickname.folded().into(), self.now.tick));
         }
     }
 
@@ -276,7 +278,8 @@ impl Shard {
     pub(super) fn find_session(&mut self, from: SessionRef, reply_to: ReplyTo, number: u64) {
         let home = self.core;
         let Some(at) = self.directory.get_mut(&number) else {
-            return self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply: Reply::Ended });
+            return self
+                .post(from.core, Mail::Reply { to: from.session, home, reply_to, reply: Reply::Ended });
         };
         let old = std::mem::replace(at, from);
         let request = Request::Surrender { to: old.session, number, home };
@@ -409,6 +412,7 @@ impl Shard {
 
 fn identity_of(claims: crate::auth::Claims) -> Result<Identity, Refusal> {
     let rooms = claims.rooms.as_ref().map(Patterns::parse).transpose();
-    let rooms = rooms.map_err(|error| Refusal::new(Reason::BadToken, format!("the token's `rooms`: {error}")))?;
+    let rooms =
+        rooms.map_err(|error| Refusal::new(Reason::BadToken, format!("the token's `rooms`: {error}")))?;
     Ok(Identity { claims, rooms })
 }

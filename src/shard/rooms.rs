@@ -36,7 +36,8 @@ pub(super) struct RoomRules {
 impl RoomRules {
     pub fn new(config: &Config, cores: usize) -> Self {
         let limits = &config.limits;
-        let of = |count, bytes, age_s: u64| history::Bounds { count, bytes, age_ms: age_s.saturating_mul(1000) };
+        let of =
+            |count, bytes, age_s: u64| history::Bounds { count, bytes, age_ms: age_s.saturating_mul(1000) };
         let all = &config.history;
         let rules = all.rooms.iter().filter_map(|rule| {
             let count = rule.count.unwrap_or(all.count);
@@ -99,9 +100,9 @@ impl Shard {
         entry.room.history_mut().expire(now_ms);
         let room = &entry.room;
         let (epoch, offset) = (room.epoch().clone(), room.offset());
-        let recovered = since.as_ref().map(|since| {
-            *since.epoch == *epoch && room.history().reaches_back_to(since.offset, offset)
-        });
+        let recovered = since
+            .as_ref()
+            .map(|since| *since.epoch == *epoch && room.history().reaches_back_to(since.offset, offset));
         let messages =
             history.map(|limit| room.history().page(None, None, limit, self.limits.history_page_bytes));
         let joined = Joined {
@@ -248,7 +249,13 @@ impl Shard {
     }
 
     /// A member goes on in another session.
-    pub(super) fn attach_member(&mut self, from: SessionRef, key: Id, name: RoomName, old: SessionRef) -> Reply {
+    pub(super) fn attach_member(
+        &mut self,
+        from: SessionRef,
+        key: Id,
+        name: RoomName,
+        old: SessionRef,
+    ) -> Reply {
         let now_ms = self.now.unix_ms;
         let Some(entry) = self.home.rooms.get_mut(key) else {
             return Reply::NotAttached { room: key, name, reason: LeaveReason::Kicked };
@@ -387,7 +394,13 @@ impl Shard {
         if !entry.room.presence.rename(&renamed.old, &nickname) {
             // Otherwise nobody has been told of the old nickname.
             let old = renamed.old;
-            self.tell_presence(key, "nick", &nickname, |p| p.from = Some(old.as_str()), Some(Deaf::Origin(from)));
+            self.tell_presence(
+                key,
+                "nick",
+                &nickname,
+                |p| p.from = Some(old.as_str()),
+                Some(Deaf::Origin(from)),
+            );
         }
         if let Some(expelled) = renamed.expelled {
             self.expel(key, expelled, LeaveReason::Banned);
@@ -395,7 +408,13 @@ impl Shard {
         Reply::Done { times: 1 }
     }
 
-    pub(super) fn set_state(&mut self, from: SessionRef, key: Id, name: &str, value: Option<Arc<str>>) -> Reply {
+    pub(super) fn set_state(
+        &mut self,
+        from: SessionRef,
+        key: Id,
+        name: &str,
+        value: Option<Arc<str>>,
+    ) -> Reply {
         let now_ms = self.now.unix_ms;
         let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
         let change = match entry.room.set_state(from, name, value.clone(), now_ms) {

@@ -103,11 +103,10 @@ impl World {
         let census = Arc::new(Census::new(limits.connections, 0));
         let flock = Flock {
             cores: cores as u16,
-            config: config.clone(),
-            census: census.clone(),
             core_connections: usize::MAX,
             core_reserve: 64,
             home_seed: rng.next_u64(),
+            ..Flock::of_one(config.clone(), census.clone())
         };
         let exchange = Arc::new(Exchange::new(cores, shape.mailbox_parcels));
         let seeds: Vec<u64> = (0..cores).map(|_| rng.next_u64()).collect();

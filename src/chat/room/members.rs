@@ -213,7 +213,11 @@ impl Room {
     pub fn detach(&mut self, session: SessionRef) -> Option<bool> {
         let member = self.members.get_mut(session)?;
         let was_connected = member.is_connected();
-        member.sessions.iter_mut().filter(|(s, _)| *s == session).for_each(|(_, is_connected)| *is_connected = false);
+        member
+            .sessions
+            .iter_mut()
+            .filter(|(s, _)| *s == session)
+            .for_each(|(_, is_connected)| *is_connected = false);
         Some(was_connected && !member.is_connected())
     }
 

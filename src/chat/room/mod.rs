@@ -23,8 +23,8 @@ use super::refusal::{Reason, Refusal};
 use super::user::SessionRef;
 use members::Members;
 pub use members::{Departure, Entered, Entrant, Member};
-pub use moderation::{Action, Expelled, Renamed, Role, RoleChange, Verdict};
 use moderation::Restrictions;
+pub use moderation::{Action, Expelled, Renamed, Role, RoleChange, Verdict};
 use state::State;
 pub use state::StateChange;
 

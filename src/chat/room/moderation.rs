@@ -176,7 +176,8 @@ impl Restrictions {
         } else if self.by_name.contains_key(folded) || self.by_name.len() < names_max {
             self.by_name.insert(folded.into(), changed);
         } else {
-            let message = format!("this room holds something against {names_max} nicknames: undo some of it first");
+            let message =
+                format!("this room holds something against {names_max} nicknames: undo some of it first");
             return Err(Refusal::new(Reason::Forbidden, message));
         }
         Ok(())

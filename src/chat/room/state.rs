@@ -42,7 +42,8 @@ impl Room {
         let sender = self.speaker(actor, now_ms)?;
         let bounds = self.bounds;
         if key.is_empty() || key.len() > bounds.state_key_bytes || key.chars().any(char::is_control) {
-            let message = format!("a key has 1 to {} bytes and no control characters", bounds.state_key_bytes);
+            let message =
+                format!("a key has 1 to {} bytes and no control characters", bounds.state_key_bytes);
             return Err(Refusal::new(Reason::BadRequest, message));
         }
         if value.as_ref().is_some_and(|value| value.len() > bounds.state_value_bytes) {
@@ -52,7 +53,9 @@ impl Room {
         let state = &mut self.state;
         let is_there = state.keys.contains_key(key);
         match value {
-            None if !is_there => return Ok(StateChange { version: state.version, sender, is_changed: false }),
+            None if !is_there => {
+                return Ok(StateChange { version: state.version, sender, is_changed: false });
+            }
             None => {
                 state.version += 1;
                 state.keys.remove(key);
