@@ -42,8 +42,18 @@ fn help_and_version() {
     }
     let help = output(&["serve", "--help"]);
     assert_eq!(help.status.code(), Some(0));
-    let flags =
-        ["--config", "--cores", "--data-dir", "--no-pin", "--spin", "--listen", "--web", "--line", "--set"];
+    let flags = [
+        "--config",
+        "--cores",
+        "--data-dir",
+        "--no-pin",
+        "--spin",
+        "--listen",
+        "--web",
+        "--line",
+        "--frame",
+        "--set",
+    ];
     for flag in flags.into_iter().chain(["--log-level", "--log-file", "--log-format", "--max-connections"]) {
         assert!(text(&help.stdout).contains(flag), "{flag}");
     }
@@ -71,7 +81,7 @@ fn a_wrong_configuration_is_exit_code_2_and_one_line() {
         assert_wrong(&output(&[command, "--set", "limits.contentbytes=1"]), "limits.content_bytes?");
         assert_wrong(&output(&[command, "--set", "limits"]), "KEY=VALUE");
         assert_wrong(
-            &output(&[command, "--listen", "frame=127.0.0.1:9001"]),
+            &output(&[command, "--listen", "grpc=127.0.0.1:50051"]),
             "not supported by this version",
         );
         assert_wrong(

@@ -36,7 +36,7 @@ fn addresses(config: &Config) -> Vec<String> {
 fn nothing_gives_the_defaults() {
     let config = Config::resolve(None, std::iter::empty(), &Overrides::default()).unwrap();
     assert_eq!(config, Config::default());
-    assert_eq!(addresses(&config), ["web=127.0.0.1:8080", "line=127.0.0.1:9000"]);
+    assert_eq!(addresses(&config), ["web=127.0.0.1:8080", "line=127.0.0.1:9000", "frame=127.0.0.1:9001"]);
     assert_eq!(config.limits.content_bytes, 65_536);
     assert_eq!(config.limits.inbound_bytes, 262_144);
     assert_eq!(config.heartbeat.timeout_ms, 90_000);
@@ -118,7 +118,7 @@ fn listeners() {
     let mut flags = Overrides::default();
     flags.set_address("--line", starling::config::ListenKind::Line, "0.0.0.0:1");
     let config = Config::resolve(None, std::iter::empty(), &flags).unwrap();
-    assert_eq!(addresses(&config), ["web=127.0.0.1:8080", "line=0.0.0.0:1"]);
+    assert_eq!(addresses(&config), ["web=127.0.0.1:8080", "line=0.0.0.0:1", "frame=127.0.0.1:9001"]);
     assert!(config.is_echo_on(), "the web listener is not");
 }
 
@@ -138,10 +138,11 @@ fn listeners_that_cannot_be() {
     let listen = |fields: &str| format!("[[listen]]\n{fields}\n");
     let later = "is not supported by this version";
     assert_refused(
-        &listen("kind = \"frame\"\naddress = \"127.0.0.1:9001\""),
-        &["test.toml:1", "frame", later],
+        &listen("kind = \"grpc\"\naddress = \"127.0.0.1:50051\""),
+        &["test.toml:1", "grpc", later],
     );
-    assert_refused(&listen("kind = \"grpc\"\naddress = \"127.0.0.1:50051\""), &["grpc", later]);
+    let frame = resolve(&listen("kind = \"frame\"\naddress = \"127.0.0.1:9\""), &[], &[]).unwrap();
+    assert_eq!(addresses(&frame), ["frame=127.0.0.1:9"]);
     assert_refused(&listen("kind = \"web\"\naddress = \"unix:/run/a.sock\""), &["unix:/run/a.sock", later]);
     let tls = "kind = \"web\"\naddress = \"127.0.0.1:1\"\ntls = { cert = \"a\", key = \"b\" }";
     assert_refused(&listen(tls), &["tls", later]);
@@ -261,11 +262,75 @@ fn what_has_no_effect_is_said() {
         .unwrap()
         .notices();
     let names: Vec<_> = notices.iter().map(|notice| notice.split(' ').next().unwrap()).collect();
-    // Not session.grace_ms: it was set to what it is anyway.
+    assert_eq!(names, ["data_dir", "store.kind", "cluster.redis"]);
+}
+
+#[test]
+fn keys_for_tokens_fit_the_algorithm() {
+    let auth = |fields: &str| format!("[auth]\n{fields}");
+    for fields in [
+        "jwt_algorithm = \"HS256\"",
+        "jwt_secret = \"s\"",
+        "jwks_file = \"a\"",
+        "jwt_algorithm = \"RS256\"\njwt_key_file = \"a\"",
+        "jwt_algorithm = \"ES256\"\njwks_file = \"a\"",
+        "jwt_audience = \"chat\"\njwt_issuer = \"us\"",
+    ] {
+        resolve(&auth(fields), &[], &[]).unwrap_or_else(|why| panic!("{fields}: {why}"));
+    }
+    assert_refused(&auth("jwt_key_file = \"a\""), &["test.toml:2", "HS256 needs auth.jwt_secret"]);
+    for word in ["RS256", "ES256", "EdDSA"] {
+        let algorithm = format!("jwt_algorithm = \"{word}\"");
+        let remedy = "set auth.jwt_key_file or auth.jwks_file";
+        assert_refused(&auth(&algorithm), &["test.toml:2", word, remedy]);
+        let message = refusal(&auth(&format!("{algorithm}\njwt_secret = \"hush\"")));
+        assert!(message.contains(remedy) && message.contains(word), "{message}");
+        assert!(!message.contains("hush"));
+    }
+}
+
+#[test]
+fn notices_about_tokens() {
+    let notices = |fields: &str| resolve(&format!("[auth]\n{fields}"), &[], &[]).unwrap().notices();
+    let short = notices(&format!("jwt_secret = \"{}\"", "h".repeat(31)));
+    assert!(matches!(&short[..], [one] if one.contains("32 bytes") && !one.contains("hhh")), "{short:?}");
+    assert_eq!(notices(&format!("guests = false\njwt_secret = \"{}\"", "h".repeat(32))), [""; 0]);
+    let closed = notices("guests = false");
+    assert!(matches!(&closed[..], [one] if one.contains("nobody can say hello")), "{closed:?}");
+}
+
+#[test]
+fn an_ack_promises_no_more_than_the_store_can() {
+    for ack in ["stored", "synced"] {
+        let file = format!("[store]\nkind = \"memory\"\nack = \"{ack}\"");
+        assert_refused(&file, &[ack, "more than can be given", "store.kind = \"memory\""]);
+        resolve(&format!("[store]\nkind = \"sqlite\"\nack = \"{ack}\""), &[], &[]).unwrap();
+    }
+}
+
+#[test]
+fn rules_for_the_history_of_some_rooms() {
+    let file = "[[history.rooms]]\npattern = \"ops-*\"\ncount = 5\n[[history.rooms]]\npattern = \"*\"\nbytes = 1\nage_s = 2";
+    let config = resolve(file, &[], &[]).unwrap();
+    let [first, second] = &config.history.rooms[..] else { panic!("two rules") };
     assert_eq!(
-        names,
-        ["data_dir", "rate.burst", "history.count", "auth.jwks_file", "store.kind", "cluster.redis"]
+        (first.pattern.as_str(), first.count, first.bytes, first.age_s),
+        ("ops-*", Some(5), None, None)
     );
+    assert_eq!((second.count, second.bytes, second.age_s), (None, Some(1), Some(2)));
+    assert_round_trip(&config);
+
+    let rule = |pattern: &str| format!("history.rooms = [{{ pattern = \"{pattern}\" }}]");
+    for pattern in ["a", "*", "Zoë-*", &"x".repeat(64)] {
+        resolve(&rule(pattern), &[], &[]).unwrap_or_else(|why| panic!("{pattern}: {why}"));
+    }
+    for pattern in ["", "a b", "a/b", "a?", "\u{a0}", &"x".repeat(65)] {
+        assert_refused(&rule(pattern), &["history.rooms", "1 to 64"]);
+    }
+    assert_refused("history.rooms = [{ count = 1 }]", &["pattern"]);
+    assert_refused("history.rooms = [{ pattern = \"a\", size = 1 }]", &["size"]);
+    let large = "history.rooms = [{ pattern = \"a\", count = 10000001 }]";
+    assert_refused(large, &["count from 0 to 10000000"]);
 }
 
 #[test]

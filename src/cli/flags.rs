@@ -27,7 +27,7 @@ pub struct Flags {
     /// Poll without ever sleeping: lowest latency, every core busy
     #[arg(long)]
     spin: bool,
-    /// A listener, web or line; may be repeated; these replace the configured ones
+    /// A listener: web, line or frame; may be repeated; these replace the configured ones
     #[arg(long, value_name = "KIND=ADDRESS")]
     listen: Vec<String>,
     /// The address of the web listener: HTTP and WebSocket
@@ -36,6 +36,9 @@ pub struct Flags {
     /// The address of the line listener: text and JSON lines
     #[arg(long, value_name = "ADDRESS")]
     line: Option<String>,
+    /// The address of the frame listener: binary frames
+    #[arg(long, value_name = "ADDRESS")]
+    frame: Option<String>,
     /// off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -102,7 +105,11 @@ impl Flags {
                 set.split_once('=').ok_or_else(|| format!("--set: {set:?} must be KEY=VALUE"))?;
             overrides.set("--set", key.trim(), text.trim());
         }
-        let addresses = [("--web", ListenKind::Web, &self.web), ("--line", ListenKind::Line, &self.line)];
+        let addresses = [
+            ("--web", ListenKind::Web, &self.web),
+            ("--line", ListenKind::Line, &self.line),
+            ("--frame", ListenKind::Frame, &self.frame),
+        ];
         for (flag, kind, address) in addresses {
             if let Some(address) = address {
                 overrides.set_address(flag, kind, address);

@@ -86,6 +86,40 @@ section! {
         query_limit_max: usize = 1000, 1..=100_000;
         /// Entries in an answer where the query names no limit.
         query_limit_default: usize = 50, 1..=100_000;
+        /// Sessions of one user with a token at a time: each is told everything that is said to the user.
+        sessions_per_user: usize = 64, 1..=65_536;
+        /// Private messages kept for one session that is away; past it their senders are refused, so that nobody can fill
+        /// the memory with mail for who does not come back.
+        private_kept: usize = 1000, 0..=1_000_000;
+        /// Bytes of those messages.
+        private_kept_bytes: usize = 1_048_576, 0..=1_073_741_824;
+        /// Keys of one room's state; all of them are in each answer to a join, so few must do.
+        state_keys: usize = 64, 0..=65_536;
+        /// Bytes of a key of a room's state; it is repeated in each event about it.
+        state_key_bytes: usize = 64, 1..=4096;
+        /// Bytes of a value of a room's state (JSON); with state_keys it bounds what one join is answered.
+        state_value_bytes: usize = 4096, 1..=1_048_576;
+        /// Bans, mutes and guests that one room remembers. They stay while the room lives, so a moderator must not be
+        /// able to add them without end.
+        restrictions_per_room: usize = 1000, 0..=1_000_000;
+        /// Bytes of a moderator's free text; it goes to every member.
+        reason_bytes: usize = 256, 0..=65_536;
+        /// Bytes of content in one answer about history; a page with more is cut, so that it fits the send queue.
+        history_page_bytes: usize = 262_144, 1024..=67_108_864;
+        /// Bytes of missed messages that are sent to a resuming member before it has to take them: what was missed may be
+        /// more than its send queue holds.
+        replay_page_bytes: usize = 262_144, 1024..=67_108_864;
+        /// Ids of commands that one session remembers with their answers, so that a repeated command is not done twice.
+        idempotency_ids: usize = 1024, 1..=1_048_576;
+        /// Milliseconds for which an id is remembered; a repetition comes soon after its first or never.
+        idempotency_ms: u64 = 300_000, 1..=86_400_000;
+        /// Bytes of a token in a hello; longer is refused before anything is computed with it.
+        token_bytes: usize = 8192, 64..=1_048_576;
+        /// Milliseconds for which a connection may go on in spite of 429s; after them it is closed with 4202, because each
+        /// refusal costs an answer.
+        rate_ignored_ms: u64 = 10_000, 1..=3_600_000;
+        /// Rooms and tags that one broadcast names: every session is compared with each.
+        broadcast_patterns: usize = 64, 1..=65_536;
         /// Connections that the kernel completes and holds until they are accepted; it may cap the value itself.
         listen_backlog: usize = 4096, 1..=65_535;
     }

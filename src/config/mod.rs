@@ -19,8 +19,8 @@ pub use limits::Limits;
 pub use listen::{Address, Listen, ListenKind, Tls};
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
-    AckLevel, ApiKey, Auth, Cluster, Drain, Heartbeat, History, JwtAlgorithm, Log, LogFormat, Presence, Rate,
-    Session, Store, StoreKind, Web,
+    AckLevel, ApiKey, Auth, Cluster, Drain, Heartbeat, History, HistoryRule, JwtAlgorithm, Log, LogFormat,
+    Presence, Rate, Session, Store, StoreKind, Web,
 };
 
 key::config! {
@@ -36,7 +36,7 @@ key::config! {
         spin: bool = false;
         /// The directory for what outlives the process.
         data_dir: PathBuf = PathBuf::from("./starling-data");
-        /// Where clients are heard: kind is web or line, address is like 127.0.0.1:8080, `[::1]:8080` or
+        /// Where clients are heard: kind is web, line or frame, address is like 127.0.0.1:8080, `[::1]:8080` or
         /// localhost:8080; port 0 takes a free one. These replace the default listeners.
         listen: Vec<Listen> = listen::default_listeners();
     }
@@ -81,10 +81,20 @@ impl Config {
                 notices.push(format!("{} has no effect in this version: {because}", key.name));
             }
         }
-        if !self.auth.guests {
+        let has_key = self.auth.jwt_secret.is_some()
+            || self.auth.jwt_key_file.is_some()
+            || self.auth.jwks_file.is_some();
+        if !self.auth.guests && !has_key {
             notices.push(
-                "auth.guests = false: nobody can say hello, because this version has no tokens".to_owned(),
+                "auth.guests = false: nobody can say hello, because no key checks tokens (auth.jwt_secret, \
+                 auth.jwt_key_file or auth.jwks_file)"
+                    .to_owned(),
             );
+        }
+        if self.auth.jwt_secret.as_ref().is_some_and(|secret| secret.0.len() < JWT_SECRET_BYTES_MIN) {
+            notices.push(format!(
+                "auth.jwt_secret has fewer than {JWT_SECRET_BYTES_MIN} bytes: whoever sees a token can try to guess it"
+            ));
         }
         notices
     }
@@ -103,14 +113,12 @@ impl Config {
     }
 }
 
+/// What RFC 7518 section 3.2 asks of a secret for HS256: as long as the hash.
+const JWT_SECRET_BYTES_MIN: usize = 32;
+
 /// Keys (or their common beginning) that are accepted but do nothing yet, and what is true instead.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("data_dir", "nothing is written to disk"),
-    ("rate.", "commands are not rate limited"),
-    ("session.grace_ms", "a session ends with its connection"),
-    ("history.", "no history is kept"),
-    ("auth.jwt", "tokens are not accepted"),
-    ("auth.jwks_file", "tokens are not accepted"),
     ("auth.api_keys", "API keys are not accepted"),
     ("store.", "everything is kept in memory"),
     ("cluster.", "this node stands alone"),

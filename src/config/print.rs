@@ -30,7 +30,7 @@ pub(super) fn print_commented(config: &Config) -> String {
 fn print_key(out: &mut String, key: &Key, config: &Config, default: &Config) {
     out.push('\n');
     print_comment(out, key.doc);
-    let default = (key.value)(default).map_or_else(|| "not set".to_owned(), |value| inline(&value));
+    let default = (key.value)(default).map_or_else(|| "not set".to_owned(), |value| of_default(&value));
     let _ = match key.range {
         Some((low, high)) => writeln!(out, "# Default: {default}; from {low} to {high}."),
         None => writeln!(out, "# Default: {default}."),
@@ -49,6 +49,17 @@ fn print_key(out: &mut String, key: &Key, config: &Config, default: &Config) {
             }
         }
         Some(value) => _ = writeln!(out, "{field} = {}", inline(&value)),
+    }
+}
+
+/// A default in its comment. Tables get a line each, because several would make one that no screen is wide enough for.
+fn of_default(value: &Value) -> String {
+    match value {
+        Value::Array(items) if items.iter().any(Value::is_table) => {
+            let lines: Vec<String> = items.iter().map(|item| format!("#   {}", inline(item))).collect();
+            format!("[\n{}\n# ]", lines.join(",\n"))
+        }
+        other => inline(other),
     }
 }
 

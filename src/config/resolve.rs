@@ -7,7 +7,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::listen::{self, Address, Listen};
-use super::{Config, ConfigError, Key, Override, Overrides};
+use super::{AckLevel, Config, ConfigError, JwtAlgorithm, Key, Override, Overrides, StoreKind};
 
 /// How the names of our environment variables begin.
 pub const ENV_PREFIX: &str = "STARLING_";
@@ -157,6 +157,11 @@ impl Layers {
         if let (Some(first), Some(second)) = (set.next(), set.next()) {
             return Err(self.contradiction(second, "must not stand beside", first));
         }
+        self.check_auth()?;
+        if config.store.kind == StoreKind::Memory && config.store.ack != AckLevel::Sequenced {
+            let wrong = self.contradiction("store.ack", "is more than can be given with", "store.kind");
+            return Err(ConfigError::new(format!("{wrong}: set store.ack = \"sequenced\"")));
+        }
         for origin in &config.web.allowed_origins {
             if !is_origin(origin) {
                 let source = self.source("web.allowed_origins");
@@ -169,6 +174,30 @@ impl Layers {
             Some(why) => Err(ConfigError::new(format!("{}: listen: {why}", self.source("listen")))),
             None => Ok(()),
         }
+    }
+
+    /// Whether the algorithm of tokens and the key for it can go together.
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        let auth = &self.config.auth;
+        let is_hs256 = auth.jwt_algorithm == JwtAlgorithm::Hs256;
+        let (name, remedy) = if is_hs256 && auth.jwt_key_file.is_some() {
+            ("auth.jwt_key_file", "HS256 needs auth.jwt_secret, or auth.jwks_file with a key of the type oct")
+        } else if !is_hs256 && auth.jwt_secret.is_some() {
+            (
+                "auth.jwt_secret",
+                "RS256, ES256 and EdDSA need a public key: set auth.jwt_key_file or auth.jwks_file",
+            )
+        } else if !is_hs256 && auth.jwt_key_file.is_none() && auth.jwks_file.is_none() {
+            let source = self.source("auth.jwt_algorithm");
+            let word = auth.jwt_algorithm.word();
+            return Err(ConfigError::new(format!(
+                "{source}: auth.jwt_algorithm = {word:?} needs a public key: set auth.jwt_key_file or auth.jwks_file"
+            )));
+        } else {
+            return Ok(());
+        };
+        let wrong = self.contradiction(name, "does not fit", "auth.jwt_algorithm");
+        Err(ConfigError::new(format!("{wrong}: {remedy}")))
     }
 
     fn contradiction(&self, name: &str, rule: &str, other: &str) -> ConfigError {

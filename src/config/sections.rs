@@ -8,28 +8,33 @@ use toml::Value;
 use super::key::{Secret, Setting, choice, section};
 
 section! {
-    /// How fast commands may come. 0 is unlimited; a burst is how many may come at once after a pause.
+    /// How fast commands may come. 0 is unlimited; a burst is how many may come at once after a pause, and a burst of 0
+    /// is one second's worth.
     Rate in rate {
         /// Commands a second of one connection.
         commands_per_second: u64 = 100, 0..=1_000_000_000;
-        /// Commands at once of one connection.
+        /// Commands at once of one connection. 0: one second's worth.
         burst: u64 = 200, 0..=1_000_000_000;
         /// Commands a second of one user, all of its sessions together.
         user_commands_per_second: u64 = 0, 0..=1_000_000_000;
-        /// Commands at once of one user.
+        /// Commands at once of one user. 0: one second's worth.
         user_burst: u64 = 0, 0..=1_000_000_000;
         /// Commands a second from one IP address.
         address_commands_per_second: u64 = 0, 0..=1_000_000_000;
-        /// Commands at once from one IP address.
+        /// Commands at once from one IP address. 0: one second's worth.
         address_burst: u64 = 0, 0..=1_000_000_000;
         /// Messages a second into one room.
         room_messages_per_second: u64 = 0, 0..=1_000_000_000;
-        /// Messages at once into one room.
+        /// Messages at once into one room. 0: one second's worth.
         room_burst: u64 = 0, 0..=1_000_000_000;
         /// Joins a second of one connection.
         joins_per_second: u64 = 0, 0..=1_000_000_000;
-        /// Joins at once of one connection.
+        /// Joins at once of one connection. 0: one second's worth.
         joins_burst: u64 = 0, 0..=1_000_000_000;
+        /// Inbound bytes a second of one connection's commands.
+        bytes_per_second: u64 = 0, 0..=1_000_000_000_000;
+        /// Inbound bytes at once of one connection's commands. 0: one second's worth.
+        bytes_burst: u64 = 0, 0..=1_000_000_000_000;
     }
 }
 
@@ -48,6 +53,8 @@ section! {
     Session in session {
         /// Milliseconds that a session waits for its user to come back. 0: it ends with the connection.
         grace_ms: u64 = 120_000, 0..=86_400_000;
+        /// Sessions that one core keeps waiting so; past it a broken connection ends its session at once.
+        away: usize = 100_000, 0..=10_000_000;
     }
 }
 
@@ -60,6 +67,12 @@ section! {
         bytes: usize = 16_777_216, 0..=1_099_511_627_776;
         /// Seconds for which a message is kept. 0: no bound of its own.
         age_s: u64 = 0, 0..=3_153_600_000;
+        /// Bytes of all rooms of the server together. Past it the rooms that have been without members longest are
+        /// forgotten first, then the oldest messages of the room that grows.
+        memory_bytes: usize = 1_073_741_824, 0..=1_099_511_627_776;
+        /// Bounds of some rooms: a list of { pattern = "ops-*", count = .., bytes = .., age_s = .. }. Fields left out
+        /// are as above; the first pattern that matches counts.
+        rooms: Vec<HistoryRule> = Vec::new();
     }
 }
 
@@ -89,6 +102,10 @@ section! {
         jwt_key_file: Option<PathBuf> = None;
         /// A file with a JSON Web Key Set (RFC 7517) that verifies tokens.
         jwks_file: Option<PathBuf> = None;
+        /// The audience (`aud`) that tokens must name. Not set: tokens that name one are refused.
+        jwt_audience: Option<String> = None;
+        /// The issuer (`iss`) that tokens must name. Not set: any.
+        jwt_issuer: Option<String> = None;
         /// Keys for the HTTP API: a list of { name = "..", key = "..", admin = false }.
         api_keys: Vec<ApiKey> = Vec::new();
     }
@@ -190,6 +207,81 @@ choice! {
         Es256 = "ES256",
         /// Ed25519.
         EdDsa = "EdDSA",
+    }
+}
+
+/// What rooms of some names remember.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryRule {
+    /// A room's name, or a pattern with `*`.
+    pub pattern: String,
+    /// Messages a room; 0: none. Not set: as in the section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<usize>,
+    /// Bytes a room; 0: no bound of its own. Not set: as in the section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<usize>,
+    /// Seconds for which a message is kept; 0: no bound of its own. Not set: as in the section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
+}
+
+/// Rules for names of rooms: each is tried for each new room, so few must do.
+const HISTORY_RULES_MAX: usize = 256;
+
+/// Characters of a pattern: as many as the longest name of a room has, because `chat` is above this layer.
+const PATTERN_CHARS_MAX: usize = 64;
+
+/// Whether a pattern can match a room at all: characters of rooms' names, and `*`. Marks and letters beyond ASCII are
+/// told apart where names are checked; here they only have to be neither spaces nor control characters.
+fn is_room_pattern(pattern: &str) -> bool {
+    let is_allowed = |c: char| {
+        c.is_alphanumeric() || "_-.*".contains(c) || !(c.is_ascii() || c.is_whitespace() || c.is_control())
+    };
+    (1..=PATTERN_CHARS_MAX).contains(&pattern.chars().count()) && pattern.chars().all(is_allowed)
+}
+
+impl Setting for Vec<HistoryRule> {
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        let rules: Self = value.clone().try_into().map_err(|error: toml::de::Error| {
+            format!("must be a list of {{ pattern, count, bytes, age_s }}: {}", error.message())
+        })?;
+        if rules.len() > HISTORY_RULES_MAX {
+            return Err(format!("must have at most {HISTORY_RULES_MAX} rules"));
+        }
+        if let Some(rule) = rules.iter().find(|rule| !is_room_pattern(&rule.pattern)) {
+            return Err(format!(
+                "must have patterns of 1 to {PATTERN_CHARS_MAX} letters, numbers, '_', '-', '.' and '*', not {:?}",
+                rule.pattern
+            ));
+        }
+        // The section's own ranges: a rule must not reach past them.
+        for rule in &rules {
+            let fields = [
+                ("history.count", rule.count.map(|count| count as u64)),
+                ("history.bytes", rule.bytes.map(|bytes| bytes as u64)),
+                ("history.age_s", rule.age_s),
+            ];
+            for (name, value) in fields {
+                let range = History::KEYS.iter().find(|key| key.name == name).and_then(|key| key.range);
+                if let (Some(value), Some((low, high))) = (value, range)
+                    && !(low..=high).contains(&value)
+                {
+                    let field = name.trim_start_matches("history.");
+                    return Err(format!("must have {field} from {low} to {high} in {:?}", rule.pattern));
+                }
+            }
+        }
+        Ok(rules)
+    }
+
+    fn to_toml(&self) -> Option<Value> {
+        Value::try_from(self).ok()
+    }
+
+    fn text_to_toml(text: &str) -> Result<Value, String> {
+        toml_value(text).ok_or_else(|| "must be a TOML list of { pattern = \"..\", count = .. }".to_owned())
     }
 }
 
