@@ -47,6 +47,7 @@
 //! | [`config`] | every key and limit, with its unit, reason and range |
 //! | [`proto`] | bytes to frames and back, without I/O: lines, JSON, HTTP/1, WebSocket |
 //! | [`chat`] | what the service means, without protocols: names, rooms, nicknames, presence, refusals |
+//! | [`auth`] | who somebody is: users' tokens and resume tokens, checked and signed |
 //! | [`web`] | the routes and the embedded page |
 //! | [`shard`] | one core's world, pure: where `proto` and `chat` meet |
 //! | [`reactor`] | the loop, over the [`reactor::Os`] trait |
@@ -90,6 +91,7 @@
 //! | pause | a connection is not read from until something has happened |
 //! | drain | tell all clients to go, and stop when they have gone |
 
+pub mod auth;
 pub mod base;
 pub mod chat;
 pub mod cli;

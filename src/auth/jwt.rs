@@ -1,0 +1,394 @@
+//! Users' tokens: JSON Web Tokens (RFC 7519), signed with the one algorithm that is configured.
+
+use std::error::Error;
+use std::fmt;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+
+use serde::Deserialize;
+
+use super::{Audience, Claims, TokenError, WrittenClaims};
+use crate::chat::name::Nickname;
+use crate::config::JwtAlgorithm;
+
+/// Longest token that is looked at, in bytes: the upper end of what an operator may allow in a hello.
+const TOKEN_BYTES_MAX: usize = 1_048_576;
+
+/// A key set before its keys are understood.
+#[derive(Deserialize)]
+struct WrittenSet {
+    keys: Vec<serde_json::Value>,
+}
+
+/// Key material, as text that the caller has read.
+#[derive(Debug, Clone, Copy)]
+pub enum KeySource<'a> {
+    /// The shared secret of HS256.
+    Secret(&'a str),
+    /// A public key (RFC 7468), or for signing a private one.
+    Pem(&'a [u8]),
+    /// A JSON Web Key Set (RFC 7517).
+    Jwks(&'a str),
+}
+
+/// Why a key cannot be used: a sentence for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyError(String);
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for KeyError {}
+
+/// Checks tokens.
+#[derive(Debug)]
+pub struct Verifier {
+    validation: Validation,
+    keys: Vec<(Option<String>, DecodingKey)>,
+    /// Whether a token names the key that it is signed with.
+    is_set: bool,
+    audience: Option<String>,
+    issuer: Option<String>,
+}
+
+/// Makes tokens.
+pub struct Signer {
+    algorithm: Algorithm,
+    key: EncodingKey,
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signer")
+    }
+}
+
+/// What `starling token` asks for beside the claims.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// From when on it is good, in milliseconds since the Unix epoch.
+    pub not_before_ms: Option<u64>,
+    /// Whom it is for.
+    pub audience: Option<String>,
+    /// Who gives it out.
+    pub issuer: Option<String>,
+}
+
+impl Verifier {
+    /// A verifier of tokens that are signed with `algorithm`, for an `audience` and by an `issuer` if these are given.
+    ///
+    /// # Errors
+    /// When the key material is not of the algorithm.
+    pub fn new(
+        algorithm: JwtAlgorithm,
+        source: KeySource,
+        audience: Option<String>,
+        issuer: Option<String>,
+    ) -> Result<Self, KeyError> {
+        let unusable = |error: jsonwebtoken::errors::Error| {
+            KeyError(format!("this is no public key for {}: {error}", algorithm.word()))
+        };
+        let algorithm_of = algorithm_of(algorithm);
+        let keys = match (source, algorithm) {
+            (KeySource::Secret(secret), JwtAlgorithm::Hs256) => {
+                vec![(None, DecodingKey::from_secret(secret.as_bytes()))]
+            }
+            (KeySource::Secret(_), _) => {
+                return Err(KeyError(format!(
+                    "{} is checked with a public key, not a secret",
+                    algorithm.word()
+                )));
+            }
+            (KeySource::Pem(_), JwtAlgorithm::Hs256) => {
+                return Err(KeyError("HS256 is checked with a secret, not a public key".to_owned()));
+            }
+            (KeySource::Pem(pem), JwtAlgorithm::Rs256) => {
+                vec![(None, DecodingKey::from_rsa_pem(pem).map_err(unusable)?)]
+            }
+            (KeySource::Pem(pem), JwtAlgorithm::Es256) => {
+                vec![(None, DecodingKey::from_ec_pem(pem).map_err(unusable)?)]
+            }
+            (KeySource::Pem(pem), JwtAlgorithm::EdDsa) => {
+                vec![(None, DecodingKey::from_ed_pem(pem).map_err(unusable)?)]
+            }
+            (KeySource::Jwks(text), _) => keys_of_set(algorithm, text)?,
+        };
+        let mut validation = Validation::new(algorithm_of);
+        // Time, audience and issuer are looked at here, by the time that is handed in.
+        (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
+        validation.required_spec_claims.clear();
+        Ok(Verifier { validation, keys, is_set: matches!(source, KeySource::Jwks(_)), audience, issuer })
+    }
+
+    /// What a token says, at the time `now_ms` since the Unix epoch.
+    ///
+    /// # Errors
+    /// When it is not to be believed, or not any more.
+    pub fn verify(&self, token: &str, now_ms: u64) -> Result<Claims, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(bad("the token is too long"));
+        }
+        let header = decode_header(token).map_err(|error| bad(explain(&error)))?;
+        let named = |(kid, _): &&(Option<String>, DecodingKey)| *kid == header.kid;
+        let key = match &self.keys[..] {
+            [(_, key)] if !self.is_set || header.kid.is_none() => key,
+            keys if header.kid.is_some() => {
+                &keys
+                    .iter()
+                    .find(named)
+                    .ok_or_else(|| bad("the token names a key (`kid`) that is not known"))?
+                    .1
+            }
+            _ => return Err(bad("the token does not name its key (`kid`), and there are several")),
+        };
+        let written: WrittenClaims =
+            decode(token, key, &self.validation).map_err(|error| bad(explain(&error)))?.claims;
+        self.check(written, now_ms)
+    }
+
+    fn check(&self, written: WrittenClaims, now_ms: u64) -> Result<Claims, TokenError> {
+        let expires_at_ms = written.exp.map(|seconds| moment("exp", seconds)).transpose()?;
+        let not_before_ms = written.nbf.map(|seconds| moment("nbf", seconds)).transpose()?;
+        match (&self.audience, &written.aud) {
+            (Some(audience), Some(named)) if named.contains(audience) => {}
+            (None, None) => {}
+            (Some(_), None) => return Err(bad("the token names no audience (`aud`)")),
+            // RFC 7519 section 4.1.3: whoever is not named must refuse.
+            (_, Some(_)) => return Err(bad("the token is for another audience (`aud`)")),
+        }
+        if self.issuer.is_some() && self.issuer != written.iss {
+            return Err(bad("the token is from another issuer (`iss`)"));
+        }
+        let nickname = Nickname::parse(&written.sub)
+            .map_err(|error| bad(format!("the token's `sub` is no nickname: {error}")))?;
+        if not_before_ms.is_some_and(|at| at > now_ms) {
+            return Err(bad("the token is not valid yet (`nbf`)"));
+        }
+        if expires_at_ms.is_some_and(|at| at <= now_ms) {
+            return Err(TokenError::Expired);
+        }
+        let WrittenClaims { admin: is_admin, rooms, tags, .. } = written;
+        Ok(Claims { nickname, is_admin, rooms, tags, expires_at_ms })
+    }
+}
+
+impl Signer {
+    /// A signer with `algorithm`, by the shared secret of HS256 or a private key.
+    ///
+    /// # Errors
+    /// When the key material is not of the algorithm.
+    pub fn new(algorithm: JwtAlgorithm, source: KeySource) -> Result<Self, KeyError> {
+        let unusable = |error: jsonwebtoken::errors::Error| {
+            KeyError(format!("this is no private key for {}: {error}", algorithm.word()))
+        };
+        let key = match (source, algorithm) {
+            (KeySource::Secret(secret), JwtAlgorithm::Hs256) => EncodingKey::from_secret(secret.as_bytes()),
+            (KeySource::Pem(pem), JwtAlgorithm::Rs256) => EncodingKey::from_rsa_pem(pem).map_err(unusable)?,
+            (KeySource::Pem(pem), JwtAlgorithm::Es256) => EncodingKey::from_ec_pem(pem).map_err(unusable)?,
+            (KeySource::Pem(pem), JwtAlgorithm::EdDsa) => EncodingKey::from_ed_pem(pem).map_err(unusable)?,
+            (_, JwtAlgorithm::Hs256) => return Err(KeyError("HS256 is signed with a secret".to_owned())),
+            _ => return Err(KeyError(format!("{} is signed with a private key", algorithm.word()))),
+        };
+        Ok(Signer { algorithm: algorithm_of(algorithm), key })
+    }
+
+    /// A token that says `claims`.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn sign(&self, claims: &Claims, options: &Options) -> Result<String, KeyError> {
+        let seconds = |ms: u64| ms as f64 / 1000.0;
+        let written = WrittenClaims {
+            sub: claims.nickname.as_str().to_owned(),
+            admin: claims.is_admin,
+            rooms: claims.rooms.clone(),
+            tags: claims.tags.clone(),
+            exp: claims.expires_at_ms.map(seconds),
+            nbf: options.not_before_ms.map(seconds),
+            aud: options.audience.clone().map(Audience::One),
+            iss: options.issuer.clone(),
+        };
+        encode(&Header::new(self.algorithm), &written, &self.key).map_err(|error| KeyError(error.to_string()))
+    }
+}
+
+fn algorithm_of(algorithm: JwtAlgorithm) -> Algorithm {
+    match algorithm {
+        JwtAlgorithm::Hs256 => Algorithm::HS256,
+        JwtAlgorithm::Rs256 => Algorithm::RS256,
+        JwtAlgorithm::Es256 => Algorithm::ES256,
+        JwtAlgorithm::EdDsa => Algorithm::EdDSA,
+    }
+}
+
+fn keys_of_set(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<(Option<String>, DecodingKey)>, KeyError> {
+    let set: WrittenSet = serde_json::from_str(text)
+        .map_err(|error| KeyError(format!("this is no JSON Web Key Set: {error}")))?;
+    // One by one: RFC 7517 section 5 has keys of unknown types ignored, not the set refused.
+    let known: Vec<Jwk> =
+        set.keys.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
+    let fitting = known.iter().filter(|key| fits(algorithm, key));
+    let keys: Vec<_> = fitting
+        .filter_map(|key| Some((key.common.key_id.clone(), DecodingKey::from_jwk(key).ok()?)))
+        .collect();
+    if keys.is_empty() {
+        let (count, name) = (set.keys.len(), algorithm.word());
+        return Err(KeyError(format!("none of the {count} keys of the set can check {name}")));
+    }
+    Ok(keys)
+}
+
+/// Whether a key is one for signatures of this algorithm.
+fn fits(algorithm: JwtAlgorithm, key: &Jwk) -> bool {
+    let (named, is_of_type) = match (algorithm, &key.algorithm) {
+        (JwtAlgorithm::Hs256, AlgorithmParameters::OctetKey(_)) => (KeyAlgorithm::HS256, true),
+        (JwtAlgorithm::Rs256, AlgorithmParameters::RSA(_)) => (KeyAlgorithm::RS256, true),
+        (JwtAlgorithm::Es256, AlgorithmParameters::EllipticCurve(key)) => {
+            (KeyAlgorithm::ES256, key.curve == EllipticCurve::P256)
+        }
+        (JwtAlgorithm::EdDsa, AlgorithmParameters::OctetKeyPair(key)) => {
+            (KeyAlgorithm::EdDSA, key.curve == EllipticCurve::Ed25519)
+        }
+        _ => return false,
+    };
+    let is_for_signatures = !matches!(key.common.public_key_use, Some(PublicKeyUse::Encryption));
+    is_of_type && is_for_signatures && key.common.key_algorithm.is_none_or(|algorithm| algorithm == named)
+}
+
+fn moment(name: &str, seconds: f64) -> Result<u64, TokenError> {
+    let ms = seconds * 1000.0;
+    // Up to where every whole number of milliseconds can be told apart: the year 287,396.
+    if !(0.0..=9_007_199_254_740_991.0).contains(&ms) {
+        return Err(bad(format!("the token's `{name}` is no time")));
+    }
+    Ok(ms as u64)
+}
+
+fn bad(why: impl Into<String>) -> TokenError {
+    TokenError::Bad(why.into())
+}
+
+/// What is wrong with a token, without a word of it.
+fn explain(error: &jsonwebtoken::errors::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::InvalidSignature => "the token's signature is not by this server's key",
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
+            "the token is not signed with the algorithm that this server asks for"
+        }
+        ErrorKind::Json(_) => "the token's header or claims are not as they should be",
+        _ => "this is no token",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+    const SECRET: &str = "a secret of thirty-two bytes, yes";
+
+    fn verifier() -> Verifier {
+        Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET), None, None).unwrap()
+    }
+
+    fn signed(claims: &serde_json::Value, header: &Header) -> String {
+        encode(header, claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_bad(verifier: &Verifier, token: &str) {
+        assert!(matches!(verifier.verify(token, NOW_MS), Err(TokenError::Bad(_))), "{token:?}");
+    }
+
+    #[test]
+    fn claims_come_back_until_they_expire() {
+        let claims = Claims {
+            nickname: Nickname::parse("alice").unwrap(),
+            is_admin: true,
+            rooms: Some(vec!["ops-*".to_owned()]),
+            tags: vec!["beta".to_owned()],
+            expires_at_ms: Some(NOW_MS + 1000),
+        };
+        let signer = Signer::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET)).unwrap();
+        let token = signer.sign(&claims, &Options::default()).unwrap();
+        assert_eq!(verifier().verify(&token, NOW_MS + 999), Ok(claims));
+        assert_eq!(verifier().verify(&token, NOW_MS + 1000), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn wrong_claims_are_bad() {
+        for claims in [
+            json!({}),
+            json!({ "sub": "no nickname" }),
+            json!({ "sub": 1 }),
+            json!({ "sub": "a", "admin": "yes" }),
+            json!({ "sub": "a", "rooms": "x" }),
+            json!({ "sub": "a", "exp": "1900000000" }),
+            json!({ "sub": "a", "exp": -1 }),
+            json!({ "sub": "a", "exp": 1e300 }),
+            json!({ "sub": "a", "nbf": 1_800_000_001 }),
+            json!({ "sub": "a", "aud": "chat" }),
+        ] {
+            assert_bad(&verifier(), &signed(&claims, &Header::default()));
+        }
+        let good = signed(&json!({ "sub": "a", "nbf": 1_800_000_000 }), &Header::default());
+        assert!(verifier().verify(&good, NOW_MS).is_ok());
+    }
+
+    #[test]
+    fn audience_and_issuer_must_be_the_configured_ones() {
+        let (audience, issuer) = (Some("chat".to_owned()), Some("us".to_owned()));
+        let verifier =
+            Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET), audience, issuer).unwrap();
+        let token =
+            |aud, iss: &str| signed(&json!({ "sub": "a", "aud": aud, "iss": iss }), &Header::default());
+        assert!(verifier.verify(&token(json!(["mail", "chat"]), "us"), NOW_MS).is_ok());
+        assert_bad(&verifier, &token(json!(["mail"]), "us"));
+        assert_bad(&verifier, &token(json!("chat"), "them"));
+        assert_bad(&verifier, &signed(&json!({ "sub": "a", "iss": "us" }), &Header::default()));
+    }
+
+    #[test]
+    fn other_algorithms_keys_and_garbage_are_bad() {
+        let claims = json!({ "sub": "a" });
+        assert_bad(&verifier(), &signed(&claims, &Header::new(Algorithm::HS512)));
+        let other = EncodingKey::from_secret(b"another secret of thirty-two bytes");
+        assert_bad(&verifier(), &encode(&Header::default(), &claims, &other).unwrap());
+        let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        assert_bad(&verifier(), &format!("{}.{}.", part(&json!({ "alg": "none" })), part(&claims)));
+        assert_bad(&verifier(), &"x".repeat(TOKEN_BYTES_MAX + 1));
+        for garbage in ["", ".", "..", "a.b.c", "\u{e4}.\u{e4}.\u{e4}"] {
+            assert_bad(&verifier(), garbage);
+        }
+    }
+
+    #[test]
+    fn a_set_is_searched_by_kid() {
+        let key = |kid: &str, secret: &str| json!({ "kty": "oct", "kid": kid, "k": URL_SAFE_NO_PAD.encode(secret) });
+        let set = |keys: serde_json::Value| json!({ "keys": keys }).to_string();
+        let odd = json!({ "kty": "of tomorrow" });
+        let of_set = |text: &str| Verifier::new(JwtAlgorithm::Hs256, KeySource::Jwks(text), None, None);
+        let two = of_set(&set(json!([key("1", "other"), odd, key("2", SECRET)]))).unwrap();
+        let token = |kid: Option<&str>| {
+            let header = Header { kid: kid.map(str::to_owned), ..Header::default() };
+            signed(&json!({ "sub": "a" }), &header)
+        };
+        assert!(two.verify(&token(Some("2")), NOW_MS).is_ok());
+        for kid in [Some("1"), Some("3"), None] {
+            assert_bad(&two, &token(kid));
+        }
+        let one = of_set(&set(json!([odd, key("2", SECRET)]))).unwrap();
+        assert!(one.verify(&token(None), NOW_MS).is_ok());
+        assert!(of_set(&set(json!([odd]))).unwrap_err().to_string().contains("none of the 1 keys"));
+        assert!(of_set("[]").is_err());
+    }
+}

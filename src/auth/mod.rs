@@ -1,0 +1,86 @@
+//! Who somebody is: tokens of users (RFC 7519), and tokens by which a session goes on over another connection. Pure: the key
+//! material and the time are handed in.
+
+pub mod jwt;
+pub mod resume;
+
+use serde::{Deserialize, Serialize};
+
+use crate::chat::name::Nickname;
+use jwt::Verifier;
+use resume::ResumeKey;
+
+/// What the cores check tokens with.
+#[derive(Debug)]
+pub struct Authority {
+    /// Checks users' tokens, if there is a key to check them with.
+    pub verifier: Option<Verifier>,
+    /// Signs and checks resume tokens.
+    pub resume: ResumeKey,
+}
+
+/// What a user's token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// Who it is of: `sub`.
+    pub nickname: Nickname,
+    /// Whether it is of somebody who may do everything: `admin`.
+    pub is_admin: bool,
+    /// The rooms it is for, names or patterns with `*`: `rooms`. `None`: all.
+    pub rooms: Option<Vec<String>>,
+    /// What targeted broadcasts find its sessions by: `tags`.
+    pub tags: Vec<String>,
+    /// When it ends, in milliseconds since the Unix epoch: `exp`.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// Why a token is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenError {
+    /// It is no good, for this reason. The text says nothing of the token's own.
+    Bad(String),
+    /// It was good once.
+    Expired,
+}
+
+/// Claims as tokens write them.
+#[derive(Debug, Serialize, Deserialize)]
+struct WrittenClaims {
+    sub: String,
+    #[serde(default, skip_serializing_if = "is_false")]
+    admin: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rooms: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    /// Seconds since the Unix epoch; RFC 7519 section 2 allows a fraction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exp: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nbf: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    aud: Option<Audience>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    iss: Option<String>,
+}
+
+/// One audience or several (RFC 7519 section 4.1.3).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Audience {
+    fn contains(&self, audience: &str) -> bool {
+        match self {
+            Audience::One(one) => one == audience,
+            Audience::Several(several) => several.iter().any(|one| one == audience),
+        }
+    }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
