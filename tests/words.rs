@@ -315,6 +315,7 @@ fn object_of(command: &Command<'_>) -> Value {
         Command::Ping => ("ping", json!({})),
         Command::Pong => ("pong", json!({})),
         Command::Quit => ("quit", json!({})),
+        _ => unreachable!("not generated here"),
     };
     object["type"] = json!(name);
     object
@@ -419,7 +420,7 @@ proptest! {
         let batch = Presence { room: &a, event: "batch", joined: Some(&[&b, &c]), ..Presence::default() };
         for event in [
             Event::Message { room: &a, sender: &b, content: &c, offset: 1, timestamp: 1 },
-            Event::Private { sender: &a, target: &b, content: &c, timestamp: 1 },
+            Event::Private { sender: &a, target: &b, content: &c, timestamp: 1, offset: None },
             Event::Left { id: None, room: &a, reason: &b },
             Event::Presence(leave),
             Event::Presence(batch),
