@@ -1,6 +1,7 @@
 //! Bytes to frames and back, without input or output: every codec takes bytes that somebody read and yields what
 //! they say, in whatever chunks they come. `wire` is the vocabulary that all encodings share.
 
+pub mod frame;
 pub mod http1;
 pub mod json;
 pub mod line;
