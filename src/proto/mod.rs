@@ -5,6 +5,7 @@ pub mod frame;
 pub mod http1;
 pub mod json;
 pub mod line;
+pub mod protobuf;
 pub mod text;
 pub mod websocket;
 pub mod wire;
