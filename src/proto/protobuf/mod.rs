@@ -1,6 +1,6 @@
 //! Commands and events in Protobuf, as `starling.proto` has them (proto3).
 //!
-//! A WebSocket message carries a whole `Command` or `Event` ([`parse`], [`write`]). A binary frame names the kind in its
+//! A WebSocket message carries a whole `Command` or `Event` ([`parse`], [`write()`]). A binary frame names the kind in its
 //! header, and so its payload is the bare message of that kind ([`parse_as`], [`write_as`]): a `Join`, not a `Command`
 //! with a `Join` in it. The `id` has no place in such a message of its own; it stands in it as the additional field 100,
 //! a string, with the number that it has in `Command` and `Event`, and readers that do not know it skip it as every
