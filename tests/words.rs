@@ -13,7 +13,7 @@ use starling::chat::refusal::{Farewell, Reason as Refused};
 use starling::proto::json::{self, Reason};
 use starling::proto::text::{self, Line};
 use starling::proto::wire::{
-    COMMANDS, Command, Error, Event, Join, Moderate, Moderation, Position, Presence,
+    COMMANDS, Command, Error, Event, Join, Json, Moderate, Moderation, Position, Presence,
 };
 
 /// A field's type, as the contract has it.
@@ -529,12 +529,17 @@ proptest! {
             room: &a, event: "leave", nickname: Some(&b), reason: Some(&c), ..Presence::default()
         };
         let batch = Presence { room: &a, event: "batch", joined: Some(&[&b, &c]), ..Presence::default() };
+        let topic = json!(b).to_string();
         for event in [
             Event::Message { room: &a, sender: &b, content: &c, offset: 1, timestamp: 1 },
             Event::Private { sender: &a, target: &b, content: &c, timestamp: 1, offset: None },
             Event::Left { id: None, room: &a, reason: &b },
             Event::Presence(leave),
             Event::Presence(batch),
+            Event::Presence(Presence { event: "mute", ..leave }),
+            Event::Presence(Presence { event: "role", role: Some(&c), ..leave }),
+            Event::State { room: &a, key: "topic", value: Json(&topic), version: 1, sender: &c },
+            Event::Gap { room: &a, epoch: &b, from: 1, to: 2 },
             Event::Error(error),
         ] {
             let mut out = Vec::new();
