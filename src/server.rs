@@ -11,6 +11,7 @@ use std::time::Instant;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::auth::Authority;
+use crate::auth::jwt::{KeySource, Verifier};
 use crate::auth::resume::ResumeKey;
 use crate::base::census::Census;
 use crate::base::stats::Counters;
@@ -75,6 +76,8 @@ struct Start {
 /// # Errors
 /// When a listener cannot be opened, or a core stops without having been asked.
 pub fn run(config: Config) -> Result<(), ServeError> {
+    // The cores get it, to check tokens with.
+    let authority = Arc::new(load_authority(&config).map_err(failure)?);
     let config = Arc::new(config);
     let processors = threads::processors();
     let cores = match config.cores {
@@ -113,7 +116,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         cores: cores as u16,
         config: config.clone(),
         census: Arc::new(Census::new(connections, config.limits.connections_per_address)),
-        authority: Arc::new(Authority { verifier: None, resume: ResumeKey::new([0; 32]) }),
+        authority,
         address_buckets: Arc::default(),
         user_buckets: Arc::default(),
         core_connections,
@@ -325,6 +328,35 @@ fn open(listen: &Listen, cores: usize, backlog: usize) -> Result<Vec<TcpListener
             _ => format!("cannot listen on {address}: {error}"),
         })
     })
+}
+
+/// What tokens are checked with, from the configuration and the files that it names.
+///
+/// # Errors
+/// One line for a person: a file that cannot be read, by its path, or a key that cannot be used.
+pub fn load_authority(config: &Config) -> Result<Authority, String> {
+    let auth = &config.auth;
+    let verifier = |source: KeySource<'_>, place: String| {
+        Verifier::new(auth.jwt_algorithm, source, auth.jwt_audience.clone(), auth.jwt_issuer.clone())
+            .map_err(|why| format!("{place}: {why}"))
+    };
+    let read = |key: &str, path: &std::path::Path| {
+        std::fs::read_to_string(path).map_err(|why| format!("{key}: cannot read {}: {why}", path.display()))
+    };
+    let verifier = if let Some(secret) = &auth.jwt_secret {
+        Some(verifier(KeySource::Secret(&secret.0), "auth.jwt_secret".to_owned())?)
+    } else if let Some(path) = &auth.jwt_key_file {
+        let pem = read("auth.jwt_key_file", path)?;
+        Some(verifier(KeySource::Pem(pem.as_bytes()), format!("auth.jwt_key_file: {}", path.display()))?)
+    } else if let Some(path) = &auth.jwks_file {
+        let set = read("auth.jwks_file", path)?;
+        Some(verifier(KeySource::Jwks(&set), format!("auth.jwks_file: {}", path.display()))?)
+    } else {
+        None
+    };
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|why| format!("no random bytes for resume tokens: {why}"))?;
+    Ok(Authority { verifier, resume: ResumeKey::new(secret) })
 }
 
 fn failure(message: String) -> ServeError {

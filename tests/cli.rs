@@ -176,3 +176,25 @@ fn a_log_file_that_cannot_be_opened_is_exit_code_1() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("/does/not/exist/a.log"));
 }
+
+#[test]
+fn keys_that_cannot_be_used_stop_the_start() {
+    let serve = |key: &str, path: &str| {
+        let (algorithm, file) = ("auth.jwt_algorithm=RS256", format!("auth.{key}={path}"));
+        let output = output(&["serve", "--listen", "web=127.0.0.1:0", "--set", algorithm, "--set", &file]);
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr).to_owned()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    let name = path.to_str().unwrap();
+    for key in ["jwt_key_file", "jwks_file"] {
+        assert!(serve(key, "/does/not/exist").contains(&format!("auth.{key}: cannot read /does/not/exist")));
+    }
+    std::fs::write(&path, "no key").unwrap();
+    let stderr = serve("jwt_key_file", name);
+    assert!(stderr.contains(name) && stderr.contains("no public key for RS256"), "{stderr}");
+    std::fs::write(&path, "{ \"keys\": [] }").unwrap();
+    let stderr = serve("jwks_file", name);
+    assert!(stderr.contains(name) && stderr.contains("none of the 0 keys"), "{stderr}");
+}

@@ -4,12 +4,23 @@ use std::error::Error;
 use std::fmt;
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+
+use serde::Deserialize;
 
 use super::{Audience, Claims, TokenError, WrittenClaims};
 use crate::chat::name::Nickname;
 use crate::config::JwtAlgorithm;
+
+/// Longest token that is looked at, in bytes: the upper end of what an operator may allow in a hello.
+const TOKEN_BYTES_MAX: usize = 1_048_576;
+
+/// A key set before its keys are understood.
+#[derive(Deserialize)]
+struct WrittenSet {
+    keys: Vec<serde_json::Value>,
+}
 
 /// Key material, as text that the caller has read.
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +130,9 @@ impl Verifier {
     /// # Errors
     /// When it is not to be believed, or not any more.
     pub fn verify(&self, token: &str, now_ms: u64) -> Result<Claims, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(bad("the token is too long"));
+        }
         let header = decode_header(token).map_err(|error| bad(explain(&error)))?;
         let named = |(kid, _): &&(Option<String>, DecodingKey)| *kid == header.kid;
         let key = match &self.keys[..] {
@@ -213,9 +227,12 @@ fn algorithm_of(algorithm: JwtAlgorithm) -> Algorithm {
 }
 
 fn keys_of_set(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<(Option<String>, DecodingKey)>, KeyError> {
-    let set: JwkSet = serde_json::from_str(text)
+    let set: WrittenSet = serde_json::from_str(text)
         .map_err(|error| KeyError(format!("this is no JSON Web Key Set: {error}")))?;
-    let fitting = set.keys.iter().filter(|key| fits(algorithm, key));
+    // One by one: RFC 7517 section 5 has keys of unknown types ignored, not the set refused.
+    let known: Vec<Jwk> =
+        set.keys.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
+    let fitting = known.iter().filter(|key| fits(algorithm, key));
     let keys: Vec<_> = fitting
         .filter_map(|key| Some((key.common.key_id.clone(), DecodingKey::from_jwk(key).ok()?)))
         .collect();
@@ -265,5 +282,113 @@ fn explain(error: &jsonwebtoken::errors::Error) -> &'static str {
         }
         ErrorKind::Json(_) => "the token's header or claims are not as they should be",
         _ => "this is no token",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+    const SECRET: &str = "a secret of thirty-two bytes, yes";
+
+    fn verifier() -> Verifier {
+        Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET), None, None).unwrap()
+    }
+
+    fn signed(claims: &serde_json::Value, header: &Header) -> String {
+        encode(header, claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_bad(verifier: &Verifier, token: &str) {
+        assert!(matches!(verifier.verify(token, NOW_MS), Err(TokenError::Bad(_))), "{token:?}");
+    }
+
+    #[test]
+    fn claims_come_back_until_they_expire() {
+        let claims = Claims {
+            nickname: Nickname::parse("alice").unwrap(),
+            is_admin: true,
+            rooms: Some(vec!["ops-*".to_owned()]),
+            tags: vec!["beta".to_owned()],
+            expires_at_ms: Some(NOW_MS + 1000),
+        };
+        let signer = Signer::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET)).unwrap();
+        let token = signer.sign(&claims, &Options::default()).unwrap();
+        assert_eq!(verifier().verify(&token, NOW_MS + 999), Ok(claims));
+        assert_eq!(verifier().verify(&token, NOW_MS + 1000), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn wrong_claims_are_bad() {
+        for claims in [
+            json!({}),
+            json!({ "sub": "no nickname" }),
+            json!({ "sub": 1 }),
+            json!({ "sub": "a", "admin": "yes" }),
+            json!({ "sub": "a", "rooms": "x" }),
+            json!({ "sub": "a", "exp": "1900000000" }),
+            json!({ "sub": "a", "exp": -1 }),
+            json!({ "sub": "a", "exp": 1e300 }),
+            json!({ "sub": "a", "nbf": 1_800_000_001 }),
+            json!({ "sub": "a", "aud": "chat" }),
+        ] {
+            assert_bad(&verifier(), &signed(&claims, &Header::default()));
+        }
+        let good = signed(&json!({ "sub": "a", "nbf": 1_800_000_000 }), &Header::default());
+        assert!(verifier().verify(&good, NOW_MS).is_ok());
+    }
+
+    #[test]
+    fn audience_and_issuer_must_be_the_configured_ones() {
+        let (audience, issuer) = (Some("chat".to_owned()), Some("us".to_owned()));
+        let verifier =
+            Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET), audience, issuer).unwrap();
+        let token =
+            |aud, iss: &str| signed(&json!({ "sub": "a", "aud": aud, "iss": iss }), &Header::default());
+        assert!(verifier.verify(&token(json!(["mail", "chat"]), "us"), NOW_MS).is_ok());
+        assert_bad(&verifier, &token(json!(["mail"]), "us"));
+        assert_bad(&verifier, &token(json!("chat"), "them"));
+        assert_bad(&verifier, &signed(&json!({ "sub": "a", "iss": "us" }), &Header::default()));
+    }
+
+    #[test]
+    fn other_algorithms_keys_and_garbage_are_bad() {
+        let claims = json!({ "sub": "a" });
+        assert_bad(&verifier(), &signed(&claims, &Header::new(Algorithm::HS512)));
+        let other = EncodingKey::from_secret(b"another secret of thirty-two bytes");
+        assert_bad(&verifier(), &encode(&Header::default(), &claims, &other).unwrap());
+        let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        assert_bad(&verifier(), &format!("{}.{}.", part(&json!({ "alg": "none" })), part(&claims)));
+        assert_bad(&verifier(), &"x".repeat(TOKEN_BYTES_MAX + 1));
+        for garbage in ["", ".", "..", "a.b.c", "\u{e4}.\u{e4}.\u{e4}"] {
+            assert_bad(&verifier(), garbage);
+        }
+    }
+
+    #[test]
+    fn a_set_is_searched_by_kid() {
+        let key = |kid: &str, secret: &str| json!({ "kty": "oct", "kid": kid, "k": URL_SAFE_NO_PAD.encode(secret) });
+        let set = |keys: serde_json::Value| json!({ "keys": keys }).to_string();
+        let odd = json!({ "kty": "of tomorrow" });
+        let of_set = |text: &str| Verifier::new(JwtAlgorithm::Hs256, KeySource::Jwks(text), None, None);
+        let two = of_set(&set(json!([key("1", "other"), odd, key("2", SECRET)]))).unwrap();
+        let token = |kid: Option<&str>| {
+            let header = Header { kid: kid.map(str::to_owned), ..Header::default() };
+            signed(&json!({ "sub": "a" }), &header)
+        };
+        assert!(two.verify(&token(Some("2")), NOW_MS).is_ok());
+        for kid in [Some("1"), Some("3"), None] {
+            assert_bad(&two, &token(kid));
+        }
+        let one = of_set(&set(json!([odd, key("2", SECRET)]))).unwrap();
+        assert!(one.verify(&token(None), NOW_MS).is_ok());
+        assert!(of_set(&set(json!([odd]))).unwrap_err().to_string().contains("none of the 1 keys"));
+        assert!(of_set("[]").is_err());
     }
 }

@@ -32,7 +32,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  starling serve                            web on 127.0.0.1:8080, text lines on 127.0.0.1:9000
+  starling serve                            on 127.0.0.1: web 8080, lines 9000, frames 9001
   starling serve --config starling.toml
   starling config > starling.toml           a commented file to start from
 
