@@ -21,6 +21,9 @@ from websockets.sync.client import connect
 # Generous, since machines are busy; a test that waits this long has failed.
 DEADLINE_S = 15.0
 
+# Every kind of listener, in the order that a Server has their addresses.
+LISTENERS = ["web", "line", "frame"]
+
 
 def binary():
     return os.environ.get("STARLING_BIN", "target/release/starling")
@@ -58,9 +61,12 @@ class Server:
     """A server process on free ports. `settings` are configuration keys, such as `limits.hello_ms`, with `.` as `__`."""
 
     def __init__(self, **settings):
-        # A short drain, so that a test's end does not wait for clients it has forgotten.
-        settings = {"drain__spread_ms": 200, "drain__timeout_ms": 3000} | settings
-        command = [binary(), "serve", "--cores", str(cores()), "--web", "127.0.0.1:0", "--line", "127.0.0.1:0"]
+        # A short drain, so that a test's end does not wait for clients it has forgotten; and no limit of the rate, because
+        # tests are faster than people.
+        settings = {"drain__spread_ms": 200, "drain__timeout_ms": 3000, "rate__commands_per_second": 0} | settings
+        command = [binary(), "serve", "--cores", str(cores())]
+        for listener in LISTENERS:
+            command += [f"--{listener}", "127.0.0.1:0"]
         for key, value in settings.items():
             command += ["--set", f"{key.replace('__', '.')}={value}"]
         # The tests' own variables look like configuration, and unknown configuration is an error.
@@ -73,7 +79,7 @@ class Server:
         self._lines = queue.Queue()
         for pipe, sink in [(self.process.stdout, self._lines.put), (self.process.stderr, self.log.append)]:
             threading.Thread(target=self._drain_pipe, args=(pipe, sink), daemon=True).start()
-        self.web, self.line = self._addresses()
+        self.web, self.line, self.frame = self._addresses()
 
     @staticmethod
     def _drain_pipe(pipe, sink):
@@ -84,17 +90,17 @@ class Server:
     def _addresses(self):
         found = {}
         deadline = Deadline()
-        while len(found) < 2:
+        while len(found) < len(LISTENERS):
             try:
                 line = self._lines.get(timeout=deadline.left())
             except (queue.Empty, TimeoutError):
                 line = ""
-            if match := re.fullmatch(r"listening (web|line) 127\.0\.0\.1:(\d+)", line):
+            if match := re.fullmatch(rf"listening ({'|'.join(LISTENERS)}) 127\.0\.0\.1:(\d+)", line):
                 found[match[1]] = ("127.0.0.1", int(match[2]))
             elif not line:
                 self.process.kill()
                 raise AssertionError("the server did not start:\n" + "\n".join(self.log))
-        return found["web"], found["line"]
+        return [found[listener] for listener in LISTENERS]
 
     # Clients, which are closed with the server.
 
@@ -183,6 +189,11 @@ class RawClient:
     def close(self):
         self.socket.close()
 
+    def drop(self):
+        """Ends the connection as a network that breaks does: without a word."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
     def _fill(self, deadline):
         self.socket.settimeout(deadline.left())
         data = self.socket.recv(65_536)
@@ -254,12 +265,16 @@ class Eventful:
         self._ids = itertools.count(1)
         self._unread = []
         self.nickname = None
+        self.welcome = None
 
     def send_text(self, text):
         raise NotImplementedError
 
     def receive_text(self, deadline):
         raise NotImplementedError
+
+    def receive(self, deadline):
+        return json.loads(self.receive_text(deadline))
 
     def send(self, type, **fields):
         self.send_text(json.dumps({"type": type} | fields, ensure_ascii=False))
@@ -274,7 +289,7 @@ class Eventful:
         """The next event, in the order that the server sent it."""
         if self._unread:
             return self._unread.pop(0)
-        return json.loads(self.receive_text(deadline or Deadline()))
+        return self.receive(deadline or Deadline())
 
     def expect(self, type=None, deadline=None, **fields):
         """The first event that matches; those before it stay to be read."""
@@ -285,7 +300,7 @@ class Eventful:
                 return self._unread.pop(index)
         while True:
             try:
-                event = json.loads(self.receive_text(deadline))
+                event = self.receive(deadline)
             except (TimeoutError, EOFError, ConnectionClosed) as error:
                 raise AssertionError(f"no event like {wanted} ({error!r}); there were {self._unread[-20:]}") from None
             if matches(event, wanted):
@@ -299,15 +314,23 @@ class Eventful:
         events, self._unread = self._unread, []
         return events
 
-    def enter(self, nickname, *rooms):
+    def enter(self, nickname, *rooms, **hello):
         if nickname is not None:
-            welcome = self.call("hello", nickname=nickname)
-            assert welcome["type"] == "welcome", welcome
-            self.nickname = nickname
+            hello["nickname"] = nickname
+        if hello:
+            self.welcome = self.call("hello", **hello)
+            assert self.welcome["type"] == "welcome", self.welcome
+            self.nickname = self.welcome["nickname"]
         for room in rooms:
             joined = self.call("join", room=room)
             assert joined["type"] == "joined", joined
         return self
+
+    def say(self, room, *contents):
+        """Sends messages, and returns their acknowledgements."""
+        acks = [self.call("message", room=room, content=content) for content in contents]
+        assert all(ack["type"] == "ack" for ack in acks), acks
+        return acks
 
     def refused(self, code, reason, type, **fields):
         """Sends a command that must be refused."""
@@ -340,12 +363,16 @@ class WsClient(Eventful):
         deadline = deadline or Deadline()
         try:
             while True:
-                self._unread.append(json.loads(self.receive_text(deadline)))
+                self._unread.append(self.receive(deadline))
         except ConnectionClosed as closed:
             return closed.rcvd.code if closed.rcvd else None
 
     def close(self):
         self.socket.close()
+
+    def drop(self):
+        # The library's thread reads the end from this.
+        self.socket.socket.shutdown(socket.SHUT_RDWR)
 
 
 class JsonLineClient(Eventful):
@@ -363,6 +390,9 @@ class JsonLineClient(Eventful):
 
     def close(self):
         self.raw.close()
+
+    def drop(self):
+        self.raw.drop()
 
 
 class TextClient:
@@ -483,7 +513,7 @@ def is_free(server, nickname):
 
 
 def ping_of_another(server):
-    """Proves that the server still serves on both ports."""
+    """Proves that the server still serves."""
     assert server.get("/health").status == 200
     for client in [server.ws(), server.json_line()]:
         assert client.call("ping")["type"] == "pong"

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from helpers import RawWebSocket, ping_of_another
+from helpers import LISTENERS, RawWebSocket, ping_of_another
 
 SEED = int(os.environ.get("STARLING_TEST_SEED", "7"))
 
@@ -16,11 +16,11 @@ def alphabet(generator):
     """Some noise is pure, some is made of what parsers look for."""
     tokens = [b"GET ", b"POST ", b" HTTP/1.1\r\n", b"Host: x\r\n", b"\r\n\r\n", b"\r\n", b"\n", b"\0", b"{", b"}", b'"type"', b":", b'"hello"',
               b"\xff\xfa", b"\xff\xfb\x01", b"\xff\xff", b"/join ", b"//", b"\xe2\x8f", b"\xf0\x9f\x98\x80", b"Content-Length: 9\r\n",
-              b"Upgrade: websocket\r\n", b"\x81\xfe\xff\xff", b"\x88\x80\0\0\0\0", b"[" * 200, b'{"a":' * 200]
+              b"Upgrade: websocket\r\n", b"\x81\xfe\xff\xff", b"\x88\x80\0\0\0\0", b"\xca\xfe\xba\xbe\x01\0\0\0\x09\x01", b"[" * 200, b'{"a":' * 200]
     return tokens + [generator.randbytes(generator.randint(1, 40)) for _ in range(10)]
 
 
-@pytest.mark.parametrize("listener", ["web", "line"])
+@pytest.mark.parametrize("listener", ["web", "line", "frame"])
 @pytest.mark.parametrize("round", range(3))
 def test_noise(server, listener, round):
     generator = random.Random(f"{SEED} {listener} {round}")
@@ -99,7 +99,7 @@ def test_an_early_end(server, listener, beginning):
 
 def test_many_come_and_go_without_a_word(server):
     for _ in range(300):
-        for listener in ("web", "line"):
+        for listener in LISTENERS:
             client = server.connect(listener)
             client.close()
     ping_of_another(server)

@@ -190,7 +190,7 @@ def test_what_is_no_command_costs_an_error_only(alice, bob, line):
 
 def test_leaving_without_a_word_is_lost(alice, bob):
     alice.close()
-    bob.expect(r"\[lobby\] \* alice left \(\w+\)")
+    bob.expect_text("[lobby] * alice left (lost)")
     bob.type("/who")
     bob.expect_text("* lobby has 1 member: bob")
 
