@@ -45,7 +45,7 @@
 //! |---|---|
 //! | [`base`] | data structures that know nothing else: slots with generations, timer wheel, counters, randomness |
 //! | [`config`] | every key and limit, with its unit, reason and range |
-//! | [`proto`] | bytes to frames and back, without I/O: lines, JSON, HTTP/1, WebSocket |
+//! | [`proto`] | bytes to frames and back, without I/O: lines, binary frames, JSON, Protobuf, HTTP/1, WebSocket |
 //! | [`chat`] | what the service means, without protocols: names, rooms, nicknames, presence, refusals |
 //! | [`auth`] | who somebody is: users' tokens and resume tokens, checked and signed |
 //! | [`web`] | the routes and the embedded page |

@@ -3,6 +3,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use starling::proto::frame::{self, Frame as BinaryFrame};
 use starling::proto::http1::{self, BodyDecoder, HeadDecoder, Piece};
 use starling::proto::line::{self, Telnet};
 use starling::proto::websocket::{self, Item};
@@ -37,6 +38,17 @@ impl Codec for websocket::Decoder {
     fn step(&mut self, input: &mut [u8]) -> Result<(usize, Option<String>), String> {
         let (taken, item) = self.decode(input).map_err(|violation| format!("{violation:?}"))?;
         Ok((taken, item.map(|item| format!("{item:?}"))))
+    }
+
+    fn release(&mut self) {
+        self.release();
+    }
+}
+
+impl Codec for frame::Decoder {
+    fn step(&mut self, input: &mut [u8]) -> Result<(usize, Option<String>), String> {
+        let (taken, frame) = self.decode(input).map_err(|violation| format!("{violation:?}"))?;
+        Ok((taken, frame.map(|frame| format!("{frame:?}"))))
     }
 
     fn release(&mut self) {
@@ -414,6 +426,91 @@ fn a_message_may_come_in_65536_fragments_and_no_more() {
     too_many.extend([fragment(Data::Continue, false), fragment(Data::Continue, true)].concat());
     let mut decoder = websocket::Decoder::new(1 << 24, FRAGMENTS);
     assert_eq!(decoder.decode(&mut too_many).expect_err("one too many").code, 1009);
+}
+
+// Binary frames
+
+/// A frame's encoding, kind and payload.
+fn binary_frame() -> impl Strategy<Value = (u8, u8, Vec<u8>)> {
+    (any::<u8>(), any::<u8>(), vec(any::<u8>(), 0..60))
+}
+
+fn binary_stream(frames: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for (encoding, kind, payload) in frames {
+        frame::put(&mut stream, *encoding, *kind, payload);
+    }
+    stream
+}
+
+proptest! {
+    #[test]
+    fn binary_frames_tell_the_same_however_they_are_cut(
+        input in prop_oneof![
+            6 => damaged(vec(binary_frame(), 0..6).prop_map(|frames| binary_stream(&frames))),
+            1 => vec(any::<u8>(), 0..60),
+        ],
+        sizes in sizes(),
+    ) {
+        let whole = told(frame::Decoder::new(50), &input, &[usize::MAX]);
+        prop_assert_eq!(told(frame::Decoder::new(50), &input, &sizes), whole);
+    }
+
+    #[test]
+    fn binary_frames_come_back_as_they_were_put(frames in vec(binary_frame(), 0..6), sizes in sizes()) {
+        let expected: Vec<String> = frames
+            .iter()
+            .map(|(encoding, kind, payload)| {
+                format!("{:?}", BinaryFrame { encoding: *encoding, kind: *kind, payload })
+            })
+            .collect();
+        prop_assert_eq!(told(frame::Decoder::new(60), &binary_stream(&frames), &sizes), expected);
+    }
+
+    #[test]
+    fn a_binary_frame_cut_short_is_waited_for((encoding, kind, payload) in binary_frame()) {
+        let stream = binary_stream(&[(encoding, kind, payload.clone())]);
+        for cut in 0..stream.len() {
+            let mut decoder = frame::Decoder::new(60);
+            prop_assert_eq!(decoder.decode(&stream[..cut]), Ok((cut, None)));
+            decoder.release();
+            let expected = BinaryFrame { encoding, kind, payload: &payload };
+            prop_assert_eq!(decoder.decode(&stream[cut..]), Ok((stream.len() - cut, Some(expected))));
+        }
+    }
+
+    /// Another byte in a header is a violation, another kind or encoding, or another length: a longer one is waited for,
+    /// and behind a shorter one stands no frame.
+    #[test]
+    fn a_damaged_header_is_noticed((encoding, kind, payload) in binary_frame(), flipped in 1..=u8::MAX) {
+        // No byte that a frame begins with.
+        let payload: Vec<u8> = payload.into_iter().map(|byte| byte & 0x7F).collect();
+        let whole = binary_stream(&[(encoding, kind, payload.clone())]);
+        for at in 0..frame::HEADER_BYTES {
+            let mut stream = whole.clone();
+            stream[at] ^= flipped;
+            let mut decoder = frame::Decoder::new(60);
+            let told = decoder.decode(&stream);
+            match at {
+                0..4 => prop_assert_eq!(told, Err(frame::Violation::Magic)),
+                4 => prop_assert_eq!(told, Err(frame::Violation::Version)),
+                5..9 => match told {
+                    Ok((taken, None)) => prop_assert_eq!(taken, stream.len()),
+                    Ok((taken, Some(frame))) => {
+                        prop_assert!(frame.payload.len() < payload.len());
+                        prop_assert_eq!(decoder.decode(&stream[taken..]), Err(frame::Violation::Magic));
+                    }
+                    Err(violation) => prop_assert_eq!(violation, frame::Violation::TooLarge),
+                },
+                _ => {
+                    let (_, frame) = told.expect("a frame");
+                    let frame = frame.expect("a frame");
+                    prop_assert_eq!(frame.payload, &payload[..]);
+                    prop_assert_ne!((frame.encoding, frame.kind), (encoding, kind));
+                }
+            }
+        }
+    }
 }
 
 // HTTP

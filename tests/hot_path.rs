@@ -14,6 +14,8 @@ use std::fmt::Write as _;
 
 use starling::base::time::Now;
 use starling::config::ListenKind;
+use starling::proto::wire::Event;
+use starling::proto::{json, protobuf};
 use starling::reactor::Reactor;
 
 use memory::Memory;
@@ -245,6 +247,18 @@ fn a_turn_without_work_is_one_poll_and_no_allocation() {
     });
     assert_eq!(allocations, 0);
     assert_eq!(core.os().calls, memory::Calls { polls: 1, ..Default::default() });
+}
+
+#[test]
+fn a_message_is_encoded_in_the_room_that_is_there() {
+    let content = "x".repeat(300);
+    let message =
+        Event::Message { room: "lobby", sender: "alice", content: &content, offset: 7, timestamp: 1 << 40 };
+    for write in [protobuf::write, protobuf::write_as, json::write] {
+        let mut out = Vec::with_capacity(1024);
+        assert_eq!(allocations(|| write(&message, &mut out)), 0);
+        assert!(out.len() > content.len());
+    }
 }
 
 #[test]

@@ -12,7 +12,9 @@ use starling::chat::name::{NICKNAME_CHARS_MAX, Nickname, ROOM_NAME_CHARS_MAX, Ro
 use starling::chat::refusal::{Farewell, Reason as Refused};
 use starling::proto::json::{self, Reason};
 use starling::proto::text::{self, Line};
-use starling::proto::wire::{Command, Error, Event, Join, Position, Presence};
+use starling::proto::wire::{
+    COMMANDS, Command, Error, Event, Join, Json, Moderate, Moderation, Position, Presence,
+};
 
 /// A field's type, as the contract has it.
 #[derive(Clone, Copy, PartialEq)]
@@ -21,48 +23,72 @@ enum Type {
     Number,
     Flag,
     Position,
+    Texts,
+    Any,
 }
 
-use Type::{Flag, Number, Position as Place, Text};
+use Type::{Any, Flag, Number, Position as Place, Text, Texts};
 
 const JOIN_OPTIONS: [(&str, Type); 4] =
     [("history", Number), ("since", Place), ("echo", Flag), ("overflow", Text)];
 
-/// A command's type, the fields it needs, all of them text, and those it may have.
-type Row = (&'static str, Vec<&'static str>, Vec<(&'static str, Type)>);
+/// A command's type, the fields it needs and those it may have.
+type Row = (&'static str, Vec<(&'static str, Type)>, Vec<(&'static str, Type)>);
 
 /// Every command.
 fn table() -> Vec<Row> {
+    let moderation =
+        |name| (name, vec![("room", Text), ("target", Text)], vec![("reason", Text), ("seconds", Number)]);
     vec![
         ("hello", vec![], vec![("nickname", Text), ("token", Text), ("resume", Text)]),
-        ("nick", vec!["nickname"], vec![]),
-        ("join", vec!["room"], JOIN_OPTIONS.to_vec()),
-        ("leave", vec!["room"], vec![]),
-        ("switch", vec!["from", "to"], JOIN_OPTIONS.to_vec()),
-        ("message", vec!["room", "content"], vec![("ack", Text)]),
-        ("private", vec!["target", "content"], vec![]),
-        ("members", vec!["room"], vec![("limit", Number), ("after", Text)]),
+        ("join", vec![("room", Text)], JOIN_OPTIONS.to_vec()),
+        ("leave", vec![("room", Text)], vec![]),
+        ("switch", vec![("from", Text), ("to", Text)], JOIN_OPTIONS.to_vec()),
+        ("message", vec![("room", Text), ("content", Text)], vec![("ack", Text)]),
+        ("private", vec![("target", Text), ("content", Text)], vec![]),
+        ("received", vec![("offset", Number)], vec![]),
+        ("broadcast", vec![("content", Text)], vec![("rooms", Texts), ("tags", Texts)]),
+        ("members", vec![("room", Text)], vec![("limit", Number), ("after", Text)]),
         ("rooms", vec![], vec![("limit", Number), ("after", Text)]),
-        ("typing", vec!["room"], vec![]),
+        ("history", vec![("room", Text)], vec![("before", Number), ("after", Number), ("limit", Number)]),
+        ("state", vec![("room", Text), ("key", Text)], vec![("value", Any)]),
+        ("role", vec![("room", Text), ("target", Text), ("role", Text)], vec![]),
+        moderation("kick"),
+        moderation("ban"),
+        moderation("unban"),
+        moderation("mute"),
+        moderation("unmute"),
+        ("typing", vec![("room", Text)], vec![]),
         ("ping", vec![], vec![]),
-        ("pong", vec![], vec![]),
         ("quit", vec![], vec![]),
+        ("pong", vec![], vec![]),
+        ("nick", vec![("nickname", Text)], vec![]),
     ]
 }
 
+#[test]
+fn the_table_has_every_command() {
+    assert_eq!(table().iter().map(|(name, ..)| *name).collect::<Vec<_>>(), COMMANDS);
+}
+
 /// The command of type `name` with the fields it needs, and an id.
-fn smallest(name: &str, needed: &[&str]) -> Map<String, Value> {
+fn smallest(name: &str, needed: &[(&str, Type)]) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("type".into(), json!(name));
     object.insert("id".into(), json!("the id"));
-    object.extend(needed.iter().map(|field| ((*field).to_owned(), json!("x"))));
+    for (field, expected) in needed {
+        object.insert((*field).to_owned(), if *expected == Number { json!(7) } else { json!("x") });
+    }
     object
 }
 
 fn refused(object: &Map<String, Value>) -> (Reason, String) {
-    let bytes = serde_json::to_vec(object).unwrap();
-    let malformed = json::parse(&bytes).expect_err(&format!("{object:?}"));
-    assert_eq!(malformed.id.as_deref(), Some("the id"), "{object:?}");
+    refused_line(&serde_json::to_vec(object).unwrap())
+}
+
+fn refused_line(line: &[u8]) -> (Reason, String) {
+    let malformed = json::parse(line).expect_err(&String::from_utf8_lossy(line));
+    assert_eq!(malformed.id.as_deref(), Some("the id"), "{}", String::from_utf8_lossy(line));
     (malformed.reason, malformed.message.into_owned())
 }
 
@@ -72,13 +98,26 @@ fn every_command_needs_its_fields() {
         let object = smallest(name, &needed);
         let bytes = serde_json::to_vec(&object).unwrap();
         assert_eq!(json::parse(&bytes).unwrap().id.as_deref(), Some("the id"));
-        for field in needed {
+        for (field, _) in needed {
             for absent in [None, Some(Value::Null)] {
                 let mut object = object.clone();
                 object.remove(field);
                 object.extend(absent.map(|null| (field.to_owned(), null)));
                 assert_eq!(refused(&object), (Reason::BadRequest, format!("field `{field}` is missing")));
             }
+        }
+    }
+}
+
+#[test]
+fn no_command_takes_a_field_twice() {
+    for (name, needed, optional) in table() {
+        for (field, _) in needed.iter().chain(&optional) {
+            let object = serde_json::to_string(&smallest(name, &needed)).unwrap();
+            let rest = object.strip_prefix('{').unwrap();
+            let twice = format!(r#"{{"{field}":null,"{field}":null,{rest}"#);
+            let expected = (Reason::BadRequest, format!("field `{field}` stands there twice"));
+            assert_eq!(refused_line(twice.as_bytes()), expected, "{name}");
         }
     }
 }
@@ -95,6 +134,9 @@ fn every_field_has_its_type() {
         json!(u64::MAX),
         json!(true),
         json!([]),
+        json!(["a", "b"]),
+        json!(["a", 1]),
+        json!(["a", null]),
         json!({}),
         json!({"epoch": 5, "offset": 5}),
         json!({"epoch": "e", "offset": -5}),
@@ -105,9 +147,11 @@ fn every_field_has_its_type() {
         Number => value.is_u64(),
         Flag => value.is_boolean(),
         Place => value.get("epoch").is_some_and(Value::is_string) && value["offset"].is_u64(),
+        Texts => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
+        Any => true,
     };
     for (name, needed, optional) in table() {
-        let fields = needed.iter().map(|field| (*field, Text)).chain(optional);
+        let fields = needed.iter().copied().chain(optional);
         for (field, expected) in fields {
             for value in &values {
                 let mut object = smallest(name, &needed);
@@ -132,17 +176,6 @@ fn what_does_not_fit_a_number_is_refused() {
         let malformed = json::parse(line.as_bytes()).unwrap_err();
         assert_eq!(malformed.reason, Reason::BadRequest, "{written}");
         assert_eq!(malformed.message, "field `limit` must be a non-negative integer");
-    }
-}
-
-#[test]
-fn commands_to_come_are_unknown_types() {
-    for name in
-        ["received", "broadcast", "history", "state", "role", "kick", "ban", "unban", "mute", "unmute"]
-    {
-        let (reason, message) = refused(&smallest(name, &[]));
-        assert_eq!(reason, Reason::UnknownType);
-        assert_eq!(message, format!("this server does not support `{name}` yet"));
     }
 }
 
@@ -253,6 +286,32 @@ fn any_join() -> impl Strategy<Value = Join<'static>> {
         .prop_map(|(room, history, since, echo, overflow)| Join { room, history, since, echo, overflow })
 }
 
+fn any_moderate() -> impl Strategy<Value = Moderate<'static>> {
+    use Moderation::{Ban, Kick, Mute, Unban, Unmute};
+    let action = prop::sample::select(vec![Kick, Ban, Unban, Mute, Unmute]);
+    (action, any_text(), any_text(), option::of(any_text()), option::of(1..=u64::MAX)).prop_map(
+        |(action, room, target, reason, seconds)| Moderate { action, room, target, reason, seconds },
+    )
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        // Eighths, which every reader takes for the number that was written.
+        any::<i32>().prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
+        tricky_text().prop_map(Value::from),
+        "[ \"\\\\\n]{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 16, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            vec((tricky_text(), inner), 0..4).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
 fn any_command() -> impl Strategy<Value = Command<'static>> {
     let maybe = || option::of(any_text());
     prop_oneof![
@@ -278,6 +337,22 @@ fn any_command() -> impl Strategy<Value = Command<'static>> {
         }),
         (option::of(any::<u64>()), maybe()).prop_map(|(limit, after)| Command::Rooms { limit, after }),
         any_text().prop_map(|room| Command::Typing { room }),
+        any::<u64>().prop_map(|offset| Command::Received { offset }),
+        (any_text(), vec(any_text(), 0..3), vec(any_text(), 0..3))
+            .prop_map(|(content, rooms, tags)| Command::Broadcast { content, rooms, tags }),
+        (any_text(), option::of(any::<u64>()), option::of(any::<u64>()), option::of(any::<u64>()))
+            .prop_map(|(room, before, after, limit)| Command::History { room, before, after, limit }),
+        (any_text(), any_text(), option::of(any_json())).prop_map(|(room, key, value)| Command::State {
+            room,
+            key,
+            value: value.filter(|value| !value.is_null()).map(|value| value.to_string().into()),
+        }),
+        (any_text(), any_text(), any_text()).prop_map(|(room, target, role)| Command::Role {
+            room,
+            target,
+            role
+        }),
+        any_moderate().prop_map(Command::Moderate),
         Just(Command::Ping),
         Just(Command::Pong),
         Just(Command::Quit),
@@ -312,9 +387,34 @@ fn object_of(command: &Command<'_>) -> Value {
         }
         Command::Rooms { limit, after } => ("rooms", json!({"limit": limit, "after": after})),
         Command::Typing { room } => ("typing", json!({"room": room})),
+        Command::Received { offset } => ("received", json!({"offset": offset})),
+        Command::Broadcast { content, rooms, tags } => {
+            ("broadcast", json!({"content": content, "rooms": rooms, "tags": tags}))
+        }
+        Command::History { room, before, after, limit } => {
+            ("history", json!({"room": room, "before": before, "after": after, "limit": limit}))
+        }
+        Command::State { room, key, value } => {
+            let value: Option<Value> = value.as_ref().map(|value| serde_json::from_str(value).unwrap());
+            ("state", json!({"room": room, "key": key, "value": value}))
+        }
+        Command::Role { room, target, role } => {
+            ("role", json!({"room": room, "target": target, "role": role}))
+        }
+        Command::Moderate(Moderate { action, room, target, reason, seconds }) => {
+            let name = match action {
+                Moderation::Kick => "kick",
+                Moderation::Ban => "ban",
+                Moderation::Unban => "unban",
+                Moderation::Mute => "mute",
+                Moderation::Unmute => "unmute",
+            };
+            (name, json!({"room": room, "target": target, "reason": reason, "seconds": seconds}))
+        }
         Command::Ping => ("ping", json!({})),
         Command::Pong => ("pong", json!({})),
         Command::Quit => ("quit", json!({})),
+        _ => unreachable!("not generated here"),
     };
     object["type"] = json!(name);
     object
@@ -383,6 +483,19 @@ proptest! {
     }
 
     #[test]
+    fn a_compact_value_is_the_value_as_serde_writes_it(value in any_json()) {
+        let pretty = serde_json::to_string_pretty(&value).unwrap().replace('\n', "\t\r\n");
+        let written = value.to_string();
+        prop_assert_eq!(&*json::compact(&pretty), &written);
+        prop_assert!(matches!(json::compact(&written), Cow::Borrowed(_)));
+        let line = format!(r#"{{"type":"state","room":"a","key":"b","value": {pretty} }}"#);
+        let Command::State { value: read, .. } = json::parse(line.as_bytes()).unwrap().command else {
+            panic!("not a state")
+        };
+        prop_assert_eq!(read, Some(written.into()).filter(|_| !value.is_null()));
+    }
+
+    #[test]
     fn a_message_is_written_as_serde_writes_it(
         room in tricky_text(),
         sender in any::<String>(),
@@ -417,12 +530,17 @@ proptest! {
             room: &a, event: "leave", nickname: Some(&b), reason: Some(&c), ..Presence::default()
         };
         let batch = Presence { room: &a, event: "batch", joined: Some(&[&b, &c]), ..Presence::default() };
+        let topic = json!(b).to_string();
         for event in [
             Event::Message { room: &a, sender: &b, content: &c, offset: 1, timestamp: 1 },
-            Event::Private { sender: &a, target: &b, content: &c, timestamp: 1 },
+            Event::Private { sender: &a, target: &b, content: &c, timestamp: 1, offset: None },
             Event::Left { id: None, room: &a, reason: &b },
             Event::Presence(leave),
             Event::Presence(batch),
+            Event::Presence(Presence { event: "mute", ..leave }),
+            Event::Presence(Presence { event: "role", role: Some(&c), ..leave }),
+            Event::State { room: &a, key: "topic", value: Json(&topic), version: 1, sender: &c },
+            Event::Gap { room: &a, epoch: &b, from: 1, to: 2 },
             Event::Error(error),
         ] {
             let mut out = Vec::new();

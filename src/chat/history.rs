@@ -125,11 +125,10 @@ impl History {
     ) -> Vec<Entry> {
         let end = before.map_or(self.entries.len(), |before| self.place_after(before.saturating_sub(1)));
         let start = after.map_or(0, |after| self.place_after(after)).min(end);
-        let mut bytes = 0;
+        let (mut bytes, mut is_first) = (0, true);
         let mut fits = |entry: &&Entry| {
-            let is_first = bytes == 0;
             bytes += entry.content.len();
-            is_first || bytes <= bytes_max
+            std::mem::take(&mut is_first) || bytes <= bytes_max
         };
         let entries = self.entries.range(start..end);
         if after.is_some() {
@@ -144,7 +143,8 @@ impl History {
     /// Where the first message after `offset` is, in the ring.
     fn place_after(&self, offset: u64) -> usize {
         let first = self.entries.front().map_or(0, |oldest| oldest.offset);
-        let place = (offset + 1).saturating_sub(first);
+        // Clients choose this offset, so it may be the largest number that there is.
+        let place = offset.saturating_add(1).saturating_sub(first);
         usize::try_from(place).map_or(self.entries.len(), |place| place.min(self.entries.len()))
     }
 }
@@ -214,5 +214,38 @@ mod tests {
             let is_whole = after <= head && missed.iter().all(|o| history.after(0).any(|e| e.offset == *o));
             prop_assert_eq!(history.reaches_back_to(after, head), is_whole);
         }
+    }
+
+    #[test]
+    fn no_offset_is_too_large_to_ask_for() {
+        let mut history = History::new(Bounds { count: 100, bytes: 0, age_ms: 0 });
+        for last in [0, 3] {
+            for offset in 1..=last {
+                history.push(entry(offset, 0, 1), 0);
+            }
+            let page = |before, after| history.page(before, after, 50, 1000).len() as u64;
+            assert_eq!(history.after(u64::MAX).count(), 0);
+            assert_eq!(page(None, Some(u64::MAX)), 0);
+            assert_eq!(page(Some(u64::MAX), None), last);
+            assert_eq!((page(Some(0), None), page(Some(0), Some(u64::MAX))), (0, 0));
+            assert!(!history.reaches_back_to(u64::MAX, last));
+        }
+    }
+
+    #[test]
+    fn an_empty_history_owns_no_memory() {
+        let mut history = History::new(Bounds { count: 100, bytes: 0, age_ms: 10 });
+        for offset in 1..=50 {
+            history.push(entry(offset, 5, 10), 5);
+        }
+        assert_eq!(history.next_expiry_ms(), Some(15));
+        history.expire(14);
+        assert_eq!(history.len(), 50);
+        history.expire(15);
+        assert!(history.is_empty() && !history.drop_oldest());
+        assert_eq!((history.bytes(), history.entries.capacity()), (0, 0));
+        assert_eq!(history.next_expiry_ms(), None);
+        history.push(entry(51, 20, 10), 20);
+        assert_eq!(history.after(0).map(|e| e.offset).collect::<Vec<_>>(), [51], "offsets count on");
     }
 }

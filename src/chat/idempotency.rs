@@ -9,7 +9,7 @@ use crate::base::time::Tick;
 pub struct Window<A> {
     /// Keyed by text that peers choose, so with the standard library's keyed hash.
     answers: HashMap<Box<str>, (u64, Option<A>)>,
-    /// The ids in the order in which they came, with when and with their number; some may have been forgotten since.
+    /// The same ids in the order in which they came, with when and with their number, which only grows.
     order: VecDeque<(Tick, u64, Box<str>)>,
     last_number: u64,
 }
@@ -32,15 +32,14 @@ impl<A> Default for Window<A> {
 }
 
 impl<A> Window<A> {
-    /// Looks an id up, after forgetting those that are older than `keep_ms`.
+    /// Looks an id up, after forgetting those that are older than `keep_ms`. What came after a command that still waits is
+    /// looked at when that is answered.
     pub fn look(&mut self, id: &str, now: Tick, keep_ms: u64) -> Seen<'_, A> {
-        while let Some((since, number, oldest)) = self.order.front() {
-            let is_live = self.answers.get(oldest).is_some_and(|(n, _)| n == number);
-            let is_waiting = is_live && self.answers.get(oldest).is_some_and(|(_, answer)| answer.is_none());
-            if is_live && (is_waiting || now.since(*since) < keep_ms) {
+        while let Some((since, _, oldest)) = self.order.front() {
+            if self.is_waiting(oldest) || now.since(*since) < keep_ms {
                 break;
             }
-            self.drop_oldest();
+            self.remove(0);
         }
         match self.answers.get(id) {
             None => Seen::New,
@@ -50,13 +49,19 @@ impl<A> Window<A> {
     }
 
     /// Remembers that the command of `id` is under way, and forgets the oldest answers over `ids_max`.
+    ///
+    /// What waits is never forgotten, or the same id again would be obeyed a second time: the caller bounds how many
+    /// commands are under way.
     pub fn begin(&mut self, id: &str, now: Tick, ids_max: usize) {
+        if let Some(place) = self.place(id) {
+            self.remove(place);
+        }
         self.last_number += 1;
         self.order.push_back((now, self.last_number, id.into()));
         self.answers.insert(id.into(), (self.last_number, None));
-        // What waits is as good as new, and there is never much of it.
-        while self.order.len() > ids_max.max(1) {
-            self.drop_oldest();
+        while self.order.len() > ids_max {
+            let Some(place) = self.order.iter().position(|(_, _, id)| !self.is_waiting(id)) else { break };
+            self.remove(place);
         }
     }
 
@@ -67,13 +72,12 @@ impl<A> Window<A> {
         }
     }
 
-    /// Forgets an id: errors are not remembered.
+    /// Forgets an id that waits: errors are not remembered, and take no place from what is.
     pub fn forget(&mut self, id: &str) {
-        if let Some((_, None)) = self.answers.get(id) {
-            self.answers.remove(id);
-        }
-        if self.answers.is_empty() {
-            *self = Window { last_number: self.last_number, ..Window::default() };
+        if self.is_waiting(id)
+            && let Some(place) = self.place(id)
+        {
+            self.remove(place);
         }
     }
 
@@ -87,9 +91,18 @@ impl<A> Window<A> {
         self.answers.is_empty()
     }
 
-    fn drop_oldest(&mut self) {
-        let Some((_, number, id)) = self.order.pop_front() else { return };
-        if self.answers.get(&id).is_some_and(|(n, _)| *n == number) {
+    fn is_waiting(&self, id: &str) -> bool {
+        matches!(self.answers.get(id), Some((_, None)))
+    }
+
+    /// Where an id is in the order.
+    fn place(&self, id: &str) -> Option<usize> {
+        let (number, _) = self.answers.get(id)?;
+        self.order.binary_search_by_key(number, |(_, number, _)| *number).ok()
+    }
+
+    fn remove(&mut self, place: usize) {
+        if let Some((_, _, id)) = self.order.remove(place) {
             self.answers.remove(&id);
         }
         if self.order.is_empty() {
@@ -110,7 +123,7 @@ mod tests {
     proptest! {
         #[test]
         fn remembers_the_last_answers_for_a_while(
-            steps in prop::collection::vec((0u8..4, 0u8..12, 0u64..20), 0..200),
+            steps in prop::collection::vec((0u8..5, 0u8..12, 0u64..20), 0..200),
         ) {
             let mut window: Window<u64> = Window::default();
             // The id, when it came, and its answer; the oldest first.
@@ -133,23 +146,54 @@ mod tests {
                     (0 | 1, None) => {
                         window.begin(&id, Tick(now), IDS_MAX);
                         model.push((id, now, None));
-                        // A forgotten id keeps its place until it would have been the oldest.
-                        if model.len() > IDS_MAX { return Ok(()); }
+                        while model.len() > IDS_MAX {
+                            let Some(answered) = model.iter().position(|m| m.2.is_some()) else { break };
+                            model.remove(answered);
+                        }
                     }
-                    (2, Some(k)) if model[k].2.is_none() => {
+                    (2 | 3, Some(k)) if model[k].2.is_none() => {
                         window.finish(&id, step as u64);
                         model[k].2 = Some(step as u64);
                     }
-                    (3, Some(k)) if model[k].2.is_none() && k + 1 == model.len() && model.len() == 1 => {
+                    (4, known) => {
                         window.forget(&id);
-                        model.remove(k);
-                        prop_assert!(window.is_empty());
+                        if let Some(k) = known.filter(|k| model[*k].2.is_none()) { model.remove(k); }
                     }
                     _ => {}
                 }
                 prop_assert_eq!(window.len(), model.len());
+                prop_assert_eq!(window.order.len(), model.len());
+                prop_assert!(!window.is_empty() || window.answers.capacity() + window.order.capacity() == 0);
             }
         }
+    }
+
+    #[test]
+    fn what_waits_is_never_obeyed_twice() {
+        let mut window = Window::default();
+        for n in 0..3 * IDS_MAX {
+            window.begin(&n.to_string(), Tick(0), IDS_MAX);
+        }
+        for n in 0..3 * IDS_MAX {
+            assert_eq!(window.look(&n.to_string(), Tick(10 * KEEP_MS), KEEP_MS), Seen::Waiting, "{n}");
+        }
+        for n in 0..3 * IDS_MAX {
+            window.finish(&n.to_string(), n);
+        }
+        window.begin("next", Tick(0), IDS_MAX);
+        assert_eq!(window.len(), IDS_MAX, "back within its bound");
+    }
+
+    #[test]
+    fn errors_take_no_place_from_answers() {
+        let mut window = Window::default();
+        window.begin("a", Tick(0), IDS_MAX);
+        window.finish("a", 1);
+        for n in 0..10 * IDS_MAX {
+            window.begin(&n.to_string(), Tick(0), IDS_MAX);
+            window.forget(&n.to_string());
+        }
+        assert_eq!(window.look("a", Tick(0), KEEP_MS), Seen::Done(&1));
     }
 
     #[test]

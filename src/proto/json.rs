@@ -99,18 +99,52 @@ pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
     serde_json::to_writer(out, event).expect("a vector takes every byte, and events have no keys but names");
 }
 
+/// Drops the whitespace between the tokens of a JSON value, so that it stands on one line: within strings, line ends
+/// are always escaped (RFC 8259 section 7). The grammar must have been checked.
+pub fn compact(value: &str) -> Cow<'_, str> {
+    let is_space = |byte: u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    let bytes = value.as_bytes();
+    let mut compacted = String::new();
+    // The value up to here has been looked at, and up to there it has been taken over.
+    let (mut at, mut taken) = (0, 0);
+    let mut is_string = false;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'\\' if is_string => at += 1,
+            b'"' => is_string = !is_string,
+            _ if !is_string && is_space(byte) => {
+                compacted.push_str(&value[taken..at]);
+                taken = at + 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if taken == 0 {
+        return Cow::Borrowed(value);
+    }
+    compacted.push_str(&value[taken..]);
+    Cow::Owned(compacted)
+}
+
+/// Reads a JSON value that came as text: `None` if it is not JSON, no value if it is null, otherwise the compact value.
+pub(super) fn raw_value(text: &str) -> Option<Option<Cow<'_, str>>> {
+    let value: &RawValue = serde_json::from_str(text).ok()?;
+    Some(present(Some(value)).map(compact))
+}
+
 /// What is wrong, before it is known which command it answers.
-struct Fault {
+pub(super) struct Fault {
     reason: Reason,
     message: Cow<'static, str>,
 }
 
 impl Fault {
-    fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, message: message.into() }
     }
 
-    fn answering(self, id: Option<Cow<'_, str>>) -> Malformed<'_> {
+    pub(super) fn answering(self, id: Option<Cow<'_, str>>) -> Malformed<'_> {
         Malformed { id, reason: self.reason, message: self.message }
     }
 }
@@ -305,7 +339,7 @@ fn command<'a>(kind: Option<&str>, fields: &Fields<'a>) -> Result<Command<'a>, F
         "state" => Command::State {
             room: room()?,
             key: required("key", text("key", fields.key)?)?,
-            value: present(fields.value).map(Cow::Borrowed),
+            value: present(fields.value).map(compact),
         },
         "role" => Command::Role {
             room: room()?,

@@ -3,7 +3,9 @@
 //!
 //! A line does not depend on who reads it, so that one encoding serves a whole room.
 
-use super::wire::{Ack, Error, Event, Member, Presence};
+use std::borrow::Cow;
+
+use super::wire::{Ack, Error, Event, HistoryMessage, Json, Member, Presence};
 
 /// What somebody hears who said nothing yet: asks for a nickname.
 pub const GREETING: &str = "* welcome to starling: what is your nickname?\n";
@@ -17,6 +19,9 @@ pub const HELP: &str = "\
 * /rooms          list the rooms
 * /who            list the members of the current room
 * /msg NAME TEXT  say something to one person alone
+* /history [N]    show the last messages of the current room
+* /topic [TEXT]   show the topic of the current room, or set it
+* /kick NAME      remove somebody from the current room
 * /ping           ask whether the server is there
 * /help           this list
 * /quit           leave
@@ -24,6 +29,9 @@ pub const HELP: &str = "\
 
 /// How many of those who came, or went, a batch names: about what fits a terminal's line.
 const NAMES_SHOWN_MAX: usize = 8;
+
+/// The key of a room's state that people see and set with `/topic`; the others are for programs.
+const TOPIC_KEY: &str = "topic";
 
 /// The commands, in lower case, with what each expects.
 const USAGES: [(&str, &str); 13] = [
@@ -127,11 +135,13 @@ pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::System { sender, content, .. } => put_message(out, "system", sender, content),
         Event::Presence(presence) => put_presence(out, &presence),
         Event::Welcome { nickname, .. } => put_line(out, &["* welcome, ", nickname]),
-        Event::Joined { room, members, messages, .. } => {
+        Event::Joined { room, members, state, messages, .. } => {
             put_line(out, &["* joined ", room, ": ", &counted(members, "member")]);
-            for message in messages.unwrap_or_default() {
-                put_message(out, room, message.sender, message.content);
+            let entry = state.0.iter().find(|entry| entry.key == TOPIC_KEY);
+            if let Some(topic) = entry.and_then(|entry| topic(entry.value)) {
+                put_line(out, &["[", room, "] * topic: ", &topic]);
             }
+            put_history(out, room, messages.unwrap_or_default());
         }
         Event::Left { room, reason: "left", .. } => put_line(out, &["* left ", room]),
         Event::Left { room, reason, .. } => put_line(out, &["* left ", room, " (", reason, ")"]),
@@ -149,19 +159,21 @@ pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::Error(Error { code, reason, message, .. }) => {
             put_line(out, &["! ", &code.to_string(), " ", reason, ": ", message]);
         }
-        Event::History { room, messages, .. } => {
-            for message in messages {
-                put_message(out, room, message.sender, message.content);
-            }
-        }
-        Event::Gap { .. } | Event::State { .. } => {}
+        Event::History { room, messages, .. } => put_history(out, room, messages),
+        Event::Gap { room, from, to, .. } => put_gap(out, room, from, to),
+        Event::State { room, key: TOPIC_KEY, value, sender, .. } => match topic(value) {
+            Some(topic) => put_line(out, &["[", room, "] * ", sender, " set the topic: ", &topic]),
+            None => put_line(out, &["[", room, "] * ", sender, " cleared the topic"]),
+        },
+        Event::State { .. } => {}
+        // What an acknowledgement means depends on the command: whoever sent it may say so with `put_note`.
         Event::Ack(Ack { .. }) | Event::Typing { .. } | Event::Ping => {}
     }
 }
 
-/// Appends a line of the server itself.
-pub fn put_note(out: &mut Vec<u8>, note: &str) {
-    put_line(out, &["* ", note]);
+/// Appends a line of the server's own, to one person: that something was done, for instance.
+pub fn put_note(out: &mut Vec<u8>, text: &str) {
+    put_line(out, &["* ", text]);
 }
 
 /// Appends text so that it stays on its line and does nothing to a terminal: a line end shows as `⏎`, a tab as a space,
@@ -203,8 +215,32 @@ fn put_message(out: &mut Vec<u8>, origin: &str, sender: &str, content: &str) {
     put_line(out, &["[", origin, "] ", sender, ": ", content]);
 }
 
+fn put_history(out: &mut Vec<u8>, room: &str, messages: &[HistoryMessage<'_>]) {
+    for message in messages {
+        put_message(out, room, message.sender, message.content);
+    }
+}
+
+fn put_gap(out: &mut Vec<u8>, room: &str, from: u64, to: u64) {
+    let lost = if from == to {
+        format!("message {from} was left out")
+    } else {
+        format!("messages {from} to {to} were left out")
+    };
+    put_line(out, &["[", room, "] * ", &lost]);
+}
+
+/// The topic as people read it: a string's text, any other value as its JSON, nothing if there is none.
+fn topic(value: Json<'_>) -> Option<Cow<'_, str>> {
+    match value.0.trim_ascii() {
+        "null" => None,
+        // What is no string stays as it is, and so does a string with half a surrogate pair, which no text can hold.
+        written => Some(serde_json::from_str(written).map_or(Cow::Borrowed(written), Cow::Owned)),
+    }
+}
+
 fn put_presence(out: &mut Vec<u8>, presence: &Presence<'_>) {
-    let &Presence { room, event, nickname, from, reason, .. } = presence;
+    let &Presence { room, event, nickname, from, reason, role, .. } = presence;
     let nickname = nickname.unwrap_or("?");
     match (event, from, reason) {
         ("batch", ..) => put_batch(out, presence),
@@ -212,9 +248,19 @@ fn put_presence(out: &mut Vec<u8>, presence: &Presence<'_>) {
         ("leave", _, Some(reason)) => put_line(out, &["[", room, "] * ", nickname, " left (", reason, ")"]),
         ("leave", _, None) => put_line(out, &["[", room, "] * ", nickname, " left"]),
         ("nick", Some(from), _) => put_line(out, &["[", room, "] * ", from, " is now ", nickname]),
+        ("role", ..) => put_line(out, &["[", room, "] * ", nickname, " is now ", role.unwrap_or("?")]),
+        ("mute" | "unmute", _, reason) => put_muted(out, room, nickname, event, reason),
         ("away" | "back", ..) => put_line(out, &["[", room, "] * ", nickname, " is ", event]),
         _ => put_line(out, &["[", room, "] * ", nickname, ": ", event]),
     }
+}
+
+fn put_muted(out: &mut Vec<u8>, room: &str, nickname: &str, event: &str, reason: Option<&str>) {
+    let mut parts = vec!["[", room, "] * ", nickname, " was ", event, "d"];
+    if let Some(reason) = reason {
+        parts.extend([" (", reason, ")"]);
+    }
+    put_line(out, &parts);
 }
 
 fn put_batch(out: &mut Vec<u8>, presence: &Presence<'_>) {
@@ -271,7 +317,7 @@ fn farewell(code: u16, after_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::wire::{HistoryMessage, RoomInfo, State};
+    use crate::proto::wire::{RoomInfo, State, StateEntry};
 
     fn written(event: Event<'_>) -> String {
         let mut out = Vec::new();
@@ -346,7 +392,7 @@ mod tests {
     #[test]
     fn help_lists_only_commands_that_exist() {
         let named: Vec<_> = HELP.lines().filter_map(|line| line.strip_prefix("* /")).collect();
-        assert_eq!(named.len(), 9);
+        assert_eq!(named.len(), USAGES.len() - 1, "all but /token, which is for programs");
         for line in named {
             let word = line.split(' ').next().unwrap();
             assert!(
@@ -378,6 +424,67 @@ mod tests {
         assert_eq!(line(nick), "[lobby] * alice is now al\n");
         assert_eq!(line(presence("away", "alice")), "[lobby] * alice is away\n");
         assert_eq!(line(presence("back", "alice")), "[lobby] * alice is back\n");
+        let role = Presence { role: Some("host"), ..presence("role", "bob") };
+        assert_eq!(line(role), "[lobby] * bob is now host\n");
+        assert_eq!(line(presence("mute", "bob")), "[lobby] * bob was muted\n");
+        let mute = Presence { reason: Some("spam"), ..presence("mute", "bob") };
+        assert_eq!(line(mute), "[lobby] * bob was muted (spam)\n");
+        assert_eq!(line(presence("unmute", "bob")), "[lobby] * bob was unmuted\n");
+        for reason in ["kicked", "banned"] {
+            let leave = Presence { reason: Some(reason), ..presence("leave", "bob") };
+            assert_eq!(line(leave), format!("[lobby] * bob left ({reason})\n"));
+            let left = written(Event::Left { id: None, room: "lobby", reason });
+            assert_eq!(left, format!("* left lobby ({reason})\n"));
+        }
+    }
+
+    #[test]
+    fn a_topic_is_told_when_it_changes_and_when_one_joins() {
+        let change = |key, value| {
+            written(Event::State { room: "lobby", key, value: Json(value), version: 3, sender: "alice" })
+        };
+        assert_eq!(
+            change("topic", r#""we \"talk\"\nhere""#),
+            "[lobby] * alice set the topic: we \"talk\"⏎here\n"
+        );
+        assert_eq!(change("topic", r#"{"a":[1]}"#), "[lobby] * alice set the topic: {\"a\":[1]}\n");
+        assert_eq!(change("topic", r#""\ud800""#), "[lobby] * alice set the topic: \"\\ud800\"\n");
+        assert_eq!(change("topic", "null"), "[lobby] * alice cleared the topic\n");
+        assert_eq!(change("color", r#""red""#), "");
+        let state = [
+            StateEntry { key: "color", value: Json(r#""red""#), version: 1 },
+            StateEntry { key: "topic", value: Json(r#""tea""#), version: 2 },
+        ];
+        let joined = Event::Joined {
+            id: None,
+            room: "ops",
+            epoch: "e",
+            offset: 4,
+            role: "member",
+            members: 1,
+            state: State(&state),
+            messages: None,
+            recovered: None,
+        };
+        assert_eq!(written(joined), "* joined ops: 1 member\n[ops] * topic: tea\n");
+    }
+
+    #[test]
+    fn history_and_what_is_missing_of_it_are_told() {
+        let message = |content| HistoryMessage { sender: "bob", content, offset: 4, timestamp: 1 };
+        let messages = [message("old"), message("older\nstill")];
+        let page = Event::History { id: None, room: "ops", epoch: "e", messages: &messages };
+        assert_eq!(written(page), "[ops] bob: old\n[ops] bob: older⏎still\n");
+        let gap = |from, to| written(Event::Gap { room: "lobby", epoch: "e", from, to });
+        assert_eq!(gap(5, 9), "[lobby] * messages 5 to 9 were left out\n");
+        assert_eq!(gap(5, 5), "[lobby] * message 5 was left out\n");
+    }
+
+    #[test]
+    fn a_note_is_one_line() {
+        let mut out = Vec::new();
+        put_note(&mut out, "bob was kicked\nout");
+        assert_eq!(String::from_utf8(out).unwrap(), "* bob was kicked⏎out\n");
     }
 
     #[test]

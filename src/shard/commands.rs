@@ -245,21 +245,19 @@ impl Shard {
                 let after: Option<Box<str>> =
                     after.as_deref().map(|name| crate::chat::name::fold(name).into());
                 let allowed = self.sessions[session].identity.as_ref().and_then(|i| i.rooms.clone());
-                let awaited = self.cores() as u16;
-                for home in 0..awaited {
+                for home in 0..self.cores() as u16 {
                     let request = Request::Rooms { after: after.clone(), limit, allowed: allowed.clone() };
                     self.request(session, home, asked.reply_to(), request);
                 }
-                self.sessions[session].step = Step::Rooms { awaited, limit, found: Vec::new() };
+                self.sessions[session].step = Step::Rooms { limit, found: Vec::new() };
                 Ok(Flow::Wait)
             }
             Command::Broadcast { content, rooms, tags } => {
                 let broadcast = Arc::new(self.check_broadcast(session, content, rooms, tags)?);
-                let awaited = self.cores() as u16;
-                for core in 0..awaited {
+                for core in 0..self.cores() as u16 {
                     self.request(session, core, asked.reply_to(), Request::Broadcast(broadcast.clone()));
                 }
-                self.sessions[session].step = Step::Broadcast { awaited, sessions: 0 };
+                self.sessions[session].step = Step::Broadcast { sessions: 0 };
                 Ok(Flow::Wait)
             }
             Command::Quit => {

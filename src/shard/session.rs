@@ -154,9 +154,9 @@ pub enum Step {
     /// A private message, a query, or a host's decision.
     Query,
     /// All homes were asked for their rooms.
-    Rooms { awaited: u16, limit: usize, found: Vec<RoomEntry> },
+    Rooms { limit: usize, found: Vec<RoomEntry> },
     /// All cores were asked to say something to their sessions.
-    Broadcast { awaited: u16, sessions: u64 },
+    Broadcast { sessions: u64 },
     /// The session is ending, and this is what its connection waits for.
     Ending { then: Option<AfterEnd> },
 }
@@ -228,11 +228,6 @@ impl Session {
     /// Whether nothing at all is under way.
     pub fn is_quiet(&self) -> bool {
         self.is_idle() && self.background == 0
-    }
-
-    /// Whether its hello has not been answered yet.
-    pub fn is_new(&self) -> bool {
-        self.nickname.is_none() && matches!(self.step, Step::Hello { .. } | Step::Resume { .. })
     }
 
     /// Whether its connection still waits for the answer to the request that makes it a WebSocket: no event may be

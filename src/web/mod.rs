@@ -2,7 +2,9 @@
 //!
 //! The page's files are compiled in, so that a server is one file and a page never meets a server of another version.
 
-/// A file of the page.
+use crate::proto::protobuf;
+
+/// A file that is served as it is.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Asset {
     /// The path that it is served at.
@@ -15,7 +17,7 @@ pub struct Asset {
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// All files of the page; the first is the page itself.
+/// The files of the page, the first being the page itself, and the schema that clients are made from.
 pub const ASSETS: &[Asset] = &[
     Asset { path: "/", content_type: "text/html; charset=utf-8", body: include_bytes!("page/index.html") },
     Asset {
@@ -28,6 +30,11 @@ pub const ASSETS: &[Asset] = &[
     Asset { path: "/connection.js", content_type: JAVASCRIPT, body: include_bytes!("page/connection.js") },
     Asset { path: "/view.js", content_type: JAVASCRIPT, body: include_bytes!("page/view.js") },
     Asset { path: "/favicon.svg", content_type: "image/svg+xml", body: include_bytes!("page/favicon.svg") },
+    Asset {
+        path: "/starling.proto",
+        content_type: "text/plain; charset=utf-8",
+        body: protobuf::SCHEMA.as_bytes(),
+    },
 ];
 
 /// Headers that go with every answer to a browser. `connect-src 'self'` covers WebSockets to the page's own host too (CSP Level 3,
@@ -55,7 +62,7 @@ pub enum Route {
     WebSocket,
     /// A WebSocket that sends everything back.
     Echo,
-    /// A file of the page.
+    /// A file.
     Asset(&'static Asset),
     /// Nothing.
     NotFound,
@@ -124,6 +131,14 @@ mod tests {
         for path in ["", "//", "/health/", "/Health", "/index.html", "/../style.css", "/style.css?v=1", "*"] {
             assert_eq!(route(path), Route::NotFound, "{path}");
         }
+    }
+
+    #[test]
+    fn the_schema_is_served_as_text() {
+        let Route::Asset(schema) = route("/starling.proto") else { panic!("no asset") };
+        assert_eq!(schema.content_type, "text/plain; charset=utf-8");
+        assert!(text("/starling.proto").contains("\nmessage RoomMessage {"));
+        assert_eq!(allowed_methods(&Route::Asset(schema)), "GET, HEAD, OPTIONS");
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub struct Server {
     pub web: SocketAddr,
     /// The address of text and JSON lines.
     pub line: SocketAddr,
+    #[allow(dead_code)]
+    /// Where binary frames are heard.
+    pub frame: SocketAddr,
     log: Arc<Log>,
 }
 
@@ -48,7 +51,9 @@ impl Server {
             }
         }
         // Not pinned: several servers run at a time, and all would be pinned to the same first core.
-        command.args(["serve", "--web", "127.0.0.1:0", "--line", "127.0.0.1:0", "--no-pin"]).args(flags);
+        command.args(["serve", "--web", "127.0.0.1:0", "--line", "127.0.0.1:0", "--frame", "127.0.0.1:0"]);
+        // What is tried here goes faster than people do; a test of the limits sets its own.
+        command.args(["--no-pin", "--set", "rate.commands_per_second=0"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Log::default());
@@ -66,7 +71,7 @@ impl Server {
                 let _ = announce.send(line);
             }
         });
-        let mut addresses = [("web", None), ("line", None)];
+        let mut addresses = [("web", None), ("line", None), ("frame", None)];
         while addresses.iter().any(|(_, address)| address.is_none()) {
             let Ok(line) = announced.recv_timeout(DEADLINE) else {
                 let _ = child.kill();
@@ -77,8 +82,8 @@ impl Server {
             let (_, known) = addresses.iter_mut().find(|(name, _)| *name == kind).expect("a known kind");
             *known = Some(address.parse().expect("an address"));
         }
-        let [(_, web), (_, line)] = addresses;
-        Server { child, web: web.unwrap(), line: line.unwrap(), log }
+        let [(_, web), (_, line), (_, frame)] = addresses;
+        Server { child, web: web.unwrap(), line: line.unwrap(), frame: frame.unwrap(), log }
     }
 
     pub fn pid(&self) -> u32 {

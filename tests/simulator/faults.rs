@@ -156,7 +156,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         connections: pick(rng, &[0, 0, 0, 6]),
         ..d
     };
-    let mut config = Config { limits, ..Config::default() };
+    let mut config = Config { limits, ..plain() };
     config.presence.exact_members = pick(rng, &[config.presence.exact_members, 2]);
     config.presence.batch_ms = 50;
     (config.heartbeat.probe_ms, config.heartbeat.timeout_ms) = pick(rng, &[(30_000, 90_000), (300, 1500)]);
@@ -172,4 +172,13 @@ pub fn pick<T: Clone>(rng: &mut Rng, from: &[T]) -> T {
 /// True so many times in a thousand. A chance of 0 draws nothing.
 pub fn happens(rng: &mut Rng, in_a_thousand: u64) -> bool {
     in_a_thousand > 0 && rng.below(1000) < in_a_thousand
+}
+
+/// A server without what the model does not know.
+pub fn plain() -> Config {
+    let mut config = Config::default();
+    config.session.grace_ms = 0;
+    config.history.count = 0;
+    config.rate.commands_per_second = 0;
+    config
 }

@@ -165,6 +165,9 @@ impl Client {
             assert!(!self.terms.tells_presence_at_once, "a batch in a small room");
             return;
         }
+        if kind == "role" {
+            return; // told to everybody, the new host among them
+        }
         let nickname = text(event, "nickname");
         let is_changing = self.outstanding.iter().any(|sent| matches!(sent.what, What::Nick { .. }));
         if is_own(self, nickname) {

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 use starling::base::rng::Rng;
-use starling::config::Config;
 
 use crate::client::{Kind, What};
+use crate::faults::plain;
 use crate::faults::{Faults, Shape};
 use crate::scenario;
 use crate::trace::Trace;
@@ -25,7 +25,7 @@ fn say_hello(world: &mut World, client: usize) {
 
 #[test]
 fn every_typing_notice_with_an_id_is_acknowledged() {
-    let mut world = World::calm(4, Config::default());
+    let mut world = World::calm(4, plain());
     let client = world.connect(Kind::Json, 0);
     say_hello(&mut world, client);
     // On four cores, one of these rooms has its home on another.
@@ -44,7 +44,7 @@ fn every_typing_notice_with_an_id_is_acknowledged() {
 
 #[test]
 fn a_program_that_was_greeted_is_heard_as_one() {
-    let mut world = World::calm(1, Config::default());
+    let mut world = World::calm(1, plain());
     let client = world.connect(Kind::Json, 0);
     world.come_to_rest(1000);
     say_hello(&mut world, client);
@@ -54,7 +54,7 @@ fn a_program_that_was_greeted_is_heard_as_one() {
 
 #[test]
 fn a_websocket_that_said_hello_in_its_query_is_probed_in_time() {
-    let mut config = Config::default();
+    let mut config = plain();
     (config.heartbeat.probe_ms, config.heartbeat.timeout_ms) = (300, 1500);
     let mut world = World::calm(1, config);
     let clients: Vec<usize> = (0..10).map(|_| world.connect(Kind::Web, 0)).collect();
@@ -79,7 +79,7 @@ fn nobody_is_in_a_room_twice() {
     for seed in 0..20 {
         let faults = Faults { nick: 400, join: 400, frozen_core: 60, ..Faults::default() };
         let shape = Shape { clients: 12, mailbox_parcels: 1, burst: 6, ..Shape::roomy(4) };
-        let mut world = World::build(Rng::new(seed), faults, shape, Config::default(), Trace::default());
+        let mut world = World::build(Rng::new(seed), faults, shape, plain(), Trace::default());
         scenario::play(&mut world, 2);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::Room;
 use super::moderation::Role;
-use super::{LOBBY, Room};
 use crate::base::slots::{Id, Slots};
 use crate::chat::name::Nickname;
 use crate::chat::refusal::Refusal;
@@ -20,25 +20,47 @@ pub struct Member {
     pub nickname: Nickname,
     /// The role.
     pub role: Role,
-    /// Whether the user may do everything, here too.
-    pub is_admin: bool,
     /// When the member last did something here, in milliseconds since the Unix epoch.
     pub last_active_ms: u64,
     /// Counts those who came: the least has been here longest.
     seniority: u64,
-    /// Its sessions, and whether each has a connection.
-    sessions: Vec<(SessionRef, bool)>,
+    /// Never empty.
+    sessions: Vec<Place>,
+}
+
+/// What a room knows of one session of a member.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    session: SessionRef,
+    is_connected: bool,
+    /// Of the session, not of its user: another token of the same user may say less.
+    is_admin: bool,
 }
 
 impl Member {
     /// Whether the user has a connection.
     pub fn is_connected(&self) -> bool {
-        self.sessions.iter().any(|(_, is_connected)| *is_connected)
+        self.sessions.iter().any(|place| place.is_connected)
+    }
+
+    /// Whether the user may do everything in one of the sessions.
+    pub fn is_admin(&self) -> bool {
+        self.sessions.iter().any(|place| place.is_admin)
+    }
+
+    /// Whether it may in this one.
+    pub(super) fn is_admin_in(&self, session: SessionRef) -> bool {
+        self.sessions.iter().any(|place| place.session == session && place.is_admin)
     }
 
     /// The user's sessions in the room.
     pub fn sessions(&self) -> impl Iterator<Item = SessionRef> + '_ {
-        self.sessions.iter().map(|(session, _)| *session)
+        self.sessions.iter().map(|place| place.session)
+    }
+
+    /// Its place among those who may become host, the least first; none for those who only read and those who are.
+    fn succession(&self) -> Option<(bool, u64)> {
+        (self.role == Role::Member).then(|| (!self.is_connected(), self.seniority))
     }
 }
 
@@ -83,6 +105,8 @@ pub(super) struct Members {
     by_session: HashMap<SessionRef, Id>,
     /// In folded order, for lists that are read a page at a time.
     by_name: BTreeMap<Arc<str>, Id>,
+    /// Who becomes host next. Kept in order, because when many leave together, each of them may be the last host.
+    heirs: BTreeMap<(bool, u64), Id>,
     arrivals: u64,
     hosts: usize,
 }
@@ -100,8 +124,11 @@ impl Members {
         self.members.get(*self.by_session.get(&session)?)
     }
 
-    pub fn get_mut(&mut self, session: SessionRef) -> Option<&mut Member> {
-        self.members.get_mut(*self.by_session.get(&session)?)
+    /// Notes that a member does something.
+    pub fn touch(&mut self, session: SessionRef, now_ms: u64) -> Option<&Member> {
+        let member = self.members.get_mut(*self.by_session.get(&session)?)?;
+        member.last_active_ms = now_ms;
+        Some(member)
     }
 
     pub fn named(&self, folded: &str) -> Option<&Member> {
@@ -109,44 +136,73 @@ impl Members {
     }
 
     pub fn set_role(&mut self, folded: &str, role: Role) {
-        if let Some(member) = self.by_name.get(folded).and_then(|id| self.members.get_mut(*id)) {
-            self.hosts -= usize::from(member.role == Role::Host);
-            self.hosts += usize::from(role == Role::Host);
-            member.role = role;
+        if let Some(id) = self.by_name.get(folded) {
+            self.update(*id, |member| member.role = role);
+        }
+    }
+
+    /// Changes a member, and with it what is counted and ordered of all.
+    fn update<T>(&mut self, id: Id, change: impl FnOnce(&mut Member) -> T) -> T {
+        let member = self.members.get_mut(id).expect("listed members exist");
+        let before = (member.role, member.succession());
+        let result = change(member);
+        let after = (member.role, member.succession());
+        if before != after {
+            self.count(id, before, false);
+            self.count(id, after, true);
+        }
+        result
+    }
+
+    fn count(&mut self, id: Id, (role, succession): (Role, Option<(bool, u64)>), is_there: bool) {
+        match (role == Role::Host, is_there) {
+            (true, true) => self.hosts += 1,
+            (true, false) => self.hosts -= 1,
+            (false, _) => {}
+        }
+        match (succession, is_there) {
+            (Some(place), true) => drop(self.heirs.insert(place, id)),
+            (Some(place), false) => drop(self.heirs.remove(&place)),
+            (None, _) => {}
         }
     }
 
     fn insert(&mut self, entrant: Entrant, role: Role, now_ms: u64) {
         self.arrivals += 1;
-        self.hosts += usize::from(role == Role::Host);
         let folded: Arc<str> = entrant.nickname.folded().into();
         let member = Member {
             nickname: entrant.nickname,
             role,
-            is_admin: entrant.is_admin,
             last_active_ms: now_ms,
             seniority: self.arrivals,
-            sessions: vec![(entrant.session, true)],
+            sessions: vec![Place {
+                session: entrant.session,
+                is_connected: true,
+                is_admin: entrant.is_admin,
+            }],
         };
+        let succession = member.succession();
         let id = self.members.insert(member);
+        self.count(id, (role, succession), true);
         self.by_session.insert(entrant.session, id);
         self.by_name.insert(folded, id);
     }
 
     /// Takes a user out, with all sessions.
     pub fn remove_user(&mut self, folded: &str) -> Option<Member> {
-        let member = self.members.remove(self.by_name.remove(folded)?).expect("listed members exist");
-        self.hosts -= usize::from(member.role == Role::Host);
-        for (session, _) in &member.sessions {
-            self.by_session.remove(session);
+        let id = self.by_name.remove(folded)?;
+        let member = self.members.remove(id).expect("listed members exist");
+        self.count(id, (member.role, member.succession()), false);
+        for session in member.sessions() {
+            self.by_session.remove(&session);
         }
         Some(member)
     }
 
     /// The member that has been here longest, of those who speak; one with a connection if there is one.
     pub fn eldest(&self) -> Option<&Member> {
-        let speaking = self.members.iter().map(|(_, member)| member).filter(|m| m.role == Role::Member);
-        speaking.min_by_key(|member| (!member.is_connected(), member.seniority))
+        let (_, id) = self.heirs.first_key_value()?;
+        self.members.get(*id)
     }
 }
 
@@ -161,8 +217,8 @@ impl Room {
         self.members.named(folded)
     }
 
-    /// Makes `session` a member, or its user one with another session. The first member of an empty room is its host, but
-    /// in the lobby. A session that is a member already only has a connection again.
+    /// Makes `session` a member, or its user one with another session. Who may speak in a room that has no host becomes its
+    /// host, but in the lobby: the first one, or the first among those who only read. A session that is a member already only has a connection again.
     ///
     /// # Errors
     /// `banned`.
@@ -173,21 +229,23 @@ impl Room {
         {
             return Err(refusal);
         }
-        if let Some(id) = self.members.by_name.get(folded) {
-            let member = self.members.members.get_mut(*id).expect("listed members exist");
-            let was_away = !member.is_connected();
-            member.is_admin = entrant.is_admin;
-            match member.sessions.iter_mut().find(|(session, _)| *session == entrant.session) {
-                Some((_, is_connected)) => *is_connected = true,
-                None => member.sessions.push((entrant.session, true)),
-            }
-            let role = member.role;
-            self.members.by_session.insert(entrant.session, *id);
+        if let Some(&id) = self.members.by_name.get(folded) {
+            let Entrant { session, is_admin, .. } = entrant;
+            let (role, was_away) = self.members.update(id, |member| {
+                let was_away = !member.is_connected();
+                let place = Place { session, is_connected: true, is_admin };
+                match member.sessions.iter_mut().find(|place| place.session == session) {
+                    Some(known) => *known = place,
+                    None => member.sessions.push(place),
+                }
+                (member.role, was_away)
+            });
+            self.members.by_session.insert(session, id);
             return Ok(Entered { role, is_new_user: false, was_away });
         }
         let role = if self.restrictions.only_reads(folded) {
             Role::Guest
-        } else if self.is_empty() && self.name.folded() != LOBBY {
+        } else if self.members.hosts() == 0 && !self.is_lobby() {
             Role::Host
         } else {
             Role::Member
@@ -198,37 +256,47 @@ impl Room {
 
     /// Ends the membership of `session`, and with its last session that of its user.
     pub fn leave(&mut self, session: SessionRef) -> Option<Departure> {
-        let member = self.members.get_mut(session)?;
-        let nickname = member.nickname.clone();
-        if member.sessions.len() > 1 {
-            member.sessions.retain(|(s, _)| *s != session);
+        let id = *self.members.by_session.get(&session)?;
+        let (nickname, is_gone) = self.members.update(id, |member| {
+            let is_gone = member.sessions.len() == 1;
+            if !is_gone {
+                member.sessions.retain(|place| place.session != session);
+            }
+            (member.nickname.clone(), is_gone)
+        });
+        if !is_gone {
             self.members.by_session.remove(&session);
-            return Some(Departure { nickname, is_gone: false, heir: None });
+            return Some(Departure { nickname, is_gone, heir: None });
         }
         self.members.remove_user(nickname.folded());
-        Some(Departure { heir: self.find_heir(), nickname, is_gone: true })
+        Some(Departure { heir: self.find_heir(), nickname, is_gone })
     }
 
     /// Notes that the session's connection is gone, and says whether its user has none now.
     pub fn detach(&mut self, session: SessionRef) -> Option<bool> {
-        let member = self.members.get_mut(session)?;
-        let was_connected = member.is_connected();
-        member
-            .sessions
-            .iter_mut()
-            .filter(|(s, _)| *s == session)
-            .for_each(|(_, is_connected)| *is_connected = false);
-        Some(was_connected && !member.is_connected())
+        let id = *self.members.by_session.get(&session)?;
+        Some(self.members.update(id, |member| {
+            let was_connected = member.is_connected();
+            for place in member.sessions.iter_mut().filter(|place| place.session == session) {
+                place.is_connected = false;
+            }
+            was_connected && !member.is_connected()
+        }))
     }
 
-    /// Lets `session`, which has a connection, go on in the place of `old`, and says whether the user had none before.
+    /// Lets `session`, which has a connection and is nowhere else in the room, go on in the place of `old`, and says
+    /// whether the user had none before.
     pub fn attach(&mut self, old: SessionRef, session: SessionRef) -> Option<bool> {
-        let member = self.members.get_mut(old)?;
-        let was_connected = member.is_connected();
-        member.sessions.iter_mut().filter(|(s, _)| *s == old).for_each(|place| *place = (session, true));
-        let id = self.members.by_session.remove(&old).expect("looked up above");
+        let id = self.members.by_session.remove(&old)?;
+        debug_assert!(!self.members.by_session.contains_key(&session), "in two places");
         self.members.by_session.insert(session, id);
-        Some(!was_connected)
+        Some(self.members.update(id, |member| {
+            let was_away = !member.is_connected();
+            for place in member.sessions.iter_mut().filter(|place| place.session == old) {
+                (place.session, place.is_connected) = (session, true);
+            }
+            was_away
+        }))
     }
 
     /// Changes the nickname of the member that `session` is of, which nobody else here has.
@@ -236,7 +304,8 @@ impl Room {
         let id = *self.members.by_session.get(&session)?;
         let member = self.members.members.get_mut(id).expect("listed members exist");
         self.members.by_name.remove(member.nickname.folded());
-        self.members.by_name.insert(nickname.folded().into(), id);
+        let before = self.members.by_name.insert(nickname.folded().into(), id);
+        debug_assert!(before.is_none(), "two members with one nickname");
         Some(std::mem::replace(&mut member.nickname, nickname))
     }
 

@@ -9,6 +9,8 @@
 //! | `state` | keys that all members see |
 
 mod members;
+#[cfg(test)]
+mod model;
 mod moderation;
 mod state;
 #[cfg(test)]
@@ -146,8 +148,7 @@ impl Room {
     /// # Errors
     /// `not_a_member`; `muted`; `forbidden` to those who only read.
     pub fn speaker(&mut self, session: SessionRef, now_ms: u64) -> Result<Nickname, Refusal> {
-        let Some(member) = self.members.get_mut(session) else { return Err(not_a_member()) };
-        member.last_active_ms = now_ms;
+        let Some(member) = self.members.touch(session, now_ms) else { return Err(not_a_member()) };
         if member.role == Role::Guest {
             return Err(Refusal::new(Reason::Forbidden, "you only read in this room"));
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Room, not_a_member};
+use super::{Member, Room, not_a_member};
 use crate::chat::name::Nickname;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::user::SessionRef;
@@ -98,6 +98,11 @@ impl Sentence {
         self.until_ms.is_some_and(|until| until <= now_ms)
     }
 
+    /// Whether it ends after another, or never.
+    fn outlasts(&self, other: &Sentence) -> bool {
+        other.until_ms.is_some_and(|end| self.until_ms.is_none_or(|until| until > end))
+    }
+
     fn refusal(&self, reason: Reason, what: &str, now_ms: u64) -> Refusal {
         let message = match &self.reason {
             Some(why) => format!("{what}: {why}"),
@@ -122,6 +127,8 @@ struct Restriction {
     ban: Option<Sentence>,
     mute: Option<Sentence>,
     only_reads: bool,
+    /// Whether no host has named this nickname: its owner has taken it while something was held against another one.
+    is_inherited: bool,
 }
 
 impl Restriction {
@@ -140,6 +147,11 @@ impl Restrictions {
         self.by_name.is_empty()
     }
 
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
     pub fn refusal_to_enter(&self, folded: &str, now_ms: u64) -> Option<Refusal> {
         let ban = self.by_name.get(folded)?.ban.as_ref().filter(|ban| !ban.is_over(now_ms))?;
         Some(ban.refusal(Reason::Banned, "you are banned from this room", now_ms))
@@ -154,6 +166,17 @@ impl Restrictions {
         self.by_name.get(folded).is_some_and(|restriction| restriction.only_reads)
     }
 
+    /// Makes place in a full table: what is over goes, and what was inherited by nicknames that nobody here has. Otherwise
+    /// whoever is muted could fill the table with nicknames, and nobody else could be banned.
+    fn make_place(&mut self, names_max: usize, now_ms: u64, is_here: impl Fn(&str) -> bool) {
+        if self.by_name.len() >= names_max {
+            self.by_name.retain(|folded, restriction| {
+                restriction.clear(now_ms);
+                !restriction.is_none() && !(restriction.is_inherited && !is_here(folded))
+            });
+        }
+    }
+
     /// Changes what is held against a nickname, unless the table is full.
     fn change(
         &mut self,
@@ -162,12 +185,6 @@ impl Restrictions {
         now_ms: u64,
         change: impl FnOnce(&mut Restriction),
     ) -> Result<(), Refusal> {
-        if !self.by_name.contains_key(folded) && self.by_name.len() >= names_max {
-            self.by_name.retain(|_, restriction| {
-                restriction.clear(now_ms);
-                !restriction.is_none()
-            });
-        }
         let mut changed = self.by_name.get(folded).cloned().unwrap_or_default();
         changed.clear(now_ms);
         change(&mut changed);
@@ -207,8 +224,13 @@ impl Room {
             let message = "a room keeps a host: make somebody else one first";
             return Err(Refusal::new(Reason::Forbidden, message));
         }
+        if role == Role::Member && self.members.hosts() == 0 && !self.is_lobby() {
+            // An admin who only reads, among others who do.
+            let message = "a room in which anybody speaks has a host: make somebody host first";
+            return Err(Refusal::new(Reason::Forbidden, message));
+        }
         let only_reads = role == Role::Guest;
-        self.restrictions.change(folded, self.bounds.restrictions, now_ms, |r| r.only_reads = only_reads)?;
+        self.restrict(folded, now_ms, |restriction| restriction.only_reads = only_reads)?;
         self.members.set_role(folded, role);
         Ok(RoleChange { nickname, is_changed: true })
     }
@@ -233,35 +255,34 @@ impl Room {
             return Err(Refusal::new(Reason::BadRequest, "this is you"));
         }
         let member = self.members.named(folded);
-        if is_against && !actor_is_admin && member.is_some_and(|member| member.is_admin) {
+        if is_against && !actor_is_admin && member.is_some_and(Member::is_admin) {
             return Err(Refusal::new(Reason::Forbidden, "this is an admin"));
         }
         let nickname = member.map_or_else(|| target.clone(), |member| member.nickname.clone());
         let sentence = Sentence { until_ms, reason: reason.map(Arc::from) };
-        let (names_max, restrictions) = (self.bounds.restrictions, &mut self.restrictions);
         let expelled = match action {
             Action::Kick if member.is_none() => return Err(not_here()),
             Action::Kick => self.expel(folded),
             Action::Ban => {
-                restrictions.change(folded, names_max, now_ms, |r| r.ban = Some(sentence))?;
+                self.restrict(folded, now_ms, |restriction| restriction.ban = Some(sentence))?;
                 self.expel(folded)
             }
             Action::Mute => {
-                restrictions.change(folded, names_max, now_ms, |r| r.mute = Some(sentence))?;
+                self.restrict(folded, now_ms, |restriction| restriction.mute = Some(sentence))?;
                 None
             }
-            Action::Unban if restrictions.refusal_to_enter(folded, now_ms).is_none() => {
+            Action::Unban if self.restrictions.refusal_to_enter(folded, now_ms).is_none() => {
                 return Err(Refusal::new(Reason::NoSuchUser, "nobody of this nickname is banned here"));
             }
             Action::Unban => {
-                restrictions.change(folded, names_max, now_ms, |r| r.ban = None)?;
+                self.restrict(folded, now_ms, |restriction| restriction.ban = None)?;
                 None
             }
-            Action::Unmute if restrictions.refusal_to_speak(folded, now_ms).is_none() => {
+            Action::Unmute if self.restrictions.refusal_to_speak(folded, now_ms).is_none() => {
                 return Err(Refusal::new(Reason::NoSuchUser, "nobody of this nickname is muted here"));
             }
             Action::Unmute => {
-                restrictions.change(folded, names_max, now_ms, |r| r.mute = None)?;
+                self.restrict(folded, now_ms, |restriction| restriction.mute = None)?;
                 None
             }
         };
@@ -275,20 +296,25 @@ impl Room {
             && let Some(Restriction { mute, only_reads, .. }) =
                 self.restrictions.by_name.get(old.folded()).cloned()
         {
-            // A full table is no way out: then the new nickname takes the place of the old one.
-            let names_max = self.bounds.restrictions;
+            let mute = mute.filter(|mute| !mute.is_over(now_ms));
             let inherit = |restriction: &mut Restriction| {
+                restriction.is_inherited |= restriction.is_none();
                 restriction.only_reads |= only_reads;
-                if mute.is_some() {
-                    restriction.mute = mute.clone();
+                // What is held against the new nickname already does not end sooner for this.
+                if mute.as_ref().is_some_and(|m| restriction.mute.as_ref().is_none_or(|own| m.outlasts(own)))
+                {
+                    restriction.mute.clone_from(&mute);
                 }
             };
+            // A full table is no way out: then the new nickname takes the place of the old one.
+            let names_max = self.bounds.restrictions;
+            self.make_place_for(nickname.folded(), now_ms);
             if self.restrictions.change(nickname.folded(), names_max, now_ms, inherit).is_err() {
                 self.restrictions.by_name.remove(old.folded());
                 let _ = self.restrictions.change(nickname.folded(), names_max, now_ms, inherit);
             }
         }
-        let is_admin = self.members.get(session).is_some_and(|member| member.is_admin);
+        let is_admin = self.members.get(session).is_some_and(Member::is_admin);
         let is_banned = !is_admin && self.is_banned(nickname.folded(), now_ms);
         let expelled = if is_banned { self.expel(nickname.folded()) } else { None };
         Some(Renamed { old, expelled })
@@ -309,6 +335,27 @@ impl Room {
         Some(heir)
     }
 
+    /// Changes what a host holds against a nickname.
+    fn restrict(
+        &mut self,
+        folded: &str,
+        now_ms: u64,
+        change: impl FnOnce(&mut Restriction),
+    ) -> Result<(), Refusal> {
+        self.make_place_for(folded, now_ms);
+        self.restrictions.change(folded, self.bounds.restrictions, now_ms, |restriction| {
+            restriction.is_inherited = false;
+            change(restriction);
+        })
+    }
+
+    fn make_place_for(&mut self, folded: &str, now_ms: u64) {
+        if !self.restrictions.by_name.contains_key(folded) {
+            let is_here = |folded: &str| self.members.named(folded).is_some();
+            self.restrictions.make_place(self.bounds.restrictions, now_ms, is_here);
+        }
+    }
+
     fn expel(&mut self, folded: &str) -> Option<Expelled> {
         let member = self.members.remove_user(folded)?;
         let sessions = member.sessions().collect();
@@ -317,10 +364,10 @@ impl Room {
 
     fn check_moderator(&mut self, actor: SessionRef, now_ms: u64) -> Result<(Nickname, bool), Refusal> {
         let is_lobby = self.is_lobby();
-        let Some(member) = self.members.get_mut(actor) else { return Err(not_a_member()) };
-        member.last_active_ms = now_ms;
-        if member.is_admin || (member.role == Role::Host && !is_lobby) {
-            return Ok((member.nickname.clone(), member.is_admin));
+        let Some(member) = self.members.touch(actor, now_ms) else { return Err(not_a_member()) };
+        let is_admin = member.is_admin_in(actor);
+        if is_admin || (member.role == Role::Host && !is_lobby) {
+            return Ok((member.nickname.clone(), is_admin));
         }
         let message = if is_lobby { "only admins moderate the lobby" } else { "only hosts do this" };
         Err(Refusal::new(Reason::Forbidden, message))

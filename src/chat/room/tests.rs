@@ -1,8 +1,4 @@
-//! A room against a plain model of one.
-
-use std::collections::BTreeMap;
-
-use proptest::prelude::*;
+//! What a room decides, one rule after the other.
 
 use super::*;
 use crate::base::slots::Id;
@@ -187,128 +183,112 @@ fn state_has_bounds_and_one_counter() {
     assert_eq!(keys, [("b", 2), ("c", 3), ("d", 5)]);
 }
 
-#[derive(Debug, Clone)]
-enum Op {
-    Join(u32, u32),
-    Leave(u32),
-    Detach(u32),
-    Attach(u32, u32),
-    Rename(u32, u32),
-    SetRole(u32, u32, Role),
-    Moderate(u32, Action, u32),
-    Publish(u32),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let (s, n) = (0u32..12, 0u32..6);
-    let role = prop_oneof![Just(Role::Host), Just(Role::Member), Just(Role::Guest)];
-    let action = prop_oneof![
-        Just(Action::Kick),
-        Just(Action::Ban),
-        Just(Action::Unban),
-        Just(Action::Mute),
-        Just(Action::Unmute)
-    ];
-    prop_oneof![
-        6 => (s.clone(), n.clone()).prop_map(|(s, n)| Op::Join(s, n)),
-        2 => s.clone().prop_map(Op::Leave),
-        2 => s.clone().prop_map(Op::Detach),
-        2 => (s.clone(), s.clone()).prop_map(|(a, b)| Op::Attach(a, b)),
-        1 => (s.clone(), 6u32..9).prop_map(|(s, n)| Op::Rename(s, n)),
-        2 => (s.clone(), n.clone(), role).prop_map(|(s, n, r)| Op::SetRole(s, n, r)),
-        3 => (s.clone(), action, n).prop_map(|(s, a, n)| Op::Moderate(s, a, n)),
-        2 => s.prop_map(Op::Publish),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn a_room_behaves_like_its_model(ops in prop::collection::vec(op(), 1..120), is_lobby in any::<bool>()) {
-        let mut room = room(if is_lobby { "lobby" } else { "den" });
-        // Who each session is, and whether it has a connection.
-        let mut model: BTreeMap<u32, (Nickname, bool)> = BTreeMap::new();
-        let mut offset = 0;
-        for op in ops {
-            match op {
-                // A session has one user, and a user whose nickname another one took cannot come.
-                Op::Join(s, n) if model.get(&s).is_none_or(|(nickname, _)| *nickname == name(n)) => {
-                    let is_banned = room.is_banned(name(n).folded(), 0);
-                    let was_empty = room.is_empty();
-                    let known = model.values().any(|(nickname, _)| *nickname == name(n));
-                    let was_away = known && !model.values().any(|(nickname, there)| *nickname == name(n) && *there);
-                    let joined = room.join(Entrant { session: session(s), nickname: name(n), is_admin: false }, 0);
-                    prop_assert_eq!(joined.is_err(), is_banned);
-                    if let Ok(entered) = joined {
-                        prop_assert_eq!((entered.is_new_user, entered.was_away), (!known, was_away));
-                        prop_assert!(entered.role == Role::Host || !was_empty || is_lobby || entered.role == Role::Guest);
-                        model.insert(s, (name(n), true));
-                    }
-                }
-                Op::Leave(s) => {
-                    let left = room.leave(session(s));
-                    let was = model.remove(&s);
-                    prop_assert_eq!(left.is_some(), was.is_some());
-                    if let (Some(left), Some((nickname, _))) = (left, was) {
-                        prop_assert_eq!(left.is_gone, !model.values().any(|(n, _)| *n == nickname));
-                    }
-                }
-                Op::Detach(s) => {
-                    prop_assert_eq!(room.detach(session(s)).is_some(), model.contains_key(&s));
-                    if let Some((_, there)) = model.get_mut(&s) { *there = false; }
-                }
-                Op::Attach(old, new) if !model.contains_key(&new) || old == new => {
-                    prop_assert_eq!(room.attach(session(old), session(new)).is_some(), model.contains_key(&old));
-                    if let Some((nickname, _)) = model.remove(&old) { model.insert(new, (nickname, true)); }
-                }
-                // Only users with one session are renamed, to nicknames that nobody has.
-                Op::Rename(s, n) if !model.values().any(|(nickname, _)| *nickname == name(n)) => {
-                    let Some((nickname, _)) = model.get(&s).cloned() else { continue };
-                    if model.values().filter(|(other, _)| *other == nickname).count() > 1 { continue; }
-                    prop_assert_eq!(room.rename(session(s), name(n), 0).unwrap().old, nickname);
-                    model.get_mut(&s).unwrap().0 = name(n);
-                }
-                Op::SetRole(s, n, role) => {
-                    if room.set_role(session(s), &name(n), role, 0).is_ok() {
-                        prop_assert_eq!(room.member_named(name(n).folded()).unwrap().role, role);
-                    }
-                }
-                Op::Moderate(s, action, n) => {
-                    if let Ok(verdict) = room.moderate(session(s), action, &name(n), None, None, 0) {
-                        prop_assert!(!is_lobby);
-                        if let Some(expelled) = verdict.expelled {
-                            let gone: Vec<_> = model.iter().filter(|(_, (nickname, _))| *nickname == name(n)).map(|(s, _)| session(*s)).collect();
-                            let mut sessions = expelled.sessions;
-                            sessions.sort();
-                            prop_assert_eq!(sessions, gone);
-                            model.retain(|_, (nickname, _)| *nickname != name(n));
-                        }
-                        if action == Action::Ban { prop_assert!(room.is_banned(name(n).folded(), 0)); }
-                    }
-                }
-                Op::Publish(s) => {
-                    if let Ok(sender) = room.speaker(session(s), 0) {
-                        prop_assert_eq!(&sender, &model[&s].0);
-                        offset += 1;
-                        prop_assert_eq!(room.publish(sender, "hi".into(), 0).offset, offset);
-                    }
-                }
-                _ => {}
-            }
-            let users: std::collections::BTreeSet<String> = model.values().map(|(n, _)| n.folded().to_owned()).collect();
-            prop_assert_eq!(room.len(), users.len());
-            let listed: Vec<_> = room.list(None, 100).collect();
-            prop_assert_eq!(listed.iter().map(|m| m.nickname.folded().to_owned()).collect::<Vec<_>>(), users.into_iter().collect::<Vec<_>>());
-            for member in &listed {
-                let there = model.values().any(|(n, there)| *n == member.nickname && *there);
-                prop_assert_eq!(member.is_connected(), there);
-                for session in member.sessions() {
-                    prop_assert_eq!(&room.member(session).unwrap().nickname, &member.nickname);
-                }
-            }
-            let has_host = listed.iter().any(|m| m.role == Role::Host);
-            let may_lead = listed.iter().any(|m| m.role == Role::Member);
-            prop_assert!(has_host || is_lobby || !may_lead, "nobody leads");
-            prop_assert_eq!(room.history().len(), (offset as usize).min(10));
-        }
+#[test]
+fn who_may_speak_leads_those_who_only_read() {
+    let mut den = room("den");
+    for n in 1..=2 {
+        enter(&mut den, n).unwrap();
     }
+    den.set_role(session(1), &name(2), Role::Guest, 0).unwrap();
+    assert_eq!(den.leave(session(1)).unwrap().heir, None);
+    assert_eq!(enter(&mut den, 3).unwrap().role, Role::Host, "a room with speakers has a host");
+    assert_eq!(enter(&mut den, 4).unwrap().role, Role::Member);
+    for n in 3..=4 {
+        den.leave(session(n)).unwrap();
+    }
+    den.join(Entrant { session: session(5), nickname: name(2), is_admin: true }, 0).unwrap();
+    let set = |den: &mut Room, role| den.set_role(session(5), &name(2), role, 0);
+    assert_eq!(reason(set(&mut den, Role::Member)), Reason::Forbidden, "who speaks there has to be host");
+    assert!(set(&mut den, Role::Host).unwrap().is_changed);
+    assert_eq!(reason(set(&mut den, Role::Guest)), Reason::Forbidden, "the last host");
+}
+
+#[test]
+fn a_new_nickname_shortens_no_mute() {
+    let mut den = room("den");
+    for n in 1..=3 {
+        enter(&mut den, n).unwrap();
+    }
+    let mute = |den: &mut Room, whom, until| {
+        den.moderate(session(1), Action::Mute, &name(whom), None, until, 0).unwrap();
+    };
+    mute(&mut den, 2, Some(10));
+    mute(&mut den, 20, None);
+    mute(&mut den, 3, Some(10));
+    mute(&mut den, 30, Some(500));
+    den.rename(session(2), name(20), 5).unwrap();
+    assert_eq!(reason(den.speaker(session(2), 1_000_000)), Reason::Muted, "for good");
+    den.rename(session(3), name(30), 20).unwrap();
+    assert_eq!(reason(den.speaker(session(3), 499)), Reason::Muted, "one that is over ends no other");
+    den.speaker(session(3), 500).unwrap();
+}
+
+#[test]
+fn nobody_fills_the_table_with_nicknames() {
+    let mut den = room("den");
+    for n in 1..=2 {
+        enter(&mut den, n).unwrap();
+    }
+    den.moderate(session(1), Action::Mute, &name(2), None, None, 0).unwrap();
+    for n in 100..120 {
+        den.rename(session(2), name(n), 0).unwrap();
+        assert_eq!(reason(den.speaker(session(2), 0)), Reason::Muted);
+        assert!(den.restrictions.len() <= BOUNDS.restrictions);
+    }
+    for n in [50, 51] {
+        den.moderate(session(1), Action::Ban, &name(n), None, None, 0).unwrap();
+    }
+    assert_eq!(reason(den.speaker(session(2), 0)), Reason::Muted, "who is here stays muted");
+    assert!(den.restrictions.len() <= BOUNDS.restrictions);
+}
+
+#[test]
+fn powers_are_of_a_session_and_not_of_its_user() {
+    let mut den = room("den");
+    enter(&mut den, 1).unwrap();
+    enter(&mut den, 2).unwrap();
+    let join = |den: &mut Room, index, is_admin| {
+        den.join(Entrant { session: session(index), nickname: name(3), is_admin }, 0).unwrap()
+    };
+    join(&mut den, 3, false);
+    join(&mut den, 4, true);
+    let kick = |den: &mut Room, by| den.moderate(session(by), Action::Kick, &name(2), None, None, 0);
+    assert_eq!(reason(kick(&mut den, 3)), Reason::Forbidden, "another session's token says so");
+    let kicked = den.moderate(session(1), Action::Kick, &name(3), None, None, 0);
+    assert_eq!(reason(kicked), Reason::Forbidden, "one of its sessions is an admin's");
+    kick(&mut den, 4).unwrap();
+    den.leave(session(4)).unwrap();
+    assert!(!den.member(session(3)).unwrap().is_admin());
+    den.moderate(session(1), Action::Kick, &name(3), None, None, 0).unwrap();
+}
+
+#[test]
+fn a_room_is_kept_for_its_members_and_its_history() {
+    let bounds = RoomBounds { history: history::Bounds { count: 10, bytes: 0, age_ms: 100 }, ..BOUNDS };
+    let mut den = Room::new(RoomName::parse("den").unwrap(), "e1".into(), bounds);
+    assert!(!den.is_worth_keeping(0));
+    enter(&mut den, 1).unwrap();
+    den.detach(session(1)).unwrap();
+    assert!(den.is_worth_keeping(0), "one who is away is a member");
+    assert_eq!(den.publish(name(1), "a".into(), 50), Stamp { offset: 1, timestamp_ms: 50 });
+    assert_eq!(den.publish(name(1), "b".into(), 40), Stamp { offset: 2, timestamp_ms: 50 }, "never earlier");
+    den.leave(session(1)).unwrap();
+    assert!(den.is_worth_keeping(149));
+    assert!(!den.is_worth_keeping(150));
+    assert_eq!(den.offset(), 2);
+}
+
+#[test]
+fn members_are_listed_a_page_at_a_time() {
+    let mut den = room("den");
+    for n in [4, 2, 3, 1] {
+        enter(&mut den, n).unwrap();
+    }
+    let names = |after: Option<&str>, limit| -> Vec<String> {
+        den.list(after, limit).map(|member| member.nickname.folded().to_owned()).collect()
+    };
+    assert_eq!(names(None, 2), ["user1", "user2"]);
+    assert_eq!(names(Some("user2"), 9), ["user3", "user4"]);
+    assert_eq!(names(Some("user25"), 1), ["user3"], "after somebody who is not here");
+    assert!(names(Some("user4"), 9).is_empty());
 }
