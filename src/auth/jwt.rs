@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
-use aws_lc_rs::rsa::PublicKeyComponents;
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rsa::{PublicEncryptingKey, PublicKeyComponents};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
 };
@@ -296,19 +297,28 @@ fn fits(algorithm: JwtAlgorithm, key: &Jwk) -> bool {
 /// Whether the key itself is one of the algorithm. The library takes the bytes of a key as they come (a private key, a
 /// point of another curve, a short modulus), and would then refuse every token as if the user were at fault.
 fn is_usable(algorithm: JwtAlgorithm, key: &DecodingKey) -> bool {
-    let verification: &'static dyn VerificationAlgorithm = match algorithm {
-        // Whoever knows that there is no secret can sign.
-        JwtAlgorithm::Hs256 => return key.try_get_as_bytes().is_ok_and(|secret| !secret.is_empty()),
-        JwtAlgorithm::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
-        JwtAlgorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
-        JwtAlgorithm::EdDsa => &ED25519,
+    let parses = |verification: &'static dyn VerificationAlgorithm| {
+        key.try_get_as_bytes().is_ok_and(|bytes| ParsedPublicKey::new(verification, bytes).is_ok())
     };
-    match key.kind() {
-        DecodingKeyKind::SecretOrDer(bytes) => ParsedPublicKey::new(verification, bytes).is_ok(),
-        DecodingKeyKind::RsaModulusExponent { n, e } => {
-            PublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).is_ok()
-        }
+    match algorithm {
+        // Whoever knows that there is no secret can sign.
+        JwtAlgorithm::Hs256 => key.try_get_as_bytes().is_ok_and(|secret| !secret.is_empty()),
+        JwtAlgorithm::Rs256 => rsa_key(key).is_some(),
+        JwtAlgorithm::Es256 => parses(&ECDSA_P256_SHA256_FIXED),
+        JwtAlgorithm::EdDsa => parses(&ED25519),
     }
+}
+
+/// The RSA key, if its size is right. A key for encryption is held to the same bounds as signatures are checked with, 2048 to 8192 bits, but
+/// when it is made; a key for signatures only when it is used.
+fn rsa_key(key: &DecodingKey) -> Option<PublicEncryptingKey> {
+    let der = match key.kind() {
+        DecodingKeyKind::SecretOrDer(bytes) => {
+            ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, bytes).ok()?.as_der().ok()?
+        }
+        DecodingKeyKind::RsaModulusExponent { n, e } => PublicKeyComponents { n, e }.as_der().ok()?,
+    };
+    PublicEncryptingKey::from_der(der.as_ref()).ok()
 }
 
 /// What a key must be to check tokens with an algorithm.
