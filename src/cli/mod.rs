@@ -35,7 +35,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Asked {
     #[command(flatten)]
-    Command(Command),
+    Command(Box<Command>),
     /// Print a token for a user, signed with the configured secret or a private key
     #[command(after_help = TOKEN_EXAMPLES)]
     Token(Box<token::TokenFlags>),
@@ -89,7 +89,7 @@ is a terminal, or with -v. Whoever has the token is the user: keep it as a secre
 /// Reads the arguments. `Err` is the exit code where there is nothing more to do: help or a token was printed, or an error.
 pub fn arguments() -> Result<Command, ExitCode> {
     match Arguments::try_parse().map(|arguments| arguments.command) {
-        Ok(Asked::Command(command)) => Ok(command),
+        Ok(Asked::Command(command)) => Ok(*command),
         Ok(Asked::Token(flags)) => Err(token::run(&flags)),
         Err(error) => {
             // A closed pipe behind `--help | head` is no failure, so the result does not matter.
