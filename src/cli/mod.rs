@@ -3,6 +3,7 @@
 pub mod config;
 mod flags;
 pub mod serve;
+pub mod token;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -27,7 +28,17 @@ pub enum Command {
 #[command(name = "starling", version, about = "A chat and realtime message server", after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Asked,
+}
+
+/// What may be asked for: commands that the program goes on with, and those that are over once they have printed.
+#[derive(Debug, Subcommand)]
+enum Asked {
+    #[command(flatten)]
+    Command(Box<Command>),
+    /// Print a token for a user, signed with the configured secret or a private key
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Token(Box<token::TokenFlags>),
 }
 
 const EXAMPLES: &str = "\
@@ -35,6 +46,7 @@ Examples:
   starling serve                            on 127.0.0.1: web 8080, lines 9000, frames 9001
   starling serve --config starling.toml
   starling config > starling.toml           a commented file to start from
+  starling token --sub alice                a token by which alice says hello
 
 Exit codes: 0 ok, 1 failed while running (a port is taken), 2 wrong arguments or
 configuration.";
@@ -60,13 +72,31 @@ Examples:
 
 The output holds the secrets of the configuration.";
 
-/// Reads the arguments. `Err` is the exit code where there is nothing more to do: help was printed, or an error.
+const TOKEN_EXAMPLES: &str = "\
+Examples:
+  starling token --sub alice --config starling.toml
+  starling token --sub bob --room lobby --room 'team-*' --tag beta --ttl 30d
+  starling token --sub root --admin --ttl 15m --config starling.toml \\
+      --signing-key private.pem
+
+Algorithm, secret, audience and issuer come from the configuration of the
+server: auth.jwt_algorithm, auth.jwt_secret, auth.jwt_audience, auth.jwt_issuer.
+RS256, ES256 and EdDSA sign with --signing-key, which the server never needs.
+
+Standard output has the token alone; what it says goes to standard error if that
+is a terminal, or with -v. Whoever has the token is the user: keep it as a secret.";
+
+/// Reads the arguments. `Err` is the exit code where there is nothing more to do: help or a token was printed, or an error.
 pub fn arguments() -> Result<Command, ExitCode> {
-    Arguments::try_parse().map(|arguments| arguments.command).map_err(|error| {
-        // A closed pipe behind `--help | head` is no failure, so the result does not matter.
-        let _ = error.print();
-        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
-    })
+    match Arguments::try_parse().map(|arguments| arguments.command) {
+        Ok(Asked::Command(command)) => Ok(*command),
+        Ok(Asked::Token(flags)) => Err(token::run(&flags)),
+        Err(error) => {
+            // A closed pipe behind `--help | head` is no failure, so the result does not matter.
+            let _ = error.print();
+            Err(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE)))
+        }
+    }
 }
 
 /// The exit code for a failure at run time.
