@@ -18,27 +18,20 @@ pub use flags::Flags;
 pub enum Command {
     /// Run the server until SIGTERM or SIGINT
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(Flags),
+    Serve(Box<Flags>),
     /// Print the configuration in effect as a commented TOML file
     #[command(after_help = CONFIG_EXAMPLES)]
-    Config(Flags),
+    Config(Box<Flags>),
+    /// Print a token for a user, signed with the configured secret or a private key
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Token(Box<token::TokenFlags>),
 }
 
 #[derive(Debug, Parser)]
 #[command(name = "starling", version, about = "A chat and realtime message server", after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
-    command: Asked,
-}
-
-/// What may be asked for: commands that the program goes on with, and those that are over once they have printed.
-#[derive(Debug, Subcommand)]
-enum Asked {
-    #[command(flatten)]
-    Command(Box<Command>),
-    /// Print a token for a user, signed with the configured secret or a private key
-    #[command(after_help = TOKEN_EXAMPLES)]
-    Token(Box<token::TokenFlags>),
+    command: Command,
 }
 
 const EXAMPLES: &str = "\
@@ -86,17 +79,13 @@ RS256, ES256 and EdDSA sign with --signing-key, which the server never needs.
 Standard output has the token alone; what it says goes to standard error if that
 is a terminal, or with -v. Whoever has the token is the user: keep it as a secret.";
 
-/// Reads the arguments. `Err` is the exit code where there is nothing more to do: help or a token was printed, or an error.
+/// Reads the arguments. `Err` is the exit code where there is nothing more to do: help was printed, or an error.
 pub fn arguments() -> Result<Command, ExitCode> {
-    match Arguments::try_parse().map(|arguments| arguments.command) {
-        Ok(Asked::Command(command)) => Ok(*command),
-        Ok(Asked::Token(flags)) => Err(token::run(&flags)),
-        Err(error) => {
-            // A closed pipe behind `--help | head` is no failure, so the result does not matter.
-            let _ = error.print();
-            Err(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE)))
-        }
-    }
+    Arguments::try_parse().map(|arguments| arguments.command).map_err(|error| {
+        // A closed pipe behind `--help | head` is no failure, so the result does not matter.
+        let _ = error.print();
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
+    })
 }
 
 /// The exit code for a failure at run time.
