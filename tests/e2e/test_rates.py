@@ -9,6 +9,9 @@ from binary import CARRIERS
 from helpers import DEADLINE_S, wait_until
 from tokens import SETTINGS, enter
 
+# The server counts whole milliseconds, of its clock and not of ours.
+CLOCK_MS = 5
+
 
 def start(start_server, **rates):
     return start_server(**{f"rate__{name}": value for name, value in rates.items()}, **SETTINGS)
@@ -46,15 +49,16 @@ def test_commands_of_a_connection(start_server, carrier):
 def test_the_time_told_is_no_longer_than_needed(start_server):
     server = start(start_server, commands_per_second=2, burst=2)
     client = server.ws("alice")
+    began = time.monotonic()
     refusal, _ = exhaust(client, 5)
-    told_at = time.monotonic()
+    told_at = asked_at = time.monotonic()
     # Asking in vain costs nothing, and the time told gets shorter.
     while (reply := client.call("ping"))["type"] == "error":
-        left_ms = refusal["retry_after_ms"] - (time.monotonic() - told_at) * 1000
-        assert reply["retry_after_ms"] <= left_ms + 20
-        assert time.monotonic() - told_at < 5
-    waited_ms = (time.monotonic() - told_at) * 1000
-    assert waited_ms >= refusal["retry_after_ms"] - 20, "nor too early"
+        left_ms = refusal["retry_after_ms"] - (asked_at - told_at) * 1000
+        assert reply["retry_after_ms"] <= left_ms + CLOCK_MS
+        assert asked_at - told_at < DEADLINE_S
+        asked_at = time.monotonic()
+    assert (time.monotonic() - began) * 1000 >= refusal["retry_after_ms"] - CLOCK_MS, "nor too early"
 
 
 def test_the_rate_holds_over_time(start_server):
@@ -114,7 +118,7 @@ def test_who_ignores_it_is_closed(start_server, carrier):
             event = client.next()
             bye = event if event["type"] == "bye" else None
     assert (bye["code"], bye["reason"], bye["resumable"]) == (4202, "rate_limited", True)
-    assert time.monotonic() - began >= 0.3
+    assert (time.monotonic() - began) * 1000 >= 300 - CLOCK_MS
 
 
 def test_who_heeds_it_stays(start_server):
