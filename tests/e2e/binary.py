@@ -164,8 +164,8 @@ class FrameClient(Eventful):
 class ProtoWsClient(WsClient):
     """WebSocket with the subprotocol `starling.proto.v1`."""
 
-    def __init__(self, server, **options):
-        super().__init__(server.url("/ws"), subprotocols=["starling.proto.v1"], **options)
+    def __init__(self, server, path="/ws", **options):
+        super().__init__(server.url(path), subprotocols=["starling.proto.v1"], **options)
         server.keep(self)
         assert self.socket.subprotocol == "starling.proto.v1"
         self.classes = schema(server)
