@@ -95,6 +95,8 @@ counters! {
     rate_limited_joins,
     /// Messages refused because their room gets too many.
     rate_limited_rooms,
+    /// Times that a connection was not read from for a while, because it went on after such refusals.
+    rate_limit_pauses,
     /// Connections closed because they went on after each such refusal.
     rate_limits_ignored,
     /// Hellos refused because their user has as many sessions as a user may have.

@@ -88,6 +88,10 @@ pub struct Connection {
     pub address_bucket: Option<Arc<SharedBucket>>,
     /// Since when it goes on although it is refused for that.
     pub ignoring: Option<Ignoring>,
+    /// How many commands have been refused for that since `refused_since`.
+    pub refused: u32,
+    /// When the present window of such refusals began.
+    pub refused_since: Tick,
     /// Whether it is in a room whose messages are left out rather than the connection closed.
     pub skips: bool,
     /// In how many rooms it is behind.
@@ -135,6 +139,8 @@ pub enum Pause {
     Window(u16),
     /// The peer does not read the answers to its requests.
     Output,
+    /// The peer goes on although it is told that it asks too much; it is heard again at this time.
+    Limited(Tick),
 }
 
 /// Where a connection is in its life.
@@ -183,6 +189,8 @@ impl Connection {
             joins: Bucket::default(),
             address_bucket: None,
             ignoring: None,
+            refused: 0,
+            refused_since: now,
             skips: false,
             behind: 0,
         }

@@ -6,6 +6,7 @@
 use super::Shard;
 use super::closing::Closing;
 use super::commands::Asked;
+use super::connection::Pause;
 use crate::base::bucket::Rate;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -15,6 +16,11 @@ use crate::proto::wire::Command;
 
 /// After so long without a refusal, a client counts as having heeded the ones before.
 const HEEDED_MS: u64 = 1000;
+
+/// How many commands of one connection are refused for their rate in each window. What comes beyond that waits in its socket:
+/// refusing costs time too, which others would have to wait for.
+const REFUSALS_PER_WINDOW: u32 = 64;
+const REFUSAL_WINDOW_MS: u64 = 100;
 
 /// The configured rates.
 #[derive(Debug, Clone)]
@@ -109,6 +115,15 @@ impl Shard {
             _ => now,
         };
         connection.ignoring = Some(Ignoring { since, last: now });
+        if now.since(connection.refused_since) >= REFUSAL_WINDOW_MS {
+            (connection.refused, connection.refused_since) = (0, now);
+        }
+        connection.refused += 1;
+        if connection.refused >= REFUSALS_PER_WINDOW && connection.pause.is_none() {
+            connection.pause = Some(Pause::Limited(connection.refused_since + REFUSAL_WINDOW_MS));
+            self.counters.rate_limit_pauses.add(1);
+            self.arm(id);
+        }
         if now.since(since) >= ignored_ms {
             self.counters.rate_limits_ignored.add(1);
             self.close(id, Closing::Bye(Farewell::RateLimited));

@@ -3,7 +3,7 @@
 
 use super::Shard;
 use super::closing::Closing;
-use super::connection::{Connection, Protocol, Stage};
+use super::connection::{Connection, Pause, Protocol, Stage};
 use super::encode::Encoding;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -68,6 +68,15 @@ impl Shard {
 
     /// The next moment at which something may have to be done about a connection.
     fn deadline(&self, id: Id, connection: &Connection) -> Option<Tick> {
+        let deadline = self.deadline_of_peer(id, connection);
+        match connection.pause {
+            Some(Pause::Limited(until)) => Some(deadline.map_or(until, |deadline| deadline.min(until))),
+            _ => deadline,
+        }
+    }
+
+    /// When the peer will have been silent, or nameless, for too long.
+    fn deadline_of_peer(&self, id: Id, connection: &Connection) -> Option<Tick> {
         match connection.stage {
             Stage::Flushing(until) | Stage::Lingering(until) => return Some(until),
             Stage::Closed => return None,
@@ -116,6 +125,17 @@ impl Shard {
             Stage::Flushing(_) | Stage::Lingering(_) => return self.end(id),
             Stage::Closed => return,
             Stage::Open => {}
+        }
+        if let Some(Pause::Limited(until)) = connection.pause
+            && until <= now
+        {
+            let connection = self.connections.get_mut(id).expect("looked at above");
+            connection.pause = None;
+            self.resumable.push_back(id);
+        }
+        let connection = self.connections.get(id).expect("looked at above");
+        if self.deadline_of_peer(id, connection).is_none_or(|deadline| deadline > now) {
+            return;
         }
         match &connection.protocol {
             Protocol::Detect => self.greet(id),
