@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     match cli::arguments() {
         Ok(Command::Serve(flags)) => cli::serve::run(&flags),
         Ok(Command::Config(flags)) => cli::config::run(&flags),
+        Ok(Command::Token(flags)) => cli::token::run(&flags),
         Err(code) => code,
     }
 }

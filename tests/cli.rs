@@ -2,6 +2,12 @@
 
 use std::io::Read as _;
 use std::process::{Command, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use starling::auth::jwt::{KeySource, Verifier};
+use starling::auth::{Claims, TokenError};
+use starling::chat::name::Nickname;
+use starling::config::JwtAlgorithm;
 
 fn starling(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
@@ -37,7 +43,7 @@ fn assert_wrong(output: &Output, part: &str) {
 fn help_and_version() {
     let help = output(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for word in ["serve", "config", "Examples:", "Exit codes:"] {
+    for word in ["serve", "config", "token", "Examples:", "Exit codes:"] {
         assert!(text(&help.stdout).contains(word), "{word}");
     }
     let help = output(&["serve", "--help"]);
@@ -197,4 +203,170 @@ fn keys_that_cannot_be_used_stop_the_start() {
     std::fs::write(&path, "{ \"keys\": [] }").unwrap();
     let stderr = serve("jwks_file", name);
     assert!(stderr.contains(name) && stderr.contains("none of the 0 keys"), "{stderr}");
+}
+
+const SECRET: &str = "a secret of thirty-two bytes, yes";
+
+fn key_path(name: &str) -> String {
+    format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn unix_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+/// `starling token` with the secret in the environment.
+fn token(arguments: &[&str]) -> Output {
+    starling(&[&["token"], arguments].concat()).env("STARLING_AUTH_JWT_SECRET", SECRET).output().unwrap()
+}
+
+/// The one line on standard output, where nothing was said on standard error.
+#[track_caller]
+fn only_line(output: &Output) -> &str {
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+    let line = text(&output.stdout).strip_suffix('\n').unwrap();
+    assert!(!line.contains('\n'), "{line}");
+    line
+}
+
+fn hs256(audience: Option<&str>, issuer: Option<&str>) -> Verifier {
+    let (audience, issuer) = (audience.map(str::to_owned), issuer.map(str::to_owned));
+    Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET), audience, issuer).unwrap()
+}
+
+#[test]
+fn a_token_is_what_the_verifier_takes() {
+    let before = unix_ms();
+    let output = token(&[
+        "--sub", "alice", "--admin", "--room", "lobby", "--room", "team-*", "--tag", "beta", "--tag", "a b",
+        "--ttl", "90s",
+    ]);
+    let claims = hs256(None, None).verify(only_line(&output), unix_ms()).unwrap();
+    let expires_at_ms = claims.expires_at_ms.unwrap();
+    assert!((before + 90_000..=unix_ms() + 91_000).contains(&expires_at_ms), "{expires_at_ms}");
+    let expected = Claims {
+        nickname: Nickname::parse("alice").unwrap(),
+        is_admin: true,
+        rooms: Some(vec!["lobby".to_owned(), "team-*".to_owned()]),
+        tags: vec!["beta".to_owned(), "a b".to_owned()],
+        expires_at_ms: Some(expires_at_ms),
+    };
+    assert_eq!(claims, expected);
+    assert_eq!(hs256(None, None).verify(only_line(&output), expires_at_ms), Err(TokenError::Expired));
+}
+
+#[test]
+fn a_plain_token_is_good_for_an_hour_and_for_ever_if_asked() {
+    let before = unix_ms();
+    let plain = token(&["--sub", "alice"]);
+    let claims = hs256(None, None).verify(only_line(&plain), unix_ms()).unwrap();
+    assert!((before + 3_600_000..=unix_ms() + 3_601_000).contains(&claims.expires_at_ms.unwrap()));
+    assert!(!claims.is_admin && claims.rooms.is_none() && claims.tags.is_empty());
+
+    let eternal = token(&["--sub", "alice", "--no-expiry"]);
+    assert_eq!(hs256(None, None).verify(only_line(&eternal), u64::MAX).unwrap().expires_at_ms, None);
+
+    let later = token(&["--sub", "alice", "--not-before", "5m"]);
+    let outcome = hs256(None, None).verify(only_line(&later), unix_ms());
+    assert!(matches!(outcome, Err(TokenError::Bad(why)) if why.contains("not valid yet")));
+    assert!(hs256(None, None).verify(only_line(&later), unix_ms() + 301_000).is_ok());
+}
+
+#[test]
+fn audience_and_issuer_are_the_configured_ones_unless_named() {
+    let configured = ["--set", "auth.jwt_audience=chat", "--set", "auth.jwt_issuer=us"];
+    let output = token(&[&["--sub", "alice"][..], &configured].concat());
+    assert!(hs256(Some("chat"), Some("us")).verify(only_line(&output), unix_ms()).is_ok());
+    let named = ["--sub", "alice", "--audience", "mail", "--issuer", "them"];
+    let output = token(&[&named[..], &configured].concat());
+    assert!(hs256(Some("mail"), Some("them")).verify(only_line(&output), unix_ms()).is_ok());
+    assert!(hs256(Some("chat"), Some("us")).verify(only_line(&output), unix_ms()).is_err());
+}
+
+#[test]
+fn a_private_key_signs_for_the_servers_public_one() {
+    for (algorithm, name) in
+        [(JwtAlgorithm::Rs256, "rs256"), (JwtAlgorithm::Es256, "es256"), (JwtAlgorithm::EdDsa, "eddsa")]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.toml");
+        let public = key_path(&format!("{name}-public.pem"));
+        let word = algorithm.word();
+        std::fs::write(&file, format!("[auth]\njwt_algorithm = {word:?}\njwt_key_file = {public:?}\n"))
+            .unwrap();
+        let config = ["token", "--config", file.to_str().unwrap(), "--sub", "alice"];
+        let with_key = |key: &str| output(&[&config[..], &["--signing-key", key]].concat());
+
+        let signed = with_key(&key_path(&format!("{name}-private.pem")));
+        let pem = std::fs::read(&public).unwrap();
+        let verifier = Verifier::new(algorithm, KeySource::Pem(&pem), None, None).unwrap();
+        assert_eq!(verifier.verify(only_line(&signed), unix_ms()).unwrap().nickname.as_str(), "alice");
+
+        assert_wrong(&output(&config), &format!("{word} signs with a private key"));
+        assert_wrong(&with_key("/does/not/exist"), "--signing-key: cannot read /does/not/exist");
+        assert_wrong(&with_key(&public), &format!("{public}: this is no private key for {word}"));
+        let long = directory.path().join("long");
+        std::fs::write(&long, vec![b'-'; 65_537]).unwrap();
+        assert_wrong(&with_key(long.to_str().unwrap()), "longer than 65536 bytes");
+    }
+    let private = key_path("rs256-private.pem");
+    assert_wrong(&token(&["--sub", "alice", "--signing-key", &private]), "signs with auth.jwt_secret");
+}
+
+#[test]
+fn what_a_token_says_is_told_on_request_and_apart_from_it() {
+    let output = token(&["--sub", "alice", "-v", "--room", "team-*", "--tag", "a\u{1b}[2J", "--ttl", "12h"]);
+    assert_eq!(output.status.code(), Some(0));
+    let printed = text(&output.stdout).strip_suffix('\n').unwrap();
+    assert!(hs256(None, None).verify(printed, unix_ms()).is_ok());
+    let told = text(&output.stderr);
+    for part in ["a token of alice\n", "signed with: HS256", "rooms: team-*", "expires: in 12h"] {
+        assert!(told.contains(part), "{told}");
+    }
+    // Neither what is secret nor what would steer a terminal.
+    assert!(!told.contains(SECRET) && !told.contains(printed) && !told.contains('\u{1b}'), "{told}");
+}
+
+#[test]
+fn a_token_that_the_server_would_refuse_is_not_made() {
+    assert_wrong(&token(&["--sub", "no nickname"]), "--sub: \"no nickname\": a name has letters");
+    assert_wrong(&token(&["--sub", ""]), "at least one character");
+    assert_wrong(&token(&["--sub", &"x".repeat(33)]), "at most 32 characters");
+    assert_wrong(&token(&["--sub", "a", "--room", "lobby", "--room", "no room"]), "--room: \"no room\"");
+    assert_wrong(&token(&["--sub", "a", "--room", ""]), "--room: \"\"");
+    assert_wrong(&token(&["--sub", "a", "--tag", ""]), "--tag: ");
+    for ttl in ["1", "h", "1w", "0s", "36501d", "1.5h"] {
+        assert_wrong(&token(&["--sub", "a", "--ttl", ttl]), &format!("--ttl: {ttl:?}"));
+        assert_wrong(&token(&["--sub", "a", "--not-before", ttl]), &format!("--not-before: {ttl:?}"));
+    }
+    assert_wrong(&token(&["--sub", "a", "--ttl", "5m", "--not-before", "300s"]), "ends before");
+    for arguments in [&[][..], &["--sub", "a", "--ttl", "1h", "--no-expiry"], &["--sub"]] {
+        let output = token(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_token_needs_the_configuration_of_the_server() {
+    assert_wrong(&output(&["token", "--sub", "a"]), "set auth.jwt_secret");
+    assert_wrong(&token(&["--sub", "a", "--cores", "many"]), "--cores: ");
+    assert_wrong(&token(&["--sub", "a", "--config", "/does/not/exist.toml"]), "/does/not/exist.toml");
+    assert_wrong(&output(&["token", "--sub", "a", "--set", "auth.jwt_secret="]), "auth.jwt_secret");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.toml");
+    std::fs::write(&file, format!("[auth]\njwt_secret = {SECRET:?}\njwt_audience = \"chat\"\n")).unwrap();
+    let output = output(&["token", "--sub", "alice", "--config", file.to_str().unwrap()]);
+    assert!(hs256(Some("chat"), None).verify(only_line(&output), unix_ms()).is_ok());
+}
+
+#[test]
+fn a_key_that_cannot_check_stops_the_start() {
+    let algorithm = "auth.jwt_algorithm=RS256";
+    let file = format!("auth.jwt_key_file={}", key_path("rs256-private.pem"));
+    let output = output(&["serve", "--listen", "web=127.0.0.1:0", "--set", algorithm, "--set", &file]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("rs256-private.pem") && stderr.contains("it takes a public RSA key"), "{stderr}");
 }

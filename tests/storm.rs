@@ -325,7 +325,7 @@ fn the_kernel_keeps_nothing_for_a_reader_that_was_given_up() {
         publisher.say(&message);
         loop {
             let line = publisher.line();
-            is_left |= line.contains("\"slow_consumer\"");
+            is_left |= line.contains("\"event\":\"away\"");
             if line.contains(r#""type":"message""#) {
                 break;
             }

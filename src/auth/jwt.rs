@@ -3,14 +3,22 @@
 use std::error::Error;
 use std::fmt;
 
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rsa::{PublicEncryptingKey, PublicKeyComponents};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
+};
+use jsonwebtoken::crypto::sign;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
-
+use jsonwebtoken::{
+    Algorithm, DecodingKey, DecodingKeyKind, EncodingKey, Header, Validation, decode, decode_header, encode,
+};
 use serde::Deserialize;
+use serde_json::Number;
 
 use super::{Audience, Claims, TokenError, WrittenClaims};
-use crate::chat::name::Nickname;
+use crate::chat::name::{NameError, Nickname};
 use crate::config::JwtAlgorithm;
 
 /// Longest token that is looked at, in bytes: the upper end of what an operator may allow in a hello.
@@ -118,6 +126,14 @@ impl Verifier {
             }
             (KeySource::Jwks(text), _) => keys_of_set(algorithm, text)?,
         };
+        // A key set drops such keys itself, for the sake of the others.
+        if keys.iter().any(|(_, key)| !is_usable(algorithm, key)) {
+            return Err(KeyError(format!(
+                "this is no key that can check {}: {}",
+                algorithm.word(),
+                need(algorithm)
+            )));
+        }
         let mut validation = Validation::new(algorithm_of);
         // Time, audience and issuer are looked at here, by the time that is handed in.
         (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
@@ -134,6 +150,11 @@ impl Verifier {
             return Err(bad("the token is too long"));
         }
         let header = decode_header(token).map_err(|error| bad(explain(&error)))?;
+        // RFC 7515 section 4.1.11: whoever does not understand an extension that is critical must refuse, and none is
+        // understood here.
+        if header.crit.is_some() {
+            return Err(bad("the token asks for extensions (`crit`) that this server does not know"));
+        }
         let named = |(kid, _): &&(Option<String>, DecodingKey)| *kid == header.kid;
         let key = match &self.keys[..] {
             [(_, key)] if !self.is_set || header.kid.is_none() => key,
@@ -152,8 +173,8 @@ impl Verifier {
     }
 
     fn check(&self, written: WrittenClaims, now_ms: u64) -> Result<Claims, TokenError> {
-        let expires_at_ms = written.exp.map(|seconds| moment("exp", seconds)).transpose()?;
-        let not_before_ms = written.nbf.map(|seconds| moment("nbf", seconds)).transpose()?;
+        let expires_at_ms = written.exp.map(|seconds| moment("exp", &seconds)).transpose()?;
+        let not_before_ms = written.nbf.map(|seconds| moment("nbf", &seconds)).transpose()?;
         match (&self.audience, &written.aud) {
             (Some(audience), Some(named)) if named.contains(audience) => {}
             (None, None) => {}
@@ -165,7 +186,7 @@ impl Verifier {
             return Err(bad("the token is from another issuer (`iss`)"));
         }
         let nickname = Nickname::parse(&written.sub)
-            .map_err(|error| bad(format!("the token's `sub` is no nickname: {error}")))?;
+            .map_err(|error| bad(format!("the token's `sub` is no nickname: {}", explain_name(error))))?;
         if not_before_ms.is_some_and(|at| at > now_ms) {
             return Err(bad("the token is not valid yet (`nbf`)"));
         }
@@ -184,7 +205,11 @@ impl Signer {
     /// When the key material is not of the algorithm.
     pub fn new(algorithm: JwtAlgorithm, source: KeySource) -> Result<Self, KeyError> {
         let unusable = |error: jsonwebtoken::errors::Error| {
-            KeyError(format!("this is no private key for {}: {error}", algorithm.word()))
+            KeyError(format!(
+                "this is no private key for {} ({error}): it takes PEM with `BEGIN PRIVATE KEY` (PKCS #8; \
+                 `openssl pkcs8 -topk8 -nocrypt` makes it from older forms)",
+                algorithm.word()
+            ))
         };
         let key = match (source, algorithm) {
             (KeySource::Secret(secret), JwtAlgorithm::Hs256) => EncodingKey::from_secret(secret.as_bytes()),
@@ -194,22 +219,27 @@ impl Signer {
             (_, JwtAlgorithm::Hs256) => return Err(KeyError("HS256 is signed with a secret".to_owned())),
             _ => return Err(KeyError(format!("{} is signed with a private key", algorithm.word()))),
         };
-        Ok(Signer { algorithm: algorithm_of(algorithm), key })
+        if matches!(source, KeySource::Secret("")) {
+            return Err(KeyError("HS256 is signed with a secret that is not empty".to_owned()));
+        }
+        let algorithm_of = algorithm_of(algorithm);
+        // A key of another size or curve, or a public one, shows only when it signs.
+        sign(b"", &key, algorithm_of).map_err(unusable)?;
+        Ok(Signer { algorithm: algorithm_of, key })
     }
 
-    /// A token that says `claims`.
+    /// A token that says `claims`. Its times are whole seconds, rounded so that it is never good for longer than asked.
     ///
     /// # Errors
     /// When the key cannot sign.
     pub fn sign(&self, claims: &Claims, options: &Options) -> Result<String, KeyError> {
-        let seconds = |ms: u64| ms as f64 / 1000.0;
         let written = WrittenClaims {
             sub: claims.nickname.as_str().to_owned(),
             admin: claims.is_admin,
             rooms: claims.rooms.clone(),
             tags: claims.tags.clone(),
-            exp: claims.expires_at_ms.map(seconds),
-            nbf: options.not_before_ms.map(seconds),
+            exp: claims.expires_at_ms.map(|ms| Number::from(ms / 1000)),
+            nbf: options.not_before_ms.map(|ms| Number::from(ms.div_ceil(1000))),
             aud: options.audience.clone().map(Audience::One),
             iss: options.issuer.clone(),
         };
@@ -235,10 +265,14 @@ fn keys_of_set(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<(Option<String
     let fitting = known.iter().filter(|key| fits(algorithm, key));
     let keys: Vec<_> = fitting
         .filter_map(|key| Some((key.common.key_id.clone(), DecodingKey::from_jwk(key).ok()?)))
+        .filter(|(_, key)| is_usable(algorithm, key))
         .collect();
     if keys.is_empty() {
         let (count, name) = (set.keys.len(), algorithm.word());
-        return Err(KeyError(format!("none of the {count} keys of the set can check {name}")));
+        return Err(KeyError(format!(
+            "none of the {count} keys of the set can check {name}: {}",
+            need(algorithm)
+        )));
     }
     Ok(keys)
 }
@@ -260,8 +294,45 @@ fn fits(algorithm: JwtAlgorithm, key: &Jwk) -> bool {
     is_of_type && is_for_signatures && key.common.key_algorithm.is_none_or(|algorithm| algorithm == named)
 }
 
-fn moment(name: &str, seconds: f64) -> Result<u64, TokenError> {
-    let ms = seconds * 1000.0;
+/// Whether the key itself is one of the algorithm. The library takes the bytes of a key as they come (a private key, a
+/// point of another curve, a short modulus), and would then refuse every token as if the user were at fault.
+fn is_usable(algorithm: JwtAlgorithm, key: &DecodingKey) -> bool {
+    let parses = |verification: &'static dyn VerificationAlgorithm| {
+        key.try_get_as_bytes().is_ok_and(|bytes| ParsedPublicKey::new(verification, bytes).is_ok())
+    };
+    match algorithm {
+        // Whoever knows that there is no secret can sign.
+        JwtAlgorithm::Hs256 => key.try_get_as_bytes().is_ok_and(|secret| !secret.is_empty()),
+        JwtAlgorithm::Rs256 => rsa_key(key).is_some(),
+        JwtAlgorithm::Es256 => parses(&ECDSA_P256_SHA256_FIXED),
+        JwtAlgorithm::EdDsa => parses(&ED25519),
+    }
+}
+
+/// The RSA key, if its size is right. A key for encryption is held to the same bounds as signatures are checked with, 2048 to 8192 bits, but
+/// when it is made; a key for signatures only when it is used.
+fn rsa_key(key: &DecodingKey) -> Option<PublicEncryptingKey> {
+    let der = match key.kind() {
+        DecodingKeyKind::SecretOrDer(bytes) => {
+            ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, bytes).ok()?.as_der().ok()?
+        }
+        DecodingKeyKind::RsaModulusExponent { n, e } => PublicKeyComponents { n, e }.as_der().ok()?,
+    };
+    PublicEncryptingKey::from_der(der.as_ref()).ok()
+}
+
+/// What a key must be to check tokens with an algorithm.
+fn need(algorithm: JwtAlgorithm) -> &'static str {
+    match algorithm {
+        JwtAlgorithm::Hs256 => "it takes a secret that is not empty (in a set: of the type oct)",
+        JwtAlgorithm::Rs256 => "it takes a public RSA key of 2048 to 8192 bits",
+        JwtAlgorithm::Es256 => "it takes a public EC key on the curve P-256",
+        JwtAlgorithm::EdDsa => "it takes a public Ed25519 key",
+    }
+}
+
+fn moment(name: &str, seconds: &Number) -> Result<u64, TokenError> {
+    let ms = seconds.as_f64().unwrap_or(f64::NAN) * 1000.0;
     // Up to where every whole number of milliseconds can be told apart: the year 287,396.
     if !(0.0..=9_007_199_254_740_991.0).contains(&ms) {
         return Err(bad(format!("the token's `{name}` is no time")));
@@ -271,6 +342,15 @@ fn moment(name: &str, seconds: f64) -> Result<u64, TokenError> {
 
 fn bad(why: impl Into<String>) -> TokenError {
     TokenError::Bad(why.into())
+}
+
+/// What is wrong with a name, without the character that the error itself would quote.
+fn explain_name(error: NameError) -> String {
+    match error {
+        NameError::Empty | NameError::TooLong { .. } => error.to_string(),
+        NameError::BadFirst(_) => "a name begins with a letter or a number".to_owned(),
+        NameError::BadChar(_) => "a name has letters, marks, numbers, '_', '-' and '.'".to_owned(),
+    }
 }
 
 /// What is wrong with a token, without a word of it.

@@ -5,6 +5,7 @@ pub mod jwt;
 pub mod resume;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 
 use crate::chat::name::Nickname;
 use jwt::Verifier;
@@ -53,11 +54,11 @@ struct WrittenClaims {
     rooms: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tags: Vec<String>,
-    /// Seconds since the Unix epoch; RFC 7519 section 2 allows a fraction.
+    /// Seconds since the Unix epoch; RFC 7519 section 2 allows a fraction, which is read but never written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    exp: Option<f64>,
+    exp: Option<Number>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    nbf: Option<f64>,
+    nbf: Option<Number>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     aud: Option<Audience>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 pub mod config;
 mod flags;
 pub mod serve;
+pub mod token;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -17,10 +18,13 @@ pub use flags::Flags;
 pub enum Command {
     /// Run the server until SIGTERM or SIGINT
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(Flags),
+    Serve(Box<Flags>),
     /// Print the configuration in effect as a commented TOML file
     #[command(after_help = CONFIG_EXAMPLES)]
-    Config(Flags),
+    Config(Box<Flags>),
+    /// Print a token for a user, signed with the configured secret or a private key
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Token(Box<token::TokenFlags>),
 }
 
 #[derive(Debug, Parser)]
@@ -35,6 +39,7 @@ Examples:
   starling serve                            on 127.0.0.1: web 8080, lines 9000, frames 9001
   starling serve --config starling.toml
   starling config > starling.toml           a commented file to start from
+  starling token --sub alice                a token by which alice says hello
 
 Exit codes: 0 ok, 1 failed while running (a port is taken), 2 wrong arguments or
 configuration.";
@@ -59,6 +64,20 @@ Examples:
   starling config --config starling.toml    what is in effect, or what is wrong
 
 The output holds the secrets of the configuration.";
+
+const TOKEN_EXAMPLES: &str = "\
+Examples:
+  starling token --sub alice --config starling.toml
+  starling token --sub bob --room lobby --room 'team-*' --tag beta --ttl 30d
+  starling token --sub root --admin --ttl 15m --config starling.toml \\
+      --signing-key private.pem
+
+Algorithm, secret, audience and issuer come from the configuration of the
+server: auth.jwt_algorithm, auth.jwt_secret, auth.jwt_audience, auth.jwt_issuer.
+RS256, ES256 and EdDSA sign with --signing-key, which the server never needs.
+
+Standard output has the token alone; what it says goes to standard error if that
+is a terminal, or with -v. Whoever has the token is the user: keep it as a secret.";
 
 /// Reads the arguments. `Err` is the exit code where there is nothing more to do: help was printed, or an error.
 pub fn arguments() -> Result<Command, ExitCode> {

@@ -206,7 +206,9 @@ impl Shard {
                 self.leave_room(from, room, reason)
             }
             Request::Detach { room } => self.detach_member(from, room),
-            Request::Attach { room, name, old } => self.attach_member(from, room, name, old),
+            Request::Attach { room, name, nickname, old } => {
+                self.attach_member(from, room, name, &nickname, old)
+            }
             Request::Replay { room, after, encoding, bytes_max } => {
                 self.send_room(room); // what is told live after the reply has not been published yet
                 Reply::Replayed { room, page: self.page(room, after, encoding, bytes_max) }

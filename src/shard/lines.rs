@@ -125,7 +125,7 @@ impl Shard {
                 limit: None,
             }) {
                 Some(Command::History { room, .. }) => {
-                    Command::History { room, before: None, after: None, limit: count.map(u64::from) }
+                    Command::History { room, before: None, after: None, limit: count }
                 }
                 _ => return self.refuse_without_room(id),
             },

@@ -113,7 +113,7 @@ pub enum Request {
     /// The member's connection is gone; it may come back.
     Detach { room: Id },
     /// The session continues `old` as the same member.
-    Attach { room: Id, name: RoomName, old: SessionRef },
+    Attach { room: Id, name: RoomName, nickname: Nickname, old: SessionRef },
     /// Send more of what a member missed, that which follows offset `after`.
     Replay { room: Id, after: u64, encoding: Encoding, bytes_max: usize },
     /// Publish a message, which its sender hears too if `echo`.

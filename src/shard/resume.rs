@@ -214,9 +214,10 @@ impl Shard {
         (session.memberships, session.remembered, session.inbox) = (memberships, remembered, inbox);
         let rooms: Vec<_> = session.memberships.iter().map(|m| (m.key, m.room.clone())).collect();
         let home = self.home_of(nickname.folded());
-        self.ask(id, home, Request::Reclaim { nickname, old });
+        self.ask(id, home, Request::Reclaim { nickname: nickname.clone(), old });
         for (key, name) in rooms {
-            self.ask(id, key.home, Request::Attach { room: key.key, name, old });
+            let request = Request::Attach { room: key.key, name, nickname: nickname.clone(), old };
+            self.ask(id, key.home, request);
         }
     }
 

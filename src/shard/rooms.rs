@@ -90,6 +90,10 @@ impl Shard {
             self.note_presence(key, |batch, names_max| batch.join(nickname, names_max));
         } else if entered.is_new_user {
             self.tell_presence(key, "join", &nickname, |_| {}, None);
+            if entered.role == Role::Host {
+                // Only told where there is somebody to hear it: those who only read.
+                self.tell_presence(key, "role", &nickname, |p| p.role = Some(Role::Host.as_str()), None);
+            }
         } else if entered.was_away {
             self.tell_back(key, &nickname);
         }
@@ -97,8 +101,8 @@ impl Shard {
         self.send_room(key);
         let entry = &mut self.home.rooms[key];
         entry.listen(from, encoding);
-        entry.room.history_mut().expire(now_ms);
-        let room = &entry.room;
+        self.expire_history(key);
+        let room = &self.home.rooms[key].room;
         let (epoch, offset) = (room.epoch().clone(), room.offset());
         let recovered = since
             .as_ref()
@@ -162,6 +166,14 @@ impl Shard {
         self.counters.rooms.set(self.home.rooms.len() as u64);
     }
 
+    /// Forgets the messages of a room that are too old.
+    fn expire_history(&mut self, key: Id) {
+        let history = self.home.rooms[key].room.history_mut();
+        let before = history.bytes();
+        history.expire(self.now.unix_ms);
+        self.home.history_bytes -= before - history.bytes();
+    }
+
     /// A room's last member may have left: it goes, unless it has a history to keep.
     fn consider_room(&mut self, key: Id) {
         let now_ms = self.now.unix_ms;
@@ -171,7 +183,8 @@ impl Shard {
         }
         let before = entry.room.history().bytes();
         let is_kept = entry.room.is_worth_keeping(now_ms);
-        self.home.history_bytes -= before - entry.room.history().bytes();
+        let after = entry.room.history().bytes();
+        self.home.history_bytes -= before - after;
         if !is_kept {
             return self.remove_room(key);
         }
@@ -254,6 +267,7 @@ impl Shard {
         from: SessionRef,
         key: Id,
         name: RoomName,
+        nickname: &Nickname,
         old: SessionRef,
     ) -> Reply {
         let now_ms = self.now.unix_ms;
@@ -271,8 +285,9 @@ impl Shard {
             }
             // Put out while it was on its way here.
             None => {
-                let _ = now_ms;
-                Reply::NotAttached { room: key, name, reason: LeaveReason::Kicked }
+                let is_banned = entry.room.is_banned(nickname.folded(), now_ms);
+                let reason = if is_banned { LeaveReason::Banned } else { LeaveReason::Kicked };
+                Reply::NotAttached { room: key, name, reason }
             }
         }
     }
@@ -532,11 +547,11 @@ impl Shard {
         after: Option<u64>,
         limit: usize,
     ) -> Reply {
-        let Some(key) = self.home.by_name.get(name.folded()) else { return Reply::Refused(no_such_room()) };
-        let room = &mut self.home.rooms[*key].room;
-        let bytes = room.history().bytes();
-        room.history_mut().expire(self.now.unix_ms);
-        self.home.history_bytes -= bytes - room.history().bytes();
+        let Some(key) = self.home.by_name.get(name.folded()).copied() else {
+            return Reply::Refused(no_such_room());
+        };
+        self.expire_history(key);
+        let room = &self.home.rooms[key].room;
         let messages = room.history().page(before, after, limit, self.limits.history_page_bytes);
         Reply::History { room: room.name().clone(), epoch: room.epoch().clone(), messages }
     }

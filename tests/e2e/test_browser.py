@@ -295,7 +295,6 @@ def test_presence_typing_and_nicknames_are_shown(server, tab):
     anna.wait(lambda: sorted(anna.texts("#members .name")) == ["robert", "änna"], "the members")
 
 
-@pytest.mark.xfail(strict=True, reason="the page says hello by nickname alone, which stays reserved for its own session")
 def test_what_is_written_offline_is_sent_later(server, tab):
     anna = tab.enter("anna")
     bob = server.ws("bob", "lobby")

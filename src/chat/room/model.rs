@@ -199,8 +199,14 @@ impl Model {
         }
         let is_known = match action {
             Action::Kick => self.users.contains_key(&target),
-            Action::Ban => self.bans.insert(target, until).is_some() || true,
-            Action::Mute => self.mutes.insert(target, until).is_some() || true,
+            Action::Ban => {
+                self.bans.insert(target, until);
+                true
+            }
+            Action::Mute => {
+                self.mutes.insert(target, until);
+                true
+            }
             Action::Unban => self.bans.remove(&target).is_some(),
             Action::Unmute => self.mutes.remove(&target).is_some(),
         };
@@ -335,7 +341,7 @@ proptest! {
                         was_away
                     });
                     let old = keys.of(s);
-                    *keys.0.get_mut(&s).unwrap() += u32::from(now % 3 != 0); // also as itself
+                    *keys.0.get_mut(&s).unwrap() += u32::from(!now.is_multiple_of(3)); // also as itself
                     prop_assert_eq!(room.attach(old, keys.of(s)), expected);
                 }
                 Op::Rename(s, n) => {

@@ -172,7 +172,7 @@ impl Restrictions {
         if self.by_name.len() >= names_max {
             self.by_name.retain(|folded, restriction| {
                 restriction.clear(now_ms);
-                !restriction.is_none() && !(restriction.is_inherited && !is_here(folded))
+                !restriction.is_none() && (!restriction.is_inherited || is_here(folded))
             });
         }
     }

@@ -221,6 +221,14 @@ fn a_new_nickname_shortens_no_mute() {
     den.rename(session(3), name(30), 20).unwrap();
     assert_eq!(reason(den.speaker(session(3), 499)), Reason::Muted, "one that is over ends no other");
     den.speaker(session(3), 500).unwrap();
+
+    let mut den = room("den");
+    for n in 1..=2 {
+        enter(&mut den, n).unwrap();
+    }
+    mute(&mut den, 2, Some(10));
+    den.rename(session(2), name(20), 10).unwrap();
+    assert_eq!(den.restrictions.len(), 1, "what is over is not held against another nickname");
 }
 
 #[test]

@@ -71,11 +71,11 @@ function recalledRooms() {
 
 // The connection.
 
-function welcomed({ nickname }) {
+function welcomed({ nickname, resumed }) {
     remember("localStorage", NICKNAME_KEY, nickname);
     remember("sessionStorage", HELD_KEY, nickname);
     nicknameDialog.close();
-    chat.welcomed();
+    chat.welcomed(resumed);
     if (!chat.current) {
         const wanted = new URLSearchParams(location.search).get("room") || DEFAULT_ROOM;
         new Set([...recalledRooms(), wanted]).forEach((room) => chat.openRoom(room));

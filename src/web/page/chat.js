@@ -6,6 +6,8 @@ const TYPING_SEND_MS = 3_000;
 const TYPING_SHOW_MS = 4_000;
 // Enough for any list a person reads; the count stays exact beyond it.
 const MEMBERS_LISTED = 500;
+// What a newcomer sees of what was said before.
+const HISTORY_SHOWN = 50;
 
 const LEAVE_PHRASES = {
     left: "left",
@@ -57,6 +59,7 @@ export class Chat {
     rooms = new Map();
     privates = new Map();
     current = null;
+    #isResumed = false;
     #connection;
     #view;
 
@@ -181,8 +184,9 @@ export class Chat {
 
     // What the connection does.
 
-    /** A fresh session is in no room yet: join all again, then send what has waited. */
-    welcomed() {
+    /** Rooms are joined anew, from where they were left if the session is the same; then what has waited is sent. */
+    welcomed(isResumed) {
+        this.#isResumed = isResumed;
         this.rooms.forEach((room) => this.rejoin(room));
         this.privates.forEach((conversation) => this.#flush(conversation));
         this.#view.changed();
@@ -235,10 +239,19 @@ export class Chat {
      */
     #ownEntry(room, event) {
         return room.outbox.find((entry) => entry.offset === event.offset
-            || (entry.status === Status.SENDING && entry.content === event.content));
+            || (this.#mayBeUnderWay(entry) && entry.content === event.content));
+    }
+
+    /** Whether the server may have a message that it has not answered yet. */
+    #mayBeUnderWay(entry) {
+        return entry.status === Status.SENDING || (this.#isResumed && entry.status === Status.UNCONFIRMED);
     }
 
     #heardPrivate(event) {
+        if (event.offset) {
+            // Kept while this page was away, and told again until it is known to have come.
+            this.#connection.tell({ type: "received", offset: event.offset });
+        }
         const conversation = this.#privateWith(event.sender);
         this.#append(conversation, event);
     }
@@ -345,7 +358,11 @@ export class Chat {
 
     rejoin(room) {
         if (!room.isJoined && !room.isJoining) {
-            room.isJoining = this.#connection.request({ type: "join", room: room.name }, (reply) => this.#joined(room, reply));
+            const options = room.epoch
+                ? { since: { epoch: room.epoch, offset: room.offset } }
+                : { history: HISTORY_SHOWN };
+            const command = { type: "join", room: room.name, ...options };
+            room.isJoining = this.#connection.request(command, (reply) => this.#joined(room, reply));
         }
     }
 
@@ -353,10 +370,14 @@ export class Chat {
         room.isJoining = false;
         if (reply?.type === "joined") {
             this.#adoptName(room, reply.room);
-            this.#noteRejoin(room, reply);
             room.isJoined = true;
+            (reply.messages ?? []).forEach((message) => this.#showEarlier(room, message));
+            if (!reply.recovered) {
+                // Otherwise the messages that were missed come next, each with its offset.
+                this.#noteRejoin(room, reply);
+                room.offset = reply.offset;
+            }
             room.epoch = reply.epoch;
-            room.offset = reply.offset;
             room.memberCount = reply.members;
             this.#connection.request({ type: "members", room: room.name, limit: MEMBERS_LISTED }, (members) => {
                 this.#heardMembers(room, members);
@@ -373,6 +394,10 @@ export class Chat {
                 this.#remove(room);
             }
         }
+    }
+
+    #showEarlier(room, { sender, content, timestamp }) {
+        this.#view.append(room, { sender, content, timestamp, isOwn: sender === this.nickname, status: Status.SENT });
     }
 
     /** Names that differ in case only are one room, and the server knows best which do. */
@@ -455,9 +480,10 @@ export class Chat {
         if (conversation.isRoom && !conversation.isJoined) {
             return;
         }
+        entry.id ??= this.#connection.newId();
         const command = conversation.isRoom
-            ? { type: "message", room: conversation.name, content: entry.content }
-            : { type: "private", target: conversation.name, content: entry.content };
+            ? { type: "message", room: conversation.name, content: entry.content, id: entry.id }
+            : { type: "private", target: conversation.name, content: entry.content, id: entry.id };
         if (this.#connection.request(command, (reply) => this.#settle(conversation, entry, reply))) {
             this.#setStatus(entry, Status.SENDING);
         }
@@ -474,7 +500,8 @@ export class Chat {
                 this.#place(conversation, entry, reply, note);
             }
         } else if (conversation.outbox.includes(entry)) {
-            // Without an answer nobody knows whether it arrived; sending again might say it twice, so the person decides.
+            // Without an answer nobody knows whether it arrived. If the session is resumed it is sent again under its id;
+            // otherwise that might say it twice, so the person decides.
             this.#setStatus(entry, reply ? Status.FAILED : Status.UNCONFIRMED, reply?.message);
         }
     }
@@ -497,7 +524,8 @@ export class Chat {
             if (entry.status === Status.SENT) {
                 // It was acked, and the connection broke before the message itself came back.
                 this.#place(conversation, entry, entry);
-            } else if (entry.status === Status.QUEUED) {
+            } else if (entry.status === Status.QUEUED || (this.#isResumed && entry.status === Status.UNCONFIRMED)) {
+                // Within one session the same id is obeyed once, whether it had arrived or not.
                 this.#transmit(conversation, entry);
             }
         }

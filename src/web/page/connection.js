@@ -1,5 +1,5 @@
 // The wire: one logical connection that outlives its sockets. It says hello, answers the server's `bye` as the protocol asks,
-// reconnects, and hands each reply to the caller that asked. It knows nothing of rooms or of the page.
+// reconnects and resumes its session, and hands each reply to the caller that asked. It knows nothing of rooms or of the page.
 
 const BACKOFF_BASE_MS = 500;
 const BACKOFF_CAP_MS = 30_000;
@@ -24,6 +24,7 @@ export class Connection {
     #handlers;
     #socket = null;
     #nickname = "";
+    #resumeToken = null;
     #isHeld = false;
     #isWelcome = false;
     #attempts = 0;
@@ -56,6 +57,9 @@ export class Connection {
     /** Connects under `nickname`. `isHeld` says that this page had it before, so that "in use" is worth some patience. */
     connect(nickname, isHeld = false) {
         this.#dropSocket();
+        if (nickname !== this.#nickname) {
+            this.#resumeToken = null;
+        }
         this.#nickname = nickname;
         this.#isHeld = isHeld;
         this.#nicknameTries = 0;
@@ -80,6 +84,11 @@ export class Connection {
         return true;
     }
 
+    /** An id for a command that may have to be sent again: under the same id the server obeys it once. */
+    newId() {
+        return `${this.#idPrefix}-${++this.#idCount}`;
+    }
+
     /** Sends a command whose reply nobody waits for; while offline it is forgotten. */
     tell(command) {
         if (this.#isWelcome) {
@@ -92,6 +101,7 @@ export class Connection {
         if (this.#socket?.readyState === WebSocket.OPEN) {
             this.#socket.send('{"type":"quit"}');
         }
+        this.#resumeToken = null;
         this.#dropSocket();
         this.#report(State.IDLE);
     }
@@ -101,13 +111,14 @@ export class Connection {
         const socket = new WebSocket(this.#url, "starling.json.v1");
         this.#socket = socket;
         this.#timer = setTimeout(() => this.#lost(), CONNECT_TIMEOUT_MS);
-        socket.onopen = () => this.#send({ type: "hello", nickname: this.#nickname }, (reply) => this.#greeted(reply));
+        const hello = { type: "hello", nickname: this.#nickname, resume: this.#resumeToken };
+        socket.onopen = () => this.#send(hello, (reply) => this.#greeted(reply));
         socket.onmessage = (message) => this.#heard(message.data);
         socket.onclose = (close) => this.#closed(close.code, close.reason, 0);
     }
 
     #send(command, onReply) {
-        const id = `${this.#idPrefix}-${++this.#idCount}`;
+        const id = command.id ?? this.newId();
         this.#replies.set(id, onReply);
         this.#socket.send(JSON.stringify({ ...command, id }));
     }
@@ -143,6 +154,7 @@ export class Connection {
             this.#isHeld = true;
             this.#nicknameTries = 0;
             this.#nickname = reply.nickname;
+            this.#resumeToken = reply.resume || null;
             this.#stableTimer = setTimeout(() => (this.#attempts = 0), STABLE_MS);
             this.#startHeartbeat(reply.heartbeat_ms, reply.timeout_ms);
             this.#report(State.ONLINE);
@@ -150,7 +162,11 @@ export class Connection {
         } else if (reply?.type === "error") {
             // The socket goes too: an unwelcome connection would be closed by the server while the person still types.
             this.#dropSocket();
-            if (reply.reason === "nickname_in_use" && this.#isHeld && this.#nicknameTries < NICKNAME_RETRIES) {
+            if (this.#resumeToken && reply.reason === "bad_token") {
+                // The server is another one, or has begun anew: so does this page.
+                this.#resumeToken = null;
+                this.#retryIn(this.#backoff());
+            } else if (reply.reason === "nickname_in_use" && this.#isHeld && this.#nicknameTries < NICKNAME_RETRIES) {
                 this.#nicknameTries += 1;
                 this.#retryIn(jitter(NICKNAME_BACKOFF_CAP_MS, this.#nicknameTries));
             } else if (reply.retryable) {
