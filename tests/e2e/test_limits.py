@@ -2,6 +2,7 @@
 
 import pytest
 
+from binary import JSON, PROTOBUF, FrameClient
 from helpers import RawClient, RawWebSocket, TextClient, is_free, wait_until
 
 
@@ -98,6 +99,30 @@ def test_json_lines_are_probed_and_text_lines_are_not(start_server):
     program.expect("ping")
     assert program.expect("bye")["code"] == 4203
     assert person.until_pong() == []
+
+
+@pytest.mark.parametrize("encoding", [JSON, PROTOBUF])
+def test_frames_are_probed(start_server, encoding):
+    server = start_server(heartbeat__probe_ms=200, heartbeat__timeout_ms=600)
+    alive, dead = (FrameClient(server, encoding).enter(nickname, "den") for nickname in ("alive", "dead"))
+    for _ in range(4):
+        assert alive.expect("ping").keys() == {"type"}
+        alive.send("pong")
+    assert dead.expect("ping")
+    bye = dead.expect("bye")
+    assert (bye["code"], bye["reason"], bye["resumable"]) == (4203, "timeout", True)
+    assert alive.call("ping")["type"] == "pong"
+
+
+@pytest.mark.parametrize("encoding", [JSON, PROTOBUF])
+def test_too_many_errors_end_a_frame_connection(server, encoding):
+    client = FrameClient(server, encoding).enter("clumsy", "den")
+    for _ in range(11):
+        client.raw.send(FrameClient.frame(encoding, 99, b""))
+    bye = client.expect("bye")
+    assert (bye["code"], bye["resumable"]) == (4104, False)
+    assert len([event for event in client._unread if event["type"] == "error"]) >= 10
+    assert is_free(server, "clumsy")
 
 
 def test_any_byte_is_a_sign_of_life(start_server):

@@ -332,3 +332,81 @@ def test_a_client_that_wants_gaps_stays_and_is_told_of_them(start_server):
     first, last = gaps[0]
     page = slow.call("history", room="den", after=first - 1, limit=1)
     assert page["messages"][0]["offset"] == first <= last
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_the_same_id_while_the_first_still_waits(server, bob, carrier):
+    alice = CARRIERS[carrier](server).enter("alice", "den")
+    for round in range(10):
+        for _ in range(5):
+            alice.send("message", room="den", content=f"round {round}", id=f"m-{round}")
+        acks = [alice.expect(id=f"m-{round}") for _ in range(5)]
+        assert all(ack == acks[0] for ack in acks) and acks[0]["type"] == "ack", acks
+        for _ in range(3):
+            alice.send("private", target="bob", content=f"round {round}", id=f"p-{round}")
+        acks = [alice.expect(id=f"p-{round}") for _ in range(3)]
+        assert all(ack == acks[0] for ack in acks) and acks[0]["type"] == "ack", acks
+    assert [message["offset"] for message in alice.call("history", room="den")["messages"]] == list(range(1, 11))
+    for type in ("message", "private"):
+        assert [bob.expect(type)["content"] for _ in range(10)] == [f"round {round}" for round in range(10)]
+    assert not [event for event in bob.until_pong() if event["type"] in ("message", "private")]
+
+
+def test_ids_are_one_space_for_messages_and_private_ones(server, bob):
+    alice = server.ws("alice", "den")
+    ack = alice.call("message", room="den", content="x", id="one")
+    assert alice.call("private", target="bob", content="y", id="one") == ack
+    assert alice.call("message", room="den", content="z", id="one") == ack
+    alice.refused(404, "no_such_user", "private", target="nobody", content="x", id="two")
+    assert alice.call("private", target="bob", content="errors are not remembered", id="two")["type"] == "ack"
+    assert bob.expect("private")["content"] == "errors are not remembered"
+    again = server.ws("carol", "den").call("message", room="den", content="another session's", id="one")
+    assert again["offset"] == ack["offset"] + 1
+
+
+def test_as_many_ids_are_remembered_as_configured(start_server):
+    server = start_server(limits__idempotency_ids=3)
+    alice = server.ws("alice", "den")
+    first = alice.call("message", room="den", content="x", id="1")
+    for id in "23":
+        alice.call("message", room="den", content="x", id=id)
+    assert alice.call("message", room="den", content="x", id="1") == first
+    for id in "456":
+        alice.call("message", room="den", content="x", id=id)
+    assert alice.call("message", room="den", content="x", id="1")["offset"] == 7
+
+
+def test_no_more_is_kept_for_who_is_away_than_configured(start_server):
+    server = start_server(limits__private_kept=2)
+    bob, alice = server.ws("bob", "den"), server.ws("alice", "den")
+    drop(alice, bob)
+    for content in ("1", "2"):
+        assert bob.call("private", target="alice", content=content)["stored"] is True
+    refusal = bob.call("private", target="alice", content="3")
+    assert refusal["type"] == "error", "no message is lost without its sender being told"
+    alice = resume(server, alice)
+    assert [alice.expect("private")["content"] for _ in range(2)] == ["1", "2"]
+    assert not [event for event in alice.until_pong() if event["type"] == "private"]
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_a_resumed_session_leaves_like_any_other(server, bob, carrier):
+    alice = CARRIERS[carrier](server).enter("alice", "den", "hall")
+    drop(alice, bob)
+    alice = resume(server, alice, carrier)
+    # Also a room that it has not joined again.
+    assert alice.call("leave", room="den")["type"] == "left"
+    assert bob.expect("presence", event="leave")["reason"] == "left"
+    alice.call("quit")
+    assert is_free(server, "alice")
+    assert bob.call("members", room="hall").get("total", 0) == 0
+
+
+def test_a_nickname_may_be_changed_and_the_session_resumed(server, bob):
+    alice = server.ws("alice", "den")
+    assert alice.call("nick", nickname="alicia")["type"] == "ack"
+    alice.nickname = "alicia"
+    drop(alice, bob)
+    again = server.ws().enter(None, resume=alice.welcome["resume"])
+    assert (again.welcome["nickname"], again.welcome["resumed"]) == ("alicia", True)
+    assert is_free(server, "alice")

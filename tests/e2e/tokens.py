@@ -4,7 +4,7 @@ import time
 
 import jwt
 
-SECRET = "a secret that only the tests know, long enough for SHA-256"
+SECRET = "a secret that only the tests know, and long enough for every algorithm that they try"
 SETTINGS = {"auth__jwt_secret": SECRET}
 
 
