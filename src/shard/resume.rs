@@ -335,6 +335,7 @@ impl Shard {
         if session.successor.is_none() || !session.is_quiet() {
             return;
         }
+        self.end_grace(id); // it may have gone away since the successor asked for it
         let session = self.sessions.remove(id).expect("looked at above");
         let Successor { session: to, home, reply_to } = session.successor.expect("looked at above");
         let estate = Estate {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::comeback::Session;
 use crate::faults::{Shape, happens};
 use crate::kernel::{Kernel, Received};
 use crate::model::Model;
@@ -31,6 +32,8 @@ pub struct Terms {
     pub hello_ms: u64,
     pub has_connection_limit: bool,
     pub tells_presence_at_once: bool,
+    pub grace_ms: u64,
+    pub history_count: u64,
 }
 
 /// One client, from its connection to its end.
@@ -69,8 +72,10 @@ pub struct Client {
     pub connected_ms: u64,
     pub sequence: u64,
     /// For the others to be asked what the server thinks: the answers to its latest queries.
-    pub members_heard: BTreeMap<String, Vec<String>>,
+    pub members_heard: BTreeMap<String, Vec<(String, bool)>>,
     pub rooms_heard: Option<Vec<(String, u64, u64)>>,
+    /// What outlives the connection.
+    pub session: Session,
 }
 
 /// A room as a member knows it.
@@ -82,8 +87,12 @@ pub struct Membership {
     pub hears_itself: bool,
     /// Offsets that did not come, because they are the member's own.
     pub skipped: Vec<u64>,
-    /// Whether others are known to be there, or not to be.
-    pub others: BTreeMap<String, bool>,
+    /// Where others are known to be.
+    pub others: BTreeMap<String, Whereabouts>,
+    /// Whether it began with what was missed, in which one's own messages are.
+    pub was_replayed: bool,
+    /// The last offset of what was missed.
+    pub replayed_to: u64,
     /// Whether the member has changed its nickname since it joined. What somebody did who had the nickname before may be
     /// heard after that.
     pub was_renamed: bool,
@@ -91,6 +100,15 @@ pub struct Membership {
     pub is_being_left: bool,
     /// For people, who are not told offsets: the contents heard, in order.
     pub contents: Vec<String>,
+}
+
+/// Where somebody is, as a member of a room knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    Here,
+    /// Without a connection, to come back or not.
+    Away,
+    Gone,
 }
 
 /// A command on its way.
@@ -108,6 +126,10 @@ pub enum What {
     Hello {
         nickname: String,
     },
+    /// A hello that continues a session; if that has ended, it begins one of this nickname.
+    Resume {
+        nickname: String,
+    },
     Nick {
         nickname: String,
     },
@@ -115,6 +137,7 @@ pub enum What {
         room: String,
         hears_itself: bool,
         since: Option<(String, u64)>,
+        history: Option<u64>,
     },
     Switch {
         from: String,
@@ -135,6 +158,15 @@ pub enum What {
         room: String,
     },
     Rooms,
+    History {
+        room: String,
+        before: Option<u64>,
+        after: Option<u64>,
+        limit: u64,
+    },
+    Received {
+        offset: u64,
+    },
     Typing {
         room: String,
     },
@@ -180,6 +212,7 @@ impl Client {
             sequence: 0,
             members_heard: BTreeMap::new(),
             rooms_heard: None,
+            session: Session::default(),
         }
     }
 
@@ -348,7 +381,12 @@ impl Client {
                     "no hello after {waited} ms"
                 );
             }
-            4201 => assert!(conn.was_blocked, "client {} was never slow", self.number),
+            4103 => assert!(self.session.was_raced, "client {} is replaced by nobody", self.number),
+            4201 => {
+                // Whoever has not yet got all that was missed may be too slow for a short history.
+                let is_behind = self.rooms.values().any(|m| m.next <= m.replayed_to);
+                assert!(conn.was_blocked || is_behind, "client {} was never slow", self.number);
+            }
             4203 => {
                 let silence = conn.longest_silence_ms.max(kernel.clock_ms - conn.last_read_ms);
                 assert!(silence >= self.terms.timeout_ms, "timeout after {silence} ms");
@@ -381,14 +419,21 @@ impl Client {
         self.rooms.get(room).is_some_and(|membership| !membership.is_being_left)
     }
 
+    /// Whether it is in a room, which it may have to join again to hear it.
+    pub fn is_member(&self, room: &str) -> bool {
+        self.is_in(room) || self.session.kept.contains_key(room)
+    }
+
     /// Whether a command is not answered when it succeeds, and will succeed.
     pub fn is_silent_command(&self, sent: &Sent) -> bool {
         if sent.id.is_some() || self.nickname.is_none() {
             return false;
         }
         match &sent.what {
-            What::Message { room, content } => self.is_in(room) && content.len() <= self.terms.content_bytes,
-            What::Typing { room } => self.is_in(room),
+            What::Message { room, content } => {
+                self.is_member(room) && content.len() <= self.terms.content_bytes
+            }
+            What::Typing { room } => self.is_member(room),
             _ => false,
         }
     }
@@ -398,7 +443,7 @@ impl Client {
         if let What::Message { room, content } = &sent.what {
             let said = model.said(content);
             said.was_member = Some(true);
-            said.is_unheard = !self.rooms[room].hears_itself;
+            said.is_unheard = self.rooms.get(room).is_none_or(|membership| !membership.hears_itself);
         }
     }
 

@@ -4,6 +4,8 @@
 use starling::base::rng::Rng;
 use starling::config::{Config, Limits};
 
+use crate::comeback::LONG_GRACE_MS;
+
 /// Chances are in a thousand. Some are not of faults, but of things that are seldom done so often.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
@@ -41,6 +43,8 @@ pub struct Faults {
     pub nick: u64,
     /// A client joins a room.
     pub join: u64,
+    /// A client goes on with another connection while it has one.
+    pub takeover: u64,
     /// A client quits.
     pub quit: u64,
     /// A client pings, at random and needlessly; on WebSocket also as a frame of its own.
@@ -95,6 +99,7 @@ impl Faults {
             garbage: up_to(40),
             nick: up_to(200),
             join: up_to(200),
+            takeover: up_to(8),
             quit: up_to(20),
             ping: up_to(100),
         }
@@ -138,6 +143,7 @@ impl Shape {
 /// The configuration of a run: bounds small enough to be reached, as often as not.
 pub fn draw_config(rng: &mut Rng) -> Config {
     let d = Limits::default();
+    let d_page = d.replay_page_bytes;
     let limits = Limits {
         content_bytes: 1000,
         inbound_bytes: 8192,
@@ -161,6 +167,11 @@ pub fn draw_config(rng: &mut Rng) -> Config {
     config.presence.batch_ms = 50;
     (config.heartbeat.probe_ms, config.heartbeat.timeout_ms) = pick(rng, &[(30_000, 90_000), (300, 1500)]);
     config.drain.delay_ms = pick(rng, &[0, 300]);
+    if rng.chance(65) {
+        config.session.grace_ms = pick(rng, &[200, 700, 2000, LONG_GRACE_MS, LONG_GRACE_MS]);
+    }
+    config.history.count = pick(rng, &[0, 0, 3, 1000]);
+    config.limits.replay_page_bytes = pick(rng, &[100, 700, d_page]);
     config
 }
 

@@ -8,6 +8,7 @@
 //! ```
 
 mod client;
+mod comeback;
 mod faults;
 mod kernel;
 mod model;
@@ -52,6 +53,24 @@ const HAPPENS: &[&str] = &[
     "wakes",
     "timers_put_off",
     "reads_put_off",
+    "resumed",
+    "replaced",
+    "replayed",
+    "grace_expired",
+    "private_kept",
+    "comebacks",
+    "takeovers",
+    "resumes",
+    "resumes_too_late",
+    "replacements_heard",
+    "replays",
+    "unrecovered",
+    "histories",
+    "empty_histories",
+    "private_stored",
+    "private_kept_heard",
+    "private_repeated",
+    "received",
 ];
 
 #[test]

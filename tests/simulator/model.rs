@@ -20,6 +20,10 @@ pub struct Model {
     names: BTreeMap<usize, Vec<String>>,
     pub is_draining: bool,
     pub has_jumped: bool,
+    /// Those who have had more than one connection: what they have asked for may happen unknown to them.
+    pub losers: BTreeSet<usize>,
+    /// How often things happened that only clients know of.
+    pub counts: BTreeMap<&'static str, u64>,
 }
 
 /// One message as a room has it.
@@ -137,6 +141,21 @@ impl Model {
         Some(self.logs.get(&(room.to_owned(), epoch.to_owned()))?.get(&offset)?.content.clone())
     }
 
+    /// Counts something that a client has tried or heard.
+    pub fn count(&mut self, name: &'static str) {
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    /// Whether a client has ever asked for a nickname.
+    pub fn has_asked_for(&self, client: usize, nickname: &str) -> bool {
+        self.names.get(&client).is_some_and(|names| names.iter().any(|name| name == nickname))
+    }
+
+    /// Whether some client of a kind has ever asked for a nickname, however it wrote it.
+    pub fn ever_asked_for(&self, folded: &str, is_of_kind: impl Fn(usize) -> bool) -> bool {
+        self.holdings.get(folded).is_some_and(|holdings| holdings.iter().any(|h| is_of_kind(h.client)))
+    }
+
     /// A client asks for a nickname, and may have it from now on.
     pub fn claim(&mut self, client: usize, nickname: &str) {
         self.names.entry(client).or_default().push(nickname.to_owned());
@@ -149,7 +168,10 @@ impl Model {
         let moment = self.moment;
         let holdings = self.holdings.get_mut(&fold(nickname)).expect("claimed before");
         let holding = holdings.iter_mut().find(|h| h.client == client && h.until.is_none());
-        holding.expect("claimed before").until = Some(moment);
+        match holding {
+            Some(holding) => holding.until = Some(moment),
+            None => assert!(self.losers.contains(&client), "client {client} never claimed {nickname}"),
+        }
     }
 
     /// A client has no nickname any more, nor will get one.
@@ -162,7 +184,9 @@ impl Model {
     /// Somebody was refused a nickname that it asked for at `since`: somebody else must have had it.
     pub fn check_conflict(&self, client: usize, nickname: &str, since: u64) {
         let has_holder = self.holdings[&fold(nickname)].iter().any(|h| {
-            h.client != client && h.since <= self.moment && h.until.is_none_or(|until| until >= since)
+            (h.client != client || self.losers.contains(&client))
+                && h.since <= self.moment
+                && (h.until.is_none_or(|until| until >= since) || self.losers.contains(&h.client))
         });
         assert!(has_holder, "client {client} may not have the nickname {nickname}, which nobody has");
     }
@@ -171,7 +195,7 @@ impl Model {
     pub fn check_private(&self, is_gone: impl Fn(usize) -> bool) {
         for (key, said) in self.said.iter().filter(|(_, said)| said.is_private && said.was_delivered) {
             let holders = &self.holdings[&said.target];
-            let may_be_lost = holders.iter().any(|h| is_gone(h.client));
+            let may_be_lost = holders.iter().any(|h| is_gone(h.client) || self.losers.contains(&h.client));
             assert!(
                 may_be_lost || said.receivers.len() == 1,
                 "private {key} was delivered to {:?}",

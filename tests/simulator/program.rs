@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::client::{Client, Kind, Membership, Sent, What};
+use crate::client::{Client, Kind, Membership, Sent, What, Whereabouts};
 use crate::kernel::Kernel;
 use crate::model::{Entry, Model, fold};
 use crate::wire;
@@ -21,7 +21,8 @@ impl Client {
                     expect(What::Hello { nickname: nickname.clone() });
                 }
                 if let Some(room) = room {
-                    expect(What::Join { room: room.clone(), hears_itself: true, since: None });
+                    let (since, history) = (None, None);
+                    expect(What::Join { room: room.clone(), hears_itself: true, since, history });
                 }
             }
             (Some(What::Upgrade { nickname: Some(nickname), .. }), 409) => {
@@ -88,7 +89,12 @@ impl Client {
         match text(&event, "type") {
             "message" => self.hear_message(model, &event),
             "presence" => self.hear_presence(&event),
-            "private" => self.hear_private(model, text(&event, "target"), text(&event, "content")),
+            "private" => {
+                let content = text(&event, "content");
+                if !self.has_heard_kept(model, event["offset"].as_u64(), content) {
+                    self.hear_private(model, text(&event, "target"), content);
+                }
+            }
             "typing" => {
                 let room = fold(text(&event, "room"));
                 assert!(self.rooms.contains_key(&room), "client {}: typing in {room}", self.number);
@@ -106,7 +112,7 @@ impl Client {
                 }
                 self.hear_bye(kernel, model, code);
             }
-            "welcome" | "joined" | "left" | "ack" | "members" | "rooms" | "pong" | "error" => {
+            "welcome" | "joined" | "left" | "ack" | "members" | "rooms" | "history" | "pong" | "error" => {
                 self.hear_reply(model, &event);
             }
             kind => panic!("an event of type {kind}"),
@@ -133,13 +139,10 @@ impl Client {
         }
         assert_eq!(membership.next, offset, "client {client} hears {room} {offset} again");
         membership.next += 1;
-        let entry = Entry {
-            sender: text(event, "sender").to_owned(),
-            content: text(event, "content").to_owned(),
-            timestamp: number(event, "timestamp"),
-        };
+        let entry = entry_of(event);
         let author = model.said(&entry.content).author;
-        assert!(membership.hears_itself || author != client, "client {client} asked for no echo");
+        let may_hear = membership.hears_itself || membership.was_replayed || author != client;
+        assert!(may_hear, "client {client} asked for no echo");
         model.place(&room, &membership.epoch, offset, entry);
     }
 
@@ -182,18 +185,24 @@ impl Client {
         }
         let client = self.number;
         let others = &mut self.rooms.get_mut(&room).expect("looked at above").others;
-        let mut set = |name: &str, is_there: bool| {
-            let before = others.insert(fold(name), is_there);
-            assert_ne!(before, Some(is_there), "client {client}, of whom it knew: {event}");
+        // Who was where before, where that is known, and is where now.
+        let mut set = |name: &str, before: &[Whereabouts], now: Whereabouts| {
+            let known = others.insert(fold(name), now);
+            let is_possible = known.is_none_or(|known| before.contains(&known));
+            assert!(is_possible, "client {client}, who knew {known:?}: {event}");
+            known
         };
+        use Whereabouts::{Away, Gone, Here};
         match kind {
-            "join" => set(nickname, true),
-            "leave" => set(nickname, false),
+            "join" => drop(set(nickname, &[Gone], Here)),
+            "leave" => drop(set(nickname, &[Here, Away], Gone)),
+            "away" => drop(set(nickname, &[Here], Away)),
+            "back" => drop(set(nickname, &[Away], Here)),
             "nick" => {
                 let from = text(event, "from");
                 if fold(from) != fold(nickname) {
-                    set(from, false);
-                    set(nickname, true);
+                    let known = set(from, &[Here, Away], Gone);
+                    set(nickname, &[Gone], known.unwrap_or(Here));
                 }
             }
             kind => panic!("presence {kind}"),
@@ -232,7 +241,7 @@ impl Client {
         };
         let expect =
             |wanted: &str| assert_eq!(kind, wanted, "client {client}: {event} in answer to {sent:?}");
-        if let What::Hello { nickname } | What::Nick { nickname } = &sent.what
+        if let What::Hello { nickname } | What::Nick { nickname } | What::Resume { nickname } = &sent.what
             && kind == "error"
         {
             if reason == "nickname_in_use" {
@@ -244,7 +253,7 @@ impl Client {
             (What::Ping, _) => expect("pong"),
             (What::Quit, _) => expect("bye"),
             (What::Garbage, _) => assert_eq!((kind, number(event, "code")), ("error", 400), "{sent:?}"),
-            (What::Hello { .. }, Some(_)) => expect_refusal(&["already_said_hello"]),
+            (What::Hello { .. } | What::Resume { .. }, Some(_)) => expect_refusal(&["already_said_hello"]),
             (What::Hello { .. }, None) if kind == "error" => {
                 expect_refusal(&[
                     "nickname_in_use",
@@ -253,8 +262,20 @@ impl Client {
             }
             (What::Hello { nickname }, None) => {
                 expect("welcome");
-                assert_eq!(text(event, "nickname"), nickname);
+                assert_eq!((text(event, "nickname"), &event["resumed"]), (&**nickname, &Value::Bool(false)));
+                self.note_welcome(event);
                 self.nickname = Some(nickname.clone());
+            }
+            (What::Resume { .. }, None) if kind == "error" => {
+                expect_refusal(&["nickname_in_use", "draining"]);
+                assert!(reason != "draining" || model.is_draining);
+                self.forget_session();
+            }
+            (What::Resume { .. }, None) => {
+                expect("welcome");
+                self.hear_resumed(model, event);
+                self.nickname = Some(text(event, "nickname").to_owned());
+                self.note_welcome(event);
             }
             (_, None) => expect_refusal(&["unauthenticated"]),
             (What::Nick { .. }, _) if kind == "error" => expect_refusal(&["nickname_in_use"]),
@@ -270,26 +291,46 @@ impl Client {
                 self.nickname = Some(nickname.clone());
             }
             (What::Join { room, .. }, _) if self.is_in(room) => expect_refusal(&["already_joined"]),
-            (What::Switch { from, .. }, _) if !self.is_in(from) => {
+            (What::Switch { from, .. }, _) if !self.is_member(from) && !self.is_unsure(from) => {
                 expect_refusal(&["not_a_member", "no_such_room"])
+            }
+            (What::Switch { from, .. }, _)
+                if self.is_unsure(from) && ["not_a_member", "no_such_room"].contains(&reason) =>
+            {
+                self.session.unsure.remove(from);
             }
             (What::Switch { to, .. }, _) if self.is_in(to) => expect_refusal(&["already_joined"]),
             // A switch leaves a room for the one it enters.
-            (What::Join { .. }, _) if self.rooms.len() >= self.terms.rooms_per_session => {
+            (What::Join { room, .. }, _)
+                if self.is_unsure(room) || !self.session.unsure.is_empty() && kind == "error" =>
+            {
+                if kind == "error" {
+                    expect_refusal(&["too_many_rooms"]);
+                    let rooms = self.rooms.len() + self.session.kept.len() + self.session.unsure.len();
+                    assert!(rooms >= self.terms.rooms_per_session && !self.is_member(room), "{event}");
+                    self.session.unsure.remove(room);
+                } else {
+                    self.enter(model, &sent.what, event);
+                }
+            }
+            (What::Join { room, .. }, _)
+                if !self.is_member(room)
+                    && self.rooms.len() + self.session.kept.len() >= self.terms.rooms_per_session =>
+            {
                 expect_refusal(&["too_many_rooms"]);
             }
-            (What::Join { room, hears_itself, since }, Some(_)) => {
+            (What::Join { .. }, Some(_)) => {
                 expect("joined");
-                let recovered = since.as_ref().map(|(epoch, offset)| {
-                    text(event, "epoch") == epoch && number(event, "offset") == *offset
-                });
-                assert_eq!(event["recovered"].as_bool(), recovered, "{event} in answer to {sent:?}");
-                self.enter(model, room, *hears_itself, event);
+                self.enter(model, &sent.what, event);
             }
-            (What::Switch { from, to, hears_itself }, Some(_)) => {
+            (What::Switch { from, .. }, Some(_)) => {
                 expect("joined");
-                self.enter(model, to, *hears_itself, event);
-                self.rooms.get_mut(from).expect("looked at above").is_being_left = true;
+                self.enter(model, &sent.what, event);
+                self.session.unsure.remove(from);
+                self.session.has_missed |= self.session.kept.remove(from).is_some();
+                if let Some(membership) = self.rooms.get_mut(from) {
+                    membership.is_being_left = true;
+                }
             }
             (What::Leave { room }, _) if self.is_in(room) => {
                 expect("left");
@@ -297,12 +338,23 @@ impl Client {
                 let membership = self.rooms.remove(room).expect("looked at above");
                 self.check_skipped(model, room, &membership);
             }
-            (What::Leave { .. }, _) => expect_refusal(&["not_a_member", "no_such_room"]),
+            (What::Leave { room }, _) if self.session.kept.contains_key(room) => {
+                expect("left");
+                self.session.kept.remove(room);
+                self.session.has_missed = true;
+            }
+            (What::Leave { room }, _) => {
+                if !self.session.unsure.remove(room) || kind == "error" {
+                    expect_refusal(&["not_a_member", "no_such_room"]);
+                }
+            }
             (What::Message { content, .. }, _) if content.len() > self.terms.content_bytes => {
                 expect_refusal(&["too_large"]);
                 model.said(content).was_member = Some(false);
             }
-            (What::Message { room, content }, Some(nickname)) if self.is_in(room) => {
+            (What::Message { room, content }, Some(nickname))
+                if self.is_member(room) || self.is_unsure(room) && kind == "ack" =>
+            {
                 expect("ack");
                 let said = model.said(content);
                 said.was_member = Some(true);
@@ -311,7 +363,9 @@ impl Client {
                     content: content.clone(),
                     timestamp: number(event, "timestamp"),
                 };
-                assert_eq!(text(event, "epoch"), self.rooms[room].epoch);
+                if let Some(known) = self.rooms.get(room).or(self.session.kept.get(room)) {
+                    assert_eq!(text(event, "epoch"), known.epoch);
+                }
                 assert_eq!(text(event, "level"), "sequenced");
                 model.place(room, text(event, "epoch"), number(event, "offset"), entry);
             }
@@ -321,22 +375,27 @@ impl Client {
                 assert!(said.place.is_none(), "{said:?} was published and refused");
                 said.was_member = Some(false);
             }
-            (What::Typing { room }, _) if self.is_in(room) => expect("ack"),
+            (What::Typing { room }, _) if self.is_member(room) => expect("ack"),
+            (What::Typing { room }, _) if self.is_unsure(room) && kind == "ack" => {}
             (What::Typing { .. }, _) => expect_refusal(&["not_a_member", "no_such_room"]),
             (What::Private { .. }, _) if kind == "error" => expect_refusal(&["no_such_user"]),
             (What::Private { content, .. }, _) => {
                 expect("ack");
-                assert_eq!(number(event, "delivered"), 1);
+                let is_stored = event["stored"] == true;
+                assert_eq!(number(event, "delivered"), u64::from(!is_stored), "{event}");
+                assert!(!is_stored || self.terms.grace_ms > 0, "{event}");
+                model.count(if is_stored { "private_stored" } else { "private_delivered" });
                 model.said(content).was_delivered = true;
             }
             (What::Members { .. }, _) if kind == "error" => expect_refusal(&["no_such_room"]),
             (What::Members { room }, _) => {
                 expect("members");
-                let names: Vec<String> =
-                    list(event, "members").iter().map(|member| text(member, "nickname").to_owned()).collect();
-                let folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
-                assert!(folded.windows(2).all(|pair| pair[0] < pair[1]), "{event}");
-                assert_eq!(number(event, "total"), names.len() as u64);
+                let folded: Vec<(String, bool)> = list(event, "members")
+                    .iter()
+                    .map(|member| (fold(text(member, "nickname")), member["connected"] == true))
+                    .collect();
+                assert!(folded.windows(2).all(|pair| pair[0].0 < pair[1].0), "{event}");
+                assert_eq!(number(event, "total"), folded.len() as u64);
                 self.members_heard.insert(room.clone(), folded);
             }
             (What::Rooms, _) => {
@@ -348,23 +407,116 @@ impl Client {
                 assert!(rooms.windows(2).all(|pair| pair[0].0 < pair[1].0), "{event}");
                 self.rooms_heard = Some(rooms);
             }
+            (What::History { .. }, _) if kind == "error" => expect_refusal(&["no_such_room"]),
+            (What::History { room, before, after, limit }, _) => {
+                expect("history");
+                let page = list(event, "messages");
+                let offsets = self.check_page(model, room, text(event, "epoch"), page);
+                assert!(page.len() as u64 <= (*limit).min(self.terms.history_count), "{event}");
+                let is_between = |offset: &u64| {
+                    before.is_none_or(|before| *offset < before) && after.is_none_or(|after| *offset > after)
+                };
+                assert!(offsets.iter().all(is_between), "{event} in answer to {sent:?}");
+                model.count(if page.is_empty() { "empty_histories" } else { "histories" });
+            }
+            (What::Received { offset }, _) => {
+                expect("ack");
+                self.session.received = self.session.received.max(*offset);
+                model.count("received");
+            }
             (What::TooLong | What::Health | What::Upgrade { .. }, _) => {
                 panic!("{event} in answer to {sent:?}")
             }
         }
     }
 
-    fn enter(&mut self, model: &mut Model, room: &str, hears_itself: bool, event: &Value) {
-        assert_eq!(fold(text(event, "room")), room);
+    fn is_unsure(&self, room: &str) -> bool {
+        self.session.unsure.contains(room)
+    }
+
+    /// The client is in a room, by a `join` or a `switch`.
+    fn enter(&mut self, model: &mut Model, what: &What, event: &Value) {
+        let (room, hears_itself, since) = match what {
+            What::Join { room, hears_itself, since, .. } => (room, *hears_itself, since.as_ref()),
+            What::Switch { to, hears_itself, .. } => (to, *hears_itself, None),
+            _ => unreachable!("only these two enter rooms"),
+        };
+        assert_eq!(fold(text(event, "room")), *room);
         let (epoch, offset) = (text(event, "epoch").to_owned(), number(event, "offset"));
-        if number(event, "members") == 1 {
-            // A room lives as long as its members: whoever is alone there has just made it.
-            assert_eq!(offset, 0, "a room without members has a history: {event}");
-            model.begin_epoch(room, &epoch);
+        let next = self.check_recovered(since, event);
+        let kept = self.session.kept.remove(room);
+        self.session.unsure.remove(room);
+        if let Some(kept) = &kept {
+            assert_eq!(kept.epoch, epoch, "client {}: {room} died under its member", self.number);
+            assert!(offset + 1 >= kept.next, "client {}: {room} has lost its end: {event}", self.number);
+        }
+        if number(event, "members") == 1 && self.session.comebacks == 0 {
+            if self.terms.history_count == 0 {
+                assert_eq!(offset, 0, "a room without members has a history: {event}");
+            }
+            if offset == 0 {
+                // A room lives as long as its members: whoever is alone there has just made it.
+                model.begin_epoch(room, &epoch);
+            }
             assert_eq!(text(event, "role"), if room == "lobby" { "member" } else { "host" });
         }
-        let membership = Membership { epoch, next: offset + 1, hears_itself, ..Membership::default() };
+        if let Some(page) = event["messages"].as_array() {
+            let offsets = self.check_page(model, room, &epoch, page);
+            assert_eq!(offsets.last().copied().unwrap_or(offset), offset, "{event}");
+            let What::Join { history: Some(wanted), .. } = what else { panic!("{event}: not asked for") };
+            let there = offset.min(self.terms.history_count);
+            assert_eq!(offsets.len() as u64, there.min(*wanted), "{event}");
+        }
+        let (was_replayed, was_told) = (next.is_some_and(|next| next <= offset), next.is_some());
+        if was_replayed {
+            model.count("replays");
+        }
+        if since.is_some() && !was_told {
+            model.count("unrecovered");
+        }
+        let next = next.unwrap_or(offset + 1);
+        // Its own messages are among what it is told now, but for those that it skipped before.
+        let skipped = kept.filter(|kept| kept.next == next).map(|kept| kept.skipped).unwrap_or_default();
+        self.session.has_missed |= self.session.comebacks > 0 && !was_told;
+        let replayed_to = if was_replayed { offset } else { 0 };
+        let membership = Membership {
+            epoch,
+            next,
+            hears_itself,
+            was_replayed,
+            replayed_to,
+            skipped,
+            ..Membership::default()
+        };
         assert!(self.rooms.insert(room.to_owned(), membership).is_none());
+    }
+
+    /// Checks messages that were asked for: in order, without a gap, and those that everybody knows. Returns their offsets.
+    fn check_page(&self, model: &mut Model, room: &str, epoch: &str, page: &[Value]) -> Vec<u64> {
+        let offsets: Vec<u64> = page.iter().map(|message| number(message, "offset")).collect();
+        assert!(offsets.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{room}: {offsets:?}");
+        for message in page {
+            model.place(room, epoch, number(message, "offset"), entry_of(message));
+        }
+        offsets
+    }
+
+    /// Whether a private message was kept for this client and told it before. Those that it has said it received must not
+    /// come again.
+    fn has_heard_kept(&mut self, model: &mut Model, offset: Option<u64>, content: &str) -> bool {
+        let Some(offset) = offset else { return false };
+        let session = &mut self.session;
+        assert!(offset > session.received, "client {} has received {offset}", self.number);
+        if let Some(known) = session.inbox.get(&offset) {
+            assert_eq!(known, content, "client {}: another message {offset}", self.number);
+            model.count("private_repeated");
+            return true;
+        }
+        let last = session.inbox.last_key_value().map(|(offset, _)| *offset);
+        assert!(last.is_none_or(|last| last < offset), "client {}: {offset} after {last:?}", self.number);
+        session.inbox.insert(offset, content.to_owned());
+        model.count("private_kept_heard");
+        false
     }
 
     /// Checks that what a member did not hear was its own.
@@ -377,6 +529,14 @@ impl Client {
                 self.number
             );
         }
+    }
+}
+
+fn entry_of(message: &Value) -> Entry {
+    Entry {
+        sender: text(message, "sender").to_owned(),
+        content: text(message, "content").to_owned(),
+        timestamp: number(message, "timestamp"),
     }
 }
 

@@ -31,7 +31,7 @@ fn every_typing_notice_with_an_id_is_acknowledged() {
     // On four cores, one of these rooms has its home on another.
     for room in ["a", "b", "c", "d", "e", "f"] {
         let room_ = || room.to_owned();
-        let join = What::Join { room: room_(), hears_itself: true, since: None };
+        let join = What::Join { room: room_(), hears_itself: true, since: None, history: None };
         let mut commands = vec![(join, json!({"type": "join", "room": room}))];
         commands.extend(
             (0..3).map(|_| (What::Typing { room: room_() }, json!({"type": "typing", "room": room}))),
@@ -70,6 +70,39 @@ fn a_websocket_that_said_hello_in_its_query_is_probed_in_time() {
         let client = &world.clients[client];
         assert!(client.nickname.is_none() || client.bye.is_none(), "closed with {:?}", client.bye);
     }
+}
+
+/// A fault of the server: a session that had come to a lost connection, with the next connection waiting for it already,
+/// went away in between, and the timer of its grace time outlived it.
+#[test]
+fn a_session_that_is_passed_on_leaves_no_timer_behind() {
+    let mut config = plain();
+    config.session.grace_ms = 1000;
+    let mut world = World::calm(4, config);
+    // It begins on one core and is on another, so that it comes to the third later than the word that a fourth wants it.
+    for born in 0..4 {
+        let client = world.connect(Kind::Json, born);
+        {
+            let kernel = &mut *world.kernel.borrow_mut();
+            world.clients[client].say_hello(kernel, &mut world.model, Some(&format!("ann{born}")));
+        }
+        world.come_to_rest(100);
+        resume(&mut world, client, (born + 1) % 4);
+        world.come_to_rest(100);
+        resume(&mut world, client, (born + 2) % 4);
+        resume(&mut world, client, (born + 3) % 4);
+        world.come_to_rest(2000);
+        let nickname = world.clients[client].nickname.as_deref();
+        assert_eq!(nickname, Some(&*format!("ann{born}")), "it has come through");
+        let away: usize = (0..4).map(|core| world.inventory(core).away).sum();
+        assert_eq!(away, 0, "nobody is away");
+    }
+}
+
+fn resume(world: &mut World, client: usize, core: usize) {
+    world.come_back(client, Kind::Json, core);
+    let kernel = &mut *world.kernel.borrow_mut();
+    world.clients[client].say_resume(kernel, &mut world.model);
 }
 
 /// Nicknames that change hands while mailboxes are full: a room may hear of the new holder before it hears that the old

@@ -7,7 +7,8 @@ use serde_json::json;
 use starling::base::rng::Rng;
 use starling::shard::Inventory;
 
-use crate::client::{Kind, What};
+use crate::client::{Kind, Sent, What, Whereabouts};
+use crate::comeback::LONG_GRACE_MS;
 use crate::model::fold;
 use crate::trace::{Mode, Trace};
 use crate::world::World;
@@ -40,6 +41,9 @@ pub fn play(world: &mut World, stretches: u64) {
     for _ in 0..stretches {
         world.run();
         world.come_to_rest(REST_MS);
+        if world.terms.grace_ms < LONG_GRACE_MS {
+            world.come_to_rest(2 * world.terms.grace_ms); // those who are away now do not come back
+        }
         world.check_rest();
         compare(world);
     }
@@ -54,7 +58,7 @@ fn compare(world: &mut World) {
         world.clients[*client].check_all_answered(&mut world.model);
     }
     for client in &world.clients {
-        if client.is_gone {
+        if client.is_gone && world.terms.grace_ms == 0 {
             world.model.give_up_all(client.number);
         }
     }
@@ -67,7 +71,11 @@ fn compare(world: &mut World) {
             assert!(other.is_none(), "{other:?} and {client} are both called {nickname}");
         }
     }
-    world.model.check_own_messages(|author| clients[author].is_there() && clients[author].kind != Kind::Text);
+    world.model.check_own_messages(|author| {
+        let client = &clients[author];
+        let has_heard_all = !client.session.has_missed && client.session.kept.is_empty();
+        client.is_there() && client.kind != Kind::Text && has_heard_all && client.session.unsure.is_empty()
+    });
 
     let query = world.connect(Kind::Json, 0);
     ask(world, query, &[]);
@@ -78,36 +86,90 @@ fn compare(world: &mut World) {
     }
     let rooms = world.clients[query].rooms_heard.clone().expect("asked");
     let names: Vec<String> = rooms.iter().map(|(room, ..)| room.clone()).collect();
-    ask(world, query, &names);
-    world.come_to_rest(REST_MS);
+    for name in names {
+        // One after the other: all of them may be more than a small queue takes.
+        ask(world, query, &[name]);
+        world.come_to_rest(REST_MS);
+    }
 
     let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for client in &there {
         let client = &world.clients[*client];
-        for room in client.rooms.keys() {
-            let nickname = client.nickname.as_deref().expect("members have said hello");
+        let Some(nickname) = &client.nickname else { continue };
+        for room in client.rooms.keys().chain(client.session.kept.keys()) {
             assert!(known.entry(room.clone()).or_default().insert(fold(nickname)));
         }
     }
     for (room, count, offset) in &rooms {
-        let heard: BTreeSet<String> = world.clients[query].members_heard[room].iter().cloned().collect();
+        let heard: BTreeMap<String, bool> =
+            world.clients[query].members_heard[room].iter().cloned().collect();
         let members = known.remove(room).unwrap_or_default();
-        assert_eq!(heard, members, "members of {room}, as the server says and as they know it");
-        assert_eq!(*count as usize, members.len(), "members of {room}");
+        assert_eq!(*count as usize, heard.len(), "members of {room}");
+        check_members(world, &there, room, &heard, &members);
+        let members = heard;
         for client in &there {
             check_member(world, *client, room, *offset, &members);
         }
     }
     assert!(known.is_empty(), "rooms that the server does not know: {known:?}");
     let client = &mut world.clients[query];
+    client.session.token = None;
     client.end(&mut world.kernel.borrow_mut());
     world.come_to_rest(REST_MS);
     assert!(world.clients[query].is_gone, "a client that has ended its side is kept");
     world.model.give_up_all(query);
 }
 
+/// Compares the members that the server tells with what they know themselves, and with what those may be who are away.
+fn check_members(
+    world: &mut World,
+    there: &[usize],
+    room: &str,
+    heard: &BTreeMap<String, bool>,
+    known: &BTreeSet<String>,
+) {
+    let unsure: BTreeSet<String> = there
+        .iter()
+        .map(|client| &world.clients[*client])
+        .filter(|client| client.session.unsure.contains(room) || client.nickname.is_none())
+        .flat_map(|client| client.nickname.iter().chain(client.session.token.as_ref().map(|(_, name)| name)))
+        .map(|name| fold(name))
+        .collect();
+    for name in known {
+        assert_eq!(heard.get(name), Some(&true), "{name} knows itself to be in {room}: {heard:?}");
+    }
+    for (name, is_connected) in heard.iter().filter(|(name, _)| !known.contains(*name)) {
+        let clients = &world.clients;
+        let is_lost = |client: usize| !there.contains(&client) && world.terms.grace_ms > 0;
+        let may_be_away = !is_connected
+            && world.model.ever_asked_for(name, |client| {
+                is_lost(client) || clients[client].nickname.is_none() || world.model.losers.contains(&client)
+            });
+        assert!(may_be_away || unsure.contains(name), "{name} in {room} (connected: {is_connected})");
+        world.model.count("members_away");
+    }
+    if world.terms.grace_ms < LONG_GRACE_MS {
+        return;
+    }
+    // Nobody's time of grace can be over.
+    for client in world.clients.iter().filter(|client| client.may_come_back()) {
+        let is_left = |sent: &Sent| match &sent.what {
+            What::Leave { room: left } | What::Switch { from: left, .. } => left == room,
+            What::Nick { .. } => true,
+            _ => false,
+        };
+        let is_sure = client.rooms.get(room).is_some_and(|membership| !membership.is_being_left)
+            && !client.outstanding.iter().any(is_left)
+            && client.session.mistakes <= client.terms.errors_per_window
+            && !client.session.was_raced;
+        if let (true, Some(nickname)) = (is_sure, &client.nickname) {
+            assert_eq!(heard.get(&fold(nickname)), Some(&false), "{nickname} is away and to be in {room}");
+        }
+    }
+}
+
 /// Checks that a member has heard all of a room up to its present offset.
-fn check_member(world: &mut World, client: usize, room: &str, offset: u64, members: &BTreeSet<String>) {
+fn check_member(world: &mut World, client: usize, room: &str, offset: u64, members: &BTreeMap<String, bool>) {
     let Some(mut membership) = world.clients[client].rooms.remove(room) else { return };
     let this = &world.clients[client];
     if this.kind == Kind::Text {
@@ -120,8 +182,13 @@ fn check_member(world: &mut World, client: usize, room: &str, offset: u64, membe
         assert_eq!(membership.next, offset + 1, "client {client} has not heard all of {room}");
         this.check_skipped(&world.model, room, &membership);
         let own = fold(this.nickname.as_deref().expect("members have said hello"));
-        for (name, is_there) in membership.others.iter().filter(|(name, _)| **name != own) {
-            assert_eq!(members.contains(name), *is_there, "{name} in {room}, as client {client} was told");
+        for (name, known) in membership.others.iter().filter(|(name, _)| **name != own) {
+            let truth = match members.get(name) {
+                Some(true) => Whereabouts::Here,
+                Some(false) => Whereabouts::Away,
+                None => Whereabouts::Gone,
+            };
+            assert_eq!(truth, *known, "{name} in {room}, as client {client} was told");
         }
     }
     world.clients[client].rooms.insert(room.to_owned(), membership);
@@ -160,11 +227,20 @@ fn end_by_leaving(world: &mut World) {
             _ => client.end(kernel),
         }
     }
-    world.come_to_rest(LONG_MS);
+    let history_count = world.terms.history_count;
+    world.come_to_rest(LONG_MS + 2 * world.terms.grace_ms);
     world.check_rest();
     for core in 0..world.core_count() {
         let inventory = world.inventory(core);
-        assert_eq!(inventory, Inventory::default(), "core {core} has something left");
+        // What was said may be read by those who come later.
+        let Inventory { rooms, idle_rooms, history_bytes, .. } = inventory;
+        assert_eq!(rooms, idle_rooms, "core {core} keeps a room for nobody");
+        let kept = match history_count {
+            0 => Inventory::default(),
+            _ => Inventory { rooms, idle_rooms, history_bytes, ..Inventory::default() },
+        };
+        assert_eq!(inventory, kept, "core {core} has something left");
+        assert_eq!(rooms == 0, history_bytes == 0, "core {core}: {inventory:?}");
     }
     assert_eq!(world.connected(), 0, "the census counts somebody");
     for (number, conn) in world.kernel.borrow().conns.iter().enumerate() {

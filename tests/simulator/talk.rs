@@ -88,8 +88,9 @@ impl Client {
             request.push_str("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
             expect(What::Health);
         }
-        let nickname =
-            kernel.rng.chance(40).then(|| pick(&mut kernel.rng, &["bob", "cy", "eve", "flo", "gil"]));
+        let has_session = self.session.token.is_some();
+        let nickname = (!has_session && kernel.rng.chance(40))
+            .then(|| pick(&mut kernel.rng, &["bob", "cy", "eve", "flo", "gil"]));
         let room =
             (nickname.is_some() && kernel.rng.chance(60)).then(|| pick(&mut kernel.rng, &["den", "lobby"]));
         let mut query = String::new();
@@ -109,9 +110,14 @@ impl Client {
     }
 
     fn say_something(&mut self, kernel: &mut Kernel, model: &mut Model, shape: &Shape) {
-        let has_hello = self.outstanding.iter().any(|sent| matches!(sent.what, What::Hello { .. }));
+        let has_hello =
+            self.outstanding.iter().any(|sent| matches!(sent.what, What::Hello { .. } | What::Resume { .. }));
         if self.nickname.is_none() && !has_hello && !kernel.rng.chance(5) {
             return self.say_hello(kernel, model, None);
+        }
+        let is_apart = !self.session.kept.is_empty() || !self.session.unsure.is_empty();
+        if is_apart && self.nickname.is_some() && kernel.rng.chance(30) {
+            return self.rejoin_all(kernel, model);
         }
         if happens(&mut kernel.rng, kernel.faults.garbage) {
             return self.say_garbage(kernel, model);
@@ -153,21 +159,14 @@ impl Client {
                 let here: Vec<String> = self.rooms.keys().cloned().collect();
                 let room = if here.is_empty() || rng.chance(10) { room } else { pick(rng, &here) };
                 let content = self.make_content(kernel, shape);
+                let has_id = has_id || self.session.unsure.contains(&room);
                 self.note_said(model, &content, Some(room.clone()), None);
                 let object = json!({"type": "message", "room": room, "content": content});
                 self.say(kernel, model, What::Message { room, content }, has_id, object);
             }
             50..64 => {
                 let hears_itself = !rng.chance(25);
-                let mut object = json!({"type": "join", "room": written});
-                if !hears_itself {
-                    object["echo"] = json!(false);
-                }
-                let since = rng.chance(10).then(|| ("nowhere".to_owned(), rng.below(3)));
-                if let Some((epoch, offset)) = &since {
-                    object["since"] = json!({"epoch": epoch, "offset": offset});
-                }
-                self.say(kernel, model, What::Join { room, hears_itself, since }, has_id, object);
+                self.say_join(kernel, model, room, written, hears_itself, 50);
             }
             64..70 => {
                 self.say(
@@ -196,8 +195,27 @@ impl Client {
                 let object = json!({"type": "members", "room": written});
                 self.say(kernel, model, What::Members { room }, has_id, object);
             }
-            86..89 => self.say(kernel, model, What::Rooms, has_id, json!({"type": "rooms"})),
+            86..87 => {
+                let limit = 1 + rng.below(10);
+                let mut bound = || rng.chance(40).then(|| rng.below(30));
+                let (before, after) = (bound(), bound());
+                let mut object = json!({"type": "history", "room": written, "limit": limit});
+                for (field, bound) in [("before", before), ("after", after)] {
+                    if let Some(bound) = bound {
+                        object[field] = json!(bound);
+                    }
+                }
+                self.say(kernel, model, What::History { room, before, after, limit }, has_id, object);
+            }
+            87..89 if !self.session.inbox.is_empty() => {
+                let (offset, _) = self.session.inbox.last_key_value().expect("looked at above");
+                let (what, object) =
+                    (What::Received { offset: *offset }, json!({"type": "received", "offset": offset}));
+                self.say(kernel, model, what, true, object);
+            }
+            87..89 => self.say(kernel, model, What::Rooms, has_id, json!({"type": "rooms"})),
             89..94 => {
+                let has_id = has_id || self.session.unsure.contains(&room);
                 self.say(
                     kernel,
                     model,
@@ -207,7 +225,7 @@ impl Client {
                 );
             }
             94..98 => {
-                let nickname = pick(rng, NICKNAMES).to_owned();
+                let nickname = self.pick_nickname(kernel);
                 model.claim(self.number, &nickname);
                 let object = json!({"type": "nick", "nickname": nickname});
                 self.say(kernel, model, What::Nick { nickname }, true, object);
@@ -217,14 +235,29 @@ impl Client {
     }
 
     pub fn say_hello(&mut self, kernel: &mut Kernel, model: &mut Model, nickname: Option<&str>) {
-        let nickname = nickname.unwrap_or_else(|| pick(&mut kernel.rng, NICKNAMES)).to_owned();
+        if self.session.token.is_some() && self.nickname.is_none() {
+            return self.say_resume(kernel, model);
+        }
+        let nickname = match nickname {
+            Some(nickname) => nickname.to_owned(),
+            None => self.pick_nickname(kernel),
+        };
         model.claim(self.number, &nickname);
         let object = json!({"type": "hello", "nickname": nickname});
         let has_id = kernel.rng.chance(70);
         self.say(kernel, model, What::Hello { nickname }, has_id, object);
     }
 
+    /// A nickname. Where those who have gone without a word keep theirs, there are more of them.
+    fn pick_nickname(&self, kernel: &mut Kernel) -> String {
+        if self.terms.grace_ms > 0 && kernel.rng.chance(60) {
+            return format!("guest-{}", kernel.rng.below(60));
+        }
+        pick(&mut kernel.rng, NICKNAMES).to_owned()
+    }
+
     fn say_garbage(&mut self, kernel: &mut Kernel, model: &Model) {
+        self.session.mistakes += 1;
         let garbage: &[u8] = match kernel.rng.below(6) {
             0 => b"{\"type\":\"dance\"}",
             1 => b"{\"type\":\"join\"}",
@@ -249,7 +282,7 @@ impl Client {
             if !self.asked_names.is_empty() {
                 return;
             }
-            let name = pick(&mut kernel.rng, NICKNAMES).to_owned();
+            let name = self.pick_nickname(kernel);
             model.claim(self.number, &name);
             self.asked_names.push_back(name.clone());
             name
@@ -280,7 +313,7 @@ impl Client {
                     format!("/msg {target} {content}")
                 }
                 90..93 => {
-                    let name = pick(&mut kernel.rng, NICKNAMES).to_owned();
+                    let name = self.pick_nickname(kernel);
                     model.claim(self.number, &name);
                     self.asked_names.push_back(name.clone());
                     format!("/nick {name}")

@@ -20,6 +20,7 @@ use starling::shard::mail::Parcel;
 use starling::shard::{Flock, Inventory, Shard};
 
 use crate::client::{Client, Kind, Terms};
+use crate::comeback::Ghost;
 use crate::faults::{Faults, Shape, draw_config, happens, pick};
 use crate::kernel::{Kernel, SimOs};
 use crate::model::Model;
@@ -46,6 +47,8 @@ pub struct World {
     pub kernel: Rc<RefCell<Kernel>>,
     pub model: Model,
     pub clients: Vec<Client>,
+    /// The connections that clients have left behind.
+    pub ghosts: Vec<Ghost>,
     pub shape: Shape,
     pub terms: Terms,
     cores: Vec<Core>,
@@ -98,6 +101,8 @@ impl World {
             timeout_ms: config.heartbeat.timeout_ms,
             hello_ms: limits.hello_ms,
             has_connection_limit: limits.connections > 0,
+            grace_ms: config.session.grace_ms,
+            history_count: config.history.count as u64,
             tells_presence_at_once: config.presence.exact_members > 100,
         };
         let census = Arc::new(Census::new(limits.connections, 0));
@@ -126,6 +131,7 @@ impl World {
             kernel,
             model: Model::default(),
             clients: Vec::new(),
+            ghosts: Vec::new(),
             shape,
             terms,
             cores,
@@ -163,6 +169,12 @@ impl World {
             for client in &mut self.clients {
                 has_moved |= client.pump(&mut self.kernel.borrow_mut(), &mut self.model);
             }
+            for ghost in &mut self.ghosts {
+                if self.clients[ghost.number].is_without_session() {
+                    ghost.give_up(&mut self.kernel.borrow_mut());
+                }
+                has_moved |= ghost.pump(&mut self.kernel.borrow_mut(), &mut self.model, usize::MAX);
+            }
             for core in 0..self.cores.len() {
                 if self.is_runnable(core) {
                     self.step_core(core);
@@ -194,6 +206,17 @@ impl World {
         number
     }
 
+    /// Lets a client go on with another connection, to a core.
+    pub fn come_back(&mut self, number: usize, kind: Kind, core: usize) {
+        let kernel = &mut *self.kernel.borrow_mut();
+        let conn = kernel.connect(core, usize::from(kind == Kind::Web));
+        kernel.trace.note(&[44, number as u64, core as u64], || {
+            format!("client {number} ({kind:?}) comes back to core {core} as conn {conn}")
+        });
+        let ghost = self.clients[number].come_back(kernel, &mut self.model, kind, conn);
+        self.ghosts.push(ghost);
+    }
+
     /// Asks all cores to drain, as a signal does.
     pub fn drain(&mut self) {
         self.model.is_draining = true;
@@ -217,6 +240,9 @@ impl World {
                 *totals.entry(name).or_default() += value;
             }
         }
+        for (name, value) in &self.model.counts {
+            *totals.entry(name).or_default() += value;
+        }
     }
 
     pub fn core_count(&self) -> usize {
@@ -230,6 +256,9 @@ impl World {
     /// What must be true of every core when nothing happens any more.
     pub fn check_rest(&mut self) {
         let kernel = self.kernel.borrow();
+        for ghost in &self.ghosts {
+            ghost.check_rest(&kernel, &self.model);
+        }
         for (number, core) in self.cores.iter_mut().enumerate() {
             if core.state == State::Ended {
                 continue;
@@ -295,6 +324,28 @@ impl World {
             let kind = pick(rng, &[Kind::Json, Kind::Json, Kind::Web, Kind::Text]);
             (has_place && rng.chance(5), nth, kind, rng.below(self.cores.len() as u64) as usize)
         };
+        let lost: Vec<usize> = (0..self.clients.len()).filter(|c| self.clients[*c].may_come_back()).collect();
+        let comes_back = !lost.is_empty() && has_place && self.kernel.borrow_mut().rng.chance(20);
+        let takes_over = {
+            let kernel = &mut *self.kernel.borrow_mut();
+            there.get(nth).is_some_and(|c| self.clients[*c].may_take_over())
+                && happens(&mut kernel.rng, kernel.faults.takeover)
+        };
+        if comes_back || takes_over {
+            let number = if comes_back { lost[nth % lost.len()] } else { there[nth] };
+            let kind = if kind == Kind::Web && comes_back { Kind::Web } else { Kind::Json };
+            self.come_back(number, kind, core);
+            if takes_over && !comes_back {
+                // The connection left behind waits for that.
+                self.clients[number].say_resume(&mut self.kernel.borrow_mut(), &mut self.model);
+            }
+            return;
+        }
+        if !self.ghosts.is_empty() {
+            let kernel = &mut *self.kernel.borrow_mut();
+            let ghost = kernel.rng.below(self.ghosts.len() as u64) as usize;
+            self.ghosts[ghost].pump(kernel, &mut self.model, 1 + self.shape.chunk_bytes);
+        }
         if is_newcomer {
             self.connect(kind, core);
         } else if let Some(client) = there.get(nth) {

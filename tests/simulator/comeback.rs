@@ -1,0 +1,351 @@
+//! Clients that lose their connection and come back: what they keep of their session, and what becomes of the connection
+//! that they have left behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, Kind, Membership, What};
+use crate::kernel::{Kernel, Received};
+use crate::model::Model;
+use crate::wire;
+
+/// A grace time that no run outlasts, in milliseconds.
+pub const LONG_GRACE_MS: u64 = 3_600_000;
+
+/// What a client knows of its session beyond the connection.
+#[derive(Default)]
+pub struct Session {
+    /// The last resume token heard, and the nickname that the welcome gave with it.
+    pub token: Option<(String, String)>,
+    /// The session's name for itself.
+    pub name: String,
+    /// Rooms that the session is in and that this connection has not joined yet.
+    pub kept: BTreeMap<String, Membership>,
+    /// Rooms that the session may be in: what was asked last was not answered.
+    pub unsure: BTreeSet<String>,
+    /// The last offset heard in each room, by epoch.
+    pub latest: BTreeMap<String, (String, u64)>,
+    /// Whether it has been told that it has missed something.
+    pub has_missed: bool,
+    /// How many times it has come back.
+    pub comebacks: u64,
+    /// Whether two of its connections have asked for the session at once: the one left behind may get it last.
+    pub was_raced: bool,
+    /// How many mistakes it has made, on all connections.
+    pub mistakes: usize,
+    /// The private messages kept for it that it has heard, by offset.
+    pub inbox: BTreeMap<u64, String>,
+    /// Up to where it knows that the server knows that it has heard them.
+    pub received: u64,
+}
+
+/// A connection whose client has gone on with another one.
+pub struct Ghost {
+    pub number: usize,
+    conn: usize,
+    kind: Kind,
+    input: Vec<u8>,
+    is_upgraded: bool,
+    pub bye: Option<u16>,
+    pub is_over: bool,
+    /// Whether there may be no farewell.
+    was_reset: bool,
+}
+
+impl Client {
+    /// Whether it has lost its connection and may have a session to come back to.
+    pub fn may_come_back(&self) -> bool {
+        let was_told_to_stop = self.bye.is_some_and(|code| !matches!(code, 4103 | 4105) && code / 100 != 42);
+        self.terms.grace_ms > 0
+            && self.is_gone
+            && !was_told_to_stop
+            && self.session.token.is_some()
+            && !self.has_quit()
+    }
+
+    /// Whether it may take its session over from the connection that it has.
+    pub fn may_take_over(&self) -> bool {
+        self.terms.grace_ms > 0
+            && !self.terms.has_connection_limit
+            && !self.is_gone
+            && self.bye.is_none()
+            && self.session.token.is_some()
+            && !self.has_quit()
+    }
+
+    /// Whether its connection neither has the session nor has asked for it.
+    pub fn is_without_session(&self) -> bool {
+        let is_asked = self.outstanding.iter().any(|sent| matches!(sent.what, What::Resume { .. }));
+        self.is_gone || (self.nickname.is_none() && !is_asked)
+    }
+
+    fn has_quit(&self) -> bool {
+        self.outstanding.iter().any(|sent| matches!(sent.what, What::Quit))
+    }
+
+    /// Goes on with another connection. Returns the one left behind.
+    pub fn come_back(&mut self, kernel: &mut Kernel, model: &mut Model, kind: Kind, conn: usize) -> Ghost {
+        model.count(if self.is_gone { "comebacks" } else { "takeovers" });
+        model.losers.insert(self.number);
+        let is_raced = self.outstanding.iter().any(|sent| matches!(sent.what, What::Resume { .. }));
+        if !self.is_gone && self.nickname.is_none() && !is_raced {
+            kernel.reset(self.conn); // nothing depends on it
+            self.is_gone = true;
+        }
+        let ghost = Ghost {
+            number: self.number,
+            conn: self.conn,
+            kind: self.kind,
+            input: std::mem::take(&mut self.input),
+            is_upgraded: self.is_upgraded,
+            bye: self.bye,
+            is_over: self.is_gone,
+            was_reset: self.is_gone || self.has_ended,
+        };
+        let session = &mut self.session;
+        session.comebacks += 1;
+        for (room, membership) in std::mem::take(&mut self.rooms) {
+            if !membership.is_being_left {
+                session.kept.insert(room, membership);
+            }
+        }
+        // Each of these may have been obeyed or not.
+        for sent in self.outstanding.drain(..) {
+            let touched = match sent.what {
+                What::Join { room, .. } | What::Leave { room } => vec![room],
+                What::Switch { from, to, .. } => vec![from, to],
+                What::Resume { .. } => {
+                    session.was_raced = true;
+                    vec![]
+                }
+                _ => vec![],
+            };
+            session.unsure.extend(touched);
+        }
+        if session.was_raced {
+            // Whatever was asked on any of the connections may come to pass behind this one's back.
+            session.unsure.extend(session.kept.keys().cloned());
+            session.unsure.extend(session.latest.keys().cloned());
+        }
+        for (room, membership) in &session.kept {
+            session.latest.insert(room.clone(), (membership.epoch.clone(), membership.next - 1));
+        }
+        let unsure = &session.unsure;
+        session.kept.retain(|room, _| !unsure.contains(room));
+        (self.kind, self.conn, self.connected_ms) = (kind, conn, kernel.clock_ms);
+        (self.nickname, self.bye, self.is_upgraded) = (None, None, false);
+        (self.has_ended, self.is_silent, self.is_cut_off, self.is_gone) = (false, false, false, false);
+        (self.is_stalled, self.has_stalled, self.dawdles, self.is_deaf) = (false, false, false, false);
+        self.errors_400 = 0;
+        ghost
+    }
+
+    /// Says hello as the session that it had, and perhaps without waiting that it is back in its rooms.
+    pub fn say_resume(&mut self, kernel: &mut Kernel, model: &mut Model) {
+        let (token, nickname) = self.session.token.clone().expect("there is something to resume");
+        model.claim(self.number, &nickname);
+        let object = json!({"type": "hello", "resume": token});
+        let has_id = kernel.rng.chance(70);
+        self.say(kernel, model, What::Resume { nickname }, has_id, object);
+        if kernel.rng.chance(50) {
+            self.rejoin_all(kernel, model);
+        }
+    }
+
+    /// Joins the rooms again that its session is or may be in, from where it heard them last.
+    pub fn rejoin_all(&mut self, kernel: &mut Kernel, model: &Model) {
+        let rooms: Vec<String> = self.session.kept.keys().chain(&self.session.unsure).cloned().collect();
+        for room in rooms {
+            let is_asked = |sent: &crate::client::Sent| matches!(&sent.what, What::Join { room: other, .. } if *other == room);
+            if self.outstanding.iter().any(is_asked) {
+                continue;
+            }
+            let hears_itself = self.session.kept.get(&room).is_none_or(|kept| kept.hears_itself);
+            self.say_join(kernel, model, room.clone(), &room, hears_itself, 95);
+        }
+    }
+
+    /// Joins a room, so many times in a hundred from where it heard it last.
+    pub fn say_join(
+        &mut self,
+        kernel: &mut Kernel,
+        model: &Model,
+        room: String,
+        written: &str,
+        hears_itself: bool,
+        since_percent: u64,
+    ) {
+        let mut object = json!({"type": "join", "room": written});
+        if !hears_itself {
+            object["echo"] = json!(false);
+        }
+        let mut since = kernel.rng.chance(3).then(|| ("nowhere".to_owned(), kernel.rng.below(3)));
+        if since.is_none()
+            && kernel.rng.chance(since_percent)
+            && let Some((epoch, offset)) = self.session.latest.get(&room)
+        {
+            since = Some((epoch.clone(), *offset));
+        }
+        if let Some((epoch, offset)) = &since {
+            object["since"] = json!({"epoch": epoch, "offset": offset});
+        }
+        let history = (kernel.rng.chance(20)).then(|| 1 + kernel.rng.below(5));
+        if let Some(history) = history {
+            object["history"] = json!(history);
+        }
+        let has_id = kernel.rng.chance(70);
+        self.say(kernel, model, What::Join { room, hears_itself, since, history }, has_id, object);
+    }
+
+    /// The answer to a hello with a resume token.
+    pub fn hear_resumed(&mut self, model: &mut Model, event: &Value) {
+        let client = self.number;
+        let nickname = event["nickname"].as_str().expect("a welcome has a nickname");
+        assert!(model.has_asked_for(client, nickname), "client {client} was never called {nickname}");
+        if event["resumed"] == true {
+            model.count("resumes");
+            assert_eq!(
+                event["session"],
+                self.session.name.as_str(),
+                "client {client}: another session goes on"
+            );
+        } else {
+            // A grace time without end ends only for those who have made too many mistakes.
+            let may_have_ended = self.terms.grace_ms < LONG_GRACE_MS
+                || self.session.mistakes > self.terms.errors_per_window
+                || self.session.was_raced;
+            assert!(may_have_ended, "client {client}: a session ended before its time");
+            model.count("resumes_too_late");
+            self.forget_session();
+        }
+    }
+
+    /// The session is no more, and its client knows it.
+    pub fn forget_session(&mut self) {
+        let session = &mut self.session;
+        session.token = None;
+        session.kept.clear();
+        session.unsure.clear();
+        session.inbox.clear();
+        (session.received, session.has_missed) = (0, true);
+    }
+
+    /// Keeps what a welcome says of the session.
+    pub fn note_welcome(&mut self, event: &Value) {
+        let text = |field: &str| event[field].as_str().expect("a welcome has all its fields").to_owned();
+        self.session.token = Some((text("resume"), text("nickname")));
+        self.session.name = text("session");
+    }
+
+    /// Checks whether a join with `since` was answered by the truth, and says where the member's messages begin.
+    pub fn check_recovered(&mut self, since: Option<&(String, u64)>, event: &Value) -> Option<u64> {
+        let (epoch, head) = (event["epoch"].as_str(), event["offset"].as_u64().expect("a number"));
+        let recovered = since.map(|(known, offset)| {
+            epoch == Some(known) && *offset <= head && head - offset <= self.terms.history_count
+        });
+        assert_eq!(
+            event["recovered"].as_bool(),
+            recovered,
+            "client {}: {event} since {since:?}",
+            self.number
+        );
+        since.filter(|_| recovered == Some(true)).map(|(_, offset)| offset + 1)
+    }
+}
+
+impl Ghost {
+    /// Lets through what is on its way, and hears the server. Returns whether anything happened.
+    pub fn pump(&mut self, kernel: &mut Kernel, model: &mut Model, most: usize) -> bool {
+        if self.is_over {
+            return kernel.deliver(self.conn, most);
+        }
+        let arrived = kernel.deliver(self.conn, most);
+        match kernel.receive(self.conn, most) {
+            Received::Nothing => arrived,
+            Received::Bytes(bytes) => {
+                self.input.extend(bytes);
+                self.understand(kernel, model);
+                true
+            }
+            Received::End => {
+                kernel.end_input(self.conn);
+                self.is_over = true;
+                true
+            }
+            Received::Reset => {
+                (self.is_over, self.was_reset) = (true, true);
+                true
+            }
+        }
+    }
+
+    /// Its client has no other connection, and is not there to keep this one.
+    pub fn give_up(&mut self, kernel: &mut Kernel) {
+        if !self.is_over {
+            kernel.reset(self.conn);
+            (self.is_over, self.was_reset) = (true, true);
+        }
+    }
+
+    /// What must be true when nothing is under way.
+    pub fn check_rest(&self, kernel: &Kernel, model: &Model) {
+        assert!(self.is_over, "conn {}, which client {} has left behind, is kept", self.conn, self.number);
+        assert!(
+            self.bye.is_some() || self.was_reset || model.has_jumped || kernel.conns[self.conn].was_blocked,
+            "conn {}, client {}: no bye",
+            self.conn,
+            self.number
+        );
+    }
+
+    fn understand(&mut self, kernel: &mut Kernel, model: &mut Model) {
+        loop {
+            let event = match self.kind {
+                Kind::Web if !self.is_upgraded => match wire::take_response(&mut self.input) {
+                    Some((status, _)) => {
+                        self.is_upgraded = status == 101;
+                        continue;
+                    }
+                    None => return,
+                },
+                Kind::Web => match wire::take_frame(&mut self.input) {
+                    Some((wire::TEXT, payload)) => payload,
+                    // The answer to a close of its own, if there has been no farewell.
+                    Some((wire::CLOSE, _)) => {
+                        self.was_reset = true;
+                        continue;
+                    }
+                    Some(_) => continue,
+                    None => return,
+                },
+                Kind::Json | Kind::Text => match wire::take_line(&mut self.input) {
+                    Some(line) => line,
+                    None => return,
+                },
+            };
+            // Programs that are greeted like people hear lines that are no events.
+            let Ok(event) = serde_json::from_slice::<Value>(&event) else { continue };
+            assert!(self.bye.is_none(), "client {}, left behind: {event} after bye", self.number);
+            match event["type"].as_str() {
+                Some("bye") => {
+                    let code = event["code"].as_u64().expect("a bye has a code") as u16;
+                    assert!(matches!(code, 1000 | 4103..=4106 | 4201 | 4203 | 4300), "{event}");
+                    self.bye = Some(code);
+                    if code == 4103 {
+                        model.count("replacements_heard");
+                    }
+                }
+                // It has the session, which its client goes for with another connection, or will not get it.
+                Some("welcome") | Some("error")
+                    if event["type"] == "welcome" || event["reason"] == "nickname_in_use" =>
+                {
+                    kernel.reset(self.conn);
+                    (self.is_over, self.was_reset) = (true, true);
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+}
