@@ -1,6 +1,7 @@
 """A session that outlives its connection: what was missed comes exactly, and what cannot come is told."""
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from binary import CARRIERS
 from helpers import is_free, wait_until
@@ -410,3 +411,49 @@ def test_a_nickname_may_be_changed_and_the_session_resumed(server, bob):
     again = server.ws().enter(None, resume=alice.welcome["resume"])
     assert (again.welcome["nickname"], again.welcome["resumed"]) == ("alicia", True)
     assert is_free(server, "alice")
+
+
+def test_of_many_takeovers_at_once_one_stays(server, bob):
+    alice = server.ws("alice", "den")
+    heirs = [CARRIERS[name](server) for name in NAMES * 2]
+    for heir in heirs:
+        heir.send("hello", resume=alice.welcome["resume"], id="hello")
+    assert alice.closed_with() == 4103
+    # A takeover may come before the welcome of the one before; when each has heard either, all of them are done.
+    left = []
+    for heir in heirs:
+        while (event := heir.next()).get("id") != "hello" and event["type"] != "bye":
+            pass
+        if event["type"] == "welcome":
+            assert event["resumed"] is True
+            left.append(heir)
+        else:
+            assert event["code"] == 4103
+    for heir in list(left):
+        try:
+            heir.send("ping", id="end")
+        except (ConnectionClosed, OSError):
+            pass  # It has been replaced; what it was told can still be read.
+        while (event := heir.next())["type"] not in ("bye", "pong"):
+            pass
+        if event["type"] == "bye":
+            assert event["code"] == 4103
+            left.remove(heir)
+    assert len(left) == 1
+    assert left[0].call("join", room="den")["members"] == 2
+    assert left[0].say("den", "one of many")[0]["offset"] == 1
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_what_is_sent_again_after_a_takeover_is_done_once(server, bob, carrier):
+    """Nobody knows which of the first hundred were obeyed; sent again under their ids, each is in the room once, in order."""
+    contents = [str(number) for number in range(100)]
+    alice = CARRIERS[carrier](server).enter("alice", "den")
+    for content in contents:
+        alice.send("message", room="den", content=content, id=f"m{content}")
+    alice = resume(server, alice, carrier)
+    assert alice.call("join", room="den")["type"] == "joined"
+    acks = [alice.call("message", room="den", content=content, id=f"m{content}") for content in contents]
+    assert [ack["offset"] for ack in acks] == list(range(1, 101))
+    assert [bob.expect("message")["content"] for _ in contents] == contents
+    assert messages(bob.until_pong()) == []
