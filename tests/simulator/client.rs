@@ -89,10 +89,10 @@ pub struct Membership {
     pub skipped: Vec<u64>,
     /// Where others are known to be.
     pub others: BTreeMap<String, Whereabouts>,
+    /// Whether it has agreed to have messages left out.
+    pub skips: bool,
     /// Whether it began with what was missed, in which one's own messages are.
     pub was_replayed: bool,
-    /// The last offset of what was missed.
-    pub replayed_to: u64,
     /// Whether the member has changed its nickname since it joined. What somebody did who had the nickname before may be
     /// heard after that.
     pub was_renamed: bool,
@@ -138,6 +138,7 @@ pub enum What {
         hears_itself: bool,
         since: Option<(String, u64)>,
         history: Option<u64>,
+        skips: bool,
     },
     Switch {
         from: String,
@@ -148,6 +149,11 @@ pub enum What {
         room: String,
     },
     Message {
+        room: String,
+        content: String,
+    },
+    /// A message again, under the id that it had.
+    Repeat {
         room: String,
         content: String,
     },
@@ -384,7 +390,7 @@ impl Client {
             4103 => assert!(self.session.was_raced, "client {} is replaced by nobody", self.number),
             4201 => {
                 // Whoever has not yet got all that was missed may be too slow for a short history.
-                let is_behind = self.rooms.values().any(|m| m.next <= m.replayed_to);
+                let is_behind = self.rooms.values().any(|membership| membership.was_replayed);
                 assert!(conn.was_blocked || is_behind, "client {} was never slow", self.number);
             }
             4203 => {

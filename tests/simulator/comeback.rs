@@ -28,6 +28,8 @@ pub struct Session {
     pub latest: BTreeMap<String, (String, u64)>,
     /// Whether it has been told that it has missed something.
     pub has_missed: bool,
+    /// Messages that were not answered, or not lately, by their ids: the room and the content.
+    pub repeatable: Vec<(String, String, String)>,
     /// How many times it has come back.
     pub comebacks: u64,
     /// Whether two of its connections have asked for the session at once: the one left behind may get it last.
@@ -112,6 +114,11 @@ impl Client {
         }
         // Each of these may have been obeyed or not.
         for sent in self.outstanding.drain(..) {
+            if let (Some(id), What::Message { room, content } | What::Repeat { room, content }) =
+                (&sent.id, &sent.what)
+            {
+                session.repeatable.push((id.clone(), room.clone(), content.clone()));
+            }
             let touched = match sent.what {
                 What::Join { room, .. } | What::Leave { room } => vec![room],
                 What::Switch { from, to, .. } => vec![from, to],
@@ -166,6 +173,23 @@ impl Client {
         }
     }
 
+    /// Says a message again that has been answered or not: it must not be published twice.
+    pub fn repeat_something(&mut self, kernel: &mut Kernel, model: &mut Model) {
+        let nth = kernel.rng.below(self.session.repeatable.len() as u64) as usize;
+        let (id, room, content) = self.session.repeatable.swap_remove(nth);
+        if content.len() > self.terms.content_bytes {
+            return;
+        }
+        model.count(if self.session.comebacks > 0 { "repeats_after_comeback" } else { "repeats" });
+        let said = model.said(&content);
+        said.is_repeated = true;
+        if said.was_member == Some(false) {
+            said.was_member = None;
+        }
+        let object = json!({"type": "message", "room": room, "content": content, "id": id});
+        self.say_as(kernel, model, What::Repeat { room, content }, Some(id), &object);
+    }
+
     /// Joins a room, so many times in a hundred from where it heard it last.
     pub fn say_join(
         &mut self,
@@ -194,8 +218,12 @@ impl Client {
         if let Some(history) = history {
             object["history"] = json!(history);
         }
+        let skips = kernel.rng.chance(25);
+        if skips {
+            object["overflow"] = json!("gap");
+        }
         let has_id = kernel.rng.chance(70);
-        self.say(kernel, model, What::Join { room, hears_itself, since, history }, has_id, object);
+        self.say(kernel, model, What::Join { room, hears_itself, since, history, skips }, has_id, object);
     }
 
     /// The answer to a hello with a resume token.
@@ -228,6 +256,7 @@ impl Client {
         session.kept.clear();
         session.unsure.clear();
         session.inbox.clear();
+        session.repeatable.clear();
         (session.received, session.has_missed) = (0, true);
     }
 

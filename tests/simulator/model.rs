@@ -51,6 +51,8 @@ pub struct Said {
     /// Who has heard it, if it is private.
     pub receivers: Vec<usize>,
     pub was_delivered: bool,
+    /// Whether it has been said again: that it was refused once does not mean that it always is.
+    pub is_repeated: bool,
     pub target: String,
 }
 
@@ -122,6 +124,19 @@ impl Model {
             "{entry:?} is later than {after:?}"
         );
         log.insert(offset, entry);
+    }
+
+    /// The answer to a message that was said again: there is but one place for it.
+    pub fn check_repeated(&mut self, content: &str, epoch: &str, offset: u64, timestamp: u64) {
+        let said = self.said(content);
+        let place = (epoch.to_owned(), offset);
+        assert_eq!(*said.place.get_or_insert(place.clone()), place, "{content:?} was published twice");
+        let room = said.room.clone().expect("programs know their rooms");
+        let known = self.logs.get(&(room, epoch.to_owned())).and_then(|log| log.get(&offset));
+        assert!(
+            known.is_none_or(|known| known.content == content && known.timestamp == timestamp),
+            "{known:?}"
+        );
     }
 
     /// Somebody was the first member of a room.

@@ -21,8 +21,13 @@ impl Client {
                     expect(What::Hello { nickname: nickname.clone() });
                 }
                 if let Some(room) = room {
-                    let (since, history) = (None, None);
-                    expect(What::Join { room: room.clone(), hears_itself: true, since, history });
+                    expect(What::Join {
+                        room: room.clone(),
+                        hears_itself: true,
+                        since: None,
+                        history: None,
+                        skips: false,
+                    });
                 }
             }
             (Some(What::Upgrade { nickname: Some(nickname), .. }), 409) => {
@@ -89,6 +94,7 @@ impl Client {
         match text(&event, "type") {
             "message" => self.hear_message(model, &event),
             "presence" => self.hear_presence(&event),
+            "gap" => self.hear_gap(model, &event),
             "private" => {
                 let content = text(&event, "content");
                 if !self.has_heard_kept(model, event["offset"].as_u64(), content) {
@@ -144,6 +150,23 @@ impl Client {
         let may_hear = membership.hears_itself || membership.was_replayed || author != client;
         assert!(may_hear, "client {client} asked for no echo");
         model.place(&room, &membership.epoch, offset, entry);
+    }
+
+    /// Messages were left out, because the client did not keep up.
+    fn hear_gap(&mut self, model: &mut Model, event: &Value) {
+        let (client, room) = (self.number, fold(text(event, "room")));
+        let (from, to) = (number(event, "from"), number(event, "to"));
+        let membership = self.rooms.get_mut(&room).expect("a gap is in a room that it is in");
+        assert!(membership.skips, "client {client} has not agreed to {event}");
+        assert_eq!(text(event, "epoch"), membership.epoch);
+        while membership.next < from && !membership.hears_itself {
+            membership.skipped.push(membership.next);
+            membership.next += 1;
+        }
+        assert!(membership.next == from && from <= to, "client {client}, next {}: {event}", membership.next);
+        membership.next = to + 1;
+        self.session.has_missed = true;
+        model.count("gaps_heard");
     }
 
     /// Somebody has told this client something in private.
@@ -203,6 +226,9 @@ impl Client {
                 if fold(from) != fold(nickname) {
                     let known = set(from, &[Here, Away], Gone);
                     set(nickname, &[Gone], known.unwrap_or(Here));
+                    if known.is_none() {
+                        others.remove(&fold(nickname)); // here or away
+                    }
                 }
             }
             kind => panic!("presence {kind}"),
@@ -372,8 +398,24 @@ impl Client {
             (What::Message { content, .. }, _) => {
                 expect_refusal(&["not_a_member", "no_such_room"]);
                 let said = model.said(content);
-                assert!(said.place.is_none(), "{said:?} was published and refused");
-                said.was_member = Some(false);
+                assert!(said.place.is_none() || said.is_repeated, "{said:?} was published and refused");
+                said.was_member = Some(false).filter(|_| !said.is_repeated);
+            }
+            (What::Repeat { content, .. }, _) if kind == "ack" => {
+                model.count("repeats_answered");
+                model.check_repeated(
+                    content,
+                    text(event, "epoch"),
+                    number(event, "offset"),
+                    number(event, "timestamp"),
+                );
+            }
+            (What::Repeat { content, .. }, _) => {
+                expect_refusal(&["not_a_member", "no_such_room"]);
+                let said = model.said(content);
+                // What a connection left behind has said may be obeyed after this.
+                let is_new = said.place.is_none() || self.session.was_raced;
+                assert!(is_new, "{said:?} was published and is not remembered");
             }
             (What::Typing { room }, _) if self.is_member(room) => expect("ack"),
             (What::Typing { room }, _) if self.is_unsure(room) && kind == "ack" => {}
@@ -436,6 +478,7 @@ impl Client {
 
     /// The client is in a room, by a `join` or a `switch`.
     fn enter(&mut self, model: &mut Model, what: &What, event: &Value) {
+        let skips = matches!(what, What::Join { skips: true, .. });
         let (room, hears_itself, since) = match what {
             What::Join { room, hears_itself, since, .. } => (room, *hears_itself, since.as_ref()),
             What::Switch { to, hears_itself, .. } => (to, *hears_itself, None),
@@ -477,17 +520,10 @@ impl Client {
         let next = next.unwrap_or(offset + 1);
         // Its own messages are among what it is told now, but for those that it skipped before.
         let skipped = kept.filter(|kept| kept.next == next).map(|kept| kept.skipped).unwrap_or_default();
-        self.session.has_missed |= self.session.comebacks > 0 && !was_told;
-        let replayed_to = if was_replayed { offset } else { 0 };
-        let membership = Membership {
-            epoch,
-            next,
-            hears_itself,
-            was_replayed,
-            replayed_to,
-            skipped,
-            ..Membership::default()
-        };
+        // Whoever leaves with something left out is not told of it.
+        self.session.has_missed |= skips || self.session.comebacks > 0 && !was_told;
+        let membership =
+            Membership { epoch, next, hears_itself, skips, was_replayed, skipped, ..Membership::default() };
         assert!(self.rooms.insert(room.to_owned(), membership).is_none());
     }
 

@@ -31,7 +31,7 @@ fn every_typing_notice_with_an_id_is_acknowledged() {
     // On four cores, one of these rooms has its home on another.
     for room in ["a", "b", "c", "d", "e", "f"] {
         let room_ = || room.to_owned();
-        let join = What::Join { room: room_(), hears_itself: true, since: None, history: None };
+        let join = What::Join { room: room_(), hears_itself: true, since: None, history: None, skips: false };
         let mut commands = vec![(join, json!({"type": "join", "room": room}))];
         commands.extend(
             (0..3).map(|_| (What::Typing { room: room_() }, json!({"type": "typing", "room": room}))),

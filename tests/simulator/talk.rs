@@ -62,6 +62,18 @@ impl Client {
         if let Some(id) = &id {
             object["id"] = json!(id);
         }
+        self.say_as(kernel, model, what, id, &object);
+    }
+
+    /// Says one command as it stands.
+    pub fn say_as(
+        &mut self,
+        kernel: &mut Kernel,
+        model: &Model,
+        what: What,
+        id: Option<String>,
+        object: &Value,
+    ) {
         let bytes = object.to_string().into_bytes();
         kernel.trace.note(&[30, self.number as u64, bytes.len() as u64], || {
             format!("client {} says {object}", self.number)
@@ -119,6 +131,9 @@ impl Client {
         if is_apart && self.nickname.is_some() && kernel.rng.chance(30) {
             return self.rejoin_all(kernel, model);
         }
+        if self.nickname.is_some() && !self.session.repeatable.is_empty() && kernel.rng.chance(8) {
+            return self.repeat_something(kernel, model);
+        }
         if happens(&mut kernel.rng, kernel.faults.garbage) {
             return self.say_garbage(kernel, model);
         }
@@ -162,7 +177,17 @@ impl Client {
                 let has_id = has_id || self.session.unsure.contains(&room);
                 self.note_said(model, &content, Some(room.clone()), None);
                 let object = json!({"type": "message", "room": room, "content": content});
-                self.say(kernel, model, What::Message { room, content }, has_id, object);
+                self.say(
+                    kernel,
+                    model,
+                    What::Message { room: room.clone(), content: content.clone() },
+                    has_id,
+                    object,
+                );
+                if has_id && kernel.rng.chance(5) {
+                    // Impatient: perhaps again before the answer comes.
+                    self.session.repeatable.push((self.sequence.to_string(), room, content));
+                }
             }
             50..64 => {
                 let hears_itself = !rng.chance(25);
@@ -355,6 +380,7 @@ impl Client {
             place: None,
             receivers: Vec::new(),
             was_delivered: false,
+            is_repeated: false,
             target: target.map(fold).unwrap_or_default(),
         });
     }
