@@ -386,7 +386,10 @@ class JsonLineClient(Eventful):
         self.raw.send(text.encode() + b"\n")
 
     def receive_text(self, deadline):
-        return self.raw.until(b"\n", deadline).decode()
+        # A busy machine may greet a program before its first byte is there.
+        while not (line := self.raw.until(b"\n", deadline)).startswith(b"{"):
+            pass
+        return line.decode()
 
     def close(self):
         self.raw.close()

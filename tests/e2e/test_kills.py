@@ -38,7 +38,10 @@ class Line:
         return json.dumps(command).encode() + b"\n"
 
     async def read(self, reader):
-        return await reader.readuntil(b"\n")
+        # A busy machine may greet a program before its first byte is there.
+        while not (line := await reader.readuntil(b"\n")).startswith(b"{"):
+            pass
+        return line
 
 
 class Frame:
