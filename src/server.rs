@@ -301,13 +301,13 @@ fn run_core(start: Start, news: &Sender<News>) {
     let mut reactor = Reactor::new(core, kernel, shard, &config.limits, config.spin, &kinds, start.exchange);
     loop {
         if start.drains.load(Ordering::Relaxed) {
-            reactor.shard().drain();
+            reactor.world().drain();
         }
-        if reactor.turn() == Turn::Drained {
+        if reactor.turn() == Turn::Over {
             break;
         }
     }
-    ending.cut_off = reactor.shard().connection_count();
+    ending.cut_off = reactor.world().connection_count();
     ending.drained = true;
 }
 

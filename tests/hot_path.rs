@@ -111,7 +111,7 @@ fn settle(cores: &mut [Core]) {
 
 /// What changes as long as a core does something.
 fn work_done(cores: &mut [Core]) -> Vec<u64> {
-    let counters = cores.iter_mut().map(|core| core.shard().counters());
+    let counters = cores.iter_mut().map(|core| core.world().counters());
     counters
         .map(|c| {
             c.events.value()
@@ -198,9 +198,9 @@ fn allocations_of(members: usize, hearers: usize, client: usize, count: usize, i
         publish(&mut core, client, input);
     }
     core.os().start_counting(0);
-    let deliveries = core.shard().counters().deliveries.value();
+    let deliveries = core.world().counters().deliveries.value();
     let allocations = publish(&mut core, client, input);
-    assert_eq!(core.shard().counters().deliveries.value() - deliveries, (hearers * count) as u64);
+    assert_eq!(core.world().counters().deliveries.value() - deliveries, (hearers * count) as u64);
     assert_eq!(core.os().calls.writes, hearers, "all of it is written in the same turn");
     allocations
 }
@@ -318,7 +318,7 @@ fn a_turn_sends_one_parcel_to_another_core() {
     }
     for publisher in 0..2 {
         let parcels = |cores: &mut [Core]| -> Vec<u64> {
-            cores.iter_mut().map(|core| core.shard().counters().parcels.value()).collect()
+            cores.iter_mut().map(|core| core.world().counters().parcels.value()).collect()
         };
         let before = parcels(&mut cores);
         cores.iter_mut().for_each(|core| core.os().start_counting(0));

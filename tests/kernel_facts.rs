@@ -321,7 +321,7 @@ fn the_loop_writes_again_when_the_edge_comes_and_not_before() {
     let os = reactor.os();
     assert!(os.blocked_writes > 1, "the client was too fast for this test");
     assert_eq!(os.blocked_writes, os.edges_after_block);
-    turn_until(&mut reactor, |reactor| reactor.shard().connection_count() == 0);
+    turn_until(&mut reactor, |reactor| reactor.world().connection_count() == 0);
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! Step 7 of the turn: new connections.
+//! Step 7 of the turn: new connections, those that come and those that the world wants made.
 
 use std::io::ErrorKind;
 
 use super::os::Os;
 use super::turn::Reactor;
+use super::world::World;
 use crate::base::time::Tick;
 use crate::config::ListenKind;
 
@@ -27,7 +28,7 @@ impl Listening {
     }
 }
 
-impl<O: Os> Reactor<O> {
+impl<O: Os, W: World> Reactor<O, W> {
     /// Accepts from each listener in turn, up to a budget, and backs off where the system has run out of something.
     pub(super) fn accept_connections(&mut self) {
         for index in 0..self.listeners.len() {
@@ -50,7 +51,7 @@ impl<O: Os> Reactor<O> {
             Ok((socket, peer)) => {
                 let kind = self.listeners[index].kind;
                 self.listeners[index].is_failing = false;
-                self.shard.counters().accepted.add(1);
+                self.world.counters().accepted.add(1);
                 self.take_in(socket, peer, kind);
             }
             Err(error) => match error.kind() {
@@ -59,7 +60,7 @@ impl<O: Os> Reactor<O> {
                 ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted => {}
                 _ => {
                     // EMFILE, ENFILE, ENOBUFS, ENOMEM: no descriptor or memory until somebody goes.
-                    self.shard.counters().accept_backoffs.add(1);
+                    self.world.counters().accept_backoffs.add(1);
                     let retry_ms = self.limits.accept_backoff_ms;
                     let listener = &mut self.listeners[index];
                     if !std::mem::replace(&mut listener.is_failing, true) {
@@ -68,6 +69,21 @@ impl<O: Os> Reactor<O> {
                     listener.retry_at = Some(self.now + retry_ms);
                 }
             },
+        }
+    }
+
+    /// Begins as many connections as one turn accepts. Each is written to when the kernel says that it can be: that is when
+    /// it is there. One that fails is read to its error, as any other.
+    pub(super) fn make_connections(&mut self) {
+        for _ in 0..self.limits.accepts_per_turn {
+            let Some(connect) = self.world.next_connect() else { return };
+            match self.os.connect(connect.to, connect.from) {
+                Ok(socket) => self.link(connect.id, socket, false),
+                Err(error) => {
+                    log::debug!("cannot connect to {}: {error}", connect.to);
+                    self.world.broken(connect.id);
+                }
+            }
         }
     }
 

@@ -9,6 +9,7 @@ pub mod doorbell;
 pub mod mailbox;
 pub mod os;
 mod turn;
+mod world;
 
 /// The atomics that the doorbell is built from. A module of its own, so that the model checker can build the same
 /// source from its own.
@@ -18,3 +19,4 @@ mod sync {
 
 pub use os::{Event, Os, Source};
 pub use turn::{Reactor, Turn};
+pub use world::{Connect, World};

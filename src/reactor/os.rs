@@ -2,7 +2,7 @@
 //! own that is edge-triggered in the same way, and full of faults.
 
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::base::slots::Id;
 use crate::base::time::Now;
@@ -22,6 +22,12 @@ pub trait Os {
 
     /// Accepts a connection on listener number `listener`.
     fn accept(&mut self, listener: usize) -> io::Result<(Self::Socket, IpAddr)>;
+
+    /// Begins to connect to `to`, from `from` if that matters: the socket can be written to when the connection is there.
+    /// Kernels that only serve do without.
+    fn connect(&mut self, _to: SocketAddr, _from: Option<IpAddr>) -> io::Result<Self::Socket> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Has the events of a connection reported under `id`, for reading and writing, once and for all.
     fn register(&mut self, socket: &mut Self::Socket, id: Id) -> io::Result<()>;

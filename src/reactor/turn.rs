@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::accept::Listening;
 use super::mailbox::Exchange;
 use super::os::{Event, Os, Source};
+use super::world::World;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::config::{Limits, ListenKind};
@@ -21,10 +22,10 @@ const SLICES: usize = 128;
 const FULL_MAILBOX_RETRY_MS: u64 = 1;
 
 /// One core: its connections' sockets, and the loop that serves them.
-pub struct Reactor<O: Os> {
+pub struct Reactor<O: Os, W: World = Shard> {
     core: usize,
     pub(super) os: O,
-    pub(super) shard: Shard,
+    pub(super) world: W,
     pub(super) limits: Limits,
     /// Whether the loop polls without sleeping.
     spins: bool,
@@ -38,9 +39,9 @@ pub struct Reactor<O: Os> {
     /// Input is read into this one buffer and decoded there: a connection at rest owns none.
     buffer: Box<[u8]>,
     to_flush: Vec<Id>,
-    exchange: Arc<Exchange<Parcel>>,
+    exchange: Arc<Exchange<Parcel<W::Mail>>>,
     /// Mail for each core that found its mailbox full.
-    kept: Vec<Option<Parcel>>,
+    kept: Vec<Option<Parcel<W::Mail>>>,
     has_kept: bool,
 }
 
@@ -60,25 +61,25 @@ pub(super) struct Link<S> {
 pub enum Turn {
     /// There will be another.
     Done,
-    /// The shard has drained: there need not be another.
-    Drained,
+    /// There need not be another: the server has drained.
+    Over,
 }
 
-impl<O: Os> Reactor<O> {
+impl<O: Os, W: World> Reactor<O, W> {
     /// A core with its listeners (their kinds, in the order of their numbers in `os`), and no connection.
     pub fn new(
         core: usize,
         os: O,
-        shard: Shard,
+        world: W,
         limits: &Limits,
         spins: bool,
         listeners: &[ListenKind],
-        exchange: Arc<Exchange<Parcel>>,
+        exchange: Arc<Exchange<Parcel<W::Mail>>>,
     ) -> Self {
         Reactor {
             core,
             os,
-            shard,
+            world,
             limits: limits.clone(),
             spins,
             now: Tick::default(),
@@ -103,10 +104,11 @@ impl<O: Os> Reactor<O> {
         self.expire_timers();
         self.run_ready_connections();
         self.accept_connections(); // step 7: see accept.rs
+        self.make_connections();
         self.flush_connections();
         self.flush_outboxes(); // after the writes: whoever is woken by this finds nothing of ours unwritten
         self.reap();
-        if self.shard.is_drained() || self.shard.is_drain_overdue() { Turn::Drained } else { Turn::Done }
+        if self.world.is_over() { Turn::Over } else { Turn::Done }
     }
 
     /// Step 1: how long to sleep. Not at all when anything is left to do; else until the next deadline. A core that is
@@ -118,8 +120,8 @@ impl<O: Os> Reactor<O> {
         if self.spins || has_work || !mailbox.doorbell.park(|| !mailbox.is_empty()) {
             return Some(0);
         }
-        let retry = (self.has_kept || self.shard.has_deferred()).then(|| self.now + FULL_MAILBOX_RETRY_MS);
-        let deadlines = [self.shard.next_deadline(), self.accept_retry_at(), retry];
+        let retry = (self.has_kept || self.world.has_deferred()).then(|| self.now + FULL_MAILBOX_RETRY_MS);
+        let deadlines = [self.world.next_deadline(), self.accept_retry_at(), retry];
         deadlines.into_iter().flatten().min().map(|deadline| deadline.since(self.now))
     }
 
@@ -133,9 +135,9 @@ impl<O: Os> Reactor<O> {
         self.exchange.mailbox(self.core).doorbell.unpark();
         let now = self.os.now();
         self.now = now.tick;
-        self.shard.tick(now);
-        self.shard.counters().turns.add(1);
-        self.shard.counters().events.add(self.events.len() as u64);
+        self.world.tick(now);
+        self.world.counters().turns.add(1);
+        self.world.counters().events.add(self.events.len() as u64);
     }
 
     /// Step 3: events become bits on connections and places in the run queue. No input or output happens here, so
@@ -165,12 +167,12 @@ impl<O: Os> Reactor<O> {
     /// way to this core.
     fn drain_mailbox(&mut self) {
         for _ in 0..self.limits.parcels_per_turn {
-            if self.shard.has_gathered_enough() {
+            if self.world.has_gathered_enough() {
                 break;
             }
             let Some(parcel) = self.exchange.mailbox(self.core).pop() else { break };
             for mail in parcel.mail {
-                self.shard.mail(mail);
+                self.world.mail(mail);
             }
         }
     }
@@ -178,18 +180,18 @@ impl<O: Os> Reactor<O> {
     /// Step 5: timers that are due.
     fn expire_timers(&mut self) {
         for _ in 0..self.limits.timers_per_turn {
-            if !self.shard.expire() {
+            if !self.world.expire() {
                 return;
             }
         }
-        self.shard.counters().timers_put_off.add(1);
+        self.world.counters().timers_put_off.add(1);
     }
 
     /// Step 6: read from the connections in the run queue, each until it has nothing more or its budget is used up.
     fn run_ready_connections(&mut self) {
         for _ in 0..self.run_queue.len() {
-            if self.shard.has_gathered_enough() {
-                self.shard.counters().reads_put_off.add(1);
+            if self.world.has_gathered_enough() {
+                self.world.counters().reads_put_off.add(1);
                 break;
             }
             let id = self.run_queue.pop_front().expect("counted before");
@@ -203,17 +205,17 @@ impl<O: Os> Reactor<O> {
     fn run_connection(&mut self, id: Id) {
         let mut budget = self.limits.read_bytes_per_turn;
         // A paused connection keeps its readable bit, and comes back here when it is resumed.
-        while self.shard.wants_input(id) {
+        while self.world.wants_input(id) {
             let Some(link) = link_mut(&mut self.links, id).filter(|link| link.readable) else { return };
             if budget == 0 {
                 enqueue(&mut self.run_queue, link);
-                self.shard.counters().reads_put_off.add(1);
+                self.world.counters().reads_put_off.add(1);
                 return;
             }
             match self.os.read(&mut link.socket, &mut self.buffer) {
                 Ok(0) => {
                     link.readable = false;
-                    self.shard.input_ended(id);
+                    self.world.input_ended(id);
                 }
                 Ok(bytes) => {
                     // A short read has emptied the socket, and the next byte is a new edge. But an end of input that
@@ -222,13 +224,13 @@ impl<O: Os> Reactor<O> {
                         link.readable = false;
                     }
                     budget = budget.saturating_sub(bytes);
-                    self.shard.receive(id, &mut self.buffer[..bytes]);
+                    self.world.receive(id, &mut self.buffer[..bytes]);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => link.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => {
                     link.readable = false;
-                    self.shard.broken(id);
+                    self.world.broken(id);
                 }
             }
         }
@@ -236,7 +238,7 @@ impl<O: Os> Reactor<O> {
 
     /// Connections whose pause is over go back into the run queue, if they have something to read.
     fn run_resumed(&mut self) {
-        for id in self.shard.take_resumed() {
+        for id in self.world.take_resumed() {
             if let Some(link) = link_mut(&mut self.links, id).filter(|link| link.readable) {
                 enqueue(&mut self.run_queue, link);
             }
@@ -246,13 +248,13 @@ impl<O: Os> Reactor<O> {
     /// Step 8: what rooms gathered in this turn is queued on their members, and each connection that has something
     /// queued is written to, once, however many messages it is.
     fn flush_connections(&mut self) {
-        self.shard.send_gathered_events();
+        self.world.send_gathered_events();
         let mut to_flush = std::mem::take(&mut self.to_flush);
         loop {
             for id in to_flush.drain(..) {
                 self.flush_connection(id);
             }
-            self.shard.take_touched(&mut to_flush);
+            self.world.take_touched(&mut to_flush);
             if to_flush.is_empty() {
                 break;
             }
@@ -265,26 +267,26 @@ impl<O: Os> Reactor<O> {
         let Some(link) = link_mut(&mut self.links, id) else { return };
         while link.writable {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = self.shard.gather(id, &mut slices);
+            let filled = self.world.gather(id, &mut slices);
             if filled == 0 {
                 break;
             }
             let wanted: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
             match self.os.write(&mut link.socket, &slices[..filled]) {
                 Ok(written) => {
-                    self.shard.sent(id, written);
+                    self.world.sent(id, written);
                     // A short write has filled the socket: the edge comes when it has drained.
                     link.writable = written == wanted;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => link.writable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => {
-                    self.shard.broken(id);
+                    self.world.broken(id);
                     return;
                 }
             }
         }
-        if self.shard.flushed(id)
+        if self.world.flushed(id)
             && let Some(link) = link_mut(&mut self.links, id)
         {
             // Fails only if the peer has reset the connection, which the next read will tell.
@@ -296,7 +298,7 @@ impl<O: Os> Reactor<O> {
     fn flush_outboxes(&mut self) {
         let mut has_kept = false;
         for core in 0..self.exchange.cores() {
-            let outbox = &mut self.shard.outboxes()[core];
+            let outbox = &mut self.world.outboxes()[core];
             let mail = std::mem::take(outbox);
             let parcel = match (self.kept[core].take(), mail.is_empty()) {
                 (None, true) => continue,
@@ -309,27 +311,27 @@ impl<O: Os> Reactor<O> {
             let mailbox = self.exchange.mailbox(core);
             match mailbox.push(parcel) {
                 Ok(()) => {
-                    self.shard.counters().parcels.add(1);
+                    self.world.counters().parcels.add(1);
                     if mailbox.doorbell.ring() {
-                        self.shard.counters().wakes.add(1);
+                        self.world.counters().wakes.add(1);
                         self.os.wake(core);
                     }
                 }
                 Err(parcel) => {
-                    self.shard.counters().mailbox_full.add(1);
+                    self.world.counters().mailbox_full.add(1);
                     self.kept[core] = Some(parcel);
                     has_kept = true;
                 }
             }
         }
         self.has_kept = has_kept;
-        self.shard.set_congested(has_kept);
+        self.world.set_congested(has_kept);
     }
 
     /// Step 10: sockets of connections that are over are closed, and their slots freed.
     fn reap(&mut self) {
         let (links, os) = (&mut self.links, &mut self.os);
-        self.shard.take_closed(|id, is_cut_off| {
+        self.world.take_closed(|id, is_cut_off| {
             if let Some(mut link) = links.get_mut(id.index as usize).and_then(Option::take) {
                 if is_cut_off {
                     os.abort(&mut link.socket);
@@ -340,18 +342,23 @@ impl<O: Os> Reactor<O> {
     }
 
     /// Takes in a socket that has been accepted.
-    pub(super) fn take_in(&mut self, mut socket: O::Socket, peer: std::net::IpAddr, kind: ListenKind) {
-        let id = self.shard.open(peer, kind);
+    pub(super) fn take_in(&mut self, socket: O::Socket, peer: std::net::IpAddr, kind: ListenKind) {
+        let id = self.world.open(peer, kind);
+        // Written to at once, without waiting for the edge that says it can be: a new socket's buffer is empty.
+        self.link(id, socket, true);
+    }
+
+    /// Has a socket's events reported under the connection's Id from now on.
+    pub(super) fn link(&mut self, id: Id, mut socket: O::Socket, writable: bool) {
         if self.os.register(&mut socket, id).is_err() {
-            self.shard.broken(id); // the end of the turn closes it, as any other
+            self.world.broken(id); // the end of the turn closes it, as any other
         }
         let index = id.index as usize;
         if index >= self.links.len() {
             self.links.resize_with(index + 1, || None);
         }
         debug_assert!(self.links[index].is_none(), "a slot was reused before its socket was closed");
-        // Written to at once, without waiting for the edge that says it can be: a new socket's buffer is empty.
-        let link = Link { id, socket, readable: false, writable: true, read_closed: false, is_queued: false };
+        let link = Link { id, socket, readable: false, writable, read_closed: false, is_queued: false };
         self.links[index] = Some(link);
     }
 
@@ -360,13 +367,13 @@ impl<O: Os> Reactor<O> {
         self.run_resumed();
         !self.run_queue.is_empty()
             || !self.to_flush.is_empty()
-            || self.shard.has_unsent()
+            || self.world.has_unsent()
             || self.has_ready_listener()
     }
 
     /// The core's world, to be asked and told.
-    pub fn shard(&mut self) -> &mut Shard {
-        &mut self.shard
+    pub fn world(&mut self) -> &mut W {
+        &mut self.world
     }
 
     /// The core's kernel.
@@ -379,8 +386,8 @@ impl<O: Os> Reactor<O> {
         self.run_queue.is_empty()
             && self.to_flush.is_empty()
             && !self.has_kept
-            && !self.shard.has_deferred()
-            && !self.shard.has_unsent()
+            && !self.world.has_deferred()
+            && !self.world.has_unsent()
     }
 }
 

@@ -38,11 +38,11 @@ impl ReplyTo {
 
 /// All that one core has for another at the end of a turn.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct Parcel<M = Mail> {
     /// The sending core.
     pub from: u16,
     /// In the order in which it was said.
-    pub mail: Vec<Mail>,
+    pub mail: Vec<M>,
 }
 
 /// One thing said by one core to another, or to itself.

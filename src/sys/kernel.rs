@@ -1,7 +1,7 @@
 //! The real kernel, through mio: epoll(7) or kqueue(2), edge-triggered.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::{SockRef, TcpKeepalive};
 
+use super::connect;
 use super::waker::Waker;
 use crate::base::slots::Id;
 use crate::base::time::{Now, Tick};
@@ -128,6 +129,10 @@ impl Os for Kernel {
             let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         }
         Ok((stream, peer.ip().to_canonical()))
+    }
+
+    fn connect(&mut self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+        Ok(TcpStream::from_std(connect::begin(to, from)?))
     }
 
     fn register(&mut self, socket: &mut TcpStream, id: Id) -> io::Result<()> {

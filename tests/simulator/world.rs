@@ -230,13 +230,13 @@ impl World {
     }
 
     pub fn inventory(&mut self, core: usize) -> Inventory {
-        self.cores[core].reactor.shard().inventory()
+        self.cores[core].reactor.world().inventory()
     }
 
     /// Sums what the cores have counted into `totals`.
     pub fn add_counts(&mut self, totals: &mut BTreeMap<&'static str, u64>) {
         for core in &mut self.cores {
-            for (name, value) in core.reactor.shard().counters().values() {
+            for (name, value) in core.reactor.world().counters().values() {
                 *totals.entry(name).or_default() += value;
             }
         }
@@ -269,12 +269,12 @@ impl World {
             for (conn, id, is_readable, _) in kernel.registered(number) {
                 assert!(!is_readable, "conn {conn} of core {number} ({id:?}) has bytes unread");
             }
-            let due = core.reactor.shard().next_deadline();
+            let due = core.reactor.world().next_deadline();
             assert!(
                 due.is_none_or(|due| due > Tick(kernel.clock_ms.saturating_sub(REST_MS))),
                 "a timer was forgotten"
             );
-            let inventory = core.reactor.shard().inventory();
+            let inventory = core.reactor.world().inventory();
             assert_eq!((inventory.under_way, inventory.deferred), (0, 0), "core {number}: {inventory:?}");
         }
     }
@@ -383,7 +383,7 @@ impl World {
         let core = &mut self.cores[number];
         if core.state == State::Awake {
             if self.model.is_draining {
-                core.reactor.shard().drain();
+                core.reactor.world().drain();
             }
             let wait_ms = core.reactor.plan_sleep();
             let kernel = &mut *self.kernel.borrow_mut();
@@ -396,9 +396,9 @@ impl World {
         self.kernel.borrow_mut().trace.note(&[43, number as u64], || format!("core {number} turns"));
         core.state = match core.reactor.turn() {
             Turn::Done => State::Awake,
-            Turn::Drained => State::Ended,
+            Turn::Over => State::Ended,
         };
-        let inventory = core.reactor.shard().inventory();
+        let inventory = core.reactor.world().inventory();
         let queued_max = self.config.limits.send_queue_bytes + TURN_BYTES;
         assert!(inventory.queued_bytes_max <= queued_max, "core {number}: {inventory:?}");
         assert!(self.exchange.mailbox(number).len() <= self.shape.mailbox_parcels);
@@ -419,10 +419,10 @@ impl World {
                 assert!(is_soon, "core {number} sleeps beside clients that nobody accepts");
             }
             for (conn, id, is_readable, is_writable) in kernel.registered(number) {
-                let wants_input = core.reactor.shard().wants_input(id);
+                let wants_input = core.reactor.world().wants_input(id);
                 assert!(!(is_readable && wants_input), "core {number} sleeps beside conn {conn}, unread");
                 let mut slices = [std::io::IoSlice::new(&[])];
-                let has_output = core.reactor.shard().gather(id, &mut slices) > 0;
+                let has_output = core.reactor.world().gather(id, &mut slices) > 0;
                 assert!(!(is_writable && has_output), "core {number} sleeps beside conn {conn}, unwritten");
             }
         }

@@ -1,0 +1,186 @@
+//! What the loop drives: one core's world, as the loop sees it. The server's is a [`Shard`]; the load generator has another.
+
+use std::io::IoSlice;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::base::slots::Id;
+use crate::base::stats::Counters;
+use crate::base::time::{Now, Tick};
+use crate::config::ListenKind;
+use crate::shard::Shard;
+use crate::shard::mail::Mail;
+
+/// A connection that a world wants to have made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connect {
+    /// Its slot in the world.
+    pub id: Id,
+    /// Where to.
+    pub to: SocketAddr,
+    /// The address to come from, if that matters: one address has about 28,000 ports.
+    pub from: Option<IpAddr>,
+}
+
+/// One core's connections and what they mean, without a socket, and without blocking. Called by one thread.
+pub trait World {
+    /// What worlds of other cores are told.
+    type Mail;
+
+    /// The counters of this core, some of which the loop keeps.
+    fn counters(&self) -> &Counters;
+    /// Tells the time. Called once at the beginning of a turn.
+    fn tick(&mut self, now: Now);
+
+    /// A peer has connected.
+    fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id;
+    /// The next connection that is to be made, if there is one. Its slot is taken.
+    fn next_connect(&mut self) -> Option<Connect> {
+        None
+    }
+    /// Bytes have come from a peer. They may be changed in place.
+    fn receive(&mut self, id: Id, input: &mut [u8]);
+    /// The peer has ended its side.
+    fn input_ended(&mut self, id: Id);
+    /// The socket has failed.
+    fn broken(&mut self, id: Id);
+    /// Whether the connection's input may be read now.
+    fn wants_input(&self, id: Id) -> bool;
+    /// Whether as much has been gathered as one turn should send.
+    fn has_gathered_enough(&self) -> bool {
+        false
+    }
+    /// Takes the connections whose input may be read again.
+    fn take_resumed(&mut self) -> impl Iterator<Item = Id>;
+
+    /// Ends the turn's gathering: what is to be sent to many is queued on each.
+    fn send_gathered_events(&mut self) {}
+    /// Swaps the list of connections that have something to flush for an empty one.
+    fn take_touched(&mut self, list: &mut Vec<Id>);
+    /// Fills `slices` with what is to be written on a connection, and returns how many there are.
+    fn gather<'a>(&'a self, id: Id, slices: &mut [IoSlice<'a>]) -> usize;
+    /// So many of the gathered bytes have been written.
+    fn sent(&mut self, id: Id, bytes: usize);
+    /// What could be written has been. Says whether our side is to be ended now.
+    #[must_use]
+    fn flushed(&mut self, id: Id) -> bool;
+    /// Whether something waits to be sent.
+    fn has_unsent(&self) -> bool;
+    /// Takes the connections that are to be closed, and frees their slots; `close` is also told whether the connection is
+    /// cut off.
+    fn take_closed(&mut self, close: impl FnMut(Id, bool));
+
+    /// Handles one timer that is due, and says whether there was one.
+    fn expire(&mut self) -> bool;
+    /// When the next timer wants to be looked at.
+    fn next_deadline(&self) -> Option<Tick>;
+
+    /// Mail has come from another core.
+    fn mail(&mut self, mail: Self::Mail);
+    /// The mail for each core, to be taken by whoever delivers it.
+    fn outboxes(&mut self) -> &mut [Vec<Self::Mail>];
+    /// Tells whether a mailbox was full when this core's mail was last sent.
+    fn set_congested(&mut self, _is_congested: bool) {}
+    /// Whether mail waits for a mailbox.
+    fn has_deferred(&self) -> bool {
+        false
+    }
+
+    /// Whether there need not be another turn.
+    fn is_over(&self) -> bool;
+}
+
+impl World for Shard {
+    type Mail = Mail;
+
+    fn counters(&self) -> &Counters {
+        self.counters()
+    }
+
+    fn tick(&mut self, now: Now) {
+        self.tick(now);
+    }
+
+    fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id {
+        self.open(peer, kind)
+    }
+
+    fn receive(&mut self, id: Id, input: &mut [u8]) {
+        self.receive(id, input);
+    }
+
+    fn input_ended(&mut self, id: Id) {
+        self.input_ended(id);
+    }
+
+    fn broken(&mut self, id: Id) {
+        self.broken(id);
+    }
+
+    fn wants_input(&self, id: Id) -> bool {
+        self.wants_input(id)
+    }
+
+    fn has_gathered_enough(&self) -> bool {
+        self.has_gathered_enough()
+    }
+
+    fn take_resumed(&mut self) -> impl Iterator<Item = Id> {
+        self.take_resumed()
+    }
+
+    fn send_gathered_events(&mut self) {
+        self.send_gathered_events();
+    }
+
+    fn take_touched(&mut self, list: &mut Vec<Id>) {
+        self.take_touched(list);
+    }
+
+    fn gather<'a>(&'a self, id: Id, slices: &mut [IoSlice<'a>]) -> usize {
+        self.gather(id, slices)
+    }
+
+    fn sent(&mut self, id: Id, bytes: usize) {
+        self.sent(id, bytes);
+    }
+
+    fn flushed(&mut self, id: Id) -> bool {
+        self.flushed(id)
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.has_unsent()
+    }
+
+    fn take_closed(&mut self, close: impl FnMut(Id, bool)) {
+        self.take_closed(close);
+    }
+
+    fn expire(&mut self) -> bool {
+        self.expire()
+    }
+
+    fn next_deadline(&self) -> Option<Tick> {
+        self.next_deadline()
+    }
+
+    fn mail(&mut self, mail: Mail) {
+        self.mail(mail);
+    }
+
+    fn outboxes(&mut self) -> &mut [Vec<Mail>] {
+        self.outboxes()
+    }
+
+    fn set_congested(&mut self, is_congested: bool) {
+        self.set_congested(is_congested);
+    }
+
+    fn has_deferred(&self) -> bool {
+        self.has_deferred()
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_drained() || self.is_drain_overdue()
+    }
+}

@@ -1,0 +1,80 @@
+//! Outgoing connections.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Begins to connect to `to`, from the address `from` where that is given. The socket does not block; it can be written to
+/// when the connection is there.
+pub fn begin(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // What is written is whole: waiting for more (Nagle) would only delay it.
+    socket.set_tcp_nodelay(true)?;
+    if let Some(from) = from {
+        choose_port_late(&socket)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+    }
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
+/// Has the port chosen when the other end is known, so that each pair of addresses has all of them: `IP_BIND_ADDRESS_NO_PORT`
+/// of ip(7).
+#[cfg(target_os = "linux")]
+fn choose_port_late(socket: &Socket) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and the kernel reads an int of the given size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn choose_port_late(_: &Socket) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn connects_from_the_address_that_is_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let streams: Vec<TcpStream> =
+            ["127.0.0.2", "127.0.0.3"].map(|from| begin(to, Some(from.parse().unwrap())).unwrap()).into();
+        let from: Vec<String> = (0..2).map(|_| listener.accept().unwrap().1.ip().to_string()).collect();
+        assert_eq!(from, ["127.0.0.2", "127.0.0.3"]);
+        drop(streams);
+    }
+
+    #[test]
+    fn a_refused_connection_fails_when_it_is_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        drop(listener);
+        // Loopback refuses at once; other networks after a round trip.
+        let refused = begin(to, None).and_then(|mut stream| {
+            stream.set_nonblocking(false)?;
+            stream.read(&mut [0])
+        });
+        assert!(refused.is_err(), "{refused:?}");
+    }
+}
