@@ -136,6 +136,9 @@ impl Shard {
     /// waits for comes `then`; a connection that waits goes on hearing each room until it has been left.
     pub(super) fn end_session(&mut self, id: Id, reason: LeaveReason, then: Option<AfterEnd>) {
         self.end_grace(id);
+        if let Some(successor) = self.sessions.get_mut(id).and_then(|session| session.successor.take()) {
+            self.tell_ended(successor);
+        }
         let Some(session) = self.sessions.get_mut(id) else { return };
         match (&mut session.step, then) {
             // The connection has not waited for the end.

@@ -71,6 +71,9 @@ impl Shard {
         if let Some(admitted) = connection.admitted.take() {
             return admitted;
         }
+        if let Command::Quit = command {
+            return Ok(()); // whoever goes asks for nothing more
+        }
         let rates = &self.rates;
         let counters = &self.counters;
         if let Err(ms) = connection.commands.take(&rates.commands, 1, now) {

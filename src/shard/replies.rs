@@ -34,6 +34,8 @@ impl Shard {
         let connection = session.connection;
         let step = if session.under_way == 0 {
             std::mem::replace(&mut session.step, Step::Idle)
+        } else if let Step::Rename { .. } = session.step {
+            return; // one of the rooms has heard of it, or is the session's no more, of which that is told by itself
         } else {
             Step::Idle
         };
@@ -69,6 +71,8 @@ impl Shard {
                     self.reply(connection, &reply_to, &event);
                 }
             }
+            // The second half of a switch, out of a room that the session has been put out of meanwhile.
+            (Step::Leave { is_told: false }, Reply::Refused(_)) => {}
             (Step::Rooms { mut found, limit, .. }, Reply::Rooms { rooms }) => {
                 found.extend(rooms);
                 self.say_rooms(connection, &reply_to, found, limit);
@@ -166,13 +170,7 @@ impl Shard {
 
     /// The session that a hello wanted to resume has ended.
     fn hear_ended(&mut self, id: Id, reply_to: ReplyTo, nickname: Nickname, then: Then) {
-        if let Some(successor) = self.sessions[id].successor.take() {
-            // Somebody else wanted to continue it after this session did, and hears the same.
-            let super::session::Successor { session: to, home, reply_to } = successor;
-            let mail = super::mail::Mail::Reply { to: to.session, home, reply_to, reply: Reply::Ended };
-            self.post(to.core, mail);
-            return self.end_session(id, LeaveReason::Lost, None);
-        }
+        // Somebody else may have wanted to continue it after this session did, and hears the same.
         if self.sessions[id].connection.is_none() {
             return self.end_session(id, LeaveReason::Lost, None);
         }

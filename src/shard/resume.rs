@@ -198,6 +198,8 @@ impl Shard {
                 }
                 self.arm(connection);
             }
+            // It does not wait for its user, who waits for it already.
+            None if self.sessions[id].successor.is_some() => {}
             None => self.go_away(id),
         }
     }
@@ -313,9 +315,7 @@ impl Shard {
         let session = self.sessions.get_mut(id);
         let Some(session) = session.filter(|s| s.number == number && !s.is_ending() && s.successor.is_none())
         else {
-            let Successor { session: to, home, reply_to } = successor;
-            let mail = Mail::Reply { to: to.session, home, reply_to, reply: Reply::Ended };
-            return self.post(to.core, mail);
+            return self.tell_ended(successor);
         };
         session.successor = Some(successor);
         let connection = session.connection.take();
@@ -327,6 +327,12 @@ impl Shard {
             self.close(connection, Closing::Bye(Farewell::Replaced));
         }
         self.surrender_if_quiet(id);
+    }
+
+    /// Tells a session that the one it wants to continue has ended.
+    pub(super) fn tell_ended(&mut self, successor: Successor) {
+        let Successor { session: to, home, reply_to } = successor;
+        self.post(to.core, Mail::Reply { to: to.session, home, reply_to, reply: Reply::Ended });
     }
 
     /// Hands a session over, if one waits for it and nothing is under way.

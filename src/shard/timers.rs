@@ -122,6 +122,12 @@ impl Shard {
             return; // something has come in since the timer was set
         }
         match connection.stage {
+            // A core that was held up has not tried to write its last words yet.
+            Stage::Flushing(_) if connection.is_touched => {
+                let until = now + self.limits.close_ms;
+                self.connections.get_mut(id).expect("looked at above").stage = Stage::Flushing(until);
+                return;
+            }
             Stage::Flushing(_) | Stage::Lingering(_) => return self.end(id),
             Stage::Closed => return,
             Stage::Open => {}

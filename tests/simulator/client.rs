@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde_json::Value;
+
 use crate::comeback::Session;
 use crate::faults::{Shape, happens};
 use crate::kernel::{Kernel, Received};
@@ -34,6 +36,13 @@ pub struct Terms {
     pub tells_presence_at_once: bool,
     pub grace_ms: u64,
     pub history_count: u64,
+    /// Whether commands may be refused for coming too fast, and whether that concerns the connection alone.
+    pub has_rates: bool,
+    pub rate_is_own: bool,
+    pub rate_ignored_ms: u64,
+    /// Whether what is said may be refused for reasons that the speaker cannot know: then everything has an id, so that each
+    /// answer has its command.
+    pub may_be_refused: bool,
 }
 
 /// One client, from its connection to its end.
@@ -72,8 +81,15 @@ pub struct Client {
     pub connected_ms: u64,
     pub sequence: u64,
     /// For the others to be asked what the server thinks: the answers to its latest queries.
-    pub members_heard: BTreeMap<String, Vec<(String, bool)>>,
+    pub members_heard: BTreeMap<String, Vec<(String, bool, String)>>,
+    pub members_total: u64,
     pub rooms_heard: Option<Vec<(String, u64, u64)>>,
+    /// Until when it is quiet, having been told that it asks too much.
+    pub quiet_until_ms: Option<u64>,
+    /// The command that it says first after that: this one must not be refused.
+    pub entitled: Option<String>,
+    /// When it has changed its nickname last.
+    pub renamed_at: u64,
     /// What outlives the connection.
     pub session: Session,
 }
@@ -98,6 +114,12 @@ pub struct Membership {
     pub was_renamed: bool,
     /// Whether the answer to a `switch` has come: the room is left at some moment before the next answer.
     pub is_being_left: bool,
+    /// The roles that it knows of.
+    pub roles: BTreeMap<String, String>,
+    /// The room's state, the last version that it knows of, and whether that is the room's and not only a key's.
+    pub state: BTreeMap<String, Value>,
+    pub version: u64,
+    pub knows_version: bool,
     /// For people, who are not told offsets: the contents heard, in order.
     pub contents: Vec<String>,
 }
@@ -162,8 +184,21 @@ pub enum What {
     },
     Members {
         room: String,
+        after: Option<String>,
     },
     Rooms,
+    /// A host's decision: the number of the sentence.
+    Moderate {
+        room: String,
+        nth: usize,
+    },
+    Role {
+        room: String,
+    },
+    State {
+        room: String,
+        key: &'static str,
+    },
     History {
         room: String,
         before: Option<u64>,
@@ -217,7 +252,11 @@ impl Client {
             connected_ms,
             sequence: 0,
             members_heard: BTreeMap::new(),
+            members_total: 0,
             rooms_heard: None,
+            quiet_until_ms: None,
+            entitled: None,
+            renamed_at: 0,
             session: Session::default(),
         }
     }
@@ -392,6 +431,12 @@ impl Client {
                 // Whoever has not yet got all that was missed may be too slow for a short history.
                 let is_behind = self.rooms.values().any(|membership| membership.was_replayed);
                 assert!(conn.was_blocked || is_behind, "client {} was never slow", self.number);
+            }
+            4202 => {
+                let connected_ms = kernel.clock_ms - self.connected_ms;
+                let may_be = self.terms.has_rates && connected_ms >= self.terms.rate_ignored_ms;
+                assert!(may_be, "client {} asked too much, after {connected_ms} ms", self.number);
+                model.count("rate_byes");
             }
             4203 => {
                 let silence = conn.longest_silence_ms.max(kernel.clock_ms - conn.last_read_ms);

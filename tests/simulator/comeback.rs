@@ -7,11 +7,15 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Kind, Membership, What};
 use crate::kernel::{Kernel, Received};
-use crate::model::Model;
+use crate::model::{Model, fold};
+use crate::talk::ROOMS;
 use crate::wire;
 
 /// A grace time that no run outlasts, in milliseconds.
 pub const LONG_GRACE_MS: u64 = 3_600_000;
+
+/// How many ids the server is sure to remember. Other things than ids have numbers of the same sequence.
+const IDS_REMEMBERED: u64 = 1000;
 
 /// What a client knows of its session beyond the connection.
 #[derive(Default)]
@@ -103,7 +107,7 @@ impl Client {
             is_upgraded: self.is_upgraded,
             bye: self.bye,
             is_over: self.is_gone,
-            was_reset: self.is_gone || self.has_ended,
+            was_reset: self.is_gone || self.is_silent,
         };
         let session = &mut self.session;
         session.comebacks += 1;
@@ -131,9 +135,8 @@ impl Client {
             session.unsure.extend(touched);
         }
         if session.was_raced {
-            // Whatever was asked on any of the connections may come to pass behind this one's back.
-            session.unsure.extend(session.kept.keys().cloned());
-            session.unsure.extend(session.latest.keys().cloned());
+            // Whatever was asked on any of the connections may come to pass behind this one's back, in any room.
+            session.unsure.extend(ROOMS.iter().map(|room| fold(room)));
         }
         for (room, membership) in &session.kept {
             session.latest.insert(room.clone(), (membership.epoch.clone(), membership.next - 1));
@@ -144,7 +147,8 @@ impl Client {
         (self.nickname, self.bye, self.is_upgraded) = (None, None, false);
         (self.has_ended, self.is_silent, self.is_cut_off, self.is_gone) = (false, false, false, false);
         (self.is_stalled, self.has_stalled, self.dawdles, self.is_deaf) = (false, false, false, false);
-        self.errors_400 = 0;
+        (self.errors_400, self.quiet_until_ms, self.entitled) = (0, None, None);
+        self.doubt_rooms(model);
         ghost
     }
 
@@ -177,7 +181,8 @@ impl Client {
     pub fn repeat_something(&mut self, kernel: &mut Kernel, model: &mut Model) {
         let nth = kernel.rng.below(self.session.repeatable.len() as u64) as usize;
         let (id, room, content) = self.session.repeatable.swap_remove(nth);
-        if content.len() > self.terms.content_bytes {
+        let age = self.sequence - id.parse::<u64>().expect("ids are numbers");
+        if content.len() > self.terms.content_bytes || age > IDS_REMEMBERED {
             return;
         }
         model.count(if self.session.comebacks > 0 { "repeats_after_comeback" } else { "repeats" });
@@ -359,7 +364,7 @@ impl Ghost {
             match event["type"].as_str() {
                 Some("bye") => {
                     let code = event["code"].as_u64().expect("a bye has a code") as u16;
-                    assert!(matches!(code, 1000 | 4103..=4106 | 4201 | 4203 | 4300), "{event}");
+                    assert!(matches!(code, 1000 | 4103..=4106 | 4201..=4203 | 4300), "{event}");
                     self.bye = Some(code);
                     if code == 4103 {
                         model.count("replacements_heard");

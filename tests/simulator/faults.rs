@@ -43,6 +43,10 @@ pub struct Faults {
     pub nick: u64,
     /// A client joins a room.
     pub join: u64,
+    /// A client does something that hosts do.
+    pub moderation: u64,
+    /// A client changes the state of a room.
+    pub state: u64,
     /// A client goes on with another connection while it has one.
     pub takeover: u64,
     /// A client quits.
@@ -99,6 +103,8 @@ impl Faults {
             garbage: up_to(40),
             nick: up_to(200),
             join: up_to(200),
+            moderation: up_to(100),
+            state: up_to(60),
             takeover: up_to(8),
             quit: up_to(20),
             ping: up_to(100),
@@ -173,8 +179,34 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         config.session.grace_ms = pick(rng, &[200, 700, 2000, LONG_GRACE_MS, LONG_GRACE_MS]);
     }
     config.history.count = pick(rng, &[0, 0, 3, 1000]);
+    draw_rates(rng, &mut config);
     config.limits.replay_page_bytes = pick(rng, &[100, 700, d_page]);
     config
+}
+
+/// How fast commands may come: in most runs as fast as they like.
+fn draw_rates(rng: &mut Rng, config: &mut Config) {
+    config.limits.rate_ignored_ms = pick(rng, &[300, config.limits.rate_ignored_ms]);
+    let rate = &mut config.rate;
+    if rng.chance(20) {
+        (rate.commands_per_second, rate.burst) = (pick(rng, &[20, 200]), pick(rng, &[5, 40]));
+    }
+    if rng.chance(90) {
+        return;
+    }
+    for (per_second, burst) in [
+        (&mut rate.bytes_per_second, &mut rate.bytes_burst),
+        (&mut rate.joins_per_second, &mut rate.joins_burst),
+        (&mut rate.user_commands_per_second, &mut rate.user_burst),
+        (&mut rate.address_commands_per_second, &mut rate.address_burst),
+        (&mut rate.room_messages_per_second, &mut rate.room_burst),
+    ] {
+        if rng.chance(40) {
+            (*per_second, *burst) = (pick(rng, &[20, 200]), pick(rng, &[5, 40]));
+        }
+    }
+    // In bytes, not commands.
+    (rate.bytes_per_second, rate.bytes_burst) = (rate.bytes_per_second * 100, rate.bytes_burst * 100);
 }
 
 /// One of several, each as likely.

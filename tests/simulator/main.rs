@@ -5,6 +5,7 @@
 //! STARLING_SIM_SEED=7 cargo test --test simulator replay -- --nocapture     one seed, again
 //! STARLING_SIM_TRACE=1 ...                                                  and everything that happens in it
 //! STARLING_SIM_SEEDS=5000 cargo test --test simulator fresh -- --ignored    that many seeds that nobody has seen
+//! STARLING_SIM_FROM=7 ...                                                   and they begin with this one
 //! ```
 
 mod client;
@@ -12,6 +13,7 @@ mod comeback;
 mod faults;
 mod kernel;
 mod model;
+mod moderation;
 mod person;
 mod program;
 mod regressions;
@@ -77,13 +79,34 @@ const HAPPENS: &[&str] = &[
     "private_kept_heard",
     "private_repeated",
     "received",
+    "moderated",
+    "obeyed",
+    "verdicts_refused",
+    "expelled_heard",
+    "bans_met",
+    "mutes_met",
+    "guests_met",
+    "roles_heard",
+    "states_set",
+    "states_heard",
+    "rate_limited_connections",
+    "rate_limited_bytes",
+    "rate_limited_users",
+    "rate_limited_addresses",
+    "rate_limited_joins",
+    "rate_limited_rooms",
+    "rate_limit_pauses",
+    "rate_limits_ignored",
+    "rate_refusals",
+    "rate_byes",
+    "retries_in_time",
 ];
 
 #[test]
 fn known_seeds() {
     let mut totals = BTreeMap::new();
     for seed in 0..SEEDS {
-        try_seed(seed, &mut totals);
+        assert!(try_seed(seed, &mut totals), "a known seed fails");
     }
     println!("{totals:?}");
     // A simulator that finds nothing because nothing goes wrong in it would be worth nothing.
@@ -95,12 +118,15 @@ fn known_seeds() {
 #[test]
 #[ignore = "the model of resumed sessions is not complete: some fresh seeds fail it, and each has to be looked at"]
 fn fresh_seeds() {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let first = environment("STARLING_SIM_FROM").unwrap_or_else(clock);
     let seeds = environment("STARLING_SIM_SEEDS").unwrap_or(FRESH_SEEDS);
-    println!("{seeds} seeds from {clock} on");
-    for seed in clock..clock + seeds {
-        try_seed(seed, &mut BTreeMap::new());
-    }
+    println!("{seeds} seeds from {first} on");
+    let mut totals = BTreeMap::new();
+    // A long sweep tells of all that it finds.
+    let failed: Vec<u64> = (first..first + seeds).filter(|seed| !try_seed(*seed, &mut totals)).collect();
+    println!("{totals:?}");
+    assert!(failed.is_empty(), "{} of {seeds} seeds fail: {failed:?}", failed.len());
 }
 
 /// Runs the seed that the environment names, with its trace if that is asked for.
@@ -123,11 +149,12 @@ fn a_seed_is_its_run() {
     assert_ne!(one.hash, other.hash, "two seeds are one run");
 }
 
-/// Runs a seed. If it fails it is run again for its trace, and the end of that is printed.
-fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>) {
+/// Runs a seed, and says whether all was well. If not it is run again for its trace, and the end of that is printed.
+fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>) -> bool {
     let mut world = None;
     if catch_unwind(AssertUnwindSafe(|| run(seed, Mode::Hash, &mut world))).is_ok() {
-        return world.expect("a run leaves its world").add_counts(totals);
+        world.expect("a run leaves its world").add_counts(totals);
+        return true;
     }
     let mut world = None;
     let _ = catch_unwind(AssertUnwindSafe(|| run(seed, Mode::Keep, &mut world)));
@@ -137,7 +164,8 @@ fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>) {
             println!("{line}");
         }
     }
-    panic!("seed {seed} fails; STARLING_SIM_SEED={seed} cargo test --test simulator replay -- --nocapture");
+    println!("seed {seed} fails; STARLING_SIM_SEED={seed} cargo test --test simulator replay -- --nocapture");
+    false
 }
 
 fn environment(name: &str) -> Option<u64> {

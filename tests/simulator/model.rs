@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use starling::proto::text;
 
+use crate::moderation::Bench;
+
 /// The knowledge of all clients.
 #[derive(Default)]
 pub struct Model {
@@ -18,6 +20,8 @@ pub struct Model {
     holdings: BTreeMap<String, Vec<Holding>>,
     /// Every nickname that a client has asked for, as it wrote it.
     names: BTreeMap<usize, Vec<String>>,
+    /// What hosts have done.
+    pub bench: Bench,
     pub is_draining: bool,
     pub has_jumped: bool,
     /// Those who have had more than one connection: what they have asked for may happen unknown to them.
@@ -38,6 +42,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Said {
     pub author: usize,
+    /// When it was said first.
+    pub moment: u64,
     pub content: String,
     /// The room, where the client knew it; nothing for private messages.
     pub room: Option<String>,
@@ -102,7 +108,9 @@ impl Model {
         assert_ne!(said.was_member, Some(false), "{entry:?} is from somebody who was not in {room}");
         let place = (epoch.to_owned(), offset);
         assert_eq!(*said.place.get_or_insert(place.clone()), place, "{entry:?} was published twice");
-        let author = said.author;
+        let (author, moment) = (said.author, said.moment);
+        let mute = self.bench.sentence("mute", room, epoch, &fold(&entry.sender), moment);
+        assert!(mute.is_none(), "{entry:?} was said in {room} in spite of {mute:?}");
         assert!(
             self.names[&author].contains(&entry.sender),
             "client {author} was never called {}",
@@ -164,6 +172,11 @@ impl Model {
     /// Whether a client has ever asked for a nickname.
     pub fn has_asked_for(&self, client: usize, nickname: &str) -> bool {
         self.names.get(&client).is_some_and(|names| names.iter().any(|name| name == nickname))
+    }
+
+    /// The same, however it was written.
+    pub fn has_asked_for_folded(&self, client: usize, folded: &str) -> bool {
+        self.ever_asked_for(folded, |other| other == client)
     }
 
     /// Whether some client of a kind has ever asked for a nickname, however it wrote it.

@@ -31,7 +31,9 @@ impl Client {
         if code == 400 {
             self.errors_400 += 1;
         }
-        if reason == "nickname_in_use" || (reason == "draining" && self.nickname.is_none()) {
+        assert!(reason != "rate_limited" || self.terms.has_rates);
+        let is_turned_away = matches!(reason, "draining" | "rate_limited") && self.nickname.is_none();
+        if reason == "nickname_in_use" || is_turned_away {
             // Lines that came behind a nickname that was refused have been taken for nicknames too, but are none.
             if let Some(name) = self.asked_names.pop_front() {
                 if reason == "nickname_in_use" {
@@ -58,6 +60,7 @@ impl Client {
             let room = fold(room.split(": ").next().expect("a split has a first part"));
             assert!(self.rooms.insert(room, Membership::default()).is_none(), "joined twice: {rest}");
         } else if let Some(room) = rest.strip_prefix("left ") {
+            let room = room.split(" (").next().expect("a split has a first part");
             let membership = self.rooms.remove(&fold(room)).expect("in the room that is left");
             self.check_order(model, &fold(room), &membership);
         }

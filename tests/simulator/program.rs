@@ -36,6 +36,15 @@ impl Client {
                 model.give_up(self.number, nickname);
                 self.end(kernel);
             }
+            (Some(What::Upgrade { nickname: Some(_), room }), 403 | 429) => {
+                let reason = error()["reason"].clone();
+                let is_banned = room.as_ref().is_some_and(|room| model.may_be_banned(room, self.number));
+                let may_be =
+                    reason == "banned" && is_banned || reason == "rate_limited" && self.terms.has_rates;
+                assert!(may_be, "client {}: {reason} for {room:?}", self.number);
+                model.give_up_all(self.number);
+                self.end(kernel);
+            }
             (Some(What::Upgrade { .. }), 503) if model.is_draining => {
                 model.give_up_all(self.number);
                 self.end(kernel);
@@ -91,9 +100,16 @@ impl Client {
         let event: Value =
             serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {}", bytes.escape_ascii()));
         kernel.trace.note(&[24, self.number as u64], || format!("client {} hears {event}", self.number));
+        model.bench.clock_ms = kernel.clock_ms;
+        self.doubt_rooms(model);
+        let is_too_fast = event["type"] == "error" && event["reason"] == "rate_limited";
         match text(&event, "type") {
+            "left" if matches!(text(&event, "reason"), "kicked" | "banned") => {
+                self.hear_expelled(model, &event)
+            }
+            "state" => self.hear_state(model, &event),
             "message" => self.hear_message(model, &event),
-            "presence" => self.hear_presence(&event),
+            "presence" => self.hear_presence(model, &event),
             "gap" => self.hear_gap(model, &event),
             "private" => {
                 let content = text(&event, "content");
@@ -123,6 +139,9 @@ impl Client {
             }
             kind => panic!("an event of type {kind}"),
         }
+        if is_too_fast && self.terms.rate_is_own && self.outstanding.is_empty() && kernel.rng.chance(50) {
+            self.quiet_until_ms = Some(kernel.clock_ms + number(&event, "retry_after_ms"));
+        }
     }
 
     /// Whether a name is the client's, or may be for a moment because a change of it is under way.
@@ -147,7 +166,9 @@ impl Client {
         membership.next += 1;
         let entry = entry_of(event);
         let author = model.said(&entry.content).author;
-        let may_hear = membership.hears_itself || membership.was_replayed || author != client;
+        // A connection left behind may have begun a session of its own, in which it obeys what it was told before.
+        let is_other = author != client || self.session.was_raced;
+        let may_hear = membership.hears_itself || membership.was_replayed || is_other;
         assert!(may_hear, "client {client} asked for no echo");
         model.place(&room, &membership.epoch, offset, entry);
     }
@@ -180,7 +201,7 @@ impl Client {
         }
     }
 
-    fn hear_presence(&mut self, event: &Value) {
+    fn hear_presence(&mut self, model: &mut Model, event: &Value) {
         let room = fold(text(event, "room"));
         let is_own = |client: &Client, name: &str| {
             client.nickname.as_deref().is_some_and(|own| fold(own) == fold(name))
@@ -191,8 +212,11 @@ impl Client {
             assert!(!self.terms.tells_presence_at_once, "a batch in a small room");
             return;
         }
-        if kind == "role" {
-            return; // told to everybody, the new host among them
+        match kind {
+            // Told to everybody, whom they concern included.
+            "role" => return self.hear_role(model, &room, event),
+            "mute" | "unmute" => return,
+            _ => {}
         }
         let nickname = text(event, "nickname");
         let is_changing = self.outstanding.iter().any(|sent| matches!(sent.what, What::Nick { .. }));
@@ -207,6 +231,7 @@ impl Client {
             return;
         }
         let client = self.number;
+        self.rooms.get_mut(&room).expect("looked at above").follow_roles(model, &room, event);
         let others = &mut self.rooms.get_mut(&room).expect("looked at above").others;
         // Who was where before, where that is known, and is where now.
         let mut set = |name: &str, before: &[Whereabouts], now: Whereabouts| {
@@ -275,6 +300,15 @@ impl Client {
             }
             model.give_up(client, nickname);
         }
+        if reason == "rate_limited" {
+            let is_early = sent.id.is_none() || sent.id != self.entitled;
+            assert!(is_early, "client {client} waited as long as it was told: {event}");
+            return self.hear_too_fast(model, &sent, event);
+        }
+        if sent.id.is_some() && self.entitled == sent.id {
+            self.entitled = None;
+            model.count("retries_in_time");
+        }
         match (&sent.what, &self.nickname) {
             (What::Ping, _) => expect("pong"),
             (What::Quit, _) => expect("bye"),
@@ -308,8 +342,10 @@ impl Client {
             (What::Nick { nickname }, Some(old)) => {
                 expect("ack");
                 model.give_up(client, old);
+                self.renamed_at = model.moment;
                 for membership in self.rooms.values_mut() {
                     membership.was_renamed = true;
+                    membership.roles.clear();
                     membership.others.remove(&fold(nickname));
                     // Somebody else may have taken the old one and come here before this answer did.
                     membership.others.remove(&fold(old));
@@ -317,6 +353,11 @@ impl Client {
                 self.nickname = Some(nickname.clone());
             }
             (What::Join { room, .. }, _) if self.is_in(room) => expect_refusal(&["already_joined"]),
+            (What::Join { room, .. }, Some(_)) if reason == "banned" => {
+                assert!(model.may_be_banned(room, client), "client {client} is not banned: {event}");
+                self.session.unsure.remove(room);
+                model.count("bans_met");
+            }
             (What::Switch { from, .. }, _) if !self.is_member(from) && !self.is_unsure(from) => {
                 expect_refusal(&["not_a_member", "no_such_room"])
             }
@@ -326,6 +367,10 @@ impl Client {
                 self.session.unsure.remove(from);
             }
             (What::Switch { to, .. }, _) if self.is_in(to) => expect_refusal(&["already_joined"]),
+            (What::Switch { to, .. }, _) if reason == "banned" => {
+                assert!(model.may_be_banned(to, client), "client {client} is not banned: {event}");
+                model.count("bans_met");
+            }
             // A switch leaves a room for the one it enters.
             (What::Join { room, .. }, _)
                 if self.is_unsure(room) || !self.session.unsure.is_empty() && kind == "error" =>
@@ -336,7 +381,7 @@ impl Client {
                     assert!(rooms >= self.terms.rooms_per_session && !self.is_member(room), "{event}");
                     self.session.unsure.remove(room);
                 } else {
-                    self.enter(model, &sent.what, event);
+                    self.enter(model, &sent, event);
                 }
             }
             (What::Join { room, .. }, _)
@@ -347,11 +392,11 @@ impl Client {
             }
             (What::Join { .. }, Some(_)) => {
                 expect("joined");
-                self.enter(model, &sent.what, event);
+                self.enter(model, &sent, event);
             }
             (What::Switch { from, .. }, Some(_)) => {
                 expect("joined");
-                self.enter(model, &sent.what, event);
+                self.enter(model, &sent, event);
                 self.session.unsure.remove(from);
                 self.session.has_missed |= self.session.kept.remove(from).is_some();
                 if let Some(membership) = self.rooms.get_mut(from) {
@@ -377,6 +422,23 @@ impl Client {
             (What::Message { content, .. }, _) if content.len() > self.terms.content_bytes => {
                 expect_refusal(&["too_large"]);
                 model.said(content).was_member = Some(false);
+            }
+            (What::Message { room, content }, Some(_))
+                if matches!(reason, "muted" | "forbidden")
+                    && (self.is_member(room) || self.is_unsure(room)) =>
+            {
+                self.hear_silenced(model, room, reason);
+                let said = model.said(content);
+                said.was_member = Some(false).filter(|_| !said.is_repeated);
+            }
+            (What::Repeat { room, .. } | What::Typing { room }, Some(_))
+                if matches!(reason, "muted" | "forbidden")
+                    && (self.is_member(room) || self.is_unsure(room)) =>
+            {
+                self.hear_silenced(model, room, reason);
+            }
+            (What::Moderate { .. } | What::Role { .. } | What::State { .. }, Some(_)) => {
+                self.hear_verdict(model, &sent.what, event);
             }
             (What::Message { room, content }, Some(nickname))
                 if self.is_member(room) || self.is_unsure(room) && kind == "ack" =>
@@ -413,8 +475,10 @@ impl Client {
             (What::Repeat { content, .. }, _) => {
                 expect_refusal(&["not_a_member", "no_such_room"]);
                 let said = model.said(content);
-                // What a connection left behind has said may be obeyed after this.
-                let is_new = said.place.is_none() || self.session.was_raced;
+                // What a connection left behind has said may be obeyed after this, and so may the next repetition.
+                let is_same = |sent: &Sent| matches!(&sent.what, What::Repeat { content: other, .. } if other == content);
+                let may_be_later = self.session.was_raced || self.outstanding.iter().any(is_same);
+                let is_new = said.place.is_none() || may_be_later;
                 assert!(is_new, "{said:?} was published and is not remembered");
             }
             (What::Typing { room }, _) if self.is_member(room) => expect("ack"),
@@ -430,15 +494,23 @@ impl Client {
                 model.said(content).was_delivered = true;
             }
             (What::Members { .. }, _) if kind == "error" => expect_refusal(&["no_such_room"]),
-            (What::Members { room }, _) => {
+            (What::Members { room, after }, _) => {
                 expect("members");
-                let folded: Vec<(String, bool)> = list(event, "members")
-                    .iter()
-                    .map(|member| (fold(text(member, "nickname")), member["connected"] == true))
-                    .collect();
-                assert!(folded.windows(2).all(|pair| pair[0].0 < pair[1].0), "{event}");
-                assert_eq!(number(event, "total"), folded.len() as u64);
-                self.members_heard.insert(room.clone(), folded);
+                let of = |member: &Value| {
+                    (
+                        fold(text(member, "nickname")),
+                        member["connected"] == true,
+                        text(member, "role").to_owned(),
+                    )
+                };
+                let page: Vec<(String, bool, String)> = list(event, "members").iter().map(of).collect();
+                let heard = self.members_heard.entry(room.clone()).or_default();
+                if after.is_none() {
+                    heard.clear();
+                }
+                heard.extend(page);
+                assert!(heard.windows(2).all(|pair| pair[0].0 < pair[1].0), "{event}");
+                self.members_total = number(event, "total");
             }
             (What::Rooms, _) => {
                 expect("rooms");
@@ -463,7 +535,10 @@ impl Client {
             }
             (What::Received { offset }, _) => {
                 expect("ack");
-                self.session.received = self.session.received.max(*offset);
+                // It may have been said of another session's inbox, before this one began in its place.
+                if self.session.inbox.contains_key(offset) {
+                    self.session.received = self.session.received.max(*offset);
+                }
                 model.count("received");
             }
             (What::TooLong | What::Health | What::Upgrade { .. }, _) => {
@@ -472,12 +547,23 @@ impl Client {
         }
     }
 
+    /// A command was refused for coming too fast, and has not happened.
+    fn hear_too_fast(&mut self, model: &mut Model, sent: &Sent, event: &Value) {
+        assert!(self.terms.has_rates && number(event, "retry_after_ms") > 0, "{event}");
+        model.count("rate_refusals");
+        if let What::Message { content, .. } = &sent.what {
+            let said = model.said(content);
+            said.was_member = Some(false).filter(|_| !said.is_repeated);
+        }
+    }
+
     fn is_unsure(&self, room: &str) -> bool {
         self.session.unsure.contains(room)
     }
 
     /// The client is in a room, by a `join` or a `switch`.
-    fn enter(&mut self, model: &mut Model, what: &What, event: &Value) {
+    fn enter(&mut self, model: &mut Model, sent: &Sent, event: &Value) {
+        let what = &sent.what;
         let skips = matches!(what, What::Join { skips: true, .. });
         let (room, hears_itself, since) = match what {
             What::Join { room, hears_itself, since, .. } => (room, *hears_itself, since.as_ref()),
@@ -486,6 +572,12 @@ impl Client {
         };
         assert_eq!(fold(text(event, "room")), *room);
         let (epoch, offset) = (text(event, "epoch").to_owned(), number(event, "offset"));
+        let own = self.nickname.clone().expect("who joins has said hello");
+        let is_renaming = self.outstanding.iter().any(|sent| matches!(sent.what, What::Nick { .. }));
+        if !is_renaming && self.renamed_at < sent.moment {
+            let ban = model.bench.sentence("ban", room, &epoch, &fold(&own), sent.moment);
+            assert!(ban.is_none(), "client {} has joined {room} in spite of {ban:?}", self.number);
+        }
         let next = self.check_recovered(since, event);
         let kept = self.session.kept.remove(room);
         self.session.unsure.remove(room);
@@ -501,7 +593,9 @@ impl Client {
                 // A room lives as long as its members: whoever is alone there has just made it.
                 model.begin_epoch(room, &epoch);
             }
-            assert_eq!(text(event, "role"), if room == "lobby" { "member" } else { "host" });
+            let role = text(event, "role");
+            let is_usual = role == if room == "lobby" { "member" } else { "host" };
+            assert!(is_usual || role == "guest" && model.bench.has_guests(room), "{event}");
         }
         if let Some(page) = event["messages"].as_array() {
             let offsets = self.check_page(model, room, &epoch, page);
@@ -522,8 +616,9 @@ impl Client {
         let skipped = kept.filter(|kept| kept.next == next).map(|kept| kept.skipped).unwrap_or_default();
         // Whoever leaves with something left out is not told of it.
         self.session.has_missed |= skips || self.session.comebacks > 0 && !was_told;
-        let membership =
+        let mut membership =
             Membership { epoch, next, hears_itself, skips, was_replayed, skipped, ..Membership::default() };
+        membership.begin(model, room, &own, event);
         assert!(self.rooms.insert(room.to_owned(), membership).is_none());
     }
 

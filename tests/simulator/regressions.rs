@@ -116,3 +116,54 @@ fn nobody_is_in_a_room_twice() {
         scenario::play(&mut world, 2);
     }
 }
+
+/// A fault of the server: a session that had come to a lost connection, with the next connection waiting for it already, ended
+/// because its grace time was over, and the next one waited for ever.
+#[test]
+fn nobody_waits_for_a_session_that_has_ended() {
+    for seed in 0..60 {
+        let faults = Faults { takeover: 60, frozen_core: 80, jump: 200, join: 300, ..Faults::default() };
+        let shape = Shape { clients: 6, mailbox_parcels: 1, burst: 2, ..Shape::roomy(4) };
+        let mut config = plain();
+        config.session.grace_ms = 200;
+        let mut world = World::build(Rng::new(seed), faults, shape, config, Trace::default());
+        scenario::play(&mut world, 2);
+    }
+}
+
+/// A fault of the server: a core that was held up for longer than a close may take threw away last words that it had not yet
+/// tried to write.
+#[test]
+fn last_words_are_tried_before_they_are_given_up() {
+    for seed in 0..60 {
+        let faults = Faults { quit: 200, jump: 500, ..Faults::default() };
+        let shape = Shape { clients: 8, mailbox_parcels: 1, ..Shape::roomy(4) };
+        let mut world = World::build(Rng::new(seed), faults, shape, plain(), Trace::default());
+        scenario::play(&mut world, 2);
+    }
+}
+
+/// A fault of the server: whoever asked too much could not even say that it goes.
+#[test]
+fn quit_is_never_refused() {
+    let mut config = plain();
+    (config.rate.commands_per_second, config.rate.burst) = (1, 1);
+    let mut world = World::calm(1, config);
+    let client = world.connect(Kind::Json, 0);
+    say_hello(&mut world, client);
+    say(&mut world, client, vec![(What::Quit, json!({"type": "quit"}))]);
+    world.come_to_rest(100);
+    assert_eq!(world.clients[client].bye, Some(1000));
+}
+
+/// Two faults of the server: whoever was put out of a room while it changed its nickname or switched to another one heard an
+/// error that answered nothing.
+#[test]
+fn whoever_is_put_out_meanwhile_hears_no_stray_error() {
+    for seed in 0..60 {
+        let faults = Faults { moderation: 400, nick: 300, join: 300, frozen_core: 60, ..Faults::default() };
+        let shape = Shape { clients: 6, burst: 3, ..Shape::roomy(4) };
+        let mut world = World::build(Rng::new(seed), faults, shape, plain(), Trace::default());
+        scenario::play(&mut world, 1);
+    }
+}

@@ -10,14 +10,28 @@ use starling::shard::Inventory;
 use crate::client::{Kind, Sent, What, Whereabouts};
 use crate::comeback::LONG_GRACE_MS;
 use crate::model::fold;
+use crate::moderation::check_hosts;
 use crate::trace::{Mode, Trace};
 use crate::world::World;
 
 /// Longer than every close takes: a slow reader's last words, lingering, an HTTP connection without a request.
 const LONG_MS: u64 = 100_000;
 
-/// For how long the world rests between two stretches.
+/// How often something is asked that may be refused for coming too fast.
+const TRIES: usize = 20;
+
+/// Longer than every retry and backoff of the server.
 const REST_MS: u64 = 600;
+
+/// For how long the world rests between two stretches. Where commands are refused for coming too fast, the refusals take their
+/// time too.
+fn rest_ms(world: &World) -> u64 {
+    if world.terms.has_rates { 10 * REST_MS } else { REST_MS }
+}
+
+fn rest(world: &mut World) {
+    world.come_to_rest(rest_ms(world));
+}
 
 /// What a run came to.
 pub struct Outcome {
@@ -40,7 +54,7 @@ pub fn run(seed: u64, mode: Mode, keep: &mut Option<World>) -> Outcome {
 pub fn play(world: &mut World, stretches: u64) {
     for _ in 0..stretches {
         world.run();
-        world.come_to_rest(REST_MS);
+        rest(world);
         if world.terms.grace_ms < LONG_GRACE_MS {
             world.come_to_rest(2 * world.terms.grace_ms); // those who are away now do not come back
         }
@@ -62,6 +76,9 @@ fn compare(world: &mut World) {
             world.model.give_up_all(client.number);
         }
     }
+    for client in &mut world.clients {
+        client.doubt_rooms(&world.model);
+    }
     let clients = &world.clients;
     world.model.check_private(|client| !clients[client].is_there());
     let mut holders = BTreeMap::new();
@@ -77,19 +94,24 @@ fn compare(world: &mut World) {
         client.is_there() && client.kind != Kind::Text && has_heard_all && client.session.unsure.is_empty()
     });
 
+    world.model.bench.check_obeyed(|client, comebacks| {
+        clients[client].is_there() && clients[client].session.comebacks == comebacks
+    });
+
     let query = world.connect(Kind::Json, 0);
-    ask(world, query, &[]);
-    world.come_to_rest(REST_MS);
+    for _ in 0..TRIES {
+        if world.clients[query].is_there() && world.clients[query].rooms_heard.is_none() {
+            ask_rooms(world, query);
+            rest(world);
+        }
+    }
     if world.clients[query].nickname.is_none() {
         assert!(world.terms.has_connection_limit, "a newcomer is not let in");
         return;
     }
     let rooms = world.clients[query].rooms_heard.clone().expect("asked");
-    let names: Vec<String> = rooms.iter().map(|(room, ..)| room.clone()).collect();
-    for name in names {
-        // One after the other: all of them may be more than a small queue takes.
-        ask(world, query, &[name]);
-        world.come_to_rest(REST_MS);
+    for (name, count, _) in &rooms {
+        ask_members(world, query, name, *count as usize);
     }
 
     let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -101,21 +123,38 @@ fn compare(world: &mut World) {
         }
     }
     for (room, count, offset) in &rooms {
+        let told = world.clients[query].members_heard.get(room).cloned().unwrap_or_default();
         let heard: BTreeMap<String, bool> =
-            world.clients[query].members_heard[room].iter().cloned().collect();
+            told.iter().map(|(name, is_connected, _)| (name.clone(), *is_connected)).collect();
+        let roles: BTreeMap<String, String> =
+            told.iter().map(|(name, _, role)| (name.clone(), role.clone())).collect();
+        check_hosts(room, &roles);
         let members = known.remove(room).unwrap_or_default();
         assert_eq!(*count as usize, heard.len(), "members of {room}");
         check_members(world, &there, room, &heard, &members);
         let members = heard;
+        let mut state = None;
         for client in &there {
             check_member(world, *client, room, *offset, &members);
+            let Some(membership) = world.clients[*client].rooms.get(room) else { continue };
+            if world.clients[*client].kind == Kind::Text {
+                continue;
+            }
+            if world.terms.tells_presence_at_once {
+                membership.check_roles(*client, room, &roles);
+            }
+            let (other, known) = state.get_or_insert((*client, membership.state.clone()));
+            assert_eq!(
+                *known, membership.state,
+                "clients {other} and {client} disagree on the state of {room}"
+            );
         }
     }
     assert!(known.is_empty(), "rooms that the server does not know: {known:?}");
     let client = &mut world.clients[query];
     client.session.token = None;
     client.end(&mut world.kernel.borrow_mut());
-    world.come_to_rest(REST_MS);
+    rest(world);
     assert!(world.clients[query].is_gone, "a client that has ended its side is kept");
     world.model.give_up_all(query);
 }
@@ -159,6 +198,7 @@ fn check_members(
             _ => false,
         };
         let is_sure = client.rooms.get(room).is_some_and(|membership| !membership.is_being_left)
+            && !world.model.may_be_expelled(room, client.number)
             && !client.outstanding.iter().any(is_left)
             && client.session.mistakes <= client.terms.errors_per_window
             && !client.session.was_raced;
@@ -194,17 +234,42 @@ fn check_member(world: &mut World, client: usize, room: &str, offset: u64, membe
     world.clients[client].rooms.insert(room.to_owned(), membership);
 }
 
-/// Asks for the rooms, or for the members of some.
-fn ask(world: &mut World, client: usize, rooms: &[String]) {
+/// Asks for the rooms, after a hello if there was none.
+fn ask_rooms(world: &mut World, client: usize) {
     let kernel = &mut *world.kernel.borrow_mut();
     let (model, client) = (&mut world.model, &mut world.clients[client]);
-    if rooms.is_empty() && client.nickname.is_none() {
+    if client.nickname.is_none() {
         client.say_hello(kernel, model, Some(&format!("query{}", client.number)));
-        client.say(kernel, model, What::Rooms, true, json!({"type": "rooms"}));
     }
-    for room in rooms {
-        let object = json!({"type": "members", "room": room, "limit": 1000});
-        client.say(kernel, model, What::Members { room: room.clone() }, true, object);
+    client.say(kernel, model, What::Rooms, true, json!({"type": "rooms"}));
+}
+
+/// Asks for the members of a room, a page at a time: all together may be more than a small queue takes.
+fn ask_members(world: &mut World, client: usize, room: &str, count: usize) {
+    let mut tries = 0;
+    loop {
+        let after = world.clients[client].members_heard.get(room).and_then(|heard| heard.last()).cloned();
+        let after = after.map(|(name, ..)| name);
+        let heard = world.clients[client].members_heard.get(room).map_or(0, Vec::len);
+        if heard >= count {
+            return;
+        }
+        tries += 1;
+        assert!(tries < count + TRIES, "the members of {room} cannot be had");
+        {
+            let kernel = &mut *world.kernel.borrow_mut();
+            let (model, client) = (&mut world.model, &mut world.clients[client]);
+            let mut object = json!({"type": "members", "room": room, "limit": 10});
+            if let Some(after) = &after {
+                object["after"] = json!(after);
+            }
+            client.say(kernel, model, What::Members { room: room.to_owned(), after }, true, object);
+        }
+        rest(world);
+        // Somebody may have been put out, or have left, in between.
+        if world.clients[client].members_total == heard as u64 {
+            return;
+        }
     }
 }
 
@@ -249,7 +314,7 @@ fn end_by_leaving(world: &mut World) {
     for client in &mut world.clients {
         client.is_deaf = false;
     }
-    world.come_to_rest(REST_MS);
+    rest(world);
     for client in &world.clients {
         assert!(client.is_gone, "client {} is still there", client.number);
     }
@@ -267,7 +332,7 @@ fn end_by_drain(world: &mut World) {
     for client in &mut world.clients {
         client.is_deaf = false;
     }
-    world.come_to_rest(REST_MS);
+    rest(world);
     assert!(world.have_all_cores_ended(), "a core does not drain");
     for client in there {
         let client = &world.clients[client];

@@ -9,7 +9,8 @@ use crate::model::{Model, Said, fold};
 use crate::wire;
 
 const NICKNAMES: &[&str] = &["ann", "Ann", "bob", "cy", "Dée", "dée", "eve", "flo", "gil"];
-const ROOMS: &[&str] = &["lobby", "den", "Den", "ops", "Straße", "x-1", "LOBBY"];
+/// The rooms that clients talk in, some of them spelled in several ways.
+pub const ROOMS: &[&str] = &["lobby", "den", "Den", "ops", "Straße", "x-1", "LOBBY"];
 
 /// What content is made of: what JSON escapes, what terminals must not see, what is not ASCII.
 const FILLER: &[&str] =
@@ -26,6 +27,14 @@ impl Client {
         }
         if happens(&mut kernel.rng, kernel.faults.abrupt_reset) {
             return self.reset(kernel);
+        }
+        if let Some(until_ms) = self.quiet_until_ms {
+            if kernel.clock_ms >= until_ms && self.nickname.is_some() {
+                self.quiet_until_ms = None;
+                self.say(kernel, model, What::Ping, true, json!({"type": "ping"}));
+                self.entitled = Some(self.sequence.to_string());
+            }
+            return;
         }
         match self.kind {
             Kind::Web if !self.is_upgraded => {
@@ -137,6 +146,12 @@ impl Client {
         if happens(&mut kernel.rng, kernel.faults.garbage) {
             return self.say_garbage(kernel, model);
         }
+        if happens(&mut kernel.rng, kernel.faults.moderation) {
+            return self.say_moderation(kernel, model);
+        }
+        if happens(&mut kernel.rng, kernel.faults.state) {
+            return self.say_state(kernel, model);
+        }
         if happens(&mut kernel.rng, kernel.faults.ping) {
             if self.kind == Kind::Web {
                 let mut ping = Vec::new();
@@ -162,7 +177,7 @@ impl Client {
         let rng = &mut kernel.rng;
         let written = pick(rng, ROOMS);
         let room = fold(written);
-        let has_id = rng.chance(70);
+        let has_id = rng.chance(70) || self.terms.may_be_refused;
         let kind = match rng.below(100) {
             _ if happens(rng, kernel.faults.nick) => 97,
             _ if happens(rng, kernel.faults.join) => 60,
@@ -218,7 +233,7 @@ impl Client {
             }
             82..86 => {
                 let object = json!({"type": "members", "room": written});
-                self.say(kernel, model, What::Members { room }, has_id, object);
+                self.say(kernel, model, What::Members { room, after: None }, has_id, object);
             }
             86..87 => {
                 let limit = 1 + rng.below(10);
@@ -274,7 +289,7 @@ impl Client {
     }
 
     /// A nickname. Where those who have gone without a word keep theirs, there are more of them.
-    fn pick_nickname(&self, kernel: &mut Kernel) -> String {
+    pub fn pick_nickname(&self, kernel: &mut Kernel) -> String {
         if self.terms.grace_ms > 0 && kernel.rng.chance(60) {
             return format!("guest-{}", kernel.rng.below(60));
         }
@@ -337,14 +352,15 @@ impl Client {
                     self.note_said(model, &content, None, Some(target));
                     format!("/msg {target} {content}")
                 }
-                90..93 => {
+                90..93 if !self.terms.has_rates => {
                     let name = self.pick_nickname(kernel);
                     model.claim(self.number, &name);
                     self.asked_names.push_back(name.clone());
                     format!("/nick {name}")
                 }
                 93..96 => "/ping".to_owned(),
-                96..98 => String::new(),
+                96..97 => String::new(),
+                97..98 if kernel.faults.moderation > 0 => self.type_kick(kernel, model),
                 _ => "/dance".to_owned(),
             }
         };
@@ -372,6 +388,7 @@ impl Client {
     fn note_said(&self, model: &mut Model, content: &str, room: Option<String>, target: Option<&str>) {
         model.say(Said {
             author: self.number,
+            moment: model.moment,
             content: content.to_owned(),
             room,
             is_private: target.is_some(),

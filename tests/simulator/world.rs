@@ -13,7 +13,7 @@ use starling::base::census::Census;
 use starling::base::rng::Rng;
 use starling::base::stats::Counters;
 use starling::base::time::{Now, Tick};
-use starling::config::{Config, ListenKind};
+use starling::config::{Config, ListenKind, Rate};
 use starling::reactor::mailbox::Exchange;
 use starling::reactor::{Os, Reactor, Turn};
 use starling::shard::mail::Parcel;
@@ -21,7 +21,7 @@ use starling::shard::{Flock, Inventory, Shard};
 
 use crate::client::{Client, Kind, Terms};
 use crate::comeback::Ghost;
-use crate::faults::{Faults, Shape, draw_config, happens, pick};
+use crate::faults::{Faults, Shape, draw_config, happens, pick, plain};
 use crate::kernel::{Kernel, SimOs};
 use crate::model::Model;
 use crate::trace::Trace;
@@ -40,7 +40,7 @@ const ROUNDS_MAX: usize = 60_000;
 const REST_MS: u64 = 600;
 
 /// What one turn may add to a connection's queue after it was looked at, in bytes.
-const TURN_BYTES: usize = 512 * 1024;
+const TURN_BYTES: usize = 1024 * 1024;
 
 /// One run.
 pub struct World {
@@ -104,6 +104,15 @@ impl World {
             grace_ms: config.session.grace_ms,
             history_count: config.history.count as u64,
             tells_presence_at_once: config.presence.exact_members > 100,
+            has_rates: config.rate != plain().rate,
+            rate_is_own: config.rate
+                == Rate {
+                    commands_per_second: config.rate.commands_per_second,
+                    burst: config.rate.burst,
+                    ..plain().rate
+                },
+            rate_ignored_ms: limits.rate_ignored_ms,
+            may_be_refused: faults.moderation > 0 || config.rate != plain().rate,
         };
         let census = Arc::new(Census::new(limits.connections, 0));
         let flock = Flock {
@@ -362,6 +371,7 @@ impl World {
         }
         if happens(&mut kernel.rng, kernel.faults.clock_set) {
             kernel.unix_offset_ms = 1_700_000_000_000 + kernel.rng.below(100_000) - 50_000;
+            self.model.bench.clock_was_set = true;
         }
         let now = kernel.clock_ms;
         kernel.trace.note(&[41, now], || format!("it is {now} ms"));
