@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::name::Nickname;
 use crate::base::slots::Id;
 
@@ -28,8 +30,8 @@ struct Holder {
     nickname: Nickname,
     /// Whether its user has shown a token: then it may have further sessions.
     has_token: bool,
-    /// Never empty.
-    sessions: Vec<SessionRef>,
+    /// Never empty, and seldom more than one: that one needs no memory of its own.
+    sessions: SmallVec<[SessionRef; 1]>,
 }
 
 /// What came of claiming a nickname.
@@ -55,10 +57,10 @@ impl Registry {
     ) -> Claim {
         match self.holders.get_mut(nickname.folded()) {
             None => {
-                let holder = Holder { nickname: nickname.clone(), has_token, sessions: vec![session] };
+                let holder = Holder { nickname: nickname.clone(), has_token, sessions: smallvec![session] };
                 self.holders.insert(nickname.folded().into(), holder);
             }
-            Some(holder) if holder.sessions == [session] => holder.nickname = nickname.clone(),
+            Some(holder) if holder.sessions[..] == [session] => holder.nickname = nickname.clone(),
             Some(holder) if holder.sessions.contains(&session) => {}
             Some(holder) if !holder.has_token || !has_token => return Claim::Taken,
             Some(holder) if holder.sessions.len() >= sessions_max => return Claim::Full,

@@ -51,7 +51,7 @@ impl Shard {
                         content: broadcast.content.clone(),
                         timestamp_ms: broadcast.timestamp_ms,
                     };
-                    if !session.inbox.keep(kept, bounds) {
+                    if !session.inbox.get_or_insert_default().keep(kept, bounds) {
                         self.counters.private_not_kept.add(1);
                     }
                 }

@@ -127,7 +127,11 @@ impl Shard {
         match self.connections.get(id).and_then(|connection| connection.session) {
             None => self.refuse_upgrade(id, &upgrade, &refusal),
             Some(session) => {
-                self.end_session(session, LeaveReason::Lost, Some(AfterEnd::RefuseUpgrade(upgrade, refusal)));
+                self.end_session(
+                    session,
+                    LeaveReason::Lost,
+                    Some(AfterEnd::RefuseUpgrade(upgrade, Box::new(refusal))),
+                );
             }
         }
     }
@@ -137,7 +141,7 @@ impl Shard {
     pub(super) fn end_session(&mut self, id: Id, reason: LeaveReason, then: Option<AfterEnd>) {
         self.end_grace(id);
         if let Some(successor) = self.sessions.get_mut(id).and_then(|session| session.successor.take()) {
-            self.tell_ended(successor);
+            self.tell_ended(*successor);
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
         match (&mut session.step, then) {
@@ -174,7 +178,7 @@ impl Shard {
         if session.under_way > 0 || session.background > 0 {
             return;
         }
-        let nicknames = [session.nickname.take(), session.former.take()];
+        let nicknames = [session.nickname.take(), session.former.take().map(|former| *former)];
         for nickname in nicknames.into_iter().flatten() {
             self.release(id, nickname);
         }

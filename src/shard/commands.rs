@@ -73,7 +73,7 @@ impl Shard {
         if let Flow::Hold(_) = flow
             && let Some(connection) = self.connections.get_mut(asked.by)
         {
-            connection.admitted = Some(limits); // it is not to be counted again when its turn has come
+            connection.admitted = Some(Box::new(limits)); // it is not to be counted again when its turn has come
         }
         flow
     }
@@ -173,7 +173,9 @@ impl Shard {
                 Ok(self.begin(session, home, asked.reply_to(), Step::Query, request))
             }
             Command::Received { offset } => {
-                self.sessions[session].inbox.received(*offset);
+                if let Some(inbox) = &mut self.sessions[session].inbox {
+                    inbox.received(*offset);
+                }
                 self.acknowledge(asked, Ack::default());
                 Ok(Flow::Next)
             }
@@ -187,7 +189,7 @@ impl Shard {
                 let room = parse_room(&join.room)?;
                 let options = self.check_join(session, &room, join, 0)?;
                 let request = self.join_request(session, room, join);
-                let step = Step::Join { options, leave: None, then: Then::default() };
+                let step = Step::Join { options, leave: None, then: Box::default() };
                 Ok(self.ask_to_join(session, asked.reply_to(), step, request))
             }
             Command::Switch { from, to } => {
@@ -198,7 +200,7 @@ impl Shard {
                 // Switching to the room one is in already, or leaving and joining the same one, is a repeated join.
                 let options = self.check_join(session, &room, to, 1)?;
                 let request = self.join_request(session, room, to);
-                let step = Step::Join { options, leave: Some(left), then: Then::default() };
+                let step = Step::Join { options, leave: Some(Box::new(left)), then: Box::default() };
                 Ok(self.ask_to_join(session, asked.reply_to(), step, request))
             }
             Command::Leave { room } => {
@@ -325,12 +327,12 @@ impl Shard {
     /// Answers a command whose id has been answered before as it was then, or has it wait while the first waits.
     fn repeat_answer(&mut self, asked: Asked, session: Id) -> Option<Flow> {
         let id = asked.id?;
-        let receipt =
-            match self.sessions[session].remembered.look(id, self.now.tick, self.limits.idempotency_ms) {
-                Seen::New => return None,
-                Seen::Waiting => return Some(Flow::Hold(Pause::Reply)),
-                Seen::Done(receipt) => receipt.clone(),
-            };
+        let remembered = self.sessions[session].remembered.as_mut()?;
+        let receipt = match remembered.look(id, self.now.tick, self.limits.idempotency_ms) {
+            Seen::New => return None,
+            Seen::Waiting => return Some(Flow::Hold(Pause::Reply)),
+            Seen::Done(receipt) => receipt.clone(),
+        };
         if !self.is_free(asked.by) {
             return Some(Flow::Hold(Pause::Reply)); // answers come in order
         }
@@ -342,7 +344,7 @@ impl Shard {
     fn remember(&mut self, session: Id, id: Option<&str>) {
         if let Some(id) = id {
             let ids_max = self.limits.idempotency_ids;
-            self.sessions[session].remembered.begin(id, self.now.tick, ids_max);
+            self.sessions[session].remembered.get_or_insert_default().begin(id, self.now.tick, ids_max);
         }
     }
 
@@ -584,11 +586,12 @@ impl Shard {
     fn count_mistake(&mut self, id: Id) {
         let now = self.now.tick;
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if now.since(connection.mistakes_since) >= self.limits.errors_window_ms {
-            (connection.mistakes, connection.mistakes_since) = (0, now);
+        let record = connection.record.get_or_insert_default();
+        if record.mistakes == 0 || now.since(record.mistakes_since) >= self.limits.errors_window_ms {
+            (record.mistakes, record.mistakes_since) = (0, now);
         }
-        connection.mistakes += 1;
-        if connection.mistakes as usize > self.limits.errors_per_window {
+        record.mistakes += 1;
+        if record.mistakes as usize > self.limits.errors_per_window {
             self.counters.too_many_errors.add(1);
             self.close_after_session(id, Closing::Bye(Farewell::TooManyErrors));
         }

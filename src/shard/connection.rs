@@ -51,7 +51,7 @@ pub struct Connection {
     /// The kind and encoding of a binary frame that waits.
     pub held_frame: (u8, u8),
     /// What the limits said of the command that waits: it is counted once.
-    pub admitted: Option<Result<(), Refusal>>,
+    pub admitted: Option<Box<Result<(), Refusal>>>,
     /// Why no further command may be looked at now.
     pub pause: Option<Pause>,
     /// Where it is in its life.
@@ -74,10 +74,8 @@ pub struct Connection {
     pub turned_away: Option<Farewell>,
     /// Whether the peer has ended its side.
     pub input_ended: bool,
-    /// Malformed commands since `mistakes_since`.
-    pub mistakes: u32,
-    /// When the present window of mistakes began.
-    pub mistakes_since: Tick,
+    /// What is held against it, if anything ever was.
+    pub record: Option<Box<Record>>,
     /// How many commands it may send.
     pub commands: Bucket,
     /// How many bytes of commands it may send.
@@ -86,16 +84,25 @@ pub struct Connection {
     pub joins: Bucket,
     /// How many commands its address may send, if that is limited.
     pub address_bucket: Option<Arc<SharedBucket>>,
-    /// Since when it goes on although it is refused for that.
+    /// Whether it is in a room whose messages are left out rather than the connection closed.
+    pub skips: bool,
+    /// In how many rooms it is behind.
+    pub behind: u32,
+}
+
+/// What is held against a connection: most never have one, so that they do not pay for it.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// Malformed commands since `mistakes_since`.
+    pub mistakes: u32,
+    /// When the present window of mistakes began.
+    pub mistakes_since: Tick,
+    /// Since when it goes on although it is refused for asking too much.
     pub ignoring: Option<Ignoring>,
     /// How many commands have been refused for that since `refused_since`.
     pub refused: u32,
     /// When the present window of such refusals began.
     pub refused_since: Tick,
-    /// Whether it is in a room whose messages are left out rather than the connection closed.
-    pub skips: bool,
-    /// In how many rooms it is behind.
-    pub behind: u32,
 }
 
 /// What a connection speaks.
@@ -182,15 +189,11 @@ impl Connection {
             is_counted: false,
             turned_away: None,
             input_ended: false,
-            mistakes: 0,
-            mistakes_since: now,
+            record: None,
             commands: Bucket::default(),
             bytes: Bucket::default(),
             joins: Bucket::default(),
             address_bucket: None,
-            ignoring: None,
-            refused: 0,
-            refused_since: now,
             skips: false,
             behind: 0,
         }

@@ -325,7 +325,13 @@ impl Shard {
                 _ => {
                     let (sender, target) = (handover.sender.clone(), handover.target.clone());
                     let content = handover.content.clone();
-                    let is_kept = session.inbox.keep_private(sender, target, content, timestamp_ms, bounds);
+                    let is_kept = session.inbox.get_or_insert_default().keep_private(
+                        sender,
+                        target,
+                        content,
+                        timestamp_ms,
+                        bounds,
+                    );
                     handover.is_stored |= is_kept;
                     handover.is_full |= !is_kept;
                     self.counters.private_kept.add(u64::from(is_kept));

@@ -63,3 +63,16 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::shard::connection::Connection;
+    use crate::shard::session::Session;
+
+    /// What each idle client costs, besides its nickname and its timer. Whoever makes these larger should know it.
+    #[test]
+    fn idle_clients_are_small() {
+        let (connection, session) = (size_of::<Connection>(), size_of::<Session>());
+        assert!(connection <= 312 && session <= 192, "connection {connection}, session {session} bytes");
+    }
+}

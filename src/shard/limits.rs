@@ -69,7 +69,7 @@ impl Shard {
         let now = self.now.tick;
         let Some(connection) = self.connections.get_mut(asked.by) else { return Ok(()) };
         if let Some(admitted) = connection.admitted.take() {
-            return admitted;
+            return *admitted;
         }
         if let Command::Quit = command {
             return Ok(()); // whoever goes asks for nothing more
@@ -113,17 +113,18 @@ impl Shard {
         let now = self.now.tick;
         let ignored_ms = self.limits.rate_ignored_ms;
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let since = match connection.ignoring {
+        let record = connection.record.get_or_insert_default();
+        let since = match record.ignoring {
             Some(ignoring) if now.since(ignoring.last) < HEEDED_MS => ignoring.since,
             _ => now,
         };
-        connection.ignoring = Some(Ignoring { since, last: now });
-        if now.since(connection.refused_since) >= REFUSAL_WINDOW_MS {
-            (connection.refused, connection.refused_since) = (0, now);
+        record.ignoring = Some(Ignoring { since, last: now });
+        if now.since(record.refused_since) >= REFUSAL_WINDOW_MS {
+            (record.refused, record.refused_since) = (0, now);
         }
-        connection.refused += 1;
-        if connection.refused >= REFUSALS_PER_WINDOW && connection.pause.is_none() {
-            connection.pause = Some(Pause::Limited(connection.refused_since + REFUSAL_WINDOW_MS));
+        record.refused += 1;
+        if record.refused >= REFUSALS_PER_WINDOW && connection.pause.is_none() {
+            connection.pause = Some(Pause::Limited(record.refused_since + REFUSAL_WINDOW_MS));
             self.counters.rate_limit_pauses.add(1);
             self.arm(id);
         }

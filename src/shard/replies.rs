@@ -44,24 +44,24 @@ impl Shard {
                 self.adopt(to, &reply_to, *estate, has_token);
             }
             (Step::Resume { nickname, then, .. }, Reply::Ended) => {
-                return self.hear_ended(to, reply_to, nickname, then);
+                return self.hear_ended(to, reply_to, *nickname, *then);
             }
             (Step::Hello { then }, Reply::Claimed { nickname }) => {
-                self.welcome(to, &reply_to, nickname, then)
+                self.welcome(to, &reply_to, nickname, *then)
             }
             (Step::Hello { then }, Reply::Refused(refusal)) => {
-                return self.turn_away(to, &reply_to, then, refusal);
+                return self.turn_away(to, &reply_to, *then, refusal);
             }
             (Step::Nick, Reply::Claimed { nickname }) => self.change_nickname(to, reply_to, nickname),
             (Step::Rename { reply_to }, _) => self.finish_rename(to, reply_to),
             (Step::Join { options, leave, then }, Reply::Joined(joined)) => {
-                self.enter_room(to, home, &reply_to, options, *joined, then);
+                self.enter_room(to, home, &reply_to, options, *joined, *then);
                 if let Some(room) = leave {
                     self.leave_second_half(to, &room);
                 }
             }
             (Step::Join { then, .. }, Reply::Refused(refusal)) => {
-                self.refuse_hello(to, &reply_to, then, refusal);
+                self.refuse_hello(to, &reply_to, *then, refusal);
             }
             (Step::Leave { is_told }, Reply::Left { room, reason }) => {
                 self.leave_membership(to, &room);
@@ -125,7 +125,7 @@ impl Shard {
             }
             (_, Reply::Refused(refusal)) => {
                 if let Some(id) = reply_to.id() {
-                    self.sessions[to].remembered.forget(id); // errors are not remembered
+                    self.sessions[to].forget_id(id); // errors are not remembered
                 }
                 if let Some(connection) = connection {
                     self.refuse_later(connection, &reply_to, &refusal);
@@ -163,7 +163,12 @@ impl Shard {
                 self.say(connection, &event);
             }
             // Told when the user is back; if there is no place, the next join tells.
-            _ => drop(session.inbox.keep(Kept::Expelled { room: room.clone(), reason }, bounds)),
+            _ => drop(
+                session
+                    .inbox
+                    .get_or_insert_default()
+                    .keep(Kept::Expelled { room: room.clone(), reason }, bounds),
+            ),
         }
         self.leave_membership(id, room);
     }
@@ -236,7 +241,7 @@ impl Shard {
         }
         let request = self.plain_join(id, room);
         let reply_to = ReplyTo { id: None, encoding: reply_to.encoding };
-        self.ask_to_join(id, reply_to, Step::Join { options, leave: None, then }, request);
+        self.ask_to_join(id, reply_to, Step::Join { options, leave: None, then: Box::new(then) }, request);
     }
 
     fn refusal_to_enter(&self, id: Id, room: &RoomName) -> Option<Refusal> {
@@ -319,7 +324,7 @@ impl Shard {
     fn change_nickname(&mut self, id: Id, reply_to: ReplyTo, nickname: Nickname) {
         let session = &mut self.sessions[id];
         let old = session.nickname.replace(nickname.clone()).expect("renamed after the hello");
-        session.former = (old != nickname).then_some(old);
+        session.former = (old != nickname).then(|| Box::new(old));
         let rooms: Vec<RoomKey> = session.memberships.iter().map(|m| m.key).collect();
         session.step = Step::Rename { reply_to };
         for RoomKey { home, key } in rooms {
@@ -338,7 +343,7 @@ impl Shard {
         let session = &mut self.sessions[id];
         if let Some(former) = session.former.take() {
             session.step = Step::Rename { reply_to };
-            self.release(id, former);
+            self.release(id, *former);
         } else {
             self.confirm_nickname(id, &reply_to);
         }
@@ -360,7 +365,9 @@ impl Shard {
     fn finish_remembered(&mut self, id: Id, reply_to: ReplyTo, receipt: Receipt) {
         let Some(command) = reply_to.id() else { return };
         let session = &mut self.sessions[id];
-        session.remembered.finish(command, receipt.clone());
+        if let Some(remembered) = &mut session.remembered {
+            remembered.finish(command, receipt.clone());
+        }
         let connection = session.connection;
         self.say_receipt(connection, &reply_to, &receipt);
     }

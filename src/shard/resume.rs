@@ -126,8 +126,8 @@ impl Shard {
         let reply_to = asked.reply_to();
         let Who { nickname, identity, has_token, ticket } = who;
         let step = match &ticket {
-            Some(_) => Step::Resume { nickname: nickname.clone(), has_token, then },
-            None => Step::Hello { then },
+            Some(_) => Step::Resume { nickname: Box::new(nickname.clone()), has_token, then: Box::new(then) },
+            None => Step::Hello { then: Box::new(then) },
         };
         let session = self.sessions.insert(Session::new(asked.by, asked.encoding, identity, step));
         self.connections.get_mut(asked.by).expect("it was there just now").session = Some(session);
@@ -180,7 +180,7 @@ impl Shard {
 
     /// The session that a hello was to resume has ended: the hello begins a new one.
     pub(super) fn begin_anew(&mut self, id: Id, reply_to: ReplyTo, nickname: Nickname, then: Then) {
-        self.sessions[id].step = Step::Hello { then };
+        self.sessions[id].step = Step::Hello { then: Box::new(then) };
         self.forget_number(id);
         self.claim(id, reply_to, nickname);
     }
@@ -193,7 +193,8 @@ impl Shard {
         match self.sessions[id].connection {
             Some(connection) => {
                 self.say_welcome(id, reply_to, true);
-                for kept in self.sessions[id].inbox.tell() {
+                let kept = self.sessions[id].inbox.as_mut().map(|inbox| inbox.tell());
+                for kept in kept.into_iter().flatten() {
                     self.tell_kept(connection, &kept);
                 }
                 self.arm(connection);
@@ -317,7 +318,7 @@ impl Shard {
         else {
             return self.tell_ended(successor);
         };
-        session.successor = Some(successor);
+        session.successor = Some(Box::new(successor));
         let connection = session.connection.take();
         self.end_grace(id);
         self.stop_listening_to_all(id);
@@ -343,7 +344,7 @@ impl Shard {
         }
         self.end_grace(id); // it may have gone away since the successor asked for it
         let session = self.sessions.remove(id).expect("looked at above");
-        let Successor { session: to, home, reply_to } = session.successor.expect("looked at above");
+        let Successor { session: to, home, reply_to } = *session.successor.expect("looked at above");
         let estate = Estate {
             old: SessionRef { core: self.core, session: id },
             number: session.number,

@@ -53,7 +53,7 @@ pub struct Session {
     pub nickname: Option<Nickname>,
     /// The nickname that a change is about to release. Whoever ends the session releases both: it stays here until all
     /// rooms have heard of the change and it has been released.
-    pub former: Option<Nickname>,
+    pub former: Option<Box<Nickname>>,
     /// What its token says, if it came with one.
     pub identity: Option<Arc<Identity>>,
     /// The rooms it is in, the one joined or chosen last at the end: the current room of a text line.
@@ -67,13 +67,13 @@ pub struct Session {
     /// The command that everything waits for, if any.
     pub step: Step,
     /// What became of the commands that had an id.
-    pub remembered: Window<Receipt>,
+    pub remembered: Option<Box<Window<Receipt>>>,
     /// What is to be told when the user is back.
-    pub inbox: Inbox,
+    pub inbox: Option<Box<Inbox>>,
     /// Ends the session when it has been away for too long.
     pub grace: Option<TimerKey>,
     /// The session that continues this one, and is waiting for it to have no more under way.
-    pub successor: Option<Successor>,
+    pub successor: Option<Box<Successor>>,
     /// What the user may do in a time, over all of its sessions, if that is limited.
     pub user_bucket: Option<Arc<SharedBucket>>,
 }
@@ -108,8 +108,8 @@ pub struct Estate {
     pub nickname: Nickname,
     pub identity: Option<Arc<Identity>>,
     pub memberships: Vec<Membership>,
-    pub remembered: Window<Receipt>,
-    pub inbox: Inbox,
+    pub remembered: Option<Box<Window<Receipt>>>,
+    pub inbox: Option<Box<Inbox>>,
 }
 
 /// The answer to a command that may be asked for again by its id.
@@ -140,15 +140,15 @@ pub enum Step {
     Idle,
     /// The session that a hello resumes was asked for. If it has ended, the hello goes on with this nickname;
     /// if not, a token that the hello itself brought is the one that counts.
-    Resume { nickname: Nickname, has_token: bool, then: Then },
+    Resume { nickname: Box<Nickname>, has_token: bool, then: Box<Then> },
     /// A nickname was claimed. What comes after it: a room to join, and an HTTP request to answer.
-    Hello { then: Then },
+    Hello { then: Box<Then> },
     /// A new nickname was claimed.
     Nick,
     /// The rooms are being told of it, and after them the old one is released: `former` says that it is not yet.
     Rename { reply_to: ReplyTo },
     /// A room was asked to take the session in.
-    Join { options: JoinOptions, leave: Option<RoomName>, then: Then },
+    Join { options: JoinOptions, leave: Option<Box<RoomName>>, then: Box<Then> },
     /// A room was left, silently for the second half of a switch.
     Leave { is_told: bool },
     /// A private message, a query, or a host's decision.
@@ -176,7 +176,7 @@ pub enum AfterEnd {
     /// The connection is closed.
     Close(Closing),
     /// The request that would have made it a WebSocket is refused, and the connection is ready for another.
-    RefuseUpgrade(Box<PendingUpgrade>, Refusal),
+    RefuseUpgrade(Box<PendingUpgrade>, Box<Refusal>),
 }
 
 /// What a hello leads to.
@@ -204,8 +204,8 @@ impl Session {
             background: 0,
             publishing_to: 0,
             step,
-            remembered: Window::default(),
-            inbox: Inbox::default(),
+            remembered: None,
+            inbox: None,
             grace: None,
             successor: None,
             user_bucket: None,
@@ -218,6 +218,13 @@ impl Session {
             let folded = crate::chat::name::fold(name);
             self.memberships.iter().find(|m| m.room.folded() == folded)
         })
+    }
+
+    /// Forgets a command that was refused.
+    pub fn forget_id(&mut self, id: &str) {
+        if let Some(remembered) = &mut self.remembered {
+            remembered.forget(id);
+        }
     }
 
     /// Whether nothing that the client asked for is under way.
