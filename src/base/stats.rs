@@ -75,6 +75,8 @@ counters! {
     too_many_rooms,
     /// Connections closed because their send queue went over its limit.
     slow_consumers,
+    /// Times that a connection was not read from for a while, because it had not taken the answers to what it asked.
+    output_pauses,
     /// Connections closed because they stayed silent.
     timeouts,
     /// Connections closed because the token of their user expired.
@@ -117,6 +119,8 @@ counters! {
     grace_refused,
     /// Commands answered as they were before, by their id.
     repeated_commands,
+    /// What was told to users alone again, because it may not have arrived before their connections broke.
+    retold,
     /// Private messages kept for sessions that were away.
     private_kept,
     /// Private messages and notices that could not be kept for a session that was away.

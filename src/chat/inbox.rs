@@ -17,8 +17,8 @@ const ITEM_BYTES: usize = 128;
 pub enum Kept {
     /// A private message.
     Private {
-        /// Its place in the inbox, from 1.
-        offset: u64,
+        /// Its place in the inbox, from 1; none while it is in none.
+        offset: Option<u64>,
         /// Who sent it.
         sender: Nickname,
         /// Whom it is for.
@@ -33,7 +33,7 @@ pub enum Kept {
         /// Who said it.
         sender: Nickname,
         /// What it says.
-        content: Box<str>,
+        content: Arc<str>,
         /// When, in milliseconds since the Unix epoch.
         timestamp_ms: u64,
     },
@@ -72,47 +72,93 @@ pub struct Inbox {
     items: VecDeque<Kept>,
     bytes: usize,
     last_offset: u64,
+    /// How many of the items the present connection has been told.
+    told: usize,
+    /// How many of them are an admin's words.
+    systems: usize,
+}
+
+/// How an inbox was at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    items: usize,
+    last_offset: u64,
 }
 
 impl Inbox {
-    /// Keeps a private message, and says whether it could.
-    pub fn keep_private(
-        &mut self,
-        sender: Nickname,
-        target: Nickname,
-        content: Arc<str>,
-        timestamp_ms: u64,
-        bounds: Bounds,
-    ) -> bool {
-        let offset = self.last_offset + 1;
-        let is_kept = self.keep(Kept::Private { offset, sender, target, content, timestamp_ms }, bounds);
-        if is_kept {
-            self.last_offset = offset;
-        }
-        is_kept
+    /// How it is now, as long as nothing is told or received.
+    pub fn mark(&self) -> Mark {
+        Mark { items: self.items.len(), last_offset: self.last_offset }
     }
 
-    /// Keeps something that is told once, and says whether it could.
-    pub fn keep(&mut self, item: Kept, bounds: Bounds) -> bool {
+    /// Keeps `items` as if they had come at the moment of the mark, before all that came since, of which nobody has been told.
+    /// Returns for how many there was place.
+    pub fn keep_at(&mut self, mark: Mark, items: impl IntoIterator<Item = Kept>, bounds: Bounds) -> usize {
+        let before = self.items.len();
+        for item in items {
+            self.keep(item, bounds);
+        }
+        let kept = self.items.len() - before;
+        let since = &mut self.items.make_contiguous()[mark.items..];
+        since.rotate_right(kept);
+        let offsets = since.iter_mut().filter_map(|item| match item {
+            Kept::Private { offset, .. } => Some(offset),
+            _ => None,
+        });
+        for (offset, place) in offsets.zip(mark.last_offset + 1..) {
+            *offset = Some(place);
+        }
+        kept
+    }
+
+    /// Keeps something, and says whether there was place for it. A private message gets its own place. Words of admins take
+    /// at most half of the places, so that they cannot keep private messages out.
+    pub fn keep(&mut self, mut item: Kept, bounds: Bounds) -> bool {
         let bytes = item.bytes();
-        if self.items.len() >= bounds.items || self.bytes + bytes > bounds.bytes {
+        let is_system = matches!(item, Kept::System { .. });
+        if self.items.len() >= bounds.items
+            || self.bytes + bytes > bounds.bytes
+            || is_system && self.systems >= bounds.items.div_ceil(2)
+        {
             return false;
         }
+        if let Kept::Private { offset, .. } = &mut item {
+            self.last_offset += 1;
+            *offset = Some(self.last_offset);
+        }
+        self.systems += usize::from(is_system);
         self.bytes += bytes;
         self.items.push_back(item);
         true
     }
 
-    /// Everything kept, in order, for a connection that is there again. Private messages stay.
-    pub fn tell(&mut self) -> Vec<Kept> {
-        let told: Vec<Kept> = self.items.iter().cloned().collect();
-        self.retain(|item| matches!(item, Kept::Private { .. }));
-        told
+    /// A connection is there that has been told nothing yet.
+    pub fn begin_telling(&mut self) {
+        self.told = 0;
+    }
+
+    /// The next item that the present connection is to be told, in order. Private messages stay, everything else is told once.
+    pub fn tell_next(&mut self) -> Option<Kept> {
+        let next = self.items.get(self.told)?.clone();
+        if let Kept::Private { .. } = next {
+            self.told += 1;
+        } else {
+            self.remove(self.told);
+        }
+        Some(next)
+    }
+
+    /// Whether there is something that the present connection has not been told.
+    pub fn has_untold(&self) -> bool {
+        self.told < self.items.len()
     }
 
     /// The client has received the private messages up to `offset`.
     pub fn received(&mut self, offset: u64) {
-        self.retain(|item| !matches!(item, Kept::Private { offset: o, .. } if *o <= offset));
+        let is_received = |item: &Kept| matches!(item, Kept::Private { offset: o, .. } if *o <= Some(offset));
+        while let Some(place) = self.items.iter().position(is_received) {
+            self.remove(place);
+        }
     }
 
     /// How many items are kept.
@@ -125,9 +171,11 @@ impl Inbox {
         self.items.is_empty()
     }
 
-    fn retain(&mut self, keep: impl Fn(&Kept) -> bool) {
-        self.items.retain(|item| keep(item));
-        self.bytes = self.items.iter().map(Kept::bytes).sum();
+    fn remove(&mut self, place: usize) {
+        let Some(item) = self.items.remove(place) else { return };
+        self.bytes -= item.bytes();
+        self.systems -= usize::from(matches!(item, Kept::System { .. }));
+        self.told -= usize::from(place < self.told);
         if self.items.is_empty() {
             self.items = VecDeque::new();
         }
@@ -145,16 +193,23 @@ mod tests {
     }
 
     fn keep(inbox: &mut Inbox, content: &str) -> bool {
-        inbox.keep_private(name("alice"), name("bob"), content.into(), 5, BOUNDS)
+        let content = content.into();
+        let (sender, target) = (name("alice"), name("bob"));
+        inbox.keep(Kept::Private { offset: None, sender, target, content, timestamp_ms: 5 }, BOUNDS)
     }
 
-    fn offsets(told: &[Kept]) -> Vec<u64> {
-        told.iter()
-            .map(|item| match item {
-                Kept::Private { offset, .. } => *offset,
-                _ => 0,
-            })
-            .collect()
+    fn keep_system(inbox: &mut Inbox) -> bool {
+        inbox.keep(Kept::System { sender: name("ops"), content: "soon".into(), timestamp_ms: 5 }, BOUNDS)
+    }
+
+    /// The offsets of all that a new connection is told, 0 for what has none.
+    fn told(inbox: &mut Inbox) -> Vec<u64> {
+        inbox.begin_telling();
+        let offset = |item| match item {
+            Kept::Private { offset, .. } => offset.unwrap(),
+            _ => 0,
+        };
+        std::iter::from_fn(|| inbox.tell_next()).map(offset).collect()
     }
 
     #[test]
@@ -164,14 +219,58 @@ mod tests {
         let room = RoomName::parse("den").unwrap();
         assert!(inbox.keep(Kept::Expelled { room, reason: LeaveReason::Kicked }, BOUNDS));
         assert!(keep(&mut inbox, "two"));
-        assert_eq!(offsets(&inbox.tell()), [1, 0, 2], "in order");
-        assert_eq!(offsets(&inbox.tell()), [1, 2], "what is told once is gone");
+        assert_eq!(told(&mut inbox), [1, 0, 2], "in order");
+        assert_eq!(told(&mut inbox), [1, 2], "what is told once is gone");
         inbox.received(1);
-        assert_eq!(offsets(&inbox.tell()), [2]);
+        assert_eq!(told(&mut inbox), [2]);
         inbox.received(9);
         assert!(inbox.is_empty());
         assert!(keep(&mut inbox, "three"));
-        assert_eq!(offsets(&inbox.tell()), [3], "a place is never given twice");
+        assert_eq!(told(&mut inbox), [3], "a place is never given twice");
+    }
+
+    #[test]
+    fn what_comes_while_it_is_told_comes_in_its_turn() {
+        let mut inbox = Inbox::default();
+        assert!(keep(&mut inbox, "one") && keep(&mut inbox, "two"));
+        inbox.begin_telling();
+        assert!(matches!(inbox.tell_next(), Some(Kept::Private { offset: Some(1), .. })));
+        inbox.received(1);
+        assert!(keep(&mut inbox, "three") && inbox.has_untold());
+        assert!(matches!(inbox.tell_next(), Some(Kept::Private { offset: Some(2), .. })));
+        assert!(matches!(inbox.tell_next(), Some(Kept::Private { offset: Some(3), .. })));
+        assert!(inbox.tell_next().is_none() && !inbox.has_untold());
+    }
+
+    #[test]
+    fn what_was_in_doubt_comes_before_what_came_since() {
+        let contents = |inbox: &mut Inbox| -> Vec<(Option<u64>, String)> {
+            inbox.begin_telling();
+            let content = |item| match item {
+                Kept::Private { offset, content, .. } => (offset, content.to_string()),
+                _ => (None, String::new()),
+            };
+            std::iter::from_fn(|| inbox.tell_next()).map(content).collect()
+        };
+        let bounds = Bounds { items: 5, ..BOUNDS };
+        let private = |content: &str| {
+            let (sender, target) = (name("alice"), name("bob"));
+            Kept::Private { offset: None, sender, target, content: content.into(), timestamp_ms: 5 }
+        };
+        let mut inbox = Inbox::default();
+        assert!(keep(&mut inbox, "old"));
+        let mark = inbox.mark();
+        assert!(keep(&mut inbox, "new"));
+        let system = Kept::System { sender: name("ops"), content: "soon".into(), timestamp_ms: 5 };
+        assert_eq!(inbox.keep_at(mark, [private("a"), system, private("b")], bounds), 3);
+        let expected = [(Some(1), "old"), (Some(2), "a"), (None, ""), (Some(3), "b"), (Some(4), "new")];
+        assert_eq!(contents(&mut inbox), expected.map(|(offset, content)| (offset, content.to_owned())));
+        assert_eq!(
+            inbox.keep_at(inbox.mark(), [private("c"), private("d")], bounds),
+            1,
+            "there is one place"
+        );
+        assert_eq!(contents(&mut inbox).last().unwrap(), &(Some(5), "c".to_owned()));
     }
 
     #[test]
@@ -185,5 +284,15 @@ mod tests {
             assert!(keep(&mut inbox, "x"));
         }
         assert!(!keep(&mut inbox, "x"), "no places left");
+    }
+
+    #[test]
+    fn words_of_admins_leave_places_for_private_messages() {
+        let mut inbox = Inbox::default();
+        assert!(keep_system(&mut inbox) && keep_system(&mut inbox));
+        assert!(!keep_system(&mut inbox), "two of three places");
+        assert!(keep(&mut inbox, "x"));
+        assert_eq!(told(&mut inbox), [0, 0, 1]);
+        assert!(keep_system(&mut inbox), "the places are free again");
     }
 }

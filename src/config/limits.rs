@@ -18,6 +18,9 @@ section! {
         /// Bytes that wait for one connection to take them; one that falls further behind is closed as a slow
         /// consumer, because nobody else is to wait for it and memory is to stay bounded.
         send_queue_bytes: usize = 1_048_576, 1024..=1_073_741_824;
+        /// Bytes waiting for a connection beyond which no further command of it is looked at, until it has taken all of
+        /// them: whoever asks without reading the answers must not make the server hold them.
+        output_pause_bytes: usize = 131_072, 1024..=1_073_741_824;
         /// Rooms that one session is in at a time.
         rooms_per_session: usize = 128, 1..=65_536;
         /// Milliseconds from the connection to its hello; an unknown peer holds a slot no longer.

@@ -38,6 +38,11 @@ pub trait Os {
     /// Writes from `slices`, in order, and returns how many bytes.
     fn write(&mut self, socket: &mut Self::Socket, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// How many of the bytes written the peer's kernel has not acknowledged.
+    fn unacknowledged(&mut self, _socket: &mut Self::Socket) -> usize {
+        0
+    }
+
     /// Ends our side of a connection.
     fn end_output(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 

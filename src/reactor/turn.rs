@@ -294,8 +294,18 @@ impl<O: Os, W: World> Reactor<O, W> {
         }
     }
 
+    /// Answers what the world asks of the kernel about connections that are over.
+    fn settle_doubts(&mut self) {
+        while let Some(id) = self.world.next_doubt() {
+            let link = link_mut(&mut self.links, id);
+            let unacknowledged = link.map_or(0, |link| self.os.unacknowledged(&mut link.socket));
+            self.world.settle_doubt(id, unacknowledged);
+        }
+    }
+
     /// Step 9: one parcel to each core that there is mail for, and a wake-up to those that sleep.
     fn flush_outboxes(&mut self) {
+        self.settle_doubts(); // their mail goes with this
         let mut has_kept = false;
         for core in 0..self.exchange.cores() {
             let outbox = &mut self.world.outboxes()[core];
@@ -330,6 +340,7 @@ impl<O: Os, W: World> Reactor<O, W> {
 
     /// Step 10: sockets of connections that are over are closed, and their slots freed.
     fn reap(&mut self) {
+        self.settle_doubts();
         let (links, os) = (&mut self.links, &mut self.os);
         self.world.take_closed(|id, is_cut_off| {
             if let Some(mut link) = links.get_mut(id.index as usize).and_then(Option::take) {

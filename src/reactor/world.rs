@@ -63,6 +63,12 @@ pub trait World {
     /// What could be written has been. Says whether our side is to be ended now.
     #[must_use]
     fn flushed(&mut self, id: Id) -> bool;
+    /// The next connection that is over and of which the world wants to know how many bytes the peer has not acknowledged.
+    fn next_doubt(&mut self) -> Option<Id> {
+        None
+    }
+    /// Tells it. Called for each before its slot is freed.
+    fn settle_doubt(&mut self, _id: Id, _unacknowledged: usize) {}
     /// Whether something waits to be sent.
     fn has_unsent(&self) -> bool;
     /// Takes the connections that are to be closed, and frees their slots; `close` is also told whether the connection is
@@ -146,6 +152,14 @@ impl World for Shard {
 
     fn flushed(&mut self, id: Id) -> bool {
         self.flushed(id)
+    }
+
+    fn next_doubt(&mut self) -> Option<Id> {
+        self.next_doubt()
+    }
+
+    fn settle_doubt(&mut self, id: Id, unacknowledged: usize) {
+        self.settle_doubt(id, unacknowledged);
     }
 
     fn has_unsent(&self) -> bool {

@@ -1,11 +1,11 @@
 //! What an admin says to many: to every session of this core, or to those in matching rooms or with one of the tags.
 
 use super::Shard;
+use super::doubt::Delivery;
 use super::mail::Broadcast;
 use super::session::Session;
 use crate::base::slots::Id;
 use crate::chat::inbox::Kept;
-use crate::proto::wire::Event;
 
 impl Broadcast {
     fn is_for(&self, session: &Session) -> bool {
@@ -24,37 +24,20 @@ impl Shard {
     /// Says it to the sessions here, and returns how many heard it. Those that are away hear it when they are back.
     pub(super) fn tell_everybody(&mut self, broadcast: &Broadcast) -> u64 {
         let is_meant = |(_, session): &(Id, &Session)| {
-            session.nickname.is_some()
-                && !session.is_ending()
-                && !session.is_upgrading()
-                && session.successor.is_none()
-                && broadcast.is_for(session)
+            session.nickname.is_some() && !session.is_ending() && broadcast.is_for(session)
         };
         let meant: Vec<Id> = self.sessions.iter().filter(is_meant).map(|(id, _)| id).collect();
-        let bounds = self.inbox_bounds();
         let mut heard = 0;
         for id in meant {
-            let session = &mut self.sessions[id];
-            match session.connection {
-                Some(connection) => {
-                    heard += 1;
-                    let event = Event::System {
-                        content: &broadcast.content,
-                        sender: broadcast.sender.as_str(),
-                        timestamp: broadcast.timestamp_ms,
-                    };
-                    self.say(connection, &event);
-                }
-                None => {
-                    let kept = Kept::System {
-                        sender: broadcast.sender.clone(),
-                        content: broadcast.content.clone(),
-                        timestamp_ms: broadcast.timestamp_ms,
-                    };
-                    if !session.inbox.get_or_insert_default().keep(kept, bounds) {
-                        self.counters.private_not_kept.add(1);
-                    }
-                }
+            let kept = Kept::System {
+                sender: broadcast.sender.clone(),
+                content: broadcast.content.clone(),
+                timestamp_ms: broadcast.timestamp_ms,
+            };
+            match self.tell_user(id, kept) {
+                Delivery::Told => heard += 1,
+                Delivery::Kept => {}
+                Delivery::Dropped => self.counters.private_not_kept.add(1),
             }
         }
         heard

@@ -73,6 +73,9 @@ impl Shard {
         if closing == Closing::Bye(Farewell::SlowConsumer) {
             self.counters.slow_consumers.add(1);
             self.pool.cut_at_frame(&mut connection.queue);
+            if let Some(told) = &mut connection.told {
+                told.cut(connection.queue.bytes());
+            }
             is_understood = connection.http_bytes <= connection.queue.bytes();
         }
         if is_understood {
@@ -90,6 +93,7 @@ impl Shard {
         if let Some(session) = session {
             if closing.keeps_session() && self.may_go_away(session) {
                 self.go_away(session);
+                self.doubt(id, session);
             } else {
                 self.end_session(session, closing.leave_reason(), None);
             }
@@ -214,6 +218,10 @@ impl Shard {
         }
         connection.stage = Stage::Closed;
         connection.is_cut_off = !connection.queue.is_empty();
+        if connection.told.is_some() {
+            self.ask_kernel(id);
+        }
+        let connection = self.connections.get_mut(id).expect("looked at above");
         self.pool.clear(&mut connection.queue);
         if let Some((key, _)) = connection.timer.take() {
             self.wheel.cancel(key);
@@ -230,11 +238,19 @@ impl Shard {
         let bytes_max = self.limits.send_queue_bytes * if connection.skips { 2 } else { 1 };
         if queued > bytes_max && !matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_)) {
             self.close(id, Closing::Bye(Farewell::SlowConsumer));
-        } else if connection.pause == Some(super::connection::Pause::Output) && queued == 0 {
-            connection.pause = None;
-            self.resumable.push_back(id);
-        } else if queued == 0 && connection.behind > 0 {
-            self.catch_up(id);
+        } else if queued == 0 {
+            let is_telling = connection.is_telling;
+            if connection.behind > 0 {
+                self.catch_up(id);
+            }
+            if is_telling {
+                self.go_on_telling(id);
+            }
+            let connection = self.connections.get_mut(id).expect("looked at above");
+            if connection.pause == Some(Pause::Output) && connection.queue.is_empty() {
+                connection.pause = None;
+                self.resumable.push_back(id);
+            }
         }
         self.settle();
     }

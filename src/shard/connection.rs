@@ -18,6 +18,7 @@ use super::limits::Ignoring;
 use super::queue::SendQueue;
 use std::sync::Arc;
 
+use super::doubt::Told;
 use crate::base::bucket::{Bucket, SharedBucket};
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -88,6 +89,10 @@ pub struct Connection {
     pub skips: bool,
     /// In how many rooms it is behind.
     pub behind: u32,
+    /// What was told to its user alone, of late.
+    pub told: Option<Box<Told>>,
+    /// Whether more of what was kept for its user is to be told.
+    pub is_telling: bool,
 }
 
 /// What is held against a connection: most never have one, so that they do not pay for it.
@@ -196,6 +201,8 @@ impl Connection {
             address_bucket: None,
             skips: false,
             behind: 0,
+            told: None,
+            is_telling: false,
         }
     }
 

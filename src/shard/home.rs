@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::Shard;
+use super::doubt::Delivery;
 use super::encode::{ALL, ENCODINGS, Encoding, Scratch};
 use super::fanout::{Deaf, Exception, RoomBatch};
 use super::mail::{Handover, Mail, Reply, ReplyTo, Request, RoomKey};
@@ -17,6 +18,7 @@ use super::session::Successor;
 use super::timers::Timer;
 use crate::base::bucket::Bucket;
 use crate::base::slots::{Id, Slots};
+use crate::chat::inbox::Kept;
 use crate::chat::name::Nickname;
 use crate::chat::presence::Batch;
 use crate::chat::refusal::{Reason, Refusal};
@@ -296,8 +298,7 @@ impl Shard {
         let next = handover.to.remove(0);
         debug_assert_eq!(next.core, self.core);
         let timestamp_ms = self.now.unix_ms;
-        let bounds = self.inbox_bounds();
-        match self.sessions.get_mut(next.session) {
+        match self.sessions.get(next.session) {
             // It has just gone on elsewhere, or ended: its nickname's home will know.
             None if handover.to.is_empty()
                 && handover.delivered == 0
@@ -310,34 +311,26 @@ impl Shard {
             }
             None => {}
             Some(session) if session.is_ending() || session.is_upgrading() => {}
-            Some(session) => match session.connection {
-                Some(connection) if session.nickname.is_some() => {
-                    handover.delivered += 1;
-                    let event = Event::Private {
-                        sender: handover.sender.as_str(),
-                        target: handover.target.as_str(),
-                        content: &handover.content,
-                        timestamp: timestamp_ms,
-                        offset: None,
-                    };
-                    self.say(connection, &event);
+            Some(_) => {
+                let kept = Kept::Private {
+                    offset: None,
+                    sender: handover.sender.clone(),
+                    target: handover.target.clone(),
+                    content: handover.content.clone(),
+                    timestamp_ms,
+                };
+                match self.tell_user(next.session, kept) {
+                    Delivery::Told => handover.delivered += 1,
+                    Delivery::Kept => {
+                        handover.is_stored = true;
+                        self.counters.private_kept.add(1);
+                    }
+                    Delivery::Dropped => {
+                        handover.is_full = true;
+                        self.counters.private_not_kept.add(1);
+                    }
                 }
-                _ => {
-                    let (sender, target) = (handover.sender.clone(), handover.target.clone());
-                    let content = handover.content.clone();
-                    let is_kept = session.inbox.get_or_insert_default().keep_private(
-                        sender,
-                        target,
-                        content,
-                        timestamp_ms,
-                        bounds,
-                    );
-                    handover.is_stored |= is_kept;
-                    handover.is_full |= !is_kept;
-                    self.counters.private_kept.add(u64::from(is_kept));
-                    self.counters.private_not_kept.add(u64::from(!is_kept));
-                }
-            },
+            }
         }
         if let Some(next) = handover.to.first() {
             let core = next.core;

@@ -68,9 +68,10 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
             return;
         };
-        if connection.pause.is_some() {
+        if connection.pause.is_some() || self.pause_if_unread(id) {
             return;
         }
+        let connection = self.connections.get_mut(id).expect("looked at above");
         if let Some(held) = connection.held.take() {
             match connection.encoding {
                 Encoding::Text => self.hear_text(id, &held),
@@ -280,8 +281,12 @@ impl Shard {
     /// Stops reading from a peer that does not read the answers to what it sends, and says whether it did.
     pub(super) fn pause_if_unread(&mut self, id: Id) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
-        if connection.queue.bytes() > self.limits.send_queue_bytes {
-            connection.pause = Some(Pause::Output);
+        let most = self.limits.output_pause_bytes.min(self.limits.send_queue_bytes);
+        if connection.queue.bytes() > most && connection.pause.is_none() {
+            (connection.pause, connection.last_seen) = (Some(Pause::Output), self.now.tick);
+            self.counters.output_pauses.add(1);
+            self.arm(id);
+            return true;
         }
         connection.pause.is_some()
     }
@@ -381,7 +386,7 @@ impl Shard {
         };
         match flow {
             // A command may have ended its session, for one mistake too many.
-            Flow::Next => return connection.pause.is_none(),
+            Flow::Next => return connection.pause.is_none() && !self.pause_if_unread(id),
             Flow::Wait => connection.pause = Some(Pause::Reply),
             Flow::Hold(pause) => {
                 connection.pause = Some(pause);
@@ -415,7 +420,7 @@ mod tests {
     #[test]
     fn an_echo_that_is_not_read_from_is_not_read_either() {
         let config = Arc::new(Config::default());
-        let (bytes_max, chunk) = (config.limits.send_queue_bytes, config.limits.read_buffer_bytes);
+        let (bytes_max, chunk) = (config.limits.output_pause_bytes, config.limits.read_buffer_bytes);
         let census = Arc::new(Census::new(0, 0));
         let flock = Flock::of_one(config, census);
         let text = [&[0x81, 0x84, 0, 0, 0, 0][..], b"ping"].concat();

@@ -205,7 +205,7 @@ pub struct Broadcast {
     /// Who says it.
     pub sender: Nickname,
     /// What it says.
-    pub content: Box<str>,
+    pub content: Arc<str>,
     /// Only to sessions in these rooms, or with one of the tags; to all if both are empty.
     pub rooms: Option<Patterns>,
     /// The tags.

@@ -17,6 +17,7 @@
 //! | `lines`, `http` | what text lines and HTTP requests mean |
 //! | `home`, `rooms` | the rooms and nicknames that live here |
 //! | `broadcast` | what is said to many |
+//! | `doubt` | what was told to one user, and may not have arrived when the connection broke |
 //! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
 //! | `mail` | between cores |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
@@ -26,6 +27,7 @@ mod broadcast;
 mod closing;
 mod commands;
 mod connection;
+mod doubt;
 mod encode;
 mod fanout;
 mod home;
@@ -64,7 +66,7 @@ use crate::proto::frame;
 use crate::proto::wire::Event;
 
 use closing::Closing;
-use connection::{Connection, Protocol, Stage};
+use connection::{Connection, Pause, Protocol, Stage};
 use encode::{Encoding, Scratch};
 use fanout::LocalRooms;
 use home::Home;
@@ -76,8 +78,8 @@ use rooms::RoomRules;
 use session::Session;
 use timers::Timer;
 
-/// How many bytes of room events one turn may gather before they are sent: a burst of publishers must not queue more
-/// on a member than it could be written in between.
+/// How many bytes of room events and answers one turn may gather before they are sent: a burst of publishers must not queue more
+/// on a member than it could be written in between, and those who ask for much share the turns with others.
 const TURN_FANOUT_BYTES: usize = 256 * 1024;
 
 /// How long a refused client is read from, when more than half of the places for refused clients are taken: a round trip
@@ -138,6 +140,10 @@ pub struct Shard {
     /// Connections that wait for the window of some core.
     window_waiters: Vec<Id>,
 
+    /// Bytes of answers queued in this turn.
+    answered_bytes: usize,
+    /// Connections that have broken with something on its way of which it is not known whether it has arrived.
+    doubts: Vec<Id>,
     /// Connections with something to flush.
     touched: Vec<Id>,
     /// Connections whose pause is over, and that may have a command or input waiting here.
@@ -234,6 +240,8 @@ impl Shard {
             is_congested: false,
             window: vec![0; cores],
             window_waiters: Vec::new(),
+            answered_bytes: 0,
+            doubts: Vec::new(),
             touched: Vec::new(),
             resumable: VecDeque::new(),
             resumed: Vec::new(),
@@ -336,7 +344,7 @@ impl Shard {
 
     /// Whether as much has been gathered as one turn should send: more input can wait for the next one.
     pub fn has_gathered_enough(&self) -> bool {
-        self.home.gathered_bytes >= TURN_FANOUT_BYTES
+        self.home.gathered_bytes + self.answered_bytes >= TURN_FANOUT_BYTES
     }
 
     /// Fills `slices` with what is to be written on a connection, and returns how many there are.
@@ -348,9 +356,16 @@ impl Shard {
     pub fn sent(&mut self, id: Id, bytes: usize) {
         self.counters.writes.add(1);
         self.counters.sent_bytes.add(bytes as u64);
+        let now = self.now.tick;
         if let Some(connection) = self.connections.get_mut(id) {
             self.pool.advance(&mut connection.queue, bytes);
             connection.http_bytes = connection.http_bytes.saturating_sub(bytes);
+            if let Some(told) = &mut connection.told {
+                told.sent(bytes);
+            }
+            if connection.pause == Some(Pause::Output) {
+                connection.last_seen = now; // it cannot be heard, but takes what it is sent
+            }
         }
     }
 
@@ -408,6 +423,7 @@ impl Shard {
 
     /// Ends the turn for the rooms: what they gathered becomes mail and queued bytes.
     pub fn send_gathered_events(&mut self) {
+        self.answered_bytes = 0;
         self.send_gathered();
         self.settle();
     }
@@ -506,7 +522,12 @@ impl Shard {
         let Some(connection) = self.connections.get(id) else { return };
         // A session that has moved may have an answer for a command of another connection.
         let encoding = reply_to.encoding.filter(|encoding| encoding.is_beside(connection.encoding));
-        self.say_as(id, encoding.unwrap_or(connection.encoding), event);
+        let encoding = encoding.unwrap_or(connection.encoding);
+        let before = connection.queue.bytes();
+        self.say_as(id, encoding, event);
+        if let Some(connection) = self.connections.get(id) {
+            self.answered_bytes += connection.queue.bytes() - before;
+        }
     }
 
     /// Sends bytes to one connection, if it still is one.

@@ -151,25 +151,12 @@ impl Shard {
 
     /// A session is no longer in a room, by a host's decision.
     pub(super) fn hear_expelled(&mut self, id: Id, key: RoomKey, room: &RoomName, reason: LeaveReason) {
-        let bounds = self.inbox_bounds();
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(session) = self.sessions.get(id) else { return };
         if !session.memberships.iter().any(|m| m.key == key) {
             return;
         }
-        let is_upgrading = session.is_upgrading();
-        match session.connection {
-            Some(connection) if !is_upgrading => {
-                let event = Event::Left { id: None, room: room.as_str(), reason: reason.as_str() };
-                self.say(connection, &event);
-            }
-            // Told when the user is back; if there is no place, the next join tells.
-            _ => drop(
-                session
-                    .inbox
-                    .get_or_insert_default()
-                    .keep(Kept::Expelled { room: room.clone(), reason }, bounds),
-            ),
-        }
+        // If there is no place to keep it, the next join tells.
+        self.tell_user(id, Kept::Expelled { room: room.clone(), reason });
         self.leave_membership(id, room);
     }
 
@@ -291,6 +278,7 @@ impl Shard {
             recovered: joined.recovered,
         };
         self.reply(Some(connection), reply_to, &event);
+        self.go_on_telling(connection); // what came while its request was not answered yet
         self.listen_in(id, connection, key, &joined.epoch, options.skips, joined.replay);
     }
 

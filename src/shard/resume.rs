@@ -24,7 +24,7 @@ use super::timers::Timer;
 use crate::auth::TokenError;
 use crate::auth::resume::Ticket;
 use crate::base::slots::Id;
-use crate::chat::inbox::{Bounds, Kept};
+use crate::chat::inbox::Bounds;
 use crate::chat::name::Nickname;
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
@@ -193,9 +193,9 @@ impl Shard {
         match self.sessions[id].connection {
             Some(connection) => {
                 self.say_welcome(id, reply_to, true);
-                let kept = self.sessions[id].inbox.as_mut().map(|inbox| inbox.tell());
-                for kept in kept.into_iter().flatten() {
-                    self.tell_kept(connection, &kept);
+                if let Some(inbox) = &mut self.sessions[id].inbox {
+                    inbox.begin_telling();
+                    self.go_on_telling(connection);
                 }
                 self.arm(connection);
             }
@@ -222,25 +222,6 @@ impl Shard {
             let request = Request::Attach { room: key.key, name, nickname: nickname.clone(), old };
             self.ask(id, key.home, request);
         }
-    }
-
-    fn tell_kept(&mut self, connection: Id, kept: &Kept) {
-        let event = match kept {
-            Kept::Private { offset, sender, target, content, timestamp_ms } => Event::Private {
-                sender: sender.as_str(),
-                target: target.as_str(),
-                content,
-                timestamp: *timestamp_ms,
-                offset: Some(*offset),
-            },
-            Kept::System { sender, content, timestamp_ms } => {
-                Event::System { content, sender: sender.as_str(), timestamp: *timestamp_ms }
-            }
-            Kept::Expelled { room, reason } => {
-                Event::Left { id: None, room: room.as_str(), reason: reason.as_str() }
-            }
-        };
-        self.say(connection, &event);
     }
 
     pub(super) fn say_welcome(&mut self, id: Id, reply_to: &ReplyTo, resumed: bool) {
@@ -322,6 +303,12 @@ impl Shard {
         let connection = session.connection.take();
         self.end_grace(id);
         self.stop_listening_to_all(id);
+        if let Some(connection) = connection {
+            self.doubt(connection, id);
+        }
+        if let Some(doubtful) = self.sessions[id].doubtful {
+            self.ask_kernel(doubtful);
+        }
         if let Some(connection) = connection {
             self.counters.replaced.add(1);
             self.connections.get_mut(connection).expect("a session has a connection or none").session = None;

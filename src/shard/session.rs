@@ -70,6 +70,8 @@ pub struct Session {
     pub remembered: Option<Box<Window<Receipt>>>,
     /// What is to be told when the user is back.
     pub inbox: Option<Box<Inbox>>,
+    /// The connection that it had last, while it is not known whether all that was told on it has arrived.
+    pub doubtful: Option<Id>,
     /// Ends the session when it has been away for too long.
     pub grace: Option<TimerKey>,
     /// The session that continues this one, and is waiting for it to have no more under way.
@@ -206,6 +208,7 @@ impl Session {
             step,
             remembered: None,
             inbox: None,
+            doubtful: None,
             grace: None,
             successor: None,
             user_bucket: None,

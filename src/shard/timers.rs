@@ -71,8 +71,17 @@ impl Shard {
         let deadline = self.deadline_of_peer(id, connection);
         match connection.pause {
             Some(Pause::Limited(until)) => Some(deadline.map_or(until, |deadline| deadline.min(until))),
+            Some(Pause::Output) if connection.stage == Stage::Open => {
+                let until = self.takes_nothing_until(connection);
+                Some(deadline.map_or(until, |deadline| deadline.min(until)))
+            }
             _ => deadline,
         }
+    }
+
+    /// When a peer that is not read from will have taken none of its answers for too long.
+    fn takes_nothing_until(&self, connection: &Connection) -> Tick {
+        connection.last_seen + self.config.heartbeat.timeout_ms
     }
 
     /// When the peer will have been silent, or nameless, for too long.
@@ -119,6 +128,7 @@ impl Shard {
         let now = self.now.tick;
         let connection = self.connections.get(id).expect("checked by the caller");
         if self.deadline(id, connection).is_none_or(|deadline| deadline > now) {
+            self.forget_told(id);
             return; // something has come in since the timer was set
         }
         match connection.stage {
@@ -140,6 +150,14 @@ impl Shard {
             self.resumable.push_back(id);
         }
         let connection = self.connections.get(id).expect("looked at above");
+        if connection.pause == Some(Pause::Output) && self.takes_nothing_until(connection) <= now {
+            if connection.is_touched {
+                // A core that was held up has not tried to write them yet.
+                self.connections.get_mut(id).expect("looked at above").last_seen = now;
+                return;
+            }
+            return self.close(id, Closing::Bye(Farewell::SlowConsumer));
+        }
         if self.deadline_of_peer(id, connection).is_none_or(|deadline| deadline > now) {
             return;
         }

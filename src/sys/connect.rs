@@ -1,4 +1,4 @@
-//! Outgoing connections.
+//! Outgoing connections, and what the kernel knows of any.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -47,6 +47,22 @@ fn choose_port_late(_: &Socket) -> io::Result<()> {
     Ok(())
 }
 
+/// How many of the bytes written the peer has not acknowledged: `SIOCOUTQ` of tcp(7). Works on a connection that has been reset,
+/// too. 0 where the kernel does not tell.
+#[cfg(target_os = "linux")]
+pub fn unacknowledged(socket: &impl std::os::fd::AsRawFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the kernel writes an int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// How many of the bytes written the peer has not acknowledged, which this system does not tell.
+#[cfg(not(target_os = "linux"))]
+pub fn unacknowledged<T>(_: &T) -> usize {
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;
@@ -63,6 +79,29 @@ mod tests {
         let from: Vec<String> = (0..2).map(|_| listener.accept().unwrap().1.ip().to_string()).collect();
         assert_eq!(from, ["127.0.0.2", "127.0.0.3"]);
         drop(streams);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_peer_does_not_take_is_unacknowledged_even_after_a_reset() {
+        use std::io::Write;
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = begin(listener.local_addr().unwrap(), None).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        // More than the peer's kernel takes for it: the rest waits in ours.
+        let mut written = 0;
+        while let Ok(bytes) = stream.write(&[0; 65_536]) {
+            written += bytes;
+        }
+        let waiting = unacknowledged(&stream);
+        assert!(waiting > 0 && waiting < written, "{waiting} of {written}");
+        socket2::SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(peer);
+        stream.set_nonblocking(false).unwrap();
+        assert!(stream.read(&mut [0]).is_err(), "the reset has come");
+        assert!(unacknowledged(&stream) > 0);
     }
 
     #[test]

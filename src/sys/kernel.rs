@@ -148,6 +148,10 @@ impl Os for Kernel {
         socket.write_vectored(slices)
     }
 
+    fn unacknowledged(&mut self, socket: &mut TcpStream) -> usize {
+        super::connect::unacknowledged(socket)
+    }
+
     fn end_output(&mut self, socket: &mut TcpStream) -> io::Result<()> {
         socket.shutdown(Shutdown::Write)
     }

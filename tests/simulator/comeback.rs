@@ -32,6 +32,8 @@ pub struct Session {
     pub latest: BTreeMap<String, (String, u64)>,
     /// Whether it has been told that it has missed something.
     pub has_missed: bool,
+    /// Whether a session of it has ended with what was kept for it.
+    pub was_forgotten: bool,
     /// Messages that were not answered, or not lately, by their ids: the room and the content.
     pub repeatable: Vec<(String, String, String)>,
     /// How many times it has come back.
@@ -262,7 +264,7 @@ impl Client {
         session.unsure.clear();
         session.inbox.clear();
         session.repeatable.clear();
-        (session.received, session.has_missed) = (0, true);
+        (session.received, session.has_missed, session.was_forgotten) = (0, true, true);
     }
 
     /// Keeps what a welcome says of the session.
@@ -369,6 +371,10 @@ impl Ghost {
                     if code == 4103 {
                         model.count("replacements_heard");
                     }
+                }
+                // What has come with an offset comes again.
+                Some("private") if event["offset"].is_null() => {
+                    model.said(event["content"].as_str().expect("a text")).was_heard_behind = true;
                 }
                 // It has the session, which its client goes for with another connection, or will not get it.
                 Some("welcome") | Some("error")

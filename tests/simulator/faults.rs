@@ -151,6 +151,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
     let d = Limits::default();
     let d_page = d.replay_page_bytes;
     let limits = Limits {
+        output_pause_bytes: pick(rng, &[1000, d.output_pause_bytes]),
         content_bytes: 1000,
         inbound_bytes: 8192,
         send_queue_bytes: pick(rng, &[1500, 6000, 100_000, d.send_queue_bytes]),

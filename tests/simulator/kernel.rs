@@ -66,6 +66,8 @@ pub struct Conn {
     incoming: VecDeque<u8>,
     has_ended: bool,
     outgoing: VecDeque<u8>,
+    /// Bytes of these that were lost in a reset.
+    lost_bytes: usize,
     outgoing_ends: bool,
     /// When the server ended its side.
     output_ended_ms: Option<u64>,
@@ -178,6 +180,7 @@ impl Kernel {
         }
         c.is_reset = true;
         c.wire.clear();
+        c.lost_bytes += c.outgoing.len();
         c.outgoing.clear();
         if discards {
             c.incoming.clear();
@@ -487,6 +490,11 @@ impl Os for SimOs {
             format!("conn {}: server writes {written} of {wanted}", socket.0)
         });
         if written == 0 && wanted > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(written) }
+    }
+
+    fn unacknowledged(&mut self, socket: &mut SimSocket) -> usize {
+        let c = &self.kernel.borrow().conns[socket.0];
+        c.outgoing.len() + c.lost_bytes
     }
 
     fn end_output(&mut self, socket: &mut SimSocket) -> io::Result<()> {

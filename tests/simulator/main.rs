@@ -79,6 +79,8 @@ const HAPPENS: &[&str] = &[
     "private_kept_heard",
     "private_repeated",
     "received",
+    "retold",
+    "output_pauses",
     "moderated",
     "obeyed",
     "verdicts_refused",

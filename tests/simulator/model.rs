@@ -57,6 +57,8 @@ pub struct Said {
     /// Who has heard it, if it is private.
     pub receivers: Vec<usize>,
     pub was_delivered: bool,
+    /// Whether it was heard on a connection whose client had gone on with another.
+    pub was_heard_behind: bool,
     /// Whether it has been said again: that it was refused once does not mean that it always is.
     pub is_repeated: bool,
     pub target: String,
@@ -223,9 +225,9 @@ impl Model {
     pub fn check_private(&self, is_gone: impl Fn(usize) -> bool) {
         for (key, said) in self.said.iter().filter(|(_, said)| said.is_private && said.was_delivered) {
             let holders = &self.holdings[&said.target];
-            let may_be_lost = holders.iter().any(|h| is_gone(h.client) || self.losers.contains(&h.client));
+            let may_be_lost = holders.iter().any(|h| is_gone(h.client));
             assert!(
-                may_be_lost || said.receivers.len() == 1,
+                may_be_lost || said.was_heard_behind || said.receivers.len() == 1,
                 "private {key} was delivered to {:?}",
                 said.receivers
             );

@@ -113,7 +113,13 @@ impl Client {
             "gap" => self.hear_gap(model, &event),
             "private" => {
                 let content = text(&event, "content");
-                if !self.has_heard_kept(model, event["offset"].as_u64(), content) {
+                let offset = event["offset"].as_u64();
+                // What was on its way when a connection ended may come again: it was not acknowledged then.
+                let is_again = offset.is_some() && model.said(content).receivers == [self.number];
+                if is_again {
+                    model.count("private_heard_again");
+                }
+                if !self.has_heard_kept(model, offset, content) && !is_again {
                     self.hear_private(model, text(&event, "target"), content);
                 }
             }

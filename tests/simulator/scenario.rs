@@ -14,8 +14,9 @@ use crate::moderation::check_hosts;
 use crate::trace::{Mode, Trace};
 use crate::world::World;
 
-/// Longer than every close takes: a slow reader's last words, lingering, an HTTP connection without a request.
-const LONG_MS: u64 = 100_000;
+/// Longer than every close takes: a reader that takes nothing and is given up, its last words, lingering, an HTTP connection
+/// without a request.
+const LONG_MS: u64 = 300_000;
 
 /// How often something is asked that may be refused for coming too fast.
 const TRIES: usize = 20;
@@ -80,7 +81,12 @@ fn compare(world: &mut World) {
         client.doubt_rooms(&world.model);
     }
     let clients = &world.clients;
-    world.model.check_private(|client| !clients[client].is_there());
+    world.model.check_private(|client| {
+        let session = &clients[client].session;
+        // Whoever has not said hello again has it still to come.
+        let is_back = clients[client].is_there() && clients[client].nickname.is_some();
+        !is_back || session.was_forgotten || session.was_raced
+    });
     let mut holders = BTreeMap::new();
     for client in &there {
         if let Some(nickname) = &world.clients[*client].nickname {

@@ -397,6 +397,7 @@ impl Client {
             place: None,
             receivers: Vec::new(),
             was_delivered: false,
+            was_heard_behind: false,
             is_repeated: false,
             target: target.map(fold).unwrap_or_default(),
         });

@@ -1,0 +1,276 @@
+//! What was told to one user alone, and may not have arrived when the connection broke.
+//!
+//! A room's messages have offsets: whoever comes back says which came last. Private messages that find their user connected have
+//! none. So the last of them are remembered with the connection, by where they end in its output, until that much of it has been
+//! acknowledged by the peer's kernel for certain. When the connection is over, or its user is back before that, the kernel is
+//! asked once how much was not acknowledged, and what may be missing is kept for the user as if the connection had not been there.
+//! What a peer's kernel has acknowledged and its program never read is lost with that program.
+
+use std::collections::VecDeque;
+
+use super::Shard;
+use super::encode::Encoding;
+use crate::base::slots::Id;
+use crate::base::time::Tick;
+use crate::chat::inbox::{Kept, Mark};
+use crate::proto::wire::Event;
+
+/// How many bytes of what was kept for a user are queued before the next of it waits until they are written.
+const TELLING_BYTES: usize = 65_536;
+
+/// What was told on one connection, of late.
+#[derive(Debug)]
+pub(super) struct Told {
+    items: VecDeque<Item>,
+    /// Bytes written since this began, and of these where what was thrown away began.
+    sent_bytes: u64,
+    cut_at: Option<u64>,
+    /// The session that has lost this connection, and how its inbox was then.
+    lost_by: Option<(Id, Mark)>,
+    /// Whether the kernel is being asked.
+    is_asked: bool,
+}
+
+#[derive(Debug)]
+struct Item {
+    /// Where it ends, in bytes written.
+    end: u64,
+    told_at: Tick,
+    kept: Kept,
+}
+
+impl Told {
+    /// So many bytes have been written.
+    pub fn sent(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
+    }
+
+    /// All but the first `queued` bytes that wait has been thrown away.
+    pub fn cut(&mut self, queued: usize) {
+        self.cut_at = Some(self.sent_bytes + queued as u64);
+    }
+
+    /// Forgets what was told before `since`, and what is too much.
+    fn forget(&mut self, since: Tick, items_max: usize) {
+        while self.items.front().is_some_and(|item| item.told_at < since) || self.items.len() > items_max {
+            self.items.pop_front();
+        }
+    }
+
+    /// What may not have arrived, if so many of the bytes written have not been acknowledged.
+    fn doubtful(self, unacknowledged: usize) -> impl Iterator<Item = Kept> {
+        let certain = self.sent_bytes.saturating_sub(unacknowledged as u64);
+        let certain = self.cut_at.map_or(certain, |cut_at| certain.min(cut_at));
+        self.items.into_iter().filter(move |item| item.end > certain).map(|item| item.kept)
+    }
+}
+
+impl Shard {
+    /// Tells a user something that nobody else hears, on one of its sessions. Returns whether it was told at once; else it is
+    /// kept, if there is place for it, until the user is back or has heard what was kept before it.
+    pub(super) fn tell_user(&mut self, id: Id, kept: Kept) -> Delivery {
+        let bounds = self.inbox_bounds();
+        let is_upgrading = self.sessions[id].is_upgrading();
+        let session = &mut self.sessions[id];
+        let has_untold = session.inbox.as_ref().is_some_and(|inbox| inbox.has_untold());
+        match session.connection.filter(|_| !is_upgrading && session.nickname.is_some() && !has_untold) {
+            Some(connection) => {
+                self.say_kept(connection, &kept);
+                self.note_told(connection, kept);
+                Delivery::Told
+            }
+            None => match session.inbox.get_or_insert_default().keep(kept, bounds) {
+                true => Delivery::Kept,
+                false => Delivery::Dropped,
+            },
+        }
+    }
+
+    /// Tells more of what was kept for a connection's user, as much as is to be queued at a time.
+    pub(super) fn go_on_telling(&mut self, connection: Id) {
+        let most = TELLING_BYTES.min(self.limits.send_queue_bytes / 2);
+        while let Some(state) = self.connections.get_mut(connection)
+            && let Some(session) = state.session
+        {
+            state.is_telling = true;
+            if state.queue.bytes() >= most {
+                return;
+            }
+            let inbox = self.sessions.get_mut(session).and_then(|session| session.inbox.as_mut());
+            let Some(kept) = inbox.and_then(|inbox| inbox.tell_next()) else {
+                state.is_telling = false;
+                return;
+            };
+            self.say_kept(connection, &kept);
+            if !matches!(kept, Kept::Private { .. }) {
+                self.note_told(connection, kept); // private messages stay until they are received
+            }
+        }
+    }
+
+    fn say_kept(&mut self, connection: Id, kept: &Kept) {
+        let event = match kept {
+            Kept::Private { offset, sender, target, content, timestamp_ms } => Event::Private {
+                sender: sender.as_str(),
+                target: target.as_str(),
+                content,
+                timestamp: *timestamp_ms,
+                offset: *offset,
+            },
+            Kept::System { sender, content, timestamp_ms } => {
+                Event::System { content, sender: sender.as_str(), timestamp: *timestamp_ms }
+            }
+            Kept::Expelled { room, reason } => {
+                Event::Left { id: None, room: room.as_str(), reason: reason.as_str() }
+            }
+        };
+        self.say(connection, &event);
+    }
+
+    /// Remembers what was told on a connection whose user may come back.
+    fn note_told(&mut self, id: Id, kept: Kept) {
+        let (now, items_max) = (self.now.tick, self.limits.private_kept);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if self.config.session.grace_ms == 0 || connection.encoding == Encoding::Text {
+            return;
+        }
+        let told = connection.told.get_or_insert_with(|| {
+            Box::new(Told {
+                items: VecDeque::new(),
+                sent_bytes: 0,
+                cut_at: None,
+                lost_by: None,
+                is_asked: false,
+            })
+        });
+        let end = told.sent_bytes + connection.queue.bytes() as u64;
+        told.items.push_back(Item { end, told_at: now, kept });
+        told.forget(now.before(self.config.heartbeat.timeout_ms), items_max);
+    }
+
+    /// Forgets what has been told so long ago that the peer would have been given up if it had not arrived.
+    pub(super) fn forget_told(&mut self, id: Id) {
+        let since = self.now.tick.before(self.config.heartbeat.timeout_ms);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Some(told) = connection.told.as_mut().filter(|told| told.lost_by.is_none()) {
+            told.forget(since, usize::MAX);
+            if told.items.is_empty() {
+                connection.told = None;
+            }
+        }
+    }
+
+    /// A session has lost its connection, which may still write what is queued.
+    pub(super) fn doubt(&mut self, connection: Id, session: Id) {
+        let told = self.connections.get_mut(connection).and_then(|connection| connection.told.as_mut());
+        if let Some(told) = told {
+            let state = &mut self.sessions[session];
+            told.lost_by = Some((session, state.inbox.get_or_insert_default().mark()));
+            state.doubtful = Some(connection);
+        }
+    }
+
+    /// The doubt about a connection is to be settled in this turn: its socket is about to be closed, or its user is back.
+    pub(super) fn ask_kernel(&mut self, id: Id) {
+        let told = self.connections.get_mut(id).and_then(|connection| connection.told.as_mut());
+        let Some(told) = told.filter(|told| !told.is_asked) else { return };
+        let Some((session, _)) = told.lost_by else { return };
+        // A session may have ended, or gone on elsewhere, before its connection did.
+        if let Some(state) = self.sessions.get_mut(session).filter(|state| state.doubtful == Some(id)) {
+            state.background += 1;
+            told.is_asked = true;
+            self.doubts.push(id);
+        }
+    }
+
+    /// The next connection of which the kernel is to be asked how many bytes the peer has not acknowledged.
+    pub fn next_doubt(&mut self) -> Option<Id> {
+        self.doubts.pop()
+    }
+
+    /// The kernel has said how many bytes the peer of a connection has not acknowledged.
+    pub fn settle_doubt(&mut self, id: Id, unacknowledged: usize) {
+        let told = self.connections.get_mut(id).and_then(|connection| connection.told.take());
+        let told = told.expect("a doubt is settled before its connection is gone");
+        let (session, mark) = told.lost_by.expect("whoever doubts has lost the connection");
+        let bounds = self.inbox_bounds();
+        let state = self.sessions.get_mut(session).expect("a session stays while there is doubt");
+        state.background -= 1;
+        state.doubtful = None;
+        if state.is_ending() {
+            return self.go_on_ending(session);
+        }
+        let doubtful: Vec<Kept> = told.doubtful(unacknowledged).collect();
+        let wanted = doubtful.len();
+        let kept = state.inbox.get_or_insert_default().keep_at(mark, doubtful, bounds);
+        self.counters.retold.add(kept as u64);
+        self.counters.private_not_kept.add((wanted - kept) as u64);
+        self.surrender_if_quiet(session);
+        self.settle();
+    }
+}
+
+/// What became of something that one user was to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// It was told.
+    Told,
+    /// It was kept, to be told later.
+    Kept,
+    /// There was no place to keep it.
+    Dropped,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn told(ends: &[u64], sent_bytes: u64) -> Told {
+        let kept = |end: u64| Kept::System {
+            sender: crate::chat::name::Nickname::parse("ops").unwrap(),
+            content: Arc::from(end.to_string()),
+            timestamp_ms: 0,
+        };
+        let items =
+            ends.iter().map(|end| Item { end: *end, told_at: Tick(*end), kept: kept(*end) }).collect();
+        Told { items, sent_bytes, cut_at: None, lost_by: None, is_asked: false }
+    }
+
+    fn doubtful(told: Told, unacknowledged: usize) -> Vec<String> {
+        let content = |kept| match kept {
+            Kept::System { content, .. } => content.to_string(),
+            _ => unreachable!("only these are made here"),
+        };
+        told.doubtful(unacknowledged).map(content).collect()
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_to_its_last_byte_is_in_doubt() {
+        assert_eq!(doubtful(told(&[10, 20, 30], 30), 0), [""; 0]);
+        assert_eq!(doubtful(told(&[10, 20, 30], 30), 1), ["30"]);
+        assert_eq!(doubtful(told(&[10, 20, 30], 30), 10), ["30"]);
+        assert_eq!(doubtful(told(&[10, 20, 30], 30), 11), ["20", "30"]);
+        assert_eq!(doubtful(told(&[10, 20, 30], 12), 0), ["20", "30"], "not written yet");
+        assert_eq!(doubtful(told(&[10, 20], 12), 100), ["10", "20"], "bytes from before it began");
+    }
+
+    #[test]
+    fn what_was_thrown_away_is_in_doubt_whatever_was_written_after_it() {
+        let mut cut = told(&[10, 20, 30], 5);
+        cut.cut(10); // the frame that ends at 20 went with its beginning
+        cut.sent(90); // what was left, and a farewell
+        assert_eq!(doubtful(cut, 0), ["20", "30"]);
+    }
+
+    #[test]
+    fn what_is_old_or_too_much_is_forgotten() {
+        let mut all = told(&[10, 20, 30, 40], 0);
+        all.forget(Tick(20), 2);
+        assert_eq!(doubtful(all, 0), ["30", "40"]);
+        let mut all = told(&[10, 20, 30, 40], 0);
+        all.forget(Tick(35), 10);
+        assert_eq!(doubtful(all, 0), ["40"]);
+    }
+}
