@@ -54,6 +54,11 @@ impl Rate {
 pub struct Bucket(u64);
 
 impl Bucket {
+    /// After how many milliseconds a take of `cost` will pass: 0 if it passes now.
+    pub fn wait_ms(&self, rate: &Rate, cost: u64, now: Tick) -> u64 {
+        if rate.is_unlimited() { 0 } else { rate.take(self.0, cost, now).err().unwrap_or(0) }
+    }
+
     /// Takes `cost`, or tells after how many milliseconds the same take will pass if nobody takes meanwhile. A refused take
     /// costs nothing.
     pub fn take(&mut self, rate: &Rate, cost: u64, now: Tick) -> Result<(), u64> {
@@ -69,6 +74,11 @@ impl Bucket {
 pub struct SharedBucket(AtomicU64);
 
 impl SharedBucket {
+    /// As [`Bucket::wait_ms`].
+    pub fn wait_ms(&self, rate: &Rate, cost: u64, now: Tick) -> u64 {
+        if rate.is_unlimited() { 0 } else { rate.take(self.0.load(Relaxed), cost, now).err().unwrap_or(0) }
+    }
+
     /// As [`Bucket::take`].
     pub fn take(&self, rate: &Rate, cost: u64, now: Tick) -> Result<(), u64> {
         if rate.is_unlimited() {
@@ -112,7 +122,9 @@ mod tests {
             for (pause, cost) in steps {
                 now += pause;
                 tokens = (tokens + pause * per_second).min(burst * 1000);
+                let waits = [bucket.wait_ms(&rate, cost, Tick(now)), shared.wait_ms(&rate, cost, Tick(now))];
                 let taken = bucket.take(&rate, cost, Tick(now));
+                prop_assert_eq!(waits, [taken.err().unwrap_or(0); 2]);
                 prop_assert_eq!(taken, shared.take(&rate, cost, Tick(now)));
                 // Rounding of nanoseconds may decide when the model is within a thousandth of a token of the border.
                 let needed = cost.min(burst) * 1000;

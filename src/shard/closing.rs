@@ -78,6 +78,11 @@ impl Shard {
             }
             is_understood = connection.http_bytes <= connection.queue.bytes();
         }
+        if let (Closing::Bye(Farewell::Timeout) | Closing::Broken, Some(told)) =
+            (&closing, &mut connection.told)
+        {
+            told.unheard(connection.last_seen);
+        }
         if is_understood {
             self.say_last_words(id, &closing);
         }

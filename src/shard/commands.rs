@@ -560,13 +560,18 @@ impl Shard {
     /// Answers a command with an error that came from elsewhere.
     pub(super) fn refuse_later(&mut self, id: Id, reply_to: &ReplyTo, refusal: &Refusal) {
         self.counters.errors.add(1);
+        // What a room refuses was paid for here already, and the next try is to be paid for again.
+        let retry_after_ms = match refusal.reason {
+            Reason::RateLimited => refusal.retry_after_ms.map(|ms| ms.max(self.next_command_ms(id))),
+            _ => refusal.retry_after_ms,
+        };
         let event = Event::Error(Error {
             id: reply_to.id(),
             code: refusal.reason.code(),
             reason: refusal.reason.as_str(),
             message: &refusal.message,
             retryable: refusal.reason.is_retryable(),
-            retry_after_ms: refusal.retry_after_ms,
+            retry_after_ms,
         });
         self.reply(Some(id), reply_to, &event);
         match refusal.reason.code() {

@@ -4,7 +4,10 @@
 //! none. So the last of them are remembered with the connection, by where they end in its output, until that much of it has been
 //! acknowledged by the peer's kernel for certain. When the connection is over, or its user is back before that, the kernel is
 //! asked once how much was not acknowledged, and what may be missing is kept for the user as if the connection had not been there.
-//! What a peer's kernel has acknowledged and its program never read is lost with that program.
+//!
+//! A peer's kernel acknowledges what its program may never read. So where the peer did not answer any more, or reset the
+//! connection (as a kernel does for a program that goes with bytes unread), everything is in doubt that was told after the last
+//! word from it. Some of that may be told twice; the other way round it would be lost.
 
 use std::collections::VecDeque;
 
@@ -25,6 +28,8 @@ pub(super) struct Told {
     /// Bytes written since this began, and of these where what was thrown away began.
     sent_bytes: u64,
     cut_at: Option<u64>,
+    /// When the peer was heard last, if that says more than its kernel.
+    unheard_since: Option<Tick>,
     /// The session that has lost this connection, and how its inbox was then.
     lost_by: Option<(Id, Mark)>,
     /// Whether the kernel is being asked.
@@ -50,6 +55,11 @@ impl Told {
         self.cut_at = Some(self.sent_bytes + queued as u64);
     }
 
+    /// The peer has not been heard since, whatever its kernel says.
+    pub fn unheard(&mut self, since: Tick) {
+        self.unheard_since = Some(since);
+    }
+
     /// Forgets what was told before `since`, and what is too much.
     fn forget(&mut self, since: Tick, items_max: usize) {
         while self.items.front().is_some_and(|item| item.told_at < since) || self.items.len() > items_max {
@@ -61,7 +71,11 @@ impl Told {
     fn doubtful(self, unacknowledged: usize) -> impl Iterator<Item = Kept> {
         let certain = self.sent_bytes.saturating_sub(unacknowledged as u64);
         let certain = self.cut_at.map_or(certain, |cut_at| certain.min(cut_at));
-        self.items.into_iter().filter(move |item| item.end > certain).map(|item| item.kept)
+        let is_unheard = move |item: &Item| self.unheard_since.is_some_and(|since| item.told_at >= since);
+        self.items
+            .into_iter()
+            .filter(move |item| item.end > certain || is_unheard(item))
+            .map(|item| item.kept)
     }
 }
 
@@ -139,6 +153,7 @@ impl Shard {
                 items: VecDeque::new(),
                 sent_bytes: 0,
                 cut_at: None,
+                unheard_since: None,
                 lost_by: None,
                 is_asked: false,
             })
@@ -235,7 +250,7 @@ mod tests {
         };
         let items =
             ends.iter().map(|end| Item { end: *end, told_at: Tick(*end), kept: kept(*end) }).collect();
-        Told { items, sent_bytes, cut_at: None, lost_by: None, is_asked: false }
+        Told { items, sent_bytes, cut_at: None, unheard_since: None, lost_by: None, is_asked: false }
     }
 
     fn doubtful(told: Told, unacknowledged: usize) -> Vec<String> {
@@ -262,6 +277,13 @@ mod tests {
         cut.cut(10); // the frame that ends at 20 went with its beginning
         cut.sent(90); // what was left, and a farewell
         assert_eq!(doubtful(cut, 0), ["20", "30"]);
+    }
+
+    #[test]
+    fn what_was_told_after_the_last_word_of_a_silent_peer_is_in_doubt() {
+        let mut silent = told(&[10, 20, 30], 30);
+        silent.unheard(Tick(20));
+        assert_eq!(doubtful(silent, 0), ["20", "30"]);
     }
 
     #[test]

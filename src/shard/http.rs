@@ -8,6 +8,7 @@ use super::closing::Closing;
 use super::commands::Asked;
 use super::connection::{Pause, Protocol};
 use super::encode::Encoding;
+use super::limits::Cost;
 use super::session::Then;
 use crate::base::census::Full;
 use crate::base::slots::Id;
@@ -364,12 +365,18 @@ impl Shard {
                 http1::put(out, &Reply { status: 204, headers: &[("Allow", methods)], ..reply });
             }),
             What::Error { status, message, headers } => {
-                let body = error_body(status, reason_of(status), message, false);
+                let body = error_body(status, reason_of(status), message, false, None);
                 self.say_raw(id, |out| put_error(out, &Reply { headers: &headers, ..reply }, status, &body));
             }
             What::Refusal(refusal) => {
                 let (code, reason) = (refusal.reason.code(), refusal.reason.as_str());
-                let body = error_body(code, reason, &refusal.message, refusal.reason.is_retryable());
+                let body = error_body(
+                    code,
+                    reason,
+                    &refusal.message,
+                    refusal.reason.is_retryable(),
+                    refusal.retry_after_ms,
+                );
                 self.say_raw(id, |out| put_error(out, &reply, code, &body));
             }
             What::Echo { key } => {
@@ -398,8 +405,13 @@ impl Shard {
     }
 
     fn hello_by_query(&mut self, id: Id, pending: Box<PendingUpgrade>, hello: &Hello) {
-        // Checked when the head was read, and nothing has changed since but perhaps that the server drains.
-        match self.identify(hello.nickname.as_deref(), hello.token.as_deref(), None) {
+        let joins = u64::from(hello.room.is_some());
+        // As much as the same commands cost on their own. The rest was checked when the head was read, and nothing has changed
+        // since but perhaps that the server drains.
+        let charged = self.charge(id, Cost { commands: 1 + joins, bytes: 0, joins });
+        let who =
+            charged.and_then(|()| self.identify(hello.nickname.as_deref(), hello.token.as_deref(), None));
+        match who {
             Ok(who) => {
                 let room = hello.room.as_deref().and_then(|room| super::commands::parse_room(room).ok());
                 let asked = Asked { by: id, id: None, encoding: pending.encoding(), bytes: 0 };
@@ -437,7 +449,7 @@ impl Shard {
             Full::Address => "your address has as many connections as it may have",
         };
         let date = self.date();
-        let body = error_body(503, Reason::Unavailable.as_str(), message, true);
+        let body = error_body(503, Reason::Unavailable.as_str(), message, true, None);
         let reply =
             Reply { headers: &[("Retry-After", RETRY_AFTER_S)], date: Some(&date), ..Reply::last(503) };
         self.say_raw(id, |out| put_error(out, &reply, 503, &body));
@@ -447,7 +459,7 @@ impl Shard {
     /// Answers a request that cannot be answered in any other way; the connection closes after it.
     pub(super) fn say_http_error(&mut self, id: Id, status: u16, refusal: &Refusal) {
         let date = self.date();
-        let body = error_body(status, reason_of(status), &refusal.message, false);
+        let body = error_body(status, reason_of(status), &refusal.message, false, None);
         let reply = Reply { date: Some(&date), ..Reply::last(status) };
         self.say_raw(id, |out| put_error(out, &reply, status, &body));
     }
@@ -462,9 +474,15 @@ impl Shard {
     fn say_http_refusal(&mut self, id: Id, request_id: &str, refusal: &Refusal) {
         let date = self.date();
         let (code, reason) = (refusal.reason.code(), refusal.reason.as_str());
-        let body = error_body(code, reason, &refusal.message, refusal.reason.is_retryable());
+        let body =
+            error_body(code, reason, &refusal.message, refusal.reason.is_retryable(), refusal.retry_after_ms);
+        // In whole seconds (RFC 9110 section 10.2.3), not less than it takes.
+        let after_s = refusal.retry_after_ms.map(|ms| ms.div_ceil(1000).to_string());
+        let headers: Vec<(&str, &str)> =
+            after_s.iter().map(|after_s| ("Retry-After", after_s.as_str())).collect();
         let reply = Reply {
             is_keep_alive: true,
+            headers: &headers,
             request_id: Some(request_id),
             date: Some(&date),
             ..Reply::last(code)
@@ -499,9 +517,15 @@ fn put_error(out: &mut Vec<u8>, reply: &Reply, status: u16, body: &[u8]) {
 }
 
 /// The JSON of an error, the same as on any other transport.
-fn error_body(status: u16, reason: &str, message: &str, retryable: bool) -> Vec<u8> {
+fn error_body(
+    status: u16,
+    reason: &str,
+    message: &str,
+    retryable: bool,
+    retry_after_ms: Option<u64>,
+) -> Vec<u8> {
     let mut body = Vec::new();
-    let error = Error { id: None, code: status, reason, message, retryable, retry_after_ms: None };
+    let error = Error { id: None, code: status, reason, message, retryable, retry_after_ms };
     json::write(&Event::Error(error), &mut body);
     body
 }

@@ -53,6 +53,15 @@ impl Rates {
     }
 }
 
+/// What something takes from the buckets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cost {
+    /// Of the connection, its user and its address.
+    pub commands: u64,
+    pub bytes: u64,
+    pub joins: u64,
+}
+
 /// Since when a connection has been refused for asking too much.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ignoring {
@@ -66,7 +75,6 @@ impl Shard {
     /// Limits: whether the connection, its user or its address has asked too much lately. A command that had to wait its
     /// turn was counted when it came.
     pub(super) fn check_limits(&mut self, asked: Asked, command: &Command) -> Result<(), Refusal> {
-        let now = self.now.tick;
         let Some(connection) = self.connections.get_mut(asked.by) else { return Ok(()) };
         if let Some(admitted) = connection.admitted.take() {
             return *admitted;
@@ -74,38 +82,77 @@ impl Shard {
         if let Command::Quit = command {
             return Ok(()); // whoever goes asks for nothing more
         }
-        let rates = &self.rates;
-        let counters = &self.counters;
-        if let Err(ms) = connection.commands.take(&rates.commands, 1, now) {
-            counters.rate_limited_connections.add(1);
-            return Err(too_fast("this connection sends too many commands", ms));
+        let cost = Cost {
+            commands: 1,
+            bytes: asked.bytes as u64,
+            joins: u64::from(matches!(command, Command::Join(_) | Command::Switch { .. })),
+        };
+        self.charge(asked.by, cost)
+    }
+
+    /// Takes what something costs from all buckets that it concerns, or nothing from any: then the refusal tells when all of
+    /// them will have it.
+    pub(super) fn charge(&mut self, id: Id, cost: Cost) -> Result<(), Refusal> {
+        let now = self.now.tick;
+        let (rates, counters) = (&self.rates, &self.counters);
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
+        let session = connection.session.and_then(|id| self.sessions.get(id));
+        let user_bucket = session.and_then(|session| session.user_bucket.as_ref());
+        let address_bucket = connection.address_bucket.as_ref();
+        let waits = [
+            (
+                connection.commands.wait_ms(&rates.commands, cost.commands, now),
+                &counters.rate_limited_connections,
+                "this connection sends too many commands",
+            ),
+            (
+                connection.bytes.wait_ms(&rates.bytes, cost.bytes, now),
+                &counters.rate_limited_bytes,
+                "this connection sends too many bytes",
+            ),
+            (
+                if cost.joins == 0 { 0 } else { connection.joins.wait_ms(&rates.joins, cost.joins, now) },
+                &counters.rate_limited_joins,
+                "this connection joins rooms too often",
+            ),
+            (
+                address_bucket.map_or(0, |bucket| bucket.wait_ms(&rates.address, cost.commands, now)),
+                &counters.rate_limited_addresses,
+                "your address sends too many commands",
+            ),
+            (
+                user_bucket.map_or(0, |bucket| bucket.wait_ms(&rates.user, cost.commands, now)),
+                &counters.rate_limited_users,
+                "you send too many commands",
+            ),
+        ];
+        let (wait_ms, counter, message) =
+            waits.into_iter().max_by_key(|(wait_ms, ..)| *wait_ms).expect("not empty");
+        if wait_ms > 0 {
+            counter.add(1);
+            return Err(too_fast(message, wait_ms));
         }
-        if !rates.bytes.is_unlimited()
-            && let Err(ms) = connection.bytes.take(&rates.bytes, asked.bytes as u64, now)
-        {
-            counters.rate_limited_bytes.add(1);
-            return Err(too_fast("this connection sends too many bytes", ms));
-        }
-        if let Some(bucket) = &connection.address_bucket
-            && let Err(ms) = bucket.take(&rates.address, 1, now)
-        {
+        // Other cores may have taken the last of these since they were looked at.
+        if let Some(Err(ms)) = address_bucket.map(|bucket| bucket.take(&rates.address, cost.commands, now)) {
             counters.rate_limited_addresses.add(1);
             return Err(too_fast("your address sends too many commands", ms));
         }
-        if let Some(bucket) =
-            connection.session.and_then(|id| self.sessions.get(id)).and_then(|s| s.user_bucket.as_ref())
-            && let Err(ms) = bucket.take(&rates.user, 1, now)
-        {
+        if let Some(Err(ms)) = user_bucket.map(|bucket| bucket.take(&rates.user, cost.commands, now)) {
             counters.rate_limited_users.add(1);
             return Err(too_fast("you send too many commands", ms));
         }
-        if matches!(command, Command::Join(_) | Command::Switch { .. })
-            && let Err(ms) = connection.joins.take(&rates.joins, 1, now)
-        {
-            counters.rate_limited_joins.add(1);
-            return Err(too_fast("this connection joins rooms too often", ms));
+        let _ = connection.commands.take(&rates.commands, cost.commands, now);
+        let _ = connection.bytes.take(&rates.bytes, cost.bytes, now);
+        if cost.joins > 0 {
+            let _ = connection.joins.take(&rates.joins, cost.joins, now);
         }
         Ok(())
+    }
+
+    /// After how many milliseconds the connection itself may send another command.
+    pub(super) fn next_command_ms(&self, id: Id) -> u64 {
+        let now = self.now.tick;
+        self.connections.get(id).map_or(0, |c| c.commands.wait_ms(&self.rates.commands, 1, now))
     }
 
     /// A client that goes on asking too much, whatever it is told, is closed.

@@ -210,3 +210,39 @@ def test_a_refused_message_may_be_sent_again_under_its_id(start_server):
     assert error["code"] == 429
     ack = wait_until(lambda: (reply := alice.call("message", room="den", content="2", id="again"))["type"] == "ack" and reply, "its turn")
     assert ack["offset"] == 2, "errors are not remembered"
+
+
+def test_the_time_told_is_that_of_the_slowest_bucket(start_server):
+    server = start(start_server, commands_per_second=10, burst=10, joins_per_second=1, joins_burst=2)
+    client = server.ws("alice", "a", "b")
+    exhaust(client, 20)
+    # Both buckets are empty: the commands' is refilled much sooner.
+    refusal = client.call("join", room="c")
+    assert refusal["code"] == 429 and refusal["retry_after_ms"] > 300, refusal
+    wait_as_told(refusal)
+    assert client.call("join", room="c")["type"] == "joined", "the time told is enough for the same command"
+
+
+def test_what_a_room_refuses_tells_when_the_connection_may_ask_again(start_server):
+    server = start(start_server, commands_per_second=2, burst=5, room_messages_per_second=20, room_burst=1)
+    client = server.ws("alice", "den")
+    assert client.call("message", room="den", content="1")["type"] == "ack"
+    refused = [client.call("message", room="den", content="2") for _ in range(2)]
+    assert all(reply["code"] == 429 for reply in refused), refused
+    # The room would have it again after 50 ms, the connection only after up to 500.
+    wait_as_told(refused[-1])
+    assert client.call("message", room="den", content="2")["type"] == "ack"
+
+
+def test_a_hello_in_the_query_costs_what_it_costs_anywhere(start_server):
+    server = start(start_server, address_commands_per_second=1, address_burst=6)
+    for number in range(3):  # a hello and a join each
+        server.keep(server.ws_at(f"/ws?nickname=q{number}&room=den"))
+    key = "dGhlIHNhbXBsZSBub25jZQ=="
+    request = (f"GET /ws?nickname=q3&room=den HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+               f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n").encode()
+    response = server.http(request)
+    error = response.error()
+    assert (response.status, error["reason"]) == (429, "rate_limited")
+    assert 1000 <= error["retry_after_ms"] <= 2000
+    assert int(response.headers["retry-after"]) == -(-error["retry_after_ms"] // 1000)

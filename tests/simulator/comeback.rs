@@ -380,9 +380,9 @@ impl Ghost {
                 Some("welcome") | Some("error")
                     if event["type"] == "welcome" || event["reason"] == "nickname_in_use" =>
                 {
+                    // What it has read by then is as good as heard: its client lets go of it.
                     kernel.reset(self.conn);
                     (self.is_over, self.was_reset) = (true, true);
-                    return;
                 }
                 _ => {}
             }

@@ -1,0 +1,155 @@
+"""Clients that do not read what they are told: they cost nobody else anything, and what they missed is told again."""
+
+import json
+import pathlib
+import re
+import socket
+
+import pytest
+
+from binary import CARRIERS
+from helpers import Deadline, JsonLineClient, wait_until
+from tokens import SETTINGS, enter
+
+PAGE_BYTES = 200_000
+
+
+def resident_bytes(server):
+    status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+
+def fill(server, room, messages=20):
+    """A member of a room with a history of large pages."""
+    member = server.ws("keeper", room)
+    member.say(room, *("x" * (PAGE_BYTES // messages) for _ in range(messages)))
+    return member
+
+
+def test_who_asks_without_reading_is_not_read_from_either(server):
+    fill(server, "den")
+    bystander = server.json_line("bystander")
+    before = resident_bytes(server)
+    command = json.dumps({"type": "history", "room": "den"}).encode() + b"\n"
+    flooders = []
+    for number in range(5):
+        flooder = server.keep(JsonLineClient(server.line, receive_buffer_bytes=4096)).enter(f"flooder{number}")
+        flooder.raw.send(command * 500)
+        flooders.append(flooder)
+    for _ in range(50):
+        assert bystander.call("ping")["type"] == "pong"
+    # All the answers together would be 500 MB; what is held is bounded a connection, and the kernel's is not the server's.
+    assert resident_bytes(server) - before < 32_000_000
+    # Whoever begins to read gets every answer, in order.
+    for _ in range(500):
+        assert len(flooders[0].expect("history", deadline=Deadline(60))["messages"]) == 20
+
+
+def test_pipelined_pages_are_no_reason_to_be_closed(server):
+    fill(server, "den")
+    client = server.ws("alice")
+    for number in range(40):
+        client.send("history", room="den", id=f"page-{number}")
+    for number in range(40):
+        assert client.expect(id=f"page-{number}")["type"] == "history"
+
+
+def test_who_takes_no_answers_is_closed_in_the_end(start_server):
+    server = start_server(heartbeat__probe_ms=300, heartbeat__timeout_ms=900)
+    keeper = fill(server, "den")
+    # People are not probed, but must not stay for ever.
+    text = server.keep(server.text_line("person"))
+    text.raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    text.type("/join den")
+    text.expect(r"\* joined den.*")
+    text.raw.send(b"/history 1000\n" * 200)
+    keeper.expect("presence", event="leave", nickname="person")
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_private_messages_that_a_silent_client_did_not_read_come_again(start_server, carrier):
+    server = start_server(heartbeat__probe_ms=200, heartbeat__timeout_ms=800)
+    bob = server.ws("bob", "den")
+    alice = server.keep(JsonLineClient(server.line)).enter("alice", "den")
+    bob.expect("presence", event="join", nickname="alice")
+    # Its kernel takes them; it never reads, nor answers.
+    for number in range(5):
+        assert bob.call("private", target="alice", content=f"p{number}")["delivered"] == 1
+    while True:
+        bob.call("ping")  # a sign of life of his own
+        try:
+            bob.expect("presence", event="away", nickname="alice", deadline=Deadline(0.2))
+            break
+        except AssertionError:
+            pass
+    assert bob.call("private", target="alice", content="p5")["stored"] is True
+    back = CARRIERS[carrier](server).enter(None, resume=alice.welcome["resume"])
+    told = [back.expect("private") for _ in range(6)]
+    assert [event["content"] for event in told] == [f"p{number}" for number in range(6)]
+    assert [event["offset"] for event in told] == list(range(1, 7))
+    assert back.call("received", offset=6)["type"] == "ack"
+
+
+def test_private_messages_that_were_unread_at_a_reset_come_again(server):
+    bob = server.ws("bob", "den")
+    alice = server.keep(JsonLineClient(server.line)).enter("alice", "den")
+    for number in range(20):
+        assert bob.call("private", target="alice", content=f"p{number}")["delivered"] == 1
+    alice.drop()
+    bob.expect("presence", event="away", nickname="alice")
+    back = server.ws(None)
+    back.enter(None, resume=alice.welcome["resume"])
+    assert [back.expect("private")["content"] for _ in range(20)] == [f"p{number}" for number in range(20)]
+
+
+def test_private_messages_that_were_read_and_answered_do_not_come_again(server):
+    bob = server.ws("bob", "den")
+    alice = server.ws("alice", "den")
+    for number in range(3):
+        bob.call("private", target="alice", content=f"p{number}")
+        told = alice.expect("private")
+        assert told["content"] == f"p{number}"
+    # The server counts milliseconds: what it hears last is to be later than what it told last.
+    wait_until(lambda: alice.call("ping")["timestamp"] > told["timestamp"] + 1, "a later word")
+    alice.drop()
+    bob.expect("presence", event="away", nickname="alice")
+    back = server.ws(None)
+    back.enter(None, resume=alice.welcome["resume"])
+    assert [event for event in back.until_pong() if event["type"] == "private"] == []
+
+
+def test_a_full_inbox_is_told_in_portions_that_its_owner_can_take(start_server):
+    server = start_server(limits__send_queue_bytes=500_000)
+    bob = server.ws("bob", "den")
+    alice = server.ws("alice", "den")
+    alice.drop()
+    bob.expect("presence", event="away", nickname="alice")
+    # Each takes six times as much as JSON.
+    kept = 0
+    while (reply := bob.call("private", target="alice", content=f"{kept}" + "\x01" * 20_000))["type"] == "ack":
+        kept += 1
+    assert kept > 20 and reply["code"] == 503
+    back = server.keep(JsonLineClient(server.line, receive_buffer_bytes=4096)).enter(None, resume=alice.welcome["resume"])
+    for number in range(kept):
+        assert back.expect("private")["offset"] == number + 1
+    assert back.call("received", offset=kept)["type"] == "ack"
+    assert bob.call("private", target="alice", content="live")["delivered"] == 1
+    assert back.expect("private")["content"] == "live"
+
+
+def test_broadcasts_leave_places_for_private_messages(start_server):
+    server = start_server(limits__private_kept=10, **SETTINGS)
+    ops = enter(server.ws(), "ops", admin=True)
+    alice = server.ws("alice", "den")
+    bob = server.ws("bob", "den")
+    alice.drop()
+    bob.expect("presence", event="away", nickname="alice")
+    for number in range(20):
+        assert ops.call("broadcast", content=f"b{number}")["type"] == "ack"
+    for number in range(5):
+        assert bob.call("private", target="alice", content=f"p{number}")["stored"] is True
+    back = server.ws(None)
+    back.enter(None, resume=alice.welcome["resume"])
+    events = back.until_pong()
+    assert [event["content"] for event in events if event["type"] == "system"] == [f"b{number}" for number in range(5)]
+    assert [event["content"] for event in events if event["type"] == "private"] == [f"p{number}" for number in range(5)]
