@@ -14,8 +14,9 @@ use crate::config::{Limits, ListenKind};
 use crate::shard::Shard;
 use crate::shard::mail::Parcel;
 
-/// How many ranges one `writev` takes. Larger than the number of rooms that a connection commonly hears from in one
+/// How many ranges the first `writev` of a flush takes, and how many each further one. The second is larger than the number of rooms that a connection commonly hears from in one
 /// turn, and small enough for the stack; the kernel's own bound is 1,024 (IOV_MAX).
+const FEW_SLICES: usize = 8;
 const SLICES: usize = 128;
 
 /// How soon mail is offered again to a mailbox that was full. Its owner is busy, and will not ring when it has room.
@@ -265,26 +266,16 @@ impl<O: Os, W: World> Reactor<O, W> {
 
     fn flush_connection(&mut self, id: Id) {
         let Some(link) = link_mut(&mut self.links, id) else { return };
-        while link.writable {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = self.world.gather(id, &mut slices);
-            if filled == 0 {
-                break;
+        // Most have one range or two. A large array costs more to make than what is in it costs to write.
+        let mut wrote = Wrote::All;
+        if link.writable {
+            wrote = write_gathered::<O, W, FEW_SLICES>(&mut self.os, &mut self.world, link);
+            while wrote == Wrote::Some {
+                wrote = write_gathered::<O, W, SLICES>(&mut self.os, &mut self.world, link);
             }
-            let wanted: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
-            match self.os.write(&mut link.socket, &slices[..filled]) {
-                Ok(written) => {
-                    self.world.sent(id, written);
-                    // A short write has filled the socket: the edge comes when it has drained.
-                    link.writable = written == wanted;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => link.writable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.world.broken(id);
-                    return;
-                }
-            }
+        }
+        if wrote == Wrote::Broken {
+            return self.world.broken(id);
         }
         if self.world.flushed(id)
             && let Some(link) = link_mut(&mut self.links, id)
@@ -399,6 +390,45 @@ impl<O: Os, W: World> Reactor<O, W> {
             && !self.has_kept
             && !self.world.has_deferred()
             && !self.world.has_unsent()
+    }
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrote {
+    /// Nothing is left that could be written now.
+    All,
+    /// There may be more.
+    Some,
+    /// The socket has failed.
+    Broken,
+}
+
+/// Writes what a connection has to say, up to `N` ranges of it.
+fn write_gathered<O: Os, W: World, const N: usize>(
+    os: &mut O,
+    world: &mut W,
+    link: &mut Link<O::Socket>,
+) -> Wrote {
+    let mut slices = [IoSlice::new(&[]); N];
+    let filled = world.gather(link.id, &mut slices);
+    if filled == 0 {
+        return Wrote::All;
+    }
+    let wanted: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+    match os.write(&mut link.socket, &slices[..filled]) {
+        Ok(written) => {
+            world.sent(link.id, written);
+            // A short write has filled the socket: the edge comes when it has drained.
+            link.writable = written == wanted;
+            if link.writable && filled == N { Wrote::Some } else { Wrote::All }
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            link.writable = false;
+            Wrote::All
+        }
+        Err(error) if error.kind() == ErrorKind::Interrupted => Wrote::Some,
+        Err(_) => Wrote::Broken,
     }
 }
 
