@@ -39,7 +39,13 @@ pub(super) struct Asked<'a> {
     pub bytes: usize,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// What tells the command from others of its session. An empty id is only repeated in the answer: who fills it in by
+    /// rote does not mean that all of its messages are one.
+    fn key(&self) -> Option<&'a str> {
+        self.id.filter(|id| !id.is_empty())
+    }
+
     /// The same, for an answer that comes from elsewhere.
     pub fn reply_to(&self) -> ReplyTo {
         ReplyTo { id: self.id.map(Box::from), encoding: Some(self.encoding) }
@@ -153,7 +159,7 @@ impl Shard {
                     echo,
                 })?;
                 if flow == Flow::Next {
-                    self.remember(session, asked.id);
+                    self.remember(session, asked.key());
                 }
                 Ok(flow)
             }
@@ -166,7 +172,7 @@ impl Shard {
                 if let Some(flow) = self.repeat_answer(asked, session) {
                     return Ok(flow);
                 }
-                self.remember(session, asked.id);
+                self.remember(session, asked.key());
                 let sender = self.nickname(session);
                 let home = self.home_of(target.folded());
                 let request = Request::Private { target, sender, content: (&**content).into(), tries: 0 };
@@ -326,7 +332,7 @@ impl Shard {
 
     /// Answers a command whose id has been answered before as it was then, or has it wait while the first waits.
     fn repeat_answer(&mut self, asked: Asked, session: Id) -> Option<Flow> {
-        let id = asked.id?;
+        let id = asked.key()?;
         let remembered = self.sessions[session].remembered.as_mut()?;
         let receipt = match remembered.look(id, self.now.tick, self.limits.idempotency_ms) {
             Seen::New => return None,
