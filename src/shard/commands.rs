@@ -203,7 +203,10 @@ impl Shard {
                 let Some(left) = self.sessions[session].membership(from).map(|m| m.room.clone()) else {
                     return self.explain_not_a_member(asked, session, from);
                 };
-                // Switching to the room one is in already, or leaving and joining the same one, is a repeated join.
+                // Also before the room is joined again after a resume: it would be joined, and then left.
+                if left == room {
+                    return Err(already_joined());
+                }
                 let options = self.check_join(session, &room, to, 1)?;
                 let request = self.join_request(session, room, to);
                 let step = Step::Join { options, leave: Some(Box::new(left)), then: Box::default() };
@@ -496,7 +499,7 @@ impl Shard {
         match state.membership(room.as_str()) {
             // Kept from before the connection broke: the client says how it wants to go on hearing it.
             Some(Membership { position: None, .. }) => return Ok(options),
-            Some(_) => return Err(Refusal::new(Reason::AlreadyJoined, "you are in this room")),
+            Some(_) => return Err(already_joined()),
             None => {}
         }
         if state.memberships.len() - left >= self.limits.rooms_per_session {
@@ -617,6 +620,10 @@ fn room_of<'a>(command: &'a Command) -> Option<&'a str> {
         Command::Moderate(moderate) => &moderate.room,
         _ => return None,
     })
+}
+
+fn already_joined() -> Refusal {
+    Refusal::new(Reason::AlreadyJoined, "you are in this room")
 }
 
 pub(super) fn parse_nickname(nickname: &str) -> Result<Nickname, Refusal> {

@@ -479,3 +479,15 @@ def test_in_protobuf_an_empty_id_is_none(server, bob, carrier):
         alice.send("message", room="den", content=content, id="")
         assert bob.expect("message")["content"] == content
     assert [event["type"] for event in alice.until_pong()] == ["message", "message"], "an ack is for whoever gave an id"
+
+
+def test_a_switch_to_the_same_room_is_refused_also_before_it_is_joined_again(server, bob):
+    alice = server.ws("alice", "den")
+    drop(alice, bob)
+    alice = resume(server, alice)
+    for to in ["den", "DEN"]:
+        alice.refused(409, "already_joined", "switch", **{"from": "Den", "to": to})
+    assert bob.call("members", room="den")["total"] == 2
+    assert not [event for event in bob.until_pong() if event.get("event") == "leave"]
+    assert alice.call("join", room="den")["type"] == "joined"
+    alice.refused(409, "already_joined", "switch", **{"from": "den", "to": "den"})
