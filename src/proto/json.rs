@@ -10,6 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::value;
 use super::wire::{Command, Event, Join, Moderate, Moderation, Position};
 
 /// Longest `id` of a command, in bytes: fits any UUID or ULID, and bounds what a session remembers.
@@ -127,10 +128,14 @@ pub fn compact(value: &str) -> Cow<'_, str> {
     Cow::Owned(compacted)
 }
 
-/// Reads a JSON value that came as text: `None` if it is not JSON, no value if it is null, otherwise the compact value.
-pub(super) fn raw_value(text: &str) -> Option<Option<Cow<'_, str>>> {
-    let value: &RawValue = serde_json::from_str(text).ok()?;
-    Some(present(Some(value)).map(compact))
+/// Reads a JSON value that came as text in `field`: no value if it is null, otherwise the compact value.
+pub(super) fn raw_value<'a>(field: &'static str, text: &'a str) -> Result<Option<Cow<'a, str>>, Fault> {
+    let json: &RawValue = serde_json::from_str(text).map_err(|_| wrong(field, "a JSON value"))?;
+    value(field, Some(json))
+}
+
+fn value<'a>(field: &'static str, raw: Raw<'a>) -> Result<Option<Cow<'a, str>>, Fault> {
+    present(raw).map(|json| value::read(field, json)).transpose()
 }
 
 /// What is wrong, before it is known which command it answers.
@@ -339,7 +344,7 @@ fn command<'a>(kind: Option<&str>, fields: &Fields<'a>) -> Result<Command<'a>, F
         "state" => Command::State {
             room: room()?,
             key: required("key", text("key", fields.key)?)?,
-            value: present(fields.value).map(compact),
+            value: value("value", fields.value)?,
         },
         "role" => Command::Role {
             room: room()?,

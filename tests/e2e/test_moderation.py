@@ -356,3 +356,33 @@ def test_people_hear_broadcasts(server):
     person = server.text_line("person")
     enter(server.ws(), "boss", admin=True).call("broadcast", content="maintenance at 6")
     person.expect(r".*maintenance at 6.*")
+
+
+# Values that would break the parser of whoever hears them, or of whoever joins later.
+@pytest.mark.parametrize("value", [
+    "[" * 2000 + "]" * 2000, "[" * 33 + "]" * 33, '{"a":' * 33 + "1" + "}" * 33, "1e999", "-1e999", "[1,{\"a\":[2e400]}]", "1" + "0" * 400,
+])
+@pytest.mark.parametrize("carrier", ["ws", "proto_ws", "proto_frame"])
+def test_values_that_others_cannot_read_are_refused(server, host, carrier, value):
+    bob = CARRIERS[carrier](server).enter("bob", "den")
+    if carrier == "ws":
+        bob.send_text(f'{{"type":"state","room":"den","key":"k","value":{value},"id":"it"}}')
+    else:
+        schema = bob.classes
+        command = schema.Command(id="it", state=schema.State(room="den", key="k", value_json=value))
+        if carrier == "proto_ws":
+            bob.socket.send(command.SerializeToString())
+        else:
+            payload = command.state.SerializeToString() + schema.Command(id="it").SerializeToString()
+            bob.raw.send(bob.frame(bob.encoding, 12, payload))
+    error = bob.expect(id="it")
+    assert (error["type"], error["code"], error["reason"]) == ("error", 400, "bad_request"), error
+    assert not [event for event in host.until_pong() if event["type"] == "state"]
+    assert server.ws("late").call("join", room="den")["state"] == {}
+
+
+def test_values_may_be_deep_and_large_within_reason(server, host):
+    values = ["[" * 32 + "]" * 32, "1e308", "1e-999", '"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[ 1e999 \\" "']
+    for version, value in enumerate(values, 1):
+        host.send_text(f'{{"type":"state","room":"den","key":"k","value":{value},"id":"v{version}"}}')
+        assert host.expect(id=f"v{version}")["version"] == version
