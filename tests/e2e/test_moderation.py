@@ -386,3 +386,31 @@ def test_values_may_be_deep_and_large_within_reason(server, host):
     for version, value in enumerate(values, 1):
         host.send_text(f'{{"type":"state","room":"den","key":"k","value":{value},"id":"v{version}"}}')
         assert host.expect(id=f"v{version}")["version"] == version
+
+
+# Admins.
+
+
+def test_a_host_does_not_change_an_admins_role(server, host, bob):
+    boss = enter(server.ws(), "boss", "den", admin=True)
+    for role in ("guest", "member", "host"):
+        host.refused(403, "forbidden", "role", room="den", target="boss", role=role)
+    boss.say("den", "still here")
+    other = enter(server.ws(), "other-boss", "den", admin=True)
+    done(other, "role", room="den", target="boss", role="guest")
+    assert roles(bob)["boss"] == "guest"
+    boss.say("den", "and still speaking")
+
+
+def test_what_is_held_against_a_nickname_does_not_silence_the_admin_who_has_it(server, host):
+    squatter = server.ws("boss", "den")
+    done(host, "role", room="den", target="boss", role="guest")
+    done(host, "mute", room="den", target="boss")
+    squatter.refused(403, "forbidden", "message", room="den", content="x")
+    squatter.call("quit")
+    boss = enter(server.ws(), "boss", "den", admin=True)
+    boss.say("den", "hello")
+    done(boss, "state", room="den", key="topic", value="order")
+    another = enter(server.ws(), "boss", "den", admin=False)
+    another.refused(403, "forbidden", "message", room="den", content="x")
+    done(boss, "unmute", room="den", target="boss")
