@@ -364,13 +364,15 @@ fn command<'a>(kind: Option<&str>, fields: &Fields<'a>) -> Result<Command<'a>, F
 }
 
 fn moderate<'a>(action: Moderation, room: Cow<'a, str>, fields: &Fields<'a>) -> Result<Command<'a>, Fault> {
-    Ok(Command::Moderate(Moderate {
-        action,
-        room,
-        target: required("target", text("target", fields.target)?)?,
-        reason: text("reason", fields.reason)?,
-        seconds: number("seconds", fields.seconds)?.filter(|seconds| *seconds > 0),
-    }))
+    let target = required("target", text("target", fields.target)?)?;
+    let reason = text("reason", fields.reason)?;
+    let seconds = number("seconds", fields.seconds)?;
+    if seconds == Some(0) && matches!(action, Moderation::Ban | Moderation::Mute) {
+        // It could mean for ever as well as for no time, and one of them is a surprise.
+        let message = "`seconds` is at least 1: leave it out for no end";
+        return Err(Fault::new(Reason::BadRequest, message));
+    }
+    Ok(Command::Moderate(Moderate { action, room, target, reason, seconds }))
 }
 
 fn join<'a>(room: Cow<'a, str>, fields: &Fields<'a>) -> Result<Join<'a>, Fault> {
@@ -596,6 +598,18 @@ mod tests {
             Reason::BadRequest,
             "field `since.offset` is missing",
         );
+    }
+
+    #[test]
+    fn no_seconds_at_all_are_no_time() {
+        for kind in ["ban", "mute"] {
+            let text = format!(r#"{{"type":"{kind}","room":"a","target":"b","seconds":0}}"#);
+            assert_eq!(fault(&text).1, "`seconds` is at least 1: leave it out for no end");
+        }
+        for kind in ["kick", "unban", "unmute"] {
+            let text = format!(r#"{{"type":"{kind}","room":"a","target":"b","seconds":0}}"#);
+            assert!(parse(text.as_bytes()).is_ok(), "{kind} takes no notice of them");
+        }
     }
 
     #[test]

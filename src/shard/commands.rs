@@ -23,6 +23,10 @@ use crate::chat::room::{Action, Role};
 use crate::config::{AckLevel, StoreKind};
 use crate::proto::wire::{Ack, Command, Error, Event, Join, Moderate, Moderation};
 
+/// Longest time of a ban or mute, in seconds: a hundred years, which is for ever, and of which `retry_after_ms` stays below
+/// 2^53, where the numbers of JavaScript stop being exact.
+const SENTENCE_SECONDS_MAX: u64 = 36_500 * 86_400;
+
 /// Longest tag in a broadcast, in bytes.
 const TAG_BYTES_MAX: usize = 64;
 
@@ -296,7 +300,7 @@ impl Shard {
             Moderation::Mute => Action::Mute,
             Moderation::Unmute => Action::Unmute,
         };
-        let seconds = moderate.seconds;
+        let seconds = moderate.seconds.map(|seconds| seconds.min(SENTENCE_SECONDS_MAX));
         self.member_command(asked, session, &moderate.room, Step::Query, |room| Request::Moderate {
             room,
             action,

@@ -414,3 +414,29 @@ def test_what_is_held_against_a_nickname_does_not_silence_the_admin_who_has_it(s
     another = enter(server.ws(), "boss", "den", admin=False)
     another.refused(403, "forbidden", "message", room="den", content="x")
     done(boss, "unmute", room="den", target="boss")
+
+
+# How long.
+
+
+@pytest.mark.parametrize("command", ["ban", "mute"])
+def test_no_seconds_at_all_are_a_mistake(server, host, bob, command):
+    error = host.refused(400, "bad_request", command, room="den", target="bob", seconds=0)
+    assert error["message"] == "`seconds` is at least 1: leave it out for no end"
+    bob.say("den", "neither banned nor muted")
+
+
+@pytest.mark.parametrize("command", ["kick", "unban", "unmute"])
+def test_what_has_no_end_takes_no_notice_of_seconds(server, host, bob, command):
+    for other in ("ban", "mute"):
+        done(host, other, room="den", target="bob")
+    if command == "kick":
+        bob = server.ws("dora", "den")
+    done(host, command, room="den", target=bob.nickname, seconds=0)
+
+
+def test_the_longest_time_is_one_that_every_client_can_count(server, host, bob):
+    done(host, "mute", room="den", target="bob", seconds=2**64 - 1)
+    error = bob.refused(403, "muted", "message", room="den", content="x")
+    century_ms = 36_500 * 86_400 * 1000
+    assert century_ms - 60_000 < error["retry_after_ms"] <= century_ms
