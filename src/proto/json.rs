@@ -332,8 +332,8 @@ fn command<'a>(kind: Option<&str>, fields: &Fields<'a>) -> Result<Command<'a>, F
         "received" => Command::Received { offset: required("offset", number("offset", fields.offset)?)? },
         "broadcast" => Command::Broadcast {
             content: required("content", text("content", fields.content)?)?,
-            rooms: texts("rooms", fields.rooms)?,
-            tags: texts("tags", fields.tags)?,
+            rooms: for_whom("rooms", fields.rooms)?,
+            tags: for_whom("tags", fields.tags)?,
         },
         "history" => Command::History {
             room: room()?,
@@ -415,6 +415,15 @@ fn texts<'a>(name: &'static str, raw: Raw<'a>) -> Result<Vec<Cow<'a, str>>, Faul
     list.into_iter()
         .map(|item| text(name, Some(item))?.ok_or_else(|| wrong(name, "a list of strings")))
         .collect()
+}
+
+/// Whom a broadcast is for: everybody, where nothing is said. A list that came out empty was hardly meant so.
+fn for_whom<'a>(name: &'static str, raw: Raw<'a>) -> Result<Vec<Cow<'a, str>>, Fault> {
+    let list = texts(name, raw)?;
+    if list.is_empty() && present(raw).is_some() {
+        return Err(wrong(name, "a list of at least one string; leave it out for everybody"));
+    }
+    Ok(list)
 }
 
 fn number(name: &'static str, raw: Raw<'_>) -> Result<Option<u64>, Fault> {

@@ -440,3 +440,17 @@ def test_the_longest_time_is_one_that_every_client_can_count(server, host, bob):
     error = bob.refused(403, "muted", "message", room="den", content="x")
     century_ms = 36_500 * 86_400 * 1000
     assert century_ms - 60_000 < error["retry_after_ms"] <= century_ms
+
+
+@pytest.mark.parametrize("fields", [{"rooms": []}, {"tags": []}, {"rooms": [], "tags": []}, {"rooms": ["den"], "tags": []}])
+def test_an_empty_list_is_not_everybody(server, bob, fields):
+    boss = enter(server.ws(), "boss", admin=True)
+    error = boss.refused(400, "bad_request", "broadcast", content="x", **fields)
+    assert "at least one" in error["message"]
+    boss.call("broadcast", content="end", rooms=None, tags=None)
+    assert bob.expect("system")["content"] == "end"
+
+
+def test_in_protobuf_an_empty_list_is_none(server, bob):
+    boss = enter(CARRIERS["proto_ws"](server), "boss", admin=True)
+    assert boss.call("broadcast", content="x", rooms=[], tags=[])["sessions"] == 3
