@@ -412,9 +412,12 @@ fn text<'a>(name: &'static str, raw: Raw<'a>) -> Result<Option<Cow<'a, str>>, Fa
 fn texts<'a>(name: &'static str, raw: Raw<'a>) -> Result<Vec<Cow<'a, str>>, Fault> {
     let Some(raw) = present(raw) else { return Ok(Vec::new()) };
     let list: Vec<&'a RawValue> = serde_json::from_str(raw).map_err(|_| wrong(name, "a list of strings"))?;
-    list.into_iter()
-        .map(|item| text(name, Some(item))?.ok_or_else(|| wrong(name, "a list of strings")))
-        .collect()
+    let item = |item: &'a RawValue| match string(item.get()) {
+        Some(Ok(text)) => Ok(text),
+        Some(Err(_)) => Err(wrong(name, "without half a surrogate pair")),
+        None => Err(wrong(name, "a list of strings")),
+    };
+    list.into_iter().map(item).collect()
 }
 
 /// Whom a broadcast is for: everybody, where nothing is said. A list that came out empty was hardly meant so.
@@ -591,6 +594,11 @@ mod tests {
             r#"{"type":"broadcast","id":"x","content":"a","rooms":["a",null]}"#,
             Reason::BadRequest,
             "field `rooms` must be a list of strings",
+        );
+        expect(
+            r#"{"type":"broadcast","id":"x","content":"a","tags":[1]}"#,
+            Reason::BadRequest,
+            "field `tags` must be a list of strings",
         );
         expect(
             r#"{"type":"private","target":"b","content":"\udc00","id":"x"}"#,
