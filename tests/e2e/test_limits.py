@@ -241,3 +241,16 @@ def test_a_full_server_forgets_rooms_without_members_and_never_the_lobby_for_the
         alice.call("leave", room=f"b{number}")
     alice.refused(404, "no_such_room", "history", room="a")
     assert [message["content"] for message in alice.call("history", room="lobby")["messages"]] == ["kept"]
+
+
+@pytest.mark.parametrize("invisible", [
+    "\u3164", "\u115f", "\u1160", "\uffa0", "\u17b4", "\u17b5", "\ufe00", "\ufe0f", "\u034f", "\u180b", "\U000e0100", "\u200d",
+])
+def test_names_have_no_invisible_characters(server, invisible):
+    client = server.ws()
+    for nickname in (invisible, f"a{invisible}", f"a{invisible}b"):
+        error = client.refused(400, "bad_name", "hello", nickname=nickname)
+        assert f"U+{ord(invisible):04X}" in error["message"], "what cannot be seen is told by its number"
+    client.enter("alice")
+    client.refused(400, "bad_name", "join", room=f"den{invisible}")
+    client.refused(400, "bad_name", "private", target=f"b{invisible}ob", content="x")
