@@ -476,6 +476,7 @@ impl Shard {
         match entry.room.set_role(from, target, role, now_ms) {
             Ok(change) => {
                 if change.is_changed {
+                    self.tell_presence_batch(key); // it may have come unseen
                     self.tell_presence(key, "role", &change.nickname, |p| p.role = Some(role.as_str()), None);
                 }
                 Reply::Done { times: 1 }
@@ -501,6 +502,9 @@ impl Shard {
             Err(refusal) => return Reply::Refused(refusal),
         };
         self.counters.moderated.add(1);
+        if matches!(action, Action::Mute | Action::Unmute) {
+            self.tell_presence_batch(key); // the one concerned may have come unseen
+        }
         match action {
             Action::Mute => self.tell_presence(key, "mute", &verdict.nickname, |_| {}, None),
             Action::Unmute => self.tell_presence(key, "unmute", &verdict.nickname, |_| {}, None),
@@ -515,7 +519,10 @@ impl Shard {
 
     /// A user has been put out: its sessions are told, having heard what came before, and the room.
     fn expel(&mut self, key: Id, expelled: Expelled, reason: LeaveReason) {
-        self.tell_presence_batch(key);
+        // While the count includes whoever has been put out, who is told by itself. Not before it was decided: what is
+        // refused must not make a large room hear of each newcomer.
+        let members_before = self.home.rooms[key].room.len() + 1;
+        self.tell_presence_batch_of(key, members_before);
         self.send_room(key);
         let room = RoomKey { home: self.core, key };
         let name = self.home.rooms[key].room.name().clone();
@@ -571,6 +578,12 @@ impl Shard {
 
     /// Tells a large room who came and went lately.
     pub(super) fn tell_presence_batch(&mut self, key: Id) {
+        if let Some(entry) = self.home.rooms.get(key) {
+            self.tell_presence_batch_of(key, entry.room.len());
+        }
+    }
+
+    fn tell_presence_batch_of(&mut self, key: Id, members: usize) {
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         if !entry.room.presence.is_pending() {
             return;
@@ -583,7 +596,7 @@ impl Shard {
             event: "batch",
             joined: Some(&joined),
             left: Some(&left),
-            members: Some(entry.room.len() as u64),
+            members: Some(members as u64),
             timestamp: Some(self.now.unix_ms),
             ..Presence::default()
         });

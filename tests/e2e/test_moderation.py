@@ -454,3 +454,62 @@ def test_an_empty_list_is_not_everybody(server, bob, fields):
 def test_in_protobuf_an_empty_list_is_none(server, bob):
     boss = enter(CARRIERS["proto_ws"](server), "boss", admin=True)
     assert boss.call("broadcast", content="x", rooms=[], tags=[])["sessions"] == 3
+
+
+# Large rooms.
+
+
+@pytest.fixture
+def large(start_server):
+    """A room in which comings and goings are told together, and hardly ever."""
+    server = start_server(presence__exact_members=2, presence__batch_ms=3_600_000, **SETTINGS)
+    host = server.ws("host", "den")
+    others = [server.ws(nickname, "den") for nickname in ("bob", "carol", "dora")]
+    host.expect("presence", event="join", nickname="bob")
+    host.until_pong()
+    return server, host, others
+
+
+def told(client):
+    return [event for event in client.until_pong() if event["type"] == "presence"]
+
+
+@pytest.mark.parametrize("command, past", [("kick", "kicked"), ("ban", "banned")])
+def test_a_large_room_counts_whoever_is_put_out_until_that_is_told(large, command, past):
+    server, host, (bob, carol, dora) = large
+    newcomer = server.ws("newcomer", "den")
+    done(host, command, room="den", target="bob")
+    batch, leave = told(host)
+    assert (batch["event"], batch["joined"], batch["left"], batch["members"]) == ("batch", ["carol", "dora", "newcomer"], [], 5)
+    assert (leave["event"], leave["nickname"], leave["reason"]) == ("leave", "bob", past)
+    assert told(newcomer) == [batch, leave]
+
+
+@pytest.mark.parametrize("command, fields", [("mute", {}), ("unmute", {}), ("role", {"role": "host"})])
+def test_a_large_room_hears_of_a_newcomer_before_what_is_done_to_it(large, command, fields):
+    server, host, _ = large
+    if command == "unmute":
+        done(host, "mute", room="den", target="newcomer")
+        host.until_pong()
+    server.ws("newcomer", "den")
+    done(host, command, room="den", target="newcomer", **fields)
+    batch, seen = told(host)
+    assert (batch["event"], batch["members"]) == ("batch", 5) and "newcomer" in batch["joined"]
+    assert (seen["event"], seen["nickname"]) == (command, "newcomer")
+
+
+def test_what_is_refused_hurries_no_batch(large):
+    server, host, (bob, _, _) = large
+    bob.refused(403, "forbidden", "kick", room="den", target="carol")
+    host.refused(404, "no_such_user", "kick", room="den", target="nobody")
+    assert told(host) == []
+
+
+def test_whoever_renames_itself_into_a_ban_is_counted_until_that_is_told(large):
+    server, host, (bob, carol, dora) = large
+    done(host, "ban", room="den", target="outlaw")
+    host.until_pong()
+    done(dora, "nick", nickname="outlaw")
+    batch, leave = told(host)
+    assert (batch["event"], batch["joined"], batch["members"]) == ("batch", ["carol", "outlaw"], 4)
+    assert (leave["event"], leave["nickname"]) == ("leave", "outlaw")
