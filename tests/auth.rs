@@ -519,6 +519,7 @@ mod garbage {
         "the token's `sub` is no nickname: a name has at most 32 characters",
         "the token's `sub` is no nickname: a name begins with a letter or a number",
         "the token's `sub` is no nickname: a name has letters, marks, numbers, '_', '-' and '.'",
+        "the token's `sub` is no nickname: a name has no invisible characters",
         "the token is not valid yet (`nbf`)",
         "the token's signature is not by this server's key",
         "the token is not signed with the algorithm that this server asks for",

@@ -257,6 +257,23 @@ fn a_token_is_what_the_verifier_takes() {
 }
 
 #[test]
+fn a_short_secret_is_warned_of_beside_the_token() {
+    let short = "thirty-one bytes are one too few"[1..].to_owned();
+    assert_eq!(short.len(), 31);
+    let output =
+        starling(&["token", "--sub", "alice"]).env("STARLING_AUTH_JWT_SECRET", &short).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("starling: warning: auth.jwt_secret has fewer than 32 bytes"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let verifier = Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(&short), None, None).unwrap();
+    assert!(
+        verifier.verify(text(&output.stdout).trim_end(), unix_ms()).is_ok(),
+        "the token is good all the same"
+    );
+}
+
+#[test]
 fn a_plain_token_is_good_for_an_hour_and_for_ever_if_asked() {
     let before = unix_ms();
     let plain = token(&["--sub", "alice"]);

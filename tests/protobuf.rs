@@ -145,7 +145,9 @@ fn any_command(name: &str) -> BoxedStrategy<(Value, command::Kind)> {
             .boxed(),
         "broadcast" => (any_text(), vec(any_text(), 0..3), vec(any_text(), 0..3))
             .prop_map(|(content, rooms, tags)| {
-                let object = json!({"content": content, "rooms": rooms, "tags": tags});
+                // In Protobuf a list with nothing in it is absent; in JSON it is a mistake.
+                let list = |list: &[String]| (!list.is_empty()).then(|| json!(list));
+                let object = json!({"content": content, "rooms": list(&rooms), "tags": list(&tags)});
                 (object, Kind::Broadcast(schema::Broadcast { content, rooms, tags }))
             })
             .boxed(),

@@ -350,6 +350,7 @@ fn explain_name(error: NameError) -> String {
         NameError::Empty | NameError::TooLong { .. } => error.to_string(),
         NameError::BadFirst(_) => "a name begins with a letter or a number".to_owned(),
         NameError::BadChar(_) => "a name has letters, marks, numbers, '_', '-' and '.'".to_owned(),
+        NameError::Invisible(_) => "a name has no invisible characters".to_owned(),
     }
 }
 

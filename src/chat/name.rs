@@ -20,6 +20,30 @@ pub const NICKNAME_CHARS_MAX: usize = 32;
 /// Longest name of a room, in Unicode scalar values: room for a path-like name such as `team-x.project-y`.
 pub const ROOM_NAME_CHARS_MAX: usize = 64;
 
+/// Characters that show nothing where they are not understood, such as the Hangul fillers, which are letters, and variation
+/// selectors, which are marks: two names that differ in them alone look the same everywhere. The property
+/// Default_Ignorable_Code_Point of Unicode 16.0, from
+/// <https://www.unicode.org/Public/16.0.0/ucd/DerivedCoreProperties.txt>; in order.
+const INVISIBLE: [(char, char); 17] = [
+    ('\u{AD}', '\u{AD}'),
+    ('\u{34F}', '\u{34F}'),
+    ('\u{61C}', '\u{61C}'),
+    ('\u{115F}', '\u{1160}'),
+    ('\u{17B4}', '\u{17B5}'),
+    ('\u{180B}', '\u{180F}'),
+    ('\u{200B}', '\u{200F}'),
+    ('\u{202A}', '\u{202E}'),
+    ('\u{2060}', '\u{206F}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{FE00}', '\u{FE0F}'),
+    ('\u{FEFF}', '\u{FEFF}'),
+    ('\u{FFA0}', '\u{FFA0}'),
+    ('\u{FFF0}', '\u{FFF8}'),
+    ('\u{1BCA0}', '\u{1BCA3}'),
+    ('\u{1D173}', '\u{1D17A}'),
+    ('\u{E0000}', '\u{E0FFF}'),
+];
+
 /// Longest character in UTF-8, in bytes (RFC 3629 section 3): turns a limit in characters into one in bytes.
 const CHAR_BYTES_MAX: usize = 4;
 
@@ -113,6 +137,8 @@ pub enum NameError {
     BadFirst(char),
     /// A character belongs in no name.
     BadChar(char),
+    /// A character cannot be seen.
+    Invisible(char),
 }
 
 impl fmt::Display for NameError {
@@ -129,6 +155,9 @@ impl fmt::Display for NameError {
                     "a name has letters, marks, numbers, '_', '-' and '.', but no '{}'",
                     c.escape_debug()
                 )
+            }
+            Self::Invisible(c) => {
+                write!(f, "a name has no invisible characters, such as U+{:04X}", u32::from(*c))
             }
         }
     }
@@ -175,7 +204,7 @@ impl Name {
         }
         let first = written.chars().next().ok_or(NameError::Empty)?;
         if let Some(bad) = written.chars().find(|&c| !is_name_character(c)) {
-            return Err(NameError::BadChar(bad));
+            return Err(if is_invisible(bad) { NameError::Invisible(bad) } else { NameError::BadChar(bad) });
         }
         if !is_allowed_first(first) {
             return Err(NameError::BadFirst(first));
@@ -243,7 +272,12 @@ pub(super) fn is_name_character(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     }
-    is_allowed_first(c) || c.general_category_group() == GeneralCategoryGroup::Mark
+    (is_allowed_first(c) || c.general_category_group() == GeneralCategoryGroup::Mark) && !is_invisible(c)
+}
+
+pub(super) fn is_invisible(c: char) -> bool {
+    let after = INVISIBLE.partition_point(|(first, _)| *first <= c);
+    INVISIBLE[..after].last().is_some_and(|(_, last)| c <= *last)
 }
 
 fn is_allowed_first(c: char) -> bool {
@@ -316,13 +350,31 @@ mod tests {
         assert_eq!(error("a b"), NameError::BadChar(' '));
         assert_eq!(error("🦀"), NameError::BadChar('🦀'));
         assert_eq!(error("a/b"), NameError::BadChar('/'));
-        assert_eq!(error("a\u{200D}b"), NameError::BadChar('\u{200D}'));
-        assert_eq!(error("\u{202E}a"), NameError::BadChar('\u{202E}'));
+        assert_eq!(error("a\u{200D}b"), NameError::Invisible('\u{200D}'));
+        assert_eq!(error("\u{202E}a"), NameError::Invisible('\u{202E}'));
         assert_eq!(
             error("a\n").to_string(),
             "a name has letters, marks, numbers, '_', '-' and '.', but no '\\n'"
         );
         assert_eq!(error(".a").to_string(), "a name begins with a letter or a number, not with '.'");
+    }
+
+    #[test]
+    fn names_have_no_characters_that_cannot_be_seen() {
+        let fillers = ['\u{3164}', '\u{115F}', '\u{1160}', '\u{FFA0}', '\u{17B4}', '\u{17B5}', '\u{34F}'];
+        let selectors = ['\u{FE00}', '\u{FE0F}', '\u{180B}', '\u{180F}', '\u{E0100}', '\u{E01EF}'];
+        for c in fillers.into_iter().chain(selectors) {
+            for written in [format!("{c}"), format!("{c}a"), format!("a{c}"), format!("a{c}b")] {
+                assert_eq!(Nickname::parse(&written), Err(NameError::Invisible(c)), "{written:?}");
+            }
+        }
+        let error = NameError::Invisible('\u{3164}');
+        assert_eq!(error.to_string(), "a name has no invisible characters, such as U+3164");
+        for c in ['\u{114}', '\u{34E}', '\u{350}', '\u{115E}', '\u{1161}', '\u{3163}', '\u{3165}', '\u{FFA1}']
+        {
+            assert!(is_name_character(c), "{c:?}: the neighbours of what is refused are letters and marks");
+        }
+        assert!(INVISIBLE.windows(2).all(|pair| pair[0].1 < pair[1].0), "looked up as if in order");
     }
 
     #[test]

@@ -34,6 +34,9 @@ impl fmt::Display for PatternError {
         match self {
             PatternError::Empty => f.write_str("a name or pattern has at least one character"),
             PatternError::TooLong => write!(f, "a name or pattern has at most {CHARS_MAX} characters"),
+            PatternError::BadCharacter(c) if super::name::is_invisible(*c) => {
+                write!(f, "a name or pattern has no invisible characters, such as U+{:04X}", u32::from(*c))
+            }
             PatternError::BadCharacter(c) => {
                 write!(f, "a name or pattern has letters, marks, numbers, `_`, `-`, `.` and `*`, not {c:?}")
             }

@@ -64,10 +64,13 @@ pub struct TokenFlags {
 
 /// Prints a token.
 pub fn run(flags: &TokenFlags) -> ExitCode {
-    let (token, summary) = match issue(flags, sys::unix_ms()) {
+    let Issued { token, summary, warning } = match issue(flags, sys::unix_ms()) {
         Ok(issued) => issued,
         Err(why) => return fail(EXIT_USAGE, why),
     };
+    if let Some(warning) = warning {
+        let _ = writeln!(io::stderr(), "starling: warning: {warning}");
+    }
     if flags.verbose || io::stderr().is_terminal() {
         // Where nobody can be told, the token still goes out.
         let _ = io::stderr().write_all(summary.as_bytes());
@@ -79,8 +82,16 @@ pub fn run(flags: &TokenFlags) -> ExitCode {
     }
 }
 
-/// A token as of `now_ms` since the Unix epoch, and what it says; or one line that says why there is none.
-fn issue(flags: &TokenFlags, now_ms: u64) -> Result<(String, String), String> {
+struct Issued {
+    token: String,
+    /// What it says.
+    summary: String,
+    /// What is wrong with the secret that signed it, as `serve` says it too.
+    warning: Option<String>,
+}
+
+/// A token as of `now_ms` since the Unix epoch, or one line that says why there is none.
+fn issue(flags: &TokenFlags, now_ms: u64) -> Result<Issued, String> {
     let config = flags.shared.resolve()?;
     let nickname = Nickname::parse(&flags.sub).map_err(|why| format!("--sub: {:?}: {why}", flags.sub))?;
     for room in &flags.room {
@@ -114,7 +125,8 @@ fn issue(flags: &TokenFlags, now_ms: u64) -> Result<(String, String), String> {
     let token = signer(&config, flags.signing_key.as_deref())?
         .sign(&claims, &options)
         .map_err(|why| format!("cannot sign: {why}"))?;
-    Ok((token, summary(flags, &claims, &options, config.auth.jwt_algorithm)))
+    let summary = summary(flags, &claims, &options, config.auth.jwt_algorithm);
+    Ok(Issued { token, summary, warning: config.short_secret_notice() })
 }
 
 fn signer(config: &Config, signing_key: Option<&Path>) -> Result<Signer, String> {

@@ -80,7 +80,8 @@ section! {
         timers_per_turn: usize = 1024, 1..=1_048_576;
         /// Parcels taken from the mailbox in one turn.
         parcels_per_turn: usize = 256, 1..=65_536;
-        /// Rooms that one core is home to: anybody can make rooms, and each costs memory.
+        /// Rooms that one core is home to: anybody can make rooms, and each costs memory. Past it those without members are
+        /// forgotten, longest idle first; the lobby does not count.
         rooms: usize = 100_000, 1..=10_000_000;
         /// Lines that wait for each of the log's writers; a loop never waits for a terminal or a disk, lines past
         /// this are left out and counted.

@@ -91,12 +91,16 @@ impl Config {
                     .to_owned(),
             );
         }
-        if self.auth.jwt_secret.as_ref().is_some_and(|secret| secret.0.len() < JWT_SECRET_BYTES_MIN) {
-            notices.push(format!(
-                "auth.jwt_secret has fewer than {JWT_SECRET_BYTES_MIN} bytes: whoever sees a token can try to guess it"
-            ));
-        }
+        notices.extend(self.short_secret_notice());
         notices
+    }
+
+    /// A line for whoever signs or checks tokens with a secret that can be guessed.
+    pub fn short_secret_notice(&self) -> Option<String> {
+        let is_short = self.auth.jwt_secret.as_ref()?.0.len() < JWT_SECRET_BYTES_MIN;
+        is_short.then(|| {
+            format!("auth.jwt_secret has fewer than {JWT_SECRET_BYTES_MIN} bytes: whoever sees a token can try to guess it")
+        })
     }
 
     /// Whether `/echo` is served: as configured, and otherwise only where nobody but this machine can reach it,

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::value;
 use super::wire::{Command, Event, Join, Moderate, Moderation, Position};
 
 /// Longest `id` of a command, in bytes: fits any UUID or ULID, and bounds what a session remembers.
@@ -127,10 +128,14 @@ pub fn compact(value: &str) -> Cow<'_, str> {
     Cow::Owned(compacted)
 }
 
-/// Reads a JSON value that came as text: `None` if it is not JSON, no value if it is null, otherwise the compact value.
-pub(super) fn raw_value(text: &str) -> Option<Option<Cow<'_, str>>> {
-    let value: &RawValue = serde_json::from_str(text).ok()?;
-    Some(present(Some(value)).map(compact))
+/// Reads a JSON value that came as text in `field`: no value if it is null, otherwise the compact value.
+pub(super) fn raw_value<'a>(field: &'static str, text: &'a str) -> Result<Option<Cow<'a, str>>, Fault> {
+    let json: &RawValue = serde_json::from_str(text).map_err(|_| wrong(field, "a JSON value"))?;
+    value(field, Some(json))
+}
+
+fn value<'a>(field: &'static str, raw: Raw<'a>) -> Result<Option<Cow<'a, str>>, Fault> {
+    present(raw).map(|json| value::read(field, json)).transpose()
 }
 
 /// What is wrong, before it is known which command it answers.
@@ -327,8 +332,8 @@ fn command<'a>(kind: Option<&str>, fields: &Fields<'a>) -> Result<Command<'a>, F
         "received" => Command::Received { offset: required("offset", number("offset", fields.offset)?)? },
         "broadcast" => Command::Broadcast {
             content: required("content", text("content", fields.content)?)?,
-            rooms: texts("rooms", fields.rooms)?,
-            tags: texts("tags", fields.tags)?,
+            rooms: for_whom("rooms", fields.rooms)?,
+            tags: for_whom("tags", fields.tags)?,
         },
         "history" => Command::History {
             room: room()?,
@@ -339,7 +344,7 @@ fn command<'a>(kind: Option<&str>, fields: &Fields<'a>) -> Result<Command<'a>, F
         "state" => Command::State {
             room: room()?,
             key: required("key", text("key", fields.key)?)?,
-            value: present(fields.value).map(compact),
+            value: value("value", fields.value)?,
         },
         "role" => Command::Role {
             room: room()?,
@@ -359,13 +364,15 @@ fn command<'a>(kind: Option<&str>, fields: &Fields<'a>) -> Result<Command<'a>, F
 }
 
 fn moderate<'a>(action: Moderation, room: Cow<'a, str>, fields: &Fields<'a>) -> Result<Command<'a>, Fault> {
-    Ok(Command::Moderate(Moderate {
-        action,
-        room,
-        target: required("target", text("target", fields.target)?)?,
-        reason: text("reason", fields.reason)?,
-        seconds: number("seconds", fields.seconds)?.filter(|seconds| *seconds > 0),
-    }))
+    let target = required("target", text("target", fields.target)?)?;
+    let reason = text("reason", fields.reason)?;
+    let seconds = number("seconds", fields.seconds)?;
+    if seconds == Some(0) && matches!(action, Moderation::Ban | Moderation::Mute) {
+        // It could mean for ever as well as for no time, and one of them is a surprise.
+        let message = "`seconds` is at least 1: leave it out for no end";
+        return Err(Fault::new(Reason::BadRequest, message));
+    }
+    Ok(Command::Moderate(Moderate { action, room, target, reason, seconds }))
 }
 
 fn join<'a>(room: Cow<'a, str>, fields: &Fields<'a>) -> Result<Join<'a>, Fault> {
@@ -405,9 +412,21 @@ fn text<'a>(name: &'static str, raw: Raw<'a>) -> Result<Option<Cow<'a, str>>, Fa
 fn texts<'a>(name: &'static str, raw: Raw<'a>) -> Result<Vec<Cow<'a, str>>, Fault> {
     let Some(raw) = present(raw) else { return Ok(Vec::new()) };
     let list: Vec<&'a RawValue> = serde_json::from_str(raw).map_err(|_| wrong(name, "a list of strings"))?;
-    list.into_iter()
-        .map(|item| text(name, Some(item))?.ok_or_else(|| wrong(name, "a list of strings")))
-        .collect()
+    let item = |item: &'a RawValue| match string(item.get()) {
+        Some(Ok(text)) => Ok(text),
+        Some(Err(_)) => Err(wrong(name, "without half a surrogate pair")),
+        None => Err(wrong(name, "a list of strings")),
+    };
+    list.into_iter().map(item).collect()
+}
+
+/// Whom a broadcast is for: everybody, where nothing is said. A list that came out empty was hardly meant so.
+fn for_whom<'a>(name: &'static str, raw: Raw<'a>) -> Result<Vec<Cow<'a, str>>, Fault> {
+    let list = texts(name, raw)?;
+    if list.is_empty() && present(raw).is_some() {
+        return Err(wrong(name, "a list of at least one string; leave it out for everybody"));
+    }
+    Ok(list)
 }
 
 fn number(name: &'static str, raw: Raw<'_>) -> Result<Option<u64>, Fault> {
@@ -577,6 +596,11 @@ mod tests {
             "field `rooms` must be a list of strings",
         );
         expect(
+            r#"{"type":"broadcast","id":"x","content":"a","tags":[1]}"#,
+            Reason::BadRequest,
+            "field `tags` must be a list of strings",
+        );
+        expect(
             r#"{"type":"private","target":"b","content":"\udc00","id":"x"}"#,
             Reason::BadRequest,
             "field `content` must be without half a surrogate pair",
@@ -591,6 +615,18 @@ mod tests {
             Reason::BadRequest,
             "field `since.offset` is missing",
         );
+    }
+
+    #[test]
+    fn no_seconds_at_all_are_no_time() {
+        for kind in ["ban", "mute"] {
+            let text = format!(r#"{{"type":"{kind}","room":"a","target":"b","seconds":0}}"#);
+            assert_eq!(fault(&text).1, "`seconds` is at least 1: leave it out for no end");
+        }
+        for kind in ["kick", "unban", "unmute"] {
+            let text = format!(r#"{{"type":"{kind}","room":"a","target":"b","seconds":0}}"#);
+            assert!(parse(text.as_bytes()).is_ok(), "{kind} takes no notice of them");
+        }
     }
 
     #[test]

@@ -7,5 +7,6 @@ pub mod json;
 pub mod line;
 pub mod protobuf;
 pub mod text;
+pub mod value;
 pub mod websocket;
 pub mod wire;

@@ -159,6 +159,7 @@ pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::Error(Error { code, reason, message, .. }) => {
             put_line(out, &["! ", &code.to_string(), " ", reason, ": ", message]);
         }
+        Event::History { room, messages: [], .. } => put_line(out, &["* ", room, " has no messages to show"]),
         Event::History { room, messages, .. } => put_history(out, room, messages),
         Event::Gap { room, from, to, .. } => put_gap(out, room, from, to),
         Event::State { room, key: TOPIC_KEY, value, sender, .. } => match topic(value) {
@@ -475,6 +476,8 @@ mod tests {
         let messages = [message("old"), message("older\nstill")];
         let page = Event::History { id: None, room: "ops", epoch: "e", messages: &messages };
         assert_eq!(written(page), "[ops] bob: old\n[ops] bob: older⏎still\n");
+        let nothing = Event::History { id: None, room: "ops", epoch: "e", messages: &[] };
+        assert_eq!(written(nothing), "* ops has no messages to show\n");
         let gap = |from, to| written(Event::Gap { room: "lobby", epoch: "e", from, to });
         assert_eq!(gap(5, 9), "[lobby] * messages 5 to 9 were left out\n");
         assert_eq!(gap(5, 5), "[lobby] * message 5 was left out\n");

@@ -124,7 +124,7 @@ pub struct Moderate<'a> {
     pub target: Cow<'a, str>,
     /// Why, for people.
     pub reason: Option<Cow<'a, str>>,
-    /// For how many seconds; none or 0: until it is undone.
+    /// For how many seconds a ban or mute holds; none: until it is undone.
     pub seconds: Option<u64>,
 }
 

@@ -23,6 +23,10 @@ use crate::chat::room::{Action, Role};
 use crate::config::{AckLevel, StoreKind};
 use crate::proto::wire::{Ack, Command, Error, Event, Join, Moderate, Moderation};
 
+/// Longest time of a ban or mute, in seconds: a hundred years, which is for ever, and of which `retry_after_ms` stays below
+/// 2^53, where the numbers of JavaScript stop being exact.
+const SENTENCE_SECONDS_MAX: u64 = 36_500 * 86_400;
+
 /// Longest tag in a broadcast, in bytes.
 const TAG_BYTES_MAX: usize = 64;
 
@@ -39,7 +43,13 @@ pub(super) struct Asked<'a> {
     pub bytes: usize,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// What tells the command from others of its session. An empty id is only repeated in the answer: who fills it in by
+    /// rote does not mean that all of its messages are one.
+    fn key(&self) -> Option<&'a str> {
+        self.id.filter(|id| !id.is_empty())
+    }
+
     /// The same, for an answer that comes from elsewhere.
     pub fn reply_to(&self) -> ReplyTo {
         ReplyTo { id: self.id.map(Box::from), encoding: Some(self.encoding) }
@@ -153,7 +163,7 @@ impl Shard {
                     echo,
                 })?;
                 if flow == Flow::Next {
-                    self.remember(session, asked.id);
+                    self.remember(session, asked.key());
                 }
                 Ok(flow)
             }
@@ -166,7 +176,7 @@ impl Shard {
                 if let Some(flow) = self.repeat_answer(asked, session) {
                     return Ok(flow);
                 }
-                self.remember(session, asked.id);
+                self.remember(session, asked.key());
                 let sender = self.nickname(session);
                 let home = self.home_of(target.folded());
                 let request = Request::Private { target, sender, content: (&**content).into(), tries: 0 };
@@ -197,7 +207,10 @@ impl Shard {
                 let Some(left) = self.sessions[session].membership(from).map(|m| m.room.clone()) else {
                     return self.explain_not_a_member(asked, session, from);
                 };
-                // Switching to the room one is in already, or leaving and joining the same one, is a repeated join.
+                // Also before the room is joined again after a resume: it would be joined, and then left.
+                if left == room {
+                    return Err(already_joined());
+                }
                 let options = self.check_join(session, &room, to, 1)?;
                 let request = self.join_request(session, room, to);
                 let step = Step::Join { options, leave: Some(Box::new(left)), then: Box::default() };
@@ -287,7 +300,7 @@ impl Shard {
             Moderation::Mute => Action::Mute,
             Moderation::Unmute => Action::Unmute,
         };
-        let seconds = moderate.seconds;
+        let seconds = moderate.seconds.map(|seconds| seconds.min(SENTENCE_SECONDS_MAX));
         self.member_command(asked, session, &moderate.room, Step::Query, |room| Request::Moderate {
             room,
             action,
@@ -326,7 +339,7 @@ impl Shard {
 
     /// Answers a command whose id has been answered before as it was then, or has it wait while the first waits.
     fn repeat_answer(&mut self, asked: Asked, session: Id) -> Option<Flow> {
-        let id = asked.id?;
+        let id = asked.key()?;
         let remembered = self.sessions[session].remembered.as_mut()?;
         let receipt = match remembered.look(id, self.now.tick, self.limits.idempotency_ms) {
             Seen::New => return None,
@@ -490,7 +503,7 @@ impl Shard {
         match state.membership(room.as_str()) {
             // Kept from before the connection broke: the client says how it wants to go on hearing it.
             Some(Membership { position: None, .. }) => return Ok(options),
-            Some(_) => return Err(Refusal::new(Reason::AlreadyJoined, "you are in this room")),
+            Some(_) => return Err(already_joined()),
             None => {}
         }
         if state.memberships.len() - left >= self.limits.rooms_per_session {
@@ -616,6 +629,10 @@ fn room_of<'a>(command: &'a Command) -> Option<&'a str> {
         Command::Moderate(moderate) => &moderate.room,
         _ => return None,
     })
+}
+
+fn already_joined() -> Refusal {
+    Refusal::new(Reason::AlreadyJoined, "you are in this room")
 }
 
 pub(super) fn parse_nickname(nickname: &str) -> Result<Nickname, Refusal> {

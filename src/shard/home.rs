@@ -32,6 +32,10 @@ const KEPT_BUFFER_BYTES: usize = 16 * 1024;
 /// How often the target of a private message is looked for again, when its session has just moved to another core.
 const HANDOVER_TRIES_MAX: u8 = 64;
 
+/// What a user with as many sessions as one may have is told to wait, in milliseconds. When one of them will end nobody knows:
+/// this is how often it is worth looking.
+const SESSIONS_RETRY_MS: u64 = 1000;
+
 /// What this core is the home of.
 #[derive(Debug, Default)]
 pub struct Home {
@@ -261,7 +265,7 @@ impl Shard {
             Claim::Full => {
                 self.counters.too_many_sessions.add(1);
                 let message = "you have as many sessions as a user may have";
-                Reply::Refused(Refusal::new(Reason::TooManyConnections, message))
+                Reply::Refused(Refusal::with_retry(Reason::TooManyConnections, message, SESSIONS_RETRY_MS))
             }
         }
     }

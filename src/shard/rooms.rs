@@ -18,7 +18,7 @@ use crate::chat::history::{self, Entry};
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::{Pattern, Patterns};
 use crate::chat::refusal::{LeaveReason, Reason, Refusal};
-use crate::chat::room::{Action, Departure, Entrant, Expelled, Role, Room, RoomBounds};
+use crate::chat::room::{Action, Departure, Entrant, Expelled, LOBBY, Role, Room, RoomBounds};
 use crate::chat::user::SessionRef;
 use crate::config::Config;
 use crate::proto::wire::{Event, Json, Presence};
@@ -61,6 +61,14 @@ impl RoomRules {
         let rule = self.rules.iter().find(|(pattern, _)| pattern.matches(room));
         RoomBounds { history: rule.map_or(self.bounds.history, |(_, history)| *history), ..self.bounds }
     }
+}
+
+/// Which rooms without members may be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Forget {
+    Any,
+    /// To forget the lobby makes no place for another room.
+    NotTheLobby,
 }
 
 impl Shard {
@@ -134,7 +142,11 @@ impl Shard {
         if let Some(key) = self.home.by_name.get(name.folded()) {
             return Ok(*key);
         }
-        if self.home.rooms.len() >= self.limits.rooms && !self.forget_idle_room() {
+        // The lobby is on top of the limit: whoever comes by a text line starts there, and a full server is to say so to
+        // people who want one more room, not to all who come.
+        let is_lobby = name.folded() == LOBBY;
+        let others = self.home.rooms.len() - usize::from(self.home.by_name.contains_key(LOBBY));
+        if !is_lobby && others >= self.limits.rooms && !self.forget_idle_room(Forget::NotTheLobby) {
             self.counters.rooms_full.add(1);
             let message = "the server has as many rooms as it may have";
             return Err(Refusal::new(Reason::TooManyRooms, message));
@@ -149,8 +161,9 @@ impl Shard {
     }
 
     /// Forgets the room that has been without members longest, and says whether there was one.
-    fn forget_idle_room(&mut self) -> bool {
-        let Some((_, key)) = self.home.idle.pop_first() else { return false };
+    fn forget_idle_room(&mut self, which: Forget) -> bool {
+        let is_meant = |key: &Id| which == Forget::Any || self.home.rooms[*key].room.name().folded() != LOBBY;
+        let Some(key) = self.home.idle.values().copied().find(is_meant) else { return false };
         self.counters.rooms_forgotten.add(1);
         self.remove_room(key);
         true
@@ -370,7 +383,7 @@ impl Shard {
     /// All histories together have grown too large by one message in a room.
     fn forget_history(&mut self, key: Id) {
         while self.home.history_bytes > self.room_rules.history_bytes_max {
-            if self.forget_idle_room() {
+            if self.forget_idle_room(Forget::Any) {
                 continue;
             }
             let history = self.home.rooms[key].room.history_mut();
@@ -463,6 +476,7 @@ impl Shard {
         match entry.room.set_role(from, target, role, now_ms) {
             Ok(change) => {
                 if change.is_changed {
+                    self.tell_presence_batch(key); // it may have come unseen
                     self.tell_presence(key, "role", &change.nickname, |p| p.role = Some(role.as_str()), None);
                 }
                 Reply::Done { times: 1 }
@@ -488,6 +502,9 @@ impl Shard {
             Err(refusal) => return Reply::Refused(refusal),
         };
         self.counters.moderated.add(1);
+        if matches!(action, Action::Mute | Action::Unmute) {
+            self.tell_presence_batch(key); // the one concerned may have come unseen
+        }
         match action {
             Action::Mute => self.tell_presence(key, "mute", &verdict.nickname, |_| {}, None),
             Action::Unmute => self.tell_presence(key, "unmute", &verdict.nickname, |_| {}, None),
@@ -502,7 +519,10 @@ impl Shard {
 
     /// A user has been put out: its sessions are told, having heard what came before, and the room.
     fn expel(&mut self, key: Id, expelled: Expelled, reason: LeaveReason) {
-        self.tell_presence_batch(key);
+        // While the count includes whoever has been put out, who is told by itself. Not before it was decided: what is
+        // refused must not make a large room hear of each newcomer.
+        let members_before = self.home.rooms[key].room.len() + 1;
+        self.tell_presence_batch_of(key, members_before);
         self.send_room(key);
         let room = RoomKey { home: self.core, key };
         let name = self.home.rooms[key].room.name().clone();
@@ -558,6 +578,12 @@ impl Shard {
 
     /// Tells a large room who came and went lately.
     pub(super) fn tell_presence_batch(&mut self, key: Id) {
+        if let Some(entry) = self.home.rooms.get(key) {
+            self.tell_presence_batch_of(key, entry.room.len());
+        }
+    }
+
+    fn tell_presence_batch_of(&mut self, key: Id, members: usize) {
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         if !entry.room.presence.is_pending() {
             return;
@@ -570,7 +596,7 @@ impl Shard {
             event: "batch",
             joined: Some(&joined),
             left: Some(&left),
-            members: Some(entry.room.len() as u64),
+            members: Some(members as u64),
             timestamp: Some(self.now.unix_ms),
             ..Presence::default()
         });

@@ -3,7 +3,7 @@
 import pytest
 
 from binary import JSON, PROTOBUF, FrameClient
-from helpers import RawClient, RawWebSocket, TextClient, is_free, wait_until
+from helpers import RawClient, RawWebSocket, TextClient, cores, is_free, wait_until
 
 
 def test_a_connection_too_many_is_told_so(start_server):
@@ -208,3 +208,49 @@ def test_a_slow_head_holds_nobody_up(server):
     for client in slow:
         client.send(b" test\r\n\r\n")
         assert client.response().body == b"OK"
+
+
+def test_the_lobby_is_always_there(start_server):
+    server = start_server(limits__rooms=1, limits__rooms_per_session=1000)
+    crowd = server.ws("crowd")
+    # Enough for every core to have as many as it may have.
+    names = [f"room{number}" for number in range(40)]
+    replies = [crowd.call("join", room=name) for name in names]
+    assert {reply.get("reason") for reply in replies} == {None, "too_many_rooms"}
+    person = server.text_line("person")
+    person.type("hi")
+    assert person.until_pong() == []
+    assert server.ws("program", "lobby").call("members", room="lobby")["total"] == 2
+    # It takes the place of no other room, and makes none for one more.
+    assert all(crowd.call("join", room=f"more{number}")["type"] == "error" for number in range(10))
+
+
+def test_a_full_server_forgets_rooms_without_members_and_never_the_lobby_for_them(start_server):
+    server = start_server(limits__rooms=1)
+    if cores() > 1:
+        pytest.skip("which rooms share a core is theirs to know")
+    alice = server.ws("alice", "lobby", "a")
+    alice.say("lobby", "kept")
+    alice.say("a", "forgotten")
+    for room in ("lobby", "a"):
+        alice.call("leave", room=room)
+    for number in range(5):
+        assert alice.call("join", room=f"b{number}")["type"] == "joined"
+        alice.say(f"b{number}", "x")
+        alice.refused(429, "too_many_rooms", "join", room="c")
+        alice.call("leave", room=f"b{number}")
+    alice.refused(404, "no_such_room", "history", room="a")
+    assert [message["content"] for message in alice.call("history", room="lobby")["messages"]] == ["kept"]
+
+
+@pytest.mark.parametrize("invisible", [
+    "\u3164", "\u115f", "\u1160", "\uffa0", "\u17b4", "\u17b5", "\ufe00", "\ufe0f", "\u034f", "\u180b", "\U000e0100", "\u200d",
+])
+def test_names_have_no_invisible_characters(server, invisible):
+    client = server.ws()
+    for nickname in (invisible, f"a{invisible}", f"a{invisible}b"):
+        error = client.refused(400, "bad_name", "hello", nickname=nickname)
+        assert f"U+{ord(invisible):04X}" in error["message"], "what cannot be seen is told by its number"
+    client.enter("alice")
+    client.refused(400, "bad_name", "join", room=f"den{invisible}")
+    client.refused(400, "bad_name", "private", target=f"b{invisible}ob", content="x")

@@ -292,3 +292,12 @@ def test_acknowledgements_of_typing_keep_their_ids(server):
             ]
         ))
         assert [client.expect("ack")["id"] for _ in range(2)] == ["t1", "t2"]
+
+
+def test_a_room_without_messages_says_so(server):
+    alice = server.text_line("alice")
+    alice.type("/history")
+    assert alice.until_pong() == ["* lobby has no messages to show"]
+    alice.type("hello")
+    alice.type("/history")
+    assert alice.until_pong() == ["[lobby] alice: hello"]

@@ -356,3 +356,160 @@ def test_people_hear_broadcasts(server):
     person = server.text_line("person")
     enter(server.ws(), "boss", admin=True).call("broadcast", content="maintenance at 6")
     person.expect(r".*maintenance at 6.*")
+
+
+# Values that would break the parser of whoever hears them, or of whoever joins later.
+@pytest.mark.parametrize("value", [
+    "[" * 2000 + "]" * 2000, "[" * 33 + "]" * 33, '{"a":' * 33 + "1" + "}" * 33, "1e999", "-1e999", "[1,{\"a\":[2e400]}]", "1" + "0" * 400,
+])
+@pytest.mark.parametrize("carrier", ["ws", "proto_ws", "proto_frame"])
+def test_values_that_others_cannot_read_are_refused(server, host, carrier, value):
+    bob = CARRIERS[carrier](server).enter("bob", "den")
+    if carrier == "ws":
+        bob.send_text(f'{{"type":"state","room":"den","key":"k","value":{value},"id":"it"}}')
+    else:
+        schema = bob.classes
+        command = schema.Command(id="it", state=schema.State(room="den", key="k", value_json=value))
+        if carrier == "proto_ws":
+            bob.socket.send(command.SerializeToString())
+        else:
+            payload = command.state.SerializeToString() + schema.Command(id="it").SerializeToString()
+            bob.raw.send(bob.frame(bob.encoding, 12, payload))
+    error = bob.expect(id="it")
+    assert (error["type"], error["code"], error["reason"]) == ("error", 400, "bad_request"), error
+    assert not [event for event in host.until_pong() if event["type"] == "state"]
+    assert server.ws("late").call("join", room="den")["state"] == {}
+
+
+def test_values_may_be_deep_and_large_within_reason(server, host):
+    values = ["[" * 32 + "]" * 32, "1e308", "1e-999", '"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[ 1e999 \\" "']
+    for version, value in enumerate(values, 1):
+        host.send_text(f'{{"type":"state","room":"den","key":"k","value":{value},"id":"v{version}"}}')
+        assert host.expect(id=f"v{version}")["version"] == version
+
+
+# Admins.
+
+
+def test_a_host_does_not_change_an_admins_role(server, host, bob):
+    boss = enter(server.ws(), "boss", "den", admin=True)
+    for role in ("guest", "member", "host"):
+        host.refused(403, "forbidden", "role", room="den", target="boss", role=role)
+    boss.say("den", "still here")
+    other = enter(server.ws(), "other-boss", "den", admin=True)
+    done(other, "role", room="den", target="boss", role="guest")
+    assert roles(bob)["boss"] == "guest"
+    boss.say("den", "and still speaking")
+
+
+def test_what_is_held_against_a_nickname_does_not_silence_the_admin_who_has_it(server, host):
+    squatter = server.ws("boss", "den")
+    done(host, "role", room="den", target="boss", role="guest")
+    done(host, "mute", room="den", target="boss")
+    squatter.refused(403, "forbidden", "message", room="den", content="x")
+    squatter.call("quit")
+    boss = enter(server.ws(), "boss", "den", admin=True)
+    boss.say("den", "hello")
+    done(boss, "state", room="den", key="topic", value="order")
+    another = enter(server.ws(), "boss", "den", admin=False)
+    another.refused(403, "forbidden", "message", room="den", content="x")
+    done(boss, "unmute", room="den", target="boss")
+
+
+# How long.
+
+
+@pytest.mark.parametrize("command", ["ban", "mute"])
+def test_no_seconds_at_all_are_a_mistake(server, host, bob, command):
+    error = host.refused(400, "bad_request", command, room="den", target="bob", seconds=0)
+    assert error["message"] == "`seconds` is at least 1: leave it out for no end"
+    bob.say("den", "neither banned nor muted")
+
+
+@pytest.mark.parametrize("command", ["kick", "unban", "unmute"])
+def test_what_has_no_end_takes_no_notice_of_seconds(server, host, bob, command):
+    for other in ("ban", "mute"):
+        done(host, other, room="den", target="bob")
+    if command == "kick":
+        bob = server.ws("dora", "den")
+    done(host, command, room="den", target=bob.nickname, seconds=0)
+
+
+def test_the_longest_time_is_one_that_every_client_can_count(server, host, bob):
+    done(host, "mute", room="den", target="bob", seconds=2**64 - 1)
+    error = bob.refused(403, "muted", "message", room="den", content="x")
+    century_ms = 36_500 * 86_400 * 1000
+    assert century_ms - 60_000 < error["retry_after_ms"] <= century_ms
+
+
+@pytest.mark.parametrize("fields", [{"rooms": []}, {"tags": []}, {"rooms": [], "tags": []}, {"rooms": ["den"], "tags": []}])
+def test_an_empty_list_is_not_everybody(server, bob, fields):
+    boss = enter(server.ws(), "boss", admin=True)
+    error = boss.refused(400, "bad_request", "broadcast", content="x", **fields)
+    assert "at least one" in error["message"]
+    boss.call("broadcast", content="end", rooms=None, tags=None)
+    assert bob.expect("system")["content"] == "end"
+
+
+def test_in_protobuf_an_empty_list_is_none(server, bob):
+    boss = enter(CARRIERS["proto_ws"](server), "boss", admin=True)
+    assert boss.call("broadcast", content="x", rooms=[], tags=[])["sessions"] == 3
+
+
+# Large rooms.
+
+
+@pytest.fixture
+def large(start_server):
+    """A room in which comings and goings are told together, and hardly ever."""
+    server = start_server(presence__exact_members=2, presence__batch_ms=3_600_000, **SETTINGS)
+    host = server.ws("host", "den")
+    others = [server.ws(nickname, "den") for nickname in ("bob", "carol", "dora")]
+    host.expect("presence", event="join", nickname="bob")
+    host.until_pong()
+    return server, host, others
+
+
+def told(client):
+    return [event for event in client.until_pong() if event["type"] == "presence"]
+
+
+@pytest.mark.parametrize("command, past", [("kick", "kicked"), ("ban", "banned")])
+def test_a_large_room_counts_whoever_is_put_out_until_that_is_told(large, command, past):
+    server, host, (bob, carol, dora) = large
+    newcomer = server.ws("newcomer", "den")
+    done(host, command, room="den", target="bob")
+    batch, leave = told(host)
+    assert (batch["event"], batch["joined"], batch["left"], batch["members"]) == ("batch", ["carol", "dora", "newcomer"], [], 5)
+    assert (leave["event"], leave["nickname"], leave["reason"]) == ("leave", "bob", past)
+    assert told(newcomer) == [batch, leave]
+
+
+@pytest.mark.parametrize("command, fields", [("mute", {}), ("unmute", {}), ("role", {"role": "host"})])
+def test_a_large_room_hears_of_a_newcomer_before_what_is_done_to_it(large, command, fields):
+    server, host, _ = large
+    if command == "unmute":
+        done(host, "mute", room="den", target="newcomer")
+        host.until_pong()
+    server.ws("newcomer", "den")
+    done(host, command, room="den", target="newcomer", **fields)
+    batch, seen = told(host)
+    assert (batch["event"], batch["members"]) == ("batch", 5) and "newcomer" in batch["joined"]
+    assert (seen["event"], seen["nickname"]) == (command, "newcomer")
+
+
+def test_what_is_refused_hurries_no_batch(large):
+    server, host, (bob, _, _) = large
+    bob.refused(403, "forbidden", "kick", room="den", target="carol")
+    host.refused(404, "no_such_user", "kick", room="den", target="nobody")
+    assert told(host) == []
+
+
+def test_whoever_renames_itself_into_a_ban_is_counted_until_that_is_told(large):
+    server, host, (bob, carol, dora) = large
+    done(host, "ban", room="den", target="outlaw")
+    host.until_pong()
+    done(dora, "nick", nickname="outlaw")
+    batch, leave = told(host)
+    assert (batch["event"], batch["joined"], batch["members"]) == ("batch", ["carol", "outlaw"], 4)
+    assert (leave["event"], leave["nickname"]) == ("leave", "outlaw")

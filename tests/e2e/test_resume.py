@@ -457,3 +457,37 @@ def test_what_is_sent_again_after_a_takeover_is_done_once(server, bob, carrier):
     assert [ack["offset"] for ack in acks] == list(range(1, 101))
     assert [bob.expect("message")["content"] for _ in contents] == contents
     assert messages(bob.until_pong()) == []
+
+
+def test_an_empty_id_is_repeated_in_the_answer_and_tells_no_commands_apart(server, bob):
+    alice = server.ws("alice", "den")
+    for offset, content in enumerate(["one", "two", "three"], 1):
+        alice.send("message", room="den", content=content, id="")
+        ack = alice.expect("ack", id="")
+        assert ack["offset"] == offset, "an empty id is no promise that the message is the same one"
+        assert bob.expect("message")["content"] == content
+    for content in ["psst", "and another thing"]:
+        alice.send("private", target="bob", content=content, id="")
+        alice.expect("ack", id="")
+        assert bob.expect("private")["content"] == content
+
+
+@pytest.mark.parametrize("carrier", ["proto_ws", "proto_frame"])
+def test_in_protobuf_an_empty_id_is_none(server, bob, carrier):
+    alice = CARRIERS[carrier](server).enter("alice", "den")
+    for content in ["one", "two"]:
+        alice.send("message", room="den", content=content, id="")
+        assert bob.expect("message")["content"] == content
+    assert [event["type"] for event in alice.until_pong()] == ["message", "message"], "an ack is for whoever gave an id"
+
+
+def test_a_switch_to_the_same_room_is_refused_also_before_it_is_joined_again(server, bob):
+    alice = server.ws("alice", "den")
+    drop(alice, bob)
+    alice = resume(server, alice)
+    for to in ["den", "DEN"]:
+        alice.refused(409, "already_joined", "switch", **{"from": "Den", "to": to})
+    assert bob.call("members", room="den")["total"] == 2
+    assert not [event for event in bob.until_pong() if event.get("event") == "leave"]
+    assert alice.call("join", room="den")["type"] == "joined"
+    alice.refused(409, "already_joined", "switch", **{"from": "den", "to": "den"})

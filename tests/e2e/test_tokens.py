@@ -302,3 +302,13 @@ def test_a_wrong_key_file_stops_the_start(tmp_path):
     path.write_text("not a key")
     with pytest.raises(AssertionError, match="did not start"):
         Server(auth__jwt_algorithm="RS256", auth__jwt_key_file=path)
+
+
+def test_one_session_too_many_is_told_when_to_try_again(start_server):
+    server = start_server(limits__sessions_per_user=2, **SETTINGS)
+    sessions = [enter(server.ws(), "alice") for _ in range(2)]
+    third = server.ws()
+    error = third.refused(429, "too_many_connections", "hello", token=token("alice"))
+    assert (error["retryable"], error["retry_after_ms"]) == (True, 1000)
+    sessions[0].call("quit")
+    wait_until(lambda: third.call("hello", token=token("alice"))["type"] == "welcome", "a session to have ended")

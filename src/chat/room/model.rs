@@ -150,6 +150,7 @@ impl Model {
     fn speak(&self, session: u32) -> Result<u32, Reason> {
         let name = self.user_of(session).ok_or(Reason::NotAMember)?;
         match self.users[&name].role {
+            _ if is_admin(session) => Ok(name),
             Role::Guest => Err(Reason::Forbidden),
             _ if self.mutes.contains_key(&name) => Err(Reason::Muted),
             _ => Ok(name),
@@ -163,8 +164,11 @@ impl Model {
     }
 
     fn set_role(&mut self, actor: u32, target: u32, role: Role) -> Result<bool, Reason> {
-        self.check_moderator(actor)?;
+        let by = self.check_moderator(actor)?;
         let before = self.users.get(&target).ok_or(Reason::NoSuchUser)?.role;
+        if by != target && self.has_admin(target) && !is_admin(actor) {
+            return Err(Reason::Forbidden);
+        }
         if before == role {
             return Ok(false);
         }

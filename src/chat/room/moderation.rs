@@ -213,9 +213,12 @@ impl Room {
         role: Role,
         now_ms: u64,
     ) -> Result<RoleChange, Refusal> {
-        self.check_moderator(actor, now_ms)?;
+        let (actor_name, actor_is_admin) = self.check_moderator(actor, now_ms)?;
         let folded = target.folded();
         let Some(member) = self.members.named(folded) else { return Err(not_here()) };
+        if actor_name != *target && !actor_is_admin && member.is_admin() {
+            return Err(an_admin());
+        }
         let (nickname, before) = (member.nickname.clone(), member.role);
         if before == role {
             return Ok(RoleChange { nickname, is_changed: false });
@@ -256,7 +259,7 @@ impl Room {
         }
         let member = self.members.named(folded);
         if is_against && !actor_is_admin && member.is_some_and(Member::is_admin) {
-            return Err(Refusal::new(Reason::Forbidden, "this is an admin"));
+            return Err(an_admin());
         }
         let nickname = member.map_or_else(|| target.clone(), |member| member.nickname.clone());
         let sentence = Sentence { until_ms, reason: reason.map(Arc::from) };
@@ -372,6 +375,10 @@ impl Room {
         let message = if is_lobby { "only admins moderate the lobby" } else { "only hosts do this" };
         Err(Refusal::new(Reason::Forbidden, message))
     }
+}
+
+fn an_admin() -> Refusal {
+    Refusal::new(Reason::Forbidden, "this is an admin")
 }
 
 fn not_here() -> Refusal {

@@ -271,6 +271,47 @@ fn powers_are_of_a_session_and_not_of_its_user() {
 }
 
 #[test]
+fn an_admin_speaks_whatever_is_held_against_its_nickname() {
+    let mut den = room("den");
+    for n in 1..=2 {
+        enter(&mut den, n).unwrap();
+    }
+    den.set_role(session(1), &name(2), Role::Guest, 0).unwrap();
+    den.moderate(session(1), Action::Mute, &name(2), None, None, 0).unwrap();
+    den.leave(session(2)).unwrap();
+    let join = |den: &mut Room, index, is_admin| {
+        den.join(Entrant { session: session(index), nickname: name(2), is_admin }, 0).unwrap()
+    };
+    join(&mut den, 3, true);
+    assert_eq!(den.speaker(session(3), 0), Ok(name(2)));
+    join(&mut den, 4, false);
+    assert_eq!(
+        reason(den.speaker(session(4), 0)),
+        Reason::Forbidden,
+        "a session of the same user, without the powers"
+    );
+}
+
+#[test]
+fn only_admins_change_the_role_of_an_admin() {
+    let mut den = room("den");
+    for n in 1..=2 {
+        enter(&mut den, n).unwrap();
+    }
+    for n in 3..=4 {
+        den.join(Entrant { session: session(n), nickname: name(n), is_admin: true }, 0).unwrap();
+    }
+    for role in [Role::Guest, Role::Member, Role::Host] {
+        assert_eq!(reason(den.set_role(session(1), &name(3), role, 0)), Reason::Forbidden);
+    }
+    assert!(den.set_role(session(4), &name(3), Role::Guest, 0).unwrap().is_changed);
+    den.set_role(session(1), &name(2), Role::Host, 0).unwrap();
+    // Another session of the same user may say less, and what it does to its own user it does to itself.
+    den.join(Entrant { session: session(5), nickname: name(1), is_admin: true }, 0).unwrap();
+    assert!(den.set_role(session(1), &name(1), Role::Member, 0).unwrap().is_changed);
+}
+
+#[test]
 fn a_room_is_kept_for_its_members_and_its_history() {
     let bounds = RoomBounds { history: history::Bounds { count: 10, bytes: 0, age_ms: 100 }, ..BOUNDS };
     let mut den = Room::new(RoomName::parse("den").unwrap(), "e1".into(), bounds);

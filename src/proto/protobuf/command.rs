@@ -186,10 +186,8 @@ fn value(written: &str) -> Result<Option<Cow<'static, str>>, Fault> {
     if written.is_empty() {
         return Ok(None);
     }
-    match raw_value(written) {
-        Some(value) => Ok(value.map(|value| Cow::Owned(value.into_owned()))),
-        None => Err(Fault::new(Reason::BadRequest, "field `value_json` must be a JSON value")),
-    }
+    let value = raw_value("value_json", written)?;
+    Ok(value.map(|value| Cow::Owned(value.into_owned())))
 }
 
 fn optional(text: String) -> Option<Cow<'static, str>> {
@@ -233,8 +231,10 @@ mod tests {
         assert_refused(&bytes(Kind::Join(join.clone())), Reason::BadRequest, Some("x"), "`overflow`");
         let switch = schema::Switch { from: "a".into(), to: Some(join) };
         assert_refused(&bytes(Kind::Switch(switch)), Reason::BadRequest, Some("x"), "`overflow`");
-        let state = schema::State { value_json: "{".into(), ..Default::default() };
-        assert_refused(&bytes(Kind::State(state)), Reason::BadRequest, Some("x"), "`value_json`");
+        for value in ["{", "1e999", &"[".repeat(33), &format!("{}{}", "[".repeat(33), "]".repeat(33))] {
+            let state = schema::State { value_json: value.into(), ..Default::default() };
+            assert_refused(&bytes(Kind::State(state)), Reason::BadRequest, Some("x"), "`value_json`");
+        }
     }
 
     #[test]
