@@ -11,11 +11,6 @@ impl Tick {
     pub fn since(self, earlier: Tick) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
-
-    /// The moment so many milliseconds before this one; the start, if that is later.
-    pub fn before(self, ms: u64) -> Tick {
-        Tick(self.0.saturating_sub(ms))
-    }
 }
 
 impl Add<u64> for Tick {

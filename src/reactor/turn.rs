@@ -14,8 +14,9 @@ use crate::config::{Limits, ListenKind};
 use crate::shard::Shard;
 use crate::shard::mail::Parcel;
 
-/// How many ranges the first `writev` of a flush takes, and how many each further one. The second is larger than the number of rooms that a connection commonly hears from in one
-/// turn, and small enough for the stack; the kernel's own bound is 1,024 (IOV_MAX).
+/// How many ranges the first `writev` of a flush takes, and how many each further one. The second is larger than the number of
+/// rooms that a connection commonly hears from in one turn, and small enough for the stack; the kernel's own bound is 1,024
+/// (IOV_MAX).
 const FEW_SLICES: usize = 8;
 const SLICES: usize = 128;
 
@@ -123,7 +124,9 @@ impl<O: Os, W: World> Reactor<O, W> {
         }
         let retry = (self.has_kept || self.world.has_deferred()).then(|| self.now + FULL_MAILBOX_RETRY_MS);
         let deadlines = [self.world.next_deadline(), self.accept_retry_at(), retry];
-        deadlines.into_iter().flatten().min().map(|deadline| deadline.since(self.now))
+        let deadline = deadlines.into_iter().flatten().min()?;
+        // Not from when the turn began: what it took would be slept on top.
+        Some(deadline.since(self.os.now().tick))
     }
 
     /// Step 2: sleep, then read the clock once for the whole turn. An interrupted poll is an empty turn.

@@ -63,11 +63,11 @@ pub trait World {
     /// What could be written has been. Says whether our side is to be ended now.
     #[must_use]
     fn flushed(&mut self, id: Id) -> bool;
-    /// The next connection that is over and of which the world wants to know how many bytes the peer has not acknowledged.
+    /// The next connection of which the world wants to know how many bytes the peer has not acknowledged.
     fn next_doubt(&mut self) -> Option<Id> {
         None
     }
-    /// Tells it. Called for each before its slot is freed.
+    /// Tells it. Called for each in the same turn, before its slot is freed.
     fn settle_doubt(&mut self, _id: Id, _unacknowledged: usize) {}
     /// Whether something waits to be sent.
     fn has_unsent(&self) -> bool;

@@ -1,9 +1,10 @@
 //! What was told to one user alone, and may not have arrived when the connection broke.
 //!
 //! A room's messages have offsets: whoever comes back says which came last. Private messages that find their user connected have
-//! none. So the last of them are remembered with the connection, by where they end in its output, until that much of it has been
-//! acknowledged by the peer's kernel for certain. When the connection is over, or its user is back before that, the kernel is
-//! asked once how much was not acknowledged, and what may be missing is kept for the user as if the connection had not been there.
+//! none. So the last of them are remembered with the connection, by where they end in its output, until the peer's kernel has
+//! acknowledged that much of it and the peer has been heard since, which is looked at with each heartbeat. When the connection is
+//! over, or its user is back before that, the kernel is asked once more, and what may be missing is kept for the user as if
+//! the connection had not been there.
 //!
 //! A peer's kernel acknowledges what its program may never read. So where the peer did not answer any more, or reset the
 //! connection (as a kernel does for a program that goes with bytes unread), everything is in doubt that was told after the last
@@ -32,8 +33,9 @@ pub(super) struct Told {
     unheard_since: Option<Tick>,
     /// The session that has lost this connection, and how its inbox was then.
     lost_by: Option<(Id, Mark)>,
-    /// Whether the kernel is being asked.
+    /// Whether the kernel is being asked, and whether the session waits for the answer.
     is_asked: bool,
+    is_waited_for: bool,
 }
 
 #[derive(Debug)]
@@ -60,9 +62,10 @@ impl Told {
         self.unheard_since = Some(since);
     }
 
-    /// Forgets what was told before `since`, and what is too much.
-    fn forget(&mut self, since: Tick, items_max: usize) {
-        while self.items.front().is_some_and(|item| item.told_at < since) || self.items.len() > items_max {
+    /// Forgets what the peer has, if so many of the bytes written have not been acknowledged, and it was heard last then.
+    fn forget(&mut self, unacknowledged: usize, last_seen: Tick) {
+        let certain = self.sent_bytes.saturating_sub(unacknowledged as u64);
+        while self.items.front().is_some_and(|item| item.end <= certain && item.told_at < last_seen) {
             self.items.pop_front();
         }
     }
@@ -156,22 +159,22 @@ impl Shard {
                 unheard_since: None,
                 lost_by: None,
                 is_asked: false,
+                is_waited_for: false,
             })
         });
         let end = told.sent_bytes + connection.queue.bytes() as u64;
         told.items.push_back(Item { end, told_at: now, kept });
-        told.forget(now.before(self.config.heartbeat.timeout_ms), items_max);
+        if told.items.len() > items_max {
+            told.items.pop_front();
+        }
     }
 
-    /// Forgets what has been told so long ago that the peer would have been given up if it had not arrived.
-    pub(super) fn forget_told(&mut self, id: Id) {
-        let since = self.now.tick.before(self.config.heartbeat.timeout_ms);
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if let Some(told) = connection.told.as_mut().filter(|told| told.lost_by.is_none()) {
-            told.forget(since, usize::MAX);
-            if told.items.is_empty() {
-                connection.told = None;
-            }
+    /// Finds out what of all that was told has arrived for certain, to forget it.
+    pub(super) fn review_told(&mut self, id: Id) {
+        let told = self.connections.get_mut(id).and_then(|connection| connection.told.as_mut());
+        if let Some(told) = told.filter(|told| told.lost_by.is_none() && !told.is_asked) {
+            told.is_asked = true;
+            self.doubts.push(id);
         }
     }
 
@@ -188,25 +191,36 @@ impl Shard {
     /// The doubt about a connection is to be settled in this turn: its socket is about to be closed, or its user is back.
     pub(super) fn ask_kernel(&mut self, id: Id) {
         let told = self.connections.get_mut(id).and_then(|connection| connection.told.as_mut());
-        let Some(told) = told.filter(|told| !told.is_asked) else { return };
+        let Some(told) = told.filter(|told| !told.is_waited_for) else { return };
         let Some((session, _)) = told.lost_by else { return };
         // A session may have ended, or gone on elsewhere, before its connection did.
         if let Some(state) = self.sessions.get_mut(session).filter(|state| state.doubtful == Some(id)) {
             state.background += 1;
-            told.is_asked = true;
-            self.doubts.push(id);
+            told.is_waited_for = true;
+            if !std::mem::replace(&mut told.is_asked, true) {
+                self.doubts.push(id);
+            }
         }
     }
 
-    /// The next connection of which the kernel is to be asked how many bytes the peer has not acknowledged.
+    /// The next connection, still there or about to be closed, of which the kernel is to be asked how many bytes the peer has not acknowledged.
     pub fn next_doubt(&mut self) -> Option<Id> {
         self.doubts.pop()
     }
 
     /// The kernel has said how many bytes the peer of a connection has not acknowledged.
     pub fn settle_doubt(&mut self, id: Id, unacknowledged: usize) {
-        let told = self.connections.get_mut(id).and_then(|connection| connection.told.take());
-        let told = told.expect("a doubt is settled before its connection is gone");
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(told) = connection.told.as_mut() else { return };
+        if !told.is_waited_for {
+            told.is_asked = false;
+            told.forget(unacknowledged, connection.last_seen);
+            if told.items.is_empty() && told.lost_by.is_none() {
+                connection.told = None;
+            }
+            return;
+        }
+        let told = connection.told.take().expect("looked at above");
         let (session, mark) = told.lost_by.expect("whoever doubts has lost the connection");
         let bounds = self.inbox_bounds();
         let state = self.sessions.get_mut(session).expect("a session stays while there is doubt");
@@ -250,7 +264,15 @@ mod tests {
         };
         let items =
             ends.iter().map(|end| Item { end: *end, told_at: Tick(*end), kept: kept(*end) }).collect();
-        Told { items, sent_bytes, cut_at: None, unheard_since: None, lost_by: None, is_asked: false }
+        Told {
+            items,
+            sent_bytes,
+            cut_at: None,
+            unheard_since: None,
+            lost_by: None,
+            is_asked: false,
+            is_waited_for: false,
+        }
     }
 
     fn doubtful(told: Told, unacknowledged: usize) -> Vec<String> {
@@ -287,12 +309,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_old_or_too_much_is_forgotten() {
-        let mut all = told(&[10, 20, 30, 40], 0);
-        all.forget(Tick(20), 2);
-        assert_eq!(doubtful(all, 0), ["30", "40"]);
-        let mut all = told(&[10, 20, 30, 40], 0);
-        all.forget(Tick(35), 10);
-        assert_eq!(doubtful(all, 0), ["40"]);
+    fn what_is_acknowledged_and_answered_is_forgotten() {
+        let mut all = told(&[10, 20, 30, 40], 40);
+        all.forget(15, Tick(100));
+        assert_eq!(all.items.len(), 2, "30 and 40 are not acknowledged");
+        all.forget(0, Tick(40));
+        assert_eq!(all.items.len(), 1, "nothing has been heard since 40 was told");
+        all.forget(0, Tick(41));
+        assert!(all.items.is_empty());
     }
 }

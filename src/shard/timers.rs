@@ -128,7 +128,7 @@ impl Shard {
         let now = self.now.tick;
         let connection = self.connections.get(id).expect("checked by the caller");
         if self.deadline(id, connection).is_none_or(|deadline| deadline > now) {
-            self.forget_told(id);
+            self.review_told(id);
             return; // something has come in since the timer was set
         }
         match connection.stage {

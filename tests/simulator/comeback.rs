@@ -61,6 +61,13 @@ pub struct Ghost {
     was_reset: bool,
 }
 
+impl Session {
+    /// It is known now whether the session is in a room: unless a connection left behind may still have a say.
+    pub fn be_sure_of(&mut self, room: &str) -> bool {
+        if self.was_raced { self.unsure.contains(room) } else { self.unsure.remove(room) }
+    }
+}
+
 impl Client {
     /// Whether it has lost its connection and may have a session to come back to.
     pub fn may_come_back(&self) -> bool {

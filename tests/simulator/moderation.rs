@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Membership, What};
+use crate::client::{Client, Membership, Sent, What};
 use crate::faults::pick;
 use crate::kernel::Kernel;
 use crate::model::{Model, fold};
@@ -225,7 +225,7 @@ impl Client {
         };
         let is_understood = match reason {
             "not_a_member" | "no_such_room" => {
-                self.session.unsure.remove(&room);
+                self.session.be_sure_of(&room);
                 !is_there
             }
             "no_such_user" | "bad_request" => may_be_there && !matches!(what, What::State { .. }),
@@ -249,7 +249,12 @@ impl Client {
     pub fn hear_expelled(&mut self, model: &mut Model, event: &Value) {
         let room = fold(event["room"].as_str().expect("a room is left"));
         assert!(model.may_be_expelled(&room, self.number), "client {}: {event} for nothing", self.number);
-        self.session.unsure.remove(&room);
+        self.session.be_sure_of(&room);
+        // A switch out of this room may have begun before.
+        let is_left = |sent: &Sent| matches!(&sent.what, What::Switch { from, .. } if *from == room);
+        if self.outstanding.iter().any(is_left) {
+            self.session.unsure.insert(room.clone());
+        }
         self.session.has_missed |= self.session.kept.remove(&room).is_some();
         if let Some(membership) = self.rooms.remove(&room) {
             self.check_skipped(model, &room, &membership);

@@ -361,7 +361,7 @@ impl Client {
             (What::Join { room, .. }, _) if self.is_in(room) => expect_refusal(&["already_joined"]),
             (What::Join { room, .. }, Some(_)) if reason == "banned" => {
                 assert!(model.may_be_banned(room, client), "client {client} is not banned: {event}");
-                self.session.unsure.remove(room);
+                self.session.be_sure_of(room);
                 model.count("bans_met");
             }
             (What::Switch { from, .. }, _) if !self.is_member(from) && !self.is_unsure(from) => {
@@ -370,9 +370,11 @@ impl Client {
             (What::Switch { from, .. }, _)
                 if self.is_unsure(from) && ["not_a_member", "no_such_room"].contains(&reason) =>
             {
-                self.session.unsure.remove(from);
+                self.session.be_sure_of(from);
             }
-            (What::Switch { to, .. }, _) if self.is_in(to) => expect_refusal(&["already_joined"]),
+            (What::Switch { from, to, .. }, _) if self.is_in(to) || from == to => {
+                expect_refusal(&["already_joined"]);
+            }
             (What::Switch { to, .. }, _) if reason == "banned" => {
                 assert!(model.may_be_banned(to, client), "client {client} is not banned: {event}");
                 model.count("bans_met");
@@ -385,7 +387,7 @@ impl Client {
                     expect_refusal(&["too_many_rooms"]);
                     let rooms = self.rooms.len() + self.session.kept.len() + self.session.unsure.len();
                     assert!(rooms >= self.terms.rooms_per_session && !self.is_member(room), "{event}");
-                    self.session.unsure.remove(room);
+                    self.session.be_sure_of(room);
                 } else {
                     self.enter(model, &sent, event);
                 }
@@ -403,7 +405,7 @@ impl Client {
             (What::Switch { from, .. }, Some(_)) => {
                 expect("joined");
                 self.enter(model, &sent, event);
-                self.session.unsure.remove(from);
+                self.session.be_sure_of(from);
                 self.session.has_missed |= self.session.kept.remove(from).is_some();
                 if let Some(membership) = self.rooms.get_mut(from) {
                     membership.is_being_left = true;
@@ -421,7 +423,7 @@ impl Client {
                 self.session.has_missed = true;
             }
             (What::Leave { room }, _) => {
-                if !self.session.unsure.remove(room) || kind == "error" {
+                if !self.session.be_sure_of(room) || kind == "error" {
                     expect_refusal(&["not_a_member", "no_such_room"]);
                 }
             }

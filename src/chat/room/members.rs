@@ -224,6 +224,14 @@ impl Room {
     /// `banned`.
     pub fn join(&mut self, entrant: Entrant, now_ms: u64) -> Result<Entered, Refusal> {
         let folded = entrant.nickname.folded();
+        // Not of a session that is here: a ban would have put it out. One that was over may be there again after the wall clock has
+        // been set back.
+        if !entrant.is_admin
+            && !self.members.by_session.contains_key(&entrant.session)
+            && let Some(refusal) = self.restrictions.refusal_to_enter(folded, now_ms)
+        {
+            return Err(refusal);
+        }
         if let Some(&id) = self.members.by_name.get(folded) {
             let Entrant { session, is_admin, .. } = entrant;
             let (role, was_away) = self.members.update(id, |member| {
@@ -237,13 +245,6 @@ impl Room {
             });
             self.members.by_session.insert(session, id);
             return Ok(Entered { role, is_new_user: false, was_away });
-        }
-        // Of strangers only: whoever is a member would have been put out. A ban that was over may be there again after the wall
-        // clock has been set back.
-        if !entrant.is_admin
-            && let Some(refusal) = self.restrictions.refusal_to_enter(folded, now_ms)
-        {
-            return Err(refusal);
         }
         let role = if self.restrictions.only_reads(folded) {
             Role::Guest
