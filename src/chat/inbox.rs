@@ -161,6 +161,14 @@ impl Inbox {
         }
     }
 
+    /// The user is in a room again: that it was put out before, and has not been told so, is not true any more.
+    pub fn forget_expelled(&mut self, room: &RoomName) {
+        let is_about = |item: &Kept| matches!(item, Kept::Expelled { room: other, .. } if other == room);
+        while let Some(place) = self.items.iter().position(is_about) {
+            self.remove(place);
+        }
+    }
+
     /// How many items are kept.
     pub fn len(&self) -> usize {
         self.items.len()
@@ -271,6 +279,18 @@ mod tests {
             "there is one place"
         );
         assert_eq!(contents(&mut inbox).last().unwrap(), &(Some(5), "c".to_owned()));
+    }
+
+    #[test]
+    fn an_expulsion_that_is_over_is_not_told() {
+        let mut inbox = Inbox::default();
+        for room in ["den", "ops"] {
+            let room = RoomName::parse(room).unwrap();
+            assert!(inbox.keep(Kept::Expelled { room, reason: LeaveReason::Kicked }, BOUNDS));
+        }
+        inbox.forget_expelled(&RoomName::parse("DEN").unwrap());
+        assert!(matches!(inbox.tell_next(), Some(Kept::Expelled { room, .. }) if room.as_str() == "ops"));
+        assert!(inbox.tell_next().is_none());
     }
 
     #[test]

@@ -589,7 +589,9 @@ impl Shard {
         self.reply(Some(id), reply_to, &event);
         match refusal.reason.code() {
             400 => self.count_mistake(id),
-            429 if refusal.reason == Reason::RateLimited => self.note_rate_limited(id),
+            429 if refusal.reason == Reason::RateLimited => {
+                self.note_rate_limited(id, retry_after_ms.unwrap_or_default());
+            }
             _ => {}
         }
     }

@@ -14,9 +14,6 @@ use crate::chat::refusal::{Farewell, Reason, Refusal};
 use crate::config;
 use crate::proto::wire::Command;
 
-/// After so long without a refusal, a client counts as having heeded the ones before.
-const HEEDED_MS: u64 = 1000;
-
 /// How many commands of one connection are refused for their rate in each window. What comes beyond that waits in its socket:
 /// refusing costs time too, which others would have to wait for.
 const REFUSALS_PER_WINDOW: u32 = 64;
@@ -65,10 +62,10 @@ pub(super) struct Cost {
 /// Since when a connection has been refused for asking too much.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ignoring {
-    /// The first refusal.
+    /// The first of the refusals since which it has not waited for as long as it was told.
     since: Tick,
-    /// The last one.
-    last: Tick,
+    /// Until when it was told to wait last.
+    until: Tick,
 }
 
 impl Shard {
@@ -156,16 +153,17 @@ impl Shard {
     }
 
     /// A client that goes on asking too much, whatever it is told, is closed.
-    pub(super) fn note_rate_limited(&mut self, id: Id) {
+    pub(super) fn note_rate_limited(&mut self, id: Id, retry_after_ms: u64) {
         let now = self.now.tick;
         let ignored_ms = self.limits.rate_ignored_ms;
         let Some(connection) = self.connections.get_mut(id) else { return };
         let record = connection.record.get_or_insert_default();
         let since = match record.ignoring {
-            Some(ignoring) if now.since(ignoring.last) < HEEDED_MS => ignoring.since,
+            // Who has waited as it was told may still find that others were faster.
+            Some(ignoring) if now < ignoring.until => ignoring.since,
             _ => now,
         };
-        record.ignoring = Some(Ignoring { since, last: now });
+        record.ignoring = Some(Ignoring { since, until: now + retry_after_ms });
         if now.since(record.refused_since) >= REFUSAL_WINDOW_MS {
             (record.refused, record.refused_since) = (0, now);
         }

@@ -253,6 +253,9 @@ impl Shard {
         memberships.retain(|m| m.key != key);
         memberships.push(Membership { room, key, echo: options.echo, position: None });
         let Some(connection) = self.sessions[id].connection else {
+            if let Some(inbox) = &mut self.sessions[id].inbox {
+                inbox.forget_expelled(&joined.room);
+            }
             // The connection broke while the room was asked, which takes the member for connected.
             return self.ask(id, home, Request::Detach { room: joined.key });
         };

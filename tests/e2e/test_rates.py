@@ -246,3 +246,18 @@ def test_a_hello_in_the_query_costs_what_it_costs_anywhere(start_server):
     assert (response.status, error["reason"]) == (429, "rate_limited")
     assert 1000 <= error["retry_after_ms"] <= 2000
     assert int(response.headers["retry-after"]) == -(-error["retry_after_ms"] // 1000)
+
+
+def test_who_waits_as_it_is_told_and_finds_others_faster_stays(start_server):
+    server = start_server(rate__room_messages_per_second=50, rate__room_burst=1, limits__rate_ignored_ms=1000, **SETTINGS)
+    patient, greedy = server.ws("patient", "den"), server.ws("greedy", "den")
+    refusals = 0
+    ends_at = time.monotonic() + 3
+    while time.monotonic() < ends_at:
+        # The greedy one takes what there is; the patient one waits as long as it was told, and is late all the same.
+        greedy.call("message", room="den", content="mine")
+        reply = patient.call("message", room="den", content="and mine?")
+        if reply["type"] == "error":
+            refusals += 1
+            time.sleep(reply["retry_after_ms"] / 1000)
+    assert refusals > 20 and patient.call("ping")["type"] == "pong"
