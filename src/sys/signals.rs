@@ -32,6 +32,16 @@ pub fn wait() -> io::Result<(&'static str, i32)> {
     }
 }
 
+/// Asks another process to stop, as a person would with Ctrl-C or `kill`.
+///
+/// # Errors
+/// When there is no such process, or it is not ours.
+pub fn ask_to_stop(process: u32) -> io::Result<()> {
+    let process = libc::pid_t::try_from(process).map_err(|_| io::ErrorKind::NotFound)?;
+    // SAFETY: takes no pointers.
+    if unsafe { libc::kill(process, libc::SIGTERM) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn stop_set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set, and the signals are valid, so neither call can fail.
