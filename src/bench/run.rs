@@ -109,7 +109,8 @@ impl Director<'_> {
             let after = usage(self.subject)?;
             return Ok((gathering_ns, gathering_ns, before.zip(after)));
         }
-        if self.is_interrupted {
+        let is_deserted = profile != Profile::Churn && shared.sum(|gauges| &gauges.ready) == 0;
+        if self.is_interrupted || is_deserted {
             return Ok((0, gathering_ns, None));
         }
         let begin_ns = shared.clock.now_ns() + PAUSE_NS;
@@ -139,6 +140,9 @@ impl Director<'_> {
         loop {
             let (ready, lost) = (shared.sum(|gauges| &gauges.ready), shared.sum(|gauges| &gauges.lost));
             if ready + lost >= all {
+                if all > 0 && ready == 0 {
+                    self.problems.push("not one connection got to where it should be".into());
+                }
                 return;
             }
             let now_ns = shared.clock.now_ns();

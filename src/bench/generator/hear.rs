@@ -17,7 +17,10 @@ impl Generator {
         // One moment for all that one read has brought: none of it was to be had before.
         let now_ns = self.shared.clock.now_ns();
         self.has_worked = true;
+        self.reads += 1;
+        self.read_ns = now_ns;
         let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.has_heard = true;
         let local = peer.member as usize;
         let mut heard = std::mem::take(&mut self.heard);
         let protocol = &*self.shared.target.protocol;
@@ -89,6 +92,17 @@ impl Generator {
     fn hear(&mut self, id: Id, local: usize, heard: Heard, now_ns: u64) {
         match heard {
             Heard::Message { .. } => {}
+            Heard::Answered => {
+                let place = self.members[local].publisher;
+                let Some(publisher) = self.publishers.get_mut(place as usize) else { return };
+                let Some(due_ns) = publisher.unanswered.pop_front() else {
+                    self.tally.strays += 1;
+                    return;
+                };
+                let sequence = publisher.next_sequence - publisher.unanswered.len() as u32 - 1;
+                let marker = Marker { publisher: publisher.number, sequence, due_ns };
+                self.deliver(local, marker, 0, now_ns);
+            }
             Heard::Open => {
                 self.enter(id);
                 // The socket is there, and with nothing to write nothing more will be told of it.

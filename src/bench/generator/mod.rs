@@ -40,6 +40,9 @@ const SPIN_NS: u64 = MS;
 /// How often the thread looks whether the run has gone on to another phase.
 const CHORES_NS: u64 = 10 * MS;
 
+/// How often a turn reads at least, whatever is due to be sent.
+const READS_MIN: u32 = 16;
+
 /// The number of a message that is not known yet, in 32 bits: see [`UNKNOWN`].
 const UNSEEN: u32 = u32::MAX;
 
@@ -97,6 +100,9 @@ pub struct Generator {
     /// When the loop planned to wait for something to do; 0: not at all.
     planned_ns: Cell<u64>,
     has_worked: bool,
+    /// Reads in this turn, and when the last one was.
+    reads: u32,
+    read_ns: u64,
     cpu_at_from_ns: Option<u64>,
     has_read_cpu: bool,
 }
@@ -107,6 +113,10 @@ struct Peer {
     stage: Stage,
     state: State,
     is_touched: bool,
+    /// Whether anything has come on it.
+    has_heard: bool,
+    /// Whether its end has been noted.
+    is_lost: bool,
     out_at: u32,
     out: Vec<u8>,
     /// The beginning of a message whose end has not come.
@@ -161,6 +171,8 @@ struct Publisher {
     member: u32,
     nickname: String,
     next_sequence: u32,
+    /// When those were due that are not answered yet, where answers do not say what they answer.
+    unanswered: VecDeque<u64>,
     /// The member whose hearing of a message tells that it has arrived.
     witness: u32,
 }
@@ -185,6 +197,7 @@ impl Generator {
                     member: members.len() as u32,
                     nickname: shared.cast.nickname(*number, 0),
                     next_sequence: 0,
+                    unanswered: VecDeque::new(),
                     witness: NONE,
                 });
             }
@@ -253,6 +266,8 @@ impl Generator {
             lost: 0,
             planned_ns: Cell::new(0),
             has_worked: false,
+            reads: 0,
+            read_ns: 0,
             cpu_at_from_ns: None,
             has_read_cpu: false,
             shared,
@@ -300,8 +315,11 @@ impl Generator {
 
     /// A connection has ended that should not have.
     fn lose(&mut self, id: Id, why: &str) {
-        let Some(peer) = self.peers.get(id) else { return };
-        let (state, local) = (peer.state, peer.member as usize);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if std::mem::replace(&mut peer.is_lost, true) {
+            return;
+        }
+        let (state, has_heard, local) = (peer.state, peer.has_heard, peer.member as usize);
         let is_expected = state == State::Quitting
             || self.phase >= Phase::Leaving
             || self.members[local].is_slow
@@ -309,9 +327,7 @@ impl Generator {
         if !is_expected {
             let why = match self.farewells.remove(&id) {
                 Some(said) => said.into_string(),
-                None if state == State::Opening => {
-                    "no connection: refused, reset, or closed before it was open".into()
-                }
+                None if !has_heard => "refused, or ended before a word was heard".into(),
                 None => why.to_owned(),
             };
             self.lost += 1;
@@ -354,6 +370,7 @@ impl World for Generator {
             self.tally.busy_ns += until_ns.saturating_sub(self.now_ns);
         }
         self.has_worked = false;
+        self.reads = 0;
         self.now_ns = now_ns;
         self.tick = now.tick;
         self.completed.clear();
@@ -388,6 +405,11 @@ impl World for Generator {
             let member = &self.members[peer.member as usize];
             !(member.is_slow && member.is_in && self.has_begun)
         })
+    }
+
+    fn has_gathered_enough(&self) -> bool {
+        // What is due is not to wait for much reading, nor reading for ever for what is due.
+        self.reads >= READS_MIN && self.read_ns >= self.next_due_ns()
     }
 
     fn take_resumed(&mut self) -> impl Iterator<Item = Id> {

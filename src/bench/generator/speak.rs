@@ -24,6 +24,8 @@ impl Generator {
             stage: 0,
             state: State::Opening,
             is_touched: false,
+            has_heard: false,
+            is_lost: false,
             out_at: 0,
             out: Vec::new(),
             carry: None,
@@ -124,6 +126,9 @@ impl Generator {
         };
         let marker = Marker { publisher: publisher.number, sequence: publisher.next_sequence, due_ns };
         publisher.next_sequence += 1;
+        if self.shared.target.is_answered {
+            publisher.unanswered.push_back(due_ns);
+        }
         let me = persona(&self.shared, publisher.number, &publisher.nickname, member.room, None);
         self.shared.target.protocol.publish(&me, marker, plan.bytes, plan.ack.as_deref(), &mut peer.out);
         self.tally.sent_in_all += 1;

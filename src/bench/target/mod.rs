@@ -1,7 +1,12 @@
 //! What can be measured: a protocol each, as bytes to messages and back, without I/O.
 
 mod any_websocket;
+mod http;
+mod irc;
+mod mqtt;
+mod nats;
 mod raw;
+mod redis;
 mod starling;
 mod text;
 mod url;
@@ -109,6 +114,8 @@ pub enum Heard {
         /// Its place in the room; 0 where the target has none.
         offset: u64,
     },
+    /// The oldest of one's own messages that were not answered has been.
+    Answered,
     /// A message of one's own has been acknowledged.
     Acknowledged(Marker),
     /// An answer is wanted to this.

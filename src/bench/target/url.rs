@@ -3,7 +3,12 @@
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use super::any_websocket::AnyWebSocket;
+use super::http::Http;
+use super::irc::Irc;
+use super::mqtt::Mqtt;
+use super::nats::Nats;
 use super::raw::Raw;
+use super::redis::Redis;
 use super::starling::{Framing, Starling};
 use super::text::Text;
 use super::{Protocol, Traits};
@@ -14,6 +19,8 @@ pub struct Target {
     pub url: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether what comes does not say which message it answers: [`super::Heard::Answered`].
+    pub is_answered: bool,
     /// How it is spoken to.
     pub protocol: Box<dyn Protocol>,
 }
@@ -32,7 +39,8 @@ pub struct Options {
 }
 
 /// The schemes, for messages.
-const SCHEMES: &str = "ws, ws+proto, lines, frames, frames+proto, text, ws-any, tcp";
+const SCHEMES: &str =
+    "ws, ws+proto, lines, frames, frames+proto, text (starling's), ws-any, redis, nats, mqtt, irc, http, tcp";
 
 impl Target {
     /// The target that a URL names.
@@ -56,6 +64,11 @@ impl Target {
             "frames+proto" => starling(Framing::Frames, true),
             "text" => Box::new(Text),
             "tcp" => Box::new(Raw { is_echo: options.is_echo }),
+            "redis" => Box::new(Redis),
+            "nats" => Box::new(Nats),
+            "mqtt" => Box::new(Mqtt),
+            "irc" => Box::new(Irc),
+            "http" => Box::new(Http::new(host, if path.is_empty() { "/" } else { path })),
             "ws-any" => Box::new(AnyWebSocket {
                 host: host.into(),
                 path: if path.is_empty() { "/".into() } else { path.into() },
@@ -74,7 +87,7 @@ impl Target {
             .map_err(|why| format!("{url:?}: {host:?} is no HOST:PORT ({why})"))?
             .next()
             .ok_or_else(|| format!("{url:?}: {host:?} has no address"))?;
-        Ok(Target { url: url.into(), address, protocol })
+        Ok(Target { url: url.into(), address, is_answered: scheme == "http", protocol })
     }
 
     /// What it can do.

@@ -109,7 +109,14 @@ pub struct BenchFlags {
     #[arg(short, long, value_name = "R", help_heading = "Load")]
     rate: Option<f64>,
     /// Closed loop: messages that each publisher has under way [default: 1]
-    #[arg(short, long, value_name = "K", conflicts_with = "rate", help_heading = "Load")]
+    #[arg(
+        short,
+        long,
+        visible_alias = "pipeline",
+        value_name = "K",
+        conflicts_with = "rate",
+        help_heading = "Load"
+    )]
     in_flight: Option<u32>,
     /// Bytes of a message's content
     #[arg(short, long, value_name = "BYTES", default_value_t = 128, help_heading = "Load")]
