@@ -138,6 +138,7 @@ pub(super) mod tests {
             moves: 0.0,
             slow: 0,
             ack: None,
+            counts_syscalls: false,
         }
     }
 

@@ -9,7 +9,7 @@
 //! | [`schedule`], [`marker`] | when messages are due, and how they say so |
 //! | [`audit`] | gaps, repeats, reorderings, missing messages |
 //! | [`run`](mod@run) | threads, phases, sums |
-//! | [`subject`], [`child`] | the target's processes seen from outside; a server of one's own |
+//! | [`subject`], [`syscalls`], [`child`] | the target's processes seen from outside; a server of one's own |
 //! | [`report`], [`table`], [`plot`], [`fingerprint`] | what is told at the end |
 //! | [`search`] | the highest rate that holds |
 
@@ -28,6 +28,7 @@ pub mod schedule;
 pub mod search;
 pub mod shared;
 pub mod subject;
+pub mod syscalls;
 pub mod table;
 pub mod tally;
 pub mod target;

@@ -98,6 +98,8 @@ pub struct Plan {
     pub slow: usize,
     /// The level at which messages are acknowledged (`acks`).
     pub ack: Option<String>,
+    /// Whether the target's system calls are counted, which slows it down.
+    pub counts_syscalls: bool,
 }
 
 impl Plan {

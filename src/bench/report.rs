@@ -83,10 +83,14 @@ pub struct Report {
     pub recovered: u64,
     /// See `recovered`.
     pub unrecovered: u64,
+    /// Members who do not read that the target has closed.
+    pub slow_closed: u64,
     /// Moves between rooms.
     pub moves: u64,
     /// The highest rate that held, where it was searched.
     pub highest_rate: Option<f64>,
+    /// System calls of the target in the measured time, where they were counted.
+    pub syscalls: Option<BTreeMap<String, u64>>,
     /// The target's processes, where they could be seen.
     pub server: Option<Server>,
     /// The generator itself.
@@ -174,7 +178,7 @@ pub struct Busy {
 impl Report {
     /// The report of a run.
     pub fn new(plan: &Plan, target: &str, label: String, outcome: Outcome, pids: &[u32]) -> Report {
-        let Outcome { tally, measured_ns, gathering_ns, usage, is_interrupted, problems } = outcome;
+        let Outcome { tally, measured_ns, gathering_ns, usage, syscalls, is_interrupted, problems } = outcome;
         let seconds = measured_ns as f64 / 1e9;
         let audit = Audited {
             offsets: tally.offsets,
@@ -198,6 +202,13 @@ impl Report {
         let lateness = Times::of(&tally.lateness);
         let busy_share = if measured_ns == 0 { 0.0 } else { tally.busy_ns as f64 / measured_ns as f64 };
         let mut warnings = Vec::new();
+        match &syscalls {
+            Some(Ok(_)) => {
+                warnings.push("counting system calls slowed the target down: use no other figure".to_owned());
+            }
+            Some(Err(why)) => warnings.push(format!("system calls were not counted: {why}")),
+            None => {}
+        }
         let is_open_loop = matches!(plan.load, Load::Rate(_));
         let is_late = is_open_loop && lateness.p99_ns > LATE_NS;
         if is_late {
@@ -239,8 +250,10 @@ impl Report {
             refused: tally.refused,
             recovered: tally.recovered,
             unrecovered: tally.unrecovered,
+            slow_closed: tally.slow_closed,
             moves: tally.moves,
             highest_rate: None,
+            syscalls: syscalls.and_then(Result::ok),
             server: usage.map(|usage| Server::of(usage, plan, tally.received, pids)),
             generator: Busy {
                 busy_share,
@@ -364,6 +377,7 @@ pub(super) mod tests {
             measured_ns: 1_000_000_000,
             gathering_ns: 1,
             usage: None,
+            syscalls: None,
             is_interrupted: false,
             problems: Vec::new(),
         };

@@ -66,6 +66,14 @@ pub fn print(report: &Report) -> String {
     } else {
         row(&mut out, "server", "not seen: name its processes with --pid");
     }
+    if let Some(syscalls) = &report.syscalls {
+        let all: u64 = syscalls.values().sum();
+        let mut each: Vec<_> = syscalls.iter().map(|(name, count)| (count, name)).collect();
+        each.sort_unstable_by(|a, b| b.cmp(a));
+        let each: Vec<String> = each.iter().take(5).map(|(count, name)| format!("{name} {count}")).collect();
+        let per_delivery = all as f64 / report.received.max(1) as f64;
+        row(&mut out, "system calls", &format!("{all}: {}; {per_delivery:.3} a delivery", each.join(", ")));
+    }
     let busy = report.generator;
     row(
         &mut out,
@@ -119,6 +127,11 @@ fn put_profile(out: &mut String, report: &Report) {
         Profile::Resume => {
             let figures = format!("{} whole, {} not", report.recovered, report.unrecovered);
             row(out, "came back", &figures);
+        }
+        Profile::Slow => {
+            let figures =
+                format!("{} of {} who do not read were closed by the target", report.slow_closed, plan.slow);
+            row(out, "slow", &figures);
         }
         Profile::Mix => row(out, "moves", &report.moves.to_string()),
         _ => {}

@@ -41,6 +41,9 @@ impl Generator {
     #[inline]
     fn deliver(&mut self, local: usize, marker: Marker, offset: u64, now_ns: u64) {
         let member = &mut self.members[local];
+        if member.is_slow {
+            return;
+        }
         let Some(&(room, place)) = self.shared.cast.publishers.get(marker.publisher as usize) else {
             self.tally.strays += 1;
             return;
@@ -178,7 +181,7 @@ impl Generator {
         }
         let speakers = self.shared.cast.speakers_of.get(member.room as usize).map_or(0, Vec::len);
         let is_churn = self.shared.plan.profile == Profile::Churn;
-        if has_recovered != Some(true) && !(is_churn && !member.tracks.is_empty()) {
+        if has_recovered != Some(true) && (!is_churn || member.tracks.is_empty()) {
             // Who is there before anybody speaks hears everything from the first word on.
             let first = if self.has_begun && !is_churn { UNSEEN } else { 0 };
             member.tracks = vec![first; speakers].into();
@@ -199,12 +202,13 @@ impl Generator {
 fn decode(
     protocol: &dyn Protocol,
     stage: &mut Stage,
-    carry: &mut Option<Box<Vec<u8>>>,
+    carry: &mut Vec<u8>,
     input: &[u8],
     heard: &mut Vec<Heard>,
 ) -> Result<(), String> {
     let mut rest = input;
-    if let Some(mut kept) = carry.take() {
+    if !carry.is_empty() {
+        let mut kept = std::mem::take(carry);
         let mut piece_bytes = PIECE_BYTES;
         loop {
             let had_bytes = kept.len();
@@ -219,7 +223,7 @@ fn decode(
             kept.drain(..taken);
             rest = &rest[piece.len()..];
             if rest.is_empty() {
-                *carry = Some(kept);
+                *carry = kept;
                 return Ok(());
             }
             piece_bytes *= 2;
@@ -228,7 +232,7 @@ fn decode(
     if !rest.is_empty() {
         let taken = protocol.decode(stage, rest, heard)?;
         if taken < rest.len() {
-            *carry = Some(Box::new(rest[taken..].to_vec()));
+            *carry = rest[taken..].to_vec();
         }
     }
     Ok(())
@@ -255,7 +259,7 @@ mod tests {
                 let marker = Marker { publisher: 0, sequence: sequence as u32, due_ns: 0 };
                 target.protocol.publish(&me, marker, *bytes, None, &mut input);
             }
-            let (mut stage, mut carry, mut heard) = (0, None, Vec::new());
+            let (mut stage, mut carry, mut heard) = (0, Vec::new(), Vec::new());
             let mut rest = &input[..];
             for piece in pieces.iter().cycle() {
                 let (now, later) = rest.split_at((*piece).min(rest.len()));
@@ -265,7 +269,7 @@ mod tests {
                     break;
                 }
             }
-            prop_assert!(carry.is_none());
+            prop_assert!(carry.is_empty());
             let sequences: Vec<u32> = heard.iter().map(|heard| match heard {
                 Heard::Message { marker, .. } => marker.sequence,
                 other => panic!("{other:?}"),

@@ -70,6 +70,7 @@ pub struct Generator {
     free: Vec<u32>,
     late_visits: VecDeque<u64>,
     touched: Vec<Id>,
+    resumed: Vec<Id>,
     to_close: Vec<(Id, bool)>,
     farewells: HashMap<Id, Box<str>>,
     heard: Vec<Heard>,
@@ -119,8 +120,8 @@ struct Peer {
     is_lost: bool,
     out_at: u32,
     out: Vec<u8>,
-    /// The beginning of a message whose end has not come.
-    carry: Option<Box<Vec<u8>>>,
+    /// The beginning of a message whose end has not come; at rest it owns nothing.
+    carry: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,6 +242,7 @@ impl Generator {
             handshakes: 0,
             late_visits: VecDeque::new(),
             touched: Vec::new(),
+            resumed: Vec::new(),
             to_close: Vec::new(),
             farewells: HashMap::new(),
             heard: Vec::new(),
@@ -324,6 +326,12 @@ impl Generator {
             || self.phase >= Phase::Leaving
             || self.members[local].is_slow
             || self.members[local].connection != Some(id);
+        if self.members[local].is_slow
+            && self.members[local].connection == Some(id)
+            && self.phase < Phase::Leaving
+        {
+            self.tally.slow_closed += 1;
+        }
         if !is_expected {
             let why = match self.farewells.remove(&id) {
                 Some(said) => said.into_string(),
@@ -403,7 +411,7 @@ impl World for Generator {
     fn wants_input(&self, id: Id) -> bool {
         self.peers.get(id).is_some_and(|peer| {
             let member = &self.members[peer.member as usize];
-            !(member.is_slow && member.is_in && self.has_begun)
+            !(member.is_slow && member.is_in && self.has_begun && self.phase < Phase::Settling)
         })
     }
 
@@ -413,7 +421,8 @@ impl World for Generator {
     }
 
     fn take_resumed(&mut self) -> impl Iterator<Item = Id> {
-        std::iter::empty()
+        // Who did not read is read at the end: to hear whether it was closed.
+        std::mem::take(&mut self.resumed).into_iter()
     }
 
     fn take_touched(&mut self, list: &mut Vec<Id>) {

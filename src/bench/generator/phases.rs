@@ -30,6 +30,10 @@ impl Generator {
         if phase >= Phase::Leaving {
             self.leave();
         }
+        if phase == Phase::Settling && self.phase < Phase::Settling {
+            let slow = self.members.iter().filter(|member| member.is_slow);
+            self.resumed = slow.filter_map(|member| member.connection).collect();
+        }
         self.phase = phase;
         if phase < Phase::Talking {
             return;

@@ -28,7 +28,7 @@ impl Generator {
             is_lost: false,
             out_at: 0,
             out: Vec::new(),
-            carry: None,
+            carry: Vec::new(),
         };
         let id = self.peers.insert(peer);
         member.connection = Some(id);

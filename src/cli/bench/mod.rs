@@ -71,6 +71,9 @@ pub struct BenchFlags {
     /// The target's process, to watch what it uses; may be repeated; found by itself on loopback
     #[arg(long, value_name = "PID", help_heading = "Target")]
     pid: Vec<u32>,
+    /// Count the target's system calls with strace, which slows it down: no other figure of such a run is to be used
+    #[arg(long, help_heading = "Target")]
+    count_syscalls: bool,
     /// Cores of the started server
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "target", help_heading = "Target")]
     server_cores: usize,

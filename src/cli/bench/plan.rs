@@ -85,6 +85,7 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
         moves: if profile == Profile::Mix { flags.moves.unwrap_or(100.0) } else { 0.0 },
         slow: if profile == Profile::Slow { flags.slow.unwrap_or(shape.connections / 10) } else { 0 },
         ack: None,
+        counts_syscalls: flags.count_syscalls,
     };
     refuse_nonsense(flags, &plan, &traits)?;
     let mut server_flags = flags.server_flag.clone();
