@@ -3,6 +3,8 @@
 
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
@@ -103,6 +105,33 @@ fn the_highest_rate_is_searched() {
     // Nothing holds below a rate at which a second has no message; everything may be slow.
     let report = assert_ok("fanout -c 3 --find-max --slo max=60s --rate 400000 -d 100ms -w 10ms");
     assert!(number(&report, "/highest_rate") >= 1000.0);
+}
+
+#[test]
+fn a_server_that_runs_is_measured_and_found() {
+    let server = common::Server::start(&[]);
+    let report = assert_ok(&format!("fanout --target lines://{} -c 5 -d 200ms -w 50ms", server.line));
+    assert_eq!(report["server"]["pids"][0], server.pid());
+    // As if nothing were known of it: templates, and markers found in whatever comes.
+    let templates = [
+        "--hello",
+        "{\"type\":\"hello\",\"nickname\":\"{nickname}\"}\n{\"type\":\"join\",\"room\":\"{room}\"}",
+        "--publish",
+        "{\"type\":\"message\",\"room\":\"{room}\",\"content\":\"{content}\"}",
+    ];
+    let target = format!("ws-any://{}/ws", server.web);
+    let mut arguments =
+        vec!["fanout", "--target", &target, "-c", "5", "-d", "200ms", "-w", "500ms", "--rate", "100"];
+    arguments.extend(templates);
+    let output = bench(&arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let health =
+        assert_ok(&format!("echo --target http://{}/health -c 4 --pipeline 4 -d 200ms -w 50ms", server.web));
+    assert!(number(&health, "/latency/count") > 100.0);
+    let (missing, code) =
+        self::report(&format!("echo --target http://{}/nothing -c 1 -d 50ms -w 0s", server.web));
+    assert_eq!(code, 1);
+    assert!(missing["refused"]["404"].as_u64().unwrap() > 0);
 }
 
 /// What a target does wrong to one of its listeners, once.

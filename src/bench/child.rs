@@ -48,6 +48,7 @@ impl Server {
         }
         // A Ctrl-C is for this process, which then ends the server itself.
         command.process_group(0);
+        signals::unblock_in(&mut command);
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"STARLING_") {
                 command.env_remove(name);

@@ -29,6 +29,7 @@ impl Counting {
         }
         // A Ctrl-C is not for it: it is ended here.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        signals::unblock_in(&mut command);
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         spawned.map(|strace| Counting { strace }).map_err(|why| format!("not possible: strace: {why}"))
     }
