@@ -302,6 +302,7 @@ fn nonsense_is_refused_with_a_sentence() {
         ("fanout --duration soon", "write 500ms"),
         ("fanout --find-max", "--slo"),
         ("fanout --find-max --slo fast", "write p99=5ms"),
+        ("idle -c 100000", "give more --sources"),
         ("fanout --cpus 1000", "may not use"),
         ("plot a.json", "name the picture"),
         ("fanout a.json", "for `plot`"),

@@ -8,7 +8,7 @@
 //! | [`generator`] | a thread's world, driven by the loop |
 //! | [`schedule`], [`marker`] | when messages are due, and how they say so |
 //! | [`audit`] | gaps, repeats, reorderings, missing messages |
-//! | [`run`](mod@run) | threads, phases, sums |
+//! | [`mod@run`] | threads, phases, sums |
 //! | [`subject`], [`syscalls`], [`child`] | the target's processes seen from outside; a server of one's own |
 //! | [`report`], [`table`], [`plot`], [`fingerprint`] | what is told at the end |
 //! | [`search`] | the highest rate that holds |

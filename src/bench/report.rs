@@ -254,7 +254,7 @@ impl Report {
             moves: tally.moves,
             highest_rate: None,
             syscalls: syscalls.and_then(Result::ok),
-            server: usage.map(|usage| Server::of(usage, plan, tally.received, pids)),
+            server: usage.map(|usage| Server::of(usage, tally.entry.len(), tally.received, pids)),
             generator: Busy {
                 busy_share,
                 cpu_seconds: tally.cpu_ns as f64 / 1e9,
@@ -310,7 +310,8 @@ impl Times {
         let steps = ((histogram.len() as f64).log10() * 20.0).ceil() as i32;
         let mut curve: Vec<(f64, u64)> = (0..=steps)
             .map(|step| 1.0 - 10_f64.powf(-f64::from(step) / 20.0))
-            .map(|quantile| (quantile, at(quantile)))
+            // Twelve digits are enough, and read back as they were written.
+            .map(|quantile| ((quantile * 1e12).round() / 1e12, at(quantile)))
             .collect();
         curve.push((1.0, histogram.max()));
         Times {
@@ -337,7 +338,7 @@ impl Times {
 }
 
 impl Server {
-    fn of(usage: [Usage; 3], plan: &Plan, received: u64, pids: &[u32]) -> Server {
+    fn of(usage: [Usage; 3], connections: u64, received: u64, pids: &[u32]) -> Server {
         let [start, from, to] = usage;
         let cpu_seconds = (to.cpu_ns - from.cpu_ns.min(to.cpu_ns)) as f64 / 1e9;
         let ticks = |pick: fn(&Usage) -> u64| pick(&to).saturating_sub(pick(&from)) as f64;
@@ -345,9 +346,8 @@ impl Server {
         // Ticks are coarse: they only say how the exact sum is divided.
         let user_seconds = if user + system > 0.0 { cpu_seconds * user / (user + system) } else { 0.0 };
         let per_delivery = |seconds: f64| (received > 0).then(|| seconds * 1e6 / received as f64);
-        let grown = |pick: fn(&Usage) -> u64| {
-            (pick(&from) as f64 - pick(&start) as f64) / plan.connections.max(1) as f64
-        };
+        let grown =
+            |pick: fn(&Usage) -> u64| (pick(&from) as f64 - pick(&start) as f64) / connections.max(1) as f64;
         Server {
             pids: pids.to_vec(),
             cpu_seconds,

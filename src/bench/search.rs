@@ -7,7 +7,7 @@ use super::report::{Report, Times, Verdict};
 /// The search ends when the rate is known to this part.
 const PRECISION: f64 = 0.05;
 
-/// What must hold: bounds on quantiles of the profile's times.
+/// What must hold: bounds on percentiles of the profile's times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Objective {
     bounds: Vec<(f64, u64)>,
@@ -27,7 +27,7 @@ impl Objective {
                 name => name.strip_prefix('p')?.parse().ok()?,
             };
             let is_possible = percentile > 0.0 && percentile <= 100.0;
-            is_possible.then_some((percentile / 100.0, parse_time_ns(limit.trim())?))
+            is_possible.then_some((percentile, parse_time_ns(limit.trim())?))
         };
         let bounds: Option<Vec<_>> = text.split(',').map(bound).collect();
         bounds.map(|bounds| Objective { bounds }).ok_or_else(wrong)
@@ -35,8 +35,10 @@ impl Objective {
 
     /// Whether the times are within all bounds.
     pub fn holds(&self, times: &Times) -> bool {
-        self.bounds.iter().all(|(quantile, limit_ns)| {
-            let at = times.curve.iter().find(|(at, _)| at >= quantile).map_or(times.max_ns, |point| point.1);
+        self.bounds.iter().all(|(percentile, limit_ns)| {
+            // The next point of the curve, but for what rounding has done.
+            let quantile = percentile / 100.0 - 1e-9;
+            let at = times.curve.iter().find(|(at, _)| *at >= quantile).map_or(times.max_ns, |point| point.1);
             times.count > 0 && at <= *limit_ns
         })
     }
@@ -112,10 +114,10 @@ mod tests {
 
     #[test]
     fn objectives_are_read() {
-        assert_eq!(Objective::parse("p99=5ms").unwrap().bounds, [(0.99, 5_000_000)]);
+        assert_eq!(Objective::parse("p99=5ms").unwrap().bounds, [(99.0, 5_000_000)]);
         assert_eq!(
             Objective::parse("p50=200us, p99.9=1.5s,max=2m").unwrap().bounds,
-            [(0.5, 200_000), (0.999, 1_500_000_000), (1.0, 120_000_000_000)]
+            [(50.0, 200_000), (99.9, 1_500_000_000), (100.0, 120_000_000_000)]
         );
         for text in ["", "p99", "99=5ms", "p0=1ms", "p101=1ms", "p99=5", "p99=ms", "p99=5 parsec"] {
             assert!(Objective::parse(text).unwrap_err().contains("p99=5ms"), "{text}");

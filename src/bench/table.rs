@@ -42,7 +42,8 @@ pub fn print(report: &Report) -> String {
     ];
     for (index, (what, times)) in all.iter().enumerate() {
         let is_shown_before = all[..index].iter().any(|(_, before)| std::ptr::eq(*before, *times));
-        if times.count > 0 && !is_shown_before {
+        let is_own = std::ptr::eq(*times, &report.lateness) && matches!(plan.load, Load::InFlight(_));
+        if times.count > 0 && !is_shown_before && !is_own {
             put_times(&mut out, what, times);
         }
     }

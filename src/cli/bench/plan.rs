@@ -10,10 +10,16 @@ use crate::bench::marker::{MARKER_BYTES, PUBLISHERS_MAX};
 use crate::bench::plan::{Load, Plan, Profile};
 use crate::bench::search::parse_time_ns;
 use crate::bench::target::{Target, Traits};
-use crate::sys::threads;
+use crate::sys::{descriptors, threads};
 
 /// Streams that one thread keeps the next number of: 4 bytes each.
 const STREAMS_MAX: usize = 256 << 20;
+
+/// Ports of one address for connections to one other: Linux's default, see `net.ipv4.ip_local_port_range`.
+const PORTS: usize = 28_000;
+
+/// Files of a thread that are not connections.
+const FILES_KEPT: usize = 64;
 
 /// Where the started server runs, and how it is spoken to.
 pub struct Placement {
@@ -84,7 +90,8 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
         handshakes: flags.handshakes.max(1),
         moves: if profile == Profile::Mix { flags.moves.unwrap_or(100.0) } else { 0.0 },
         slow: if profile == Profile::Slow { flags.slow.unwrap_or(shape.connections / 10) } else { 0 },
-        ack: None,
+        // Without a search there is a run for each level.
+        ack: (profile == Profile::Acks).then(|| "sequenced".to_owned()),
         counts_syscalls: flags.count_syscalls,
     };
     refuse_nonsense(flags, &plan, &traits)?;
@@ -204,6 +211,7 @@ fn refuse_nonsense(flags: &BenchFlags, plan: &Plan, traits: &Traits) -> Result<(
             .into()
     })?;
     refuse_for_target(flags, plan, traits)?;
+    refuse_what_is_too_many(flags, plan)?;
     let speakers = if plan.rooms == 0 { 0 } else { plan.publishers.div_ceil(plan.rooms) };
     wrong(speakers.saturating_mul(plan.connections) > STREAMS_MAX, &|| {
         "so many publishers for so many members cannot be audited: take fewer --publishers, or more --rooms"
@@ -220,6 +228,37 @@ fn refuse_nonsense(flags: &BenchFlags, plan: &Plan, traits: &Traits) -> Result<(
             .into()
         },
     )
+}
+
+/// Connections that the system would refuse, one by one and without a reason.
+fn refuse_what_is_too_many(flags: &BenchFlags, plan: &Plan) -> Result<(), String> {
+    let connections = plan.connections;
+    let addresses = plan.sources.len().max(1);
+    if connections > addresses * PORTS {
+        return Err(format!(
+            "--connections: from {addresses} address{} there are ports for {}: give more --sources, as 127.0.0.2-127.0.0.{}",
+            if addresses == 1 { "" } else { "es" },
+            addresses * PORTS,
+            2 + connections / PORTS
+        ));
+    }
+    // Where it cannot be told, the connections themselves will.
+    let Ok(files) = descriptors::raise_limit() else { return Ok(()) };
+    let thread_max = files.saturating_sub(FILES_KEPT).max(1);
+    let needed = connections.div_ceil(thread_max);
+    if needed > plan.threads {
+        return Err(format!(
+            "--connections: a thread may have {thread_max} of them (ulimit -Hn): give --threads {needed}"
+        ));
+    }
+    let core_max = (files - files / 32).saturating_sub(FILES_KEPT).max(1);
+    let needed = connections.div_ceil(core_max);
+    if flags.target.is_none() && needed > flags.server_cores {
+        return Err(format!(
+            "--connections: a core of the server may have {core_max} of them (ulimit -Hn): give --server-cores {needed}, or one more, as they are spread by chance"
+        ));
+    }
+    Ok(())
 }
 
 fn refuse_for_target(flags: &BenchFlags, plan: &Plan, traits: &Traits) -> Result<(), String> {
