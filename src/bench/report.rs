@@ -191,6 +191,9 @@ impl Report {
         reasons.extend(audit.reasons());
         reasons.extend(tally.lost.iter().map(|(why, count)| format!("{count} connections lost: {why}")));
         reasons.extend(tally.refused.iter().map(|(why, count)| format!("{count} commands refused: {why}")));
+        if tally.absent > 0 {
+            reasons.push(format!("{} members were not where they should be in the end", tally.absent));
+        }
         if tally.unrecovered > 0 {
             reasons.push(format!("{} sessions came back without what they had missed", tally.unrecovered));
         }

@@ -71,6 +71,10 @@ pub fn run(
     stop: &AtomicBool,
     progress: &mut Progress,
 ) -> Result<Outcome, String> {
+    if !plan.cpus.is_empty() {
+        // Whoever directs stays off the server's processors too. Where that is not permitted, it is little work.
+        let _ = threads::restrict(&plan.cpus);
+    }
     // Names are unique among runs: sessions and rooms of the last one may still be there.
     let tag = format!("b{:05x}", random_u64() & 0xf_ffff);
     let cast = Cast::new(&plan, tag);

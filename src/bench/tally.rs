@@ -50,6 +50,8 @@ pub struct Tally {
     pub unrecovered: u64,
     /// Messages that were due while their publisher had no connection.
     pub unsent: u64,
+    /// Members who were not where they should be in the end.
+    pub absent: u64,
     /// Members who do not read that the target has closed.
     pub slow_closed: u64,
     /// Moves between rooms.
@@ -83,6 +85,7 @@ impl Tally {
             recovered: 0,
             unrecovered: 0,
             unsent: 0,
+            absent: 0,
             slow_closed: 0,
             moves: 0,
             busy_ns: 0,
@@ -113,6 +116,7 @@ impl Tally {
         self.recovered += other.recovered;
         self.unrecovered += other.unrecovered;
         self.unsent += other.unsent;
+        self.absent += other.absent;
         self.slow_closed += other.slow_closed;
         self.moves += other.moves;
         self.busy_ns = self.busy_ns.max(other.busy_ns);

@@ -245,6 +245,49 @@ mod tests {
     use super::super::super::target::{Options, Target};
     use super::*;
 
+    /// A generator with one member, in a room of JSON lines, that has heard messages with these sequences and offsets.
+    fn after(messages: &[(u32, u64)]) -> crate::bench::tally::Tally {
+        use std::sync::Arc;
+
+        use crate::bench::cast::{Cast, tests::plan};
+        use crate::bench::shared::Shared;
+        use crate::reactor::World as _;
+
+        let plan = plan(Profile::Fanout, 1, 1, 1, 1);
+        let cast = Cast::new(&plan, "t".into());
+        let target = Target::parse("lines://127.0.0.1:1", &Options::default()).unwrap();
+        let mut generator = Generator::new(Arc::new(Shared::new(plan, cast, target)), 0);
+        let id = generator.next_connect().unwrap().id;
+        let mut input =
+            br#"{"type":"joined","room":"t-r0","epoch":"e","offset":4,"role":"host","members":1,"state":{}}"#
+                .to_vec();
+        input.push(b'\n');
+        for (sequence, offset) in messages {
+            input.extend_from_slice(br#"{"type":"message","room":"t-r0","sender":"t-0","content":""#);
+            Marker { publisher: 0, sequence: *sequence, due_ns: 0 }.put_content(50, &mut input);
+            input.extend_from_slice(format!("\",\"offset\":{offset},\"timestamp\":5}}\n").as_bytes());
+        }
+        generator.receive(id, &mut input);
+        generator.into_tally()
+    }
+
+    #[test]
+    fn what_a_target_does_wrong_is_found() {
+        let tally = after(&[(0, 5), (1, 6), (2, 7)]);
+        assert_eq!(tally.received_in_all, 3);
+        assert!(!tally.offsets.any() && !tally.sequences.any());
+        // The offsets alone are wrong.
+        let tally = after(&[(0, 5), (1, 7), (2, 8)]);
+        assert_eq!((tally.offsets.gaps, tally.offsets.missing), (1, 1));
+        assert!(!tally.sequences.any());
+        // And the sequences alone: a message was taken for another.
+        let tally = after(&[(0, 5), (0, 6), (1, 7)]);
+        assert!(!tally.offsets.any());
+        assert_eq!(tally.sequences.repeated, 1);
+        // The first message after the join is missing.
+        assert_eq!(after(&[(0, 6)]).offsets.missing, 1);
+    }
+
     proptest! {
         #[test]
         fn messages_are_whole_however_they_are_cut(

@@ -174,6 +174,10 @@ impl Generator {
             self.for_each_stream(local, |expected, end| audit.end(expected, end));
         }
         self.by_sequence = audit;
+        if self.has_begun && self.shared.plan.profile != Profile::Churn {
+            let absent = self.members.iter().filter(|member| !member.is_in && !member.is_slow);
+            self.tally.absent = absent.count() as u64;
+        }
     }
 
     /// A connection is gone.
