@@ -63,6 +63,9 @@ pub fn print(report: &Report) -> String {
         if let (Some(all), Some(user)) = (server.cpu_us_per_delivery, server.user_us_per_delivery) {
             let _ = write!(figures, "; {all:.3} us a delivery ({user:.3} user)");
         }
+        if let Some(deliveries) = server.deliveries_per_write {
+            let _ = write!(figures, "; {deliveries:.1} deliveries a write");
+        }
         row(&mut out, "server", &figures);
     } else {
         row(&mut out, "server", "not seen: name its processes with --pid");
