@@ -17,13 +17,13 @@ pub struct Fingerprint {
     pub kernel: String,
     /// The processor's model.
     pub cpu: String,
-    /// How many processors this process may use.
+    /// How many processors the machine has.
     pub cpus: usize,
     /// How their frequency is governed, as far as the machine tells.
     pub governor: String,
     /// Memory of the machine.
     pub memory_bytes: u64,
-    /// Work for the machine in the minute before.
+    /// Work for the machine in the minutes before the run, as /proc/loadavg has it.
     pub load_before: String,
     /// When, in milliseconds since the Unix epoch.
     pub unix_ms: u64,
@@ -52,7 +52,8 @@ impl Fingerprint {
             host: read("/proc/sys/kernel/hostname"),
             kernel: format!("{} {}", read("/proc/sys/kernel/ostype"), read("/proc/sys/kernel/osrelease")),
             cpu: field(&read("/proc/cpuinfo"), "model name"),
-            cpus: std::thread::available_parallelism().map_or(0, usize::from),
+            // Not those that this thread may use: it may be kept off the server's.
+            cpus: read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count(),
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             memory_bytes: memory_kib * 1024,
             load_before: read("/proc/loadavg"),

@@ -10,7 +10,7 @@ const HEIGHT: f64 = 480.0;
 const LEFT: f64 = 80.0;
 const BOTTOM: f64 = 50.0;
 const TOP: f64 = 20.0;
-const RIGHT: f64 = 20.0;
+const RIGHT: f64 = 40.0;
 const COLOURS: [&str; 8] =
     ["#1b6ca8", "#c8553d", "#3a7d44", "#8e44ad", "#d4a017", "#16a2a2", "#7f4f24", "#555555"];
 

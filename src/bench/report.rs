@@ -180,7 +180,16 @@ pub struct Busy {
 impl Report {
     /// The report of a run.
     pub fn new(plan: &Plan, target: &str, label: String, outcome: Outcome, pids: &[u32]) -> Report {
-        let Outcome { tally, measured_ns, gathering_ns, usage, syscalls, is_interrupted, problems } = outcome;
+        let Outcome {
+            fingerprint,
+            tally,
+            measured_ns,
+            gathering_ns,
+            usage,
+            syscalls,
+            is_interrupted,
+            problems,
+        } = outcome;
         let seconds = measured_ns as f64 / 1e9;
         let audit = Audited {
             offsets: tally.offsets,
@@ -238,7 +247,7 @@ impl Report {
             warnings,
             target: target.to_owned(),
             plan: plan.clone(),
-            fingerprint: Fingerprint::take(),
+            fingerprint,
             seconds,
             sent: tally.sent,
             received: tally.received,
@@ -380,6 +389,7 @@ pub(super) mod tests {
     /// A report of a run of which this was counted.
     pub fn report(tally: Tally) -> Report {
         let outcome = Outcome {
+            fingerprint: Fingerprint::take(),
             tally,
             measured_ns: 1_000_000_000,
             gathering_ns: 1,

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::cast::Cast;
+use super::fingerprint::Fingerprint;
 use super::generator::Generator;
 use super::plan::{Plan, Profile};
 use super::progress::Progress;
@@ -44,6 +45,8 @@ const END_NS: u64 = 5_000 * MS;
 /// What a run has come to.
 #[derive(Debug)]
 pub struct Outcome {
+    /// The circumstances when it began.
+    pub fingerprint: Fingerprint,
     /// Everything that the threads counted.
     pub tally: Tally,
     /// Nanoseconds that were measured.
@@ -71,6 +74,7 @@ pub fn run(
     stop: &AtomicBool,
     progress: &mut Progress,
 ) -> Result<Outcome, String> {
+    let fingerprint = Fingerprint::take();
     if !plan.cpus.is_empty() {
         // Whoever directs stays off the server's processors too. Where that is not permitted, it is little work.
         let _ = threads::restrict(&plan.cpus);
@@ -94,6 +98,7 @@ pub fn run(
     let tally = director.end(handles);
     let (measured_ns, gathering_ns, usage) = directed?;
     Ok(Outcome {
+        fingerprint,
         tally: tally?,
         measured_ns,
         gathering_ns,
