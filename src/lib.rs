@@ -54,6 +54,7 @@
 //! | [`sys`] | the kernel as the loops need it, and all `unsafe` |
 //! | [`observe`] | logs, written by threads of their own |
 //! | [`server`] | opens listeners, starts cores, drains and stops |
+//! | [`mod@bench`] | the load generator: another world on the same loop, and what is told of its runs |
 //! | [`cli`] | the command line |
 //!
 //! Good first reading: [`reactor::Reactor::turn`], then `shard/mod.rs`, then whatever it calls.
@@ -93,6 +94,7 @@
 
 pub mod auth;
 pub mod base;
+pub mod bench;
 pub mod chat;
 pub mod cli;
 pub mod config;

@@ -43,7 +43,7 @@ fn assert_wrong(output: &Output, part: &str) {
 fn help_and_version() {
     let help = output(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for word in ["serve", "config", "token", "Examples:", "Exit codes:"] {
+    for word in ["serve", "config", "token", "bench", "Examples:", "Exit codes:"] {
         assert!(text(&help.stdout).contains(word), "{word}");
     }
     let help = output(&["serve", "--help"]);

@@ -22,9 +22,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &["base", "config", "reactor"]),
     ("observe", &["base", "config", "sys"]),
     ("server", &["base", "config", "proto", "chat", "auth", "web", "shard", "reactor", "sys", "observe"]),
+    ("bench", &["base", "config", "proto", "reactor", "sys"]),
     (
         "cli",
-        &["base", "config", "proto", "chat", "auth", "web", "shard", "reactor", "sys", "observe", "server"],
+        &[
+            "base", "config", "proto", "chat", "auth", "web", "shard", "reactor", "sys", "observe", "server",
+            "bench",
+        ],
     ),
     ("main", &["cli"]),
     ("lib", &[]),

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, and here what they share.
 
+pub mod bench;
 pub mod config;
 mod flags;
 pub mod serve;
@@ -25,6 +26,9 @@ pub enum Command {
     /// Print a token for a user, signed with the configured secret or a private key
     #[command(after_help = TOKEN_EXAMPLES)]
     Token(Box<token::TokenFlags>),
+    /// Measure a server: load with an open or closed loop, latencies, CPU, and an audit of every message
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Box<bench::BenchFlags>),
 }
 
 #[derive(Debug, Parser)]
@@ -40,6 +44,7 @@ Examples:
   starling serve --config starling.toml
   starling config > starling.toml           a commented file to start from
   starling token --sub alice                a token by which alice says hello
+  starling bench fanout                     what a message to 1,000 costs here
 
 Exit codes: 0 ok, 1 failed while running (a port is taken), 2 wrong arguments or
 configuration.";
@@ -78,6 +83,32 @@ RS256, ES256 and EdDSA sign with --signing-key, which the server never needs.
 
 Standard output has the token alone; what it says goes to standard error if that
 is a terminal, or with -v. Whoever has the token is the user: keep it as a secret.";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  starling bench echo                             round trips at /echo of a server
+                                                  that is started for the run
+  starling bench fanout -c 1000 --rate 500        open loop: 500 messages a second
+  starling bench fanout -c 1000 -p 10 -i 8        closed loop: 10 publishers with 8
+                                                  under way each
+  starling bench fanout --transport frames+proto
+  starling bench rooms --find-max --slo p99=5ms   the highest rate that holds
+  starling bench idle -c 100000 --sources 127.0.0.2-127.0.0.9
+  starling bench fanout --target ws://10.0.0.5:8080/ws --pid 4711
+  starling bench fanout --target ws-any://127.0.0.1:3000/chat \\
+      --hello '{\"join\":\"{room}\"}' --publish '{\"say\":\"{content}\"}'
+  starling bench fanout --json a.json --label before
+  starling bench plot a.json b.json -o ab.html
+
+Every message says who sent it, as which of its own, and when it was due. What
+is missing, repeated or out of order is counted, and fails the run. With --rate
+latency counts from the time that a message was due, not from when it was sent.
+
+Standard output has a table, or with `--json -` the JSON; progress goes to
+standard error. docs/bench.md says what each figure means.
+
+Exit codes: 0 ok, 1 the audit failed or the run could not be made, 2 wrong
+arguments, 130 interrupted.";
 
 /// Reads the arguments. `Err` is the exit code where there is nothing more to do: help was printed, or an error.
 pub fn arguments() -> Result<Command, ExitCode> {

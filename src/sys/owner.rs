@@ -5,6 +5,13 @@ use std::net::SocketAddr;
 
 /// The process that listens on `address`, as `name (pid)`, if it can be found out.
 pub fn of_port(address: SocketAddr) -> Option<String> {
+    let pid = process_of_port(address)?;
+    let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(format!("{} (process {pid})", command.trim()))
+}
+
+/// The process that listens on `address`, if it can be found out.
+pub fn process_of_port(address: SocketAddr) -> Option<u32> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
@@ -35,8 +42,7 @@ pub fn of_port(address: SocketAddr) -> Option<String> {
                     .any(|target| inodes.iter().any(|inode| target.as_os_str() == inode.as_str()))
             });
         if holds_it {
-            let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (process {pid})", command.trim()));
+            return pid.parse().ok();
         }
     }
     None

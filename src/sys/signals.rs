@@ -32,6 +32,32 @@ pub fn wait() -> io::Result<(&'static str, i32)> {
     }
 }
 
+/// Has a program that is to be started take the signals that this one has blocked: it would inherit that.
+pub fn unblock_in(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+
+    let unblock = || {
+        let set = stop_set();
+        // SAFETY: `set` is initialised, and the old mask is not asked for.
+        match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) } {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    };
+    // SAFETY: between fork and exec only sigemptyset, sigaddset and pthread_sigmask are called, which may be called there.
+    unsafe { command.pre_exec(unblock) };
+}
+
+/// Asks another process to stop, as a person would with Ctrl-C or `kill`.
+///
+/// # Errors
+/// When there is no such process, or it is not ours.
+pub fn ask_to_stop(process: u32) -> io::Result<()> {
+    let process = libc::pid_t::try_from(process).map_err(|_| io::ErrorKind::NotFound)?;
+    // SAFETY: takes no pointers.
+    if unsafe { libc::kill(process, libc::SIGTERM) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn stop_set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set, and the signals are valid, so neither call can fail.

@@ -20,3 +20,26 @@ pub fn processors() -> Vec<usize> {
 pub fn pin(processor: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: processor })
 }
+
+/// Keeps the calling thread, and whatever it starts, on these processors.
+///
+/// # Errors
+/// When the kernel does not permit it, or there is none of them.
+#[cfg(target_os = "linux")]
+pub fn restrict(processors: &[usize]) -> io::Result<()> {
+    let mut set = std::mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
+    // SAFETY: all zeroes are an empty set; CPU_SET checks its bounds; the kernel reads a set of the given size.
+    let result = unsafe {
+        for processor in processors {
+            libc::CPU_SET(*processor, set.assume_init_mut());
+        }
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set.as_ptr())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Elsewhere threads run where the system likes.
+#[cfg(not(target_os = "linux"))]
+pub fn restrict(_processors: &[usize]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}

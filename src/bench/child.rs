@@ -1,0 +1,114 @@
+//! A server of one's own to measure: `starling serve` on free ports, which ends with the run.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::sys::{signals, threads};
+
+/// How long the server may take to listen, and to end.
+const START_MAX: Duration = Duration::from_secs(10);
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// A server that runs. It is ended when this goes.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Where it listens, by the listener's kind.
+    pub addresses: BTreeMap<String, SocketAddr>,
+    /// The arguments that it was started with.
+    pub arguments: Vec<String>,
+}
+
+impl Server {
+    /// Starts one, on these processors. `flags` come last.
+    ///
+    /// # Errors
+    /// One line on why it did not start.
+    pub fn start(cores: usize, cpus: &[usize], flags: &[String]) -> Result<Server, String> {
+        let program =
+            std::env::current_exe().map_err(|why| format!("cannot find this program's own file: {why}"))?;
+        let mut arguments: Vec<String> =
+            ["serve", "--web", "127.0.0.1:0", "--line", "127.0.0.1:0", "--frame", "127.0.0.1:0"]
+                .map(str::to_owned)
+                .into();
+        arguments.extend(["--cores".into(), cores.to_string()]);
+        // A load generator is a flood by design.
+        arguments.extend(["--set".into(), "rate.commands_per_second=0".into()]);
+        arguments.extend_from_slice(flags);
+        let mut command = Command::new(program);
+        command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        // Its log would be mixed into what is told here; what is wrong it tells before.
+        if !flags.iter().any(|flag| flag.starts_with("--log-level")) {
+            command.args(["--log-level", "error"]);
+        }
+        // A Ctrl-C is for this process, which then ends the server itself.
+        command.process_group(0);
+        signals::unblock_in(&mut command);
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"STARLING_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = spawn_on(command, cpus)?;
+        let stdout = child.stdout.take().expect("piped");
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        let mut server = Server { child, addresses: BTreeMap::new(), arguments };
+        let deadline = Instant::now() + START_MAX;
+        while server.addresses.len() < 3 {
+            let line = told
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                .map_err(|_| "the server did not start; its own words are above".to_owned())?;
+            let said = line.strip_prefix("listening ").and_then(|rest| rest.split_once(' '));
+            if let Some((kind, address)) = said.and_then(|(kind, at)| Some((kind, at.parse().ok()?))) {
+                server.addresses.insert(kind.to_owned(), address);
+            }
+        }
+        Ok(server)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = signals::ask_to_stop(self.child.id());
+        let deadline = Instant::now() + END_MAX;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a program that may run on these processors only; on all if there are none. A process inherits that from the thread
+/// that makes it.
+fn spawn_on(mut command: Command, cpus: &[usize]) -> Result<Child, String> {
+    let cpus = cpus.to_vec();
+    let spawned = threads::spawn("spawn".into(), move || {
+        if !cpus.is_empty() {
+            threads::restrict(&cpus)?;
+        }
+        command.spawn()
+    });
+    let spawned = spawned.and_then(|thread| {
+        thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread that starts it failed")))
+    });
+    spawned.map_err(|why| format!("cannot start the server: {why}"))
+}
