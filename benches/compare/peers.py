@@ -17,6 +17,7 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resol
 PEERS = ROOT / "benches" / "peers"
 BUILT = TARGET / "peers"
 OUTPUT = TARGET / "compare"
+STARLING = TARGET / "release" / "starling"
 INSTALL_S = 1800
 
 # What a WebSocket hub of ours is told: the first message names the room, each one after it is for the room.
@@ -54,7 +55,7 @@ def peers():
 
     def starling(port, kind):
         ports = {"web": "127.0.0.1:0", "line": "127.0.0.1:0"} | {kind: f"127.0.0.1:{port}"}
-        return [TARGET / "release" / "starling", "serve", "--cores", "1", "--set", "rate.commands_per_second=0",
+        return [STARLING, "serve", "--cores", "1", "--set", "rate.commands_per_second=0",
                 "--web", ports["web"], "--line", ports["line"], "--frame", "127.0.0.1:0"]
 
     def broker(kind):
