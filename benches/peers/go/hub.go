@@ -6,13 +6,14 @@
 // At /ws the first text message names the room, and each one after it goes to every member of the room, its sender included, as
 // it came. /echo sends back what it gets. /health answers OK. Run it with GOMAXPROCS=1 to compare it with one core of others.
 //
-// Two things are better than in the example: a message is framed once for all (PreparedMessage), and a room is a map under a lock
-// instead of a goroutine, so that a publisher costs no switch. One thing cannot be had: gorilla writes each message with
-// a write(2) of its own.
+// Three things differ from the example, for speed. A message is framed once for all (PreparedMessage). A room is a map under
+// a lock instead of a goroutine, so that publishing costs no switch. And where the example glues what has queued up into one message,
+// here each stays a message of its own, but they leave in one write(2): see gathering.
 package main
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -23,8 +24,11 @@ import (
 // Messages that a member may be behind before it is closed.
 const behindLimit = 1024
 
-// net/http sets TCP_NODELAY by itself, as Go does on every connection.
-var upgrader = websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
+var upgrader = websocket.Upgrader{
+	ReadBufferSize:  1024,
+	WriteBufferPool: &sync.Pool{},
+	CheckOrigin:     func(*http.Request) bool { return true },
+}
 
 type member struct {
 	connection *websocket.Conn
@@ -49,7 +53,11 @@ func main() {
 	http.HandleFunc("/ws", chat)
 	http.HandleFunc("/echo", echo)
 	http.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("OK")) })
-	fmt.Fprintln(os.Stderr, http.ListenAndServe(os.Args[1], nil))
+	listener, err := net.Listen("tcp", os.Args[1])
+	if err == nil {
+		err = http.Serve(gatheringListener{listener}, nil)
+	}
+	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
 }
 
@@ -134,10 +142,59 @@ func (r *room) publish(message *websocket.PreparedMessage) {
 }
 
 func (m *member) write() {
+	wire := m.connection.UnderlyingConn().(*gathering)
 	for message := range m.unsent {
-		if m.connection.WritePreparedMessage(message) != nil {
+		wire.hold()
+		err := m.connection.WritePreparedMessage(message)
+		for waiting := len(m.unsent); waiting > 0 && err == nil; waiting-- {
+			if message, isOpen := <-m.unsent; isOpen {
+				err = m.connection.WritePreparedMessage(message)
+			}
+		}
+		if wire.release() != nil || err != nil {
 			m.connection.Close()
 			return
 		}
 	}
+}
+
+// A connection whose writes can be held and then written as one: gorilla itself does a write(2) a message.
+// Go has set TCP_NODELAY on it, as on every connection.
+type gathering struct {
+	net.Conn
+	lock   sync.Mutex // a reader answers pings and closes while the writer writes
+	isHeld bool
+	held   []byte
+}
+
+func (g *gathering) Write(data []byte) (int, error) {
+	g.lock.Lock()
+	defer g.lock.Unlock()
+	if g.isHeld {
+		g.held = append(g.held, data...)
+		return len(data), nil
+	}
+	return g.Conn.Write(data)
+}
+
+func (g *gathering) hold() {
+	g.lock.Lock()
+	g.isHeld = true
+	g.lock.Unlock()
+}
+
+func (g *gathering) release() error {
+	g.lock.Lock()
+	defer g.lock.Unlock()
+	g.isHeld = false
+	_, err := g.Conn.Write(g.held)
+	g.held = g.held[:0]
+	return err
+}
+
+type gatheringListener struct{ net.Listener }
+
+func (l gatheringListener) Accept() (net.Conn, error) {
+	connection, err := l.Listener.Accept()
+	return &gathering{Conn: connection}, err
 }

@@ -38,15 +38,21 @@ async fn chat(socket: WebSocket) {
     let (sink, mut stream) = socket.split();
     let Some(Ok(Message::Text(name))) = stream.next().await else { return };
     let room = Room::enter(&name);
-    // Either half's end is the connection's end.
-    tokio::select! {
-        () = publish(stream, &room.0) => {}
-        () = deliver(sink, room.0.subscribe()) => {}
-    }
+    let receiver = room.0.subscribe();
+    // Tasks of their own, so that a delivery does not wake the half that reads.
+    let reader = tokio::spawn(publish(stream, room.0.clone()));
+    let reading = reader.abort_handle();
+    let writer = tokio::spawn(async move {
+        deliver(sink, receiver).await;
+        reading.abort(); // it was too slow, or is gone
+    });
+    let _ = reader.await;
+    writer.abort();
+    let _ = writer.await;
     room.leave(&name);
 }
 
-async fn publish(mut stream: SplitStream<WebSocket>, room: &Sender<Utf8Bytes>) {
+async fn publish(mut stream: SplitStream<WebSocket>, room: Sender<Utf8Bytes>) {
     while let Some(Ok(message)) = stream.next().await {
         match message {
             Message::Text(content) => drop(room.send(content)),
