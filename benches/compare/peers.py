@@ -1,5 +1,6 @@
 """What starling is compared with: how each peer is got by name from a package registry, built, started and reached."""
 
+import functools
 import json
 import os
 import pathlib
@@ -18,6 +19,8 @@ PEERS = ROOT / "benches" / "peers"
 BUILT = TARGET / "peers"
 OUTPUT = TARGET / "compare"
 STARLING = TARGET / "release" / "starling"
+# Whether that is somebody else's (--binary), and not to be built.
+IS_GIVEN = False
 INSTALL_S = 1800
 
 # What a WebSocket hub of ours is told: the first message names the room, each one after it is for the room.
@@ -70,7 +73,7 @@ def peers():
              lambda port: [rust / "floor", f"127.0.0.1:{port}", "--one-write-a-message"], lambda: "ours", install=install_rust,
              has_rooms=False, chat=("tcp://127.0.0.1:{port}",), check_chat=floor_checks["check_chat"]),
         Peer("starling", "starling over WebSocket with JSON", lambda port: starling(port, "web"), starling_version, install=install_starling,
-             chat=("ws://127.0.0.1:{port}/ws",), echo=("ws://127.0.0.1:{port}/ws",), health=True),
+             chat=("ws://127.0.0.1:{port}/ws",), echo=("ws://127.0.0.1:{port}/echo",), health=True),
         Peer("starling-lines", "starling with JSON lines over TCP", lambda port: starling(port, "line"), starling_version,
              install=install_starling, chat=("lines://127.0.0.1:{port}",), echo=("lines://127.0.0.1:{port}",)),
         Peer("axum", "axum on one tokio thread, a tokio broadcast a room", lambda port: [rust / "axum-chat", f"127.0.0.1:{port}"],
@@ -130,11 +133,15 @@ def debian(package, program=None):
             policy.unlink()
 
 
+@functools.cache
 def install_starling():
+    if IS_GIVEN:
+        return
     say("building starling")
     run(["cargo", "build", "--release", "--bin", "starling"], INSTALL_S, cwd=ROOT)
 
 
+@functools.cache
 def install_rust():
     say("building the Rust peers")
     run(["cargo", "build", "--release", "--locked", "--target-dir", BUILT / "rust"], INSTALL_S, cwd=PEERS / "rust")
@@ -213,9 +220,11 @@ def cargo_version(package):
 
 
 def starling_version():
+    if not STARLING.exists():
+        raise Failed(f"{STARLING} is not there")
+    version = subprocess.run([STARLING, "--version"], capture_output=True, text=True).stdout.strip().removeprefix("starling ")
     revision = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
-    return f"{version} ({revision})" if revision else version
+    return version if IS_GIVEN or not revision else f"{version}, {revision}"
 
 
 def node_version():
