@@ -86,6 +86,26 @@ class Server:
         raise Failed(f"did not listen within {START_S} s: {last_line(self.log)}")
 
 
+class Neighbours:
+    """What others take of our CPUs while we measure: a machine is seldom one's own."""
+
+    def __init__(self, cpus, server):
+        self.cpus, self.server = cpus, server
+        self.before = self._read()
+
+    def share(self):
+        """The part of the CPUs' time that was somebody else's: programs in user mode, and what the hypervisor took away."""
+        (wall_s, all_s, own_s), (wall_before_s, all_before_s, own_before_s) = self._read(), self.before
+        return max(0.0, (all_s - all_before_s) - (own_s - own_before_s)) / (wall_s - wall_before_s) / len(self.cpus)
+
+    def _read(self):
+        names = [f"cpu{cpu}" for cpu in self.cpus]
+        lines = [line.split() for line in open("/proc/stat") if line.split()[0] in names]
+        busy = sum(int(user) + int(nice) + int(steal) for _, user, nice, _, _, _, _, _, steal, *_ in lines)
+        times = os.times()
+        return time.monotonic(), busy / TICKS_PER_S, self.server.cpu_s()[0] + times.user + times.children_user
+
+
 def run(command, timeout_s, **options):
     """Runs a program to its end; returns its output. Fails with its last line."""
     command = [str(part) for part in command]

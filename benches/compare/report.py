@@ -6,6 +6,8 @@ import statistics
 from .peers import peers as all_peers
 from .workloads import why_not
 
+# Others may take this much of the CPUs before a run is marked.
+DISTURBED = 0.05
 BAR, GAP, LABEL, WIDTH = 16, 6, 110, 420
 
 
@@ -43,6 +45,12 @@ class Results:
             count = sum(bool(run.get(key)) for run in runs)
             if count:
                 marks.append(what if count == len(runs) else f"{what} in {count} of {len(runs)}")
+        reasons = [reason for run in runs for reason in run.get("reasons", [])]
+        if reasons:
+            marks.append(reasons[0])
+        disturbed = [run["others_share"] for run in runs if run.get("others_share", 0) > DISTURBED]
+        if disturbed:
+            marks.append(f"disturbed in {len(disturbed)} of {len(runs)}: others took up to {max(disturbed):.0%} of the CPUs")
         values = self.values(workload, peer)
         if runs and not values:
             marks.append("the generator gave no such figure")
