@@ -1,6 +1,7 @@
 """What starling is compared with: how each peer is got by name from a package registry, built, started and reached."""
 
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -181,6 +182,8 @@ def install_uws():
     packages = here / "packages"
     libraries = packages / "socketify"
     if not (packages / f"socketify-{SOCKETIFY}.dist-info").exists():
+        if not importlib.util.find_spec("pip"):
+            debian("python3-pip", "pip3")
         say("installing socketify")
         # For its library alone: its Python (and what that needs) is not used.
         run([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps",

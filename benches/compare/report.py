@@ -56,6 +56,8 @@ class Results:
             marks.append("the generator gave no such figure")
         if (workload.name, peer.name) in self.failures:
             marks.append(self.failures[workload.name, peer.name])
+        elif not runs:
+            marks.append("not measured: interrupted before its turn")
         return "; ".join(marks)
 
     def rows(self, workload):

@@ -140,7 +140,6 @@ def bench_figures(report):
 
 def _wrk(workload, server, options):
     """wrk tells nothing of the server: that is read from /proc. One wrk thread, on the generator's CPU."""
-    descriptions.debian("wrk")
     command = ["wrk", "-t1", f"-c{WRK_CONNECTIONS}", f"-d{options.duration}s", "--latency"]
     is_pipelined = workload.name == "health-pipelined"
     script = ["-s", ROOT / "benches" / "wrk" / "pipeline.lua"] if is_pipelined else []
@@ -173,13 +172,15 @@ def _wrk_us(output, percentile):
     return found and float(found[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[found[2]]
 
 
-def needs_bench(workload):
-    return workload.target != "health"
-
-
-def has_bench(starling):
+def why_no_load(workload, options):
+    """Gets what makes the load; returns why it cannot be had, or None."""
     try:
-        run([starling, "bench", "--help"], 10)
-        return True
-    except (Failed, OSError):
-        return False
+        if workload.target == "health":
+            descriptions.debian("wrk")
+        else:
+            run([options.starling, "bench", "--help"], 10)
+    except Failed as error:
+        return str(error)
+    except OSError as error:
+        return f"{options.starling}: {error.strerror}"
+    return None
