@@ -118,8 +118,10 @@ def run(command, timeout_s, **options):
     finally:
         end(process)
     if process.returncode != 0:
-        lines = [line for line in output.splitlines() if line.strip()]
-        raise Failed(f"{' '.join(command[:3])}: {lines[-1].strip() if lines else f'ended with {process.returncode}'}")
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        # Whoever marks an error as one has said it best; others say it last.
+        why = next((line for line in lines if line.lower().startswith("error")), None) or (lines or [f"ended with {process.returncode}"])[-1]
+        raise Failed(f"{' '.join(command[:3])}: {why}")
     return output
 
 

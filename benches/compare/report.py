@@ -14,8 +14,10 @@ BAR, GAP, LABEL, WIDTH = 16, 6, 110, 420
 class Results:
     """What was measured: runs by workload and peer, and why some have none."""
 
-    def __init__(self, workloads, peers):
+    def __init__(self, workloads, peers, loads):
         self.workloads, self.peers = workloads, peers
+        self.loads = loads
+        """What makes the load of each workload, in words."""
         self.runs = {}
         self.failures = {}
         self.versions = {}
@@ -79,7 +81,7 @@ def table(results, about):
 
 
 def workload_table(results, workload):
-    lines = [f"## {workload.title}", ""]
+    lines = [f"## {workload.title}", "", f"`{results.loads[workload.name]}`", ""]
     better = "higher" if workload.higher_is_better else "lower"
     lines += [f"| peer | {workload.unit} ({better} is better) | least to most | to the floor | to starling | p50 | p99 | CPU (user + system) | runs | remarks |",
               "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|"]

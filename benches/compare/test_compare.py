@@ -77,7 +77,7 @@ class Reports(unittest.TestCase):
         self.peers = [peer for peer in peers.peers() if peer.name in ("floor", "starling", "uws", "redis", "nginx")]
         self.workloads = [one for one in workloads.workloads() if one.name in ("fanout", "rooms")]
         self.fanout, self.rooms = self.workloads
-        self.results = report.Results(self.workloads, self.peers)
+        self.results = report.Results(self.workloads, self.peers, {one.name: "load" for one in self.workloads})
         by_name = {peer.name: peer for peer in self.peers}
         for name, figures in {"floor": (1, 5, 2), "starling": (3, 3, 6), "uws": (4, 4, 4)}.items():
             for figure in figures:
@@ -102,7 +102,7 @@ class Reports(unittest.TestCase):
         xml.etree.ElementTree.fromstring(report.plot(self.results, {"date": "today & <here>"}))
 
     def rows_of(self, workload):
-        lines = report.workload_table(self.results, workload)[4:]
+        lines = report.workload_table(self.results, workload)[6:]
         return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")] for line in lines if line}
 
 

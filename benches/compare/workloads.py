@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ ROOT = descriptions.ROOT
 SLACK_S = 120
 WRK_CONNECTIONS = 64
 PIPELINED = 16
+SIZE_BYTES = 128
 # A generator whose CPU was this busy measured itself.
 BUSY = 0.9
 
@@ -60,6 +62,23 @@ def workloads():
     ]
 
 
+def load_of(workload, options):
+    """The load of a run, as flags of what makes it."""
+    if workload.target == "health":
+        is_pipelined = workload.name == "health-pipelined"
+        script = ["-s", ROOT / "benches" / "wrk" / "pipeline.lua"] if is_pipelined else []
+        return ["-t1", f"-c{WRK_CONNECTIONS}", f"-d{options.duration}s", "--latency", *script], ["--", PIPELINED] if is_pipelined else []
+    load = workload.quick if options.quick else workload.flags
+    return [*load, "--size", SIZE_BYTES, "--duration", f"{options.duration}s", "--warmup", f"{options.warmup}s"], []
+
+
+def described(workload, options):
+    """The same in words, for the table."""
+    flags, rest = load_of(workload, options)
+    program = "wrk" if workload.target == "health" else "starling bench"
+    return " ".join([program, *(part.name if isinstance(part, pathlib.Path) else str(part) for part in flags + rest)])
+
+
 def why_not(workload, peer):
     """Why a peer has no figure for a workload; None if it has one. Empty where it is not even asked."""
     if not getattr(peer, workload.target):
@@ -100,10 +119,9 @@ def _bench(workload, peer, server, options):
     result = descriptions.OUTPUT / "run" / "bench.json"
     result.parent.mkdir(parents=True, exist_ok=True)
     result.unlink(missing_ok=True)
-    profile, *load = workload.quick if options.quick else workload.flags
-    command = [options.starling, "bench", profile, "--target", url.format(port=server.port), *flags, *load, "--size", 128]
-    command += ["--duration", f"{options.duration}s", "--warmup", f"{options.warmup}s", "--cpus", options.client_cpu, "--pid", server.pid]
-    command += ["--label", peer.name, "--json", result]
+    (profile, *load), _ = load_of(workload, options)
+    command = [options.starling, "bench", profile, "--target", url.format(port=server.port), *flags, *load]
+    command += ["--cpus", options.client_cpu, "--pid", server.pid, "--label", peer.name, "--json", result]
     try:
         run(command, options.duration + options.warmup + SLACK_S, preexec_fn=prepare(options.client_cpu))
     except Failed:
@@ -140,10 +158,8 @@ def bench_figures(report):
 
 def _wrk(workload, server, options):
     """wrk tells nothing of the server: that is read from /proc. One wrk thread, on the generator's CPU."""
-    command = ["wrk", "-t1", f"-c{WRK_CONNECTIONS}", f"-d{options.duration}s", "--latency"]
-    is_pipelined = workload.name == "health-pipelined"
-    script = ["-s", ROOT / "benches" / "wrk" / "pipeline.lua"] if is_pipelined else []
-    command += [*script, f"http://127.0.0.1:{server.port}/health", *(["--", PIPELINED] if script else [])]
+    flags, rest = load_of(workload, options)
+    command = ["wrk", *flags, f"http://127.0.0.1:{server.port}/health", *rest]
     before, own_before, began = server.cpu_s(), os.times(), time.monotonic()
     output = run(command, options.duration + SLACK_S, preexec_fn=prepare(options.client_cpu))
     took_s, own, after = time.monotonic() - began, os.times(), server.cpu_s()
@@ -155,8 +171,8 @@ def _wrk(workload, server, options):
         "requests_per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),
         "requests": requests,
         # wrk times batches, not requests, when it pipelines, and only some of them.
-        "p50_us": None if is_pipelined else _wrk_us(output, "50%"),
-        "p99_us": None if is_pipelined else _wrk_us(output, "99%"),
+        "p50_us": None if rest else _wrk_us(output, "50%"),
+        "p99_us": None if rest else _wrk_us(output, "99%"),
         "cpu_user_s": user_s,
         "cpu_system_s": system_s,
         "cpu_us_per_delivery": (user_s + system_s) / max(requests, 1) * 1e6,
