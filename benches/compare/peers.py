@@ -1,7 +1,6 @@
 """What starling is compared with: how each peer is got by name from a package registry, built, started and reached."""
 
 import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -26,7 +25,7 @@ INSTALL_S = 1800
 
 # What a WebSocket hub of ours is told: the first message names the room, each one after it is for the room.
 HUB = ["--hello", "{room}", "--publish", "{content}"]
-SOCKETIFY = "0.0.31"
+UWS_CRATE = "libuwebsockets-sys"
 
 
 @dataclass
@@ -86,8 +85,8 @@ def peers():
              environment={"GOMAXPROCS": "1"}, **hub, **hub_checks),
         Peer("ws", "a Node hub with ws, framed once, corked", lambda port: ["node", BUILT / "node" / "hub.js", f"127.0.0.1:{port}"],
              node_version, install=install_node, **hub, **hub_checks),
-        Peer("uws", "a C hub on uWebSockets' publish/subscribe, as PyPI's socketify builds it (on libuv)",
-             lambda port: [BUILT / "uws" / "uws-hub", f"127.0.0.1:{port}"], lambda: f"socketify {SOCKETIFY}", install=install_uws,
+        Peer("uws", "a C++ hub on uWebSockets' own publish/subscribe, on epoll",
+             lambda port: [BUILT / "uws" / "uws-hub", f"127.0.0.1:{port}"], lambda: f"the one in {UWS_CRATE} {cargo_version(UWS_CRATE, 'uws')}", install=install_uws,
              **hub, **hub_checks),
         Peer("nats", "nats-server, GOMAXPROCS=1", lambda port: ["nats-server", "-c", configuration("nats.conf", port)],
              lambda: debian_version("nats-server"), install=lambda: debian("nats-server"), environment={"GOMAXPROCS": "1"},
@@ -176,26 +175,23 @@ def install_node():
 
 
 def install_uws():
-    if not shutil.which("cc"):
-        debian("gcc", "cc")
-    here = BUILT / "uws"
-    packages = here / "packages"
-    libraries = packages / "socketify"
-    if not (packages / f"socketify-{SOCKETIFY}.dist-info").exists():
-        if not importlib.util.find_spec("pip"):
-            debian("python3-pip", "pip3")
-        say("installing socketify")
-        # For its library alone: its Python (and what that needs) is not used.
-        run([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps",
-             "--target", packages, f"socketify=={SOCKETIFY}"], INSTALL_S)
-    library = libraries / "libsocketify_linux_amd64.so"
-    if not library.exists() or os.uname().machine != "x86_64":
-        raise Failed("socketify has no library for this machine")
-    if not list(pathlib.Path("/usr/lib").glob("*/libuv.so.1")):
-        debian("libuv1", "no-such-program")
+    for compiler in ("gcc", "g++"):
+        debian(compiler)
     say("building the uWebSockets hub")
-    run(["cc", "-O2", "-Wall", "-o", here / "uws-hub", PEERS / "uws" / "hub.c", f"-L{libraries}", "-l:libsocketify_linux_amd64.so",
-         f"-Wl,-rpath,{libraries}"], INSTALL_S)
+    manifest = PEERS / "uws" / "Cargo.toml"
+    run(["cargo", "fetch", "--locked", "--manifest-path", manifest], INSTALL_S)
+    packages = json.loads(run(["cargo", "metadata", "--locked", "--format-version", "1", "--manifest-path", manifest], INSTALL_S,
+                              stderr=subprocess.DEVNULL))["packages"]
+    crate = next(package["manifest_path"] for package in packages if package["name"] == UWS_CRATE)
+    source = pathlib.Path(crate).parent / "uWebSockets"
+    sockets = source / "uSockets" / "src"
+    here = BUILT / "uws"
+    here.mkdir(parents=True, exist_ok=True)
+    flags = ["-O3", "-DLIBUS_NO_SSL", f"-I{sockets}"]
+    parts = sorted([*sockets.glob("*.c"), *sockets.glob("eventing/*.c"), *sockets.glob("crypto/*.c")])
+    run(["gcc", *flags, "-c", *parts], INSTALL_S, cwd=here)
+    run(["g++", "-std=c++20", *flags, "-DUWS_NO_ZLIB", f"-I{source / 'src'}", "-o", here / "uws-hub", PEERS / "uws" / "hub.cpp",
+         *(here / f"{part.stem}.o" for part in parts)], INSTALL_S)
 
 
 def configuration(name, port):
@@ -216,8 +212,8 @@ def debian_version(package):
     return asked.stdout if asked.returncode == 0 and asked.stdout else "not Debian's"
 
 
-def cargo_version(package):
-    lock = (PEERS / "rust" / "Cargo.lock").read_text()
+def cargo_version(package, peer="rust"):
+    lock = (PEERS / peer / "Cargo.lock").read_text()
     # axum brings a tokio-tungstenite of its own, an older one: ours is the last.
     return re.findall(rf'name = "{package}"\nversion = "([^"]+)"', lock)[-1]
 
