@@ -120,6 +120,8 @@ def _bench(workload, peer, server, options):
     result.parent.mkdir(parents=True, exist_ok=True)
     result.unlink(missing_ok=True)
     (profile, *load), _ = load_of(workload, options)
+    if profile == "storm" and not peer.has_rooms:
+        load += ["--rooms", 1]  # which a storm by itself has many of
     command = [options.starling, "bench", profile, "--target", url.format(port=server.port), *flags, *load]
     command += ["--cpus", options.client_cpu, "--pid", server.pid, "--label", peer.name, "--json", result]
     try:
