@@ -20,6 +20,8 @@ use tokio::sync::broadcast::{self, Receiver, Sender, error::RecvError, error::Tr
 
 /// Messages that a member may be behind before it is closed.
 const BEHIND_LIMIT: usize = 1024;
+/// A connection's read buffer. It is there even when nothing is read; by itself it would have 128 KiB.
+const READ_BYTES: usize = 4096;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
@@ -28,8 +30,14 @@ async fn main() -> std::io::Result<()> {
         let _ = connection.set_nodelay(true);
     });
     let router = Router::new()
-        .route("/ws", get(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(chat)))
-        .route("/echo", get(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo)))
+        .route(
+            "/ws",
+            get(async |upgrade: WebSocketUpgrade| upgrade.read_buffer_size(READ_BYTES).on_upgrade(chat)),
+        )
+        .route(
+            "/echo",
+            get(async |upgrade: WebSocketUpgrade| upgrade.read_buffer_size(READ_BYTES).on_upgrade(echo)),
+        )
         .route("/health", get(async || "OK"));
     axum::serve(listener, router).await
 }

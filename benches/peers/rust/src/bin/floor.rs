@@ -74,8 +74,9 @@ impl Floor {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         let mut buffer = vec![0; READ_BYTES];
         loop {
-            for index in 0..self.epoll.wait(&mut events)? {
-                let libc::epoll_event { events: ready, u64: descriptor } = events[index];
+            let count = self.epoll.wait(&mut events)?;
+            for event in &events[..count] {
+                let libc::epoll_event { events: ready, u64: descriptor } = *event;
                 let descriptor = descriptor as RawFd;
                 if descriptor == self.listener.as_raw_fd() {
                     self.accept()?;

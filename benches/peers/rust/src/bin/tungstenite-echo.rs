@@ -6,6 +6,8 @@
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::accept_async_with_config;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
@@ -19,7 +21,9 @@ async fn main() -> std::io::Result<()> {
 }
 
 async fn echo(connection: TcpStream) {
-    let Ok(mut socket) = tokio_tungstenite::accept_async(connection).await else { return };
+    // By itself a connection's read buffer would have 128 KiB.
+    let config = WebSocketConfig::default().read_buffer_size(4096);
+    let Ok(mut socket) = accept_async_with_config(connection, Some(config)).await else { return };
     while let Some(Ok(message)) = socket.next().await {
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
             return;
