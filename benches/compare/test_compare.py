@@ -1,0 +1,157 @@
+"""Tests of scripts/compare's own parts: python3 -m unittest discover -s benches -t benches"""
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+import xml.etree.ElementTree
+
+from compare import check, peers, report, workloads
+from compare.processes import Failed, Server, free_port, run
+
+
+class Checks(unittest.TestCase):
+    """The clients find what is wrong with a fan-out."""
+
+    def test_a_right_one_passes(self):
+        with fan_out(lambda lines: lines) as port:
+            check.check_floor(check.Lines, port)
+
+    def test_faults_are_found(self):
+        faults = {
+            "missing": lambda lines: lines[:40] + lines[41:],
+            "repeated": lambda lines: lines[:40] + lines[40:41] + lines[40:],
+            "reordered": lambda lines: lines[::-1],
+            "damaged": lambda lines: lines[:40] + [lines[40].replace(b".", b",")] + lines[41:],
+            "from elsewhere": lambda lines: lines[:40] + [check.content("other", 0, 3) + b"\n"] + lines[40:],
+        }
+        check.WAIT_S = 1
+        for name, fault in faults.items():
+            with self.subTest(name), fan_out(fault) as port:
+                self.assertRaisesRegex(Failed, "^check: ", check.check_floor, check.Lines, port)
+
+
+class Processes(unittest.TestCase):
+    def test_what_does_not_start_says_why(self):
+        with tempfile.NamedTemporaryFile() as log:
+            server = Server(["sh", "-c", "echo no such thing >&2; exit 3"], free_port(), first_cpu(), log.name)
+            with self.assertRaisesRegex(Failed, "no such thing"), server:
+                self.fail("it is not under way")
+
+    def test_a_program_that_fails_says_why(self):
+        self.assertRaisesRegex(Failed, "it is broken", run, ["sh", "-c", "echo it is broken; exit 1"], 5)
+        self.assertRaisesRegex(Failed, "did not end within", run, ["sleep", "60"], 0.2)
+
+    def test_an_end_takes_children_along(self):
+        port = free_port()
+        script = f"sleep 61 & {sys.executable} -m http.server --bind 127.0.0.1 {port}"
+        with Server(["sh", "-c", script], port, first_cpu(), os.devnull) as server:
+            group = server.pid
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        self.fail("somebody of the group is still there")
+
+    def test_an_interrupt_ends_everything(self):
+        script = pathlib.Path(peers.ROOT / "scripts" / "compare")
+        with subprocess.Popen([script, "--check", "--only", "floor,floor-1-write"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as compare:
+            compare.stderr.readline()
+            compare.send_signal(signal.SIGTERM)
+            self.assertEqual(compare.wait(20), 1)
+            self.assertIn(b"interrupted", compare.stderr.read())
+
+
+class Reports(unittest.TestCase):
+    def setUp(self):
+        self.peers = [peer for peer in peers.peers() if peer.name in ("floor", "starling", "uws", "redis", "nginx")]
+        self.workloads = [one for one in workloads.workloads() if one.name in ("fanout", "rooms")]
+        self.fanout, self.rooms = self.workloads
+        self.results = report.Results(self.workloads, self.peers, {one.name: "load" for one in self.workloads})
+        by_name = {peer.name: peer for peer in self.peers}
+        for name, figures in {"floor": (1, 5, 2), "starling": (3, 3, 6), "uws": (4, 4, 4)}.items():
+            for figure in figures:
+                self.results.add(self.fanout, by_name[name], {
+                    "cpu_us_per_delivery": figure, "cpu_user_s": 1.0, "cpu_system_s": 3.0, "p50_us": 1500.0,
+                    "is_audit_failed": name == "uws" and figure == 4, "reasons": ["3 | missing"] if name == "uws" else []})
+        self.results.fail(self.fanout, by_name["redis"], "did not listen")
+
+    def test_medians_and_ratios(self):
+        rows = self.rows_of(self.fanout)
+        self.assertEqual(rows["floor"][2:6], ["2.00", "1.00 to 5.00", "1.00", "0.67"])
+        self.assertEqual(rows["starling"][2:9], ["3.00", "3.00 to 6.00", "1.50", "1.00", "1.5 ms", "-", "0.75 + 2.25 µs"])
+
+    def test_no_row_is_missing(self):
+        rows = self.rows_of(self.fanout)
+        self.assertEqual(set(rows), {"floor", "starling", "uws", "redis"})
+        self.assertEqual(rows["redis"][-2], "did not listen")
+        self.assertIn("AUDIT FAILED; 3 / missing", rows["uws"][-2])
+        self.assertEqual(self.rows_of(self.rooms)["floor"][-2], "has no rooms")
+
+    def test_the_plot_is_well_formed(self):
+        xml.etree.ElementTree.fromstring(report.plot(self.results, {"date": "today & <here>"}))
+
+    def rows_of(self, workload):
+        lines = report.workload_table(self.results, workload)[6:]
+        return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")] for line in lines if line}
+
+
+def first_cpu():
+    return min(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def fan_out(change):
+    """A fan-out by lines, as the floor is one, that changes what it delivers once `check` has begun to count."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    lines, connections = [], []
+    lock = threading.Lock()
+
+    def serve(connection):
+        with contextlib.suppress(ConnectionResetError), connection, connection.makefile("rb") as reader:
+            for line in reader:
+                with lock:
+                    hear(connection, line)
+
+    def hear(connection, line):
+        if connection in receivers():
+            speakers.append(connection)
+        if line.startswith(b"probe"):
+            deliver([line])
+            return
+        lines.append(line)
+        if len(lines) == 2 * check.MESSAGES:
+            deliver(change(lines))
+
+    def receivers():
+        return [connection for connection in connections if connection not in speakers]
+
+    def deliver(what):
+        for receiver in receivers():
+            receiver.sendall(b"".join(what))
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                connections.append(listener.accept()[0])
+                threading.Thread(target=serve, args=connections[-1:], daemon=True).start()
+
+    speakers = []
+    threading.Thread(target=accept, daemon=True).start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
