@@ -229,7 +229,14 @@ impl Shard {
         if state.is_ending() {
             return self.go_on_ending(session);
         }
-        let doubtful: Vec<Kept> = told.doubtful(unacknowledged).collect();
+        // Who was put out of a room and has come back to it since is not to hear the first without the second.
+        let is_true = |kept: &Kept| match kept {
+            Kept::Expelled { room, .. } => {
+                !state.memberships.iter().any(|membership| membership.room == *room)
+            }
+            _ => true,
+        };
+        let doubtful: Vec<Kept> = told.doubtful(unacknowledged).filter(is_true).collect();
         let wanted = doubtful.len();
         let kept = state.inbox.get_or_insert_default().keep_at(mark, doubtful, bounds);
         self.counters.retold.add(kept as u64);

@@ -507,9 +507,7 @@ impl World for Generator {
 
     fn next_deadline(&self) -> Option<Tick> {
         let at_ns = self.chores_ns.min(self.next_due_ns());
-        // The loop counts its sleep from the beginning of the turn, but it sleeps at the end.
-        let gone_ns = self.shared.clock.now_ns() - self.now_ns;
-        Some(self.tick + (at_ns.saturating_sub(self.now_ns).saturating_sub(gone_ns)) / MS)
+        Some(self.tick + at_ns.saturating_sub(self.now_ns) / MS)
     }
 
     fn mail(&mut self, (): ()) {}
