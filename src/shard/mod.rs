@@ -144,8 +144,9 @@ pub struct Shard {
     answered_bytes: usize,
     /// Connections that have broken with something on its way of which it is not known whether it has arrived.
     doubts: Vec<Id>,
-    /// Connections with something to flush.
+    /// Connections with something to flush, and how many of them have had it since before this turn.
     touched: Vec<Id>,
+    untried: usize,
     /// Connections whose pause is over, and that may have a command or input waiting here.
     resumable: VecDeque<Id>,
     /// Those that have used it up, and may be read from again.
@@ -243,6 +244,7 @@ impl Shard {
             answered_bytes: 0,
             doubts: Vec::new(),
             touched: Vec::new(),
+            untried: 0,
             resumable: VecDeque::new(),
             resumed: Vec::new(),
             closed: Vec::new(),
@@ -252,6 +254,7 @@ impl Shard {
     /// Tells the time. Called once at the beginning of a turn.
     pub fn tick(&mut self, now: Now) {
         self.now = now;
+        self.untried = self.touched.len();
     }
 
     /// A peer has connected. It is taken in even where a limit forbids it to stay: then it is told so, and closed.

@@ -34,6 +34,9 @@ pub enum Timer {
     Drain,
 }
 
+/// How late a timer is when its core was held up, and not only busy.
+const HELD_UP_MS: u64 = 1000;
+
 impl Shard {
     /// Sets the connection's timer to its next deadline, if that comes before the one that is set.
     pub(super) fn arm(&mut self, id: Id) {
@@ -77,6 +80,13 @@ impl Shard {
             }
             _ => deadline,
         }
+    }
+
+    /// Whether this core has been held up, so that a deadline has passed without the peer's having had its time: it comes late, or
+    /// has not yet tried to write what was queued at the end of the last turn.
+    fn was_held_up(&self, id: Id, deadline: Tick) -> bool {
+        self.now.tick.since(deadline) >= HELD_UP_MS
+            || self.touched.iter().take(self.untried).any(|other| *other == id)
     }
 
     /// When a peer that is not read from will have taken none of its answers for too long.
@@ -132,8 +142,7 @@ impl Shard {
             return; // something has come in since the timer was set
         }
         match connection.stage {
-            // A core that was held up has not tried to write its last words yet.
-            Stage::Flushing(_) if connection.is_touched => {
+            Stage::Flushing(until) if self.was_held_up(id, until) => {
                 let until = now + self.limits.close_ms;
                 self.connections.get_mut(id).expect("looked at above").stage = Stage::Flushing(until);
                 return;
@@ -151,8 +160,7 @@ impl Shard {
         }
         let connection = self.connections.get(id).expect("looked at above");
         if connection.pause == Some(Pause::Output) && self.takes_nothing_until(connection) <= now {
-            if connection.is_touched {
-                // A core that was held up has not tried to write them yet.
+            if self.was_held_up(id, self.takes_nothing_until(connection)) {
                 self.connections.get_mut(id).expect("looked at above").last_seen = now;
                 return;
             }
