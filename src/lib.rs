@@ -35,7 +35,7 @@
 //!    sleeps is woken ([`reactor::doorbell`]).
 //! 6. That core puts a range of the shared bytes into each member's queue (`shard/fanout.rs`, `shard/queue.rs`): no
 //!    copy and no allocation a member.
-//! 7. Each connection with something queued is written to, once a turn (`writev`, step 8).
+//! 7. Each connection with something queued is written to, once a turn (step 8).
 //!
 //! # Code map
 //!

@@ -61,7 +61,7 @@ counters! {
     received_bytes,
     /// Bytes written to connections.
     sent_bytes,
-    /// `writev` calls.
+    /// Writes to connections, whatever they carry.
     writes,
     /// Messages given an offset here.
     published,

@@ -145,7 +145,11 @@ impl Os for Kernel {
     }
 
     fn write(&mut self, socket: &mut TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        socket.write_vectored(slices)
+        // send(2) spares the kernel the work of writev(2) on a list of one, which is what most writes are.
+        match slices {
+            [one] => socket.write(one),
+            many => socket.write_vectored(many),
+        }
     }
 
     fn unacknowledged(&mut self, socket: &mut TcpStream) -> usize {
