@@ -81,7 +81,8 @@ def table(results, about):
 
 
 def workload_table(results, workload):
-    lines = [f"## {workload.title}", "", f"`{results.loads[workload.name]}`", ""]
+    # With --quick the load is smaller than the title says: the command tells.
+    lines = [f"## {workload.title}", "", f"As run: `{results.loads[workload.name]}`", ""]
     better = "higher" if workload.higher_is_better else "lower"
     lines += [f"| peer | {workload.unit} ({better} is better) | least to most | to the floor | to starling | p50 | p99 | CPU (user + system) | runs | remarks |",
               "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|"]

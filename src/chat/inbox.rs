@@ -47,7 +47,8 @@ pub enum Kept {
 }
 
 impl Kept {
-    fn bytes(&self) -> usize {
+    /// How many bytes it counts.
+    pub fn bytes(&self) -> usize {
         ITEM_BYTES
             + match self {
                 Kept::Private { content, .. } => content.len(),
@@ -92,11 +93,11 @@ impl Inbox {
     }
 
     /// Keeps `items` as if they had come at the moment of the mark, before all that came since, of which nobody has been told.
-    /// Returns for how many there was place.
-    pub fn keep_at(&mut self, mark: Mark, items: impl IntoIterator<Item = Kept>, bounds: Bounds) -> usize {
+    /// They are kept whatever the bounds: the caller has its own.
+    pub fn keep_at(&mut self, mark: Mark, items: impl IntoIterator<Item = Kept>) {
         let before = self.items.len();
         for item in items {
-            self.keep(item, bounds);
+            self.push(item);
         }
         let kept = self.items.len() - before;
         let since = &mut self.items.make_contiguous()[mark.items..];
@@ -108,12 +109,11 @@ impl Inbox {
         for (offset, place) in offsets.zip(mark.last_offset + 1..) {
             *offset = Some(place);
         }
-        kept
     }
 
     /// Keeps something, and says whether there was place for it. A private message gets its own place. Words of admins take
     /// at most half of the places, so that they cannot keep private messages out.
-    pub fn keep(&mut self, mut item: Kept, bounds: Bounds) -> bool {
+    pub fn keep(&mut self, item: Kept, bounds: Bounds) -> bool {
         let bytes = item.bytes();
         let is_system = matches!(item, Kept::System { .. });
         if self.items.len() >= bounds.items
@@ -122,14 +122,18 @@ impl Inbox {
         {
             return false;
         }
+        self.push(item);
+        true
+    }
+
+    fn push(&mut self, mut item: Kept) {
         if let Kept::Private { offset, .. } = &mut item {
             self.last_offset += 1;
             *offset = Some(self.last_offset);
         }
-        self.systems += usize::from(is_system);
-        self.bytes += bytes;
+        self.systems += usize::from(matches!(item, Kept::System { .. }));
+        self.bytes += item.bytes();
         self.items.push_back(item);
-        true
     }
 
     /// A connection is there that has been told nothing yet.
@@ -260,7 +264,6 @@ mod tests {
             };
             std::iter::from_fn(|| inbox.tell_next()).map(content).collect()
         };
-        let bounds = Bounds { items: 5, ..BOUNDS };
         let private = |content: &str| {
             let (sender, target) = (name("alice"), name("bob"));
             Kept::Private { offset: None, sender, target, content: content.into(), timestamp_ms: 5 }
@@ -270,15 +273,12 @@ mod tests {
         let mark = inbox.mark();
         assert!(keep(&mut inbox, "new"));
         let system = Kept::System { sender: name("ops"), content: "soon".into(), timestamp_ms: 5 };
-        assert_eq!(inbox.keep_at(mark, [private("a"), system, private("b")], bounds), 3);
+        inbox.keep_at(mark, [private("a"), system, private("b")]);
         let expected = [(Some(1), "old"), (Some(2), "a"), (None, ""), (Some(3), "b"), (Some(4), "new")];
         assert_eq!(contents(&mut inbox), expected.map(|(offset, content)| (offset, content.to_owned())));
-        assert_eq!(
-            inbox.keep_at(inbox.mark(), [private("c"), private("d")], bounds),
-            1,
-            "there is one place"
-        );
-        assert_eq!(contents(&mut inbox).last().unwrap(), &(Some(5), "c".to_owned()));
+        inbox.keep_at(inbox.mark(), [private("c"), private("d")]);
+        assert_eq!(contents(&mut inbox).last().unwrap(), &(Some(6), "d".to_owned()), "whatever the bounds");
+        assert!(!inbox.keep(private("e"), BOUNDS), "but then there is no place for more");
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //! A peer's kernel acknowledges what its program may never read. So where the peer did not answer any more, or reset the
 //! connection (as a kernel does for a program that goes with bytes unread), everything is in doubt that was told after the last
 //! word from it. Some of that may be told twice; the other way round it would be lost.
+//!
+//! What is in doubt is bounded like an inbox. Before it is full the peer is asked for a sign of life; when it is full, whoever
+//! wants to say more to this user in private is refused, so that nothing that was acknowledged is ever forgotten.
 
 use std::collections::VecDeque;
 
@@ -16,16 +19,23 @@ use super::Shard;
 use super::encode::Encoding;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
-use crate::chat::inbox::{Kept, Mark};
+use crate::chat::inbox::{Bounds, Kept, Mark};
 use crate::proto::wire::Event;
 
 /// How many bytes of what was kept for a user are queued before the next of it waits until they are written.
 const TELLING_BYTES: usize = 65_536;
 
+/// The peer is asked for a sign of life when this part of what may be in doubt is.
+const PROBED_PART: usize = 4;
+
 /// What was told on one connection, of late.
 #[derive(Debug)]
 pub(super) struct Told {
     items: VecDeque<Item>,
+    /// Bytes of the items, as an inbox counts them.
+    bytes: usize,
+    /// Whether the peer has been asked for a sign of life on account of these.
+    is_probed: bool,
     /// Bytes written since this began, and of these where what was thrown away began.
     sent_bytes: u64,
     cut_at: Option<u64>,
@@ -65,9 +75,23 @@ impl Told {
     /// Forgets what the peer has, if so many of the bytes written have not been acknowledged, and it was heard last then.
     fn forget(&mut self, unacknowledged: usize, last_seen: Tick) {
         let certain = self.sent_bytes.saturating_sub(unacknowledged as u64);
-        while self.items.front().is_some_and(|item| item.end <= certain && item.told_at < last_seen) {
+        while let Some(item) = self.items.front()
+            && item.end <= certain
+            && item.told_at < last_seen
+        {
+            self.bytes -= item.kept.bytes();
             self.items.pop_front();
         }
+    }
+
+    /// Whether so many of the bounds' parts are taken, with `more` to come.
+    fn has_taken(&self, part: usize, more: usize, bounds: Bounds) -> bool {
+        self.items.len() * part >= bounds.items || (self.bytes + more) * part > bounds.bytes
+    }
+
+    /// Whether the peer's next word is waited for.
+    pub fn is_probed(&self) -> bool {
+        self.is_probed
     }
 
     /// What may not have arrived, if so many of the bytes written have not been acknowledged.
@@ -92,6 +116,11 @@ impl Shard {
         let has_untold = session.inbox.as_ref().is_some_and(|inbox| inbox.has_untold());
         match session.connection.filter(|_| !is_upgrading && session.nickname.is_some() && !has_untold) {
             Some(connection) => {
+                let told = self.connections.get(connection).and_then(|connection| connection.told.as_ref());
+                let is_full = told.is_some_and(|told| told.has_taken(1, kept.bytes(), bounds));
+                if is_full && matches!(kept, Kept::Private { .. }) {
+                    return Delivery::Dropped;
+                }
                 self.say_kept(connection, &kept);
                 self.note_told(connection, kept);
                 Delivery::Told
@@ -146,7 +175,7 @@ impl Shard {
 
     /// Remembers what was told on a connection whose user may come back.
     fn note_told(&mut self, id: Id, kept: Kept) {
-        let (now, items_max) = (self.now.tick, self.limits.private_kept);
+        let (now, bounds) = (self.now.tick, self.inbox_bounds());
         let Some(connection) = self.connections.get_mut(id) else { return };
         if self.config.session.grace_ms == 0 || connection.encoding == Encoding::Text {
             return;
@@ -154,6 +183,8 @@ impl Shard {
         let told = connection.told.get_or_insert_with(|| {
             Box::new(Told {
                 items: VecDeque::new(),
+                bytes: 0,
+                is_probed: false,
                 sent_bytes: 0,
                 cut_at: None,
                 unheard_since: None,
@@ -163,9 +194,14 @@ impl Shard {
             })
         });
         let end = told.sent_bytes + connection.queue.bytes() as u64;
+        if told.has_taken(1, kept.bytes(), bounds) {
+            // An admin's word, or that of a host: heard if the connection holds, and not told again if it does not.
+            return self.counters.private_not_kept.add(1);
+        }
+        told.bytes += kept.bytes();
         told.items.push_back(Item { end, told_at: now, kept });
-        if told.items.len() > items_max {
-            told.items.pop_front();
+        if told.has_taken(PROBED_PART, 0, bounds) && !std::mem::replace(&mut told.is_probed, true) {
+            self.probe(id);
         }
     }
 
@@ -213,7 +249,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Some(told) = connection.told.as_mut() else { return };
         if !told.is_waited_for {
-            told.is_asked = false;
+            (told.is_asked, told.is_probed) = (false, false);
             told.forget(unacknowledged, connection.last_seen);
             if told.items.is_empty() && told.lost_by.is_none() {
                 connection.told = None;
@@ -222,7 +258,6 @@ impl Shard {
         }
         let told = connection.told.take().expect("looked at above");
         let (session, mark) = told.lost_by.expect("whoever doubts has lost the connection");
-        let bounds = self.inbox_bounds();
         let state = self.sessions.get_mut(session).expect("a session stays while there is doubt");
         state.background -= 1;
         state.doubtful = None;
@@ -237,10 +272,8 @@ impl Shard {
             _ => true,
         };
         let doubtful: Vec<Kept> = told.doubtful(unacknowledged).filter(is_true).collect();
-        let wanted = doubtful.len();
-        let kept = state.inbox.get_or_insert_default().keep_at(mark, doubtful, bounds);
-        self.counters.retold.add(kept as u64);
-        self.counters.private_not_kept.add((wanted - kept) as u64);
+        self.counters.retold.add(doubtful.len() as u64);
+        state.inbox.get_or_insert_default().keep_at(mark, doubtful);
         self.surrender_if_quiet(session);
         self.settle();
     }
@@ -269,10 +302,13 @@ mod tests {
             content: Arc::from(end.to_string()),
             timestamp_ms: 0,
         };
-        let items =
+        let items: VecDeque<Item> =
             ends.iter().map(|end| Item { end: *end, told_at: Tick(*end), kept: kept(*end) }).collect();
+        let bytes = items.iter().map(|item| item.kept.bytes()).sum();
         Told {
             items,
+            bytes,
+            is_probed: false,
             sent_bytes,
             cut_at: None,
             unheard_since: None,

@@ -344,7 +344,7 @@ impl Shard {
         let reply = match (sessions, is_stored) {
             (0, false) if is_full => Reply::Refused(Refusal::new(
                 Reason::Unavailable,
-                "this user is away, and no more can be kept for when they are back",
+                "this user has not taken what was said before, and no more can be kept",
             )),
             (0, false) => Reply::Refused(no_such_user()),
             _ => Reply::Delivered { target, sessions, is_stored, timestamp_ms },

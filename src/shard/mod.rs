@@ -312,7 +312,11 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.last_seen = self.now.tick;
         connection.probed_at = None;
+        let is_awaited = connection.told.as_ref().is_some_and(|told| told.is_probed());
         if connection.stage == Stage::Open {
+            if is_awaited {
+                self.review_told(id);
+            }
             self.take_in(id, input);
             self.settle();
         }

@@ -213,7 +213,7 @@ impl Shard {
         connection.last_seen + period + spread
     }
 
-    fn probe(&mut self, id: Id) {
+    pub(super) fn probe(&mut self, id: Id) {
         let connection = self.connections.get_mut(id).expect("checked by the caller");
         connection.probed_at = Some(self.now.tick);
         match connection.encoding {

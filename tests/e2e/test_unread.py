@@ -153,3 +153,54 @@ def test_broadcasts_leave_places_for_private_messages(start_server):
     events = back.until_pong()
     assert [event["content"] for event in events if event["type"] == "system"] == [f"b{number}" for number in range(5)]
     assert [event["content"] for event in events if event["type"] == "private"] == [f"p{number}" for number in range(5)]
+
+
+def test_private_messages_are_refused_before_more_is_in_doubt_than_can_be_kept(start_server):
+    server = start_server(limits__private_kept=100)
+    bob = server.ws("bob", "den")
+    alice = server.keep(JsonLineClient(server.line)).enter("alice", "den")
+    # Alice's system takes all of it, but she neither reads nor answers.
+    delivered = 0
+    while (reply := bob.call("private", target="alice", content=f"{delivered}"))["type"] == "ack":
+        assert reply["delivered"] == 1
+        delivered += 1
+    assert (delivered, reply["code"], reply["retryable"]) == (100, 503, True)
+    alice.drop()
+    bob.expect("presence", event="away", nickname="alice")
+    back = server.ws(None)
+    back.enter(None, resume=alice.welcome["resume"])
+    assert [back.expect("private")["content"] for _ in range(delivered)] == [f"{number}" for number in range(delivered)]
+
+
+def test_whoever_reads_hears_any_number_of_private_messages(start_server):
+    server = start_server(limits__private_kept=100)
+    bob = server.ws("bob", "den")
+    alice = server.ws("alice", "den")  # reads, and says nothing by herself: her library answers pings
+    for number in range(1000):
+        assert bob.call("private", target="alice", content=f"{number}")["delivered"] == 1
+        assert alice.expect("private")["content"] == f"{number}"
+
+
+def test_a_slow_consumer_loses_no_private_message(start_server):
+    server = start_server(limits__send_queue_bytes=20_000, limits__private_kept=2000)
+    bob = server.ws("bob", "den")
+    alice = server.keep(JsonLineClient(server.line, receive_buffer_bytes=4096)).enter("alice", "den")
+    said = 0
+    # Until the first that finds her away; what was delivered before may lie in any buffer.
+    while (reply := bob.call("private", target="alice", content=f"{said} " + "x" * 5000)) and reply.get("delivered") == 1:
+        said += 1
+    if reply["type"] == "ack":
+        said += 1
+    back = server.ws(None)
+    heard = set()
+    try:
+        while True:
+            event = alice.receive(Deadline(2))
+            if event["type"] == "private":
+                heard.add(int(event["content"].split()[0]))
+    except (EOFError, ConnectionError, TimeoutError):
+        pass
+    back.enter(None, resume=alice.welcome["resume"])
+    while len(heard) < said:
+        heard.add(int(back.expect("private")["content"].split()[0]))
+    assert heard == set(range(said))

@@ -151,6 +151,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
     let d = Limits::default();
     let d_page = d.replay_page_bytes;
     let limits = Limits {
+        private_kept: pick(rng, &[3, 20, d.private_kept]),
         output_pause_bytes: pick(rng, &[1000, d.output_pause_bytes]),
         content_bytes: 1000,
         inbound_bytes: 8192,

@@ -80,6 +80,7 @@ const HAPPENS: &[&str] = &[
     "private_repeated",
     "received",
     "retold",
+    "private_refused",
     "output_pauses",
     "moderated",
     "obeyed",

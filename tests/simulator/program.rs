@@ -492,6 +492,7 @@ impl Client {
             (What::Typing { room }, _) if self.is_member(room) => expect("ack"),
             (What::Typing { room }, _) if self.is_unsure(room) && kind == "ack" => {}
             (What::Typing { .. }, _) => expect_refusal(&["not_a_member", "no_such_room"]),
+            (What::Private { .. }, _) if reason == "unavailable" => model.count("private_refused"),
             (What::Private { .. }, _) if kind == "error" => expect_refusal(&["no_such_user"]),
             (What::Private { content, .. }, _) => {
                 expect("ack");
