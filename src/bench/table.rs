@@ -56,7 +56,7 @@ pub fn print(report: &Report) -> String {
             "{:.2} s of CPU ({:.2} user, {:.2} system), {} resident, {} private",
             server.cpu_seconds,
             server.user_seconds,
-            server.system_seconds,
+            server.system_seconds.max(0.0), // the division is sampled, and may be off by a tick
             bytes(server.resident_bytes as f64),
             bytes(server.private_bytes as f64)
         );
@@ -90,7 +90,7 @@ pub fn print(report: &Report) -> String {
         }
         Verdict::Ok => "ok".to_owned(),
         Verdict::Failed => "FAILED".to_owned(),
-        Verdict::Interrupted => "INTERRUPTED: what follows is of the time until then".to_owned(),
+        Verdict::Interrupted => "INTERRUPTED: the figures above are of the time until then".to_owned(),
     };
     row(&mut out, "audit", &verdict);
     for reason in &report.reasons {
