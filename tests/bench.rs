@@ -300,6 +300,8 @@ fn nonsense_is_refused_with_a_sentence() {
         ("resume --target tcp://127.0.0.1:1", "no sessions"),
         ("fanout --target 127.0.0.1:1", "write SCHEME://"),
         ("fanout --duration soon", "write 500ms"),
+        ("resume -c 1", "give more --connections"),
+        ("echo --json /nowhere/at/all.json", "cannot write /nowhere/at/all.json"),
         ("fanout --find-max", "--slo"),
         ("fanout --find-max --slo fast", "write p99=5ms"),
         ("idle -c 100000", "give more --sources"),

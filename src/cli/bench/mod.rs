@@ -251,6 +251,14 @@ fn measure(flags: &BenchFlags, profile: Profile) -> ExitCode {
         Ok(objective) => objective,
         Err(why) => return fail(EXIT_USAGE, why),
     };
+    // Noticed now rather than when there is something to write.
+    for path in
+        [&flags.json, &flags.plot].into_iter().flatten().filter(|path| path.as_path() != Path::new("-"))
+    {
+        if let Err(why) = std::fs::OpenOptions::new().append(true).create(true).open(path) {
+            return fail(EXIT_USAGE, format!("cannot write {}: {why}", path.display()));
+        }
+    }
     if let Err(why) = signals::block() {
         return fail(EXIT_FAILURE, format!("cannot take signals: {why}"));
     }

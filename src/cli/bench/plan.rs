@@ -173,6 +173,9 @@ fn refuse_nonsense(flags: &BenchFlags, plan: &Plan, traits: &Traits) -> Result<(
             plan.publishers, plan.connections
         )
     })?;
+    wrong(profile == Profile::Resume && plan.publishers >= plan.connections, &|| {
+        "resume: those who speak keep their connections, so somebody else is needed to come back: give more --connections".into()
+    })?;
     wrong(plan.publishers > PUBLISHERS_MAX, &|| {
         format!("--publishers: at most {PUBLISHERS_MAX} can be told apart")
     })?;
