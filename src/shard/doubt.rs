@@ -116,9 +116,15 @@ impl Shard {
         let has_untold = session.inbox.as_ref().is_some_and(|inbox| inbox.has_untold());
         match session.connection.filter(|_| !is_upgrading && session.nickname.is_some() && !has_untold) {
             Some(connection) => {
-                let told = self.connections.get(connection).and_then(|connection| connection.told.as_ref());
-                let is_full = told.is_some_and(|told| told.has_taken(1, kept.bytes(), bounds));
-                if is_full && matches!(kept, Kept::Private { .. }) {
+                let told =
+                    self.connections.get_mut(connection).and_then(|connection| connection.told.as_mut());
+                let full = told.filter(|told| told.has_taken(1, kept.bytes(), bounds));
+                if let (Some(full), Kept::Private { .. }) = (full, &kept) {
+                    // The last sign of life may have come before the peer's kernel had acknowledged enough: another is asked for,
+                    // or a peer that reads would be taken for one that does not until its next heartbeat.
+                    if !std::mem::replace(&mut full.is_probed, true) {
+                        self.probe(connection);
+                    }
                     return Delivery::Dropped;
                 }
                 self.say_kept(connection, &kept);
@@ -239,7 +245,8 @@ impl Shard {
         }
     }
 
-    /// The next connection, still there or about to be closed, of which the kernel is to be asked how many bytes the peer has not acknowledged.
+    /// The next connection, still there or about to be closed, of which the kernel is to be asked how many bytes the peer has
+    /// not acknowledged.
     pub fn next_doubt(&mut self) -> Option<Id> {
         self.doubts.pop()
     }
