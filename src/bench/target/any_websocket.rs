@@ -3,9 +3,6 @@
 use super::{Heard, Persona, Protocol, Stage, Traits, websocket};
 use crate::bench::marker::{MARKER_BYTES, Marker};
 
-const REQUESTED: Stage = 0;
-const OPEN: Stage = 1;
-
 /// The protocol.
 #[derive(Debug)]
 pub struct AnyWebSocket {
@@ -62,13 +59,7 @@ impl Protocol for AnyWebSocket {
     }
 
     fn decode(&self, stage: &mut Stage, input: &[u8], heard: &mut Vec<Heard>) -> Result<usize, String> {
-        let mut at = 0;
-        if *stage == REQUESTED {
-            let Some(taken) = websocket::read_answer(input)? else { return Ok(0) };
-            *stage = OPEN;
-            heard.push(Heard::Open);
-            at = taken;
-        }
+        let Some(mut at) = websocket::hear_answer(stage, input, heard)? else { return Ok(0) };
         while let Some(frame) = websocket::read_frame(&input[at..])? {
             at += frame.bytes;
             if !frame.is_data(heard) {
@@ -146,7 +137,7 @@ mod tests {
             crate::proto::websocket::put_text(&mut input, &content);
             crate::proto::websocket::put_ping(&mut input, b"p");
             let message = Heard::Message { marker: marker(), offset: 0 };
-            prop_assert_eq!(heard(&target, REQUESTED, &input, &pieces), vec![
+            prop_assert_eq!(heard(&target, websocket::REQUESTED, &input, &pieces), vec![
                 Heard::Open, message.clone(), message, Heard::Ping((*b"p").into()),
             ]);
         }

@@ -23,14 +23,6 @@ impl Protocol for Http {
         Traits { hears_itself: true, is_echo: true, ..Traits::default() }
     }
 
-    fn open(&self, _me: &Persona<'_>, _out: &mut Vec<u8>) -> bool {
-        true
-    }
-
-    fn enter(&self, _me: &Persona<'_>, _out: &mut Vec<u8>) -> bool {
-        true
-    }
-
     fn publish(
         &self,
         _me: &Persona<'_>,

@@ -12,10 +12,6 @@ impl Protocol for Nats {
         Traits { hears_itself: true, has_rooms: true, ..Traits::default() }
     }
 
-    fn open(&self, _me: &Persona<'_>, _out: &mut Vec<u8>) -> bool {
-        true
-    }
-
     fn enter(&self, me: &Persona<'_>, out: &mut Vec<u8>) -> bool {
         out.extend_from_slice(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"echo\":true}\r\n");
         if !me.room.is_empty() {

@@ -21,14 +21,6 @@ impl Protocol for Raw {
         }
     }
 
-    fn open(&self, _me: &Persona<'_>, _out: &mut Vec<u8>) -> bool {
-        true
-    }
-
-    fn enter(&self, _me: &Persona<'_>, _out: &mut Vec<u8>) -> bool {
-        true
-    }
-
     fn publish(
         &self,
         _me: &Persona<'_>,

@@ -42,10 +42,6 @@ mod number {
 /// The field `id` of commands and events.
 const ID_FIELD: u32 = 100;
 
-/// Stages of a connection.
-const REQUESTED: Stage = 0;
-const OPEN: Stage = 1;
-
 /// The protocol.
 #[derive(Debug)]
 pub struct Starling {
@@ -236,13 +232,7 @@ impl Starling {
         input: &[u8],
         heard: &mut Vec<Heard>,
     ) -> Result<usize, String> {
-        let mut at = 0;
-        if *stage == REQUESTED {
-            let Some(taken) = websocket::read_answer(input)? else { return Ok(0) };
-            *stage = OPEN;
-            heard.push(Heard::Open);
-            at = taken;
-        }
+        let Some(mut at) = websocket::hear_answer(stage, input, heard)? else { return Ok(0) };
         while let Some(frame) = websocket::read_frame(&input[at..])? {
             at += frame.bytes;
             if !frame.is_data(heard) {
@@ -534,7 +524,7 @@ mod tests {
                 for event in &events {
                     put(&target, event, &mut input);
                 }
-                let told = heard(&target, OPEN, &input, &pieces);
+                let told = heard(&target, websocket::OPEN, &input, &pieces);
                 prop_assert_eq!(told, vec![
                     Heard::Message { marker: marker(), offset: 12_345_678_901 },
                     Heard::Acknowledged(marker()),
@@ -548,7 +538,7 @@ mod tests {
         #[test]
         fn any_bytes_are_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             for target in all() {
-                let mut stage = OPEN;
+                let mut stage = websocket::OPEN;
                 if let Ok(taken) = target.decode(&mut stage, &bytes, &mut Vec::new()) {
                     prop_assert!(taken <= bytes.len());
                 }

@@ -12,10 +12,6 @@ impl Protocol for Text {
         Traits { has_rooms: true, ..Traits::default() }
     }
 
-    fn open(&self, _me: &Persona<'_>, _out: &mut Vec<u8>) -> bool {
-        true
-    }
-
     fn enter(&self, me: &Persona<'_>, out: &mut Vec<u8>) -> bool {
         let room = if me.room.is_empty() { "idle" } else { me.room };
         out.extend_from_slice(format!("{}\n/leave\n/join {room}\n", me.nickname).as_bytes());

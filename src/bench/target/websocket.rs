@@ -1,6 +1,6 @@
 //! The client's side of WebSocket (RFC 6455), as far as a load generator needs it.
 
-use super::Heard;
+use super::{Heard, Stage};
 
 /// The key by which payloads are masked. The RFC wants unpredictable ones, against proxies in between that are not here.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x96, 0x3c];
@@ -35,8 +35,25 @@ pub fn put_request(host: &str, path: &str, protocol: Option<&str>, out: &mut Vec
     );
 }
 
+/// A connection whose request has not been answered, and one that is a WebSocket.
+pub const REQUESTED: Stage = 0;
+pub const OPEN: Stage = 1;
+
+/// Reads the answer to the request, if it has not come yet. How much of the input that was; `None` while it is not whole.
+pub fn hear_answer(stage: &mut Stage, input: &[u8], heard: &mut Vec<Heard>) -> Result<Option<usize>, String> {
+    if *stage != REQUESTED {
+        return Ok(Some(0));
+    }
+    let taken = read_answer(input)?;
+    if taken.is_some() {
+        *stage = OPEN;
+        heard.push(Heard::Open);
+    }
+    Ok(taken)
+}
+
 /// Reads the answer to the request: its length, once it is whole.
-pub fn read_answer(input: &[u8]) -> Result<Option<usize>, String> {
+fn read_answer(input: &[u8]) -> Result<Option<usize>, String> {
     let Some(end) = memchr::memmem::find(input, b"\r\n\r\n") else { return Ok(None) };
     if input.starts_with(b"HTTP/1.1 101") {
         return Ok(Some(end + 4));
