@@ -19,6 +19,9 @@ use crate::proto::wire::Command;
 const REFUSALS_PER_WINDOW: u32 = 64;
 const REFUSAL_WINDOW_MS: u64 = 100;
 
+const ADDRESS_TOO_FAST: &str = "your address sends too many commands";
+const USER_TOO_FAST: &str = "you send too many commands";
+
 /// The configured rates.
 #[derive(Debug, Clone)]
 pub(super) struct Rates {
@@ -96,53 +99,51 @@ impl Shard {
         let session = connection.session.and_then(|id| self.sessions.get(id));
         let user_bucket = session.and_then(|session| session.user_bucket.as_ref());
         let address_bucket = connection.address_bucket.as_ref();
+        // What the connection has for itself is taken from copies, which count only if nobody refuses.
+        let (mut commands, mut bytes, mut joins) = (connection.commands, connection.bytes, connection.joins);
         let waits = [
             (
-                connection.commands.wait_ms(&rates.commands, cost.commands, now),
+                wait_ms(commands.take(&rates.commands, cost.commands, now)),
                 &counters.rate_limited_connections,
                 "this connection sends too many commands",
             ),
             (
-                connection.bytes.wait_ms(&rates.bytes, cost.bytes, now),
+                wait_ms(bytes.take(&rates.bytes, cost.bytes, now)),
                 &counters.rate_limited_bytes,
                 "this connection sends too many bytes",
             ),
             (
-                if cost.joins == 0 { 0 } else { connection.joins.wait_ms(&rates.joins, cost.joins, now) },
+                if cost.joins == 0 { 0 } else { wait_ms(joins.take(&rates.joins, cost.joins, now)) },
                 &counters.rate_limited_joins,
                 "this connection joins rooms too often",
             ),
             (
                 address_bucket.map_or(0, |bucket| bucket.wait_ms(&rates.address, cost.commands, now)),
                 &counters.rate_limited_addresses,
-                "your address sends too many commands",
+                ADDRESS_TOO_FAST,
             ),
             (
                 user_bucket.map_or(0, |bucket| bucket.wait_ms(&rates.user, cost.commands, now)),
                 &counters.rate_limited_users,
-                "you send too many commands",
+                USER_TOO_FAST,
             ),
         ];
-        let (wait_ms, counter, message) =
+        let (longest_ms, counter, message) =
             waits.into_iter().max_by_key(|(wait_ms, ..)| *wait_ms).expect("not empty");
-        if wait_ms > 0 {
+        if longest_ms > 0 {
             counter.add(1);
-            return Err(too_fast(message, wait_ms));
+            return Err(too_fast(message, longest_ms));
         }
         // Other cores may have taken the last of these since they were looked at.
         if let Some(Err(ms)) = address_bucket.map(|bucket| bucket.take(&rates.address, cost.commands, now)) {
             counters.rate_limited_addresses.add(1);
-            return Err(too_fast("your address sends too many commands", ms));
+            return Err(too_fast(ADDRESS_TOO_FAST, ms));
         }
         if let Some(Err(ms)) = user_bucket.map(|bucket| bucket.take(&rates.user, cost.commands, now)) {
             counters.rate_limited_users.add(1);
-            return Err(too_fast("you send too many commands", ms));
+            return Err(too_fast(USER_TOO_FAST, ms));
         }
-        let _ = connection.commands.take(&rates.commands, cost.commands, now);
-        let _ = connection.bytes.take(&rates.bytes, cost.bytes, now);
-        if cost.joins > 0 {
-            let _ = connection.joins.take(&rates.joins, cost.joins, now);
-        }
+        (connection.commands, connection.bytes, connection.joins) = (commands, bytes, joins);
         Ok(())
     }
 
@@ -178,6 +179,10 @@ impl Shard {
             self.close(id, Closing::Bye(Farewell::RateLimited));
         }
     }
+}
+
+fn wait_ms(taken: Result<(), u64>) -> u64 {
+    taken.err().unwrap_or(0)
 }
 
 /// The refusal of something that may be asked again in `ms` milliseconds.
