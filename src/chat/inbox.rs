@@ -178,6 +178,11 @@ impl Inbox {
         self.items.len()
     }
 
+    /// Whether there are `items` and `bytes` beside which as much as the bounds say has no place.
+    pub fn is_full_beside(&self, items: usize, bytes: usize, bounds: Bounds) -> bool {
+        self.items.len() + items >= bounds.items || self.bytes + bytes > bounds.bytes
+    }
+
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()

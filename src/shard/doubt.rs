@@ -116,13 +116,19 @@ impl Shard {
         let has_untold = session.inbox.as_ref().is_some_and(|inbox| inbox.has_untold());
         match session.connection.filter(|_| !is_upgrading && session.nickname.is_some() && !has_untold) {
             Some(connection) => {
-                let told =
-                    self.connections.get_mut(connection).and_then(|connection| connection.told.as_mut());
-                let full = told.filter(|told| told.has_taken(1, kept.bytes(), bounds));
-                if let (Some(full), Kept::Private { .. }) = (full, &kept) {
+                let told = self.connections.get_mut(connection).and_then(|state| state.told.as_mut());
+                let (items, bytes) = told.as_ref().map_or((0, 0), |told| (told.items.len(), told.bytes));
+                let bytes = bytes + kept.bytes();
+                // What is in doubt comes to what was kept before and has not been received, if the connection breaks. Both together
+                // have bounds too, or a user who never says so could collect without end.
+                let both = Bounds { items: bounds.items * 2, bytes: bounds.bytes * 2 };
+                let is_full = items >= bounds.items
+                    || bytes > bounds.bytes
+                    || session.inbox.as_ref().is_some_and(|inbox| inbox.is_full_beside(items, bytes, both));
+                if is_full && matches!(kept, Kept::Private { .. }) {
                     // The last sign of life may have come before the peer's kernel had acknowledged enough: another is asked for,
                     // or a peer that reads would be taken for one that does not until its next heartbeat.
-                    if !std::mem::replace(&mut full.is_probed, true) {
+                    if told.is_some_and(|told| !std::mem::replace(&mut told.is_probed, true)) {
                         self.probe(connection);
                     }
                     return Delivery::Dropped;

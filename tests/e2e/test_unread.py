@@ -204,3 +204,24 @@ def test_a_slow_consumer_loses_no_private_message(start_server):
     while len(heard) < said:
         heard.add(int(back.expect("private")["content"].split()[0]))
     assert heard == set(range(said))
+
+
+def test_who_never_says_that_it_has_received_does_not_collect_without_end(start_server):
+    server = start_server(limits__private_kept=50)
+    bob = server.ws("bob", "den")
+    resume, accepted = None, 0
+    for _ in range(6):
+        alice = server.keep(JsonLineClient(server.line))
+        alice.enter("alice") if resume is None else alice.enter(None, resume=resume)
+        alice.call("join", room="den")
+        resume = alice.welcome["resume"]
+        while bob.call("private", target="alice", content=f"{accepted}")["type"] == "ack":
+            accepted += 1
+        alice.drop()
+        bob.expect("presence", event="away", nickname="alice")
+    assert accepted <= 100, "as much as is kept, and as much again in doubt"
+    back = server.ws(None)
+    back.enter(None, resume=resume)
+    assert [back.expect("private")["content"] for _ in range(accepted)] == [f"{number}" for number in range(accepted)]
+    back.call("received", offset=accepted)
+    assert bob.call("private", target="alice", content="at last")["delivered"] == 1
