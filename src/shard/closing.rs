@@ -76,12 +76,12 @@ impl Shard {
             if let Some(told) = &mut connection.told {
                 told.cut(connection.queue.bytes());
             }
-            is_understood = connection.http_bytes <= connection.queue.bytes();
+            is_understood = connection.http_bytes as usize <= connection.queue.bytes();
         }
         if let (Closing::Bye(Farewell::Timeout) | Closing::Broken, Some(told)) =
             (&closing, &mut connection.told)
         {
-            told.unheard(connection.last_seen);
+            told.unheard();
         }
         if is_understood {
             self.say_last_words(id, &closing);

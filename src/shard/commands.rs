@@ -60,8 +60,10 @@ impl Shard {
     /// Takes a command through the four steps.
     pub(super) fn command(&mut self, asked: Asked, command: &Command) -> Flow {
         if let Command::Pong = command {
+            self.note_answer(asked.by);
             return Flow::Next;
         }
+        self.note_command(asked.by);
         let may_join_others = matches!(command, Command::Message { .. } | Command::Typing { .. });
         if !may_join_others && !self.is_free(asked.by) {
             return Flow::Hold(Pause::Reply);

@@ -43,7 +43,7 @@ pub struct Connection {
     /// What waits to be written.
     pub queue: SendQueue,
     /// How many of these bytes are still HTTP, on a WebSocket: the answer that made it one is their end.
-    pub http_bytes: usize,
+    pub http_bytes: u32,
     /// Input that was read and could not be looked at while the connection was paused. At most one read's worth,
     /// because a paused connection is not read from.
     pub unread: Vec<u8>,
@@ -65,6 +65,8 @@ pub struct Connection {
     pub last_seen: Tick,
     /// When it was asked for a sign of life, if it was since then.
     pub probed_at: Option<Tick>,
+    /// Pings on lines and frames that have not been answered, as far as they are counted.
+    pub pings_owed: u8,
     /// Whether it is in the list of connections to flush.
     pub is_touched: bool,
     /// Whether it was given up with bytes that could not be written.
@@ -189,6 +191,7 @@ impl Connection {
             awaited_since: now,
             last_seen: now,
             probed_at: None,
+            pings_owed: 0,
             is_touched: false,
             is_cut_off: false,
             is_counted: false,

@@ -2,13 +2,17 @@
 //!
 //! A room's messages have offsets: whoever comes back says which came last. Private messages that find their user connected have
 //! none. So the last of them are remembered with the connection, by where they end in its output, until the peer's kernel has
-//! acknowledged that much of it and the peer has been heard since, which is looked at with each heartbeat. When the connection is
-//! over, or its user is back before that, the kernel is asked once more, and what may be missing is kept for the user as if
-//! the connection had not been there.
+//! acknowledged that much of it and its program has been heard since. When the connection is over, or its user is back before
+//! that, the kernel is asked once more, and what may be missing is kept for the user as if the connection had not been there.
 //!
 //! A peer's kernel acknowledges what its program may never read. So where the peer did not answer any more, or reset the
-//! connection (as a kernel does for a program that goes with bytes unread), everything is in doubt that was told after the last
-//! word from it. Some of that may be told twice; the other way round it would be lost.
+//! connection (as a kernel does for a program that goes with bytes unread), everything is in doubt that its program is not known to
+//! have read. Some of that may be told twice; the other way round it would be lost. What a program has read is known by two signs:
+//!
+//! - It answers pings in the order in which it reads, so its answer says that it has come as far as the ping. A WebSocket's
+//!   says which ping it means; on lines and frames the first answer is to the first ping.
+//! - It has given a command of its own since. That says less, as one may speak without having listened, but more than
+//!   nothing; a pong in the middle of what has been sent does not count as one.
 //!
 //! What is in doubt is bounded like an inbox. Before it is full the peer is asked for a sign of life; when it is full, whoever
 //! wants to say more to this user in private is refused, so that nothing that was acknowledged is ever forgotten.
@@ -39,8 +43,16 @@ pub(super) struct Told {
     /// Bytes written since this began, and of these where what was thrown away began.
     sent_bytes: u64,
     cut_at: Option<u64>,
-    /// When the peer was heard last, if that says more than its kernel.
-    unheard_since: Option<Tick>,
+    /// Tells a ping sent on account of this from those of an earlier one on the same connection.
+    number: u32,
+    /// Where the pings stood that lines and frames have not answered.
+    asked: VecDeque<u64>,
+    /// The peer's program has read what ends here.
+    read_to: u64,
+    /// When its last command came.
+    spoke_at: Option<Tick>,
+    /// Whether what its program is not known to have read is in doubt, whatever its kernel says.
+    is_unheard: bool,
     /// The session that has lost this connection, and how its inbox was then.
     lost_by: Option<(Id, Mark)>,
     /// Whether the kernel is being asked, and whether the session waits for the answer.
@@ -57,6 +69,24 @@ struct Item {
 }
 
 impl Told {
+    fn new(number: u32, pings_owed: u8) -> Self {
+        Told {
+            items: VecDeque::new(),
+            bytes: 0,
+            is_probed: false,
+            sent_bytes: 0,
+            cut_at: None,
+            number,
+            asked: std::iter::repeat_n(0, usize::from(pings_owed)).collect(),
+            read_to: 0,
+            spoke_at: None,
+            is_unheard: false,
+            lost_by: None,
+            is_asked: false,
+            is_waited_for: false,
+        }
+    }
+
     /// So many bytes have been written.
     pub fn sent(&mut self, bytes: usize) {
         self.sent_bytes += bytes as u64;
@@ -67,17 +97,22 @@ impl Told {
         self.cut_at = Some(self.sent_bytes + queued as u64);
     }
 
-    /// The peer has not been heard since, whatever its kernel says.
-    pub fn unheard(&mut self, since: Tick) {
-        self.unheard_since = Some(since);
+    /// The peer's kernel is not to be believed.
+    pub fn unheard(&mut self) {
+        self.is_unheard = true;
     }
 
-    /// Forgets what the peer has, if so many of the bytes written have not been acknowledged, and it was heard last then.
-    fn forget(&mut self, unacknowledged: usize, last_seen: Tick) {
+    /// Whether the peer's program is known to have read something.
+    fn is_read(item: &Item, read_to: u64, spoke_at: Option<Tick>) -> bool {
+        item.end <= read_to || spoke_at.is_some_and(|spoke_at| item.told_at < spoke_at)
+    }
+
+    /// Forgets what the peer has, if so many of the bytes written have not been acknowledged.
+    fn forget(&mut self, unacknowledged: usize) {
         let certain = self.sent_bytes.saturating_sub(unacknowledged as u64);
         while let Some(item) = self.items.front()
             && item.end <= certain
-            && item.told_at < last_seen
+            && Self::is_read(item, self.read_to, self.spoke_at)
         {
             self.bytes -= item.kept.bytes();
             self.items.pop_front();
@@ -89,19 +124,28 @@ impl Told {
         self.items.len() * part >= bounds.items || (self.bytes + more) * part > bounds.bytes
     }
 
-    /// Whether the peer's next word is waited for.
-    pub fn is_probed(&self) -> bool {
-        self.is_probed
+    /// What a ping says that stands at this place: whose it is, and where.
+    fn marker(&self, end: u64) -> [u8; 12] {
+        let mut marker = [0; 12];
+        marker[..4].copy_from_slice(&self.number.to_be_bytes());
+        marker[4..].copy_from_slice(&end.to_be_bytes());
+        marker
+    }
+
+    /// The place that the answer to such a ping proves to have been read.
+    fn place(&self, marker: &[u8]) -> Option<u64> {
+        let end = u64::from_be_bytes(marker.get(4..)?.try_into().ok()?);
+        (marker[..4] == self.number.to_be_bytes()).then_some(end)
     }
 
     /// What may not have arrived, if so many of the bytes written have not been acknowledged.
     fn doubtful(self, unacknowledged: usize) -> impl Iterator<Item = Kept> {
         let certain = self.sent_bytes.saturating_sub(unacknowledged as u64);
         let certain = self.cut_at.map_or(certain, |cut_at| certain.min(cut_at));
-        let is_unheard = move |item: &Item| self.unheard_since.is_some_and(|since| item.told_at >= since);
+        let (is_unheard, read_to, spoke_at) = (self.is_unheard, self.read_to, self.spoke_at);
         self.items
             .into_iter()
-            .filter(move |item| item.end > certain || is_unheard(item))
+            .filter(move |item| item.end > certain || (is_unheard && !Self::is_read(item, read_to, spoke_at)))
             .map(|item| item.kept)
     }
 }
@@ -193,17 +237,8 @@ impl Shard {
             return;
         }
         let told = connection.told.get_or_insert_with(|| {
-            Box::new(Told {
-                items: VecDeque::new(),
-                bytes: 0,
-                is_probed: false,
-                sent_bytes: 0,
-                cut_at: None,
-                unheard_since: None,
-                lost_by: None,
-                is_asked: false,
-                is_waited_for: false,
-            })
+            self.next_told = self.next_told.wrapping_add(1);
+            Box::new(Told::new(self.next_told, connection.pings_owed))
         });
         let end = told.sent_bytes + connection.queue.bytes() as u64;
         if told.has_taken(1, kept.bytes(), bounds) {
@@ -214,6 +249,58 @@ impl Shard {
         told.items.push_back(Item { end, told_at: now, kept });
         if told.has_taken(PROBED_PART, 0, bounds) && !std::mem::replace(&mut told.is_probed, true) {
             self.probe(id);
+        }
+    }
+
+    /// A ping is about to be queued; returns what it is to say, where it can say something.
+    pub(super) fn note_ping(&mut self, id: Id) -> Option<[u8; 12]> {
+        let connection = self.connections.get_mut(id)?;
+        let queued = connection.queue.bytes() as u64;
+        let told = connection.told.as_mut();
+        if connection.encoding.is_websocket() {
+            return told.map(|told| told.marker(told.sent_bytes + queued));
+        }
+        // A peer that never answers is asked for ever; past this, what it answers proves less than it could.
+        if connection.pings_owed < u8::MAX {
+            connection.pings_owed += 1;
+            if let Some(told) = told {
+                told.asked.push_back(told.sent_bytes + queued);
+            }
+        }
+        None
+    }
+
+    /// A WebSocket has answered a ping that said this.
+    pub(super) fn note_pong(&mut self, id: Id, marker: &[u8]) {
+        let told = self.connections.get_mut(id).and_then(|connection| connection.told.as_mut());
+        if let Some(told) = told
+            && let Some(end) = told.place(marker)
+        {
+            told.read_to = told.read_to.max(end);
+            self.review_told(id);
+        }
+    }
+
+    /// A program on lines or frames has answered the first ping that it had not.
+    pub(super) fn note_answer(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.pings_owed = connection.pings_owed.saturating_sub(1);
+        if let Some(told) = &mut connection.told
+            && let Some(end) = told.asked.pop_front()
+        {
+            told.read_to = told.read_to.max(end);
+            self.review_told(id);
+        }
+    }
+
+    /// A program has given a command.
+    pub(super) fn note_command(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Some(told) = &mut connection.told {
+            told.spoke_at = Some(connection.last_seen);
+            if told.is_probed {
+                self.review_told(id);
+            }
         }
     }
 
@@ -263,7 +350,7 @@ impl Shard {
         let Some(told) = connection.told.as_mut() else { return };
         if !told.is_waited_for {
             (told.is_asked, told.is_probed) = (false, false);
-            told.forget(unacknowledged, connection.last_seen);
+            told.forget(unacknowledged);
             if told.items.is_empty() && told.lost_by.is_none() {
                 connection.told = None;
             }
@@ -318,17 +405,7 @@ mod tests {
         let items: VecDeque<Item> =
             ends.iter().map(|end| Item { end: *end, told_at: Tick(*end), kept: kept(*end) }).collect();
         let bytes = items.iter().map(|item| item.kept.bytes()).sum();
-        Told {
-            items,
-            bytes,
-            is_probed: false,
-            sent_bytes,
-            cut_at: None,
-            unheard_since: None,
-            lost_by: None,
-            is_asked: false,
-            is_waited_for: false,
-        }
+        Told { items, bytes, sent_bytes, ..Told::new(7, 0) }
     }
 
     fn doubtful(told: Told, unacknowledged: usize) -> Vec<String> {
@@ -358,20 +435,44 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_after_the_last_word_of_a_silent_peer_is_in_doubt() {
-        let mut silent = told(&[10, 20, 30], 30);
-        silent.unheard(Tick(20));
-        assert_eq!(doubtful(silent, 0), ["20", "30"]);
+    fn what_a_silent_peer_is_not_known_to_have_read_is_in_doubt() {
+        let silent = || {
+            let mut told = told(&[10, 20, 30], 30);
+            told.unheard();
+            told
+        };
+        assert_eq!(doubtful(silent(), 0), ["10", "20", "30"]);
+        let mut spoke = silent();
+        spoke.spoke_at = Some(Tick(20));
+        assert_eq!(doubtful(spoke, 0), ["20", "30"]);
+        let mut answered = silent();
+        answered.read_to = 20;
+        assert_eq!(doubtful(answered, 0), ["30"]);
     }
 
     #[test]
-    fn what_is_acknowledged_and_answered_is_forgotten() {
+    fn what_is_acknowledged_and_read_is_forgotten() {
         let mut all = told(&[10, 20, 30, 40], 40);
-        all.forget(15, Tick(100));
+        all.forget(0);
+        assert_eq!(all.items.len(), 4, "nothing is known of its program");
+        all.spoke_at = Some(Tick(100));
+        all.forget(15);
         assert_eq!(all.items.len(), 2, "30 and 40 are not acknowledged");
-        all.forget(0, Tick(40));
-        assert_eq!(all.items.len(), 1, "nothing has been heard since 40 was told");
-        all.forget(0, Tick(41));
+        all.spoke_at = Some(Tick(40));
+        all.forget(0);
+        assert_eq!(all.items.len(), 1, "it has not spoken since 40 was told");
+        all.read_to = 40;
+        all.forget(0);
         assert!(all.items.is_empty());
+    }
+
+    #[test]
+    fn a_pong_proves_no_more_than_its_ping() {
+        let told = told(&[], 0);
+        assert_eq!(told.place(&told.marker(300)), Some(300));
+        assert_eq!(told.place(&Told::new(8, 0).marker(300)), None, "of what was told before");
+        assert_eq!(told.place(b""), None);
+        assert_eq!(told.place(b"abc"), None);
+        assert_eq!(told.place(b"something else"), None);
     }
 }

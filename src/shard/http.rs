@@ -495,7 +495,7 @@ impl Shard {
             handshake::put_response(out, &pending.key, pending.protocol, Some(&pending.request_id));
         });
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.http_bytes = connection.queue.bytes();
+            connection.http_bytes = u32::try_from(connection.queue.bytes()).unwrap_or(u32::MAX);
         }
     }
 

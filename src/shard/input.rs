@@ -236,7 +236,10 @@ impl Shard {
                     self.say_raw(id, |out| websocket::put_pong(out, payload));
                     !self.pause_if_unread(id)
                 }
-                Some(Item::Pong(_)) => true,
+                Some(Item::Pong(payload)) => {
+                    self.note_pong(id, payload);
+                    true
+                }
                 Some(Item::Close { code, .. }) => {
                     self.close(id, Closing::PeerClosed(code));
                     return input.len();

@@ -144,6 +144,8 @@ pub struct Shard {
     answered_bytes: usize,
     /// Connections that have broken with something on its way of which it is not known whether it has arrived.
     doubts: Vec<Id>,
+    /// The number of the last connection on which something was told to one user alone.
+    next_told: u32,
     /// Connections with something to flush, and how many of them have had it since before this turn.
     touched: Vec<Id>,
     untried: usize,
@@ -243,6 +245,7 @@ impl Shard {
             window_waiters: Vec::new(),
             answered_bytes: 0,
             doubts: Vec::new(),
+            next_told: 0,
             touched: Vec::new(),
             untried: 0,
             resumable: VecDeque::new(),
@@ -312,11 +315,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.last_seen = self.now.tick;
         connection.probed_at = None;
-        let is_awaited = connection.told.as_ref().is_some_and(|told| told.is_probed());
         if connection.stage == Stage::Open {
-            if is_awaited {
-                self.review_told(id);
-            }
             self.take_in(id, input);
             self.settle();
         }
@@ -366,7 +365,8 @@ impl Shard {
         let now = self.now.tick;
         if let Some(connection) = self.connections.get_mut(id) {
             self.pool.advance(&mut connection.queue, bytes);
-            connection.http_bytes = connection.http_bytes.saturating_sub(bytes);
+            connection.http_bytes =
+                connection.http_bytes.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
             if let Some(told) = &mut connection.told {
                 told.sent(bytes);
             }

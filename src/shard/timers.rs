@@ -216,9 +216,11 @@ impl Shard {
     pub(super) fn probe(&mut self, id: Id) {
         let connection = self.connections.get_mut(id).expect("checked by the caller");
         connection.probed_at = Some(self.now.tick);
-        match connection.encoding {
-            encoding if encoding.is_websocket() => self.say_raw(id, |out| websocket::put_ping(out, b"")),
-            _ => self.say(id, &Event::Ping),
+        let encoding = connection.encoding;
+        let marker = self.note_ping(id);
+        match encoding.is_websocket() {
+            true => self.say_raw(id, |out| websocket::put_ping(out, marker.as_ref().map_or(b"", |it| it))),
+            false => self.say(id, &Event::Ping),
         }
     }
 

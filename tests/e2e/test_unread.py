@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from binary import CARRIERS
-from helpers import Deadline, JsonLineClient, wait_until
+from helpers import Deadline, JsonLineClient, RawWebSocket, wait_until
 from tokens import SETTINGS, enter
 
 PAGE_BYTES = 200_000
@@ -225,3 +225,40 @@ def test_who_never_says_that_it_has_received_does_not_collect_without_end(start_
     assert [back.expect("private")["content"] for _ in range(accepted)] == [f"{number}" for number in range(accepted)]
     back.call("received", offset=accepted)
     assert bob.call("private", target="alice", content="at last")["delivered"] == 1
+
+
+@pytest.mark.parametrize("carrier", ["line", "ws"])
+def test_an_answer_to_a_ping_says_nothing_of_what_came_after_the_ping(start_server, carrier):
+    server = start_server(limits__private_kept=40)
+    bob = server.ws("bob", "den")
+    if carrier == "line":
+        alice = server.keep(JsonLineClient(server.line)).enter("alice", "den")
+        resume, raw = alice.welcome["resume"], alice.raw
+        next_ping = lambda deadline=None: alice.expect("ping", deadline)
+        answer = lambda _: alice.send("pong")
+    else:
+        alice = RawWebSocket(server)
+        alice.send("hello", nickname="alice")
+        resume, raw = alice.expect("welcome")["resume"], alice.raw
+        next_ping = lambda deadline=None: alice.expect_frame(alice.PING, deadline)
+        answer = lambda payload: alice.send_frame(alice.PONG, payload)
+    # The tenth asks for a sign of life.
+    for number in range(20):
+        assert bob.call("private", target="alice", content=f"p{number}")["delivered"] == 1
+    answer(next_ping())
+    # The ten that the answer says nothing of are enough to be asked again for, by the next one after the answer.
+    said, deadline = 20, Deadline()
+    while deadline.left() > 0:
+        assert bob.call("private", target="alice", content=f"p{said}")["delivered"] == 1
+        said += 1
+        try:
+            next_ping(Deadline(0.1))
+            break
+        except (AssertionError, TimeoutError):
+            pass
+    raw.drop()
+    wait_until(lambda: bob.call("private", target="alice", content="away").get("stored"), "alice to be away")
+    back = server.ws(None)
+    back.enter(None, resume=resume)
+    again = [event["content"] for event in back.until_pong() if event["type"] == "private"]
+    assert [content for content in again if content != "away"] == [f"p{number}" for number in range(10, said)]
