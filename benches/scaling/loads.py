@@ -63,7 +63,7 @@ def loads():
     connections = {"section": "connections", "variable": "connections", "sizes": (100, 300, 1000, 3000, 10_000, 19_000), "quick": (100, 1000)}
     rooms = {"section": "rooms", "variable": "rooms", "sizes": (1, 10, 100, 1000, 10_000, 100_000), "quick": (1, 1000)}
     return [
-        Load("cores-fixed", title="One room of 1,000 (--quick: 200), 50 messages a second (open loop)", columns=[cpu, per_s], **cores,
+        Load("cores-fixed", title="One room of 1,000 (--quick: 200), 50 messages a second (open loop)", columns=[cpu], **cores,
              run=lambda cores, options: bench(options, ("fanout", "-c", 200 if options.quick else 1000, "-p", 1, "-r", 50), cores=cores)),
         Load("cores-full", title="One room of 1,000 (--quick: 200), saturated: 10 publishers with 8 messages under way each", columns=[cpu, per_s], **cores,
              run=lambda cores, options: bench(options, ("fanout", "-c", 200 if options.quick else 1000, "-p", 10, "-i", 8), cores=cores)),

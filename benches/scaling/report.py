@@ -18,7 +18,7 @@ MILLION = 1_000_000
 BEGIN, END = "<!-- begin of the measured part: scripts/scaling --write-docs -->", "<!-- end of the measured part -->"
 
 COLOURS = ("#d9480f", "#4c6ef5", "#2b8a3e", "#862e9c")
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 560, 190, 60, 26, 20, 40
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 560, 190, 76, 26, 30, 40
 
 
 class Results:
@@ -131,10 +131,11 @@ def plots(results, about):
         panels = {}
         for load in results.loads:
             for column in load.columns if load.section == section else ():
-                # Columns of one load whose figures have one unit share a panel.
-                panels.setdefault(column.title.split(",")[0], []).append((load, column))
+                # What has one unit shares a panel; but a saturated delivery is so much cheaper that it would lie on the axis.
+                unit = column.title.split(",")[0]
+                panels.setdefault((unit, load.name if section == "cores" else ""), []).append((load, column))
         parts, y = [], 24
-        for title, lines in panels.items():
+        for (title, _), lines in panels.items():
             panel = plot_panel(results, title, lines, y)
             if panel:
                 parts, y = parts + panel, y + TOP + HEIGHT + BOTTOM + 14 * len(lines)
