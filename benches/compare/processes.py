@@ -21,11 +21,11 @@ class Failed(Exception):
     """Something that a row of the table says instead of a figure."""
 
 
-def prepare(cpu):
-    """What a child does before it becomes another program: the CPU, all the descriptors there are, an end with its parent."""
+def prepare(cpus):
+    """What a child does before it becomes another program: the CPUs, all the descriptors there are, an end with its parent."""
 
     def run():
-        os.sched_setaffinity(0, {cpu})
+        os.sched_setaffinity(0, cpus)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -36,8 +36,8 @@ def prepare(cpu):
 class Server:
     """A peer under way, in a process group of its own. A context manager: it is ended and waited for at the end."""
 
-    def __init__(self, command, port, cpu, log, environment=None):
-        self.command, self.port, self.cpu, self.log = [str(part) for part in command], port, cpu, log
+    def __init__(self, command, port, cpus, log, environment=None):
+        self.command, self.port, self.cpus, self.log = [str(part) for part in command], port, cpus, log
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("STARLING_")}
         self.environment |= environment or {}
         self.process = None
@@ -46,7 +46,7 @@ class Server:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, start_new_session=True,
-                preexec_fn=prepare(self.cpu),
+                preexec_fn=prepare(self.cpus),
             )
         try:
             self._wait_until_it_listens()

@@ -41,7 +41,7 @@ class Checks(unittest.TestCase):
 class Processes(unittest.TestCase):
     def test_what_does_not_start_says_why(self):
         with tempfile.NamedTemporaryFile() as log:
-            server = Server(["sh", "-c", "echo no such thing >&2; exit 3"], free_port(), first_cpu(), log.name)
+            server = Server(["sh", "-c", "echo no such thing >&2; exit 3"], free_port(), first_cpus(), log.name)
             with self.assertRaisesRegex(Failed, "no such thing"), server:
                 self.fail("it is not under way")
 
@@ -52,7 +52,7 @@ class Processes(unittest.TestCase):
     def test_an_end_takes_children_along(self):
         port = free_port()
         script = f"sleep 61 & {sys.executable} -m http.server --bind 127.0.0.1 {port}"
-        with Server(["sh", "-c", script], port, first_cpu(), os.devnull) as server:
+        with Server(["sh", "-c", script], port, first_cpus(), os.devnull) as server:
             group = server.pid
         until = time.monotonic() + 5
         while time.monotonic() < until:
@@ -106,8 +106,8 @@ class Reports(unittest.TestCase):
         return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")] for line in lines if line}
 
 
-def first_cpu():
-    return min(os.sched_getaffinity(0))
+def first_cpus():
+    return {min(os.sched_getaffinity(0))}
 
 
 @contextlib.contextmanager

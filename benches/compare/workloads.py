@@ -93,9 +93,9 @@ def measure(workload, peer, options):
     port = free_port(options.ports)
     command = peer.echo_command if workload.target == "echo" and peer.echo_command else peer.command
     log = descriptions.OUTPUT / f"{peer.name}.log"
-    with Server(command(port), port, options.server_cpu, log, peer.environment) as server:
-        neighbours = Neighbours((options.server_cpu, options.client_cpu), server)
-        figures = _wrk(workload, server, options) if workload.target == "health" else _bench(workload, peer, server, options)
+    with Server(command(port), port, options.server_cpus, log, peer.environment) as server:
+        neighbours = Neighbours(options.server_cpus | options.client_cpus, server)
+        figures = _wrk(workload, server, options) if workload.target == "health" else bench(workload, peer, server, options)
         return figures | {"others_share": neighbours.share(), "command": figures["command"]}
 
 
@@ -106,14 +106,14 @@ def check_peer(peer, options):
     for looks, command in ((peer.check_chat, peer.command), (peer.check_echo, peer.echo_command or peer.command), (health, peer.command)):
         if looks:
             port = free_port(options.ports)
-            with Server(command(port), port, options.server_cpu, log, peer.environment):
+            with Server(command(port), port, options.server_cpus, log, peer.environment):
                 try:
                     looks[0](*looks[1:], port)
                 except OSError as error:
                     raise Failed(f"check: {error}") from None
 
 
-def _bench(workload, peer, server, options):
+def bench(workload, peer, server, options):
     """`starling bench` looks at the server from outside and audits what arrives."""
     url, *flags = getattr(peer, workload.target)
     result = descriptions.OUTPUT / "run" / "bench.json"
@@ -123,9 +123,9 @@ def _bench(workload, peer, server, options):
     if profile == "storm" and not peer.has_rooms:
         load += ["--rooms", 1]  # which a storm by itself has many of
     command = [options.starling, "bench", profile, "--target", url.format(port=server.port), *flags, *load]
-    command += ["--cpus", options.client_cpu, "--pid", server.pid, "--label", peer.name, "--json", result]
+    command += ["--cpus", ",".join(map(str, sorted(options.client_cpus))), "--pid", server.pid, "--label", peer.name, "--json", result]
     try:
-        run(command, options.duration + options.warmup + SLACK_S, preexec_fn=prepare(options.client_cpu))
+        run(command, options.duration + options.warmup + SLACK_S, preexec_fn=prepare(options.client_cpus))
     except Failed:
         # It ends with 1 when its audit failed, and has written what it saw.
         if not result.exists():
@@ -163,7 +163,7 @@ def _wrk(workload, server, options):
     flags, rest = load_of(workload, options)
     command = ["wrk", *flags, f"http://127.0.0.1:{server.port}/health", *rest]
     before, own_before, began = server.cpu_s(), os.times(), time.monotonic()
-    output = run(command, options.duration + SLACK_S, preexec_fn=prepare(options.client_cpu))
+    output = run(command, options.duration + SLACK_S, preexec_fn=prepare(options.client_cpus))
     took_s, own, after = time.monotonic() - began, os.times(), server.cpu_s()
     user_s, system_s = after[0] - before[0], after[1] - before[1]
     wrk_s = own.children_user + own.children_system - own_before.children_user - own_before.children_system
