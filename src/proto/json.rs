@@ -80,6 +80,19 @@ fn parse_fields<'a>(kind: Option<&str>, bytes: &'a [u8]) -> Result<Envelope<'a>,
     }
 }
 
+/// Reads an object that has nothing but `content`, as it comes where a request's target says the rest. Unknown fields, and
+/// those of commands, are ignored.
+pub fn parse_content(bytes: &[u8]) -> Result<Cow<'_, str>, Malformed<'_>> {
+    let content = || {
+        let fields = fields(bytes)?;
+        match fields.doubled {
+            Some(name) => Err(doubled(name)),
+            None => required("content", text("content", fields.content)?),
+        }
+    };
+    content().map_err(|fault: Fault| fault.answering(None))
+}
+
 /// Appends one event, without a line end.
 pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
     if let Event::Message { room, sender, content, offset, timestamp } = *event {
@@ -98,6 +111,17 @@ pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
         return;
     }
     serde_json::to_writer(out, event).expect("a vector takes every byte, and events have no keys but names");
+}
+
+/// Appends the place of a message, as an object of its own.
+pub fn write_place(epoch: &str, offset: u64, timestamp_ms: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"epoch":"#);
+    put_string(out, epoch);
+    out.extend_from_slice(br#","offset":"#);
+    out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes());
+    out.extend_from_slice(br#","timestamp":"#);
+    out.extend_from_slice(itoa::Buffer::new().format(timestamp_ms).as_bytes());
+    out.push(b'}');
 }
 
 /// Drops the whitespace between the tokens of a JSON value, so that it stands on one line: within strings, line ends
@@ -264,11 +288,11 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
 fn fields(bytes: &[u8]) -> Result<Fields<'_>, Fault> {
     let text = simdutf8::basic::from_utf8(bytes)
-        .map_err(|_| Fault::new(Reason::BadUtf8, "a command is written in UTF-8"))?;
+        .map_err(|_| Fault::new(Reason::BadUtf8, "JSON is written in UTF-8"))?;
     serde_json::from_str(text).map_err(|error| {
         // What is no object is given up at its first byte; whether it is JSON shows only in the rest.
         match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => Fault::new(Reason::BadRequest, "a command is a JSON object"),
+            Ok(_) => Fault::new(Reason::BadRequest, "this is no JSON object"),
             Err(syntax) if error.is_data() => Fault::new(Reason::BadJson, syntax.to_string()),
             Err(_) => Fault::new(Reason::BadJson, error.to_string()),
         }
@@ -575,7 +599,7 @@ mod tests {
         }
         for text in ["[]", "null", "17", r#""ping""#, "[1e999]", r#""\ud800""#] {
             let (reason, message, _) = fault(text);
-            assert_eq!((reason, &*message), (Reason::BadRequest, "a command is a JSON object"), "{text}");
+            assert_eq!((reason, &*message), (Reason::BadRequest, "this is no JSON object"), "{text}");
         }
         assert_eq!(parse(b"{\"type\":\"\xff\"}").unwrap_err().reason, Reason::BadUtf8);
     }

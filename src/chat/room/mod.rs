@@ -154,7 +154,7 @@ impl Room {
             return Ok(member.nickname.clone());
         }
         if member.role == Role::Guest {
-            return Err(Refusal::new(Reason::Forbidden, "you only read in this room"));
+            return Err(only_reads());
         }
         // Few rooms have anybody muted, and this is on the way of each message.
         if !self.restrictions.is_empty()
@@ -165,9 +165,30 @@ impl Room {
         Ok(member.nickname.clone())
     }
 
+    /// Whether somebody who need not be a member may say something in the room. What hosts hold against a nickname holds here too,
+    /// but for admins.
+    ///
+    /// # Errors
+    /// `banned`; `muted`; `forbidden` to those who only read.
+    pub fn check_push(&self, sender: &Nickname, is_admin: bool, now_ms: u64) -> Result<(), Refusal> {
+        if is_admin || self.restrictions.is_empty() {
+            return Ok(());
+        }
+        let folded = sender.folded();
+        if self.restrictions.only_reads(folded) {
+            return Err(only_reads());
+        }
+        let banned = self.restrictions.refusal_to_enter(folded, now_ms);
+        banned.or_else(|| self.restrictions.refusal_to_speak(folded, now_ms)).map_or(Ok(()), Err)
+    }
+
     fn is_lobby(&self) -> bool {
         self.name.folded() == LOBBY
     }
+}
+
+fn only_reads() -> Refusal {
+    Refusal::new(Reason::Forbidden, "you only read in this room")
 }
 
 fn not_a_member() -> Refusal {

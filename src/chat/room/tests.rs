@@ -56,6 +56,27 @@ fn the_eldest_who_is_there_becomes_host() {
 }
 
 #[test]
+fn what_is_held_against_a_nickname_holds_for_its_pushes_too() {
+    let mut den = room("den");
+    for n in 1..=4 {
+        enter(&mut den, n).unwrap();
+    }
+    let until_ms = Some(100);
+    den.moderate(session(1), Action::Mute, &name(2), None, until_ms, 0).unwrap();
+    den.moderate(session(1), Action::Ban, &name(3), None, until_ms, 0).unwrap();
+    den.set_role(session(1), &name(4), Role::Guest, 0).unwrap();
+    assert_eq!(reason(den.check_push(&name(2), false, 99)), Reason::Muted);
+    assert_eq!(reason(den.check_push(&name(3), false, 99)), Reason::Banned);
+    assert_eq!(reason(den.check_push(&name(4), false, 99)), Reason::Forbidden);
+    for (n, is_admin, now_ms) in
+        [(2, false, 100), (3, false, 100), (2, true, 0), (3, true, 0), (4, true, 0), (9, false, 0)]
+    {
+        assert_eq!(den.check_push(&name(n), is_admin, now_ms), Ok(()), "{n}");
+    }
+    assert_eq!(den.len(), 3, "nobody has become a member for it");
+}
+
+#[test]
 fn a_user_has_several_sessions_and_is_one_member() {
     let mut den = room("den");
     let join = |den: &mut Room, index| {
