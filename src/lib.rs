@@ -47,7 +47,7 @@
 //! | [`config`] | every key and limit, with its unit, reason and range |
 //! | [`proto`] | bytes to frames and back, without I/O: lines, binary frames, JSON, Protobuf, HTTP/1, WebSocket |
 //! | [`chat`] | what the service means, without protocols: names, rooms, nicknames, presence, refusals |
-//! | [`auth`] | who somebody is: users' tokens and resume tokens, checked and signed |
+//! | [`auth`] | who somebody is: users' tokens, programs' keys and resume tokens, checked and signed |
 //! | [`web`] | the routes and the embedded page |
 //! | [`shard`] | one core's world, pure: where `proto` and `chat` meet |
 //! | [`reactor`] | the loop, over the [`reactor::Os`] trait |
@@ -66,7 +66,8 @@
 //! - Every loop of a turn has a budget; nothing but the poll blocks.
 //! - A connection is registered once, for reading and writing, edge-triggered, and never again.
 //! - Keys that leave their table carry a generation ([`base::slots::Id`]), so that a stale one finds nothing.
-//! - A request to a home is answered by exactly one reply, and a session keeps its slot until all have come.
+//! - A request to a home is answered by exactly one reply, and a session keeps its slot until all have come. The connection of
+//!   an HTTP request may have gone by then: its key finds nothing.
 //! - Only requests make mail for others. While some mailbox is full, requests wait and everything else is taken in, so
 //!   that cores cannot block each other; clients whose requests wait are no longer read from.
 //! - There is no unbounded queue: commands under way are bounded a session and a pair of cores, bytes to send a
@@ -86,6 +87,7 @@
 //! | home | the core that alone decides about a room or nickname |
 //! | mail, parcel | what one core says to another; all of it of one turn |
 //! | request, reply | mail that asks a home, and its answer |
+//! | push | a message that comes by an HTTP request, from somebody who need not be a member |
 //! | batch | what happened in a room in one turn, encoded |
 //! | segment, range | encoded bytes that many may share; the part of them in one connection's queue |
 //! | offset, epoch | a message's place in its room; the history that places count in |

@@ -11,6 +11,7 @@ use std::time::Instant;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::auth::Authority;
+use crate::auth::api_key::ApiKeys;
 use crate::auth::jwt::{KeySource, Verifier};
 use crate::auth::resume::ResumeKey;
 use crate::base::census::Census;
@@ -330,7 +331,7 @@ fn open(listen: &Listen, cores: usize, backlog: usize) -> Result<Vec<TcpListener
     })
 }
 
-/// What tokens are checked with, from the configuration and the files that it names.
+/// What tokens and keys are checked with, from the configuration and the files that it names.
 ///
 /// # Errors
 /// One line for a person: a file that cannot be read, by its path, or a key that cannot be used.
@@ -356,7 +357,8 @@ pub fn load_authority(config: &Config) -> Result<Authority, String> {
     };
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|why| format!("no random bytes for resume tokens: {why}"))?;
-    Ok(Authority { verifier, resume: ResumeKey::new(secret) })
+    let api_keys = ApiKeys::new(&auth.api_keys)?;
+    Ok(Authority { verifier, api_keys, resume: ResumeKey::new(secret) })
 }
 
 fn failure(message: String) -> ServeError {

@@ -1,6 +1,7 @@
-//! Who somebody is: tokens of users (RFC 7519), and tokens by which a session goes on over another connection. Pure: the key
-//! material and the time are handed in.
+//! Who somebody is: tokens of users (RFC 7519), keys of programs, and tokens by which a session goes on over another connection.
+//! Pure: the key material and the time are handed in.
 
+pub mod api_key;
 pub mod jwt;
 pub mod resume;
 
@@ -8,19 +9,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
 use crate::chat::name::Nickname;
+use api_key::ApiKeys;
 use jwt::Verifier;
 use resume::ResumeKey;
 
-/// What the cores check tokens with.
+/// What the cores check tokens and keys with.
 #[derive(Debug)]
 pub struct Authority {
     /// Checks users' tokens, if there is a key to check them with.
     pub verifier: Option<Verifier>,
+    /// Finds the programs that may use the HTTP API.
+    pub api_keys: ApiKeys,
     /// Signs and checks resume tokens.
     pub resume: ResumeKey,
 }
 
-/// What a user's token says.
+/// What a user's token says, or the key of a program stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     /// Who it is of: `sub`.

@@ -119,6 +119,10 @@ counters! {
     grace_refused,
     /// Commands answered as they were before, by their id.
     repeated_commands,
+    /// Messages published by HTTP requests.
+    pushed,
+    /// Idempotency keys of such requests forgotten early, because there were too many.
+    idempotency_keys_forgotten,
     /// What was told to users alone again, because it may not have arrived before their connections broke.
     retold,
     /// Private messages kept for sessions that were away.

@@ -117,7 +117,10 @@ section! {
         idempotency_ids: usize = 1024, 1..=1_048_576;
         /// Milliseconds for which an id is remembered; a repetition comes soon after its first or never.
         idempotency_ms: u64 = 300_000, 1..=86_400_000;
-        /// Bytes of a token in a hello; longer is refused before anything is computed with it.
+        /// Idempotency keys of HTTP requests that one core remembers with their answers, for the rooms that it is home to; the
+        /// oldest are forgotten first. They are kept for idempotency_ms.
+        idempotency_keys: usize = 65_536, 1..=10_000_000;
+        /// Bytes of a token in a hello or request; longer is refused before anything is computed with it.
         token_bytes: usize = 8192, 64..=1_048_576;
         /// Milliseconds for which a connection may go on in spite of 429s; after them it is closed with 4202, because each
         /// refusal costs an answer.

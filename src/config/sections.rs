@@ -106,7 +106,8 @@ section! {
         jwt_audience: Option<String> = None;
         /// The issuer (`iss`) that tokens must name. Not set: any.
         jwt_issuer: Option<String> = None;
-        /// Keys for the HTTP API: a list of { name = "..", key = "..", admin = false }.
+        /// Keys for the HTTP API: a list of { name = "..", key = "..", admin = false }. The name is the nickname that the
+        /// program speaks under.
         api_keys: Vec<ApiKey> = Vec::new();
     }
 }

@@ -1,6 +1,6 @@
 //! The end of a connection: one entry, which may be called any number of times, with a typed reason.
 
-use super::connection::{Pause, Protocol, Stage};
+use super::connection::{Connection, Pause, Protocol, Stage};
 use super::http::PendingUpgrade;
 use super::mail::{ReplyTo, Request, RoomKey};
 use super::session::{AfterEnd, Step};
@@ -273,9 +273,14 @@ impl Shard {
         self.drain.is_some()
     }
 
+    /// Whether the clients have been told to go.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.drain.is_some_and(|drain| drain.told_at.is_some())
+    }
+
     /// Whether draining is over: everybody has been told and has gone.
     pub fn is_drained(&self) -> bool {
-        self.drain.is_some_and(|drain| drain.told_at.is_some()) && self.connections.is_empty()
+        self.is_leaving() && self.connections.is_empty()
     }
 
     /// Whether draining has taken longer than it may, counted from when the clients were told: a core that was held up
@@ -296,6 +301,10 @@ impl Shard {
         }
         let everybody: Vec<Id> = self.connections.iter().map(|(id, _)| id).collect();
         for id in everybody {
+            // A message may have been published: whoever sent it is told so first, and the connection closes with that.
+            if self.connections.get(id).is_some_and(Connection::is_asking) {
+                continue;
+            }
             self.close(id, Closing::Bye(Farewell::Draining));
         }
     }

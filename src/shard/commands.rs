@@ -122,7 +122,7 @@ impl Shard {
             && let Ok(room) = RoomName::parse(room)
             && !session.may_enter(&room)
         {
-            return Err(Refusal::new(Reason::Forbidden, "your token is not for this room"));
+            return Err(not_for_this_room());
         }
         Ok(())
     }
@@ -523,7 +523,7 @@ impl Shard {
         Ok(self.begin(session, home, asked.reply_to(), Step::Query, Request::ExplainNotAMember { room }))
     }
 
-    fn check_content(&self, content: &str) -> Result<(), Refusal> {
+    pub(super) fn check_content(&self, content: &str) -> Result<(), Refusal> {
         check_content(content, self.limits.content_bytes).map_err(|error| match error {
             ContentError::Empty => Refusal::new(Reason::BadRequest, "`content` is empty"),
             ContentError::TooLong { .. } => {
@@ -591,8 +591,10 @@ impl Shard {
         self.reply(Some(id), reply_to, &event);
         match refusal.reason.code() {
             400 => self.count_mistake(id),
-            429 if refusal.reason == Reason::RateLimited => {
-                self.note_rate_limited(id, retry_after_ms.unwrap_or_default());
+            429 if refusal.reason == Reason::RateLimited
+                && self.note_rate_limited(id, retry_after_ms.unwrap_or_default()) =>
+            {
+                self.close(id, Closing::Bye(Farewell::RateLimited));
             }
             _ => {}
         }
@@ -633,6 +635,10 @@ fn room_of<'a>(command: &'a Command) -> Option<&'a str> {
         Command::Moderate(moderate) => &moderate.room,
         _ => return None,
     })
+}
+
+pub(super) fn not_for_this_room() -> Refusal {
+    Refusal::new(Reason::Forbidden, "your token is not for this room")
 }
 
 fn already_joined() -> Refusal {

@@ -211,6 +211,16 @@ impl Connection {
 
     /// Whether there is input that waits to be looked at.
     pub fn has_backlog(&self) -> bool {
-        self.held.is_some() || !self.unread.is_empty()
+        self.held.is_some() || self.is_holding_request() || !self.unread.is_empty()
+    }
+
+    /// Whether an HTTP request waits for its turn.
+    pub fn is_holding_request(&self) -> bool {
+        matches!(&self.protocol, Protocol::Http(http) if http.under_way.is_holding())
+    }
+
+    /// Whether a home has been asked about an HTTP request, and has not replied.
+    pub fn is_asking(&self) -> bool {
+        matches!(&self.protocol, Protocol::Http(http) if http.under_way.is_asking())
     }
 }

@@ -12,12 +12,14 @@ use super::Shard;
 use super::doubt::Delivery;
 use super::encode::{ALL, ENCODINGS, Encoding, Scratch};
 use super::fanout::{Deaf, Exception, RoomBatch};
-use super::mail::{Handover, Mail, Reply, ReplyTo, Request, RoomKey};
+use super::mail::{ApiRequest, ConnectionRef, Handover, Mail, Reply, ReplyTo, Request, RoomKey};
 use super::queue::Frames;
+use super::rooms::Pushed;
 use super::session::Successor;
 use super::timers::Timer;
 use crate::base::bucket::Bucket;
 use crate::base::slots::{Id, Slots};
+use crate::chat::idempotency::Window;
 use crate::chat::inbox::Kept;
 use crate::chat::name::Nickname;
 use crate::chat::presence::Batch;
@@ -51,6 +53,8 @@ pub struct Home {
     pub(super) history_bytes: usize,
     /// The rooms that have events to be sent at the end of the turn.
     dirty: Vec<Id>,
+    /// The places of messages that came by HTTP requests, by the sender, the room and the idempotency key.
+    pub(super) pushed: Window<Pushed>,
     /// Bytes gathered in this turn: when it is enough for one turn, no more input is read before it has been sent.
     pub(super) gathered_bytes: usize,
 }
@@ -242,6 +246,14 @@ impl Shard {
             Request::Broadcast(broadcast) => Reply::Heard { sessions: self.tell_everybody(&broadcast) },
         };
         self.post(from.core, Mail::Reply { to: from.session, home: self.core, reply_to, reply });
+    }
+
+    /// Does what an HTTP request asks of this core, and replies.
+    pub(super) fn handle_api_request(&mut self, from: ConnectionRef, request: ApiRequest) {
+        let reply = match request {
+            ApiRequest::Publish(push) => self.push(*push),
+        };
+        self.post(from.core, Mail::ApiReply { to: from.connection, home: self.core, reply });
     }
 
     /// Sends what rooms have gathered in this turn.

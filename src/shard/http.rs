@@ -1,19 +1,24 @@
 //! HTTP requests, and how one of them becomes a WebSocket.
 //!
-//! What a request is answered is decided when its head is complete; it is said when its body has been read, and thrown
-//! away: no route of this listener takes one.
+//! What a request is answered is decided when its head is complete; it is said when its body has been read. A body that a route
+//! does not take is thrown away.
+
+use std::sync::Arc;
 
 use super::Shard;
+use super::api::{Caller, UnderWay};
 use super::closing::Closing;
 use super::commands::Asked;
 use super::connection::{Pause, Protocol};
 use super::encode::Encoding;
 use super::limits::Cost;
+use super::mail::Push;
 use super::session::Then;
 use crate::base::census::Full;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::chat::refusal::{Reason, Refusal};
+use crate::chat::room::Stamp;
 use crate::config::Limits;
 use crate::proto::http1::{self, BodyDecoder, Content, Head, HeadDecoder, Piece, Reply, is_known_method};
 use crate::proto::json;
@@ -45,6 +50,12 @@ pub struct Http {
     since: Tick,
     /// Whether no request has come yet.
     is_fresh: bool,
+    /// Whether a client waits to be told to send its body, until what it asked before has been answered.
+    pub(super) owes_continue: bool,
+    /// Requests that homes have been asked about, and the one behind them.
+    pub(super) under_way: UnderWay,
+    /// Who sent the last request that had to tell.
+    caller: Option<Box<Caller>>,
 }
 
 #[derive(Debug)]
@@ -55,16 +66,16 @@ enum Phase {
 
 /// What a request will be answered when it has been read.
 #[derive(Debug)]
-struct Answer {
-    what: What,
-    is_keep_alive: bool,
-    is_head: bool,
-    version_minor: u8,
-    request_id: String,
+pub(super) struct Answer {
+    pub what: What,
+    pub is_keep_alive: bool,
+    pub is_head: bool,
+    pub version_minor: u8,
+    pub request_id: Option<String>,
 }
 
 #[derive(Debug)]
-enum What {
+pub(super) enum What {
     Text(u16, &'static str),
     Asset(&'static Asset),
     /// What may be done here, for OPTIONS.
@@ -75,10 +86,31 @@ enum What {
         headers: Vec<(&'static str, &'static str)>,
     },
     Refusal(Refusal),
+    /// A message to be published when its body has come.
+    Unread {
+        push: Box<Push>,
+        body: Vec<u8>,
+        is_charged: bool,
+    },
+    /// A message to be published.
+    Publish(Box<Push>),
+    /// What a home says.
+    Asked,
+    /// A message that has been published.
+    Published {
+        epoch: Arc<str>,
+        stamp: Stamp,
+    },
     Echo {
         key: String,
     },
     Chat(Box<PendingUpgrade>, Option<Hello>),
+}
+
+impl What {
+    pub fn error(status: u16, message: &'static str) -> Self {
+        What::Error { status, message, headers: Vec::new() }
+    }
 }
 
 /// A request to become a WebSocket that has not been answered.
@@ -102,7 +134,7 @@ impl PendingUpgrade {
 
 /// The hello that a WebSocket request says in its query.
 #[derive(Debug, Default)]
-struct Hello {
+pub(super) struct Hello {
     nickname: Option<String>,
     token: Option<String>,
     room: Option<String>,
@@ -119,17 +151,32 @@ impl Http {
     /// A connection that no request has come on.
     pub fn new(limits: &Limits, now: Tick) -> Self {
         let head = HeadDecoder::new(limits.http_target_bytes, limits.http_head_bytes);
-        Http { phase: Phase::Head(head), since: now, is_fresh: true }
+        Http {
+            phase: Phase::Head(head),
+            since: now,
+            is_fresh: true,
+            owes_continue: false,
+            under_way: UnderWay::default(),
+            caller: None,
+        }
     }
 
-    /// When the present phase has taken too long.
-    pub fn deadline(&self, limits: &Limits) -> Tick {
+    /// When the present phase has taken too long. While the client waits for an answer it cannot.
+    pub fn deadline(&self, limits: &Limits) -> Option<Tick> {
+        if !self.under_way.is_empty() {
+            return None;
+        }
         let ms = if self.is_between_requests() && !self.is_fresh {
             limits.http_idle_ms
         } else {
             limits.http_head_ms
         };
-        self.since + ms
+        Some(self.since + ms)
+    }
+
+    /// Begins to count the time for the next request.
+    pub(super) fn restart(&mut self, now: Tick) {
+        self.since = now;
     }
 
     /// Whether nothing of a request has come.
@@ -154,7 +201,7 @@ impl Shard {
                     let was_idle = decoder.is_idle();
                     let (taken, head) = match decoder.decode(&input[used..]) {
                         Ok(decoded) => decoded,
-                        Err(error) => return self.end_http(id, error, input.len()),
+                        Err(error) => return self.end_http(id, http, error, input.len()),
                     };
                     used += taken;
                     if was_idle {
@@ -164,12 +211,13 @@ impl Shard {
                     let mut body = BodyDecoder::new(head.body, self.limits.http_body_bytes as u64);
                     if let Err(error) = body.decode(b"") {
                         self.counters.too_large.add(1);
-                        return self.end_http(id, error, input.len());
+                        return self.end_http(id, http, error, input.len());
                     }
-                    let answer = self.consider(&head);
+                    let answer = self.consider(id, &head, &mut http.caller);
                     http.is_fresh = false;
                     if !body.is_done() {
-                        if head.expects_continue {
+                        http.owes_continue = head.expects_continue && !http.under_way.is_empty();
+                        if head.expects_continue && !http.owes_continue {
                             self.say_raw(id, |out| out.extend_from_slice(http1::CONTINUE));
                         }
                         http.since = self.now.tick;
@@ -179,15 +227,18 @@ impl Shard {
                     decoder.release();
                     answer
                 }
-                Phase::Body(body, _) => {
+                Phase::Body(body, answer) => {
                     let (taken, piece) = match body.decode(&input[used..]) {
                         Ok(decoded) => decoded,
                         Err(error) => {
                             self.counters.too_large.add(u64::from(error.status == 413));
-                            return self.end_http(id, error, input.len());
+                            return self.end_http(id, http, error, input.len());
                         }
                     };
                     used += taken;
+                    if let (Some(Piece::Data(data)), What::Unread { body, .. }) = (piece, &mut answer.what) {
+                        body.extend_from_slice(data);
+                    }
                     if !matches!(piece, Some(Piece::End)) && !body.is_done() {
                         continue;
                     }
@@ -198,16 +249,14 @@ impl Shard {
                     }
                 }
             };
-            http.since = self.now.tick;
-            let is_last = !answer.is_keep_alive;
-            if !self.answer(id, answer, next) {
-                break;
-            }
-            if is_last {
-                self.close(id, Closing::LastResponse);
-                return input.len();
-            }
-            if self.pause_if_unread(id) {
+            http.owes_continue = false;
+            let answer = match answer.what {
+                What::Unread { push, body, is_charged } => {
+                    Answer { what: self.complete_push(id, push, &body, is_charged), ..answer }
+                }
+                _ => answer,
+            };
+            if !self.take_turn(id, http, answer, next) {
                 break;
             }
         }
@@ -218,38 +267,42 @@ impl Shard {
     }
 
     /// Decides what a request is answered.
-    fn consider(&mut self, head: &Head) -> Answer {
+    fn consider(&mut self, id: Id, head: &Head, caller: &mut Option<Box<Caller>>) -> Answer {
         let request_id = match head.request_id {
             Some(request_id) => request_id.to_owned(),
             None => format!("{:016x}", self.rng.next_u64()),
         };
-        let what = self.consider_what(head, &request_id);
+        let what = self.consider_what(id, head, &request_id, caller);
         log::debug!("request {request_id}: {} {}", head.method, head.path);
-        let is_leaving = self.drain.is_some_and(|drain| drain.told_at.is_some());
         Answer {
             what,
-            is_keep_alive: head.is_keep_alive && !is_leaving,
+            is_keep_alive: head.is_keep_alive && !self.is_leaving(),
             is_head: head.method == "HEAD",
             version_minor: head.version_minor,
-            request_id,
+            request_id: Some(request_id),
         }
     }
 
-    fn consider_what(&mut self, head: &Head, request_id: &str) -> What {
-        let error = |status, message| What::Error { status, message, headers: Vec::new() };
+    fn consider_what(
+        &mut self,
+        id: Id,
+        head: &Head,
+        request_id: &str,
+        caller: &mut Option<Box<Caller>>,
+    ) -> What {
         let route = match web::route(head.path) {
             Route::Echo if !self.is_echo_on => Route::NotFound,
             route => route,
         };
         if !is_known_method(head.method) {
-            return error(501, "this method is not known here");
+            return What::error(501, "this method is not known here");
         }
         let methods = web::allowed_methods(&route);
         if head.method == "OPTIONS" {
             return What::Methods(if head.path == "*" { "GET, HEAD, OPTIONS" } else { methods });
         }
         if route == Route::NotFound {
-            return error(404, "there is nothing at this path");
+            return What::error(404, "there is nothing at this path");
         }
         if !methods.split(", ").any(|method| method == head.method) {
             let headers = vec![("Allow", methods)];
@@ -260,6 +313,7 @@ impl Shard {
             Route::Ready if self.drain.is_some() => What::Text(503, "draining"),
             Route::Ready => What::Text(200, "ready"),
             Route::Asset(asset) => What::Asset(asset),
+            Route::Messages(room) => self.consider_push(id, head, room, caller),
             Route::WebSocket | Route::Echo => self.consider_upgrade(head, request_id, route),
             Route::NotFound => unreachable!("answered above"),
         }
@@ -267,7 +321,7 @@ impl Shard {
 
     fn consider_upgrade(&self, head: &Head, request_id: &str, route: Route) -> What {
         if !self.is_origin_allowed(head) {
-            return What::Error { status: 403, message: "this origin may not connect", headers: Vec::new() };
+            return What::error(403, "this origin may not connect");
         }
         let upgrade = match handshake::upgrade(head) {
             Ok(upgrade) => upgrade,
@@ -280,7 +334,7 @@ impl Shard {
             return What::Echo { key: upgrade.key.to_owned() };
         }
         let Some(query) = http1::query_pairs(head.query.unwrap_or_default()) else {
-            return What::Error { status: 400, message: "the query is not well formed", headers: Vec::new() };
+            return What::error(400, "the query is not well formed");
         };
         let mut hello = Hello::default();
         for (name, value) in query {
@@ -293,8 +347,7 @@ impl Shard {
         }
         let says_hello = hello.nickname.is_some() || hello.token.is_some();
         if hello.room.is_some() && !says_hello {
-            let message = "a room in the query needs a nickname or token beside it";
-            return What::Error { status: 400, message, headers: Vec::new() };
+            return What::error(400, "a room in the query needs a nickname or token beside it");
         }
         let pending = PendingUpgrade {
             key: upgrade.key.to_owned(),
@@ -334,13 +387,13 @@ impl Shard {
     }
 
     /// Says an answer, and whether the next request may be looked at.
-    fn answer(&mut self, id: Id, answer: Answer, next: &mut Option<Protocol>) -> bool {
+    pub(super) fn answer(&mut self, id: Id, answer: Answer, next: &mut Option<Protocol>) -> bool {
         let date = self.date();
         let reply = Reply {
             is_keep_alive: answer.is_keep_alive,
             is_head: answer.is_head,
             version_minor: answer.version_minor,
-            request_id: Some(&answer.request_id),
+            request_id: answer.request_id.as_deref(),
             date: Some(&date),
             ..Reply::last(200)
         };
@@ -368,16 +421,17 @@ impl Shard {
                 let body = error_body(status, reason_of(status), message, false, None);
                 self.say_raw(id, |out| put_error(out, &Reply { headers: &headers, ..reply }, status, &body));
             }
-            What::Refusal(refusal) => {
-                let (code, reason) = (refusal.reason.code(), refusal.reason.as_str());
-                let body = error_body(
-                    code,
-                    reason,
-                    &refusal.message,
-                    refusal.reason.is_retryable(),
-                    refusal.retry_after_ms,
-                );
-                self.say_raw(id, |out| put_error(out, &reply, code, &body));
+            What::Refusal(refusal) => return self.answer_with_refusal(id, refusal, &reply),
+            What::Published { epoch, stamp } => {
+                let mut body = Vec::new();
+                json::write_place(&epoch, stamp.offset, stamp.timestamp_ms, &mut body);
+                self.say_raw(id, |out| {
+                    let content = Content::Bytes(&body);
+                    http1::put(out, &Reply { content_type: Some(JSON), content, ..reply });
+                });
+            }
+            What::Unread { .. } | What::Publish(_) | What::Asked => {
+                unreachable!("a home is asked before this is answered")
             }
             What::Echo { key } => {
                 let limits = &self.limits;
@@ -385,7 +439,7 @@ impl Shard {
                 let fragments =
                     u32::try_from(limits.echo_fragments).map_or(u32::MAX, |n| n.saturating_add(1));
                 *next = Some(Protocol::Echo(websocket::Decoder::new(limits.echo_message_bytes, fragments)));
-                self.say_raw(id, |out| handshake::put_response(out, &key, None, Some(&answer.request_id)));
+                self.say_raw(id, |out| handshake::put_response(out, &key, None, reply.request_id));
                 return false;
             }
             What::Chat(pending, None) => {
@@ -404,11 +458,29 @@ impl Shard {
         true
     }
 
+    /// Refuses a request, and says whether the next one may be looked at. A client that is deaf to being told to wait is closed.
+    fn answer_with_refusal(&mut self, id: Id, mut refusal: Refusal, reply: &Reply) -> bool {
+        self.counters.errors.add(1);
+        let mut is_deaf = false;
+        if refusal.reason == Reason::RateLimited {
+            // What a room refuses was paid for here already, and the next try is to be paid for again.
+            let ms = refusal.retry_after_ms.unwrap_or_default().max(self.next_command_ms(id));
+            refusal.retry_after_ms = Some(ms);
+            is_deaf = self.note_rate_limited(id, ms);
+        }
+        let is_keep_alive = reply.is_keep_alive && !is_deaf;
+        self.say_raw(id, |out| put_refusal(out, &Reply { is_keep_alive, ..*reply }, &refusal));
+        if is_deaf {
+            self.close(id, Closing::LastResponse);
+        }
+        !is_deaf
+    }
+
     fn hello_by_query(&mut self, id: Id, pending: Box<PendingUpgrade>, hello: &Hello) {
         let joins = u64::from(hello.room.is_some());
         // As much as the same commands cost on their own. The rest was checked when the head was read, and nothing has changed
         // since but perhaps that the server drains.
-        let charged = self.charge(id, Cost { commands: 1 + joins, bytes: 0, joins });
+        let charged = self.charge(id, Cost { commands: 1 + joins, bytes: 0, joins }, None);
         let who =
             charged.and_then(|()| self.identify(hello.nickname.as_deref(), hello.token.as_deref(), None));
         match who {
@@ -464,30 +536,25 @@ impl Shard {
         self.say_raw(id, |out| put_error(out, &reply, status, &body));
     }
 
-    fn end_http(&mut self, id: Id, error: http1::HttpError, all: usize) -> usize {
+    /// Ends a connection on which it is no longer certain where requests begin, when those before have been answered.
+    fn end_http(&mut self, id: Id, http: &mut Http, error: http1::HttpError, all: usize) -> usize {
         self.counters.errors.add(1);
-        self.say_http_error(id, error.status, &Refusal::new(Reason::BadRequest, error.message));
-        self.close(id, Closing::LastResponse);
+        let answer = Answer {
+            what: What::error(error.status, error.message),
+            is_keep_alive: false,
+            is_head: false,
+            version_minor: 1,
+            request_id: None,
+        };
+        self.take_turn(id, http, answer, &mut None);
         all
     }
 
     fn say_http_refusal(&mut self, id: Id, request_id: &str, refusal: &Refusal) {
         let date = self.date();
-        let (code, reason) = (refusal.reason.code(), refusal.reason.as_str());
-        let body =
-            error_body(code, reason, &refusal.message, refusal.reason.is_retryable(), refusal.retry_after_ms);
-        // In whole seconds (RFC 9110 section 10.2.3), not less than it takes.
-        let after_s = refusal.retry_after_ms.map(|ms| ms.div_ceil(1000).to_string());
-        let headers: Vec<(&str, &str)> =
-            after_s.iter().map(|after_s| ("Retry-After", after_s.as_str())).collect();
-        let reply = Reply {
-            is_keep_alive: true,
-            headers: &headers,
-            request_id: Some(request_id),
-            date: Some(&date),
-            ..Reply::last(code)
-        };
-        self.say_raw(id, |out| put_error(out, &reply, code, &body));
+        let (request_id, date) = (Some(request_id), Some(date.as_str()));
+        let reply = Reply { is_keep_alive: true, request_id, date, ..Reply::last(refusal.reason.code()) };
+        self.say_raw(id, |out| put_refusal(out, &reply, refusal));
     }
 
     fn say_switching(&mut self, id: Id, pending: &PendingUpgrade) {
@@ -514,6 +581,22 @@ impl Shard {
 
 fn put_error(out: &mut Vec<u8>, reply: &Reply, status: u16, body: &[u8]) {
     http1::put(out, &Reply { status, content_type: Some(JSON), content: Content::Bytes(body), ..*reply });
+}
+
+fn put_refusal(out: &mut Vec<u8>, reply: &Reply, refusal: &Refusal) {
+    let (code, reason) = (refusal.reason.code(), refusal.reason.as_str());
+    let body =
+        error_body(code, reason, &refusal.message, refusal.reason.is_retryable(), refusal.retry_after_ms);
+    // In whole seconds (RFC 9110, 10.2.3), not less than it takes.
+    let after_s = refusal.retry_after_ms.map(|ms| ms.div_ceil(1000).to_string());
+    let mut headers = Vec::new();
+    if let Some(after_s) = &after_s {
+        headers.push(("Retry-After", after_s.as_str()));
+    }
+    if code == 401 {
+        headers.push(("WWW-Authenticate", "Bearer")); // RFC 9110, 11.6.1
+    }
+    put_error(out, &Reply { headers: &headers, ..*reply }, code, &body);
 }
 
 /// The JSON of an error, the same as on any other transport.

@@ -83,6 +83,7 @@ impl Shard {
                 }
             };
         }
+        self.resume_held(id);
         let Some(connection) = self.connections.get_mut(id) else { return };
         let mut unread = std::mem::take(&mut connection.unread);
         self.decode(id, &mut unread);
@@ -124,7 +125,7 @@ impl Shard {
             return;
         }
         let session = connection.session.and_then(|session| self.sessions.get(session));
-        if session.is_some_and(|session| !session.is_idle()) {
+        if connection.is_asking() || session.is_some_and(|session| !session.is_idle()) {
             connection.pause = Some(Pause::Reply);
         } else {
             self.close(id, Closing::InputEnded);
@@ -356,14 +357,8 @@ impl Shard {
                 self.command(asked, &envelope.command)
             }
             Err(malformed) if self.is_free(id) => {
-                let reason = match malformed.reason {
-                    json::Reason::BadJson => Reason::BadJson,
-                    json::Reason::BadRequest => Reason::BadRequest,
-                    json::Reason::UnknownType => Reason::UnknownType,
-                    json::Reason::BadUtf8 => Reason::BadUtf8,
-                };
                 let asked = Asked { by: id, id: malformed.id.as_deref(), encoding, bytes };
-                self.refuse(asked, &Refusal::new(reason, malformed.message));
+                self.refuse(asked, &Refusal::new(reason_of(malformed.reason), malformed.message));
                 Flow::Next
             }
             Err(_) => Flow::Hold(Pause::Reply),
@@ -407,6 +402,15 @@ impl Shard {
         let session =
             self.connections.get(id).and_then(|c| c.session).and_then(|session| self.sessions.get(session));
         session.is_none_or(|session| session.is_idle())
+    }
+}
+
+pub(super) fn reason_of(reason: json::Reason) -> Reason {
+    match reason {
+        json::Reason::BadJson => Reason::BadJson,
+        json::Reason::BadRequest => Reason::BadRequest,
+        json::Reason::UnknownType => Reason::UnknownType,
+        json::Reason::BadUtf8 => Reason::BadUtf8,
     }
 }
 

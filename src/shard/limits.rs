@@ -4,13 +4,12 @@
 //! no lock.
 
 use super::Shard;
-use super::closing::Closing;
 use super::commands::Asked;
 use super::connection::Pause;
-use crate::base::bucket::Rate;
+use crate::base::bucket::{Rate, SharedBucket};
 use crate::base::slots::Id;
 use crate::base::time::Tick;
-use crate::chat::refusal::{Farewell, Reason, Refusal};
+use crate::chat::refusal::{Reason, Refusal};
 use crate::config;
 use crate::proto::wire::Command;
 
@@ -87,17 +86,22 @@ impl Shard {
             bytes: asked.bytes as u64,
             joins: u64::from(matches!(command, Command::Join(_) | Command::Switch { .. })),
         };
-        self.charge(asked.by, cost)
+        self.charge(asked.by, cost, None)
     }
 
     /// Takes what something costs from all buckets that it concerns, or nothing from any: then the refusal tells when all of
-    /// them will have it.
-    pub(super) fn charge(&mut self, id: Id, cost: Cost) -> Result<(), Refusal> {
+    /// them will have it. The user's bucket is that of the session, or `user_bucket` where there is none.
+    pub(super) fn charge(
+        &mut self,
+        id: Id,
+        cost: Cost,
+        user_bucket: Option<&SharedBucket>,
+    ) -> Result<(), Refusal> {
         let now = self.now.tick;
         let (rates, counters) = (&self.rates, &self.counters);
         let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
         let session = connection.session.and_then(|id| self.sessions.get(id));
-        let user_bucket = session.and_then(|session| session.user_bucket.as_ref());
+        let user_bucket = session.and_then(|session| session.user_bucket.as_deref()).or(user_bucket);
         let address_bucket = connection.address_bucket.as_ref();
         // What the connection has for itself is taken from copies, which count only if nobody refuses.
         let (mut commands, mut bytes, mut joins) = (connection.commands, connection.bytes, connection.joins);
@@ -147,17 +151,26 @@ impl Shard {
         Ok(())
     }
 
+    /// Takes a command from the bucket of a user who was not known when the rest was charged.
+    pub(super) fn charge_user(&self, user_bucket: &SharedBucket) -> Result<(), Refusal> {
+        user_bucket.take(&self.rates.user, 1, self.now.tick).map_err(|ms| {
+            self.counters.rate_limited_users.add(1);
+            too_fast(USER_TOO_FAST, ms)
+        })
+    }
+
     /// After how many milliseconds the connection itself may send another command.
     pub(super) fn next_command_ms(&self, id: Id) -> u64 {
         let now = self.now.tick;
         self.connections.get(id).map_or(0, |c| c.commands.wait_ms(&self.rates.commands, 1, now))
     }
 
-    /// A client that goes on asking too much, whatever it is told, is closed.
-    pub(super) fn note_rate_limited(&mut self, id: Id, retry_after_ms: u64) {
+    /// Notes that a client was told to wait, and says whether it is to be closed: for going on asking too much, whatever it is told.
+    #[must_use]
+    pub(super) fn note_rate_limited(&mut self, id: Id, retry_after_ms: u64) -> bool {
         let now = self.now.tick;
         let ignored_ms = self.limits.rate_ignored_ms;
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return false };
         let record = connection.record.get_or_insert_default();
         let since = match record.ignoring {
             // Who has waited as it was told may still find that others were faster.
@@ -174,10 +187,9 @@ impl Shard {
             self.counters.rate_limit_pauses.add(1);
             self.arm(id);
         }
-        if now.since(since) >= ignored_ms {
-            self.counters.rate_limits_ignored.add(1);
-            self.close(id, Closing::Bye(Farewell::RateLimited));
-        }
+        let is_deaf = now.since(since) >= ignored_ms;
+        self.counters.rate_limits_ignored.add(u64::from(is_deaf));
+        is_deaf
     }
 }
 

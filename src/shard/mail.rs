@@ -1,6 +1,7 @@
 //! What cores say to each other.
 //!
-//! A [`Mail::Request`] asks the home of a room or nickname for something and is answered by exactly one [`Mail::Reply`].
+//! A [`Mail::Request`] asks the home of a room or nickname for something and is answered by exactly one [`Mail::Reply`]; so is a
+//! [`Mail::ApiRequest`], which no session makes, by one [`Mail::ApiReply`].
 //! A request makes mail for everybody in a room. A reply makes at most the next requests of its own session, of which there
 //! are never more than a few a room; a batch makes none. That is what keeps the mailboxes from deadlock and the
 //! outboxes bounded: while some mailbox is full, requests wait, and everything else is still taken in.
@@ -68,6 +69,22 @@ pub enum Mail {
         /// What became of it.
         reply: Reply,
     },
+    /// Asks something of a room's home for an HTTP request.
+    ApiRequest {
+        /// The connection that the request came on.
+        from: ConnectionRef,
+        /// What.
+        request: ApiRequest,
+    },
+    /// Answers it.
+    ApiReply {
+        /// The connection, which may be gone.
+        to: Id,
+        /// The core that was asked.
+        home: u16,
+        /// What became of it.
+        reply: Reply,
+    },
     /// What happened in a room in one turn, for its members on the core that gets this.
     Room(Arc<RoomBatch>),
     /// A session on the core that gets this is no longer in a room, by a host's decision.
@@ -90,6 +107,37 @@ pub struct RoomKey {
     pub home: u16,
     /// The key in that core's table of rooms.
     pub key: Id,
+}
+
+/// Names a connection anywhere in this process: the core it is on, and its key there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionRef {
+    /// The core.
+    pub core: u16,
+    /// The key in that core's table of connections.
+    pub connection: Id,
+}
+
+/// What an HTTP request may ask of a home. Nobody is a member by it.
+#[derive(Debug)]
+pub enum ApiRequest {
+    /// Publish a message.
+    Publish(Box<Push>),
+}
+
+/// A message that comes by an HTTP request.
+#[derive(Debug)]
+pub struct Push {
+    /// The room, which is made if it is missing.
+    pub room: RoomName,
+    /// Who sends it.
+    pub sender: Nickname,
+    /// Whether the sender may do everything.
+    pub is_admin: bool,
+    /// What it says.
+    pub content: Arc<str>,
+    /// What tells it from the sender's others in this room, if it may come again.
+    pub idempotency_key: Option<Box<str>>,
 }
 
 /// What may be asked of another core. Rooms are named by their keys where the asker is a member.

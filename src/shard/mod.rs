@@ -14,7 +14,7 @@
 //! | `resume` | who says hello, and how a session outlives its connection |
 //! | `input` | bytes to commands: which protocol, and when a command has to wait |
 //! | `limits`, `commands`, `replies` | what a session asks, and what it hears back |
-//! | `lines`, `http` | what text lines and HTTP requests mean |
+//! | `lines`, `http`, `api` | what text lines and HTTP requests mean, and what those requests ask of homes |
 //! | `home`, `rooms` | the rooms and nicknames that live here |
 //! | `broadcast` | what is said to many |
 //! | `doubt` | what was told to one user, and may not have arrived when the connection broke |
@@ -23,6 +23,7 @@
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
 //! | `inventory` | what is held, counted |
 
+mod api;
 mod broadcast;
 mod closing;
 mod commands;
@@ -51,6 +52,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::auth::Authority;
+use crate::auth::api_key::ApiKeys;
 use crate::auth::resume::ResumeKey;
 use crate::base::buckets::SharedBuckets;
 use crate::base::census::{Census, Full};
@@ -183,7 +185,8 @@ pub struct Flock {
 impl Flock {
     /// One core with few places, whose keys are known: for tests.
     pub fn of_one(config: Arc<Config>, census: Arc<Census>) -> Self {
-        let authority = Authority { verifier: None, resume: ResumeKey::new([0; 32]) };
+        let authority =
+            Authority { verifier: None, api_keys: ApiKeys::default(), resume: ResumeKey::new([0; 32]) };
         Flock {
             cores: 1,
             config,
@@ -286,7 +289,7 @@ impl Shard {
         self.counters.connections.set(self.connections.len() as u64);
         match is_full {
             None => {
-                if self.drain.is_some_and(|drain| drain.told_at.is_some()) {
+                if self.is_leaving() {
                     match kind {
                         ListenKind::Web => {}
                         ListenKind::Frame => self.close(id, Closing::Bye(Farewell::Draining)),
@@ -611,12 +614,14 @@ impl Shard {
 
     fn handle(&mut self, mail: Mail) {
         match mail {
-            Mail::Request { .. } if self.is_congested => {
+            Mail::Request { .. } | Mail::ApiRequest { .. } if self.is_congested => {
                 self.counters.deferred_requests.add(1);
                 self.deferred.push_back(mail);
             }
             Mail::Request { from, reply_to, request } => self.handle_request(from, reply_to, request),
             Mail::Reply { to, home, reply_to, reply } => self.handle_reply(to, home, reply_to, reply),
+            Mail::ApiRequest { from, request } => self.handle_api_request(from, request),
+            Mail::ApiReply { to, home, reply } => self.handle_api_reply(to, home, reply),
             Mail::Room(batch) => self.deliver(&batch),
             Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
         }

@@ -233,8 +233,7 @@ impl Shard {
 
     fn refusal_to_enter(&self, id: Id, room: &RoomName) -> Option<Refusal> {
         let may_enter = self.sessions[id].may_enter(room);
-        (!may_enter)
-            .then(|| Refusal::new(crate::chat::refusal::Reason::Forbidden, "your token is not for this room"))
+        (!may_enter).then(super::commands::not_for_this_room)
     }
 
     fn enter_room(
@@ -428,7 +427,7 @@ impl Shard {
     }
 
     /// Commands to a core have been answered: lets those go on who waited for that.
-    fn return_window(&mut self, home: u16, times: usize) {
+    pub(super) fn return_window(&mut self, home: u16, times: usize) {
         let window = &mut self.window[usize::from(home)];
         let before = *window;
         *window -= times;

@@ -23,6 +23,7 @@ use super::session::{Estate, Identity, Session, Step, Successor, Then};
 use super::timers::Timer;
 use crate::auth::TokenError;
 use crate::auth::resume::Ticket;
+use crate::base::bucket::SharedBucket;
 use crate::base::slots::Id;
 use crate::chat::inbox::Bounds;
 use crate::chat::name::Nickname;
@@ -52,7 +53,7 @@ impl Shard {
         token: Option<&str>,
         resume: Option<&str>,
     ) -> Result<Who, Refusal> {
-        if self.drain.is_some_and(|drain| drain.told_at.is_some()) {
+        if self.is_leaving() {
             return Err(Refusal::new(Reason::Draining, "the server is about to stop"));
         }
         let nickname = nickname.map(super::commands::parse_nickname).transpose()?;
@@ -96,7 +97,8 @@ impl Shard {
         Ok(Who { nickname, identity, has_token, ticket })
     }
 
-    fn verify(&self, token: &str) -> Result<Arc<Identity>, Refusal> {
+    /// Who a token is of.
+    pub(super) fn verify(&self, token: &str) -> Result<Arc<Identity>, Refusal> {
         if token.len() > self.limits.token_bytes {
             self.counters.too_large.add(1);
             let message = format!("a token may have {} bytes", self.limits.token_bytes);
@@ -252,11 +254,14 @@ impl Shard {
     }
 
     fn find_user_bucket(&mut self, id: Id) {
-        if !self.rates.user.is_unlimited() {
-            let nickname = self.sessions[id].nickname.as_ref().expect("known since the welcome");
-            self.sessions[id].user_bucket =
-                Some(self.user_buckets.get(nickname.folded().into(), self.now.tick));
-        }
+        let nickname = self.sessions[id].nickname.as_ref().expect("known since the welcome");
+        self.sessions[id].user_bucket = self.user_bucket(nickname);
+    }
+
+    /// What the user of a nickname may do in a time, if that is limited.
+    pub(super) fn user_bucket(&self, nickname: &Nickname) -> Option<Arc<SharedBucket>> {
+        (!self.rates.user.is_unlimited())
+            .then(|| self.user_buckets.get(nickname.folded().into(), self.now.tick))
     }
 
     /// Finds a session that began here, for one that wants to continue it.

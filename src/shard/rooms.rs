@@ -10,15 +10,16 @@ use super::encode::{Encoding, Scratch};
 use super::fanout::Deaf;
 use super::home::{HomeRoom, no_such_room, not_a_member};
 use super::limits::too_fast;
-use super::mail::{Join, Joined, Mail, MemberEntry, Page, Reply, RoomEntry, RoomKey};
+use super::mail::{Join, Joined, Mail, MemberEntry, Page, Push, Reply, RoomEntry, RoomKey};
 use super::queue::Frames;
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::chat::history::{self, Entry};
+use crate::chat::idempotency::Seen;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::{Pattern, Patterns};
 use crate::chat::refusal::{LeaveReason, Reason, Refusal};
-use crate::chat::room::{Action, Departure, Entrant, Expelled, LOBBY, Role, Room, RoomBounds};
+use crate::chat::room::{Action, Departure, Entrant, Expelled, LOBBY, Role, Room, RoomBounds, Stamp};
 use crate::chat::user::SessionRef;
 use crate::config::Config;
 use crate::proto::wire::{Event, Json, Presence};
@@ -61,6 +62,14 @@ impl RoomRules {
         let rule = self.rules.iter().find(|(pattern, _)| pattern.matches(room));
         RoomBounds { history: rule.map_or(self.bounds.history, |(_, history)| *history), ..self.bounds }
     }
+}
+
+/// The place of a message that came by an HTTP request.
+#[derive(Debug, Clone)]
+pub(super) struct Pushed {
+    room: RoomName,
+    epoch: Arc<str>,
+    stamp: Stamp,
 }
 
 /// Which rooms without members may be forgotten.
@@ -355,14 +364,82 @@ impl Shard {
             Ok(sender) => sender,
             Err(refusal) => return Reply::Refused(refusal),
         };
+        match self.put_message(key, sender, content, (!echo).then_some(Deaf::Origin(from))) {
+            Ok(Pushed { room, epoch, stamp }) if is_told => Reply::Published { room, epoch, stamp },
+            Ok(_) => Reply::Done { times: 1 },
+            Err(refusal) => Reply::Refused(refusal),
+        }
+    }
+
+    /// Publishes what came by an HTTP request, and makes the room for it if it is missing.
+    pub(super) fn push(&mut self, push: Push) -> Reply {
+        let Push { room: name, sender, is_admin, content, idempotency_key } = push;
+        // Names have no line ends, so that no two senders and rooms make the same text.
+        let known_as = idempotency_key.map(|key| format!("{}\n{}\n{key}", sender.folded(), name.folded()));
+        if let Some(known_as) = &known_as
+            && let Seen::Done(pushed) =
+                self.home.pushed.look(known_as, self.now.tick, self.limits.idempotency_ms)
+        {
+            let Pushed { room, epoch, stamp } = pushed.clone();
+            self.counters.repeated_commands.add(1);
+            return Reply::Published { room, epoch, stamp };
+        }
+        let key = match self.find_or_make_room(name) {
+            Ok(key) => key,
+            Err(refusal) => return Reply::Refused(refusal),
+        };
+        let checked = self.home.rooms[key].room.check_push(&sender, is_admin, self.now.unix_ms);
+        let pushed = checked.and_then(|()| self.put_message(key, sender, content, None));
+        self.note_use(key);
+        match pushed {
+            Ok(pushed) => {
+                self.counters.pushed.add(1);
+                if let Some(known_as) = known_as {
+                    self.remember_pushed(&known_as, pushed.clone());
+                }
+                let Pushed { room, epoch, stamp } = pushed;
+                Reply::Published { room, epoch, stamp }
+            }
+            Err(refusal) => Reply::Refused(refusal),
+        }
+    }
+
+    fn remember_pushed(&mut self, known_as: &str, pushed: Pushed) {
+        let window = &mut self.home.pushed;
+        let before = window.len();
+        window.begin(known_as, self.now.tick, self.limits.idempotency_keys);
+        window.finish(known_as, pushed);
+        self.counters.idempotency_keys_forgotten.add((before + 1 - window.len()) as u64);
+    }
+
+    /// A room without members was spoken in: it is the last of those to be forgotten, if it has anything to be kept for.
+    fn note_use(&mut self, key: Id) {
+        // To make place for its message it may have been forgotten itself.
+        let Some(entry) = self.home.rooms.get_mut(key).filter(|entry| entry.room.is_empty()) else { return };
+        let Some(place) = entry.idle else { return self.consider_room(key) };
+        self.home.idle_count += 1;
+        entry.idle = Some(self.home.idle_count);
+        self.home.idle.remove(&place);
+        self.home.idle.insert(self.home.idle_count, key);
+    }
+
+    /// Gives a message its place, and tells the members.
+    fn put_message(
+        &mut self,
+        key: Id,
+        sender: Nickname,
+        content: Arc<str>,
+        deaf: Option<Deaf>,
+    ) -> Result<Pushed, Refusal> {
+        let entry = self.home.rooms.get_mut(key).expect("looked at by the caller");
         if let Err(ms) = entry.bucket.take(&self.rates.room, 1, self.now.tick) {
             self.counters.rate_limited_rooms.add(1);
-            return Reply::Refused(too_fast("this room gets too many messages", ms));
+            return Err(too_fast("this room gets too many messages", ms));
         }
         let room = entry.room.name().clone();
         let epoch = entry.room.epoch().clone();
         let before = entry.room.history().bytes();
-        let stamp = entry.room.publish(sender.clone(), content.clone(), now_ms);
+        let stamp = entry.room.publish(sender.clone(), content.clone(), self.now.unix_ms);
         let after = entry.room.history().bytes();
         self.home.history_bytes = self.home.history_bytes + after - before;
         self.counters.published.add(1);
@@ -373,11 +450,11 @@ impl Shard {
             offset: stamp.offset,
             timestamp: stamp.timestamp_ms,
         };
-        self.note_event(key, &event, (!echo).then_some(Deaf::Origin(from)));
+        self.note_event(key, &event, deaf);
         if self.home.history_bytes > self.room_rules.history_bytes_max {
             self.forget_history(key);
         }
-        if is_told { Reply::Published { room, epoch, stamp } } else { Reply::Done { times: 1 } }
+        Ok(Pushed { room, epoch, stamp })
     }
 
     /// All histories together have grown too large by one message in a room.
@@ -386,13 +463,15 @@ impl Shard {
             if self.forget_idle_room(Forget::Any) {
                 continue;
             }
-            let history = self.home.rooms[key].room.history_mut();
+            // It may have been without members, and forgotten itself.
+            let Some(entry) = self.home.rooms.get_mut(key) else { break };
+            let history = entry.room.history_mut();
             let before = history.bytes();
             if !history.drop_oldest() {
                 return;
             }
             self.counters.history_forgotten.add(1);
-            self.home.history_bytes -= before - self.home.rooms[key].room.history().bytes();
+            self.home.history_bytes -= before - history.bytes();
         }
         self.counters.history_bytes.set(self.home.history_bytes as u64);
     }

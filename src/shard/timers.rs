@@ -105,7 +105,7 @@ impl Shard {
             return Some(connection.awaited_since + self.limits.detect_ms);
         }
         if let Protocol::Http(http) = &connection.protocol {
-            return Some(http.deadline(&self.limits));
+            return http.deadline(&self.limits);
         }
         let is_echo = matches!(connection.protocol, Protocol::Echo(_));
         if !is_echo && !self.has_said_hello(connection) {

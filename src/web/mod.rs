@@ -53,7 +53,7 @@ pub const SECURITY_HEADERS: &[(&str, &str)] = &[
 
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
+pub enum Route<'a> {
     /// The process is alive.
     Health,
     /// The server takes new clients.
@@ -62,21 +62,38 @@ pub enum Route {
     WebSocket,
     /// A WebSocket that sends everything back.
     Echo,
+    /// The messages of the room of this name, which is not decoded.
+    Messages(&'a str),
     /// A file.
     Asset(&'static Asset),
     /// Nothing.
     NotFound,
 }
 
+/// Where a path leads, given the name in it if it has one.
+type Leads = for<'a> fn(&'a str) -> Route<'a>;
+
+/// The paths that lead to something else than a file. What stands in braces is a name, one segment of the path.
+const PATHS: &[(&str, Leads)] = &[
+    ("/health", |_| Route::Health),
+    ("/ready", |_| Route::Ready),
+    ("/ws", |_| Route::WebSocket),
+    ("/echo", |_| Route::Echo),
+    ("/api/rooms/{room}/messages", |room| Route::Messages(room)),
+];
+
 /// Finds what `path`, without its query, leads to.
-pub fn route(path: &str) -> Route {
-    match path {
-        "/health" => Route::Health,
-        "/ready" => Route::Ready,
-        "/ws" => Route::WebSocket,
-        "/echo" => Route::Echo,
-        _ => asset(path).map_or(Route::NotFound, Route::Asset),
-    }
+pub fn route(path: &str) -> Route<'_> {
+    let found = PATHS.iter().find_map(|(pattern, leads)| name_in(pattern, path).map(leads));
+    found.or_else(|| asset(path).map(Route::Asset)).unwrap_or(Route::NotFound)
+}
+
+/// The name that `path` has where `pattern` has one, or an empty one if that has none; `None` if they differ elsewhere.
+fn name_in<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
+    let Some((before, rest)) = pattern.split_once('{') else { return (pattern == path).then_some("") };
+    let (_, after) = rest.split_once('}')?;
+    let name = path.strip_prefix(before)?.strip_suffix(after)?;
+    (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
 /// Finds the file served at `path`.
@@ -88,6 +105,7 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
 pub fn allowed_methods(route: &Route) -> &'static str {
     match route {
         Route::WebSocket | Route::Echo => "GET, OPTIONS",
+        Route::Messages(_) => "POST, OPTIONS",
         Route::Health | Route::Ready | Route::Asset(_) | Route::NotFound => "GET, HEAD, OPTIONS",
     }
 }
@@ -129,6 +147,21 @@ mod tests {
             assert_eq!(route(asset.path), Route::Asset(asset));
         }
         for path in ["", "//", "/health/", "/Health", "/index.html", "/../style.css", "/style.css?v=1", "*"] {
+            assert_eq!(route(path), Route::NotFound, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_path_is_one_segment() {
+        assert_eq!(route("/api/rooms/den/messages"), Route::Messages("den"));
+        assert_eq!(route("/api/rooms/a%2Fb/messages"), Route::Messages("a%2Fb"));
+        assert_eq!(allowed_methods(&route("/api/rooms/den/messages")), "POST, OPTIONS");
+        for path in [
+            "/api/rooms//messages",
+            "/api/rooms/messages",
+            "/api/rooms/a/b/messages",
+            "/api/rooms/den/messages/",
+        ] {
             assert_eq!(route(path), Route::NotFound, "{path}");
         }
     }

@@ -1,0 +1,72 @@
+//! Keys of programs that use the HTTP API: each stands for a name, as a token does.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+
+use super::Claims;
+use crate::chat::name::Nickname;
+use crate::config::ApiKey;
+
+/// The configured keys.
+///
+/// They are found by their hashes, so that the time it takes says nothing of how much of a key was guessed.
+#[derive(Debug, Default)]
+pub struct ApiKeys {
+    by_hash: HashMap<[u8; SHA256_OUTPUT_LEN], Claims>,
+}
+
+impl ApiKeys {
+    /// The keys of the configuration.
+    ///
+    /// # Errors
+    /// A line for the operator, when the name of a key is no nickname: it is the sender of what the program publishes.
+    pub fn new(keys: &[ApiKey]) -> Result<Self, String> {
+        let mut by_hash = HashMap::new();
+        for ApiKey { name, key, admin } in keys {
+            let nickname = Nickname::parse(name)
+                .map_err(|why| format!("auth.api_keys: the name {name:?} is no nickname: {why}"))?;
+            let claims =
+                Claims { nickname, is_admin: *admin, rooms: None, tags: Vec::new(), expires_at_ms: None };
+            by_hash.insert(hash(&key.0), claims);
+        }
+        Ok(ApiKeys { by_hash })
+    }
+
+    /// Who shows this key.
+    pub fn find(&self, key: &str) -> Option<&Claims> {
+        self.by_hash.get(&hash(key))
+    }
+}
+
+fn hash(key: &str) -> [u8; SHA256_OUTPUT_LEN] {
+    let hash = digest(&SHA256, key.as_bytes());
+    hash.as_ref().try_into().expect("SHA-256 has this length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn key(name: &str, key: &str) -> ApiKey {
+        ApiKey { name: name.to_owned(), key: Secret(key.to_owned()), admin: name == "ops" }
+    }
+
+    #[test]
+    fn a_key_stands_for_its_name() {
+        let keys = ApiKeys::new(&[key("ci", "one"), key("ops", "two")]).unwrap();
+        let named = |key| keys.find(key).map(|claims| (claims.nickname.as_str(), claims.is_admin));
+        assert_eq!(named("one"), Some(("ci", false)));
+        assert_eq!(named("two"), Some(("ops", true)));
+        for wrong in ["", "on", "one ", "ONE", "ci"] {
+            assert_eq!(named(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_nobody_can_have_is_refused_without_the_key() {
+        let refused = ApiKeys::new(&[key("a b", "hush")]).unwrap_err();
+        assert!(refused.contains("\"a b\"") && !refused.contains("hush"), "{refused}");
+    }
+}
