@@ -42,11 +42,10 @@ impl<'a> Credentials<'a> {
     fn of(head: &Head<'a>) -> Result<Self, Refusal> {
         if let Some(value) = head.header("authorization") {
             let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-            if !scheme.eq_ignore_ascii_case("bearer") {
-                let message = "the only scheme of `Authorization` known here is Bearer";
-                return Err(Refusal::new(Reason::Unauthenticated, message));
+            // Another scheme may be a proxy's.
+            if scheme.eq_ignore_ascii_case("bearer") {
+                return Ok(Credentials::Token(token.trim_start_matches(' ')));
             }
-            return Ok(Credentials::Token(token.trim_start_matches(' ')));
         }
         match head.header("x-api-key") {
             Some(key) => Ok(Credentials::Key(key)),
@@ -243,7 +242,8 @@ impl Shard {
         let is_last = !answer.is_keep_alive;
         let Answer { what: What::Publish(push), .. } = answer else {
             let goes_on = self.answer(id, answer, next);
-            if is_last {
+            // What has become a WebSocket, or is about to, has no last response.
+            if is_last && goes_on {
                 self.close(id, Closing::LastResponse);
             }
             return goes_on && !is_last && !self.pause_if_unread(id);

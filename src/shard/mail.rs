@@ -1,7 +1,7 @@
 //! What cores say to each other.
 //!
 //! A [`Mail::Request`] asks the home of a room or nickname for something and is answered by exactly one [`Mail::Reply`]; so is a
-//! [`Mail::ApiRequest`], which no session makes, by one [`Mail::ApiReply`].
+//! [`Mail::ApiRequest`], which an HTTP request makes and no session, by one [`Mail::ApiReply`].
 //! A request makes mail for everybody in a room. A reply makes at most the next requests of its own session, of which there
 //! are never more than a few a room; a batch makes none. That is what keeps the mailboxes from deadlock and the
 //! outboxes bounded: while some mailbox is full, requests wait, and everything else is still taken in.
