@@ -8,6 +8,7 @@ from .workloads import why_not
 
 # Others may take this much of the CPUs before a run is marked.
 DISTURBED = 0.05
+BEGIN, END = "<!-- begin of the measured part: --write-docs -->", "<!-- end of the measured part -->"
 BAR, GAP, LABEL, WIDTH = 16, 6, 110, 420
 
 
@@ -69,20 +70,24 @@ class Results:
 
 
 def table(results, about):
-    lines = ["# starling and its peers", ""]
-    lines += [f"- {name}: {value}" for name, value in about.items()]
+    return "# starling and its peers\n\n" + body(results, about)
+
+
+def body(results, about, heading="##"):
+    """All but the title."""
+    lines = [f"- {name}: {value}" for name, value in about.items()]
     lines += ["", "Medians of the rounds, with the least and the most. \"to the floor\" and \"to starling\" are this row's figure divided by that one's. A row marked"
               " AUDIT FAILED or generator-bound is no result.", ""]
     for workload in results.workloads:
-        lines += workload_table(results, workload)
+        lines += workload_table(results, workload, heading)
     lines += ["| peer | version | what it is |", "|---|---|---|"]
     lines += [f"| {peer.name} | {results.versions.get(peer.name, '-')} | {peer.what} |" for peer in results.peers]
     return "\n".join(lines) + "\n"
 
 
-def workload_table(results, workload):
+def workload_table(results, workload, heading="##"):
     # With --quick the load is smaller than the title says: the command tells.
-    lines = [f"## {workload.title}", "", f"As run: `{results.loads[workload.name]}`", ""]
+    lines = [f"{heading} {workload.title}", "", f"As run: `{results.loads[workload.name]}`", ""]
     better = "higher" if workload.higher_is_better else "lower"
     lines += [f"| peer | {workload.unit} ({better} is better) | least to most | to the floor | to starling | p50 | p99 | CPU (user + system) | runs | remarks |",
               "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|"]
@@ -96,6 +101,15 @@ def workload_table(results, workload):
         cells += [cpu(results, workload, peer), str(len(results.of(workload, peer))), cell(why or results.marks(workload, peer))]
         lines.append("| " + " | ".join(cells) + " |")
     return lines + [""]
+
+
+def written_into(document, measured):
+    """The document with its measured part exchanged."""
+    before, _, rest = document.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"the document has no part between {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{measured}\n{END}{after}"
 
 
 def cpu(results, workload, peer):

@@ -38,6 +38,20 @@ class Checks(unittest.TestCase):
                 self.assertRaisesRegex(Failed, "^check: ", check.check_floor, check.Lines, port)
 
 
+class Programs(unittest.TestCase):
+    def test_what_wrk_tells_is_read(self):
+        told = "  360000 requests in 3.00s, 50.0MB read\nRequests/sec: 120000.50\n"
+        self.assertEqual(workloads.wrk_figures(told), (360000, 120000.5, False))
+        self.assertTrue(workloads.wrk_figures(told + "  Non-2xx or 3xx responses: 3\n")[2])
+        self.assertTrue(workloads.wrk_figures(told + "  Socket errors: connect 0, read 1, write 0, timeout 0\n")[2])
+
+    def test_what_h2load_tells_is_read(self):
+        told = ("finished in 2.00s, 39047.50 req/s, 5.59MB/s\n"
+                "requests: 100 total, 164 started, 100 done, {} succeeded, 0 failed, 0 errored, 0 timeout\n")
+        self.assertEqual(workloads.h2load_figures(told.format(100)), (100, 39047.5, False))
+        self.assertTrue(workloads.h2load_figures(told.format(99))[2])
+
+
 class Processes(unittest.TestCase):
     def test_what_does_not_start_says_why(self):
         with tempfile.NamedTemporaryFile() as log:

@@ -13,7 +13,7 @@ from .processes import Failed, Neighbours, Server, free_port, prepare, run
 ROOT = descriptions.ROOT
 # What a run may take over its own time: connecting, the report at its end.
 SLACK_S = 120
-WRK_CONNECTIONS = 64
+HTTP_CONNECTIONS = 64
 PIPELINED = 16
 SIZE_BYTES = 128
 # A generator whose CPU was this busy measured itself.
@@ -34,10 +34,13 @@ class Workload:
     quick: tuple = ()
     """Flags of a quick run, instead."""
     needs_rooms: bool = False
+    program: str = "wrk"
+    """What asks for /health."""
 
 
 def workloads():
     cost = {"figure": "cpu_us_per_delivery", "unit": "µs of CPU a delivery", "higher_is_better": False, "target": "chat"}
+    served = {"figure": "requests_per_cpu_s", "unit": "requests a second of CPU", "higher_is_better": True, "target": "health"}
     return [
         Workload("fanout", "One room of 1,000, 50 messages a second (open loop)", **cost,
                  flags=("fanout", "--connections", 1000, "--publishers", 1, "--rate", 50),
@@ -54,20 +57,22 @@ def workloads():
                  flags=("echo", "--connections", 100, "--in-flight", 1), quick=("echo", "--connections", 100, "--in-flight", 1)),
         Workload("idle", "Memory of 9,000 connections that have said hello and nothing since", "private_bytes_per_connection",
                  "private bytes a connection", False, "chat", flags=("idle", "--connections", 9000), quick=("idle", "--connections", 1000)),
-        Workload("storm", "2,000 connections as fast as they come", "connects_per_s", "connections/s", True, "chat",
-                 flags=("storm", "--connections", 2000), quick=("storm", "--connections", 500)),
-        Workload("health", f"GET /health with wrk, {WRK_CONNECTIONS} connections", "requests_per_s", "requests/s", True, "health"),
-        Workload("health-pipelined", f"GET /health with wrk, {WRK_CONNECTIONS} connections, {PIPELINED} pipelined", "requests_per_s",
-                 "requests/s", True, "health"),
+        Workload("storm", "5,000 connections into one room as fast as they come", "connects_per_cpu_s", "connections a second of CPU", True,
+                 "chat", flags=("storm", "--connections", 5000, "--rooms", 1), quick=("storm", "--connections", 500, "--rooms", 1)),
+        Workload("health", f"GET /health with wrk, {HTTP_CONNECTIONS} connections", **served),
+        Workload("health-pipelined", f"GET /health with wrk, {HTTP_CONNECTIONS} connections, {PIPELINED} pipelined", **served),
+        Workload("health-h2load", f"GET /health with h2load (HTTP/1.1), {HTTP_CONNECTIONS} connections", program="h2load", **served),
     ]
 
 
 def load_of(workload, options):
     """The load of a run, as flags of what makes it."""
     if workload.target == "health":
+        if workload.program == "h2load":
+            return ["--h1", "-t1", f"-c{HTTP_CONNECTIONS}", "-m1", f"-D{options.duration}"], []
         is_pipelined = workload.name == "health-pipelined"
         script = ["-s", ROOT / "benches" / "wrk" / "pipeline.lua"] if is_pipelined else []
-        return ["-t1", f"-c{WRK_CONNECTIONS}", f"-d{options.duration}s", "--latency", *script], ["--", PIPELINED] if is_pipelined else []
+        return ["-t1", f"-c{HTTP_CONNECTIONS}", f"-d{options.duration}s", "--latency", *script], ["--", PIPELINED] if is_pipelined else []
     load = workload.quick if options.quick else workload.flags
     return [*load, "--size", SIZE_BYTES, "--duration", f"{options.duration}s", "--warmup", f"{options.warmup}s"], []
 
@@ -75,7 +80,7 @@ def load_of(workload, options):
 def described(workload, options):
     """The same in words, for the table."""
     flags, rest = load_of(workload, options)
-    program = "wrk" if workload.target == "health" else "starling bench"
+    program = workload.program if workload.target == "health" else "starling bench"
     return " ".join([program, *(part.name if isinstance(part, pathlib.Path) else str(part) for part in flags + rest)])
 
 
@@ -95,7 +100,7 @@ def measure(workload, peer, options):
     log = descriptions.OUTPUT / f"{peer.name}.log"
     with Server(command(port), port, options.server_cpus, log, peer.environment) as server:
         neighbours = Neighbours(options.server_cpus | options.client_cpus, server)
-        figures = _wrk(workload, server, options) if workload.target == "health" else bench(workload, peer, server, options)
+        figures = _requests(workload, server, options) if workload.target == "health" else bench(workload, peer, server, options)
         return figures | {"others_share": neighbours.share(), "command": figures["command"]}
 
 
@@ -120,8 +125,6 @@ def bench(workload, peer, server, options):
     result.parent.mkdir(parents=True, exist_ok=True)
     result.unlink(missing_ok=True)
     (profile, *load), _ = load_of(workload, options)
-    if profile == "storm" and not peer.has_rooms:
-        load += ["--rooms", 1]  # which a storm by itself has many of
     command = [options.starling, "bench", profile, "--target", url.format(port=server.port), *flags, *load]
     command += ["--cpus", ",".join(map(str, sorted(options.client_cpus))), "--pid", server.pid, "--label", peer.name, "--json", result]
     try:
@@ -141,12 +144,14 @@ def bench_figures(report):
     # Nothing is published in these: what is timed is the way in.
     times = report["entry" if profile in ("storm", "idle") else "latency"]
     server = report["server"] or {}
+    cpu_s = server.get("cpu_seconds")
     return {
         "p50_us": times["p50_ns"] / 1000 if times["count"] else None,
         "p99_us": times["p99_ns"] / 1000 if times["count"] else None,
         "deliveries": report["received"],
         "deliveries_per_s": report["received_per_second"],
         "connects_per_s": report["entry"]["count"] / report["gathering_seconds"] if report["gathering_seconds"] else None,
+        "connects_per_cpu_s": report["entry"]["count"] / cpu_s if cpu_s and report["entry"]["count"] else None,
         "cpu_user_s": server.get("user_seconds"),
         "cpu_system_s": server.get("system_seconds"),
         "cpu_us_per_delivery": server.get("cpu_us_per_delivery"),
@@ -158,31 +163,44 @@ def bench_figures(report):
     }
 
 
-def _wrk(workload, server, options):
-    """wrk tells nothing of the server: that is read from /proc. One wrk thread, on the generator's CPU."""
+def _requests(workload, server, options):
+    """wrk and h2load tell nothing of the server: that is read from /proc. One thread of theirs, on the generator's CPUs."""
     flags, rest = load_of(workload, options)
-    command = ["wrk", *flags, f"http://127.0.0.1:{server.port}/health", *rest]
+    command = [workload.program, *flags, f"http://127.0.0.1:{server.port}/health", *rest]
     before, own_before, began = server.cpu_s(), os.times(), time.monotonic()
     output = run(command, options.duration + SLACK_S, preexec_fn=prepare(options.client_cpus))
     took_s, own, after = time.monotonic() - began, os.times(), server.cpu_s()
     user_s, system_s = after[0] - before[0], after[1] - before[1]
-    wrk_s = own.children_user + own.children_system - own_before.children_user - own_before.children_system
-    requests = int(re.search(r"(\d+) requests in", output)[1])
-    wrong = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", output)
+    cpu_s = user_s + system_s
+    program_s = own.children_user + own.children_system - own_before.children_user - own_before.children_system
+    requests, per_s, is_wrong = {"wrk": wrk_figures, "h2load": h2load_figures}[workload.program](output)
     return {
-        "requests_per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),
+        "requests_per_s": per_s,
+        "requests_per_cpu_s": requests / cpu_s if cpu_s else None,
         "requests": requests,
-        # wrk times batches, not requests, when it pipelines, and only some of them.
+        # wrk times batches, not requests, when it pipelines, and only some of them; h2load has no percentiles.
         "p50_us": None if rest else _wrk_us(output, "50%"),
         "p99_us": None if rest else _wrk_us(output, "99%"),
         "cpu_user_s": user_s,
         "cpu_system_s": system_s,
-        "cpu_us_per_delivery": (user_s + system_s) / max(requests, 1) * 1e6,
-        "is_audit_failed": wrong is not None,
-        "is_generator_bound": wrk_s / took_s > BUSY and (user_s + system_s) / took_s < BUSY,
+        "cpu_us_per_delivery": cpu_s / max(requests, 1) * 1e6,
+        "is_audit_failed": is_wrong,
+        "is_generator_bound": program_s / took_s > BUSY and cpu_s / took_s < BUSY,
         "command": " ".join(str(part) for part in command),
         "whole": output,
     }
+
+
+def wrk_figures(output):
+    """How many requests there were, how many a second, and whether something was wrong with any."""
+    is_wrong = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", output) is not None
+    return int(re.search(r"(\d+) requests in", output)[1]), float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]), is_wrong
+
+
+def h2load_figures(output):
+    """The same of h2load."""
+    done, succeeded = map(int, re.search(r"(\d+) done, (\d+) succeeded", output).groups())
+    return done, float(re.search(r"finished in [^,]+, ([\d.]+) req/s", output)[1]), done != succeeded or done == 0
 
 
 def _wrk_us(output, percentile):
@@ -194,7 +212,7 @@ def why_no_load(workload, options):
     """Gets what makes the load; returns why it cannot be had, or None."""
     try:
         if workload.target == "health":
-            descriptions.debian("wrk")
+            descriptions.debian({"h2load": "nghttp2-client"}.get(workload.program, workload.program), workload.program)
         else:
             run([options.starling, "bench", "--help"], 10)
     except Failed as error:

@@ -15,8 +15,6 @@ SECTIONS = {
     "heartbeats": "Idle connections and their heartbeats",
 }
 MILLION = 1_000_000
-BEGIN, END = "<!-- begin of the measured part: scripts/scaling --write-docs -->", "<!-- end of the measured part -->"
-
 COLOURS = ("#d9480f", "#4c6ef5", "#2b8a3e", "#862e9c")
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 560, 190, 76, 26, 30, 40
 
@@ -183,12 +181,3 @@ def plot_panel(results, title, lines, top):
         name = column.title if names_same_load else load.title
         parts.append(f'<text x="{LEFT}" y="{base + 42 + 14 * number_of_line}" fill="{colour}">{html.escape(name)}</text>')
     return parts
-
-
-def written_into(document, measured):
-    """The document with its measured part exchanged."""
-    before, _, rest = document.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"the document has no part between {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{measured}\n{END}{after}"

@@ -7,7 +7,7 @@ import subprocess
 import unittest
 import xml.etree.ElementTree
 
-from compare import peers
+from compare import peers, report as compared
 from compare.processes import Failed
 from scaling import loads, report
 
@@ -65,12 +65,12 @@ class Reports(unittest.TestCase):
             xml.etree.ElementTree.fromstring(picture)
 
     def test_the_measured_part_is_exchanged(self):
-        document = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
-        once = report.written_into(document, "new\n")
-        self.assertEqual(once, f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n")
-        self.assertEqual(report.written_into(once, "new\n"), once)
-        self.assertRaises(ValueError, report.written_into, "no such part", "new")
-        report.written_into((peers.ROOT / "docs" / "scaling.md").read_text(), "")
+        document = f"before\n{compared.BEGIN}\nold\n{compared.END}\nafter\n"
+        once = compared.written_into(document, "new\n")
+        self.assertEqual(once, f"before\n{compared.BEGIN}\n\nnew\n\n{compared.END}\nafter\n")
+        self.assertEqual(compared.written_into(once, "new\n"), once)
+        self.assertRaises(ValueError, compared.written_into, "no such part", "new")
+        compared.written_into((peers.ROOT / "docs" / "scaling.md").read_text(), "")
 
     def rows_of(self, name):
         lines = [line for line in report.load_table(self.results, self.loads[name], 1)[4:] if line]

@@ -61,6 +61,8 @@ pub struct Report {
     pub sent_per_second: f64,
     /// The same a second.
     pub received_per_second: f64,
+    /// Deliveries that one read of the generator brought, on average: what the cost of a delivery depends on most.
+    pub deliveries_per_read: Option<f64>,
     /// Due to arrival.
     pub latency: Times,
     /// Due to sending: the generator's own delay.
@@ -152,8 +154,6 @@ pub struct Server {
     pub cpu_us_per_delivery: Option<f64>,
     /// A delivery, outside the kernel.
     pub user_us_per_delivery: Option<f64>,
-    /// Deliveries that one `write` call carried, on average: what the cost of a delivery depends on most.
-    pub deliveries_per_write: Option<f64>,
     /// Memory at the end.
     pub resident_bytes: u64,
     /// Memory of its own at the end.
@@ -253,6 +253,7 @@ impl Report {
             received: tally.received,
             sent_per_second: per_second(tally.sent),
             received_per_second: per_second(tally.received),
+            deliveries_per_read: (tally.reads > 0).then(|| tally.received as f64 / tally.reads as f64),
             latency: Times::of(&tally.latency),
             lateness,
             entry: Times::of(&tally.entry),
@@ -360,7 +361,6 @@ impl Server {
         // Ticks are coarse: they only say how the exact sum is divided.
         let user_seconds = if user + system > 0.0 { cpu_seconds * user / (user + system) } else { 0.0 };
         let per_delivery = |seconds: f64| (received > 0).then(|| seconds * 1e6 / received as f64);
-        let writes = to.writes.saturating_sub(from.writes);
         let grown =
             |pick: fn(&Usage) -> u64| (pick(&from) as f64 - pick(&start) as f64) / connections.max(1) as f64;
         Server {
@@ -370,7 +370,6 @@ impl Server {
             system_seconds: cpu_seconds - user_seconds,
             cpu_us_per_delivery: per_delivery(cpu_seconds),
             user_us_per_delivery: per_delivery(user_seconds),
-            deliveries_per_write: (received > 0 && writes > 0).then(|| received as f64 / writes as f64),
             resident_bytes: to.resident_bytes,
             private_bytes: to.private_bytes,
             private_bytes_per_connection: grown(|usage| usage.private_bytes),

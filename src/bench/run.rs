@@ -84,6 +84,9 @@ pub fn run(
     let cast = Cast::new(&plan, tag);
     let shared = Arc::new(Shared::new(plan, cast, target));
     let at_start = subject.map(Subject::usage).transpose()?;
+    let pids = subject.filter(|_| shared.plan.counts_syscalls).map(|subject| &subject.pids[..]);
+    let is_storm = shared.plan.profile == Profile::Storm;
+    let counting = pids.filter(|_| is_storm).map(Counting::begin);
     let handles = start(&shared)?;
     let mut director = Director {
         shared,
@@ -91,6 +94,7 @@ pub fn run(
         stop,
         progress,
         problems: Vec::new(),
+        counting,
         syscalls: None,
         is_interrupted: false,
     };
@@ -115,6 +119,8 @@ struct Director<'a> {
     stop: &'a AtomicBool,
     progress: &'a mut Progress,
     problems: Vec<String>,
+    /// System calls are being counted.
+    counting: Option<Result<Counting, String>>,
     syscalls: Option<Result<BTreeMap<String, u64>, String>>,
     is_interrupted: bool,
 }
@@ -132,6 +138,8 @@ impl Director<'_> {
         let gathering_ns = shared.clock.now_ns();
         if profile == Profile::Storm {
             let after = usage(self.subject)?;
+            self.end_counting();
+            shared.end_ns.store(gathering_ns, Relaxed);
             return Ok((gathering_ns, gathering_ns, before.zip(after)));
         }
         let is_deserted = profile != Profile::Churn && shared.sum(|gauges| &gauges.ready) == 0;
@@ -145,16 +153,21 @@ impl Director<'_> {
         let from_ns = begin_ns + plan.warmup_ns;
         self.wait_until(from_ns, "warming up");
         let pids = self.subject.filter(|_| plan.counts_syscalls).map(|subject| &subject.pids[..]);
-        let counting = pids.map(Counting::begin);
+        self.counting = pids.map(Counting::begin);
         let from = usage(self.subject)?;
         self.wait_until(plan.end_ns(begin_ns), "measuring");
         let to = usage(self.subject)?;
-        self.syscalls = counting.map(|counting| counting.and_then(Counting::end));
+        self.end_counting();
         let end_ns = shared.clock.now_ns().min(plan.end_ns(begin_ns));
         shared.end_ns.store(end_ns, Relaxed);
         shared.set_phase(Phase::Settling);
         self.settle();
         Ok((end_ns.saturating_sub(from_ns), gathering_ns, from.zip(to)))
+    }
+
+    fn end_counting(&mut self) {
+        let counting = self.counting.take();
+        self.syscalls = counting.map(|counting| counting.and_then(Counting::end));
     }
 
     /// Waits until everybody is there.

@@ -23,8 +23,6 @@ pub struct Usage {
     pub user_ticks: u64,
     /// The part of it within.
     pub system_ticks: u64,
-    /// `write` calls and their kin: 0 where that may not be known.
-    pub writes: u64,
     /// Memory that is theirs or shared.
     pub resident_bytes: u64,
     /// Memory that is theirs alone.
@@ -72,9 +70,6 @@ impl Subject {
             usage.system_ticks += number(12).unwrap_or_default();
             usage.cpu_ns += cpu_ns(*pid).ok_or_else(|| wrong("schedstat", &"not there"))?;
             // Only for one's own processes, or with privileges: no reason to measure nothing.
-            if let Ok(io) = fs::read_to_string(format!("/proc/{pid}/io")) {
-                usage.writes += kib(&io, "syscw:");
-            }
             if let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
                 usage.resident_bytes += kib(&rollup, "Rss:") * 1024;
                 usage.private_bytes +=

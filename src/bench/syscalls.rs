@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::sys::signals;
 
+/// How long strace may take to be there.
+const BEGIN_MAX: Duration = Duration::from_secs(2);
+
 /// How long strace may take to say what it has counted.
 const END_MAX: Duration = Duration::from_secs(5);
 
@@ -31,7 +34,15 @@ impl Counting {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         signals::unblock_in(&mut command);
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        spawned.map(|strace| Counting { strace }).map_err(|why| format!("not possible: strace: {why}"))
+        let mut strace = spawned.map_err(|why| format!("not possible: strace: {why}"))?;
+        let deadline = Instant::now() + BEGIN_MAX;
+        while !pids.iter().all(|pid| is_traced(*pid))
+            && matches!(strace.try_wait(), Ok(None)) // where it is not permitted, it says so and ends
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Counting { strace })
     }
 
     /// Ends, and tells how many there were of each.
@@ -53,6 +64,15 @@ impl Counting {
         }
         Ok(counts)
     }
+}
+
+/// Whether somebody traces all threads of a process.
+fn is_traced(pid: u32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    tasks.flatten().all(|task| {
+        std::fs::read_to_string(task.path().join("status"))
+            .is_ok_and(|status| !status.contains("TracerPid:\t0\n"))
+    })
 }
 
 /// Reads strace's table: share, seconds, microseconds a call, calls, errors if there were, name.

@@ -63,8 +63,8 @@ pub fn print(report: &Report) -> String {
         if let (Some(all), Some(user)) = (server.cpu_us_per_delivery, server.user_us_per_delivery) {
             let _ = write!(figures, "; {all:.3} us a delivery ({user:.3} user)");
         }
-        if let Some(deliveries) = server.deliveries_per_write {
-            let _ = write!(figures, "; {deliveries:.1} deliveries a write");
+        if let Some(deliveries) = report.deliveries_per_read {
+            let _ = write!(figures, "; {deliveries:.1} deliveries a read");
         }
         row(&mut out, "server", &figures);
     } else {
@@ -75,8 +75,12 @@ pub fn print(report: &Report) -> String {
         let mut each: Vec<_> = syscalls.iter().map(|(name, count)| (count, name)).collect();
         each.sort_unstable_by(|a, b| b.cmp(a));
         let each: Vec<String> = each.iter().take(5).map(|(count, name)| format!("{name} {count}")).collect();
-        let per_delivery = all as f64 / report.received.max(1) as f64;
-        row(&mut out, "system calls", &format!("{all}: {}; {per_delivery:.3} a delivery", each.join(", ")));
+        let (count, what) = match plan.profile {
+            Profile::Storm => (report.entry.count, "connection"),
+            _ => (report.received, "delivery"),
+        };
+        let per_one = all as f64 / count.max(1) as f64;
+        row(&mut out, "system calls", &format!("{all}: {}; {per_one:.3} a {what}", each.join(", ")));
     }
     let busy = report.generator;
     row(
@@ -107,16 +111,17 @@ fn put_profile(out: &mut String, report: &Report) {
     match plan.profile {
         Profile::Storm => {
             let rate = report.entry.count as f64 / report.gathering_seconds.max(1e-9);
-            row(
-                out,
-                "storm",
-                &format!(
-                    "{} came in {:.2} s: {} a second",
-                    report.entry.count,
-                    report.gathering_seconds,
-                    count(rate)
-                ),
+            let mut figures = format!(
+                "{} came in {:.2} s: {} a second",
+                report.entry.count,
+                report.gathering_seconds,
+                count(rate)
             );
+            if let Some(server) = &report.server {
+                let each_us = server.cpu_seconds * 1e6 / report.entry.count.max(1) as f64;
+                let _ = write!(figures, "; {each_us:.1} us of the server's CPU each");
+            }
+            row(out, "storm", &figures);
         }
         Profile::Idle => {
             if let Some(server) = &report.server {

@@ -30,6 +30,8 @@ pub struct Tally {
     pub sent: u64,
     /// Messages that arrived in it.
     pub received: u64,
+    /// Reads that brought some of these.
+    pub reads: u64,
     /// All, before and after it too.
     pub sent_in_all: u64,
     /// All, before and after it too.
@@ -75,6 +77,7 @@ impl Tally {
             recovery: histogram(),
             sent: 0,
             received: 0,
+            reads: 0,
             sent_in_all: 0,
             received_in_all: 0,
             offsets: Faults::default(),
@@ -103,6 +106,7 @@ impl Tally {
         add(&mut self.recovery, &other.recovery);
         self.sent += other.sent;
         self.received += other.received;
+        self.reads += other.reads;
         self.sent_in_all += other.sent_in_all;
         self.received_in_all += other.received_in_all;
         self.offsets.add(&other.offsets);

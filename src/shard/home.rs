@@ -28,8 +28,11 @@ use crate::chat::room::Room;
 use crate::chat::user::{Claim, Registry, SessionRef};
 use crate::proto::wire::Event;
 
-/// How much memory a room's gathering buffers may keep between turns.
+/// How much memory a buffer for what happens in a room in one turn keeps for another room and turn.
 const KEPT_BUFFER_BYTES: usize = 16 * 1024;
+
+/// How many rooms' buffers are kept for that. Of more rooms with events in one turn, the others' are made anew.
+const KEPT_BUFFERS: usize = 256;
 
 /// How often the target of a private message is looked for again, when its session has just moved to another core.
 const HANDOVER_TRIES_MAX: u8 = 64;
@@ -53,6 +56,8 @@ pub struct Home {
     pub(super) history_bytes: usize,
     /// The rooms that have events to be sent at the end of the turn.
     dirty: Vec<Id>,
+    /// Buffers for them, kept from earlier turns: a room has none while nothing happens in it.
+    spare: Vec<Box<[Gathered; ENCODINGS]>>,
     /// The places of messages that came by HTTP requests, by the sender, the room and the idempotency key.
     pub(super) pushed: Window<Pushed>,
     /// Bytes gathered in this turn: when it is enough for one turn, no more input is read before it has been sent.
@@ -78,14 +83,14 @@ pub struct HomeRoom {
     pub(super) idle: Option<u64>,
     /// How many of its listeners each core has, by encoding.
     shares: Vec<[u32; ENCODINGS]>,
-    gathered: [Gathered; ENCODINGS],
+    /// What has happened in this turn, encoded, if anything has.
+    gathered: Option<Box<[Gathered; ENCODINGS]>>,
     events: u32,
     /// The events that are no messages.
     others: Vec<u32>,
     /// The offset before the first message gathered.
     after: u64,
     exceptions: Vec<Exception>,
-    is_dirty: bool,
 }
 
 #[derive(Debug, Default)]
@@ -102,12 +107,11 @@ impl HomeRoom {
             listeners: HashMap::new(),
             idle: None,
             shares: vec![[0; ENCODINGS]; cores],
-            gathered: Default::default(),
+            gathered: None,
             events: 0,
             others: Vec::new(),
             after: 0,
             exceptions: Vec::new(),
-            is_dirty: false,
         }
     }
 
@@ -129,7 +133,7 @@ impl HomeRoom {
         self.shares.iter().any(|share| share[encoding as usize] > 0)
     }
 
-    /// Encodes an event for everybody who will hear it.
+    /// Encodes an event for everybody who will hear it, into buffers that are there.
     fn gather(&mut self, event: &Event, deaf: Option<Deaf>, scratch: &mut Scratch) -> usize {
         if let Some(who) = deaf {
             self.exceptions.push(Exception { event: self.events, who });
@@ -149,7 +153,7 @@ impl HomeRoom {
             if !self.wants(encoding) {
                 continue;
             }
-            let gathered = &mut self.gathered[encoding as usize];
+            let gathered = &mut self.gathered.as_mut().expect("taken before")[encoding as usize];
             let before = gathered.bytes.len();
             encoding.put_with(event, scratch, &mut gathered.bytes);
             bytes += gathered.bytes.len() - before;
@@ -158,10 +162,14 @@ impl HomeRoom {
         bytes
     }
 
-    fn take_batch(&mut self, room: RoomKey) -> RoomBatch {
-        self.is_dirty = false;
+    /// What has happened in this turn, and the buffers that it was in.
+    fn take_batch(
+        &mut self,
+        room: RoomKey,
+        mut buffers: Box<[Gathered; ENCODINGS]>,
+    ) -> (RoomBatch, Box<[Gathered; ENCODINGS]>) {
         let frames = std::array::from_fn(|encoding| {
-            let gathered = &mut self.gathered[encoding];
+            let gathered = &mut buffers[encoding];
             let frames = (!gathered.ends.is_empty()).then(|| Frames {
                 bytes: gathered.bytes.as_slice().into(),
                 ends: gathered.ends.as_slice().into(),
@@ -171,14 +179,15 @@ impl HomeRoom {
             gathered.bytes.shrink_to(KEPT_BUFFER_BYTES);
             frames
         });
-        RoomBatch {
+        let batch = RoomBatch {
             room,
             events: std::mem::take(&mut self.events),
             others: std::mem::take(&mut self.others),
             after: self.after,
             frames,
             exceptions: std::mem::take(&mut self.exceptions),
-        }
+        };
+        (batch, buffers)
     }
 }
 
@@ -375,17 +384,22 @@ impl Shard {
 
     pub(super) fn note_event(&mut self, key: Id, event: &Event, deaf: Option<Deaf>) {
         let entry = self.home.rooms.get_mut(key).expect("events of a room that exists");
-        self.home.gathered_bytes += entry.gather(event, deaf, &mut self.scratch);
-        if !entry.is_dirty {
-            entry.is_dirty = true;
+        if entry.gathered.is_none() {
+            entry.gathered = Some(self.home.spare.pop().unwrap_or_default());
             self.home.dirty.push(key);
         }
+        self.home.gathered_bytes += entry.gather(event, deaf, &mut self.scratch);
     }
 
     pub(super) fn send_room(&mut self, key: Id) {
         let room = RoomKey { home: self.core, key };
-        let Some(entry) = self.home.rooms.get_mut(key).filter(|entry| entry.is_dirty) else { return };
-        let batch = Arc::new(entry.take_batch(room));
+        let Some(entry) = self.home.rooms.get_mut(key) else { return };
+        let Some(buffers) = entry.gathered.take() else { return };
+        let (batch, buffers) = entry.take_batch(room, buffers);
+        if self.home.spare.len() < KEPT_BUFFERS {
+            self.home.spare.push(buffers);
+        }
+        let batch = Arc::new(batch);
         let cores: Vec<u16> = (0..entry.shares.len() as u16)
             .filter(|core| entry.shares[*core as usize].iter().any(|members| *members > 0))
             .collect();

@@ -119,9 +119,10 @@ impl Os for Kernel {
     fn accept(&mut self, listener: usize) -> io::Result<(TcpStream, IpAddr)> {
         let (kind, listener) = &self.listeners[listener];
         let (stream, peer) = listener.accept()?;
-        // What is written is a turn's worth already: waiting for more to send (Nagle) would only delay it. Neither
-        // option can fail but on a connection that has been reset, which the next read will tell.
-        let _ = stream.set_nodelay(true);
+        // Options can fail only on a connection that has been reset, which the next read will tell.
+        if !cfg!(target_os = "linux") {
+            let _ = stream.set_nodelay(true); // there it is inherited from the listener
+        }
         if *kind == ListenKind::Line {
             let keepalive = TcpKeepalive::new()
                 .with_time(Duration::from_secs(KEEPALIVE_IDLE_S))

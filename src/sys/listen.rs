@@ -40,6 +40,9 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A server that is started again must not wait for the last one's connections to be forgotten (TIME_WAIT).
     socket.set_reuse_address(true)?;
+    // What is written is a turn's worth already: waiting for more to send (Nagle) would only delay it. On Linux what is
+    // accepted inherits this, which saves each connection a system call.
+    socket.set_tcp_nodelay(true)?;
     if address.is_ipv6() {
         // An IPv6 address is just that; whoever wants both families lists both.
         socket.set_only_v6(true)?;
@@ -50,6 +53,15 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_accepted_does_not_wait_for_more_to_send() {
+        let listeners = listen("127.0.0.1:0".parse().unwrap(), 1, 16).unwrap();
+        let _client = std::net::TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
+        listeners[0].set_nonblocking(false).unwrap();
+        assert!(listeners[0].accept().unwrap().0.nodelay().unwrap());
+    }
 
     #[test]
     fn cores_share_a_free_port_and_strangers_do_not() {

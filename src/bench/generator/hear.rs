@@ -23,6 +23,7 @@ impl Generator {
         peer.has_heard = true;
         let local = peer.member as usize;
         let mut heard = std::mem::take(&mut self.heard);
+        let received_before = self.tally.received;
         let protocol = &*self.shared.target.protocol;
         let decoded = decode(protocol, &mut peer.stage, &mut peer.carry, input, &mut heard);
         for heard in heard.drain(..) {
@@ -32,6 +33,7 @@ impl Generator {
             }
         }
         self.heard = heard;
+        self.tally.reads += u64::from(self.tally.received > received_before);
         self.go_on(now_ns);
         if let Err(why) = decoded {
             self.lose(id, &why);

@@ -253,7 +253,7 @@ impl Generator {
             has_begun: false,
             has_cut: false,
             has_told: false,
-            from_ns: u64::MAX,
+            from_ns: if shared.plan.profile == super::plan::Profile::Storm { 0 } else { u64::MAX },
             end_ns: u64::MAX,
             schedule: None,
             visits: None,

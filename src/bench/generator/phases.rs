@@ -20,7 +20,7 @@ impl Generator {
         if phase >= Phase::Talking && !self.has_begun && self.now_ns >= self.shared.begin_ns.load(Relaxed) {
             self.begin();
         }
-        if self.has_begun {
+        if self.has_begun || self.shared.plan.profile == Profile::Storm {
             self.end_ns = self.end_ns.min(self.shared.end_ns.load(Relaxed));
             self.read_cpu();
         }
