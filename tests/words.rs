@@ -430,6 +430,25 @@ fn tricky_text() -> impl Strategy<Value = String> {
     vec(c, 0..100).prop_map(String::from_iter)
 }
 
+/// What a terminal is to show, told in the plainest way.
+fn shown_by_characters(written: &str) -> String {
+    let mut shown = String::new();
+    let mut characters = written.chars().peekable();
+    while let Some(c) = characters.next() {
+        match c {
+            '\r' => {
+                characters.next_if_eq(&'\n');
+                shown.push('⏎');
+            }
+            '\n' => shown.push('⏎'),
+            '\t' => shown.push(' '),
+            c if c.is_control() => {}
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// Characters of which most may stand in a name.
 fn name_like() -> impl Strategy<Value = String> {
     let c = prop_oneof![
@@ -512,6 +531,15 @@ proptest! {
         json::write(&event, &mut out);
         prop_assert_eq!(&out[6..], serde_json::to_vec(&event).unwrap());
         prop_assert!(!out.contains(&b'\n'), "an event is one line");
+    }
+
+    #[test]
+    fn text_is_shown_as_if_looked_at_character_by_character(written in tricky_text(), plain in "[ -~é°李]{0,100}") {
+        for written in [format!("{written}{plain}"), format!("{plain}{written}{plain}")] {
+            let mut out = b"before".to_vec();
+            text::put_text(&mut out, &written);
+            prop_assert_eq!(std::str::from_utf8(&out[6..]), Ok(&*shown_by_characters(&written)));
+        }
     }
 
     #[test]

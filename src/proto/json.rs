@@ -10,6 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::scan::plain_bytes;
 use super::value;
 use super::wire::{Command, Event, Join, Moderate, Moderation, Position};
 
@@ -18,9 +19,6 @@ pub const ID_BYTES_MAX: usize = 64;
 
 /// How much of an unknown type an error repeats, in characters: enough to find a slip of the fingers.
 const TYPE_SHOWN_CHARS_MAX: usize = 32;
-
-/// How many bytes of a string are looked at together for something to escape: a few vector registers.
-const ESCAPE_CHUNK_BYTES: usize = 32;
 
 /// A command and the `id` that its reply is to carry.
 #[derive(Debug, Clone, PartialEq)]
@@ -469,27 +467,13 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text.as_bytes();
     loop {
-        let plain = plain_bytes(rest);
+        let plain = plain_bytes(rest, needs_escape);
         out.extend_from_slice(&rest[..plain]);
         let Some(&special) = rest.get(plain) else { break };
         put_escape(out, special);
         rest = &rest[plain + 1..];
     }
     out.push(b'"');
-}
-
-/// How many bytes there are before the first that needs an escape.
-fn plain_bytes(bytes: &[u8]) -> usize {
-    let mut plain = 0;
-    // Without a branch a byte, so that the compiler makes vector instructions of it.
-    for chunk in bytes.chunks_exact(ESCAPE_CHUNK_BYTES) {
-        if chunk.iter().fold(false, |found, &byte| found | needs_escape(byte)) {
-            break;
-        }
-        plain += ESCAPE_CHUNK_BYTES;
-    }
-    let rest = &bytes[plain..];
-    plain + rest.iter().position(|&byte| needs_escape(byte)).unwrap_or(rest.len())
 }
 
 /// RFC 8259 section 7: quotation mark, reverse solidus and the control characters up to U+001F.
@@ -518,6 +502,7 @@ fn put_escape(out: &mut Vec<u8>, special: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::scan::CHUNK_BYTES;
 
     fn fault(text: &str) -> (Reason, String, Option<String>) {
         let malformed = parse(text.as_bytes()).unwrap_err();
@@ -677,7 +662,7 @@ mod tests {
     #[test]
     fn every_ascii_character_is_escaped_as_serde_does() {
         // At each place of a chunk, and after one.
-        for at in 0..2 * ESCAPE_CHUNK_BYTES {
+        for at in 0..2 * CHUNK_BYTES {
             for c in '\0'..='\u{A0}' {
                 let text = format!("{}{c}{}", "x".repeat(at), "é".repeat(20));
                 let mut out = Vec::new();
