@@ -13,7 +13,7 @@ use starling::chat::refusal::{Farewell, Reason as Refused};
 use starling::proto::json::{self, Reason};
 use starling::proto::text::{self, Line};
 use starling::proto::wire::{
-    COMMANDS, Command, Error, Event, Join, Json, Moderate, Moderation, Position, Presence,
+    Ack, COMMANDS, Command, Error, Event, Join, Json, Moderate, Moderation, Position, Presence,
 };
 
 /// A field's type, as the contract has it.
@@ -531,6 +531,25 @@ proptest! {
         json::write(&event, &mut out);
         prop_assert_eq!(&out[6..], serde_json::to_vec(&event).unwrap());
         prop_assert!(!out.contains(&b'\n'), "an event is one line");
+    }
+
+    #[test]
+    fn an_acknowledgement_is_written_as_serde_writes_it(
+        texts in prop::array::uniform6(option::of(tricky_text())),
+        numbers: [Option<u64>; 5],
+        stored: Option<bool>,
+    ) {
+        let [id, room, epoch, level, target, key] = texts.each_ref().map(Option::as_deref);
+        let [offset, timestamp, delivered, sessions, version] = numbers;
+        let ack = Ack {
+            id, room, epoch, offset, timestamp, level, target, delivered, stored, sessions, key, version,
+        };
+        let pong = Event::Pong { id, timestamp: timestamp.unwrap_or_default() };
+        for event in [Event::Ack(ack), pong] {
+            let mut out = b"before".to_vec();
+            json::write(&event, &mut out);
+            prop_assert_eq!(std::str::from_utf8(&out[6..]), Ok(&*serde_json::to_string(&event).unwrap()));
+        }
     }
 
     #[test]

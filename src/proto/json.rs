@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::scan::plain_bytes;
 use super::value;
-use super::wire::{Command, Event, Join, Moderate, Moderation, Position};
+use super::wire::{Ack, Command, Event, Join, Moderate, Moderation, Position};
 
 /// Longest `id` of a command, in bytes: fits any UUID or ULID, and bounds what a session remembers.
 pub const ID_BYTES_MAX: usize = 64;
@@ -80,22 +80,52 @@ fn parse_fields<'a>(kind: Option<&str>, bytes: &'a [u8]) -> Result<Envelope<'a>,
 
 /// Appends one event, without a line end.
 pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
-    if let Event::Message { room, sender, content, offset, timestamp } = *event {
-        // By hand, because this is what the server does most.
-        out.extend_from_slice(br#"{"type":"message","room":"#);
-        put_string(out, room);
-        out.extend_from_slice(br#","sender":"#);
-        put_string(out, sender);
-        out.extend_from_slice(br#","content":"#);
-        put_string(out, content);
-        out.extend_from_slice(br#","offset":"#);
-        out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes());
-        out.extend_from_slice(br#","timestamp":"#);
-        out.extend_from_slice(itoa::Buffer::new().format(timestamp).as_bytes());
-        out.push(b'}');
-        return;
+    match event {
+        // By hand, because these are what the server says most: to everybody in a room, and to whoever sent a command.
+        &Event::Message { room, sender, content, offset, timestamp } => {
+            out.extend_from_slice(br#"{"type":"message","room":"#);
+            put_string(out, room);
+            out.extend_from_slice(br#","sender":"#);
+            put_string(out, sender);
+            out.extend_from_slice(br#","content":"#);
+            put_string(out, content);
+            out.extend_from_slice(br#","offset":"#);
+            put_number(out, offset);
+            out.extend_from_slice(br#","timestamp":"#);
+            put_number(out, timestamp);
+            out.push(b'}');
+        }
+        Event::Ack(ack) => put_ack(out, ack),
+        &Event::Pong { id, timestamp } => {
+            out.extend_from_slice(br#"{"type":"pong""#);
+            put_field(out, br#","id":"#, id, put_string);
+            out.extend_from_slice(br#","timestamp":"#);
+            put_number(out, timestamp);
+            out.push(b'}');
+        }
+        _ => serde_json::to_writer(out, event)
+            .expect("a vector takes every byte, and events have no keys but names"),
     }
-    serde_json::to_writer(out, event).expect("a vector takes every byte, and events have no keys but names");
+}
+
+fn put_ack(out: &mut Vec<u8>, ack: &Ack<'_>) {
+    // Taken apart so that a field that is added cannot be forgotten here.
+    let &Ack { id, room, epoch, offset, timestamp, level, target, delivered, stored, sessions, key, version } =
+        ack;
+    out.extend_from_slice(br#"{"type":"ack""#);
+    put_field(out, br#","id":"#, id, put_string);
+    put_field(out, br#","room":"#, room, put_string);
+    put_field(out, br#","epoch":"#, epoch, put_string);
+    put_field(out, br#","offset":"#, offset, put_number);
+    put_field(out, br#","timestamp":"#, timestamp, put_number);
+    put_field(out, br#","level":"#, level, put_string);
+    put_field(out, br#","target":"#, target, put_string);
+    put_field(out, br#","delivered":"#, delivered, put_number);
+    put_field(out, br#","stored":"#, stored, put_flag);
+    put_field(out, br#","sessions":"#, sessions, put_number);
+    put_field(out, br#","key":"#, key, put_string);
+    put_field(out, br#","version":"#, version, put_number);
+    out.push(b'}');
 }
 
 /// Drops the whitespace between the tokens of a JSON value, so that it stands on one line: within strings, line ends
@@ -459,6 +489,22 @@ fn wrong(name: &'static str, expected: &'static str) -> Fault {
 
 fn doubled(name: &'static str) -> Fault {
     Fault::new(Reason::BadRequest, format!("field `{name}` stands there twice"))
+}
+
+/// Appends a field, if it is there; `name` comes with its comma, quotes and colon.
+fn put_field<T>(out: &mut Vec<u8>, name: &[u8], value: Option<T>, put: impl FnOnce(&mut Vec<u8>, T)) {
+    if let Some(value) = value {
+        out.extend_from_slice(name);
+        put(out, value);
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn put_flag(out: &mut Vec<u8>, flag: bool) {
+    out.extend_from_slice(if flag { b"true" } else { b"false" });
 }
 
 /// Appends a JSON string, quotes included.
