@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::scan::plain_bytes;
@@ -64,10 +64,10 @@ pub fn parse_as<'a>(kind: &str, bytes: &'a [u8]) -> Result<Envelope<'a>, Malform
 }
 
 fn parse_fields<'a>(kind: Option<&str>, bytes: &'a [u8]) -> Result<Envelope<'a>, Malformed<'a>> {
-    let fields = match fields(bytes) {
-        Ok(fields) => fields,
-        Err(fault) => return Err(fault.answering(None)),
-    };
+    let mut fields = Fields::default();
+    if let Err(fault) = read_fields(&mut fields, bytes) {
+        return Err(fault.answering(None));
+    }
     let id = match id(&fields) {
         Ok(id) => id,
         Err(fault) => return Err(fault.answering(None)),
@@ -253,47 +253,50 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn put(&mut self, name: &str, value: &'a RawValue) {
-        if let Some((name, field)) = self.named(name)
-            && field.replace(value).is_some()
-            && self.doubled != Some("id")
-        {
+    /// Takes in a field if it has a known name; returns whether it has.
+    fn put(&mut self, name: &str, value: &'a RawValue) -> bool {
+        let Some((name, field)) = self.named(name) else { return false };
+        if field.replace(value).is_some() && self.doubled != Some("id") {
             self.doubled = Some(name);
         }
+        true
+    }
+
+    /// Reads the object that `text` is.
+    fn read(&mut self, text: &'a str) -> serde_json::Result<()> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        deserializer.deserialize_map(self)?;
+        deserializer.end()
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
+/// Into fields that are there already: they are many, and would be copied from each function to its caller.
+impl<'de> Visitor<'de> for &mut Fields<'de> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
         while let Some((name, value)) = object.next_entry::<&RawValue, &RawValue>()? {
+            // As it is written first: no known name has a character in it that must be escaped.
+            let name = name.get();
+            let written = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+            let is_known = written.is_some_and(|name| self.put(name, value));
             // A name that cannot be decoded is none of ours, as every unknown one.
-            if let Some(Ok(name)) = string(name.get()) {
-                fields.put(&name, value);
+            if !is_known && let Some(Ok(Cow::Owned(name))) = string(name) {
+                self.put(&name, value);
             }
         }
-        Ok(fields)
+        Ok(())
     }
 }
 
-fn fields(bytes: &[u8]) -> Result<Fields<'_>, Fault> {
+fn read_fields<'a>(fields: &mut Fields<'a>, bytes: &'a [u8]) -> Result<(), Fault> {
     let text = simdutf8::basic::from_utf8(bytes)
         .map_err(|_| Fault::new(Reason::BadUtf8, "a command is written in UTF-8"))?;
-    serde_json::from_str(text).map_err(|error| {
+    fields.read(text).map_err(|error| {
         // What is no object is given up at its first byte; whether it is JSON shows only in the rest.
         match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Fault::new(Reason::BadRequest, "a command is a JSON object"),
@@ -469,8 +472,8 @@ fn flag(name: &'static str, raw: Raw<'_>) -> Result<Option<bool>, Fault> {
 
 fn position<'a>(name: &'static str, raw: Raw<'a>) -> Result<Option<Position<'a>>, Fault> {
     let Some(raw) = present(raw) else { return Ok(None) };
-    let fields: Fields<'a> =
-        serde_json::from_str(raw).map_err(|_| wrong(name, "an object with `epoch` and `offset`"))?;
+    let mut fields = Fields::default();
+    fields.read(raw).map_err(|_| wrong(name, "an object with `epoch` and `offset`"))?;
     if let Some(name) = fields.doubled {
         return Err(doubled(name));
     }
