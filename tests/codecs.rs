@@ -576,7 +576,7 @@ proptest! {
             let mut request = httparse::Request::new(&mut fields);
             prop_assert_eq!(request.parse(&input), Ok(httparse::Status::Complete(taken)));
             prop_assert_eq!((request.method, request.path), (Some(head.method), Some(head.target)));
-            let expected: Vec<_> = request.headers.iter().map(|field| (field.name, field.value.trim_ascii())).collect();
+            let expected: Vec<_> = request.headers.iter().map(|field| (field.name.as_bytes(), field.value.trim_ascii())).collect();
             prop_assert_eq!(head.headers().collect::<Vec<_>>(), expected);
         }
     }

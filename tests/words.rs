@@ -13,7 +13,7 @@ use starling::chat::refusal::{Farewell, Reason as Refused};
 use starling::proto::json::{self, Reason};
 use starling::proto::text::{self, Line};
 use starling::proto::wire::{
-    COMMANDS, Command, Error, Event, Join, Json, Moderate, Moderation, Position, Presence,
+    Ack, COMMANDS, Command, Error, Event, Join, Json, Moderate, Moderation, Position, Presence,
 };
 
 /// A field's type, as the contract has it.
@@ -430,6 +430,25 @@ fn tricky_text() -> impl Strategy<Value = String> {
     vec(c, 0..100).prop_map(String::from_iter)
 }
 
+/// What a terminal is to show, told in the plainest way.
+fn shown_by_characters(written: &str) -> String {
+    let mut shown = String::new();
+    let mut characters = written.chars().peekable();
+    while let Some(c) = characters.next() {
+        match c {
+            '\r' => {
+                characters.next_if_eq(&'\n');
+                shown.push('⏎');
+            }
+            '\n' => shown.push('⏎'),
+            '\t' => shown.push(' '),
+            c if c.is_control() => {}
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// Characters of which most may stand in a name.
 fn name_like() -> impl Strategy<Value = String> {
     let c = prop_oneof![
@@ -512,6 +531,34 @@ proptest! {
         json::write(&event, &mut out);
         prop_assert_eq!(&out[6..], serde_json::to_vec(&event).unwrap());
         prop_assert!(!out.contains(&b'\n'), "an event is one line");
+    }
+
+    #[test]
+    fn an_acknowledgement_is_written_as_serde_writes_it(
+        texts in prop::array::uniform6(option::of(tricky_text())),
+        numbers: [Option<u64>; 5],
+        stored: Option<bool>,
+    ) {
+        let [id, room, epoch, level, target, key] = texts.each_ref().map(Option::as_deref);
+        let [offset, timestamp, delivered, sessions, version] = numbers;
+        let ack = Ack {
+            id, room, epoch, offset, timestamp, level, target, delivered, stored, sessions, key, version,
+        };
+        let pong = Event::Pong { id, timestamp: timestamp.unwrap_or_default() };
+        for event in [Event::Ack(ack), pong] {
+            let mut out = b"before".to_vec();
+            json::write(&event, &mut out);
+            prop_assert_eq!(std::str::from_utf8(&out[6..]), Ok(&*serde_json::to_string(&event).unwrap()));
+        }
+    }
+
+    #[test]
+    fn text_is_shown_as_if_looked_at_character_by_character(written in tricky_text(), plain in "[ -~é°李]{0,100}") {
+        for written in [format!("{written}{plain}"), format!("{plain}{written}{plain}")] {
+            let mut out = b"before".to_vec();
+            text::put_text(&mut out, &written);
+            prop_assert_eq!(std::str::from_utf8(&out[6..]), Ok(&*shown_by_characters(&written)));
+        }
     }
 
     #[test]

@@ -7,20 +7,18 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::scan::plain_bytes;
 use super::value;
-use super::wire::{Command, Event, Join, Moderate, Moderation, Position};
+use super::wire::{Ack, Command, Event, Join, Moderate, Moderation, Position};
 
 /// Longest `id` of a command, in bytes: fits any UUID or ULID, and bounds what a session remembers.
 pub const ID_BYTES_MAX: usize = 64;
 
 /// How much of an unknown type an error repeats, in characters: enough to find a slip of the fingers.
 const TYPE_SHOWN_CHARS_MAX: usize = 32;
-
-/// How many bytes of a string are looked at together for something to escape: a few vector registers.
-const ESCAPE_CHUNK_BYTES: usize = 32;
 
 /// A command and the `id` that its reply is to carry.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,10 +64,10 @@ pub fn parse_as<'a>(kind: &str, bytes: &'a [u8]) -> Result<Envelope<'a>, Malform
 }
 
 fn parse_fields<'a>(kind: Option<&str>, bytes: &'a [u8]) -> Result<Envelope<'a>, Malformed<'a>> {
-    let fields = match fields(bytes) {
-        Ok(fields) => fields,
-        Err(fault) => return Err(fault.answering(None)),
-    };
+    let mut fields = Fields::default();
+    if let Err(fault) = read_fields(&mut fields, bytes) {
+        return Err(fault.answering(None));
+    }
     let id = match id(&fields) {
         Ok(id) => id,
         Err(fault) => return Err(fault.answering(None)),
@@ -84,7 +82,8 @@ fn parse_fields<'a>(kind: Option<&str>, bytes: &'a [u8]) -> Result<Envelope<'a>,
 /// those of commands, are ignored.
 pub fn parse_content(bytes: &[u8]) -> Result<Cow<'_, str>, Malformed<'_>> {
     let content = || {
-        let fields = fields(bytes)?;
+        let mut fields = Fields::default();
+        read_fields(&mut fields, bytes)?;
         match fields.doubled {
             Some(name) => Err(doubled(name)),
             None => required("content", text("content", fields.content)?),
@@ -95,22 +94,52 @@ pub fn parse_content(bytes: &[u8]) -> Result<Cow<'_, str>, Malformed<'_>> {
 
 /// Appends one event, without a line end.
 pub fn write(event: &Event<'_>, out: &mut Vec<u8>) {
-    if let Event::Message { room, sender, content, offset, timestamp } = *event {
-        // By hand, because this is what the server does most.
-        out.extend_from_slice(br#"{"type":"message","room":"#);
-        put_string(out, room);
-        out.extend_from_slice(br#","sender":"#);
-        put_string(out, sender);
-        out.extend_from_slice(br#","content":"#);
-        put_string(out, content);
-        out.extend_from_slice(br#","offset":"#);
-        out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes());
-        out.extend_from_slice(br#","timestamp":"#);
-        out.extend_from_slice(itoa::Buffer::new().format(timestamp).as_bytes());
-        out.push(b'}');
-        return;
+    match event {
+        // By hand, because these are what the server says most: to everybody in a room, and to whoever sent a command.
+        &Event::Message { room, sender, content, offset, timestamp } => {
+            out.extend_from_slice(br#"{"type":"message","room":"#);
+            put_string(out, room);
+            out.extend_from_slice(br#","sender":"#);
+            put_string(out, sender);
+            out.extend_from_slice(br#","content":"#);
+            put_string(out, content);
+            out.extend_from_slice(br#","offset":"#);
+            put_number(out, offset);
+            out.extend_from_slice(br#","timestamp":"#);
+            put_number(out, timestamp);
+            out.push(b'}');
+        }
+        Event::Ack(ack) => put_ack(out, ack),
+        &Event::Pong { id, timestamp } => {
+            out.extend_from_slice(br#"{"type":"pong""#);
+            put_field(out, br#","id":"#, id, put_string);
+            out.extend_from_slice(br#","timestamp":"#);
+            put_number(out, timestamp);
+            out.push(b'}');
+        }
+        _ => serde_json::to_writer(out, event)
+            .expect("a vector takes every byte, and events have no keys but names"),
     }
-    serde_json::to_writer(out, event).expect("a vector takes every byte, and events have no keys but names");
+}
+
+fn put_ack(out: &mut Vec<u8>, ack: &Ack<'_>) {
+    // Taken apart so that a field that is added cannot be forgotten here.
+    let &Ack { id, room, epoch, offset, timestamp, level, target, delivered, stored, sessions, key, version } =
+        ack;
+    out.extend_from_slice(br#"{"type":"ack""#);
+    put_field(out, br#","id":"#, id, put_string);
+    put_field(out, br#","room":"#, room, put_string);
+    put_field(out, br#","epoch":"#, epoch, put_string);
+    put_field(out, br#","offset":"#, offset, put_number);
+    put_field(out, br#","timestamp":"#, timestamp, put_number);
+    put_field(out, br#","level":"#, level, put_string);
+    put_field(out, br#","target":"#, target, put_string);
+    put_field(out, br#","delivered":"#, delivered, put_number);
+    put_field(out, br#","stored":"#, stored, put_flag);
+    put_field(out, br#","sessions":"#, sessions, put_number);
+    put_field(out, br#","key":"#, key, put_string);
+    put_field(out, br#","version":"#, version, put_number);
+    out.push(b'}');
 }
 
 /// Appends the place of a message, as an object of its own.
@@ -118,9 +147,9 @@ pub fn write_place(epoch: &str, offset: u64, timestamp_ms: u64, out: &mut Vec<u8
     out.extend_from_slice(br#"{"epoch":"#);
     put_string(out, epoch);
     out.extend_from_slice(br#","offset":"#);
-    out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes());
+    put_number(out, offset);
     out.extend_from_slice(br#","timestamp":"#);
-    out.extend_from_slice(itoa::Buffer::new().format(timestamp_ms).as_bytes());
+    put_number(out, timestamp_ms);
     out.push(b'}');
 }
 
@@ -249,47 +278,50 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn put(&mut self, name: &str, value: &'a RawValue) {
-        if let Some((name, field)) = self.named(name)
-            && field.replace(value).is_some()
-            && self.doubled != Some("id")
-        {
+    /// Takes in a field if it has a known name; returns whether it has.
+    fn put(&mut self, name: &str, value: &'a RawValue) -> bool {
+        let Some((name, field)) = self.named(name) else { return false };
+        if field.replace(value).is_some() && self.doubled != Some("id") {
             self.doubled = Some(name);
         }
+        true
+    }
+
+    /// Reads the object that `text` is.
+    fn read(&mut self, text: &'a str) -> serde_json::Result<()> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        deserializer.deserialize_map(self)?;
+        deserializer.end()
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
+/// Into fields that are there already: they are many, and would be copied from each function to its caller.
+impl<'de> Visitor<'de> for &mut Fields<'de> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
         while let Some((name, value)) = object.next_entry::<&RawValue, &RawValue>()? {
+            // As it is written first: no known name has a character in it that must be escaped.
+            let name = name.get();
+            let written = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+            let is_known = written.is_some_and(|name| self.put(name, value));
             // A name that cannot be decoded is none of ours, as every unknown one.
-            if let Some(Ok(name)) = string(name.get()) {
-                fields.put(&name, value);
+            if !is_known && let Some(Ok(Cow::Owned(name))) = string(name) {
+                self.put(&name, value);
             }
         }
-        Ok(fields)
+        Ok(())
     }
 }
 
-fn fields(bytes: &[u8]) -> Result<Fields<'_>, Fault> {
+fn read_fields<'a>(fields: &mut Fields<'a>, bytes: &'a [u8]) -> Result<(), Fault> {
     let text = simdutf8::basic::from_utf8(bytes)
         .map_err(|_| Fault::new(Reason::BadUtf8, "JSON is written in UTF-8"))?;
-    serde_json::from_str(text).map_err(|error| {
+    fields.read(text).map_err(|error| {
         // What is no object is given up at its first byte; whether it is JSON shows only in the rest.
         match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Fault::new(Reason::BadRequest, "this is no JSON object"),
@@ -465,8 +497,8 @@ fn flag(name: &'static str, raw: Raw<'_>) -> Result<Option<bool>, Fault> {
 
 fn position<'a>(name: &'static str, raw: Raw<'a>) -> Result<Option<Position<'a>>, Fault> {
     let Some(raw) = present(raw) else { return Ok(None) };
-    let fields: Fields<'a> =
-        serde_json::from_str(raw).map_err(|_| wrong(name, "an object with `epoch` and `offset`"))?;
+    let mut fields = Fields::default();
+    fields.read(raw).map_err(|_| wrong(name, "an object with `epoch` and `offset`"))?;
     if let Some(name) = fields.doubled {
         return Err(doubled(name));
     }
@@ -487,33 +519,35 @@ fn doubled(name: &'static str) -> Fault {
     Fault::new(Reason::BadRequest, format!("field `{name}` stands there twice"))
 }
 
+/// Appends a field, if it is there; `name` comes with its comma, quotes and colon.
+fn put_field<T>(out: &mut Vec<u8>, name: &[u8], value: Option<T>, put: impl FnOnce(&mut Vec<u8>, T)) {
+    if let Some(value) = value {
+        out.extend_from_slice(name);
+        put(out, value);
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn put_flag(out: &mut Vec<u8>, flag: bool) {
+    out.extend_from_slice(if flag { b"true" } else { b"false" });
+}
+
 /// Appends a JSON string, quotes included.
 fn put_string(out: &mut Vec<u8>, text: &str) {
     out.reserve(text.len() + 2);
     out.push(b'"');
     let mut rest = text.as_bytes();
     loop {
-        let plain = plain_bytes(rest);
+        let plain = plain_bytes(rest, needs_escape);
         out.extend_from_slice(&rest[..plain]);
         let Some(&special) = rest.get(plain) else { break };
         put_escape(out, special);
         rest = &rest[plain + 1..];
     }
     out.push(b'"');
-}
-
-/// How many bytes there are before the first that needs an escape.
-fn plain_bytes(bytes: &[u8]) -> usize {
-    let mut plain = 0;
-    // Without a branch a byte, so that the compiler makes vector instructions of it.
-    for chunk in bytes.chunks_exact(ESCAPE_CHUNK_BYTES) {
-        if chunk.iter().fold(false, |found, &byte| found | needs_escape(byte)) {
-            break;
-        }
-        plain += ESCAPE_CHUNK_BYTES;
-    }
-    let rest = &bytes[plain..];
-    plain + rest.iter().position(|&byte| needs_escape(byte)).unwrap_or(rest.len())
 }
 
 /// RFC 8259 section 7: quotation mark, reverse solidus and the control characters up to U+001F.
@@ -542,6 +576,7 @@ fn put_escape(out: &mut Vec<u8>, special: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::scan::CHUNK_BYTES;
 
     fn fault(text: &str) -> (Reason, String, Option<String>) {
         let malformed = parse(text.as_bytes()).unwrap_err();
@@ -701,7 +736,7 @@ mod tests {
     #[test]
     fn every_ascii_character_is_escaped_as_serde_does() {
         // At each place of a chunk, and after one.
-        for at in 0..2 * ESCAPE_CHUNK_BYTES {
+        for at in 0..2 * CHUNK_BYTES {
             for c in '\0'..='\u{A0}' {
                 let text = format!("{}{c}{}", "x".repeat(at), "é".repeat(20));
                 let mut out = Vec::new();

@@ -6,6 +6,7 @@ pub mod http1;
 pub mod json;
 pub mod line;
 pub mod protobuf;
+mod scan;
 pub mod text;
 pub mod value;
 pub mod websocket;

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::scan::plain_bytes;
 use super::wire::{Ack, Error, Event, HistoryMessage, Json, Member, Presence};
 
 /// What somebody hears who said nothing yet: asks for a nickname.
@@ -32,6 +33,9 @@ const NAMES_SHOWN_MAX: usize = 8;
 
 /// The key of a room's state that people see and set with `/topic`; the others are for programs.
 const TOPIC_KEY: &str = "topic";
+
+/// The first byte of U+0080 to U+00BF in UTF-8, of which those up to U+009F are control characters.
+const C1_LEAD: u8 = 0xC2;
 
 /// The commands, in lower case, with what each expects.
 const USAGES: [(&str, &str); 13] = [
@@ -180,20 +184,27 @@ pub fn put_note(out: &mut Vec<u8>, text: &str) {
 /// Appends text so that it stays on its line and does nothing to a terminal: a line end shows as `⏎`, a tab as a space,
 /// and the other control characters (C0, DEL, C1) are dropped.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
-    let mut rest = text;
-    while let Some(at) = rest.find(char::is_control) {
-        let (plain, control) = rest.split_at(at);
-        out.extend_from_slice(plain.as_bytes());
-        let (shown, skipped) = match control.as_bytes() {
-            [b'\r', b'\n', ..] => ("⏎", 2),
-            [b'\r' | b'\n', ..] => ("⏎", 1),
-            [b'\t', ..] => (" ", 1),
-            _ => ("", control.chars().next().map_or(0, char::len_utf8)),
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, special) = rest.split_at(plain_bytes(rest, may_be_control));
+        out.extend_from_slice(plain);
+        let (shown, skipped) = match special {
+            [] => break,
+            [b'\r', b'\n', ..] => ("⏎".as_bytes(), 2),
+            [b'\r' | b'\n', ..] => ("⏎".as_bytes(), 1),
+            [b'\t', ..] => (&b" "[..], 1),
+            [C1_LEAD, 0x80..=0x9F, ..] => (&[][..], 2),
+            [C1_LEAD, ..] => (&special[..2], 2),
+            _ => (&[][..], 1),
         };
-        out.extend_from_slice(shown.as_bytes());
-        rest = &control[skipped..];
+        out.extend_from_slice(shown);
+        rest = &special[skipped..];
     }
-    out.extend_from_slice(rest.as_bytes());
+}
+
+/// Whether a control character may begin with this byte.
+fn may_be_control(byte: u8) -> bool {
+    byte < b' ' || byte == 0x7F || byte == C1_LEAD
 }
 
 /// The command, if nothing stands behind it.

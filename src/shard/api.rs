@@ -341,7 +341,7 @@ impl Shard {
 
 /// What tells a request from the sender's others in the room. An empty key is none, as an empty id is.
 fn idempotency_key(head: &Head) -> Result<Option<Box<str>>, Refusal> {
-    let mut fields = head.headers().filter(|(name, _)| name.eq_ignore_ascii_case("idempotency-key"));
+    let mut fields = head.headers().filter(|(name, _)| name.eq_ignore_ascii_case(b"idempotency-key"));
     let Some((_, key)) = fields.next() else { return Ok(None) };
     match std::str::from_utf8(key) {
         Ok(key) if key.len() <= json::ID_BYTES_MAX && fields.next().is_none() => {

@@ -5,6 +5,7 @@
 
 use super::request::{self, Head};
 use super::{HttpError, Refused, is_control, is_token_byte};
+use crate::proto::scan::plain_bytes;
 
 /// Empty lines that may come before a request. RFC 9112, 2.2 asks for one, for clients that end a body with a CRLF too
 /// many.
@@ -198,7 +199,8 @@ impl Place {
             // A fragment must not be sent (RFC 9112, 3.2), and a URI is ASCII.
             Place::Target => rest.iter().position(|&byte| !byte.is_ascii_graphic() || byte == b'#'),
             Place::Version => rest.iter().position(|&byte| !byte.is_ascii_graphic()),
-            Place::Line => rest.iter().position(|&byte| is_control(byte)),
+            // The only one of them that is often longer than a chunk.
+            Place::Line => Some(plain_bytes(rest, is_control)),
             _ => Some(0),
         };
         end.unwrap_or(rest.len())

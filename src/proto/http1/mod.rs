@@ -12,6 +12,7 @@ mod target;
 
 pub use body::{BodyDecoder, Piece};
 pub use head::HeadDecoder;
+pub(super) use request::list_has;
 pub use request::{Body, Head, Headers, is_known_method};
 pub(super) use response::put_field;
 pub use response::{CONTINUE, Content, Reply, put};

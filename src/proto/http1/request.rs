@@ -78,18 +78,13 @@ impl<'a> Head<'a> {
     /// The values of all fields called `name`, whatever its case. One that is not UTF-8 is left out.
     pub fn headers_named<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
         self.headers()
-            .filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name))
+            .filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes()))
             .filter_map(|(_, value)| std::str::from_utf8(value).ok())
     }
 
     /// The value of the first field called `name`.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers_named(name).next()
-    }
-
-    /// Whether `token` is in the lists that the fields called `name` make up together (RFC 9110, 5.6.1).
-    pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.headers_named(name).any(|list| list_has(list, token))
     }
 }
 
@@ -103,13 +98,13 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Iterator for Headers<'a> {
-    type Item = (&'a str, &'a [u8]);
+    type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
         let (line, rest) = self.rest.split_at(memchr(b'\r', self.rest)?);
         self.rest = rest.strip_prefix(b"\r\n").unwrap_or_default();
         let (name, value) = line.split_at(memchr(b':', line)?);
-        Some((std::str::from_utf8(name).ok()?, value[1..].trim_ascii()))
+        Some((name, value[1..].trim_ascii()))
     }
 }
 
@@ -246,7 +241,8 @@ fn request_id(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|id| is_taken && !id.is_empty())
 }
 
-fn list_has(list: &str, token: &str) -> bool {
+/// Whether `token` is in a list (RFC 9110, 5.6.1).
+pub(in crate::proto) fn list_has(list: &str, token: &str) -> bool {
     list.split(',').any(|entry| entry.trim_ascii().eq_ignore_ascii_case(token))
 }
 
@@ -280,14 +276,14 @@ mod tests {
         assert_eq!(head.header("empty"), Some(""));
         assert_eq!(head.header("none"), None);
         assert_eq!(head.headers().count(), 9);
-        assert_eq!(head.headers().nth(6), Some(("Latin", "é".as_bytes())));
+        assert_eq!(head.headers().nth(6), Some((&b"Latin"[..], "é".as_bytes())));
     }
 
     #[test]
     fn bytes_that_are_not_utf8_are_seen_only_by_those_who_ask_for_bytes() {
         let head = parse(b"GET / HTTP/1.1\r\nHost: h\r\nX: \xe9\r\nX: y\r\n\r\n").unwrap();
         assert_eq!(head.headers_named("x").collect::<Vec<_>>(), ["y"]);
-        assert_eq!(head.headers().nth(1), Some(("X", &b"\xe9"[..])));
+        assert_eq!(head.headers().nth(1), Some((&b"X"[..], &b"\xe9"[..])));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use sha1_smol::Sha1;
 
-use crate::proto::http1::{Body, Head, put_field};
+use crate::proto::http1::{Body, Head, list_has, put_field};
 
 /// What is hashed together with the key (1.3).
 const ACCEPT_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -64,7 +64,8 @@ pub fn upgrade<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, Refusal> {
         let headers = &[("Allow", "GET")];
         return Err(Refusal { status: 405, message: "a WebSocket begins with GET", headers });
     }
-    if !head.has_token("upgrade", "websocket") {
+    let fields = Fields::collect(head);
+    if !fields.names_websocket {
         // RFC 9110, 15.5.22: a 426 names the protocol. With a length and not with an upgrade, it is still an answer.
         let headers = &[("Upgrade", "websocket"), ("Connection", "Upgrade")];
         return Err(Refusal { status: 426, message: "only WebSocket is spoken here", headers });
@@ -72,18 +73,18 @@ pub fn upgrade<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, Refusal> {
     if head.version_minor == 0 {
         return Err(Refusal::bad_request("HTTP/1.0 cannot be upgraded"));
     }
-    if !head.has_token("connection", "upgrade") {
+    if !fields.names_upgrade {
         return Err(Refusal::bad_request("the connection's options lack the upgrade"));
     }
     if head.body != Body::None {
         return Err(Refusal::bad_request("a WebSocket's handshake has no body"));
     }
-    if only(head, "sec-websocket-version") != Some("13") {
+    if fields.version != Only::Once("13") {
         let headers = &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade")];
         return Err(Refusal { status: 426, message: "only version 13 of WebSocket is spoken here", headers });
     }
-    match only(head, "sec-websocket-key") {
-        Some(key) if is_key(key) => Ok(Upgrade { key, head: *head }),
+    match fields.key {
+        Only::Once(key) if is_key(key) => Ok(Upgrade { key, head: *head }),
         _ => Err(Refusal::bad_request("the key is not one of 16 bytes in base64")),
     }
 }
@@ -110,10 +111,50 @@ pub fn put_response(out: &mut Vec<u8>, key: &str, protocol: Option<&str>, reques
     out.extend_from_slice(b"\r\n");
 }
 
+/// The fields that make a request a handshake, found in one pass. A value that is not UTF-8 is left out.
+#[derive(Default)]
+struct Fields<'a> {
+    names_websocket: bool,
+    names_upgrade: bool,
+    version: Only<'a>,
+    key: Only<'a>,
+}
+
+impl<'a> Fields<'a> {
+    fn collect(head: &Head<'a>) -> Fields<'a> {
+        let mut fields = Fields::default();
+        for (name, value) in head.headers() {
+            let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            let text = || std::str::from_utf8(value).ok();
+            if is("upgrade") {
+                fields.names_websocket |= text().is_some_and(|list| list_has(list, "websocket"));
+            } else if is("connection") {
+                fields.names_upgrade |= text().is_some_and(|list| list_has(list, "upgrade"));
+            } else if is("sec-websocket-version") {
+                fields.version.add(text());
+            } else if is("sec-websocket-key") {
+                fields.key.add(text());
+            }
+        }
+        fields
+    }
+}
+
 /// The value of a field that must stand once.
-fn only<'a>(head: &Head<'a>, name: &str) -> Option<&'a str> {
-    let mut values = head.headers_named(name);
-    values.next().filter(|_| values.next().is_none())
+#[derive(Default, PartialEq)]
+enum Only<'a> {
+    #[default]
+    Absent,
+    Once(&'a str),
+    Repeated,
+}
+
+impl<'a> Only<'a> {
+    fn add(&mut self, value: Option<&'a str>) {
+        if let Some(value) = value {
+            *self = if *self == Only::Absent { Only::Once(value) } else { Only::Repeated };
+        }
+    }
 }
 
 fn is_key(key: &str) -> bool {
