@@ -57,6 +57,7 @@ pub struct Home {
     /// The rooms that have events to be sent at the end of the turn.
     dirty: Vec<Id>,
     /// Buffers for them, kept from earlier turns: a room has none while nothing happens in it.
+    #[expect(clippy::vec_box, reason = "they move between here and the rooms, as pointers")]
     spare: Vec<Box<[Gathered; ENCODINGS]>>,
     /// The places of messages that came by HTTP requests, by the sender, the room and the idempotency key.
     pub(super) pushed: Window<Pushed>,
