@@ -29,10 +29,10 @@ use crate::chat::user::{Claim, Registry, SessionRef};
 use crate::proto::wire::Event;
 
 /// How much memory a buffer for what happens in a room in one turn keeps for another room and turn.
-const KEPT_BUFFER_BYTES: usize = 16 * 1024;
+const KEPT_BUFFER_BYTES: usize = 8 * 1024;
 
 /// How many rooms' buffers are kept for that. Of more rooms with events in one turn, the others' are made anew.
-const KEPT_BUFFERS: usize = 256;
+const KEPT_BUFFERS: usize = 1024;
 
 /// How often the target of a private message is looked for again, when its session has just moved to another core.
 const HANDOVER_TRIES_MAX: u8 = 64;
