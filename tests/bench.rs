@@ -57,6 +57,91 @@ fn count_over(report: &Value, limit_ns: f64) -> f64 {
     over.map_or(0.0, |point| ((1.0 - point[0].as_f64().unwrap()) * count).max(1.0))
 }
 
+/// Processes whose parent is this one.
+fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|children| {
+            children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// A bench that runs, and the server that it has started.
+fn under_way(arguments: &str) -> (std::process::Child, u32) {
+    let bench = Command::new(env!("CARGO_BIN_EXE_starling"))
+        .arg("bench")
+        .args(arguments.split_whitespace())
+        .args(["--quiet", "--json", "-"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let server = wait_for(|| children_of(bench.id()).first().copied());
+    wait_for(|| has_connections(server).then_some(()));
+    (bench, server)
+}
+
+/// Whether a process listens and has been connected to: it has a good deal of work behind it then.
+fn has_connections(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    ticks(11) + ticks(12) > 5
+}
+
+fn wait_for<T>(look: impl Fn() -> Option<T>) -> T {
+    let deadline = std::time::Instant::now() + common::DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(std::time::Instant::now() < deadline, "it did not come about");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn kill(pid: u32) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_bench_that_is_killed_leaves_no_server() {
+    let (mut bench, server) = under_way("fanout -c 50 -d 60s");
+    bench.kill().unwrap();
+    bench.wait().unwrap();
+    wait_for(|| (!std::path::Path::new(&format!("/proc/{server}")).exists()).then_some(()));
+}
+
+#[test]
+fn a_search_whose_target_ends_has_failed() {
+    let (bench, server) = under_way("fanout -c 50 --rate 500 --find-max --slo p99=10s -d 300ms -w 50ms");
+    kill(server);
+    let output = bench.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["verdict"], output.status.code()), (&Value::from("failed"), Some(1)));
+    assert!(report["reasons"].to_string().contains("the target was gone"), "{:#}", report["reasons"]);
+}
+
+#[test]
+fn a_target_that_ends_is_reported() {
+    let (bench, server) = under_way("fanout -c 50 --rate 500 -d 60s -w 50ms");
+    kill(server);
+    // What is measured goes on to its end: a person would press Ctrl-C.
+    assert!(Command::new("kill").args(["-INT", &bench.id().to_string()]).status().unwrap().success());
+    let output = bench.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["reasons"].to_string().contains("has ended"), "{:#}", report["reasons"]);
+    assert!(report["server"].is_null(), "no figures of what is not there");
+}
+
+#[test]
+fn an_objective_that_no_rate_meets_fails() {
+    let (report, code) = report("echo -c 5 --find-max --slo p99=1ns -d 100ms -w 20ms");
+    assert_eq!((&report["verdict"], code), (&Value::from("failed"), 1));
+}
+
 const TRANSPORTS: [&str; 6] = ["ws", "ws+proto", "lines", "frames", "frames+proto", "text"];
 
 #[test]
@@ -295,6 +380,8 @@ fn nonsense_is_refused_with_a_sentence() {
         ("fanout --size 4", "give at least"),
         ("fanout --rooms 2", "profile rooms"),
         ("idle --rate 5", "sends no messages"),
+        ("fanout --rate 1e12", "more than anything sends"),
+        ("mix --moves 1e9", "--moves"),
         ("echo --rooms 2", "room of one's own"),
         ("rooms --target tcp://127.0.0.1:1", "has no rooms"),
         ("resume --target tcp://127.0.0.1:1", "no sessions"),

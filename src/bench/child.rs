@@ -22,6 +22,8 @@ pub struct Server {
     pub addresses: BTreeMap<String, SocketAddr>,
     /// The arguments that it was started with.
     pub arguments: Vec<String>,
+    /// As long as this is here, the thread is that started it.
+    _keeper: mpsc::Sender<()>,
 }
 
 impl Server {
@@ -49,12 +51,13 @@ impl Server {
         // A Ctrl-C is for this process, which then ends the server itself.
         command.process_group(0);
         signals::unblock_in(&mut command);
+        signals::end_with_spawner(&mut command);
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"STARLING_") {
                 command.env_remove(name);
             }
         }
-        let mut child = spawn_on(command, cpus)?;
+        let (mut child, keeper) = spawn_on(command, cpus)?;
         let stdout = child.stdout.take().expect("piped");
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
@@ -62,7 +65,7 @@ impl Server {
                 let _ = tell.send(line);
             }
         });
-        let mut server = Server { child, addresses: BTreeMap::new(), arguments };
+        let mut server = Server { child, addresses: BTreeMap::new(), arguments, _keeper: keeper };
         let deadline = Instant::now() + START_MAX;
         while server.addresses.len() < 3 {
             let line = told
@@ -99,16 +102,18 @@ impl Drop for Server {
 
 /// Starts a program that may run on these processors only; on all if there are none. A process inherits that from the thread
 /// that makes it.
-fn spawn_on(mut command: Command, cpus: &[usize]) -> Result<Child, String> {
+fn spawn_on(mut command: Command, cpus: &[usize]) -> Result<(Child, mpsc::Sender<()>), String> {
     let cpus = cpus.to_vec();
+    let (tell, told) = mpsc::channel();
+    let (keeper, kept) = mpsc::channel::<()>();
     let spawned = threads::spawn("spawn".into(), move || {
-        if !cpus.is_empty() {
-            threads::restrict(&cpus)?;
-        }
-        command.spawn()
+        let restricted = if cpus.is_empty() { Ok(()) } else { threads::restrict(&cpus) };
+        let _ = tell.send(restricted.and_then(|()| command.spawn()));
+        // The server ends with this thread.
+        let _ = kept.recv();
     });
-    let spawned = spawned.and_then(|thread| {
-        thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread that starts it failed")))
+    let child = spawned.and_then(|_| {
+        told.recv().unwrap_or_else(|_| Err(std::io::Error::other("the thread that starts it failed")))
     });
-    spawned.map_err(|why| format!("cannot start the server: {why}"))
+    child.map(|child| (child, keeper)).map_err(|why| format!("cannot start the server: {why}"))
 }

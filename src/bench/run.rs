@@ -154,15 +154,26 @@ impl Director<'_> {
         self.wait_until(from_ns, "warming up");
         let pids = self.subject.filter(|_| plan.counts_syscalls).map(|subject| &subject.pids[..]);
         self.counting = pids.map(Counting::begin);
-        let from = usage(self.subject)?;
+        let from = self.usage_now();
         self.wait_until(plan.end_ns(begin_ns), "measuring");
-        let to = usage(self.subject)?;
+        let to = self.usage_now();
         self.end_counting();
         let end_ns = shared.clock.now_ns().min(plan.end_ns(begin_ns));
         shared.end_ns.store(end_ns, Relaxed);
         shared.set_phase(Phase::Settling);
         self.settle();
         Ok((end_ns.saturating_sub(from_ns), gathering_ns, from.zip(to)))
+    }
+
+    /// What the target has used. If it has ended meanwhile the run has failed, and what was measured is told all the same.
+    fn usage_now(&mut self) -> Option<Usage> {
+        match self.subject.map(Subject::usage)? {
+            Ok(usage) => Some(usage),
+            Err(why) => {
+                self.problems.push(format!("the target has ended: {why}"));
+                None
+            }
+        }
     }
 
     fn end_counting(&mut self) {

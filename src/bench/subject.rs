@@ -65,6 +65,9 @@ impl Subject {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|why| wrong("stat", &why))?;
             let fields: Vec<&str> =
                 stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+            if matches!(fields.first(), Some(&("Z" | "X"))) {
+                return Err(format!("process {pid} has ended")); // and nobody has taken note of it yet
+            }
             let number = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok());
             usage.user_ticks += number(11).unwrap_or_default();
             usage.system_ticks += number(12).unwrap_or_default();

@@ -106,6 +106,9 @@ pub fn print(report: &Report) -> String {
     out
 }
 
+/// With fewer connections, pages and what else a process does hide what one of them takes.
+const FEW_CONNECTIONS: usize = 1000;
+
 fn put_profile(out: &mut String, report: &Report) {
     let plan = &report.plan;
     match plan.profile {
@@ -126,10 +129,15 @@ fn put_profile(out: &mut String, report: &Report) {
         Profile::Idle => {
             if let Some(server) = &report.server {
                 let cpu = server.cpu_seconds / report.seconds.max(1e-9) * 100.0;
-                let figures = format!(
-                    "{:.0} bytes of the server's own a connection, {:.0} of the kernel (both ends, and what else it did); {cpu:.2} % of a processor while holding",
-                    server.private_bytes_per_connection, server.kernel_bytes_per_connection
-                );
+                let each = if plan.connections < FEW_CONNECTIONS {
+                    "too few connections to tell what one takes".to_owned()
+                } else {
+                    format!(
+                        "{:.0} bytes of the server's own a connection, {:.0} of the kernel (both ends, and what else it did)",
+                        server.private_bytes_per_connection, server.kernel_bytes_per_connection
+                    )
+                };
+                let figures = format!("{each}; {cpu:.2} % of a processor while holding");
                 row(out, "memory", &figures);
             }
         }

@@ -48,6 +48,27 @@ pub fn unblock_in(command: &mut std::process::Command) {
     unsafe { command.pre_exec(unblock) };
 }
 
+/// Has the command's process asked to stop when the thread that spawns it ends, however that comes about: also when its own
+/// process is killed (PR_SET_PDEATHSIG of prctl(2); elsewhere nothing).
+pub fn end_with_spawner(command: &mut std::process::Command) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::process::CommandExt as _;
+
+        let ask = || {
+            // SAFETY: sets an attribute of the process, from two numbers.
+            match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: between fork and exec only prctl is called, which may be called there.
+        unsafe { command.pre_exec(ask) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}
+
 /// Asks another process to stop, as a person would with Ctrl-C or `kill`.
 ///
 /// # Errors

@@ -358,8 +358,15 @@ impl Bench<'_> {
         let Load::Rate(first) = plan.load else { return Err("--find-max needs an open loop".into()) };
         let mut search = Search::new(first);
         let (mut best, mut last) = (None, None);
+        let (mut is_interrupted, mut gone, mut is_bound_by_generator) = (false, None, false);
         while let Some(rate) = search.next() {
-            let report = self.once(&Plan { load: Load::Rate(rate), ..plan.clone() })?;
+            let report = match self.once(&Plan { load: Load::Rate(rate), ..plan.clone() }) {
+                Err(why) if best.is_some() || last.is_some() => {
+                    gone = Some(why);
+                    break;
+                }
+                report => report?,
+            };
             let has_held = search::holds(&report, objective);
             let times = report.main_times().1;
             let why = match (has_held, report.generator.is_bottleneck) {
@@ -376,20 +383,45 @@ impl Bench<'_> {
             ));
             search.tell(rate, has_held);
             if report.verdict == Verdict::Interrupted {
+                is_interrupted = true;
                 last = Some(report);
                 break;
             }
+            if self.is_target_gone() {
+                gone = report.reasons.first().cloned().or_else(|| Some("its process has ended".into()));
+                last = Some(report);
+                break;
+            }
+            is_bound_by_generator = !has_held && report.generator.is_bottleneck;
             if has_held { best = Some(report) } else { last = Some(report) }
         }
         let mut report = best.or(last).ok_or("no rate was tried: begin with --rate 1 or more")?;
-        match search.held {
-            Some(rate) => {
-                self.progress.say(&format!("the highest rate that holds: {rate:.0} messages/s"));
-                report.highest_rate = Some(rate);
+        report.highest_rate = search.held;
+        if let Some(why) = gone {
+            report.verdict = Verdict::Failed;
+            report.reasons.push(format!("the target was gone before the search had ended: {why}"));
+        } else if is_interrupted {
+            report.verdict = Verdict::Interrupted;
+        } else if let Some(rate) = search.held {
+            self.progress.say(&format!("the highest rate that holds: {rate:.0} messages/s"));
+            if is_bound_by_generator {
+                report.warnings.push(
+                    "the generator was the bottleneck at the rates that did not hold: the target may do more"
+                        .into(),
+                );
             }
-            None => report.reasons.push("no rate held".into()),
+        } else {
+            report.verdict = Verdict::Failed;
+            report.reasons.push("no rate held".into());
         }
         Ok(report)
+    }
+}
+
+impl Bench<'_> {
+    /// Whether the processes that are watched have ended.
+    fn is_target_gone(&self) -> bool {
+        self.subject.as_ref().is_some_and(|subject| subject.usage().is_err())
     }
 }
 

@@ -12,6 +12,12 @@ use crate::bench::search::parse_time_ns;
 use crate::bench::target::{Target, Traits};
 use crate::sys::{descriptors, threads};
 
+/// Messages a second that may be due: several times what one machine sends. What is due and cannot be sent waits in memory.
+const RATE_MAX: f64 = 5_000_000.0;
+
+/// Moves between rooms a second.
+const MOVES_MAX: f64 = 100_000.0;
+
 /// Streams that one thread keeps the next number of: 4 bytes each.
 const STREAMS_MAX: usize = 256 << 20;
 
@@ -141,6 +147,11 @@ fn load(flags: &BenchFlags, profile: Profile) -> Result<Load, String> {
         if !(rate.is_finite() && rate > 0.0) {
             return Err(format!("--rate: {rate} is no rate: a number of messages a second, over 0"));
         }
+        if rate > RATE_MAX {
+            return Err(format!(
+                "--rate: {rate} is more than anything sends: at most {RATE_MAX:.0} a second"
+            ));
+        }
         return Ok(Load::Rate(rate));
     }
     match flags.in_flight {
@@ -190,6 +201,9 @@ fn refuse_nonsense(flags: &BenchFlags, plan: &Plan, traits: &Traits) -> Result<(
         is_silent && (flags.rate.is_some() || flags.in_flight.is_some() || flags.publishers.is_some()),
         &|| format!("{word} sends no messages: leave --rate, --in-flight and --publishers out"),
     )?;
+    wrong(!(0.0..=MOVES_MAX).contains(&plan.moves), &|| {
+        format!("--moves: from 0 to {MOVES_MAX:.0} a second")
+    })?;
     wrong(flags.moves.is_some() && profile != Profile::Mix, &|| "--moves is for mix".into())?;
     wrong(flags.slow.is_some() && profile != Profile::Slow, &|| "--slow is for the profile slow".into())?;
     wrong(!is_silent && (plan.publishers == 0 || plan.rooms == 0), &|| {
