@@ -84,9 +84,9 @@ pub fn run(
     let cast = Cast::new(&plan, tag);
     let shared = Arc::new(Shared::new(plan, cast, target));
     let at_start = subject.map(Subject::usage).transpose()?;
-    let pids = subject.filter(|_| shared.plan.counts_syscalls).map(|subject| &subject.pids[..]);
-    let is_storm = shared.plan.profile == Profile::Storm;
-    let counting = pids.filter(|_| is_storm).map(Counting::begin);
+    // A storm begins with the threads; everything else is counted from the measured time on.
+    let counting =
+        if shared.plan.profile == Profile::Storm { begin_counting(&shared.plan, subject) } else { None };
     let handles = start(&shared)?;
     let mut director = Director {
         shared,
@@ -111,6 +111,11 @@ pub fn run(
         is_interrupted: director.is_interrupted,
         problems: director.problems,
     })
+}
+
+/// Begins to count system calls, if that is wanted and it is known whose.
+fn begin_counting(plan: &Plan, subject: Option<&Subject>) -> Option<Result<Counting, String>> {
+    subject.filter(|_| plan.counts_syscalls).map(|subject| Counting::begin(&subject.pids))
 }
 
 struct Director<'a> {
@@ -152,8 +157,7 @@ impl Director<'_> {
         shared.set_phase(Phase::Talking);
         let from_ns = begin_ns + plan.warmup_ns;
         self.wait_until(from_ns, "warming up");
-        let pids = self.subject.filter(|_| plan.counts_syscalls).map(|subject| &subject.pids[..]);
-        self.counting = pids.map(Counting::begin);
+        self.counting = begin_counting(plan, self.subject);
         let from = self.usage_now();
         self.wait_until(plan.end_ns(begin_ns), "measuring");
         let to = self.usage_now();

@@ -416,9 +416,7 @@ impl Bench<'_> {
         }
         Ok(report)
     }
-}
 
-impl Bench<'_> {
     /// Whether the processes that are watched have ended.
     fn is_target_gone(&self) -> bool {
         self.subject.as_ref().is_some_and(|subject| subject.usage().is_err())
