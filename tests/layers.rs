@@ -17,17 +17,25 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("chat", &["base", "config"]),
     ("auth", &["base", "config", "chat"]),
     ("web", &["base", "config", "proto"]),
-    ("shard", &["base", "config", "proto", "chat", "auth", "web"]),
+    ("record", &["base", "chat"]),
+    ("shard", &["base", "config", "proto", "chat", "auth", "web", "record"]),
     ("reactor", &["base", "config", "shard"]),
     ("sys", &["base", "config", "reactor"]),
+    ("store", &["base", "config", "chat", "auth", "record", "shard", "reactor", "sys"]),
     ("observe", &["base", "config", "sys"]),
-    ("server", &["base", "config", "proto", "chat", "auth", "web", "shard", "reactor", "sys", "observe"]),
+    (
+        "server",
+        &[
+            "base", "config", "proto", "chat", "auth", "web", "record", "shard", "reactor", "sys", "store",
+            "observe",
+        ],
+    ),
     ("bench", &["base", "config", "proto", "reactor", "sys"]),
     (
         "cli",
         &[
-            "base", "config", "proto", "chat", "auth", "web", "shard", "reactor", "sys", "observe", "server",
-            "bench",
+            "base", "config", "proto", "chat", "auth", "web", "record", "shard", "reactor", "sys", "store",
+            "observe", "server", "bench",
         ],
     ),
     ("main", &["cli"]),
@@ -35,7 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Everything below `sys`: handed time, randomness and bytes as values, so that a simulator can decide all of them.
-const PURE: &[&str] = &["base", "config", "proto", "chat", "auth", "web", "shard", "reactor"];
+const PURE: &[&str] = &["base", "config", "proto", "chat", "auth", "web", "record", "shard", "reactor"];
 
 /// Where those values come from.
 const WORLD: &[&[&str]] = &[

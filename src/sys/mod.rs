@@ -6,6 +6,7 @@ pub mod descriptors;
 pub mod kernel;
 pub mod listen;
 pub mod owner;
+pub mod ring;
 pub mod signals;
 pub mod threads;
 pub mod waker;

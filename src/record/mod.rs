@@ -1,0 +1,177 @@
+//! What is to outlive the process: facts that the cores write down, and what is known of them when a server starts again.
+//!
+//! A core appends [`Record`]s to its journal in the turn in which they happen, all of one turn as one [`frame`](Frame). The
+//! storage thread applies frames in order, each whole or not at all, and every record says what holds from then on, so that
+//! nobody who reads them has to know what was before.
+
+mod restored;
+
+use serde::{Deserialize, Serialize};
+
+pub use restored::{
+    KeptPrivate, Restored, RestoredInbox, RestoredMembership, RestoredReceipt, RestoredRoom, RestoredSession,
+    RestoredState, RestoredUser, SessionBody, WrittenClaims,
+};
+
+/// How much of a room's history is kept; the tightest bound counts, and 0 is none of its own, but for `count`: 0 keeps nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Messages.
+    pub count: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// Milliseconds.
+    pub age_ms: u64,
+}
+
+/// The client's name for the command that a message came by: the same again is to get the same answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandKey<'a> {
+    /// The session's number; 0 for HTTP requests, whose keys are the sender's in that room.
+    pub session: u64,
+    /// The id or idempotency key.
+    pub id: &'a str,
+}
+
+/// Whose inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Owner<'a> {
+    /// That of a session, by its number.
+    Session(u64),
+    /// That of a registered user, by the folded name.
+    User(&'a str),
+}
+
+/// A fact. Numbers of rooms are given out by their homes and never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Record<'a> {
+    /// A room has this name, epoch and bounds from now on. It may have had others before.
+    Room { room: u64, name: &'a str, epoch: &'a str, retention: Retention },
+    /// The room is no more, with all that is in it.
+    RoomEnded { room: u64 },
+    /// A message has its place.
+    Message {
+        room: u64,
+        offset: u64,
+        timestamp_ms: u64,
+        sender: &'a str,
+        content: &'a str,
+        command: Option<CommandKey<'a>>,
+    },
+    /// A key of the room's state has this value (JSON), or none.
+    State { room: u64, key: &'a str, value: Option<&'a str>, version: u64 },
+    /// Roles and restrictions in the room, as a whole (JSON of the room's own).
+    Rules { room: u64, rules: &'a str },
+    /// A session is so: a [`SessionBody`] as JSON. Only a later revision replaces one: a session may move between cores, whose
+    /// journals have no order among each other.
+    Session { number: u64, revision: u64, body: &'a str },
+    /// A session is no more.
+    SessionEnded { number: u64, revision: u64 },
+    /// What a session's private message was answered, by the id of its command.
+    Receipt { session: u64, id: &'a str, timestamp_ms: u64, target: &'a str, delivered: u64, stored: bool },
+    /// A private message is kept at this place of an inbox.
+    Kept {
+        owner: Owner<'a>,
+        offset: u64,
+        sender: &'a str,
+        target: &'a str,
+        content: &'a str,
+        timestamp_ms: u64,
+    },
+    /// The inbox's owner has received all up to this place.
+    Received { owner: Owner<'a>, through: u64 },
+}
+
+impl<'a> Record<'a> {
+    /// Appends it to a frame.
+    pub fn put(&self, frame: &mut Vec<u8>) {
+        let buffer = std::mem::take(frame);
+        *frame = postcard::to_extend(self, buffer).expect("a growing buffer has place");
+    }
+
+    /// Takes the first record of `bytes`.
+    ///
+    /// # Errors
+    /// When there is none: the bytes are not of this version's records.
+    pub fn take(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BadRecord> {
+        postcard::take_from_bytes(bytes).map_err(|error| BadRecord(error.to_string()))
+    }
+}
+
+/// Bytes in a journal that are no record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRecord(pub String);
+
+impl std::fmt::Display for BadRecord {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "not a record: {}", self.0)
+    }
+}
+
+impl std::error::Error for BadRecord {}
+
+/// The records of one turn of a core.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for Frame<'a> {
+    type Item = Result<Record<'a>, BadRecord>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let taken = Record::take(self.0);
+        // What follows something that is no record cannot be found.
+        self.0 = taken.as_ref().map_or(&[], |(_, rest)| rest);
+        Some(taken.map(|(record, _)| record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_gives_back_its_records() {
+        let command = Some(CommandKey { session: u64::MAX, id: "7" });
+        let retention = Retention { count: 1, bytes: 2, age_ms: 3 };
+        let records = [
+            Record::Room { room: 9, name: "Lobby", epoch: "0af", retention },
+            Record::Message {
+                room: 9,
+                offset: 1,
+                timestamp_ms: 5,
+                sender: "alice",
+                content: "hé\n",
+                command,
+            },
+            Record::State { room: 9, key: "topic", value: None, version: 4 },
+            Record::Kept {
+                owner: Owner::User("bob"),
+                offset: 300,
+                sender: "a",
+                target: "Bob",
+                content: "psst",
+                timestamp_ms: 1,
+            },
+            Record::Received { owner: Owner::Session(3), through: 8 },
+            Record::SessionEnded { number: 3, revision: 2 },
+            Record::RoomEnded { room: 9 },
+        ];
+        let mut frame = Vec::new();
+        records.iter().for_each(|record| record.put(&mut frame));
+        let back: Vec<Record> = Frame(&frame).map(Result::unwrap).collect();
+        assert_eq!(back, records);
+    }
+
+    #[test]
+    fn what_is_no_record_ends_the_frame_with_an_error() {
+        let mut frame = Vec::new();
+        Record::RoomEnded { room: 1 }.put(&mut frame);
+        frame.extend([250, 1, 2]);
+        let read: Vec<_> = Frame(&frame).collect();
+        assert!(read[0].is_ok() && read[1].is_err() && read.len() == 2, "{read:?}");
+    }
+}

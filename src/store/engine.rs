@@ -1,0 +1,665 @@
+//! The database: applies frames, and gives back what they said. Knows no thread, queue or core; the storage thread and the simulator
+//! drive it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+
+use super::{StoreError, schema};
+use crate::record::{CommandKey, Frame, Owner, Record, Retention};
+
+/// Bytes of the database that are kept in memory.
+const CACHE_KIB: i64 = 16 * 1024;
+
+/// How far over its bound a room may grow before messages are deleted, in messages: one statement for many, not one each.
+const TRIM_SLACK: u64 = 64;
+
+/// What one journal has for a transaction: whole frames, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// Which journal.
+    pub ring: usize,
+    /// The frames.
+    pub frames: &'a [Vec<u8>],
+    /// The position behind the last of them.
+    pub end: u64,
+}
+
+/// Messages of a room that are no longer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trimmed {
+    /// The room.
+    pub room: u64,
+    /// The journal that its records come by, if any have come.
+    pub ring: Option<usize>,
+    /// The first offset that is kept.
+    pub first_kept: u64,
+    /// The last one given.
+    pub offset: u64,
+}
+
+/// What is known of a room without asking the database.
+#[derive(Debug, Clone, Copy)]
+struct RoomFacts {
+    offset: u64,
+    timestamp_ms: u64,
+    first: u64,
+    bytes: u64,
+    retention: Retention,
+    ring: Option<usize>,
+    is_dirty: bool,
+    is_queued: bool,
+    has_ended: bool,
+}
+
+impl RoomFacts {
+    fn kept(&self) -> u64 {
+        (self.offset + 1).saturating_sub(self.first)
+    }
+
+    /// How many of the oldest messages are over the bounds of count and bytes, as far as can be told from the sums. Bytes are told by the
+    /// average: the next look corrects it.
+    fn excess(&self, slack: u64) -> u64 {
+        let kept = self.kept();
+        if self.has_ended {
+            return kept;
+        }
+        let by_count = kept.saturating_sub(self.retention.count + slack);
+        let over = match self.retention.bytes {
+            0 => 0,
+            most => self.bytes.saturating_sub(most),
+        };
+        let by_bytes = if over > 0 && kept > 1 { (over * kept / self.bytes.max(1)).max(1) } else { 0 };
+        by_count.max(by_bytes).min(kept)
+    }
+}
+
+/// An open store, for its one writer.
+#[derive(Debug)]
+pub struct Engine {
+    connection: Connection,
+    rooms: HashMap<u64, RoomFacts>,
+    dirty: Vec<u64>,
+    /// Rooms with messages to be deleted.
+    to_trim: VecDeque<u64>,
+    /// Sessions that ended since the last sweep, and before it.
+    ended: [Vec<u64>; 2],
+    /// Where the sweep for old messages is.
+    sweep: VecDeque<u64>,
+    syncs: bool,
+    rejected: u64,
+}
+
+/// Opens a connection with the settings that all of ours have.
+pub fn connect(path: &Path, is_writer: bool) -> Result<Connection, StoreError> {
+    let flags = match is_writer {
+        true => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        false => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> Result<(), StoreError> {
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // A damaged file is to be noticed where it is read, not to be believed.
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(())
+}
+
+impl Engine {
+    /// Opens a store for writing, makes it if it is missing, and brings it to this version.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is none of ours.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = connect(path, true)?;
+        Self::prepare(connection, true)
+    }
+
+    /// A store in memory, for the simulator and tests.
+    pub fn in_memory() -> Self {
+        let connection = Connection::open_in_memory().expect("a database in memory");
+        configure(&connection).expect("settings of a database in memory");
+        Self::prepare(connection, false).expect("a fresh database in memory")
+    }
+
+    fn prepare(mut connection: Connection, is_file: bool) -> Result<Self, StoreError> {
+        schema::migrate(&mut connection)?;
+        if is_file {
+            let mode: String =
+                connection.pragma_update_and_check(None, "journal_mode", "WAL", |r| r.get(0))?;
+            if mode != "wal" {
+                return Err(StoreError::new(format!("this file system allows no write-ahead log ({mode})")));
+            }
+            // Checkpoints are made by another connection, so that a commit does not wait for one.
+            connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+        }
+        let mut engine = Engine {
+            connection,
+            rooms: HashMap::new(),
+            dirty: Vec::new(),
+            to_trim: VecDeque::new(),
+            ended: [Vec::new(), Vec::new()],
+            sweep: VecDeque::new(),
+            syncs: true,
+            rejected: 0,
+        };
+        engine.read_rooms()?;
+        Ok(engine)
+    }
+
+    /// The connection, for what is done while no server runs.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// How many records could not be applied, because they contradict what is there: a fault of the program, which is logged.
+    pub fn rejected(&self) -> u64 {
+        self.rejected
+    }
+
+    /// Which journal the records of a room come by.
+    pub fn assign(&mut self, room: u64, ring: usize) {
+        if let Some(facts) = self.rooms.get_mut(&room) {
+            facts.ring = Some(ring);
+        }
+    }
+
+    /// Applies frames in one transaction, which also notes how far each journal has been applied: all of it holds, or nothing.
+    /// With `syncs` it is on the disk when this returns, and all that was applied before.
+    ///
+    /// # Errors
+    /// When the database fails. Nothing has been applied then, and the same frames may be tried again.
+    pub fn apply(&mut self, parts: &[Part], syncs: bool) -> Result<(), StoreError> {
+        self.set_syncs(syncs)?;
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let applied = self.apply_all(parts).and_then(|()| Ok(self.connection.execute_batch("COMMIT")?));
+        if applied.is_err() {
+            self.give_up_transaction();
+        }
+        applied
+    }
+
+    fn give_up_transaction(&mut self) {
+        if !self.connection.is_autocommit() {
+            let _ = self.connection.execute_batch("ROLLBACK"); // what failed may have rolled it back already
+        }
+        self.dirty.clear();
+        // What is known of rooms may have run ahead of the database. If that cannot be read now, the next try will.
+        let rings: HashMap<u64, Option<usize>> =
+            self.rooms.drain().map(|(id, facts)| (id, facts.ring)).collect();
+        if self.read_rooms().is_ok() {
+            for (id, facts) in &mut self.rooms {
+                facts.ring = rings.get(id).copied().flatten();
+            }
+        }
+    }
+
+    fn set_syncs(&mut self, syncs: bool) -> Result<(), StoreError> {
+        if self.syncs != syncs {
+            self.connection.pragma_update(None, "synchronous", if syncs { "FULL" } else { "NORMAL" })?;
+            self.syncs = syncs;
+        }
+        Ok(())
+    }
+
+    fn apply_all(&mut self, parts: &[Part]) -> Result<(), StoreError> {
+        for part in parts {
+            for frame in part.frames {
+                for record in Frame(frame) {
+                    match record {
+                        Ok(record) => self.apply_one(part.ring, &record)?,
+                        Err(error) => {
+                            self.rejected += 1;
+                            log::error!("store: journal {}: {error}", part.ring);
+                        }
+                    }
+                }
+            }
+            let mut statement = self.connection.prepare_cached(
+                "INSERT INTO journals (ring, position) VALUES (?1, ?2)
+                 ON CONFLICT (ring) DO UPDATE SET position = excluded.position",
+            )?;
+            statement.execute(params![part.ring as i64, part.end as i64])?;
+        }
+        self.write_rooms()
+    }
+
+    fn apply_one(&mut self, ring: usize, record: &Record) -> Result<(), StoreError> {
+        match self.apply_record(ring, record) {
+            Err(StoreError { code: Some(ErrorCode::ConstraintViolation), message }) => {
+                self.rejected += 1;
+                log::error!("store: a record contradicts what is there ({message}): {record:?}");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn apply_record(&mut self, ring: usize, record: &Record) -> Result<(), StoreError> {
+        let db = &self.connection;
+        match *record {
+            Record::Room { room, name, epoch, retention } => {
+                self.put_room(ring, room, name, epoch, retention)?
+            }
+            Record::RoomEnded { room } => {
+                db.prepare_cached("UPDATE rooms SET folded = NULL WHERE id = ?1")?.execute([room as i64])?;
+                if let Some(facts) = self.rooms.get_mut(&room) {
+                    facts.has_ended = true;
+                    queue(&mut self.to_trim, room, facts);
+                }
+            }
+            Record::Message { room, offset, timestamp_ms, sender, content, command } => {
+                self.put_message(ring, room, offset, timestamp_ms, sender, content, command)?;
+            }
+            Record::State { room, key, value: Some(value), version } => {
+                db.prepare_cached(
+                    "INSERT INTO state (room, key, value, version) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (room, key) DO UPDATE SET value = excluded.value, version = excluded.version",
+                )?
+                .execute(params![room as i64, key, value, version as i64])?;
+                self.note_version(room, version)?;
+            }
+            Record::State { room, key, value: None, version } => {
+                db.prepare_cached("DELETE FROM state WHERE room = ?1 AND key = ?2")?
+                    .execute(params![room as i64, key])?;
+                self.note_version(room, version)?;
+            }
+            Record::Rules { room, rules } => {
+                db.prepare_cached("UPDATE rooms SET rules = ?2 WHERE id = ?1")?
+                    .execute(params![room as i64, rules])?;
+            }
+            Record::Session { number, revision, body } => {
+                db.prepare_cached(
+                    "INSERT INTO sessions (number, revision, body) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (number) DO UPDATE SET revision = excluded.revision, body = excluded.body
+                     WHERE excluded.revision > revision",
+                )?
+                .execute(params![number as i64, revision as i64, body])?;
+            }
+            Record::SessionEnded { number, revision } => {
+                db.prepare_cached(
+                    "INSERT INTO sessions (number, revision, body) VALUES (?1, ?2, NULL)
+                     ON CONFLICT (number) DO UPDATE SET revision = excluded.revision, body = NULL
+                     WHERE excluded.revision > revision",
+                )?
+                .execute(params![number as i64, revision as i64])?;
+                db.prepare_cached("DELETE FROM inboxes WHERE session = ?1")?.execute([number as i64])?;
+                db.prepare_cached("DELETE FROM receipts WHERE session = ?1")?.execute([number as i64])?;
+                self.ended[0].push(number);
+            }
+            Record::Receipt { session, id, timestamp_ms, target, delivered, stored } => {
+                db.prepare_cached(
+                    "INSERT INTO receipts (session, command, timestamp, target, delivered, stored)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                     ON CONFLICT (session, command) DO UPDATE SET timestamp = excluded.timestamp,
+                         target = excluded.target, delivered = excluded.delivered, stored = excluded.stored",
+                )?
+                .execute(params![
+                    session as i64,
+                    id,
+                    timestamp_ms as i64,
+                    target,
+                    delivered as i64,
+                    stored
+                ])?;
+            }
+            Record::Kept { owner, offset, sender, target, content, timestamp_ms } => {
+                let inbox = self.inbox(owner, offset)?;
+                db.prepare_cached(
+                    "INSERT OR REPLACE INTO inbox (inbox, offset, timestamp, sender, target, content)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![
+                    inbox,
+                    offset as i64,
+                    timestamp_ms as i64,
+                    sender,
+                    target,
+                    content
+                ])?;
+            }
+            Record::Received { owner, through } => {
+                let inbox = self.inbox(owner, 0)?;
+                db.prepare_cached("DELETE FROM inbox WHERE inbox = ?1 AND offset <= ?2")?
+                    .execute(params![inbox, through.min(i64::MAX as u64) as i64])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_room(
+        &mut self,
+        ring: usize,
+        room: u64,
+        name: &str,
+        epoch: &str,
+        retention: Retention,
+    ) -> Result<(), StoreError> {
+        let folded = crate::chat::name::fold(name);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO rooms (id, name, folded, epoch, keep_count, keep_bytes, keep_age_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, keep_count = excluded.keep_count,
+                     keep_bytes = excluded.keep_bytes, keep_age_ms = excluded.keep_age_ms",
+            )?
+            .execute(params![
+                room as i64,
+                name,
+                &*folded,
+                epoch,
+                retention.count as i64,
+                retention.bytes as i64,
+                retention.age_ms as i64
+            ])?;
+        let facts = self.rooms.entry(room).or_insert(RoomFacts {
+            offset: 0,
+            timestamp_ms: 0,
+            first: 1,
+            bytes: 0,
+            retention,
+            ring: None,
+            is_dirty: false,
+            is_queued: false,
+            has_ended: false,
+        });
+        (facts.retention, facts.ring) = (retention, Some(ring));
+        if facts.excess(TRIM_SLACK) > 0 {
+            queue(&mut self.to_trim, room, facts);
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn put_message(
+        &mut self,
+        ring: usize,
+        room: u64,
+        offset: u64,
+        timestamp_ms: u64,
+        sender: &str,
+        content: &str,
+        command: Option<CommandKey>,
+    ) -> Result<(), StoreError> {
+        let facts = self.rooms.get_mut(&room);
+        let is_kept = facts.as_ref().is_none_or(|facts| facts.retention.count > 0);
+        if is_kept {
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO messages (room, offset, timestamp, sender, content, session, command)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                )?
+                .execute(params![
+                    room as i64,
+                    offset as i64,
+                    timestamp_ms as i64,
+                    sender,
+                    content,
+                    command.map(|c| c.session as i64),
+                    command.map(|c| c.id)
+                ])?;
+        }
+        let Some(facts) = facts else { return Ok(()) };
+        (facts.offset, facts.timestamp_ms, facts.ring) = (offset, timestamp_ms, Some(ring));
+        if is_kept {
+            facts.bytes += content.len() as u64;
+        } else {
+            facts.first = offset + 1;
+        }
+        if facts.excess(TRIM_SLACK) > 0 {
+            queue(&mut self.to_trim, room, facts);
+        }
+        if !facts.is_dirty {
+            facts.is_dirty = true;
+            self.dirty.push(room);
+        }
+        Ok(())
+    }
+
+    fn note_version(&self, room: u64, version: u64) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("UPDATE rooms SET state_version = ?2 WHERE id = ?1")?
+            .execute(params![room as i64, version as i64])?;
+        Ok(())
+    }
+
+    /// The key of somebody's inbox, which is made if it is missing; its last place is at least `offset`.
+    fn inbox(&self, owner: Owner, offset: u64) -> Result<i64, StoreError> {
+        let (session, user) = match owner {
+            Owner::Session(number) => (Some(number as i64), None),
+            Owner::User(folded) => (None, Some(folded)),
+        };
+        let conflict = if session.is_some() { "session" } else { "user" };
+        let sql = format!(
+            "INSERT INTO inboxes (session, user, last) VALUES (?1, ?2, ?3)
+             ON CONFLICT ({conflict}) DO UPDATE SET last = max(last, excluded.last) RETURNING id"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        Ok(statement.query_row(params![session, user, offset as i64], |row| row.get(0))?)
+    }
+
+    /// Writes what has changed of rooms in the transaction.
+    fn write_rooms(&mut self) -> Result<(), StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE rooms SET offset = ?2, timestamp = ?3, first = ?4, bytes = ?5 WHERE id = ?1",
+        )?;
+        for room in self.dirty.drain(..) {
+            let Some(facts) = self.rooms.get_mut(&room) else { continue };
+            facts.is_dirty = false;
+            statement.execute(params![
+                room as i64,
+                facts.offset as i64,
+                facts.timestamp_ms as i64,
+                facts.first as i64,
+                facts.bytes as i64
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn read_rooms(&mut self) -> Result<(), StoreError> {
+        self.rooms.clear();
+        self.to_trim.clear();
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id, offset, timestamp, first, bytes, keep_count, keep_bytes, keep_age_ms, folded IS NULL FROM rooms",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
+            let mut facts = RoomFacts {
+                offset: number(1)?,
+                timestamp_ms: number(2)?,
+                first: number(3)?,
+                bytes: number(4)?,
+                retention: Retention { count: number(5)?, bytes: number(6)?, age_ms: number(7)? },
+                ring: None,
+                is_dirty: false,
+                is_queued: false,
+                has_ended: row.get(8)?,
+            };
+            let room = number(0)?;
+            if facts.has_ended || facts.excess(TRIM_SLACK) > 0 {
+                queue(&mut self.to_trim, room, &mut facts);
+            }
+            self.rooms.insert(room, facts);
+        }
+        Ok(())
+    }
+
+    /// Whether there are messages to be deleted.
+    pub fn has_to_trim(&self) -> bool {
+        !self.to_trim.is_empty()
+    }
+
+    /// Deletes up to `rows_max` messages that are over the bounds of one room, in a transaction of its own, and says what of the room is
+    /// left. A small step, so that the writer never stalls.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn trim(&mut self, rows_max: u64) -> Result<Option<Trimmed>, StoreError> {
+        let Some(&room) = self.to_trim.front() else { return Ok(None) };
+        let Some(facts) = self.rooms.get(&room).copied() else {
+            self.to_trim.pop_front();
+            return Ok(None);
+        };
+        let rows = facts.excess(0).min(rows_max);
+        self.set_syncs(false)?;
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let trimmed = self.trim_room(room, &facts, facts.first + rows).and_then(|left| {
+            self.connection.execute_batch("COMMIT").map(|()| left).map_err(StoreError::from)
+        });
+        let left = match trimmed {
+            Ok(left) => left,
+            Err(error) => {
+                self.give_up_transaction();
+                return Err(error);
+            }
+        };
+        let is_gone = left.has_ended && left.kept() == 0;
+        let facts = self.rooms.get_mut(&room).expect("looked at above");
+        (facts.first, facts.bytes) = (left.first, left.bytes);
+        if facts.excess(0) == 0 {
+            self.to_trim.pop_front();
+            facts.is_queued = false;
+        } else if self.to_trim.len() > 1 {
+            self.to_trim.rotate_left(1); // rooms take turns
+        }
+        if is_gone {
+            self.rooms.remove(&room);
+        }
+        Ok(Some(Trimmed { room, ring: left.ring, first_kept: left.first, offset: left.offset }))
+    }
+
+    fn trim_room(&self, room: u64, facts: &RoomFacts, first: u64) -> Result<RoomFacts, StoreError> {
+        let db = &self.connection;
+        let place = params![room as i64, first as i64];
+        let bytes: i64 = db
+            .prepare_cached(
+                "SELECT coalesce(sum(octet_length(content)), 0) FROM messages WHERE room = ?1 AND offset < ?2",
+            )?
+            .query_row(place, |row| row.get(0))?;
+        db.prepare_cached("DELETE FROM messages WHERE room = ?1 AND offset < ?2")?.execute(place)?;
+        let left = RoomFacts { first, bytes: facts.bytes.saturating_sub(bytes as u64), ..*facts };
+        if left.has_ended && left.kept() == 0 {
+            db.prepare_cached("DELETE FROM rooms WHERE id = ?1")?.execute([room as i64])?;
+        } else {
+            db.prepare_cached("UPDATE rooms SET first = ?2, bytes = ?3 WHERE id = ?1")?.execute(params![
+                room as i64,
+                first as i64,
+                left.bytes as i64
+            ])?;
+        }
+        Ok(left)
+    }
+
+    /// Looks at up to `rooms_max` rooms for messages that are too old, and says whether all have been looked at. What is over is queued for
+    /// [`Engine::trim`], or deleted right here where it is little.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn sweep(&mut self, now_ms: u64, rooms_max: usize) -> Result<(bool, Vec<Trimmed>), StoreError> {
+        if self.sweep.is_empty() {
+            self.sweep =
+                self.rooms.iter().filter(|(_, f)| f.retention.age_ms > 0).map(|(id, _)| *id).collect();
+            self.forget_ended()?;
+        }
+        let mut all = Vec::new();
+        for _ in 0..rooms_max {
+            let Some(room) = self.sweep.pop_front() else { break };
+            let Some(facts) = self.rooms.get(&room).copied().filter(|facts| facts.kept() > 0) else {
+                continue;
+            };
+            let cutoff = now_ms.saturating_sub(facts.retention.age_ms);
+            // Times in a room never decrease, and offsets have no gaps.
+            let first: Option<i64> = self
+                .connection
+                .prepare_cached(
+                    "SELECT offset FROM messages WHERE room = ?1 AND timestamp > ?2 AND offset >= ?3 ORDER BY offset LIMIT 1",
+                )?
+                .query_row(params![room as i64, cutoff as i64, facts.first as i64], |row| row.get(0))
+                .map(Some)
+                .or_else(|error| match error {
+                    rusqlite::Error::QueryReturnedNoRows => Ok(None),
+                    error => Err(error),
+                })?;
+            let first = first.map_or(facts.offset + 1, |offset| offset as u64);
+            if first == facts.first {
+                continue;
+            }
+            self.set_syncs(false)?;
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            let step = (first - facts.first).min(1024);
+            let swept = self.trim_room(room, &facts, facts.first + step).and_then(|left| {
+                self.connection.execute_batch("COMMIT").map(|()| left).map_err(StoreError::from)
+            });
+            let left = swept.inspect_err(|_| self.give_up_transaction())?;
+            if let Some(facts) = self.rooms.get_mut(&room) {
+                (facts.first, facts.bytes) = (left.first, left.bytes);
+            }
+            all.push(Trimmed { room, ring: left.ring, first_kept: left.first, offset: left.offset });
+            if left.first < first {
+                self.sweep.push_back(room);
+            }
+        }
+        Ok((self.sweep.is_empty(), all))
+    }
+
+    /// Forgets sessions that ended before the last sweep: no record of them can come any more.
+    fn forget_ended(&mut self) -> Result<(), StoreError> {
+        let [recent, old] = std::mem::take(&mut self.ended);
+        for number in &old {
+            self.connection
+                .prepare_cached("DELETE FROM sessions WHERE number = ?1 AND body IS NULL")?
+                .execute([*number as i64])?;
+        }
+        self.ended[1] = recent;
+        Ok(())
+    }
+
+    /// Forgets what commands were answered before `cutoff_ms`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn forget_receipts(&mut self, cutoff_ms: u64) -> Result<usize, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM receipts WHERE (session, command) IN
+                 (SELECT session, command FROM receipts WHERE timestamp < ?1 LIMIT 1000)",
+        )?;
+        Ok(statement.execute([cutoff_ms as i64])?)
+    }
+
+    /// Gives up to `pages` unused pages back to the file system.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn shrink(&mut self, pages: u32) -> Result<(), StoreError> {
+        let free: i64 = self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        let all: i64 = self.connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        // Some are kept, for what comes next.
+        if free > all / 4 && free > 1024 {
+            self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        }
+        Ok(())
+    }
+
+    /// The numbers of rooms that the store knows. For tests and tools.
+    pub fn room_numbers(&self) -> HashSet<u64> {
+        self.rooms.keys().copied().collect()
+    }
+}
+
+fn queue(to_trim: &mut VecDeque<u64>, room: u64, facts: &mut RoomFacts) {
+    if !facts.is_queued {
+        facts.is_queued = true;
+        to_trim.push_back(room);
+    }
+}

@@ -1,0 +1,54 @@
+//! The embedded store: one SQLite file, one thread that writes it, and threads that read it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `schema` | the tables, and how older files become ones of this version |
+//! | `engine` | frames of records to rows, each whole or not at all; deletion in small steps |
+//! | `load` | rows to what a server begins with |
+//! | `read` | pages of history, inboxes |
+
+pub mod engine;
+pub mod load;
+pub mod read;
+mod schema;
+
+use rusqlite::ErrorCode;
+
+/// Why the store could not do something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreError {
+    /// One line for a person.
+    pub message: String,
+    /// SQLite's word for it, if it came from there.
+    pub code: Option<ErrorCode>,
+}
+
+impl StoreError {
+    /// One that is not SQLite's.
+    pub fn new(message: impl Into<String>) -> Self {
+        StoreError { message: message.into(), code: None }
+    }
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let code = error.sqlite_error_code();
+        let message = match code {
+            Some(ErrorCode::DiskFull) => "the disk is full".to_owned(),
+            Some(ErrorCode::ReadOnly) => "the file or its disk is read-only".to_owned(),
+            Some(ErrorCode::SystemIoFailure) => format!("the disk fails ({error})"),
+            Some(ErrorCode::DatabaseCorrupt) => format!("the file is damaged ({error})"),
+            Some(ErrorCode::DatabaseBusy) => "another process holds the file".to_owned(),
+            _ => error.to_string(),
+        };
+        StoreError { message, code }
+    }
+}
