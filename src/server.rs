@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -16,12 +17,18 @@ use crate::auth::jwt::{KeySource, Verifier};
 use crate::auth::resume::ResumeKey;
 use crate::base::census::Census;
 use crate::base::stats::Counters;
-use crate::config::{Address, Config, Listen, ListenKind};
+use crate::chat::name::Nickname;
+use crate::config::{Address, Config, Listen, ListenKind, StoreKind};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::{Reactor, Turn};
+use crate::record::Restored;
 use crate::shard::mail::Parcel;
+use crate::shard::restore::{Share, share_out};
 use crate::shard::{Flock, Shard};
-use crate::sys::kernel::{Kernel, Sleeper, read_clocks};
+use crate::store::directory::{self, Opened};
+use crate::store::thread::{self, Links, WriterStart};
+use crate::sys::bell::Bell;
+use crate::sys::kernel::{Journal, Kernel, Sleeper, read_clocks};
 use crate::sys::waker::Waker;
 use crate::sys::{descriptors, listen, owner, random_u64, signals, threads};
 
@@ -65,6 +72,8 @@ struct Start {
     flock: Flock,
     counters: Arc<Counters>,
     drains: Arc<AtomicBool>,
+    journal: Option<Journal>,
+    share: Share,
     processor: Option<usize>,
     started: Instant,
     keep: Vec<RawFd>,
@@ -77,8 +86,7 @@ struct Start {
 /// # Errors
 /// When a listener cannot be opened, or a core stops without having been asked.
 pub fn run(config: Config) -> Result<(), ServeError> {
-    // The cores get it, to check tokens with.
-    let authority = Arc::new(load_authority(&config).map_err(failure)?);
+    let mut authority = load_authority(&config).map_err(failure)?;
     let config = Arc::new(config);
     let processors = threads::processors();
     let cores = match config.cores {
@@ -99,12 +107,26 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             listeners[core].push((listen.kind, listener));
         }
     }
+    let mut store = match config.store.kind {
+        StoreKind::Memory => None,
+        StoreKind::Sqlite => Some(open_store(&config, cores)?),
+    };
+    if let Some(store) = &store {
+        authority.resume = ResumeKey::new(store.resume_secret);
+    }
     let mut sleepers = Vec::new();
     let mut wakers = Vec::new();
     for _ in 0..cores {
         let (sleeper, waker) =
             Sleeper::new().map_err(|e| failure(format!("cannot make an event poll: {e}")))?;
         sleepers.push(sleeper);
+        wakers.push(waker);
+    }
+    let mut reader_sleeper = None;
+    if store.is_some() {
+        let (sleeper, waker) =
+            Sleeper::new().map_err(|e| failure(format!("cannot make an event poll: {e}")))?;
+        reader_sleeper = Some(sleeper);
         wakers.push(waker);
     }
     let wakers = Arc::new(wakers);
@@ -117,14 +139,28 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         cores: cores as u16,
         config: config.clone(),
         census: Arc::new(Census::new(connections, config.limits.connections_per_address)),
-        authority,
+        // The cores get it, to check tokens with.
+        authority: Arc::new(authority),
         address_buckets: Arc::default(),
         user_buckets: Arc::default(),
         core_connections,
         core_reserve: reserve,
         home_seed: random_u64(),
+        has_store: store.is_some(),
     };
-    let exchange = Arc::new(Exchange::new(cores, config.limits.mailbox_parcels));
+    let mailboxes = cores + usize::from(store.is_some());
+    let exchange = Arc::new(Exchange::new(mailboxes, config.limits.mailbox_parcels));
+    let stops = Arc::new(AtomicBool::new(false));
+    let bell = Arc::new(Bell::default());
+    let mut rings = store.as_ref().map(|store| store.rings.clone()).unwrap_or_default().into_iter();
+    let restored = store.as_mut().map(|store| std::mem::take(&mut store.restored)).unwrap_or_default();
+    let users = restored.users.iter().map(|user| (user.name.clone(), user.is_disabled)).collect();
+    let mut shares = share_out(restored, &flock);
+    if let Some(store) = &mut store {
+        for (core, share) in shares.iter().enumerate() {
+            share.room_numbers().for_each(|room| store.engine.assign(room, core));
+        }
+    }
     let drains = Arc::new(AtomicBool::new(false));
     let started = Instant::now();
     let (news, heard) = unbounded();
@@ -144,6 +180,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             flock: flock.clone(),
             counters: Arc::default(),
             drains: drains.clone(),
+            journal: rings.next().map(|ring| Journal { ring, bell: bell.clone() }),
+            share: std::mem::take(&mut shares[core]),
             processor: (config.pin && !processors.is_empty()).then(|| processors[core % processors.len()]),
             started,
             go: go.clone(),
@@ -154,6 +192,11 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     }
     begin(&heard, &lent, core_connections, &config)?;
+    let links = Links { exchange: exchange.clone(), wakers: wakers.clone(), bell: bell.clone(), stops: stops.clone() };
+    let storage = match (store, reader_sleeper) {
+        (Some(store), Some(sleeper)) => Some(start_storage(store, sleeper, users, &config, links)?),
+        _ => None,
+    };
     for _ in 0..cores {
         let _ = going.send(());
     }
@@ -167,8 +210,104 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     })
     .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     drop(news);
-    attend(&heard, cores, &drains, &wakers)
+    let ended = attend(&heard, cores, &drains, &wakers[..cores]);
+    if let Some(storage) = storage {
+        storage.stop();
+    }
+    ended
 }
+
+/// The storage threads.
+struct Storage {
+    writer: JoinHandle<()>,
+    others: Vec<JoinHandle<()>>,
+    stops: Arc<AtomicBool>,
+    bell: Arc<Bell>,
+    wakers: Arc<Vec<Waker>>,
+    /// Held until the last of them has ended.
+    _lock: std::fs::File,
+}
+
+impl Storage {
+    /// Waits until everything has been stored.
+    fn stop(self) {
+        self.stops.store(true, Ordering::Release);
+        self.bell.ring();
+        if let Some(waker) = self.wakers.last() {
+            let _ = waker.wake();
+        }
+        let started = Instant::now();
+        let mut told = false;
+        while !self.writer.is_finished() {
+            threads::sleep_ms(1);
+            if !told && started.elapsed().as_secs() >= 1 {
+                told = true;
+                log::info!("waiting for the store to write what is left");
+            }
+        }
+        for thread in self.others {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+        if self.writer.join().is_err() {
+            log::error!("the storage thread failed; the log says how");
+        }
+    }
+}
+
+fn open_store(config: &Config, cores: usize) -> Result<Opened, ServeError> {
+    let now_ms = crate::sys::unix_ms();
+    let wanted = directory::Wanted {
+        directory: &config.data_dir,
+        cores,
+        queue_bytes: config.store.queue_bytes,
+        receipts_since_ms: now_ms.saturating_sub(config.limits.idempotency_ms),
+        receipts_max: config.limits.idempotency_ids,
+    };
+    let store = directory::open(&wanted).map_err(|error| failure(error.message))?;
+    let Restored { rooms, sessions, users, .. } = &store.restored;
+    log::info!(
+        "store {}: {} rooms, {} sessions, {} users",
+        store.path.display(),
+        rooms.len(),
+        sessions.len(),
+        users.len()
+    );
+    Ok(store)
+}
+
+fn start_storage(
+    store: Opened,
+    mut sleeper: Sleeper,
+    users: Vec<(Nickname, bool)>,
+    config: &Config,
+    links: Links,
+) -> Result<Storage, ServeError> {
+    let failed = |e: io::Error| failure(format!("cannot start a thread: {e}"));
+    let Opened { engine, path, rings, ring_paths, lock, .. } = store;
+    let (stops, bell, wakers) = (links.stops.clone(), links.bell.clone(), links.wakers.clone());
+    let start = WriterStart {
+        engine,
+        path: path.clone(),
+        rings,
+        ring_paths,
+        users,
+        sync_ms: config.store.sync_ms,
+        receipts_ms: config.limits.idempotency_ms,
+        links: links.clone(),
+    };
+    let writer = threads::spawn("store".into(), move || thread::write(start)).map_err(failed)?;
+    let read_path = path.clone();
+    let reader = threads::spawn("store-reader".into(), move || {
+        thread::read(read_path, links, |timeout| sleeper.sleep(timeout));
+    })
+    .map_err(failed)?;
+    let checkpoint_stops = stops.clone();
+    let checkpointer =
+        threads::spawn("store-log".into(), move || thread::checkpoint(&path, &checkpoint_stops)).map_err(failed)?;
+    Ok(Storage { writer, others: vec![reader, checkpointer], stops, bell, wakers, _lock: lock })
+}
+
 
 /// Waits until every core has begun, and closes what they have taken along.
 fn begin(
@@ -290,6 +429,7 @@ fn run_core(start: Start, news: &Sender<News>) {
         start.sleeper,
         start.listeners,
         start.wakers,
+        start.journal,
         config.limits.events_per_turn,
         start.started,
     );
@@ -298,7 +438,8 @@ fn run_core(start: Start, news: &Sender<News>) {
         Err(error) => return log::error!("core {core} cannot register its listeners: {error}"),
     };
     let now = read_clocks(start.started);
-    let shard = Shard::new(core as u16, &start.flock, start.counters, random_u64(), now);
+    let mut shard = Shard::new(core as u16, &start.flock, start.counters, random_u64(), now);
+    shard.restore(start.share);
     let mut reactor = Reactor::new(core, kernel, shard, &config.limits, config.spin, &kinds, start.exchange);
     loop {
         if start.drains.load(Ordering::Relaxed) {

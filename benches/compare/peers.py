@@ -58,7 +58,7 @@ def peers():
 
     def starling(port, kind):
         ports = {"web": "127.0.0.1:0", "line": "127.0.0.1:0"} | {kind: f"127.0.0.1:{port}"}
-        return [STARLING, "serve", "--cores", "1", "--set", "rate.commands_per_second=0",
+        return [STARLING, "serve", "--cores", "1", "--set", "rate.commands_per_second=0", "--set", "store.kind=memory",
                 "--web", ports["web"], "--line", ports["line"], "--frame", "127.0.0.1:0"]
 
     def broker(kind):

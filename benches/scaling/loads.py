@@ -94,7 +94,7 @@ def server_of(options, cores=1, settings=()):
     """A starling to be started, as the comparison has them."""
 
     def command(port):
-        flags = [flag for setting in ("rate.commands_per_second=0", *settings) for flag in ("--set", setting)]
+        flags = [flag for setting in ("rate.commands_per_second=0", "store.kind=memory", *settings) for flag in ("--set", setting)]
         return [options.starling, "serve", "--cores", cores, "--log-level", "error", *flags,
                 "--web", f"127.0.0.1:{port}", "--line", f"127.0.0.1:{free_port()}", "--frame", "127.0.0.1:0"]
 

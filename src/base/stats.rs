@@ -53,6 +53,14 @@ counters! {
     accepted,
     /// Connections that are open now.
     connections,
+    /// Commands refused because the store is down, too slow, or its queue is full.
+    store_refused,
+    /// Acks that waited for the store in vain, and were answered with an error.
+    store_overdue,
+    /// Turns whose records had no place in the journal, and were kept for the next turn.
+    journal_full,
+    /// Pages of history and inboxes read from the store.
+    store_reads,
     /// Connections refused because a connection limit was reached.
     refused_connections,
     /// Times that accept failed for want of descriptors or memory, and was put off.

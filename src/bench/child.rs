@@ -39,8 +39,10 @@ impl Server {
                 .map(str::to_owned)
                 .into();
         arguments.extend(["--cores".into(), cores.to_string()]);
-        // A load generator is a flood by design.
-        arguments.extend(["--set".into(), "rate.commands_per_second=0".into()]);
+        // A load generator is a flood by design; and what is measured is the server, where the flags do not say that it is the disk.
+        for setting in ["rate.commands_per_second=0", "store.kind=memory"] {
+            arguments.extend(["--set".into(), setting.into()]);
+        }
         arguments.extend_from_slice(flags);
         let mut command = Command::new(program);
         command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());

@@ -306,7 +306,7 @@ fn live(shared: Arc<Shared>, thread: usize) -> Result<Tally, String> {
     let limits = Config::default().limits;
     let (sleeper, waker) = Sleeper::new().map_err(|why| format!("cannot make an event poll: {why}"))?;
     let kernel =
-        Kernel::new(sleeper, Vec::new(), Arc::new(vec![waker]), limits.events_per_turn, shared.clock.0)
+        Kernel::new(sleeper, Vec::new(), Arc::new(vec![waker]), None, limits.events_per_turn, shared.clock.0)
             .map_err(|why| format!("cannot make an event poll: {why}"))?;
     let generator = Generator::new(shared, thread);
     let exchange = Arc::new(Exchange::new(1, 1));

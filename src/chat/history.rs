@@ -44,12 +44,29 @@ pub struct History {
     bounds: Bounds,
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Messages after this offset are in no store yet, and stay whatever the bounds.
+    pinned_after: u64,
 }
 
 impl History {
     /// An empty one.
     pub fn new(bounds: Bounds) -> Self {
-        History { bounds, entries: VecDeque::new(), bytes: 0 }
+        History { bounds, entries: VecDeque::new(), bytes: 0, pinned_after: u64::MAX }
+    }
+
+    /// Keeps what comes after offset `stored`, whatever the bounds, until it has been stored too.
+    pub fn pin_after(&mut self, stored: u64, now_ms: u64) {
+        self.pinned_after = stored;
+        self.trim(now_ms);
+    }
+
+    /// The first offset that is here.
+    pub fn first(&self) -> Option<u64> {
+        self.entries.front().map(|oldest| oldest.offset)
+    }
+
+    fn may_drop_oldest(&self) -> bool {
+        self.first().is_some_and(|first| first <= self.pinned_after)
     }
 
     /// Adds the next message, and forgets those that are over the bounds.
@@ -57,19 +74,20 @@ impl History {
         debug_assert!(self.entries.back().is_none_or(|last| last.offset + 1 == entry.offset));
         self.bytes += entry.bytes();
         self.entries.push_back(entry);
+        self.trim(now_ms);
+    }
+
+    fn trim(&mut self, now_ms: u64) {
         self.expire(now_ms);
-        while self.entries.len() > self.bounds.count
-            || (self.bounds.bytes > 0 && self.bytes > self.bounds.bytes)
-        {
-            self.drop_oldest();
-        }
+        while (self.entries.len() > self.bounds.count
+            || (self.bounds.bytes > 0 && self.bytes > self.bounds.bytes))
+            && self.drop_oldest()
+        {}
     }
 
     /// Forgets the messages that are too old.
     pub fn expire(&mut self, now_ms: u64) {
-        while self.next_expiry_ms().is_some_and(|at| at <= now_ms) {
-            self.drop_oldest();
-        }
+        while self.next_expiry_ms().is_some_and(|at| at <= now_ms) && self.drop_oldest() {}
     }
 
     /// When the oldest message will be too old.
@@ -78,8 +96,11 @@ impl History {
         Some(oldest.timestamp_ms.saturating_add(self.bounds.age_ms))
     }
 
-    /// Forgets the oldest message, and says whether there was one.
+    /// Forgets the oldest message, and says whether there was one that may be forgotten.
     pub fn drop_oldest(&mut self) -> bool {
+        if !self.may_drop_oldest() {
+            return false;
+        }
         let oldest = self.entries.pop_front();
         self.bytes -= oldest.as_ref().map_or(0, Entry::bytes);
         if self.entries.is_empty() {
@@ -214,6 +235,22 @@ mod tests {
             let is_whole = after <= head && missed.iter().all(|o| history.after(0).any(|e| e.offset == *o));
             prop_assert_eq!(history.reaches_back_to(after, head), is_whole);
         }
+    }
+
+    #[test]
+    fn what_is_not_stored_yet_is_kept_whatever_the_bounds() {
+        let mut history = History::new(Bounds { count: 2, bytes: 0, age_ms: 10 });
+        history.pin_after(0, 0);
+        for offset in 1..=5 {
+            history.push(entry(offset, 0, 1), 0);
+        }
+        history.expire(1000);
+        assert_eq!((history.len(), history.first()), (5, Some(1)));
+        assert!(!history.drop_oldest());
+        history.pin_after(4, 5);
+        assert_eq!((history.len(), history.first()), (2, Some(4)));
+        history.pin_after(5, 1000);
+        assert_eq!(history.first(), None);
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Inbox {
     told: usize,
     /// How many of them are an admin's words.
     systems: usize,
+    /// Up to this place the items are from the inbox of their user, which outlives the session.
+    of_user: u64,
 }
 
 /// How an inbox was at some moment.
@@ -124,6 +126,48 @@ impl Inbox {
         }
         self.push(item);
         true
+    }
+
+    /// The inbox that a session had before the server was started: its last place, and what has not been received.
+    pub fn restored(last_offset: u64, items: impl IntoIterator<Item = Kept>) -> Self {
+        let mut inbox = Inbox::default();
+        for item in items {
+            inbox.bytes += item.bytes();
+            inbox.items.push_back(item);
+        }
+        inbox.last_offset = last_offset;
+        inbox
+    }
+
+    /// Puts what waited for the user before what there is. The items have their places, of which the last is `through`.
+    pub fn put_first(&mut self, items: Vec<Kept>, through: u64) {
+        for item in self.items.iter_mut() {
+            if let Kept::Private { offset: Some(offset), .. } = item {
+                *offset += through;
+            }
+        }
+        self.last_offset += through;
+        self.of_user = through;
+        for item in items.into_iter().rev() {
+            self.bytes += item.bytes();
+            self.items.push_front(item);
+        }
+    }
+
+    /// The last place that is from the inbox of the user; 0: none is.
+    pub fn of_user(&self) -> u64 {
+        self.of_user
+    }
+
+    /// The last place given.
+    pub fn last_offset(&self) -> u64 {
+        self.last_offset
+    }
+
+    /// The private messages that are the session's own, not from the inbox of its user.
+    pub fn own(&self) -> impl Iterator<Item = &Kept> {
+        let of_user = self.of_user;
+        self.items.iter().filter(move |item| matches!(item, Kept::Private { offset, .. } if *offset > Some(of_user)))
     }
 
     fn push(&mut self, mut item: Kept) {

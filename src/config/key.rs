@@ -150,7 +150,7 @@ macro_rules! row {
 macro_rules! choice {
     ($(#[doc = $about:literal])+ $Choice:ident { $($(#[doc = $doc:literal])+ $Word:ident = $word:literal,)+ }) => {
         $(#[doc = $about])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         pub enum $Choice {
             $($(#[doc = $doc])+ #[serde(rename = $word)] $Word,)+
         }

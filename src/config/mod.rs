@@ -122,8 +122,6 @@ const JWT_SECRET_BYTES_MIN: usize = 32;
 
 /// Keys (or their common beginning) that are accepted but do nothing yet, and what is true instead.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("data_dir", "nothing is written to disk"),
-    ("store.", "everything is kept in memory"),
     ("cluster.", "this node stands alone"),
 ];
 

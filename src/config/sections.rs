@@ -67,8 +67,10 @@ section! {
         bytes: usize = 16_777_216, 0..=1_099_511_627_776;
         /// Seconds for which a message is kept. 0: no bound of its own.
         age_s: u64 = 0, 0..=3_153_600_000;
-        /// Bytes of all rooms of the server together. Past it the rooms that have been without members longest are
-        /// forgotten first, then the oldest messages of the room that grows.
+        /// Messages a room that are in memory too, when there is a store: older ones are read from there.
+        memory_count: usize = 1000, 0..=10_000_000;
+        /// Bytes of all rooms of the server together in memory. Past it, with a store, the oldest messages of the room that
+        /// grows are only there; without one, the rooms that have been without members longest are forgotten first.
         memory_bytes: usize = 1_073_741_824, 0..=1_099_511_627_776;
         /// Bounds of some rooms: a list of { pattern = "ops-*", count = .., bytes = .., age_s = .. }. Fields left out
         /// are as above; the first pattern that matches counts.
@@ -115,11 +117,19 @@ section! {
 section! {
     /// Where messages and sessions are kept.
     Store in store {
-        /// memory, or sqlite.
-        kind: StoreKind = StoreKind::Memory;
+        /// sqlite: a file in data_dir; or memory: nothing outlives the process.
+        kind: StoreKind = StoreKind::Sqlite;
         /// What an ack promises where the command does not say: sequenced (in memory), stored (written to the store)
         /// or synced (on the disk).
         ack: AckLevel = AckLevel::Sequenced;
+        /// Bytes of the queue from each core to the storage thread, in shared memory; rounded up to a power of two. Past three
+        /// quarters of it messages are refused with store_down, because the disk does not keep up.
+        queue_bytes: usize = 16_777_216, 1_048_576..=17_179_869_184;
+        /// Milliseconds that an ack waits for the store; then the command is answered with store_down.
+        deadline_ms: u64 = 5000, 10..=3_600_000;
+        /// Milliseconds until what was written without need to be on the disk is brought there all the same: the most that is
+        /// lost when the machine itself fails.
+        sync_ms: u64 = 1000, 1..=3_600_000;
     }
 }
 

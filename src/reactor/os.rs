@@ -53,8 +53,19 @@ pub trait Os {
     /// Closes a connection.
     fn close(&mut self, socket: Self::Socket);
 
-    /// Wakes another core out of its poll.
+    /// Wakes another core out of its poll, or the thread that reads the mailbox behind those of the cores.
     fn wake(&mut self, core: usize);
+
+    /// Puts a frame into this core's journal, from where it outlives the process, and returns the position behind it; `None` if it has no
+    /// place. Never waits for a disk. Without a store there is no journal, and nothing to put into it.
+    fn write_journal(&mut self, _frame: &[u8]) -> Option<u64> {
+        None
+    }
+
+    /// How many bytes of one more frame have place in the journal.
+    fn journal_room(&mut self) -> usize {
+        0
+    }
 }
 
 /// Something became ready.

@@ -140,6 +140,7 @@ impl<O: Os, W: World> Reactor<O, W> {
         let now = self.os.now();
         self.now = now.tick;
         self.world.tick(now);
+        self.world.set_journal_room(self.os.journal_room());
         self.world.counters().turns.add(1);
         self.world.counters().events.add(self.events.len() as u64);
     }
@@ -268,6 +269,7 @@ impl<O: Os, W: World> Reactor<O, W> {
     }
 
     fn flush_connection(&mut self, id: Id) {
+        self.write_journal(); // what was done while others were flushed is heard from here on
         let Some(link) = link_mut(&mut self.links, id) else { return };
         // Most have one range or two. A large array costs more to make than what is in it costs to write.
         let mut wrote = Wrote::All;
@@ -288,6 +290,14 @@ impl<O: Os, W: World> Reactor<O, W> {
         }
     }
 
+    /// Writes down what is to outlive the process, before anybody hears of it.
+    fn write_journal(&mut self) {
+        if let Some(frame) = self.world.take_frame() {
+            let end = self.os.write_journal(&frame);
+            self.world.journaled(frame, end, self.os.journal_room());
+        }
+    }
+
     /// Answers what the world asks of the kernel about connections that are over.
     fn settle_doubts(&mut self) {
         while let Some(id) = self.world.next_doubt() {
@@ -300,6 +310,7 @@ impl<O: Os, W: World> Reactor<O, W> {
     /// Step 9: one parcel to each core that there is mail for, and a wake-up to those that sleep.
     fn flush_outboxes(&mut self) {
         self.settle_doubts(); // their mail goes with this
+        self.write_journal();
         let mut has_kept = false;
         for core in 0..self.exchange.cores() {
             let outbox = &mut self.world.outboxes()[core];

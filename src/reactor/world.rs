@@ -52,6 +52,15 @@ pub trait World {
     /// Takes the connections whose input may be read again.
     fn take_resumed(&mut self) -> impl Iterator<Item = Id>;
 
+    /// Tells how many bytes have place in the journal. Called once at the beginning of a turn.
+    fn set_journal_room(&mut self, _bytes: usize) {}
+    /// Takes what is to be in the journal before anything that follows from it is heard by anybody.
+    fn take_frame(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+    /// It is there, and ends at this position, or had no place; so many bytes are left.
+    fn journaled(&mut self, _frame: Vec<u8>, _end: Option<u64>, _room: usize) {}
+
     /// Ends the turn's gathering: what is to be sent to many is queued on each.
     fn send_gathered_events(&mut self) {}
     /// Swaps the list of connections that have something to flush for an empty one.
@@ -132,6 +141,18 @@ impl World for Shard {
 
     fn take_resumed(&mut self) -> impl Iterator<Item = Id> {
         self.take_resumed()
+    }
+
+    fn set_journal_room(&mut self, bytes: usize) {
+        self.set_journal_room(bytes);
+    }
+
+    fn take_frame(&mut self) -> Option<Vec<u8>> {
+        self.take_frame()
+    }
+
+    fn journaled(&mut self, frame: Vec<u8>, end: Option<u64>, room: usize) {
+        self.journaled(frame, end, room);
     }
 
     fn send_gathered_events(&mut self) {

@@ -111,9 +111,49 @@ impl std::fmt::Display for BadRecord {
 
 impl std::error::Error for BadRecord {}
 
-/// The records of one turn of a core.
+/// The records of one turn of a core: a byte that says whether some of them are to be on the disk soon, then the records.
 #[derive(Debug, Clone, Copy)]
-pub struct Frame<'a>(pub &'a [u8]);
+pub struct Frame<'a>(&'a [u8]);
+
+impl<'a> Frame<'a> {
+    /// The bytes of a frame that has no record yet.
+    pub fn begin(frame: &mut Vec<u8>) {
+        frame.clear();
+        frame.push(0);
+    }
+
+    /// Says that some record in a frame is to be on the disk before its core is told.
+    pub fn want_sync(frame: &mut [u8]) {
+        frame[0] = 1;
+    }
+
+    /// Whether one is.
+    pub fn wants_sync(frame: &[u8]) -> bool {
+        frame.first() == Some(&1)
+    }
+
+    /// The records of a frame.
+    pub fn records(frame: &'a [u8]) -> Self {
+        Frame(frame.get(1..).unwrap_or_default())
+    }
+}
+
+/// Which messages of a room are wanted. Both bounds are exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// The room's number.
+    pub room: u64,
+    /// After this offset.
+    pub after: u64,
+    /// Before this one.
+    pub before: u64,
+    /// Whether the first ones are meant, not the last.
+    pub is_ascending: bool,
+    /// At most so many.
+    pub limit: usize,
+    /// At most so many bytes of content, but at least one message.
+    pub bytes_max: usize,
+}
 
 impl<'a> Iterator for Frame<'a> {
     type Item = Result<Record<'a>, BadRecord>;
@@ -161,17 +201,22 @@ mod tests {
             Record::RoomEnded { room: 9 },
         ];
         let mut frame = Vec::new();
+        Frame::begin(&mut frame);
         records.iter().for_each(|record| record.put(&mut frame));
-        let back: Vec<Record> = Frame(&frame).map(Result::unwrap).collect();
+        assert!(!Frame::wants_sync(&frame));
+        Frame::want_sync(&mut frame);
+        assert!(Frame::wants_sync(&frame));
+        let back: Vec<Record> = Frame::records(&frame).map(Result::unwrap).collect();
         assert_eq!(back, records);
     }
 
     #[test]
     fn what_is_no_record_ends_the_frame_with_an_error() {
         let mut frame = Vec::new();
+        Frame::begin(&mut frame);
         Record::RoomEnded { room: 1 }.put(&mut frame);
         frame.extend([250, 1, 2]);
-        let read: Vec<_> = Frame(&frame).collect();
+        let read: Vec<_> = Frame::records(&frame).collect();
         assert!(read[0].is_ok() && read[1].is_err() && read.len() == 2, "{read:?}");
     }
 }

@@ -152,10 +152,8 @@ pub struct RestoredUser {
     pub name: Nickname,
     /// Whether the user may not log in.
     pub is_disabled: bool,
-    /// How many private messages wait in the inbox, and how many bytes of them.
-    pub waiting: usize,
-    /// Bytes of their content.
-    pub waiting_bytes: usize,
+    /// The private messages that wait in the inbox, by their places and the bytes of their content.
+    pub waiting: Vec<(u64, usize)>,
     /// The last place given in the inbox.
     pub last_offset: u64,
 }

@@ -142,6 +142,7 @@ impl Shard {
             sender: identity.claims.nickname.clone(),
             is_admin: identity.claims.is_admin,
             content: Arc::default(),
+            level: self.config.store.ack,
             idempotency_key: idempotency_key(head)?,
         })
     }
@@ -316,7 +317,7 @@ impl Shard {
             || (answers.len() == half && answers.back().is_some_and(|last| last.is_keep_alive));
         answer.what = match reply {
             Reply::Published { epoch, stamp, .. } => What::Published { epoch, stamp },
-            Reply::Refused(refusal) => What::Refusal(refusal),
+            Reply::Overdue { refusal, .. } | Reply::Refused(refusal) => What::Refusal(refusal),
             reply => unreachable!("{reply:?} in answer to a request of HTTP"),
         };
         let owes_continue = answers.is_empty() && std::mem::take(&mut http.owes_continue);

@@ -7,6 +7,7 @@ use super::session::{AfterEnd, Step};
 use super::timers::Timer;
 use super::{Drain, Shard};
 use crate::base::slots::Id;
+use crate::chat::inbox::Kept;
 use crate::chat::name::Nickname;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
 use crate::proto::websocket;
@@ -187,6 +188,18 @@ impl Shard {
         if session.under_way > 0 || session.background > 0 {
             return;
         }
+        // What its user has not received waits with the nickname, if that is registered.
+        if session.identity.is_some()
+            && let (Some(inbox), Some(nickname)) = (session.inbox.take(), session.nickname.clone())
+            && self.journal.is_on
+        {
+            let items: Vec<Kept> = inbox.own().cloned().collect();
+            if !items.is_empty() {
+                let home = self.home_of(nickname.folded());
+                return self.ask(id, home, Request::InheritInbox { nickname, items });
+            }
+        }
+        let session = self.sessions.get_mut(id).expect("looked at above");
         let nicknames = [session.nickname.take(), session.former.take().map(|former| *former)];
         for nickname in nicknames.into_iter().flatten() {
             self.release(id, nickname);
@@ -346,9 +359,9 @@ impl Shard {
             _ => 0,
         };
         let session = self.connections.get(id).and_then(|connection| connection.session);
-        // What is kept in memory does not outlive this process.
+        // What is in memory alone does not outlive this process.
         let resumable = farewell.is_resumable()
-            && farewell != Farewell::Draining
+            && (farewell != Farewell::Draining || self.journal.is_on)
             && session.is_some_and(|session| self.may_go_away(session));
         let event = Event::Bye {
             id: reply_to.id(),

@@ -20,7 +20,7 @@ use crate::chat::name::{ContentError, Nickname, RoomName, check_content};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
 use crate::chat::room::{Action, Role};
-use crate::config::{AckLevel, StoreKind};
+use crate::config::AckLevel;
 use crate::proto::wire::{Ack, Command, Error, Event, Join, Moderate, Moderation};
 
 /// Longest time of a ban or mute, in seconds: a hundred years, which is for ever, and of which `retry_after_ms` stays below
@@ -155,14 +155,18 @@ impl Shard {
         match command {
             Command::Message { room, content, ack } => {
                 self.check_content(content)?;
-                self.check_ack(ack.as_deref())?;
-                if let Some(flow) = self.repeat_answer(asked, session) {
+                let level = self.check_ack(ack.as_deref())?;
+                if let Some(flow) = self.repeat_answer(asked, session, level) {
                     return Ok(flow);
                 }
+                let state = &self.sessions[session];
+                let number = if state.is_durable() { state.number } else { 0 };
                 let flow = self.publish_command(asked, session, room, |key, echo| Request::Publish {
                     room: key,
                     content: (&**content).into(),
                     echo,
+                    level,
+                    number,
                 })?;
                 if flow == Flow::Next {
                     self.remember(session, asked.key());
@@ -175,7 +179,7 @@ impl Shard {
             Command::Private { target, content } => {
                 self.check_content(content)?;
                 let target = parse_nickname(target)?;
-                if let Some(flow) = self.repeat_answer(asked, session) {
+                if let Some(flow) = self.repeat_answer(asked, session, AckLevel::Sequenced) {
                     return Ok(flow);
                 }
                 self.remember(session, asked.key());
@@ -185,9 +189,7 @@ impl Shard {
                 Ok(self.begin(session, home, asked.reply_to(), Step::Query, request))
             }
             Command::Received { offset } => {
-                if let Some(inbox) = &mut self.sessions[session].inbox {
-                    inbox.received(*offset);
-                }
+                self.receive_private(session, *offset);
                 self.acknowledge(asked, Ack::default());
                 Ok(Flow::Next)
             }
@@ -340,7 +342,7 @@ impl Shard {
     }
 
     /// Answers a command whose id has been answered before as it was then, or has it wait while the first waits.
-    fn repeat_answer(&mut self, asked: Asked, session: Id) -> Option<Flow> {
+    fn repeat_answer(&mut self, asked: Asked, session: Id, level: AckLevel) -> Option<Flow> {
         let id = asked.key()?;
         let remembered = self.sessions[session].remembered.as_mut()?;
         let receipt = match remembered.look(id, self.now.tick, self.limits.idempotency_ms) {
@@ -352,6 +354,15 @@ impl Shard {
             return Some(Flow::Hold(Pause::Reply)); // answers come in order
         }
         self.counters.repeated_commands.add(1);
+        // The first may have been told that the store is down, and the message may have got there since.
+        if let Receipt::Published { room, epoch, stamp, level: reached } = &receipt
+            && *reached < level
+        {
+            let (room, epoch, stamp) = (room.clone(), epoch.clone(), *stamp);
+            let home = self.home_of(room.folded());
+            let request = Request::Confirm { room, epoch, stamp, level };
+            return Some(self.begin(session, home, asked.reply_to(), Step::Query, request));
+        }
         self.say_receipt(Some(asked.by), &asked.reply_to(), &receipt);
         Some(Flow::Next)
     }
@@ -366,13 +377,13 @@ impl Shard {
     /// Acknowledges a message.
     pub(super) fn say_receipt(&mut self, connection: Option<Id>, reply_to: &ReplyTo, receipt: &Receipt) {
         let ack = match receipt {
-            Receipt::Published { room, epoch, stamp } => Ack {
+            Receipt::Published { room, epoch, stamp, level } => Ack {
                 id: reply_to.id(),
                 room: Some(room.as_str()),
                 epoch: Some(epoch),
                 offset: Some(stamp.offset),
                 timestamp: Some(stamp.timestamp_ms),
-                level: Some("sequenced"),
+                level: Some(level.word()),
                 ..Ack::default()
             },
             Receipt::Delivered { target, sessions, is_stored, timestamp_ms } => Ack {
@@ -536,9 +547,10 @@ impl Shard {
         })
     }
 
-    fn check_ack(&self, ack: Option<&str>) -> Result<(), Refusal> {
+    /// The level at which a message is to be acknowledged.
+    fn check_ack(&self, ack: Option<&str>) -> Result<AckLevel, Refusal> {
         let level = match ack {
-            None => return Ok(()),
+            None => return Ok(self.config.store.ack),
             Some("sequenced") => AckLevel::Sequenced,
             Some("stored") => AckLevel::Stored,
             Some("synced") => AckLevel::Synced,
@@ -547,14 +559,11 @@ impl Shard {
                 return Err(Refusal::new(Reason::BadRequest, message));
             }
         };
-        if level == AckLevel::Sequenced {
-            return Ok(());
+        if level > AckLevel::Sequenced && !self.journal.is_on {
+            let message = "this server keeps messages in memory: `ack` can be \"sequenced\"";
+            return Err(Refusal::new(Reason::AckUnavailable, message));
         }
-        let message = match self.config.store.kind {
-            StoreKind::Memory => "this server keeps messages in memory: `ack` can be \"sequenced\"",
-            StoreKind::Sqlite => "this version keeps messages in memory: `ack` can be \"sequenced\"",
-        };
-        Err(Refusal::new(Reason::AckUnavailable, message))
+        Ok(level)
     }
 
     fn clamp_limit(&self, limit: Option<u64>) -> usize {

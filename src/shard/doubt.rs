@@ -25,6 +25,7 @@ use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::chat::inbox::{Bounds, Kept, Mark};
 use crate::proto::wire::Event;
+use crate::record::{Owner, Record};
 
 /// How many bytes of what was kept for a user are queued before the next of it waits until they are written.
 const TELLING_BYTES: usize = 65_536;
@@ -181,10 +182,43 @@ impl Shard {
                 self.note_told(connection, kept);
                 Delivery::Told
             }
-            None => match session.inbox.get_or_insert_default().keep(kept, bounds) {
-                true => Delivery::Kept,
-                false => Delivery::Dropped,
-            },
+            None => {
+                let inbox = session.inbox.get_or_insert_default();
+                if !inbox.keep(kept.clone(), bounds) {
+                    return Delivery::Dropped;
+                }
+                let (number, offset, is_durable) = (session.number, inbox.last_offset(), session.is_durable());
+                if is_durable {
+                    self.write_kept(number, offset, &kept);
+                }
+                Delivery::Kept
+            }
+        }
+    }
+
+    /// Writes down a private message that is kept for a session.
+    fn write_kept(&mut self, number: u64, offset: u64, kept: &Kept) {
+        let Kept::Private { sender, target, content, timestamp_ms, .. } = kept else { return };
+        self.write_down(&Record::Kept {
+            owner: Owner::Session(number),
+            offset,
+            sender: sender.as_str(),
+            target: target.as_str(),
+            content,
+            timestamp_ms: *timestamp_ms,
+        });
+    }
+
+    /// Writes down all that is kept for a session, where places have changed.
+    fn write_inbox(&mut self, id: Id) {
+        let Some(session) = self.sessions.get(id).filter(|session| session.is_durable()) else { return };
+        let (number, Some(inbox)) = (session.number, &session.inbox) else { return };
+        let items: Vec<Kept> = inbox.own().cloned().collect();
+        self.write_down(&Record::Received { owner: Owner::Session(number), through: u64::MAX });
+        for kept in &items {
+            if let Kept::Private { offset: Some(offset), .. } = kept {
+                self.write_kept(number, *offset, kept);
+            }
         }
     }
 
@@ -373,7 +407,10 @@ impl Shard {
         };
         let doubtful: Vec<Kept> = told.doubtful(unacknowledged).filter(is_true).collect();
         self.counters.retold.add(doubtful.len() as u64);
-        state.inbox.get_or_insert_default().keep_at(mark, doubtful);
+        if !doubtful.is_empty() {
+            state.inbox.get_or_insert_default().keep_at(mark, doubtful);
+            self.write_inbox(session);
+        }
         self.surrender_if_quiet(session);
         self.settle();
     }

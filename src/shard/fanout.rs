@@ -309,6 +309,9 @@ impl Shard {
 
     fn push_page(&mut self, id: Id, page: Page) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if page.frames.ends.is_empty() {
+            return self.touch(id); // its flush asks for the page itself
+        }
         let all = 0..page.frames.bytes.len() as u32;
         self.counters.replayed.add(page.frames.ends.len() as u64);
         let shared = self.pool.share(page.frames);

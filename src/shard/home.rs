@@ -12,8 +12,10 @@ use super::Shard;
 use super::doubt::Delivery;
 use super::encode::{ALL, ENCODINGS, Encoding, Scratch};
 use super::fanout::{Deaf, Exception, RoomBatch};
+use super::journal::Asker;
 use super::mail::{ApiRequest, ConnectionRef, Handover, Mail, Reply, ReplyTo, Request, RoomKey};
 use super::queue::Frames;
+use super::registered::Registered;
 use super::rooms::Pushed;
 use super::session::Successor;
 use super::timers::Timer;
@@ -27,6 +29,7 @@ use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::room::Room;
 use crate::chat::user::{Claim, Registry, SessionRef};
 use crate::proto::wire::Event;
+use crate::record::Retention;
 
 /// How much memory a buffer for what happens in a room in one turn keeps for another room and turn.
 const KEPT_BUFFER_BYTES: usize = 8 * 1024;
@@ -50,6 +53,10 @@ pub struct Home {
     pub(super) by_name: BTreeMap<Arc<str>, Id>,
     /// Rooms without members that are kept for their history, those that have been so longest first.
     pub(super) idle: BTreeMap<u64, Id>,
+    /// The rooms that are in the store, by their numbers there.
+    pub(super) by_number: HashMap<u64, Id>,
+    /// The registered users, by the folded nickname. Keyed by text that peers choose, so with the standard library's keyed hash.
+    pub(super) registered: std::collections::HashMap<Arc<str>, Registered>,
     /// Counts the rooms that became idle.
     pub(super) idle_count: u64,
     /// Bytes of all rooms' histories.
@@ -82,6 +89,15 @@ pub struct HomeRoom {
     pub(super) listeners: HashMap<SessionRef, Encoding>,
     /// Its place among the idle rooms, if it has no members.
     pub(super) idle: Option<u64>,
+    /// Its number in the store; 0: there is none.
+    pub(super) number: u64,
+    /// How much of its history is kept there, and the first offset that is.
+    pub(super) retention: Retention,
+    pub(super) kept_from: u64,
+    /// Whether it has a message in this turn's frame.
+    pub(super) is_noted: bool,
+    /// The version of its rules that has been written down.
+    pub(super) rules_written: u64,
     /// How many of its listeners each core has, by encoding.
     shares: Vec<[u32; ENCODINGS]>,
     /// What has happened in this turn, encoded, if anything has.
@@ -101,12 +117,17 @@ struct Gathered {
 }
 
 impl HomeRoom {
-    pub(super) fn new(room: Room, cores: usize) -> Self {
+    pub(super) fn new(room: Room, cores: usize, number: u64, retention: Retention) -> Self {
         HomeRoom {
             room,
             bucket: Bucket::default(),
             listeners: HashMap::new(),
             idle: None,
+            number,
+            retention,
+            kept_from: 1,
+            is_noted: false,
+            rules_written: 0,
             shares: vec![[0; ENCODINGS]; cores],
             gathered: None,
             events: 0,
@@ -214,11 +235,16 @@ impl Shard {
             Request::Surrender { to, number, home } => {
                 return self.surrender(to, number, Successor { session: from, home, reply_to });
             }
+            Request::ReceivedByUser { nickname, through } => self.received_by_user(&nickname, through),
+            Request::InheritInbox { nickname, items } => self.inherit_inbox(&nickname, items),
             Request::Forget { number } => {
                 self.forget_session(from, number);
                 Reply::Noted
             }
-            Request::Join(join) => self.join_room(from, *join),
+            Request::Join(join) => match self.read_before_join(from, &reply_to, join) {
+                Some(join) => self.join_room(from, *join, Vec::new()),
+                None => return,
+            },
             Request::Leave { room, reason, is_listening } => {
                 if is_listening {
                     self.send_room(room);
@@ -230,11 +256,16 @@ impl Shard {
                 self.attach_member(from, room, name, &nickname, old)
             }
             Request::Replay { room, after, encoding, bytes_max } => {
-                self.send_room(room); // what is told live after the reply has not been published yet
-                Reply::Replayed { room, page: self.page(room, after, encoding, bytes_max) }
+                return self.replay(from, reply_to, room, after, encoding, bytes_max);
             }
-            Request::Publish { room, content, echo } => {
-                self.publish(from, room, content, echo, reply_to.id.is_some())
+            Request::Publish { room, content, echo, level, number } => {
+                match self.publish(from, room, content, echo, level, number, &reply_to) {
+                    Some(reply) => reply,
+                    None => return, // when the store says so
+                }
+            }
+            Request::Confirm { room, epoch, stamp, level } => {
+                return self.confirm(Asker::Session(from, reply_to), room, epoch, stamp, level);
             }
             Request::Typing { room } => self.tell_typing(from, room),
             Request::Rename { room, nickname } => self.rename_member(from, room, nickname),
@@ -245,7 +276,9 @@ impl Shard {
                 self.moderate(from, room, action, &target, reason, seconds)
             }
             Request::Members { room, after, limit } => self.list_members(&room, after.as_deref(), limit),
-            Request::History { room, before, after, limit } => self.read_history(&room, before, after, limit),
+            Request::History { room, before, after, limit } => {
+                return self.read_history(Asker::Session(from, reply_to), &room, before, after, limit);
+            }
             Request::ExplainNotAMember { room } => {
                 let is_there = self.home.by_name.contains_key(room.folded());
                 Reply::Refused(if is_there { not_a_member() } else { no_such_room() })
@@ -260,10 +293,9 @@ impl Shard {
 
     /// Does what an HTTP request asks of this core, and replies.
     pub(super) fn handle_api_request(&mut self, from: ConnectionRef, request: ApiRequest) {
-        let reply = match request {
-            ApiRequest::Publish(push) => self.push(*push),
-        };
-        self.post(from.core, Mail::ApiReply { to: from.connection, home: self.core, reply });
+        match request {
+            ApiRequest::Publish(push) => self.push(from, *push),
+        }
     }
 
     /// Sends what rooms have gathered in this turn.
@@ -277,10 +309,16 @@ impl Shard {
     }
 
     fn claim_nickname(&mut self, from: SessionRef, nickname: Nickname, has_token: bool) -> Reply {
+        if let Err(refusal) = self.check_registered(&nickname, has_token) {
+            return Reply::Refused(refusal);
+        }
         let claimed = self.home.nicknames.claim(&nickname, from, has_token, self.limits.sessions_per_user);
         self.counters.nicknames.set(self.home.nicknames.len() as u64);
         match claimed {
-            Claim::Granted => Reply::Claimed { nickname },
+            Claim::Granted => {
+                self.send_inbox(&nickname, from);
+                Reply::Claimed { nickname }
+            }
             Claim::Taken => {
                 Reply::Refused(Refusal::new(Reason::NicknameInUse, "somebody else has this nickname"))
             }
@@ -303,7 +341,8 @@ impl Shard {
     ) {
         let home = self.core;
         match self.home.nicknames.find(&target) {
-            Some((sessions, spelled)) => {
+            // Where all of its sessions were ending when they were asked, the inbox of the user is left.
+            Some((sessions, spelled)) if tries <= HANDOVER_TRIES_MAX => {
                 let (to, target) = (sessions.to_vec(), spelled.clone());
                 let (delivered, is_stored, is_full) = (0, false, false);
                 let first = to[0].core;
@@ -312,10 +351,7 @@ impl Shard {
                 let request = Request::Handover(Box::new(handover));
                 self.post(first, Mail::Request { from, reply_to, request });
             }
-            None => {
-                let reply = Reply::Refused(no_such_user());
-                self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply });
-            }
+            _ => self.keep_for_user(from, reply_to, &target, sender, content),
         }
     }
 
@@ -362,13 +398,14 @@ impl Shard {
             let core = next.core;
             return self.post(core, Mail::Request { from, reply_to, request: Request::Handover(handover) });
         }
-        let Handover { home, target, delivered: sessions, is_stored, is_full, .. } = *handover;
+        let Handover { home, target, sender, content, delivered: sessions, is_stored, is_full, .. } = *handover;
         let reply = match (sessions, is_stored) {
-            (0, false) if is_full => Reply::Refused(Refusal::new(
-                Reason::Unavailable,
-                "this user has not taken what was said before, and no more can be kept",
-            )),
-            (0, false) => Reply::Refused(no_such_user()),
+            (0, false) if is_full => Reply::Refused(inbox_full()),
+            (0, false) => {
+                let tries = HANDOVER_TRIES_MAX + 1;
+                let request = Request::Private { target, sender, content, tries };
+                return self.post(home, Mail::Request { from, reply_to, request });
+            }
             _ => Reply::Delivered { target, sessions, is_stored, timestamp_ms },
         };
         self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply });
@@ -418,6 +455,11 @@ pub(super) fn no_such_room() -> Refusal {
     Refusal::new(Reason::NoSuchRoom, "there is no such room")
 }
 
-fn no_such_user() -> Refusal {
+pub(super) fn inbox_full() -> Refusal {
+    let message = "this user has not taken what was said before, and no more can be kept";
+    Refusal::new(Reason::Unavailable, message)
+}
+
+pub(super) fn no_such_user() -> Refusal {
     Refusal::new(Reason::NoSuchUser, "nobody here has this nickname")
 }

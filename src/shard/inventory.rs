@@ -33,6 +33,10 @@ pub struct Inventory {
     pub window_waiters: usize,
     /// Requests that wait until no mailbox is full.
     pub deferred: usize,
+    /// Answers that wait for the store.
+    pub store_waits: usize,
+    /// Notes of messages that are not stored yet.
+    pub unstored: usize,
     /// Timers.
     pub timers: usize,
     /// Bytes queued on the connection that has the most.
@@ -58,6 +62,8 @@ impl Shard {
             under_way: self.window.iter().sum(),
             window_waiters: self.window_waiters.len(),
             deferred: self.deferred.len(),
+            store_waits: self.journal.waiting(),
+            unstored: self.journal.unstored(),
             timers: self.wheel.len(),
             queued_bytes_max: self.connections.iter().map(|(_, c)| c.queue.bytes()).max().unwrap_or(0),
         }

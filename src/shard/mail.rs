@@ -11,14 +11,17 @@ use std::sync::Arc;
 use super::encode::Encoding;
 use super::fanout::RoomBatch;
 use super::queue::Frames;
+use super::reading::{StoreNews, StoreRequest};
 use super::session::Estate;
 use crate::base::slots::Id;
 use crate::chat::history::Entry;
+use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{LeaveReason, Refusal};
 use crate::chat::room::{Action, Role, Stamp};
 use crate::chat::user::SessionRef;
+use crate::config::AckLevel;
 
 /// How the answer to a command finds its asker: the `id` that the client gave the command, if it did, and the encoding that
 /// the command came in, where a connection speaks several.
@@ -85,6 +88,15 @@ pub enum Mail {
         /// What became of it.
         reply: Reply,
     },
+    /// Asks the storage threads for something; they have a mailbox behind those of the cores.
+    StoreRequest {
+        /// The core that asks.
+        from: u16,
+        /// What.
+        request: StoreRequest,
+    },
+    /// What the storage threads say.
+    Store(StoreNews),
     /// What happened in a room in one turn, for its members on the core that gets this.
     Room(Arc<RoomBatch>),
     /// A session on the core that gets this is no longer in a room, by a host's decision.
@@ -136,6 +148,8 @@ pub struct Push {
     pub is_admin: bool,
     /// What it says.
     pub content: Arc<str>,
+    /// When it is answered.
+    pub level: AckLevel,
     /// What tells it from the sender's others in this room, if it may come again.
     pub idempotency_key: Option<Box<str>>,
 }
@@ -164,8 +178,10 @@ pub enum Request {
     Attach { room: Id, name: RoomName, nickname: Nickname, old: SessionRef },
     /// Send more of what a member missed, that which follows offset `after`.
     Replay { room: Id, after: u64, encoding: Encoding, bytes_max: usize },
-    /// Publish a message, which its sender hears too if `echo`.
-    Publish { room: Id, content: Arc<str>, echo: bool },
+    /// Publish a message, which its sender hears too if `echo`. The session has this number if it outlives the process; else 0.
+    Publish { room: Id, content: Arc<str>, echo: bool, level: AckLevel, number: u64 },
+    /// Say when a message that has its place has reached a level.
+    Confirm { room: RoomName, epoch: Arc<str>, stamp: Stamp, level: AckLevel },
     /// Tell the others that the member is writing.
     Typing { room: Id },
     /// Tell the others that the member's nickname has changed.
@@ -194,6 +210,10 @@ pub enum Request {
     Surrender { to: Id, number: u64, home: u16 },
     /// The session of this number is no more.
     Forget { number: u64 },
+    /// A registered user has received private messages of the inbox, up to this place.
+    ReceivedByUser { nickname: Nickname, through: u64 },
+    /// A session ends with private messages that have not been received.
+    InheritInbox { nickname: Nickname, items: Vec<Kept> },
 }
 
 /// A private message on its way.
@@ -277,7 +297,9 @@ pub enum Reply {
     /// It no longer is.
     Left { room: RoomName, reason: LeaveReason },
     /// The message has its place.
-    Published { room: RoomName, epoch: Arc<str>, stamp: Stamp },
+    Published { room: RoomName, epoch: Arc<str>, stamp: Stamp, level: AckLevel },
+    /// The message has its place, but the store has not answered in time.
+    Overdue { room: RoomName, epoch: Arc<str>, stamp: Stamp, refusal: Refusal },
     /// Done, this many times, where nobody asked to be told.
     Done { times: u32 },
     /// The key has been set.
@@ -322,6 +344,14 @@ pub struct Page {
     pub through: u64,
     /// Whether nothing is missing after it.
     pub is_last: bool,
+}
+
+impl Page {
+    /// A page without messages, after which the first one follows `through`.
+    pub fn nothing_after(through: u64) -> Self {
+        let frames = Frames { bytes: Arc::default(), ends: Arc::default() };
+        Page { frames, through, is_last: false }
+    }
 }
 
 /// What a new member is told.

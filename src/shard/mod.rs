@@ -19,6 +19,7 @@
 //! | `broadcast` | what is said to many |
 //! | `doubt` | what was told to one user, and may not have arrived when the connection broke |
 //! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
+//! | `journal`, `reading`, `restore` | what is written down, what is read again, and what a server begins with |
 //! | `mail` | between cores |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
 //! | `inventory` | what is held, counted |
@@ -35,11 +36,15 @@ mod home;
 mod http;
 mod input;
 mod inventory;
+mod journal;
 mod limits;
 mod lines;
 pub mod mail;
 mod queue;
+pub mod reading;
+mod registered;
 mod replies;
+pub mod restore;
 mod resume;
 mod rooms;
 mod session;
@@ -72,6 +77,7 @@ use connection::{Connection, Pause, Protocol, Stage};
 use encode::{Encoding, Scratch};
 use fanout::LocalRooms;
 use home::Home;
+use journal::Journal;
 pub use inventory::Inventory;
 use limits::Rates;
 use mail::{Mail, ReplyTo, Request};
@@ -123,6 +129,8 @@ pub struct Shard {
     /// How many sessions are away.
     away: usize,
     local_rooms: LocalRooms,
+    /// What outlives the process.
+    journal: Journal,
     pool: SendPool,
     wheel: Wheel<Timer>,
     /// Holds events until the length of their frames is known.
@@ -133,6 +141,8 @@ pub struct Shard {
     local: VecDeque<Mail>,
     /// Requests that wait until no mailbox is full.
     deferred: VecDeque<Mail>,
+    /// How many cores there are.
+    cores: usize,
     /// Mail for each core, to be sent at the end of the turn.
     outboxes: Vec<Vec<Mail>>,
     /// Whether some mailbox was full when mail was last sent.
@@ -180,6 +190,8 @@ pub struct Flock {
     pub core_reserve: usize,
     /// A secret number, the same for all cores.
     pub home_seed: u64,
+    /// Whether there is a store: its threads have a mailbox behind those of the cores, and each core a journal.
+    pub has_store: bool,
 }
 
 impl Flock {
@@ -197,6 +209,7 @@ impl Flock {
             core_connections: 10,
             core_reserve: 10,
             home_seed: 1,
+            has_store: false,
         }
     }
 }
@@ -223,7 +236,7 @@ impl Shard {
             address_buckets: flock.address_buckets.clone(),
             user_buckets: flock.user_buckets.clone(),
             rates: Rates::new(&flock.config.rate),
-            room_rules: RoomRules::new(&flock.config, cores),
+            room_rules: RoomRules::new(&flock.config, cores, flock.has_store),
             rng: Rng::new(random_seed),
             home_seed: flock.home_seed,
             core_connections: flock.core_connections,
@@ -236,13 +249,16 @@ impl Shard {
             directory: HashMap::new(),
             away: 0,
             local_rooms: LocalRooms::default(),
+            journal: Journal::new(flock.has_store, flock.config.store.queue_bytes.next_power_of_two()),
             pool: SendPool::default(),
             wheel: Wheel::new(now.tick),
             scratch: Scratch::default(),
             date_cache: http::DateCache::default(),
             local: VecDeque::new(),
             deferred: VecDeque::new(),
-            outboxes: (0..cores).map(|_| Vec::new()).collect(),
+            // One more for the storage threads.
+            outboxes: (0..cores + usize::from(flock.has_store)).map(|_| Vec::new()).collect(),
+            cores,
             is_congested: false,
             window: vec![0; cores],
             window_waiters: Vec::new(),
@@ -561,14 +577,11 @@ impl Shard {
 
     /// The core that a folded name lives on.
     fn home_of(&self, folded: &str) -> u16 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.home_seed);
-        hasher.write(folded.as_bytes());
-        (hasher.finish() % self.outboxes.len() as u64) as u16
+        home_of(self.home_seed, self.cores, folded)
     }
 
     fn cores(&self) -> usize {
-        self.outboxes.len()
+        self.cores
     }
 
     /// Gives mail to a core, which may be this one. Replies to commands without an id that follow each other are one: a
@@ -623,6 +636,8 @@ impl Shard {
             Mail::ApiRequest { from, request } => self.handle_api_request(from, request),
             Mail::ApiReply { to, home, reply } => self.handle_api_reply(to, home, reply),
             Mail::Room(batch) => self.deliver(&batch),
+            Mail::Store(news) => self.hear_store(news),
+            Mail::StoreRequest { .. } => unreachable!("the storage threads have a mailbox of their own"),
             Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
         }
     }
@@ -642,4 +657,12 @@ impl Shard {
         let from = SessionRef { core: self.core, session };
         self.post(core, Mail::Request { from, reply_to: ReplyTo::default(), request });
     }
+}
+
+/// The core that a folded name lives on.
+fn home_of(seed: u64, cores: usize, folded: &str) -> u16 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(seed);
+    hasher.write(folded.as_bytes());
+    (hasher.finish() % cores as u64) as u16
 }

@@ -11,7 +11,9 @@ use crate::chat::history::Entry;
 use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::refusal::{LeaveReason, Refusal};
+use crate::config::AckLevel;
 use crate::proto::wire::{Ack, Event, HistoryMessage, Json, Member, RoomInfo, State, StateEntry};
+use crate::record::Record;
 
 impl Shard {
     pub(super) fn handle_reply(&mut self, to: Id, home: u16, reply_to: ReplyTo, reply: Reply) {
@@ -92,8 +94,17 @@ impl Shard {
                     *sessions += heard;
                 }
             }
-            (_, Reply::Published { room, epoch, stamp }) => {
-                self.finish_remembered(to, reply_to, Receipt::Published { room, epoch, stamp });
+            (_, Reply::Published { room, epoch, stamp, level }) => {
+                self.finish_remembered(to, reply_to, Receipt::Published { room, epoch, stamp, level });
+            }
+            (_, Reply::Overdue { room, epoch, stamp, refusal }) => {
+                if let (Some(id), Some(remembered)) = (reply_to.id(), &mut self.sessions[to].remembered) {
+                    let level = AckLevel::Sequenced;
+                    remembered.finish(id, Receipt::Published { room, epoch, stamp, level });
+                }
+                if let Some(connection) = connection {
+                    self.refuse_later(connection, &reply_to, &refusal);
+                }
             }
             (_, Reply::Delivered { target, sessions, is_stored, timestamp_ms }) => {
                 let receipt = Receipt::Delivered { target, sessions, is_stored, timestamp_ms };
@@ -251,6 +262,7 @@ impl Shard {
         // Whoever joins again after a resume has the room at the end of the list, as one just joined.
         memberships.retain(|m| m.key != key);
         memberships.push(Membership { room, key, echo: options.echo, position: None });
+        self.write_session(id);
         let Some(connection) = self.sessions[id].connection else {
             if let Some(inbox) = &mut self.sessions[id].inbox {
                 inbox.forget_expelled(&joined.room);
@@ -306,6 +318,7 @@ impl Shard {
         let session = &mut self.sessions[id];
         let Some(index) = session.memberships.iter().position(|m| m.room == *room) else { return };
         let membership = session.memberships.remove(index);
+        self.write_session(id);
         if let Some(position) = membership.position {
             self.stop_listening(membership.key, position);
         }
@@ -315,6 +328,8 @@ impl Shard {
         let session = &mut self.sessions[id];
         let old = session.nickname.replace(nickname.clone()).expect("renamed after the hello");
         session.former = (old != nickname).then(|| Box::new(old));
+        self.write_session(id);
+        let session = &mut self.sessions[id];
         let rooms: Vec<RoomKey> = session.memberships.iter().map(|m| m.key).collect();
         session.step = Step::Rename { reply_to };
         for RoomKey { home, key } in rooms {
@@ -354,6 +369,15 @@ impl Shard {
     /// Answers a message, and remembers the answer by the command's id.
     fn finish_remembered(&mut self, id: Id, reply_to: ReplyTo, receipt: Receipt) {
         let Some(command) = reply_to.id() else { return };
+        if let Receipt::Delivered { target, sessions, is_stored, timestamp_ms } = &receipt
+            && self.sessions[id].is_durable()
+            && !command.is_empty()
+        {
+            let session = self.sessions[id].number;
+            let (timestamp_ms, target) = (*timestamp_ms, target.as_str());
+            let (delivered, stored) = (*sessions, *is_stored);
+            self.write_down(&Record::Receipt { session, id: command, timestamp_ms, target, delivered, stored });
+        }
         let session = &mut self.sessions[id];
         if let Some(remembered) = &mut session.remembered {
             remembered.finish(command, receipt.clone());

@@ -30,7 +30,12 @@ use crate::chat::name::Nickname;
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
 use crate::chat::user::SessionRef;
+use crate::config::AckLevel;
 use crate::proto::wire::Event;
+use crate::record::{Record, RestoredMembership, SessionBody, WrittenClaims};
+
+/// Bytes of the journal that a new session wants: without so many nobody new is taken in.
+const SESSION_BYTES: usize = 1024;
 
 /// Who a hello says it is, as far as that can be told without asking.
 #[derive(Debug)]
@@ -56,6 +61,7 @@ impl Shard {
         if self.is_leaving() {
             return Err(Refusal::new(Reason::Draining, "the server is about to stop"));
         }
+        self.check_store(AckLevel::Sequenced, SESSION_BYTES)?;
         let nickname = nickname.map(super::commands::parse_nickname).transpose()?;
         let fresh = token.map(|token| self.verify(token)).transpose()?;
         let has_token = fresh.is_some();
@@ -116,9 +122,7 @@ impl Shard {
 
     fn check_ticket(&self, resume: &str) -> Result<Ticket, Refusal> {
         let ticket = self.authority.resume.check(resume);
-        ticket
-            .filter(|ticket| usize::from(ticket.core) < self.cores())
-            .ok_or_else(|| Refusal::new(Reason::BadToken, "this server did not give out this resume token"))
+        ticket.ok_or_else(|| Refusal::new(Reason::BadToken, "this server did not give out this resume token"))
     }
 
     /// Begins a session, or asks for the one that is to go on; `then` says what comes after the welcome.
@@ -131,13 +135,16 @@ impl Shard {
             Some(_) => Step::Resume { nickname: Box::new(nickname.clone()), has_token, then: Box::new(then) },
             None => Step::Hello { then: Box::new(then) },
         };
+        let cores = self.cores() as u64;
         let session = self.sessions.insert(Session::new(asked.by, asked.encoding, identity, step));
         self.connections.get_mut(asked.by).expect("it was there just now").session = Some(session);
         match ticket {
             Some(ticket) => {
                 let state = &mut self.sessions[session];
-                (state.number, state.birth_core) = (ticket.session, ticket.core);
-                self.request(session, ticket.core, reply_to, Request::Resume { number: ticket.session });
+                // A server that was started again may have more cores, or fewer.
+                let core = (ticket.session % cores) as u16;
+                (state.number, state.birth_core) = (ticket.session, core);
+                self.request(session, core, reply_to, Request::Resume { number: ticket.session });
             }
             None => self.claim(session, reply_to, nickname),
         }
@@ -152,13 +159,16 @@ impl Shard {
 
     /// The nickname is the new session's.
     pub(super) fn welcome(&mut self, id: Id, reply_to: &ReplyTo, nickname: Nickname, then: Then) {
-        let number = self.rng.next_u64() | 1; // not 0, which stands for none
+        // The number names the core; it is not 0, which stands for none.
+        let cores = self.cores() as u64;
+        let number = (self.rng.next_u64() >> 1 | 1 << 40) / cores * cores + u64::from(self.core);
         let me = SessionRef { core: self.core, session: id };
         self.directory.insert(number, me);
         let session = &mut self.sessions[id];
         (session.number, session.birth_core) = (number, me.core);
         session.nickname = Some(nickname);
         self.find_user_bucket(id);
+        self.write_session(id);
         let connection = self.sessions[id].connection;
         match then {
             Then { room: Some(room), upgrade } => {
@@ -209,9 +219,9 @@ impl Shard {
 
     /// Puts a session into the place of another: in its rooms, and at its nickname.
     pub(super) fn take_estate(&mut self, id: Id, estate: Estate, has_token: bool) {
-        let Estate { old, number, birth_core, nickname, identity, memberships, remembered, inbox } = estate;
+        let Estate { old, number, revision, birth_core, nickname, identity, memberships, remembered, inbox } = estate;
         let session = &mut self.sessions[id];
-        (session.number, session.birth_core) = (number, birth_core);
+        (session.number, session.revision, session.birth_core) = (number, revision, birth_core);
         session.nickname = Some(nickname.clone());
         if !has_token {
             session.identity = identity;
@@ -223,6 +233,9 @@ impl Shard {
         for (key, name) in rooms {
             let request = Request::Attach { room: key.key, name, nickname: nickname.clone(), old };
             self.ask(id, key.home, request);
+        }
+        if has_token {
+            self.write_session(id); // what the new token says
         }
     }
 
@@ -251,6 +264,31 @@ impl Shard {
             server: super::SERVER,
         };
         self.reply(session.connection, reply_to, &event);
+    }
+
+    /// Writes down what a session is, so that it outlives the process; but for text lines, which have no time of grace.
+    pub(super) fn write_session(&mut self, id: Id) {
+        if !self.journal.is_on || self.config.session.grace_ms == 0 {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(nickname) = session.nickname.as_ref().filter(|_| session.number != 0) else { return };
+        if session.encoding == Encoding::Text || matches!(session.step, Step::Ending { .. }) {
+            return;
+        }
+        let claims = session.identity.as_ref().map(|identity| WrittenClaims {
+            admin: identity.claims.is_admin,
+            rooms: identity.claims.rooms.clone(),
+            tags: identity.claims.tags.clone(),
+            expires_at_ms: identity.claims.expires_at_ms,
+        });
+        let rooms = session.memberships.iter();
+        let rooms = rooms.map(|m| RestoredMembership { room: m.room.as_str().to_owned(), echo: m.echo }).collect();
+        let body = SessionBody { nickname: nickname.as_str().to_owned(), claims, rooms };
+        let body = serde_json::to_string(&body).expect("plain values become JSON");
+        session.revision += 1;
+        let (number, revision) = (session.number, u64::from(session.revision));
+        self.write_down(&Record::Session { number, revision, body: &body });
     }
 
     fn find_user_bucket(&mut self, id: Id) {
@@ -282,6 +320,10 @@ impl Shard {
         let (number, birth_core) = (std::mem::take(&mut session.number), session.birth_core);
         if number == 0 {
             return;
+        }
+        let revision = u64::from(std::mem::take(&mut session.revision));
+        if revision > 0 {
+            self.write_down(&Record::SessionEnded { number, revision: revision + 1 });
         }
         if birth_core == self.core {
             self.forget_session(SessionRef { core: self.core, session: id }, number);
@@ -340,6 +382,7 @@ impl Shard {
         let estate = Estate {
             old: SessionRef { core: self.core, session: id },
             number: session.number,
+            revision: session.revision,
             birth_core: session.birth_core,
             nickname: session.nickname.expect("a session that has an idle step has been welcomed"),
             identity: session.identity,

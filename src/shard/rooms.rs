@@ -6,12 +6,11 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::encode::{Encoding, Scratch};
 use super::fanout::Deaf;
 use super::home::{HomeRoom, no_such_room, not_a_member};
+use super::journal::{Asker, Pending};
 use super::limits::too_fast;
-use super::mail::{Join, Joined, Mail, MemberEntry, Page, Push, Reply, RoomEntry, RoomKey};
-use super::queue::Frames;
+use super::mail::{ConnectionRef, Join, Joined, Mail, MemberEntry, Page, Push, Reply, ReplyTo, RoomEntry, RoomKey};
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::chat::history::{self, Entry};
@@ -21,33 +20,42 @@ use crate::chat::pattern::{Pattern, Patterns};
 use crate::chat::refusal::{LeaveReason, Reason, Refusal};
 use crate::chat::room::{Action, Departure, Entrant, Expelled, LOBBY, Role, Room, RoomBounds, Stamp};
 use crate::chat::user::SessionRef;
-use crate::config::Config;
+use crate::config::{AckLevel, Config};
 use crate::proto::wire::{Event, Json, Presence};
+use crate::record::{CommandKey, Record, Retention};
 
 /// How much rooms remember, by their names.
 #[derive(Debug, Clone)]
 pub(super) struct RoomRules {
+    retention: Retention,
     bounds: RoomBounds,
     /// The first that matches counts.
-    rules: Vec<(Pattern, history::Bounds)>,
+    rules: Vec<(Pattern, (Retention, history::Bounds))>,
     /// Bytes of all histories of one core.
     pub history_bytes_max: usize,
 }
 
 impl RoomRules {
-    pub fn new(config: &Config, cores: usize) -> Self {
+    pub fn new(config: &Config, cores: usize, has_store: bool) -> Self {
         let limits = &config.limits;
-        let of =
-            |count, bytes, age_s: u64| history::Bounds { count, bytes, age_ms: age_s.saturating_mul(1000) };
         let all = &config.history;
+        let memory_count = if has_store { all.memory_count } else { usize::MAX };
+        // What is kept at all, and what of it is in memory.
+        let of = |count: usize, bytes, age_s: u64| {
+            let age_ms = age_s.saturating_mul(1000);
+            let kept = Retention { count: count as u64, bytes: bytes as u64, age_ms };
+            (kept, history::Bounds { count: count.min(memory_count), bytes, age_ms })
+        };
+        let (retention, history) = of(all.count, all.bytes, all.age_s);
         let rules = all.rooms.iter().filter_map(|rule| {
             let count = rule.count.unwrap_or(all.count);
             let (bytes, age_s) = (rule.bytes.unwrap_or(all.bytes), rule.age_s.unwrap_or(all.age_s));
             Some((Pattern::parse(&rule.pattern).ok()?, of(count, bytes, age_s)))
         });
         RoomRules {
+            retention,
             bounds: RoomBounds {
-                history: of(all.count, all.bytes, all.age_s),
+                history,
                 state_keys: limits.state_keys,
                 state_key_bytes: limits.state_key_bytes,
                 state_value_bytes: limits.state_value_bytes,
@@ -58,18 +66,19 @@ impl RoomRules {
         }
     }
 
-    fn of(&self, room: &RoomName) -> RoomBounds {
+    pub fn of(&self, room: &RoomName) -> (Retention, RoomBounds) {
         let rule = self.rules.iter().find(|(pattern, _)| pattern.matches(room));
-        RoomBounds { history: rule.map_or(self.bounds.history, |(_, history)| *history), ..self.bounds }
+        let (retention, history) = rule.map_or((self.retention, self.bounds.history), |(_, bounds)| *bounds);
+        (retention, RoomBounds { history, ..self.bounds })
     }
 }
 
 /// The place of a message that came by an HTTP request.
 #[derive(Debug, Clone)]
 pub(super) struct Pushed {
-    room: RoomName,
-    epoch: Arc<str>,
-    stamp: Stamp,
+    pub room: RoomName,
+    pub epoch: Arc<str>,
+    pub stamp: Stamp,
 }
 
 /// Which rooms without members may be forgotten.
@@ -82,14 +91,15 @@ enum Forget {
 
 impl Shard {
     /// Takes a session in.
-    pub(super) fn join_room(&mut self, from: SessionRef, join: Join) -> Reply {
-        match self.enter(from, join) {
+    pub(super) fn join_room(&mut self, from: SessionRef, join: Join, older: Vec<Entry>) -> Reply {
+        match self.enter(from, join, older) {
             Ok(joined) => Reply::Joined(Box::new(joined)),
             Err(refusal) => Reply::Refused(refusal),
         }
     }
 
-    fn enter(&mut self, from: SessionRef, join: Join) -> Result<Joined, Refusal> {
+    /// `older` are messages from before those in memory.
+    fn enter(&mut self, from: SessionRef, join: Join, older: Vec<Entry>) -> Result<Joined, Refusal> {
         let Join { room: name, nickname, is_admin, encoding, since, history, replay_bytes } = join;
         let key = self.find_or_make_room(name)?;
         let now_ms = self.now.unix_ms;
@@ -114,18 +124,21 @@ impl Shard {
         } else if entered.was_away {
             self.tell_back(key, &nickname);
         }
+        self.note_rules(key);
         // The newcomer's core must hear what came before without taking it for the newcomer's.
         self.send_room(key);
         let entry = &mut self.home.rooms[key];
         entry.listen(from, encoding);
         self.expire_history(key);
-        let room = &self.home.rooms[key].room;
+        let entry = &self.home.rooms[key];
+        let room = &entry.room;
         let (epoch, offset) = (room.epoch().clone(), room.offset());
-        let recovered = since
-            .as_ref()
-            .map(|since| *since.epoch == *epoch && room.history().reaches_back_to(since.offset, offset));
-        let messages =
-            history.map(|limit| room.history().page(None, None, limit, self.limits.history_page_bytes));
+        let recovered =
+            since.as_ref().map(|since| *since.epoch == *epoch && entry.reaches_back_to(since.offset));
+        let messages = history.map(|limit| {
+            let messages = room.history().page(None, None, limit, self.limits.history_page_bytes);
+            with_older(older, messages, room.offset(), limit)
+        });
         let joined = Joined {
             room: room.name().clone(),
             key,
@@ -140,7 +153,9 @@ impl Shard {
         };
         let replay = match since {
             Some(since) if recovered == Some(true) && since.offset < offset => {
-                self.page(key, since.offset, encoding, replay_bytes)
+                // What is not in memory is asked for by the member's core, a page at a time.
+                let page = self.page(key, since.offset, encoding, replay_bytes);
+                page.or_else(|| Some(Page::nothing_after(since.offset)))
             }
             _ => None,
         };
@@ -160,13 +175,41 @@ impl Shard {
             let message = "the server has as many rooms as it may have";
             return Err(Refusal::new(Reason::TooManyRooms, message));
         }
+        self.check_store(AckLevel::Sequenced, 0)?;
         let epoch: Arc<str> = format!("{:016x}", self.rng.next_u64()).into();
         let folded: Arc<str> = name.folded().into();
-        let bounds = self.room_rules.of(&name);
-        let key = self.home.rooms.insert(HomeRoom::new(Room::new(name, epoch, bounds), self.cores()));
+        let (retention, bounds) = self.room_rules.of(&name);
+        // Positive as SQLite sees it, and not 0, which stands for none.
+        let number = if self.journal.is_on { self.rng.next_u64() >> 1 | 1 } else { 0 };
+        self.write_down(&Record::Room { room: number, name: name.as_str(), epoch: &epoch, retention });
+        let mut room = Room::new(name, epoch, bounds);
+        if self.journal.is_on {
+            room.history_mut().pin_after(0, 0);
+        }
+        let key = self.home.rooms.insert(HomeRoom::new(room, self.cores(), number, retention));
         self.home.by_name.insert(folded, key);
+        self.note_number(key);
         self.counters.rooms.set(self.home.rooms.len() as u64);
         Ok(key)
+    }
+
+    pub(super) fn note_number(&mut self, key: Id) {
+        let number = self.home.rooms[key].number;
+        if number != 0 {
+            self.home.by_number.insert(number, key);
+        }
+    }
+
+    /// Writes down who moderates a room and what is held against whom, if that has changed.
+    pub(super) fn note_rules(&mut self, key: Id) {
+        let now_ms = self.now.unix_ms;
+        let Some(entry) = self.home.rooms.get_mut(key).filter(|entry| entry.number != 0) else { return };
+        let version = entry.room.rules_version();
+        if std::mem::replace(&mut entry.rules_written, version) != version {
+            let rules = serde_json::to_string(&entry.room.rules(now_ms)).expect("plain values become JSON");
+            let room = entry.number;
+            self.write_down(&Record::Rules { room, rules: &rules });
+        }
     }
 
     /// Forgets the room that has been without members longest, and says whether there was one.
@@ -183,13 +226,15 @@ impl Shard {
         if let Some(place) = entry.idle {
             self.home.idle.remove(&place);
         }
+        self.home.by_number.remove(&entry.number);
+        self.write_down(&Record::RoomEnded { room: entry.number });
         self.home.history_bytes -= entry.room.history().bytes();
         self.home.by_name.remove(entry.room.name().folded());
         self.counters.rooms.set(self.home.rooms.len() as u64);
     }
 
     /// Forgets the messages of a room that are too old.
-    fn expire_history(&mut self, key: Id) {
+    pub(super) fn expire_history(&mut self, key: Id) {
         let history = self.home.rooms[key].room.history_mut();
         let before = history.bytes();
         history.expire(self.now.unix_ms);
@@ -197,14 +242,15 @@ impl Shard {
     }
 
     /// A room's last member may have left: it goes, unless it has a history to keep.
-    fn consider_room(&mut self, key: Id) {
+    pub(super) fn consider_room(&mut self, key: Id) {
         let now_ms = self.now.unix_ms;
         let entry = &mut self.home.rooms[key];
         if !entry.room.is_empty() {
             return;
         }
         let before = entry.room.history().bytes();
-        let is_kept = entry.room.is_worth_keeping(now_ms);
+        let is_stored = entry.number != 0 && entry.first_available() <= entry.room.offset();
+        let is_kept = entry.room.is_worth_keeping(now_ms) || is_stored;
         let after = entry.room.history().bytes();
         self.home.history_bytes -= before - after;
         if !is_kept {
@@ -243,6 +289,7 @@ impl Shard {
         let Departure { nickname, is_gone, heir } = entry.room.leave(from).expect("looked at above");
         if is_gone {
             self.tell_gone(key, &nickname, reason, heir.as_ref(), is_exact);
+            self.note_rules(key);
             self.consider_room(key);
         }
         Reply::Left { room, reason }
@@ -320,76 +367,79 @@ impl Shard {
         }
     }
 
-    /// The messages after an offset, encoded for one member; `None` if they are not all here.
-    pub(super) fn page(&self, key: Id, after: u64, encoding: Encoding, bytes_max: usize) -> Option<Page> {
-        let room = &self.home.rooms.get(key)?.room;
-        if !room.history().reaches_back_to(after, room.offset()) {
-            return None;
-        }
-        let (mut bytes, mut ends, mut through) = (Vec::new(), Vec::new(), after);
-        let mut scratch = Scratch::default();
-        for Entry { offset, timestamp_ms, sender, content } in room.history().after(after) {
-            let event = Event::Message {
-                room: room.name().as_str(),
-                sender: sender.as_str(),
-                content,
-                offset: *offset,
-                timestamp: *timestamp_ms,
-            };
-            let before = bytes.len();
-            encoding.put(&event, &mut scratch, &mut bytes);
-            // Where there is place for something, one message always has place.
-            if bytes.len() > bytes_max && (before > 0 || bytes_max == 0) {
-                bytes.truncate(before);
-                break;
-            }
-            ends.push(bytes.len() as u32);
-            through = *offset;
-        }
-        let frames = Frames { bytes: bytes.into(), ends: ends.into() };
-        Some(Page { frames, through, is_last: through == room.offset() })
-    }
-
+    /// Publishes a message. Without a reply it comes when the store has the message.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn publish(
         &mut self,
         from: SessionRef,
         key: Id,
         content: Arc<str>,
         echo: bool,
-        is_told: bool,
-    ) -> Reply {
+        level: AckLevel,
+        number: u64,
+        reply_to: &ReplyTo,
+    ) -> Option<Reply> {
         let now_ms = self.now.unix_ms;
-        let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
+        let Some(entry) = self.home.rooms.get_mut(key) else { return Some(Reply::Refused(not_a_member())) };
         let sender = match entry.room.speaker(from, now_ms) {
             Ok(sender) => sender,
-            Err(refusal) => return Reply::Refused(refusal),
+            Err(refusal) => return Some(Reply::Refused(refusal)),
         };
-        match self.put_message(key, sender, content, (!echo).then_some(Deaf::Origin(from))) {
-            Ok(Pushed { room, epoch, stamp }) if is_told => Reply::Published { room, epoch, stamp },
-            Ok(_) => Reply::Done { times: 1 },
-            Err(refusal) => Reply::Refused(refusal),
+        let id = reply_to.id().filter(|id| !id.is_empty() && number != 0);
+        let command = id.map(|id| CommandKey { session: number, id });
+        match self.put_message(key, sender, content, (!echo).then_some(Deaf::Origin(from)), level, command) {
+            Ok(_) if reply_to.id.is_none() => Some(Reply::Done { times: 1 }),
+            Ok(Pushed { room, epoch, stamp }) if level == AckLevel::Sequenced => {
+                Some(Reply::Published { room, epoch, stamp, level })
+            }
+            Ok(Pushed { room, epoch, stamp }) => {
+                let asker = Asker::Session(from, reply_to.clone());
+                self.answer_at(level, asker, Pending::Published { room, epoch, stamp, level });
+                None
+            }
+            Err(refusal) => Some(Reply::Refused(refusal)),
+        }
+    }
+
+    /// Answers when a message that has its place has reached a level.
+    pub(super) fn confirm(
+        &mut self,
+        asker: Asker,
+        room: RoomName,
+        epoch: Arc<str>,
+        stamp: Stamp,
+        level: AckLevel,
+    ) {
+        if level == AckLevel::Sequenced {
+            return self.reply_to_asker(asker, Reply::Published { room, epoch, stamp, level });
+        }
+        match self.check_store(level, 0) {
+            Ok(()) => self.answer_at(level, asker, Pending::Published { room, epoch, stamp, level }),
+            Err(refusal) => self.reply_to_asker(asker, Reply::Refused(refusal)),
         }
     }
 
     /// Publishes what came by an HTTP request, and makes the room for it if it is missing.
-    pub(super) fn push(&mut self, push: Push) -> Reply {
-        let Push { room: name, sender, is_admin, content, idempotency_key } = push;
+    pub(super) fn push(&mut self, from: ConnectionRef, push: Push) {
+        let asker = Asker::Api(from);
+        let Push { room: name, sender, is_admin, content, level, idempotency_key } = push;
         // Names have no line ends, so that no two senders and rooms make the same text.
-        let known_as = idempotency_key.map(|key| format!("{}\n{}\n{key}", sender.folded(), name.folded()));
+        let known_as = idempotency_key.as_ref().map(|key| pushed_as(&sender, &name, key));
         if let Some(known_as) = &known_as
             && let Seen::Done(pushed) =
                 self.home.pushed.look(known_as, self.now.tick, self.limits.idempotency_ms)
         {
             let Pushed { room, epoch, stamp } = pushed.clone();
             self.counters.repeated_commands.add(1);
-            return Reply::Published { room, epoch, stamp };
+            return self.confirm(asker, room, epoch, stamp, level);
         }
         let key = match self.find_or_make_room(name) {
             Ok(key) => key,
-            Err(refusal) => return Reply::Refused(refusal),
+            Err(refusal) => return self.reply_to_asker(asker, Reply::Refused(refusal)),
         };
         let checked = self.home.rooms[key].room.check_push(&sender, is_admin, self.now.unix_ms);
-        let pushed = checked.and_then(|()| self.put_message(key, sender, content, None));
+        let command = idempotency_key.as_deref().map(|id| CommandKey { session: 0, id });
+        let pushed = checked.and_then(|()| self.put_message(key, sender, content, None, level, command));
         self.note_use(key);
         match pushed {
             Ok(pushed) => {
@@ -398,13 +448,16 @@ impl Shard {
                     self.remember_pushed(&known_as, pushed.clone());
                 }
                 let Pushed { room, epoch, stamp } = pushed;
-                Reply::Published { room, epoch, stamp }
+                if level == AckLevel::Sequenced {
+                    return self.reply_to_asker(asker, Reply::Published { room, epoch, stamp, level });
+                }
+                self.answer_at(level, asker, Pending::Published { room, epoch, stamp, level });
             }
-            Err(refusal) => Reply::Refused(refusal),
+            Err(refusal) => self.reply_to_asker(asker, Reply::Refused(refusal)),
         }
     }
 
-    fn remember_pushed(&mut self, known_as: &str, pushed: Pushed) {
+    pub(super) fn remember_pushed(&mut self, known_as: &str, pushed: Pushed) {
         let window = &mut self.home.pushed;
         let before = window.len();
         window.begin(known_as, self.now.tick, self.limits.idempotency_keys);
@@ -430,7 +483,10 @@ impl Shard {
         sender: Nickname,
         content: Arc<str>,
         deaf: Option<Deaf>,
+        level: AckLevel,
+        command: Option<CommandKey>,
     ) -> Result<Pushed, Refusal> {
+        self.check_store(level, content.len())?;
         let entry = self.home.rooms.get_mut(key).expect("looked at by the caller");
         if let Err(ms) = entry.bucket.take(&self.rates.room, 1, self.now.tick) {
             self.counters.rate_limited_rooms.add(1);
@@ -443,6 +499,13 @@ impl Shard {
         let after = entry.room.history().bytes();
         self.home.history_bytes = self.home.history_bytes + after - before;
         self.counters.published.add(1);
+        if self.journal.is_on {
+            let number = self.home.rooms[key].number;
+            let Stamp { offset, timestamp_ms } = stamp;
+            let (sender, content) = (sender.as_str(), &*content);
+            self.write_down(&Record::Message { room: number, offset, timestamp_ms, sender, content, command });
+            self.note_unstored(key);
+        }
         let event = Event::Message {
             room: room.as_str(),
             sender: sender.as_str(),
@@ -460,7 +523,8 @@ impl Shard {
     /// All histories together have grown too large by one message in a room.
     fn forget_history(&mut self, key: Id) {
         while self.home.history_bytes > self.room_rules.history_bytes_max {
-            if self.forget_idle_room(Forget::Any) {
+            // With a store nothing is lost by it: the messages are there.
+            if !self.journal.is_on && self.forget_idle_room(Forget::Any) {
                 continue;
             }
             // It may have been without members, and forgotten itself.
@@ -512,6 +576,7 @@ impl Shard {
         if let Some(expelled) = renamed.expelled {
             self.expel(key, expelled, LeaveReason::Banned);
         }
+        self.note_rules(key);
         Reply::Done { times: 1 }
     }
 
@@ -523,6 +588,10 @@ impl Shard {
         value: Option<Arc<str>>,
     ) -> Reply {
         let now_ms = self.now.unix_ms;
+        let bytes = name.len() + value.as_ref().map_or(0, |value| value.len());
+        if let Err(refusal) = self.check_store(AckLevel::Sequenced, bytes) {
+            return Reply::Refused(refusal);
+        }
         let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
         let change = match entry.room.set_state(from, name, value.clone(), now_ms) {
             Ok(change) => change,
@@ -530,7 +599,9 @@ impl Shard {
         };
         let room = entry.room.name().clone();
         let version = change.version;
+        let number = entry.number;
         if change.is_changed {
+            self.write_down(&Record::State { room: number, key: name, value: value.as_deref(), version });
             let event = Event::State {
                 room: room.as_str(),
                 key: name,
@@ -557,6 +628,7 @@ impl Shard {
                 if change.is_changed {
                     self.tell_presence_batch(key); // it may have come unseen
                     self.tell_presence(key, "role", &change.nickname, |p| p.role = Some(role.as_str()), None);
+                    self.note_rules(key);
                 }
                 Reply::Done { times: 1 }
             }
@@ -593,6 +665,7 @@ impl Shard {
             let reason = if action == Action::Ban { LeaveReason::Banned } else { LeaveReason::Kicked };
             self.expel(key, expelled, reason);
         }
+        self.note_rules(key);
         Reply::Done { times: 1 }
     }
 
@@ -611,6 +684,7 @@ impl Shard {
             self.post(session.core, Mail::Expelled { to, room, name, reason });
         }
         self.tell_gone(key, &expelled.nickname, reason, expelled.heir.as_ref(), true);
+        self.note_rules(key);
         self.consider_room(key);
     }
 
@@ -637,22 +711,6 @@ impl Shard {
             offset: room.offset(),
         });
         Reply::Rooms { rooms: rooms.collect() }
-    }
-
-    pub(super) fn read_history(
-        &mut self,
-        name: &RoomName,
-        before: Option<u64>,
-        after: Option<u64>,
-        limit: usize,
-    ) -> Reply {
-        let Some(key) = self.home.by_name.get(name.folded()).copied() else {
-            return Reply::Refused(no_such_room());
-        };
-        self.expire_history(key);
-        let room = &self.home.rooms[key].room;
-        let messages = room.history().page(before, after, limit, self.limits.history_page_bytes);
-        Reply::History { room: room.name().clone(), epoch: room.epoch().clone(), messages }
     }
 
     /// Tells a large room who came and went lately.
@@ -702,6 +760,23 @@ impl Shard {
         let presence = Presence { room: room.as_str(), ..presence };
         self.note_event(key, &Event::Presence(presence), deaf);
     }
+}
+
+/// What a message by an HTTP request is remembered by.
+pub(super) fn pushed_as(sender: &Nickname, room: &RoomName, key: &str) -> String {
+    format!("{}\n{}\n{key}", sender.folded(), room.folded())
+}
+
+/// Puts older messages before those in memory, where they are joined, and keeps the last `limit`.
+fn with_older(mut older: Vec<Entry>, messages: Vec<Entry>, head: u64, limit: usize) -> Vec<Entry> {
+    let next = messages.first().map_or(head + 1, |first| first.offset);
+    if older.last().is_none_or(|last| last.offset + 1 != next) {
+        return messages;
+    }
+    older.extend(messages);
+    let over = older.len().saturating_sub(limit);
+    older.drain(..over);
+    older
 }
 
 fn spellings(names: &[Nickname]) -> Vec<&str> {

@@ -37,6 +37,7 @@ use crate::chat::pattern::Patterns;
 use crate::chat::refusal::Refusal;
 use crate::chat::room::Stamp;
 use crate::chat::user::SessionRef;
+use crate::config::AckLevel;
 
 /// One user's presence on the server.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Session {
     pub encoding: Encoding,
     /// The number that it keeps for life, and the core that knows where the session of this number is.
     pub number: u64,
+    /// How often it has been written down; 0: never, it does not outlive the process.
+    pub revision: u32,
     /// The core where it began.
     pub birth_core: u16,
     /// Its nickname, once claimed.
@@ -106,6 +109,7 @@ pub struct Successor {
 pub struct Estate {
     pub old: SessionRef,
     pub number: u64,
+    pub revision: u32,
     pub birth_core: u16,
     pub nickname: Nickname,
     pub identity: Option<Arc<Identity>>,
@@ -118,7 +122,7 @@ pub struct Estate {
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub enum Receipt {
-    Published { room: RoomName, epoch: Arc<str>, stamp: Stamp },
+    Published { room: RoomName, epoch: Arc<str>, stamp: Stamp, level: AckLevel },
     Delivered { target: Nickname, sessions: u64, is_stored: bool, timestamp_ms: u64 },
 }
 
@@ -197,6 +201,7 @@ impl Session {
             connection: Some(connection),
             encoding,
             number: 0,
+            revision: 0,
             birth_core: 0,
             nickname: None,
             former: None,
@@ -252,6 +257,11 @@ impl Session {
     /// Whether the session is on its way out.
     pub fn is_ending(&self) -> bool {
         matches!(self.step, Step::Ending { .. })
+    }
+
+    /// Whether it outlives the process.
+    pub fn is_durable(&self) -> bool {
+        self.revision > 0
     }
 
     /// Whether it may do everything.

@@ -30,6 +30,8 @@ pub enum Timer {
     Room(Id),
     /// A session has been away for as long as it may.
     Grace(Id),
+    /// Somebody has waited for the store for as long as one may.
+    Store,
     /// The clients are told to go.
     Drain,
 }
@@ -62,6 +64,7 @@ impl Shard {
                 self.look_at(id);
                 self.arm(id);
             }
+            Timer::Store => self.expire_store_waits(),
             Timer::Presence(room) => self.tell_presence_batch(room),
             Timer::Room(room) => self.look_at_room(room),
             Timer::Grace(session) => self.expire_grace(session),

@@ -214,7 +214,7 @@ impl Engine {
     fn apply_all(&mut self, parts: &[Part]) -> Result<(), StoreError> {
         for part in parts {
             for frame in part.frames {
-                for record in Frame(frame) {
+                for record in Frame::records(frame) {
                     match record {
                         Ok(record) => self.apply_one(part.ring, &record)?,
                         Err(error) => {

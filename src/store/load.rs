@@ -204,24 +204,40 @@ fn receipts(db: &Connection, since_ms: u64) -> Result<HashMap<u64, Vec<RestoredR
     Ok(sorted.collect())
 }
 
+/// The registered users, and whether they may not log in.
+///
+/// # Errors
+/// When the database fails.
+pub fn registered(db: &Connection) -> Result<Vec<(Nickname, bool)>, StoreError> {
+    let mut statement = db.prepare_cached("SELECT name, disabled FROM users ORDER BY folded")?;
+    let mut rows = statement.query([])?;
+    let mut users = Vec::new();
+    while let Some(row) = rows.next()? {
+        if let Ok(name) = Nickname::parse(&row.get::<_, String>(0)?) {
+            users.push((name, row.get(1)?));
+        }
+    }
+    Ok(users)
+}
+
 fn users(db: &Connection) -> Result<Vec<RestoredUser>, StoreError> {
     let mut statement = db.prepare(
-        "SELECT u.name, u.disabled, coalesce(i.last, 0),
-             (SELECT count(*) FROM inbox WHERE inbox = i.id),
-             (SELECT coalesce(sum(octet_length(content)), 0) FROM inbox WHERE inbox = i.id)
+        "SELECT u.name, u.disabled, coalesce(i.last, 0), i.id
          FROM users u LEFT JOIN inboxes i ON i.user = u.folded ORDER BY u.folded",
     )?;
+    let mut waiting =
+        db.prepare("SELECT offset, octet_length(content) FROM inbox WHERE inbox = ?1 ORDER BY offset")?;
     let mut rows = statement.query([])?;
     let mut users = Vec::new();
     while let Some(row) = rows.next()? {
         let Ok(name) = Nickname::parse(&row.get::<_, String>(0)?) else { continue };
-        users.push(RestoredUser {
-            name,
-            is_disabled: row.get(1)?,
-            last_offset: row.get::<_, i64>(2)? as u64,
-            waiting: row.get::<_, i64>(3)? as usize,
-            waiting_bytes: row.get::<_, i64>(4)? as usize,
-        });
+        let waiting = waiting
+            .query_map([row.get::<_, Option<i64>>(3)?], |row| {
+                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as usize))
+            })?
+            .collect::<Result<_, _>>()?;
+        let last_offset = row.get::<_, i64>(2)? as u64;
+        users.push(RestoredUser { name, is_disabled: row.get(1)?, last_offset, waiting });
     }
     Ok(users)
 }

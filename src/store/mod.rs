@@ -3,16 +3,23 @@
 //! | file | what |
 //! |---|---|
 //! | `schema` | the tables, and how older files become ones of this version |
+//! | `directory` | who holds the data directory, and what an earlier server left |
+//! | `thread` | the threads: group commit, reading, checkpoints |
 //! | `engine` | frames of records to rows, each whole or not at all; deletion in small steps |
 //! | `load` | rows to what a server begins with |
 //! | `read` | pages of history, inboxes |
 
+pub mod directory;
 pub mod engine;
 pub mod load;
 pub mod read;
 mod schema;
+pub mod thread;
 
 use rusqlite::ErrorCode;
+
+/// The database's name in the data directory.
+pub const FILE: &str = "starling.db";
 
 /// Why the store could not do something.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,29 +9,12 @@ use super::engine::connect;
 use super::{StoreError, load};
 use crate::chat::history::Entry;
 use crate::chat::name::Nickname;
-use crate::record::RestoredInbox;
+use crate::record::{HistoryPage, RestoredInbox};
 
 /// A reader.
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
-}
-
-/// Which messages of a room. Both bounds are exclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    /// The room's number.
-    pub room: u64,
-    /// After this offset.
-    pub after: u64,
-    /// Before this one.
-    pub before: u64,
-    /// Whether the first ones are meant, not the last.
-    pub is_ascending: bool,
-    /// At most so many.
-    pub limit: usize,
-    /// At most so many bytes of content, but at least one message.
-    pub bytes_max: usize,
 }
 
 impl Reader {
@@ -47,7 +30,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the database fails.
-    pub fn page(&self, page: &Page) -> Result<Vec<Entry>, StoreError> {
+    pub fn page(&self, page: &HistoryPage) -> Result<Vec<Entry>, StoreError> {
         read_page(&self.connection, page)
     }
 
@@ -64,7 +47,7 @@ impl Reader {
 ///
 /// # Errors
 /// When the database fails.
-pub fn read_page(db: &Connection, page: &Page) -> Result<Vec<Entry>, StoreError> {
+pub fn read_page(db: &Connection, page: &HistoryPage) -> Result<Vec<Entry>, StoreError> {
     let direction = if page.is_ascending { "ASC" } else { "DESC" };
     let mut statement = db.prepare_cached(&format!(
         "SELECT offset, timestamp, sender, content FROM messages

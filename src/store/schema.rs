@@ -12,7 +12,7 @@ const APPLICATION_ID: i32 = 0x5354_524c;
 /// Messages lie in the order in which they came, in a rowid table with an index beside it: a table keyed by room and offset would spread
 /// each commit over as many pages as there are rooms.
 const MIGRATIONS: &[&str] = &["
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value) STRICT, WITHOUT ROWID;
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE journals (ring INTEGER PRIMARY KEY, position INTEGER NOT NULL) STRICT;
     CREATE TABLE rooms (
         id INTEGER PRIMARY KEY,

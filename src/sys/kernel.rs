@@ -9,7 +9,9 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::{SockRef, TcpKeepalive};
 
+use super::bell::Bell;
 use super::connect;
+use super::ring::Ring;
 use super::waker::Waker;
 use crate::base::slots::Id;
 use crate::base::time::{Now, Tick};
@@ -34,7 +36,17 @@ pub struct Kernel {
     ready: Events,
     listeners: Vec<(ListenKind, TcpListener)>,
     wakers: Arc<Vec<Waker>>,
+    journal: Option<Journal>,
     started: Instant,
+}
+
+/// A core's journal, and the bell of the thread that reads it.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    /// The journal, into which this core alone writes.
+    pub ring: Arc<Ring>,
+    /// The bell.
+    pub bell: Arc<Bell>,
 }
 
 /// The poll of one core and the waker that interrupts it, made before the threads are: every core needs every waker.
@@ -51,6 +63,13 @@ impl Sleeper {
         Ok((Sleeper { poll }, waker))
     }
 
+    /// Sleeps until the waker is used, or the time is over: for a thread that has nothing else to wait for.
+    pub fn sleep(&mut self, timeout: Option<Duration>) {
+        let mut events = Events::with_capacity(1);
+        // An interruption is as good as an event: the caller looks for work, and sleeps again.
+        let _ = self.poll.poll(&mut events, timeout);
+    }
+
     /// The descriptor of the poll.
     #[cfg(unix)]
     pub fn descriptor(&self) -> std::os::fd::RawFd {
@@ -64,6 +83,7 @@ impl Kernel {
         sleeper: Sleeper,
         listeners: Vec<(ListenKind, std::net::TcpListener)>,
         wakers: Arc<Vec<Waker>>,
+        journal: Option<Journal>,
         events_per_turn: usize,
         started: Instant,
     ) -> io::Result<Self> {
@@ -79,6 +99,7 @@ impl Kernel {
             ready: Events::with_capacity(events_per_turn),
             listeners: registered,
             wakers,
+            journal,
             started,
         })
     }
@@ -168,6 +189,17 @@ impl Os for Kernel {
 
     fn close(&mut self, socket: TcpStream) {
         drop(socket);
+    }
+
+    fn write_journal(&mut self, frame: &[u8]) -> Option<u64> {
+        let journal = self.journal.as_ref()?;
+        let end = journal.ring.push(frame)?;
+        journal.bell.ring();
+        Some(end)
+    }
+
+    fn journal_room(&mut self) -> usize {
+        self.journal.as_ref().map_or(0, |journal| journal.ring.room())
     }
 
     fn wake(&mut self, core: usize) {

@@ -1,6 +1,7 @@
 //! The kernel: what the loops ask of it, threads and their processors, signals, descriptors; and all `unsafe`. Everything
 //! below is handed time, bytes and randomness as values.
 
+pub mod bell;
 pub mod connect;
 pub mod descriptors;
 pub mod kernel;

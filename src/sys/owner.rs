@@ -10,6 +10,16 @@ pub fn of_port(address: SocketAddr) -> Option<String> {
     Some(format!("{} (process {pid})", command.trim()))
 }
 
+/// A process by its number, as `name (process n)`.
+pub fn describe(pid: &str) -> String {
+    let is_number = pid.bytes().all(|b| b.is_ascii_digit());
+    let command = is_number.then(|| fs::read_to_string(format!("/proc/{pid}/comm")).ok()).flatten();
+    match command {
+        Some(command) => format!("{} (process {pid})", command.trim()),
+        None => format!("process {pid}"),
+    }
+}
+
 /// The process that listens on `address`, if it can be found out.
 pub fn process_of_port(address: SocketAddr) -> Option<u32> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]

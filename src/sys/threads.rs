@@ -11,6 +11,11 @@ pub fn spawn<T: Send + 'static>(
     Builder::new().name(name).spawn(body)
 }
 
+/// Sleeps so many milliseconds.
+pub fn sleep_ms(ms: u64) {
+    std::thread::sleep(std::time::Duration::from_millis(ms));
+}
+
 /// The processors that this process may run on, in order.
 pub fn processors() -> Vec<usize> {
     core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()

@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -63,7 +64,12 @@ class Server:
     def __init__(self, **settings):
         # A short drain, so that a test's end does not wait for clients it has forgotten; and no limit of the rate, because
         # tests are faster than people.
-        settings = {"drain__spread_ms": 200, "drain__timeout_ms": 3000, "rate__commands_per_second": 0} | settings
+        settings = {"drain__spread_ms": 200, "drain__timeout_ms": 3000, "rate__commands_per_second": 0,
+                    "store__kind": os.environ.get("STARLING_TEST_STORE", "memory")} | settings
+        self._directory = None
+        if settings["store__kind"] == "sqlite" and "data_dir" not in settings:
+            self._directory = tempfile.TemporaryDirectory(prefix="starling-test-")
+            settings["data_dir"] = self._directory.name
         command = [binary(), "serve", "--cores", str(cores())]
         for listener in LISTENERS:
             command += [f"--{listener}", "127.0.0.1:0"]
@@ -161,6 +167,8 @@ class Server:
             raise AssertionError("the server did not stop:\n" + "\n".join(self.log)) from None
         assert code == 0, f"the server left with {code}:\n" + "\n".join(self.log)
         assert not any("panicked" in line for line in self.log), "\n".join(self.log)
+        if self._directory:
+            self._directory.cleanup()
 
 
 class RawClient:

@@ -1,6 +1,6 @@
 //! Who is in a room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -108,7 +108,9 @@ pub(super) struct Members {
     /// Who becomes host next. Kept in order, because when many leave together, each of them may be the last host.
     heirs: BTreeMap<(bool, u64), Id>,
     arrivals: u64,
-    hosts: usize,
+    hosts: BTreeSet<Id>,
+    /// Counts the changes of who is host.
+    pub changes: u64,
 }
 
 impl Members {
@@ -117,7 +119,12 @@ impl Members {
     }
 
     pub fn hosts(&self) -> usize {
-        self.hosts
+        self.hosts.len()
+    }
+
+    /// The folded nicknames of the hosts.
+    pub fn host_names(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().filter_map(|id| self.members.get(*id)).map(|member| member.nickname.folded())
     }
 
     pub fn get(&self, session: SessionRef) -> Option<&Member> {
@@ -155,10 +162,9 @@ impl Members {
     }
 
     fn count(&mut self, id: Id, (role, succession): (Role, Option<(bool, u64)>), is_there: bool) {
-        match (role == Role::Host, is_there) {
-            (true, true) => self.hosts += 1,
-            (true, false) => self.hosts -= 1,
-            (false, _) => {}
+        if role == Role::Host {
+            self.changes += 1;
+            if is_there { self.hosts.insert(id) } else { self.hosts.remove(&id) };
         }
         match (succession, is_there) {
             (Some(place), true) => drop(self.heirs.insert(place, id)),
@@ -257,6 +263,25 @@ impl Room {
         Ok(Entered { role, is_new_user: true, was_away: false })
     }
 
+    /// Makes a session a member that was one before the server was started: without a connection, and with the role that its nickname
+    /// had.
+    pub fn restore_member(&mut self, entrant: Entrant, is_host: bool, now_ms: u64) {
+        let (folded, session) = (entrant.nickname.folded(), entrant.session);
+        if let Some(&id) = self.members.by_name.get(folded) {
+            let place = Place { session, is_connected: false, is_admin: entrant.is_admin };
+            self.members.update(id, |member| member.sessions.push(place));
+            self.members.by_session.insert(session, id);
+            return;
+        }
+        let role = match (self.restrictions.only_reads(folded), is_host) {
+            (true, _) => Role::Guest,
+            (false, true) => Role::Host,
+            (false, false) => Role::Member,
+        };
+        self.members.insert(entrant, role, now_ms);
+        self.detach(session);
+    }
+
     /// Ends the membership of `session`, and with its last session that of its user.
     pub fn leave(&mut self, session: SessionRef) -> Option<Departure> {
         let id = *self.members.by_session.get(&session)?;
@@ -309,6 +334,7 @@ impl Room {
         self.members.by_name.remove(member.nickname.folded());
         let before = self.members.by_name.insert(nickname.folded().into(), id);
         debug_assert!(before.is_none(), "two members with one nickname");
+        self.members.changes += u64::from(member.role == Role::Host);
         Some(std::mem::replace(&mut member.nickname, nickname))
     }
 

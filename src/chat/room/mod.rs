@@ -26,7 +26,7 @@ use super::user::SessionRef;
 use members::Members;
 pub use members::{Departure, Entered, Entrant, Member};
 use moderation::Restrictions;
-pub use moderation::{Action, Expelled, Renamed, Role, RoleChange, Verdict};
+pub use moderation::{Action, Expelled, Held, HeldSentence, Renamed, Role, RoleChange, Rules, Verdict};
 use state::State;
 pub use state::StateChange;
 
@@ -88,6 +88,11 @@ impl Room {
             history: History::new(bounds.history),
             presence: presence::Batch::default(),
         }
+    }
+
+    /// Goes on after a message that it had before the server was started.
+    pub fn restore(&mut self, offset: u64, timestamp_ms: u64) {
+        (self.offset, self.timestamp_ms) = (offset, timestamp_ms);
     }
 
     /// The name, as first written.

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Member, Room, not_a_member};
 use crate::chat::name::Nickname;
 use crate::chat::refusal::{Reason, Refusal};
@@ -120,6 +122,59 @@ impl Sentence {
 pub(super) struct Restrictions {
     /// Keyed by text that peers choose, so with the standard library's keyed hash.
     by_name: HashMap<Arc<str>, Restriction>,
+    /// Counts the changes.
+    pub changes: u64,
+}
+
+/// Who moderates a room, and what is held against whom: what outlives the members themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// The folded nicknames of the hosts.
+    pub hosts: Vec<String>,
+    /// What is held against nicknames.
+    pub held: Vec<Held>,
+}
+
+/// What is held against a nickname.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The folded nickname.
+    pub nickname: String,
+    /// A ban.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ban: Option<HeldSentence>,
+    /// A mute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mute: Option<HeldSentence>,
+    /// Whether the nickname only reads.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_reads: bool,
+    /// Whether no host has named it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_inherited: bool,
+}
+
+/// A ban or mute as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldSentence {
+    /// When it ends, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl From<&Sentence> for HeldSentence {
+    fn from(sentence: &Sentence) -> Self {
+        HeldSentence { until_ms: sentence.until_ms, reason: sentence.reason.as_deref().map(str::to_owned) }
+    }
+}
+
+impl From<HeldSentence> for Sentence {
+    fn from(held: HeldSentence) -> Self {
+        Sentence { until_ms: held.until_ms, reason: held.reason.map(Arc::from) }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -185,6 +240,7 @@ impl Restrictions {
         now_ms: u64,
         change: impl FnOnce(&mut Restriction),
     ) -> Result<(), Refusal> {
+        self.changes += 1;
         let mut changed = self.by_name.get(folded).cloned().unwrap_or_default();
         changed.clear(now_ms);
         change(&mut changed);
@@ -202,6 +258,42 @@ impl Restrictions {
 }
 
 impl Room {
+    /// Counts the changes of [`Room::rules`].
+    pub fn rules_version(&self) -> u64 {
+        self.members.changes + self.restrictions.changes
+    }
+
+    /// Who moderates, and what is held against whom.
+    pub fn rules(&self, now_ms: u64) -> Rules {
+        let hosts = self.members.host_names().map(str::to_owned).collect();
+        let lasting = |sentence: &&Sentence| !sentence.is_over(now_ms);
+        let held = self.restrictions.by_name.iter().map(|(nickname, restriction)| Held {
+            nickname: nickname.to_string(),
+            ban: restriction.ban.as_ref().filter(lasting).map(HeldSentence::from),
+            mute: restriction.mute.as_ref().filter(lasting).map(HeldSentence::from),
+            only_reads: restriction.only_reads,
+            is_inherited: restriction.is_inherited,
+        });
+        let mut held: Vec<Held> = held.collect();
+        held.retain(|held| held.ban.is_some() || held.mute.is_some() || held.only_reads);
+        held.sort_by(|a, b| a.nickname.cmp(&b.nickname));
+        Rules { hosts, held }
+    }
+
+    /// Holds again what was held before the server was started. The hosts are named where their sessions come back.
+    pub fn restore_restrictions(&mut self, held: Vec<Held>) {
+        for Held { nickname, ban, mute, only_reads, is_inherited } in held {
+            let (ban, mute) = (ban.map(Sentence::from), mute.map(Sentence::from));
+            let restriction = Restriction { ban, mute, only_reads, is_inherited };
+            self.restrictions.by_name.insert(nickname.into(), restriction);
+        }
+    }
+
+    /// Makes somebody host, if the members that have come back have none among them.
+    pub fn restore_host(&mut self) {
+        self.find_heir();
+    }
+
     /// Gives `target` a role.
     ///
     /// # Errors
@@ -314,6 +406,7 @@ impl Room {
             self.make_place_for(nickname.folded(), now_ms);
             if self.restrictions.change(nickname.folded(), names_max, now_ms, inherit).is_err() {
                 self.restrictions.by_name.remove(old.folded());
+                self.restrictions.changes += 1;
                 let _ = self.restrictions.change(nickname.folded(), names_max, now_ms, inherit);
             }
         }

@@ -72,6 +72,17 @@ impl Room {
         Ok(StateChange { version: state.version, sender, is_changed: true })
     }
 
+    /// Sets a key as it was before the server was started.
+    pub fn restore_state(&mut self, key: Box<str>, value: Arc<str>, version: u64) {
+        self.state.version = self.state.version.max(version);
+        self.state.keys.insert(key, (value, version));
+    }
+
+    /// Goes on counting changes from where the counter was.
+    pub fn restore_state_version(&mut self, version: u64) {
+        self.state.version = self.state.version.max(version);
+    }
+
     /// The keys in order, with their values and the versions in which they were set.
     pub fn state(&self) -> impl Iterator<Item = (&str, &Arc<str>, u64)> {
         self.state.keys.iter().map(|(key, (value, version))| (&**key, value, *version))

@@ -1,0 +1,321 @@
+//! What this core writes down, and the answers that wait until it has been.
+//!
+//! All records of one turn are one frame. The reactor puts it into the core's journal before anything of that turn is written to a
+//! connection or sent to another core: whatever anybody has heard is written down, and is found again after the process has been killed.
+//! The storage thread takes it from there, and tells how far it has come ([`StoreNews::Progress`]); acks that promise more than a place
+//! in the room's order wait for that, but not for ever.
+//!
+//! The journal is bounded. While the disk does not keep up it fills, and past three quarters of it no message is taken on; the rest
+//! is for what cannot be refused: the ends of sessions and rooms, and what was received.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Shard;
+use super::mail::{ConnectionRef, Mail, Reply, ReplyTo};
+use super::timers::Timer;
+use crate::base::slots::Id;
+use crate::base::time::Tick;
+use crate::chat::name::RoomName;
+use crate::chat::refusal::{Reason, Refusal};
+use crate::chat::room::Stamp;
+use crate::chat::user::SessionRef;
+use crate::config::AckLevel;
+use crate::record::{Frame, Record};
+
+/// The part of a journal that only what cannot be refused may use: one in so many bytes.
+const RESERVED_PART: usize = 4;
+
+/// What a record takes beside the texts in it, at most.
+const RECORD_BYTES: usize = 128;
+
+/// What clients are told to wait while the store is down, in milliseconds. When it is back nobody knows.
+const STORE_RETRY_MS: u64 = 1000;
+
+/// Who waits for the answer to something that a home was asked.
+#[derive(Debug, Clone)]
+pub enum Asker {
+    /// A session, for one of its commands.
+    Session(SessionRef, ReplyTo),
+    /// An HTTP request.
+    Api(ConnectionRef),
+}
+
+/// An answer that waits for the store.
+#[derive(Debug)]
+struct Waiting {
+    /// The position in the journal that has to be reached.
+    end: u64,
+    since: Tick,
+    asker: Asker,
+    what: Pending,
+}
+
+/// What the answer will be.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A message has its place.
+    Published { room: RoomName, epoch: Arc<str>, stamp: Stamp, level: AckLevel },
+    /// Something else, which is as good as not done if the store does not come back.
+    Other(Reply),
+}
+
+/// The journal as the core sees it.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// Whether there is a store.
+    pub is_on: bool,
+    /// The records of this turn.
+    frame: Vec<u8>,
+    /// How many bytes the journal holds, and how many had place in it at the beginning of the turn.
+    capacity: usize,
+    room: usize,
+    /// The position behind the last frame.
+    end: u64,
+    /// What the store has of it, and what is on the disk.
+    stored: u64,
+    synced: u64,
+    /// Rooms with messages in this frame, and in those that are not stored yet, with the last offset in each.
+    noted: Vec<Id>,
+    unstored: VecDeque<(u64, Id, u64)>,
+    /// Answers that wait for this frame, and for earlier ones: to be stored, to be on the disk.
+    begun: Vec<(AckLevel, Asker, Pending)>,
+    stored_waits: VecDeque<Waiting>,
+    synced_waits: VecDeque<Waiting>,
+    /// Why the store is down, if it says so.
+    down: Option<Box<str>>,
+    /// Whether somebody has waited in vain since it last got on.
+    is_stalled: bool,
+    has_timer: bool,
+}
+
+impl Journal {
+    /// One for a core that has a store, or has none.
+    pub fn new(is_on: bool, capacity: usize) -> Self {
+        Journal { is_on, capacity, room: capacity, ..Journal::default() }
+    }
+
+    /// Whether a message with `bytes` of text may be taken on.
+    fn has_place(&self, bytes: usize) -> bool {
+        let reserve = self.capacity / RESERVED_PART;
+        self.frame.len() + bytes + RECORD_BYTES + reserve <= self.room
+    }
+
+    /// Whether nothing can be promised of the disk now.
+    pub fn is_down(&self) -> bool {
+        self.down.is_some() || self.is_stalled
+    }
+
+    /// How many answers wait.
+    pub fn waiting(&self) -> usize {
+        self.begun.len() + self.stored_waits.len() + self.synced_waits.len()
+    }
+
+    /// How many notes there are of messages that are not stored yet.
+    pub fn unstored(&self) -> usize {
+        self.unstored.len() + self.noted.len()
+    }
+
+    fn overdue(&self, before: Tick) -> bool {
+        [&self.stored_waits, &self.synced_waits]
+            .into_iter()
+            .any(|waits| waits.front().is_some_and(|first| first.since <= before))
+    }
+}
+
+impl Shard {
+    /// Tells how many bytes have place in the journal now.
+    pub fn set_journal_room(&mut self, bytes: usize) {
+        self.journal.room = bytes;
+    }
+
+    /// Takes the frame of this turn, if there is anything in it.
+    pub fn take_frame(&mut self) -> Option<Vec<u8>> {
+        (!self.journal.frame.is_empty()).then(|| std::mem::take(&mut self.journal.frame))
+    }
+
+    /// The frame is in the journal, and ends there; `room` bytes are left. Without `end` it had no place, and is kept for the next turn.
+    pub fn journaled(&mut self, mut frame: Vec<u8>, end: Option<u64>, room: usize) {
+        self.journal.room = room;
+        let Some(end) = end else {
+            self.counters.journal_full.add(1);
+            let later = std::mem::replace(&mut self.journal.frame, frame);
+            if Frame::wants_sync(&later) {
+                Frame::want_sync(&mut self.journal.frame);
+            }
+            self.journal.frame.extend(later.iter().skip(1));
+            return;
+        };
+        self.journal.end = end;
+        for key in std::mem::take(&mut self.journal.noted) {
+            let Some(entry) = self.home.rooms.get_mut(key) else { continue };
+            entry.is_noted = false;
+            self.journal.unstored.push_back((end, key, entry.room.offset()));
+        }
+        let since = self.now.tick;
+        for (level, asker, what) in std::mem::take(&mut self.journal.begun) {
+            self.wait_for(level, Waiting { end, since, asker, what });
+        }
+        frame.clear();
+        if self.journal.frame.is_empty() {
+            self.journal.frame = frame; // its memory
+        }
+    }
+
+    /// Writes something down that cannot be refused.
+    pub(super) fn write_down(&mut self, record: &Record) {
+        if !self.journal.is_on {
+            return;
+        }
+        if self.journal.frame.is_empty() {
+            Frame::begin(&mut self.journal.frame);
+        }
+        record.put(&mut self.journal.frame);
+    }
+
+    /// Whether something of so many bytes can be written down now, and at this level.
+    ///
+    /// # Errors
+    /// `store_down`.
+    pub(super) fn check_store(&self, level: AckLevel, bytes: usize) -> Result<(), Refusal> {
+        if !self.journal.is_on {
+            return Ok(());
+        }
+        if level > AckLevel::Sequenced && self.journal.is_down() {
+            self.counters.store_refused.add(1);
+            return Err(self.store_down());
+        }
+        if !self.journal.has_place(bytes) {
+            self.counters.store_refused.add(1);
+            let message = "the store does not keep up, and no more can be queued for it";
+            return Err(Refusal::with_retry(Reason::StoreDown, message, STORE_RETRY_MS));
+        }
+        Ok(())
+    }
+
+    pub(super) fn store_down(&self) -> Refusal {
+        let why = self.journal.down.as_deref().unwrap_or("the disk does not answer");
+        Refusal::with_retry(Reason::StoreDown, format!("the store is down: {why}"), STORE_RETRY_MS)
+    }
+
+    /// Notes that a room has a message in this turn's frame.
+    pub(super) fn note_unstored(&mut self, key: Id) {
+        let entry = self.home.rooms.get_mut(key).expect("it has just got a message");
+        if self.journal.is_on && !entry.is_noted {
+            entry.is_noted = true;
+            self.journal.noted.push(key);
+        }
+    }
+
+    /// Lets an answer wait until this turn's frame has reached a level.
+    pub(super) fn answer_at(&mut self, level: AckLevel, asker: Asker, what: Pending) {
+        if level == AckLevel::Synced
+            && let Some(frame) = (!self.journal.frame.is_empty()).then_some(&mut self.journal.frame)
+        {
+            Frame::want_sync(frame);
+        }
+        // What is asked for once more may have been written long ago, with nothing in this turn's frame.
+        if self.journal.frame.is_empty() {
+            let reached = if level == AckLevel::Synced { self.journal.synced } else { self.journal.stored };
+            let end = self.journal.end;
+            if reached >= end {
+                return self.answer_pending(asker, what);
+            }
+            let since = self.now.tick;
+            return self.wait_for(level, Waiting { end, since, asker, what });
+        }
+        self.journal.begun.push((level, asker, what));
+    }
+
+    fn wait_for(&mut self, level: AckLevel, waiting: Waiting) {
+        if !std::mem::replace(&mut self.journal.has_timer, true) {
+            self.wheel.insert(self.now.tick + self.config.store.deadline_ms, Timer::Store);
+        }
+        match level {
+            AckLevel::Synced => self.journal.synced_waits.push_back(waiting),
+            _ => self.journal.stored_waits.push_back(waiting),
+        }
+    }
+
+    /// The store has got so far.
+    pub(super) fn note_progress(&mut self, stored: u64, synced: u64) {
+        let journal = &mut self.journal;
+        if stored > journal.stored || synced > journal.synced {
+            journal.is_stalled = false;
+        }
+        (journal.stored, journal.synced) = (stored.max(journal.stored), synced.max(journal.synced));
+        let (stored, synced, now_ms) = (journal.stored, journal.synced, self.now.unix_ms);
+        while let Some((_, key, offset)) = pop_if(&mut self.journal.unstored, |(end, ..)| *end <= stored) {
+            let Some(entry) = self.home.rooms.get_mut(key) else { continue };
+            let before = entry.room.history().bytes();
+            entry.room.history_mut().pin_after(offset, now_ms);
+            self.home.history_bytes -= before - entry.room.history().bytes();
+        }
+        while let Some(waiting) = pop_if(&mut self.journal.stored_waits, |waiting| waiting.end <= stored) {
+            self.answer_pending(waiting.asker, waiting.what);
+        }
+        while let Some(waiting) = pop_if(&mut self.journal.synced_waits, |waiting| waiting.end <= synced) {
+            self.answer_pending(waiting.asker, waiting.what);
+        }
+    }
+
+    /// The store fails, or is back.
+    pub(super) fn note_store(&mut self, down: Option<Box<str>>) {
+        self.journal.down = down;
+    }
+
+    /// Answers those who have waited for too long.
+    pub(super) fn expire_store_waits(&mut self) {
+        self.journal.has_timer = false;
+        let now = self.now.tick;
+        let deadline_ms = self.config.store.deadline_ms;
+        let is_late = |waiting: &Waiting| now.since(waiting.since) >= deadline_ms;
+        let mut late = Vec::new();
+        for waits in [&mut self.journal.stored_waits, &mut self.journal.synced_waits] {
+            late.extend(std::iter::from_fn(|| pop_if(waits, is_late)));
+        }
+        self.journal.is_stalled |= !late.is_empty();
+        let refusal = self.store_down();
+        for Waiting { asker, what, .. } in late {
+            self.counters.store_overdue.add(1);
+            let reply = match what {
+                // It has its place, and may be stored yet: the same command again is to find it.
+                Pending::Published { room, epoch, stamp, .. } => {
+                    Reply::Overdue { room, epoch, stamp, refusal: refusal.clone() }
+                }
+                Pending::Other(_) => Reply::Refused(refusal.clone()),
+            };
+            self.reply_to_asker(asker, reply);
+        }
+        let fronts = [&self.journal.stored_waits, &self.journal.synced_waits];
+        if let Some(since) = fronts.iter().filter_map(|waits| waits.front()).map(|first| first.since).min() {
+            self.journal.has_timer = true;
+            self.wheel.insert(since + deadline_ms, Timer::Store);
+        }
+        debug_assert!(!self.journal.overdue(Tick(now.0.saturating_sub(deadline_ms))));
+    }
+
+    fn answer_pending(&mut self, asker: Asker, what: Pending) {
+        let reply = match what {
+            Pending::Published { room, epoch, stamp, level } => Reply::Published { room, epoch, stamp, level },
+            Pending::Other(reply) => reply,
+        };
+        self.reply_to_asker(asker, reply);
+    }
+
+    /// Sends an answer to whoever asked.
+    pub(super) fn reply_to_asker(&mut self, asker: Asker, reply: Reply) {
+        let home = self.core;
+        match asker {
+            Asker::Session(from, reply_to) => {
+                self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply });
+            }
+            Asker::Api(from) => self.post(from.core, Mail::ApiReply { to: from.connection, home, reply }),
+        }
+    }
+}
+
+/// Takes the first of a queue, if it is due.
+pub(super) fn pop_if<T>(queue: &mut VecDeque<T>, is_due: impl FnOnce(&T) -> bool) -> Option<T> {
+    if queue.front().is_some_and(is_due) { queue.pop_front() } else { None }
+}

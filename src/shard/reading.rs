@@ -1,0 +1,270 @@
+//! What is read from the store: messages that are not in memory any more, and inboxes. A core never waits for it: what is to be done with
+//! the answer travels with the request, and comes back with it.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::encode::{Encoding, Scratch};
+use super::home::{HomeRoom, no_such_room};
+use super::journal::Asker;
+use super::mail::{Join, Mail, Page, Reply, ReplyTo};
+use super::queue::Frames;
+use crate::base::slots::Id;
+use crate::chat::history::Entry;
+use crate::chat::inbox::Kept;
+use crate::chat::name::{Nickname, RoomName};
+use crate::chat::user::SessionRef;
+use crate::proto::wire::Event;
+use crate::record::{HistoryPage, RestoredInbox};
+
+/// Messages of a page that is read for a member who missed them; the page ends by its bytes before that if they are long.
+const REPLAY_LIMIT: usize = 1024;
+
+/// Asks the storage threads for something, on behalf of a core.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum StoreRequest {
+    /// Messages of a room.
+    Page(HistoryPage, Box<AfterRead>),
+    /// The inbox of a user. What has been kept since, and may not be in the store yet, comes along.
+    Inbox { user: Nickname, to: SessionRef, recent: Vec<Kept> },
+}
+
+/// What the storage threads tell a core.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum StoreNews {
+    /// Its journal has been stored, and is on the disk, up to here.
+    Progress { stored: u64, synced: u64 },
+    /// The store fails, for this reason, or is back.
+    Down(Option<Box<str>>),
+    /// Messages of a room, by its number, are no longer kept: this one is the first that is.
+    Trimmed { room: u64, first_kept: u64 },
+    /// The messages asked for; `None`: they could not be read.
+    Page(Box<AfterRead>, Option<Vec<Entry>>),
+    /// The inbox asked for, for a session of this core.
+    Inbox { to: SessionRef, inbox: Option<RestoredInbox>, recent: Vec<Kept> },
+    /// These are registered now, or are not (`None`), or may not log in (`true`).
+    Users(Vec<(Nickname, Option<bool>)>),
+}
+
+/// What is to be done with messages that were read.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum AfterRead {
+    /// A page of history is answered, with these behind them.
+    History { asker: Asker, room: RoomName, epoch: Arc<str>, limit: usize, tail: Vec<Entry> },
+    /// Somebody joins, and is told them.
+    Join { from: SessionRef, reply_to: ReplyTo, join: Box<Join> },
+    /// A member gets them, who has missed them.
+    Replay { from: SessionRef, reply_to: ReplyTo, room: Id, after: u64, encoding: Encoding, bytes_max: usize },
+}
+
+impl HomeRoom {
+    /// The first offset that can be had, in memory or from the store.
+    pub(super) fn first_available(&self) -> u64 {
+        let head = self.room.offset();
+        let in_memory = self.room.history().first().unwrap_or(head + 1);
+        match self.number {
+            0 => in_memory,
+            _ => in_memory.min(self.kept_from.max((head + 1).saturating_sub(self.retention.count))),
+        }
+    }
+
+    /// Whether every message after `after` can be had.
+    pub(super) fn reaches_back_to(&self, after: u64) -> bool {
+        let head = self.room.offset();
+        after == head || (after < head && self.first_available() <= after + 1)
+    }
+}
+
+impl Shard {
+    fn ask_store(&mut self, request: StoreRequest) {
+        self.counters.store_reads.add(1);
+        let store = self.cores() as u16;
+        self.post(store, Mail::StoreRequest { from: self.core, request });
+    }
+
+    /// Answers a query about messages, from memory or through the store.
+    pub(super) fn read_history(
+        &mut self,
+        asker: Asker,
+        name: &RoomName,
+        before: Option<u64>,
+        after: Option<u64>,
+        limit: usize,
+    ) {
+        let Some(key) = self.home.by_name.get(name.folded()).copied() else {
+            return self.reply_to_asker(asker, Reply::Refused(no_such_room()));
+        };
+        self.expire_history(key);
+        let bytes_max = self.limits.history_page_bytes;
+        let entry = &self.home.rooms[key];
+        let (room, epoch) = (entry.room.name().clone(), entry.room.epoch().clone());
+        let history = entry.room.history();
+        let head = entry.room.offset();
+        let first = entry.first_available();
+        let memory_first = history.first().unwrap_or(head + 1);
+        let before = before.unwrap_or(u64::MAX).min(head + 1);
+        let lowest = after.unwrap_or(0).max(first - 1);
+        let is_ascending = after.is_some();
+        let in_memory = match is_ascending {
+            true => history.page(Some(before), Some(lowest.max(memory_first - 1)), limit, bytes_max),
+            false => history.page(Some(before), None, limit, bytes_max),
+        };
+        // Where what is in memory begins, nothing older may be wanted.
+        let is_enough = match is_ascending {
+            true => lowest + 1 >= memory_first,
+            false => in_memory.len() >= limit || in_memory.first().is_some_and(|e| e.offset > memory_first),
+        };
+        let below = memory_first.min(before);
+        if is_enough || lowest + 1 >= below {
+            return self.reply_to_asker(asker, Reply::History { room, epoch, messages: in_memory });
+        }
+        let bytes: usize = if is_ascending { 0 } else { in_memory.iter().map(|e| e.content.len()).sum() };
+        let wanted = if is_ascending { limit } else { limit - in_memory.len() };
+        let bytes_max = bytes_max.saturating_sub(bytes);
+        let page =
+            HistoryPage { room: entry.number, after: lowest, before: below, is_ascending, limit: wanted, bytes_max };
+        let then = AfterRead::History { asker, room, epoch, limit, tail: in_memory };
+        self.ask_store(StoreRequest::Page(page, Box::new(then)));
+    }
+
+    /// Asks for what a joiner wants to be told of the past, if it is not in memory. Gives the join back if nothing has to be asked.
+    pub(super) fn read_before_join(
+        &mut self,
+        from: SessionRef,
+        reply_to: &ReplyTo,
+        join: Box<Join>,
+    ) -> Option<Box<Join>> {
+        let (Some(wanted), true) = (join.history, self.journal.is_on) else { return Some(join) };
+        let Some(key) = self.home.by_name.get(join.room.folded()) else { return Some(join) };
+        let entry = &self.home.rooms[*key];
+        let history = entry.room.history();
+        let before = history.first().unwrap_or(entry.room.offset() + 1);
+        let first = entry.first_available();
+        if history.len() >= wanted || first >= before {
+            return Some(join);
+        }
+        let page = HistoryPage {
+            room: entry.number,
+            after: first - 1,
+            before,
+            is_ascending: false,
+            limit: wanted - history.len(),
+            bytes_max: self.limits.history_page_bytes,
+        };
+        let then = AfterRead::Join { from, reply_to: reply_to.clone(), join };
+        self.ask_store(StoreRequest::Page(page, Box::new(then)));
+        None
+    }
+
+    /// Sends more of what a member missed, which follows offset `after`.
+    pub(super) fn replay(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        room: Id,
+        after: u64,
+        encoding: Encoding,
+        bytes_max: usize,
+    ) {
+        self.send_room(room); // what is told live after the reply has not been published yet
+        let page = self.page(room, after, encoding, bytes_max);
+        if page.is_none()
+            && let Some(entry) = self.home.rooms.get(room).filter(|entry| entry.reaches_back_to(after))
+        {
+            let before = entry.room.history().first().unwrap_or(entry.room.offset() + 1);
+            let number = entry.number;
+            let limit = REPLAY_LIMIT;
+            let page = HistoryPage { room: number, after, before, is_ascending: true, limit, bytes_max };
+            let then = AfterRead::Replay { from, reply_to, room, after, encoding, bytes_max };
+            return self.ask_store(StoreRequest::Page(page, Box::new(then)));
+        }
+        self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, page });
+    }
+
+    /// Messages have been read, or could not be.
+    pub(super) fn hear_page(&mut self, then: AfterRead, read: Option<Vec<Entry>>) {
+        match then {
+            AfterRead::History { asker, .. } if read.is_none() => {
+                let refusal = self.store_down();
+                self.reply_to_asker(asker, Reply::Refused(refusal));
+            }
+            AfterRead::History { asker, room, epoch, limit, tail } => {
+                let mut messages = read.expect("the other case is above");
+                let is_joined = messages.last().is_none_or(|last| tail.first().is_none_or(|e| e.offset == last.offset + 1));
+                if is_joined {
+                    messages.extend(tail);
+                }
+                messages.truncate(limit);
+                self.reply_to_asker(asker, Reply::History { room, epoch, messages });
+            }
+            AfterRead::Join { from, reply_to, join } => {
+                let reply = self.join_room(from, *join, read.unwrap_or_default());
+                self.reply_to_asker(Asker::Session(from, reply_to), reply);
+            }
+            AfterRead::Replay { from, reply_to, room, after, encoding, bytes_max } => {
+                self.send_room(room);
+                let page = read.and_then(|entries| self.replayed_page(room, after, encoding, bytes_max, &entries));
+                self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, page });
+            }
+        }
+    }
+
+    /// A page of what was read; `None` if the first of it has been deleted meanwhile.
+    fn replayed_page(
+        &self,
+        key: Id,
+        after: u64,
+        encoding: Encoding,
+        bytes_max: usize,
+        entries: &[Entry],
+    ) -> Option<Page> {
+        let entry = self.home.rooms.get(key)?;
+        (entries.first()?.offset == after + 1).then(|| {
+            let head = entry.room.offset();
+            encode_page(entry.room.name(), after, head, encoding, bytes_max, entries.iter())
+        })
+    }
+
+    /// The messages after an offset, encoded for one member; `None` if they are not all in memory.
+    pub(super) fn page(&self, key: Id, after: u64, encoding: Encoding, bytes_max: usize) -> Option<Page> {
+        let room = &self.home.rooms.get(key)?.room;
+        room.history().reaches_back_to(after, room.offset()).then(|| {
+            encode_page(room.name(), after, room.offset(), encoding, bytes_max, room.history().after(after))
+        })
+    }
+}
+
+fn encode_page<'a>(
+    room: &RoomName,
+    after: u64,
+    head: u64,
+    encoding: Encoding,
+    bytes_max: usize,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> Page {
+    let (mut bytes, mut ends, mut through) = (Vec::new(), Vec::new(), after);
+    let mut scratch = Scratch::default();
+    for Entry { offset, timestamp_ms, sender, content } in entries {
+        let event = Event::Message {
+            room: room.as_str(),
+            sender: sender.as_str(),
+            content,
+            offset: *offset,
+            timestamp: *timestamp_ms,
+        };
+        let before = bytes.len();
+        encoding.put(&event, &mut scratch, &mut bytes);
+        // Where there is place for something, one message always has place.
+        if bytes.len() > bytes_max && (before > 0 || bytes_max == 0) {
+            bytes.truncate(before);
+            break;
+        }
+        ends.push(bytes.len() as u32);
+        through = *offset;
+    }
+    let frames = Frames { bytes: bytes.into(), ends: ends.into() };
+    Page { frames, through, is_last: through == head }
+}

@@ -1,0 +1,256 @@
+//! What a server begins with, when there was one before: rooms at their homes, and sessions without connections, which wait for their users.
+//!
+//! Every core gets its share before it turns for the first time. Keys into the tables of other cores are known beforehand, because each share
+//! is put into empty tables in its own order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Shard;
+use super::home::HomeRoom;
+use super::mail::RoomKey;
+use super::registered::Registered;
+use super::rooms::{Pushed, pushed_as};
+use super::session::{Identity, Membership, Receipt, Session, Step};
+use super::{Flock, home_of};
+use crate::auth::Claims;
+use crate::base::slots::Id;
+use crate::chat::inbox::{Inbox, Kept};
+use crate::chat::name::{Nickname, RoomName};
+use crate::chat::pattern::Patterns;
+use crate::chat::room::{Entrant, Room, Rules, Stamp};
+use crate::chat::user::SessionRef;
+use crate::record::{
+    KeptPrivate, Record, Restored, RestoredReceipt, RestoredRoom, RestoredSession, RestoredUser, WrittenClaims,
+};
+
+/// What one core begins with.
+#[derive(Debug, Default)]
+pub struct Share {
+    rooms: Vec<RoomShare>,
+    sessions: Vec<SessionShare>,
+    nicknames: Vec<(Nickname, SessionRef, bool)>,
+    users: Vec<RestoredUser>,
+    pushed: Vec<(String, Pushed)>,
+    is_lossy: bool,
+}
+
+impl Share {
+    /// The numbers of the rooms in it.
+    pub fn room_numbers(&self) -> impl Iterator<Item = u64> + '_ {
+        self.rooms.iter().map(|share| share.room.number)
+    }
+
+    /// How many sessions there are in it.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+#[derive(Debug)]
+struct RoomShare {
+    room: RestoredRoom,
+    rules: Rules,
+    members: Vec<Entrant>,
+}
+
+#[derive(Debug)]
+struct SessionShare {
+    session: RestoredSession,
+    nickname: Nickname,
+    identity: Option<Arc<Identity>>,
+    memberships: Vec<Membership>,
+    remembered: Vec<(Box<str>, Receipt)>,
+}
+
+/// Divides what was restored among the cores.
+pub fn share_out(restored: Restored, flock: &Flock) -> Vec<Share> {
+    let cores = usize::from(flock.cores);
+    let home = |folded: &str| usize::from(home_of(flock.home_seed, cores, folded));
+    let mut shares: Vec<Share> = (0..cores).map(|_| Share::default()).collect();
+    let mut keys: HashMap<String, RoomKey> = HashMap::new();
+    let mut numbers: HashMap<u64, (RoomName, Arc<str>)> = HashMap::new();
+    for room in restored.rooms {
+        let core = home(room.name.folded());
+        keys.insert(room.name.folded().to_owned(), RoomKey { home: core as u16, key: nth(shares[core].rooms.len()) });
+        numbers.insert(room.number, (room.name.clone(), room.epoch.clone()));
+        let rules = room.rules.as_deref().map(serde_json::from_str::<Rules>).transpose().unwrap_or_else(|error| {
+            log::error!("store: the rules of room {} cannot be read: {error}", room.name.as_str());
+            None
+        });
+        shares[core].rooms.push(RoomShare { room, rules: rules.unwrap_or_default(), members: Vec::new() });
+    }
+    for session in restored.sessions {
+        let core = (session.number % cores as u64) as usize;
+        let me = SessionRef { core: core as u16, session: nth(shares[core].sessions.len()) };
+        let Ok(nickname) = Nickname::parse(&session.body.nickname) else { continue };
+        let identity = session.body.claims.clone().and_then(|claims| identity_of(&nickname, claims));
+        let mut memberships = Vec::new();
+        for written in &session.body.rooms {
+            // A room that has ended meanwhile is not there any more.
+            let Ok(room) = RoomName::parse(&written.room) else { continue };
+            let Some(key) = keys.get(room.folded()) else { continue };
+            let share = &mut shares[usize::from(key.home)].rooms[key.key.index as usize];
+            let is_admin = identity.as_ref().is_some_and(|identity| identity.claims.is_admin);
+            share.members.push(Entrant { session: me, nickname: nickname.clone(), is_admin });
+            let room = share.room.name.clone();
+            memberships.push(Membership { room, key: *key, echo: written.echo, position: None });
+        }
+        let remembered = session.receipts.iter().filter_map(|receipt| remembered(receipt, &numbers)).collect();
+        shares[home(nickname.folded())].nicknames.push((nickname.clone(), me, identity.is_some()));
+        shares[core].sessions.push(SessionShare { session, nickname, identity, memberships, remembered });
+    }
+    for user in restored.users {
+        shares[home(user.name.folded())].users.push(user);
+    }
+    for receipt in &restored.pushed {
+        let RestoredReceipt::Published { id, sender, room, offset, timestamp_ms } = receipt else { continue };
+        let Some((room, epoch)) = numbers.get(room) else { continue };
+        let stamp = Stamp { offset: *offset, timestamp_ms: *timestamp_ms };
+        let pushed = Pushed { room: room.clone(), epoch: epoch.clone(), stamp };
+        shares[home(room.folded())].pushed.push((pushed_as(sender, room, id), pushed));
+    }
+    for share in &mut shares {
+        share.is_lossy = restored.is_lossy;
+    }
+    shares
+}
+
+/// The key of the so many-th value that is put into an empty table.
+fn nth(index: usize) -> Id {
+    Id { index: index as u32, generation: 0 }
+}
+
+fn identity_of(nickname: &Nickname, written: WrittenClaims) -> Option<Arc<Identity>> {
+    let WrittenClaims { admin: is_admin, rooms, tags, expires_at_ms } = written;
+    let patterns = rooms.as_ref().map(Patterns::parse).transpose().ok()?;
+    let claims = Claims { nickname: nickname.clone(), is_admin, rooms, tags, expires_at_ms };
+    Some(Arc::new(Identity { claims, rooms: patterns }))
+}
+
+fn remembered(
+    receipt: &RestoredReceipt,
+    rooms: &HashMap<u64, (RoomName, Arc<str>)>,
+) -> Option<(Box<str>, Receipt)> {
+    Some(match receipt {
+        RestoredReceipt::Published { id, room, offset, timestamp_ms, .. } => {
+            let (room, epoch) = rooms.get(room)?.clone();
+            let stamp = Stamp { offset: *offset, timestamp_ms: *timestamp_ms };
+            // It was read from the disk.
+            let level = crate::config::AckLevel::Synced;
+            (id.clone(), Receipt::Published { room, epoch, stamp, level })
+        }
+        RestoredReceipt::Delivered { id, target, delivered, stored, timestamp_ms } => {
+            let (target, sessions) = (target.clone(), *delivered);
+            let (is_stored, timestamp_ms) = (*stored, *timestamp_ms);
+            (id.clone(), Receipt::Delivered { target, sessions, is_stored, timestamp_ms })
+        }
+    })
+}
+
+impl Shard {
+    /// Takes in this core's share, before anything else.
+    pub fn restore(&mut self, share: Share) {
+        let Share { rooms, sessions, nicknames, users, pushed, is_lossy } = share;
+        for (index, room) in rooms.into_iter().enumerate() {
+            let key = self.restore_room(room, is_lossy);
+            assert_eq!(key, nth(index), "others know the room by this key");
+        }
+        for (index, session) in sessions.into_iter().enumerate() {
+            let id = self.restore_session(session);
+            assert_eq!(id, nth(index), "others know the session by this key");
+        }
+        for (nickname, session, has_token) in nicknames {
+            self.home.nicknames.claim(&nickname, session, has_token, usize::MAX);
+        }
+        for user in users {
+            let registered = Registered::restored(&user);
+            self.home.registered.insert(user.name.folded().into(), registered);
+        }
+        for (known_as, pushed) in pushed {
+            self.remember_pushed(&known_as, pushed);
+        }
+        let keys: Vec<Id> = self.home.by_name.values().copied().collect();
+        for key in keys {
+            self.note_rules(key); // who became host because others have not come back
+            self.consider_room(key);
+        }
+        self.counters.nicknames.set(self.home.nicknames.len() as u64);
+        self.counters.rooms.set(self.home.rooms.len() as u64);
+        self.counters.away.set(self.away as u64);
+    }
+
+    fn restore_room(&mut self, share: RoomShare, is_lossy: bool) -> Id {
+        let RoomShare { room: restored, rules, members } = share;
+        let now_ms = self.now.unix_ms;
+        let (retention, bounds) = self.room_rules.of(&restored.name);
+        let epoch = match is_lossy {
+            true => format!("{:016x}", self.rng.next_u64()).into(),
+            false => restored.epoch.clone(),
+        };
+        if is_lossy || retention != restored.retention {
+            let (room, name) = (restored.number, restored.name.as_str());
+            self.write_down(&Record::Room { room, name, epoch: &epoch, retention });
+        }
+        let mut room = Room::new(restored.name, epoch, bounds);
+        room.restore(restored.offset, restored.timestamp_ms);
+        room.history_mut().pin_after(restored.offset, now_ms);
+        for state in restored.state {
+            room.restore_state(state.key, state.value, state.version);
+        }
+        room.restore_state_version(restored.state_version);
+        room.restore_restrictions(rules.held);
+        for entrant in members {
+            let is_host = rules.hosts.iter().any(|host| host == entrant.nickname.folded());
+            room.restore_member(entrant, is_host, now_ms);
+        }
+        let written = room.rules_version();
+        let hosts = rules.hosts.len();
+        room.restore_host();
+        let folded: Arc<str> = room.name().folded().into();
+        let has_same_hosts = room.rules(now_ms).hosts.len() == hosts;
+        let mut entry = HomeRoom::new(room, self.cores(), restored.number, retention);
+        entry.kept_from = restored.first_kept;
+        if has_same_hosts {
+            entry.rules_written = written.max(entry.room.rules_version());
+        }
+        let key = self.home.rooms.insert(entry);
+        self.home.by_name.insert(folded, key);
+        self.note_number(key);
+        key
+    }
+
+    fn restore_session(&mut self, share: SessionShare) -> Id {
+        let SessionShare { session: restored, nickname, identity, memberships, remembered } = share;
+        let mut session = Session::new(Id::from_bits(u64::MAX), super::encode::Encoding::JsonLine, identity, Step::Idle);
+        session.connection = None;
+        (session.number, session.birth_core, session.revision) =
+            (restored.number, self.core, restored.revision as u32);
+        session.nickname = Some(nickname);
+        session.memberships = memberships;
+        if !remembered.is_empty() {
+            let window = session.remembered.get_or_insert_default();
+            for (id, receipt) in remembered {
+                window.begin(&id, self.now.tick, self.limits.idempotency_ids);
+                window.finish(&id, receipt);
+            }
+        }
+        if restored.inbox.last_offset > 0 {
+            let items = restored.inbox.items.into_iter().map(kept);
+            session.inbox = Some(Box::new(Inbox::restored(restored.inbox.last_offset, items)));
+        }
+        let number = restored.number;
+        let id = self.sessions.insert(session);
+        self.directory.insert(number, SessionRef { core: self.core, session: id });
+        let deadline = self.now.tick + self.config.session.grace_ms;
+        self.sessions[id].grace = Some(self.wheel.insert(deadline, super::timers::Timer::Grace(id)));
+        self.away += 1;
+        id
+    }
+}
+
+/// A private message of an inbox.
+pub(super) fn kept(item: KeptPrivate) -> Kept {
+    let KeptPrivate { offset, sender, target, content, timestamp_ms } = item;
+    Kept::Private { offset: Some(offset), sender, target, content, timestamp_ms }
+}

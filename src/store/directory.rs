@@ -1,0 +1,260 @@
+//! The data directory: who holds it, what an earlier server left in it and in its journals, and what this one begins with.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rusqlite::Connection;
+
+use super::engine::{Engine, Part};
+use super::{FILE, StoreError, load};
+use crate::record::Restored;
+use crate::sys::ring::Ring;
+
+/// Held by the server that uses the directory.
+const LOCK: &str = "starling.lock";
+
+/// Where journals lie: in memory, and beyond the process. See shm_overview(7).
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Bytes of a journal that are applied in one transaction when a server begins.
+const REPLAY_BYTES: usize = 4 * 1024 * 1024;
+
+/// An opened store, before its threads are started.
+#[derive(Debug)]
+pub struct Opened {
+    /// The database.
+    pub engine: Engine,
+    /// Its file.
+    pub path: PathBuf,
+    /// A journal a core, empty.
+    pub rings: Vec<Arc<Ring>>,
+    /// Where the journals lie, if they outlive the process.
+    pub ring_paths: Vec<PathBuf>,
+    /// What the server begins with.
+    pub restored: Restored,
+    /// What resume tokens are signed with.
+    pub resume_secret: [u8; 32],
+    /// What the tokens of accounts are signed with.
+    pub account_secret: [u8; 32],
+    /// Held as long as the server runs.
+    pub lock: File,
+}
+
+/// What is needed to open a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The data directory, which is made if it is missing.
+    pub directory: &'a Path,
+    /// How many cores there will be.
+    pub cores: usize,
+    /// Bytes of each core's journal.
+    pub queue_bytes: usize,
+    /// Answers to commands before this time are forgotten, and those over this number a session.
+    pub receipts_since_ms: u64,
+    /// See above.
+    pub receipts_max: usize,
+}
+
+/// Opens a store: takes the directory, brings the database up to date with what its last server had in its journals, and makes new ones.
+///
+/// # Errors
+/// When another server holds the directory, or something in it cannot be read or written; the message names it.
+pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
+    let directory = wanted.directory;
+    let named = |error: StoreError| StoreError { message: format!("{}: {}", directory.display(), error.message), ..error };
+    make_directory(directory)?;
+    let lock = take_lock(directory)?;
+    let path = directory.join(FILE);
+    let mut engine = Engine::open(&path).map_err(named)?;
+    let is_clean = load::meta(engine.connection(), "clean")?.as_deref() != Some("0");
+    if !is_clean {
+        check(engine.connection()).map_err(named)?;
+    }
+    let identity = match load::meta(engine.connection(), "id")? {
+        Some(id) => id,
+        None => {
+            let id = format!("{:016x}", crate::sys::random_u64());
+            load::set_meta(engine.connection(), "id", &id)?;
+            id
+        }
+    };
+    let is_whole = replay(&mut engine, &identity)?;
+    let mut restored = load::load(&engine, wanted.receipts_since_ms, wanted.receipts_max)?;
+    restored.is_lossy = !is_clean && !is_whole;
+    if restored.is_lossy && !restored.rooms.is_empty() {
+        log::warn!(
+            "the last server did not stop by itself, and its journals are gone: rooms get new epochs, because messages may be lost that \
+             were announced, but not stored"
+        );
+    }
+    let resume_secret = secret(engine.connection(), "resume_secret")?;
+    let account_secret = secret(engine.connection(), "account_secret")?;
+    let run = crate::sys::random_u64();
+    let db = engine.connection();
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    load::set_meta(db, "run", &format!("{run:016x}"))?;
+    load::set_meta(db, "rings", &wanted.cores.to_string())?;
+    load::set_meta(db, "clean", "0")?;
+    db.execute_batch(
+        "DELETE FROM journals;
+         DELETE FROM sessions WHERE body IS NULL;
+         DELETE FROM inboxes WHERE session IS NOT NULL AND session NOT IN (SELECT number FROM sessions);
+         COMMIT",
+    )?;
+    let mut rings = Vec::new();
+    let mut ring_paths = Vec::new();
+    for core in 0..wanted.cores {
+        let ring_path = ring_path(&identity, core);
+        let ring = Ring::create(Some(&ring_path), wanted.queue_bytes, run);
+        match ring {
+            Ok(ring) => {
+                ring_paths.push(ring_path);
+                rings.push(Arc::new(ring));
+            }
+            Err(error) => {
+                log::warn!(
+                    "no journal in {SHARED_MEMORY} ({error}): what has not been stored yet ends with the process, and after a kill rooms \
+                     get new epochs"
+                );
+                let ring = Ring::create(None, wanted.queue_bytes, run);
+                rings.push(Arc::new(ring.map_err(|e| StoreError::new(format!("no memory for a journal: {e}")))?));
+            }
+        }
+    }
+    Ok(Opened { engine, path, rings, ring_paths, restored, resume_secret, account_secret, lock })
+}
+
+/// Notes that everything has been stored: the next server need not look for journals.
+///
+/// # Errors
+/// When the database fails.
+pub fn close(engine: &Engine, ring_paths: &[PathBuf]) -> Result<(), StoreError> {
+    load::set_meta(engine.connection(), "clean", "1")?;
+    for path in ring_paths {
+        let _ = fs::remove_file(path); // one that stays is not looked at
+    }
+    engine.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+fn ring_path(identity: &str, core: usize) -> PathBuf {
+    Path::new(SHARED_MEMORY).join(format!("starling-{identity}-{core}"))
+}
+
+fn make_directory(directory: &Path) -> Result<(), StoreError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| {
+        StoreError::new(format!("cannot make the data directory {}: {error}", directory.display()))
+    })
+}
+
+fn take_lock(directory: &Path) -> Result<File, StoreError> {
+    let path = directory.join(LOCK);
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut lock =
+        opened.map_err(|error| StoreError::new(format!("cannot open {}: {error}", path.display())))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = lock.read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => "another process".to_owned(),
+                pid => crate::sys::owner::describe(pid),
+            };
+            return Err(StoreError::new(format!(
+                "{} is in use by {holder}: stop it, or choose another directory with --data-dir",
+                directory.display()
+            )));
+        }
+        Err(fs::TryLockError::Error(error)) => {
+            return Err(StoreError::new(format!("cannot lock {}: {error}", path.display())));
+        }
+    }
+    let written = lock
+        .set_len(0)
+        .and_then(|()| lock.rewind())
+        .and_then(|()| write!(lock, "{}", std::process::id()));
+    written.map_err(|error| StoreError::new(format!("cannot write {}: {error}", path.display())))?;
+    Ok(lock)
+}
+
+/// Looks whether the file is whole, after a server that did not stop by itself.
+fn check(db: &Connection) -> Result<(), StoreError> {
+    let started = Instant::now();
+    log::info!("the last server did not stop by itself: checking the store");
+    let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        return Err(StoreError::new(format!(
+            "the store is damaged ({found}): restore a backup, or see what `starling store check` finds"
+        )));
+    }
+    log::info!("the store is whole (checked in {} ms)", started.elapsed().as_millis());
+    Ok(())
+}
+
+/// Applies what the journals of the last run have beyond what was stored. Says whether all of them were there.
+fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
+    let db = engine.connection();
+    let Some(run) = load::meta(db, "run")?.and_then(|run| u64::from_str_radix(&run, 16).ok()) else { return Ok(true) };
+    let rings: usize = load::meta(db, "rings")?.and_then(|rings| rings.parse().ok()).unwrap_or(0);
+    let positions = load::positions(db)?;
+    let mut is_whole = true;
+    let mut applied = 0;
+    for index in 0..rings {
+        let path = ring_path(identity, index);
+        let ring = match Ring::find(&path, run) {
+            Ok(Some(ring)) => ring,
+            Ok(None) => {
+                is_whole = false;
+                continue;
+            }
+            Err(error) => {
+                log::warn!("{}: {error}", path.display());
+                is_whole = false;
+                continue;
+            }
+        };
+        let mut at = positions.get(&index).copied().unwrap_or(0);
+        while at < ring.tail() {
+            let mut frames = Vec::new();
+            let end = match ring.read(at, REPLAY_BYTES, &mut frames) {
+                Ok(end) => end,
+                Err(error) => {
+                    log::error!("{}: {error}; what follows is lost", path.display());
+                    is_whole = false;
+                    break;
+                }
+            };
+            engine.apply(&[Part { ring: index, frames: &frames, end }], true)?;
+            (applied, at) = (applied + frames.len(), end);
+        }
+    }
+    if applied > 0 {
+        log::info!("{applied} frames of the last server's journals had not been stored, and are now");
+    }
+    // Those of more cores than there are now.
+    for index in 0..rings {
+        let _ = fs::remove_file(ring_path(identity, index));
+    }
+    Ok(is_whole)
+}
+
+fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {
+    let known = load::meta(db, key)?.and_then(|text| {
+        let bytes: Vec<u8> = (0..text.len() / 2).filter_map(|i| u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()).collect();
+        <[u8; 32]>::try_from(bytes).ok()
+    });
+    if let Some(secret) = known {
+        return Ok(secret);
+    }
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|why| StoreError::new(format!("no random bytes: {why}")))?;
+    let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    load::set_meta(db, key, &text)?;
+    Ok(secret)
+}
