@@ -192,7 +192,12 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     }
     begin(&heard, &lent, core_connections, &config)?;
-    let links = Links { exchange: exchange.clone(), wakers: wakers.clone(), bell: bell.clone(), stops: stops.clone() };
+    let links = Links {
+        exchange: exchange.clone(),
+        wakers: wakers.clone(),
+        bell: bell.clone(),
+        stops: stops.clone(),
+    };
     let storage = match (store, reader_sleeper) {
         (Some(store), Some(sleeper)) => Some(start_storage(store, sleeper, users, &config, links)?),
         _ => None,
@@ -304,10 +309,10 @@ fn start_storage(
     .map_err(failed)?;
     let checkpoint_stops = stops.clone();
     let checkpointer =
-        threads::spawn("store-log".into(), move || thread::checkpoint(&path, &checkpoint_stops)).map_err(failed)?;
+        threads::spawn("store-log".into(), move || thread::checkpoint(&path, &checkpoint_stops))
+            .map_err(failed)?;
     Ok(Storage { writer, others: vec![reader, checkpointer], stops, bell, wakers, _lock: lock })
 }
-
 
 /// Waits until every core has begun, and closes what they have taken along.
 fn begin(

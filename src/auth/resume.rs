@@ -19,8 +19,6 @@ const VERSION: &[u8] = b"starling resume 1\n";
 pub struct Ticket {
     /// The session's number.
     pub session: u64,
-    /// The core where it began.
-    pub core: u16,
     /// Its nickname when the token was given out.
     pub nickname: Nickname,
     /// What its user's token said, if there was one.
@@ -39,7 +37,6 @@ impl std::fmt::Debug for ResumeKey {
 #[derive(Serialize, Deserialize)]
 struct Payload {
     s: u64,
-    c: u16,
     n: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     u: Option<User>,
@@ -68,7 +65,7 @@ impl ResumeKey {
             e: claims.expires_at_ms,
         });
         let payload =
-            Payload { s: ticket.session, c: ticket.core, n: ticket.nickname.as_str().to_owned(), u: user };
+            Payload { s: ticket.session, n: ticket.nickname.as_str().to_owned(), u: user };
         let payload = serde_json::to_vec(&payload).expect("plain values become JSON");
         let mut token = URL_SAFE_NO_PAD.encode(&payload);
         token.push('.');
@@ -86,7 +83,7 @@ impl ResumeKey {
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         let signed = [VERSION, &payload].concat();
         hmac::verify(&self.0, &signed, &signature).ok()?; // in constant time
-        let Payload { s, c, n, u } = serde_json::from_slice(&payload).ok()?;
+        let Payload { s, n, u } = serde_json::from_slice(&payload).ok()?;
         let nickname = Nickname::parse(&n).ok()?;
         let claims = u.map(|user| Claims {
             nickname: nickname.clone(),
@@ -95,7 +92,7 @@ impl ResumeKey {
             tags: user.t,
             expires_at_ms: user.e,
         });
-        Some(Ticket { session: s, core: c, nickname, claims })
+        Some(Ticket { session: s, nickname, claims })
     }
 
     fn sign(&self, payload: &[u8]) -> hmac::Tag {
@@ -118,7 +115,7 @@ mod tests {
             tags: vec!["beta".to_owned()],
             expires_at_ms: Some(1_800_000_000_000),
         };
-        Ticket { session: u64::MAX, core: 7, nickname, claims: Some(claims) }
+        Ticket { session: u64::MAX, nickname, claims: Some(claims) }
     }
 
     #[test]

@@ -167,7 +167,9 @@ impl Inbox {
     /// The private messages that are the session's own, not from the inbox of its user.
     pub fn own(&self) -> impl Iterator<Item = &Kept> {
         let of_user = self.of_user;
-        self.items.iter().filter(move |item| matches!(item, Kept::Private { offset, .. } if *offset > Some(of_user)))
+        self.items
+            .iter()
+            .filter(move |item| matches!(item, Kept::Private { offset, .. } if *offset > Some(of_user)))
     }
 
     fn push(&mut self, mut item: Kept) {

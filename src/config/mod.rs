@@ -121,9 +121,7 @@ impl Config {
 const JWT_SECRET_BYTES_MIN: usize = 32;
 
 /// Keys (or their common beginning) that are accepted but do nothing yet, and what is true instead.
-const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("cluster.", "this node stands alone"),
-];
+const WITHOUT_EFFECT: &[(&str, &str)] = &[("cluster.", "this node stands alone")];
 
 /// What the command line asks for; the strongest layer of [`Config::resolve`].
 #[derive(Clone, Debug, Default)]

@@ -187,7 +187,8 @@ impl Shard {
                 if !inbox.keep(kept.clone(), bounds) {
                     return Delivery::Dropped;
                 }
-                let (number, offset, is_durable) = (session.number, inbox.last_offset(), session.is_durable());
+                let (number, offset, is_durable) =
+                    (session.number, inbox.last_offset(), session.is_durable());
                 if is_durable {
                     self.write_kept(number, offset, &kept);
                 }

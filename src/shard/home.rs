@@ -398,7 +398,8 @@ impl Shard {
             let core = next.core;
             return self.post(core, Mail::Request { from, reply_to, request: Request::Handover(handover) });
         }
-        let Handover { home, target, sender, content, delivered: sessions, is_stored, is_full, .. } = *handover;
+        let Handover { home, target, sender, content, delivered: sessions, is_stored, is_full, .. } =
+            *handover;
         let reply = match (sessions, is_stored) {
             (0, false) if is_full => Reply::Refused(inbox_full()),
             (0, false) => {

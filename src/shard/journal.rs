@@ -297,7 +297,9 @@ impl Shard {
 
     fn answer_pending(&mut self, asker: Asker, what: Pending) {
         let reply = match what {
-            Pending::Published { room, epoch, stamp, level } => Reply::Published { room, epoch, stamp, level },
+            Pending::Published { room, epoch, stamp, level } => {
+                Reply::Published { room, epoch, stamp, level }
+            }
             Pending::Other(reply) => reply,
         };
         self.reply_to_asker(asker, reply);

@@ -124,8 +124,14 @@ impl Shard {
         let bytes: usize = if is_ascending { 0 } else { in_memory.iter().map(|e| e.content.len()).sum() };
         let wanted = if is_ascending { limit } else { limit - in_memory.len() };
         let bytes_max = bytes_max.saturating_sub(bytes);
-        let page =
-            HistoryPage { room: entry.number, after: lowest, before: below, is_ascending, limit: wanted, bytes_max };
+        let page = HistoryPage {
+            room: entry.number,
+            after: lowest,
+            before: below,
+            is_ascending,
+            limit: wanted,
+            bytes_max,
+        };
         let then = AfterRead::History { asker, room, epoch, limit, tail: in_memory };
         self.ask_store(StoreRequest::Page(page, Box::new(then)));
     }
@@ -193,7 +199,9 @@ impl Shard {
             }
             AfterRead::History { asker, room, epoch, limit, tail } => {
                 let mut messages = read.expect("the other case is above");
-                let is_joined = messages.last().is_none_or(|last| tail.first().is_none_or(|e| e.offset == last.offset + 1));
+                let is_joined = messages
+                    .last()
+                    .is_none_or(|last| tail.first().is_none_or(|e| e.offset == last.offset + 1));
                 if is_joined {
                     messages.extend(tail);
                 }
@@ -206,7 +214,8 @@ impl Shard {
             }
             AfterRead::Replay { from, reply_to, room, after, encoding, bytes_max } => {
                 self.send_room(room);
-                let page = read.and_then(|entries| self.replayed_page(room, after, encoding, bytes_max, &entries));
+                let page =
+                    read.and_then(|entries| self.replayed_page(room, after, encoding, bytes_max, &entries));
                 self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, page });
             }
         }

@@ -52,7 +52,9 @@ impl Registered {
     }
 
     fn received(&mut self, through: u64) {
-        while let Some((_, bytes)) = super::journal::pop_if(&mut self.waiting, |(offset, _)| *offset <= through) {
+        while let Some((_, bytes)) =
+            super::journal::pop_if(&mut self.waiting, |(offset, _)| *offset <= through)
+        {
             self.bytes -= bytes;
         }
         self.recent.retain(|kept| matches!(kept, Kept::Private { offset: Some(o), .. } if *o > through));
@@ -79,7 +81,8 @@ impl Shard {
 
     /// Somebody has said hello with a registered nickname: what waits in the inbox is read for the session.
     pub(super) fn send_inbox(&mut self, nickname: &Nickname, to: SessionRef) {
-        let Some(registered) = self.home.registered.get(nickname.folded()).filter(|r| !r.waiting.is_empty()) else {
+        let Some(registered) = self.home.registered.get(nickname.folded()).filter(|r| !r.waiting.is_empty())
+        else {
             return;
         };
         let recent = registered.recent.iter().cloned().collect();
@@ -143,7 +146,13 @@ impl Shard {
         };
         self.write_down(&record);
         let registered = self.home.registered.get_mut(name.folded()).expect("looked at above");
-        registered.recent.push_back(Kept::Private { offset: Some(offset), sender, target, content, timestamp_ms });
+        registered.recent.push_back(Kept::Private {
+            offset: Some(offset),
+            sender,
+            target,
+            content,
+            timestamp_ms,
+        });
         if registered.recent.len() > RECENT_MAX {
             registered.recent.pop_front();
         }
@@ -213,7 +222,8 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id).filter(|session| !session.is_ending()) else { return };
         let Some(RestoredInbox { items, last_offset }) = inbox else { return }; // the next hello tries again
         let mut items: Vec<Kept> = items.into_iter().map(super::restore::kept).collect();
-        let place = |kept: &Kept| if let Kept::Private { offset: Some(offset), .. } = kept { *offset } else { 0 };
+        let place =
+            |kept: &Kept| if let Kept::Private { offset: Some(offset), .. } = kept { *offset } else { 0 };
         let last = items.last().map_or(0, place);
         items.extend(recent.into_iter().filter(|kept| place(kept) > last));
         let through = items.last().map_or(last_offset, place);

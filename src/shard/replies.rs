@@ -376,7 +376,14 @@ impl Shard {
             let session = self.sessions[id].number;
             let (timestamp_ms, target) = (*timestamp_ms, target.as_str());
             let (delivered, stored) = (*sessions, *is_stored);
-            self.write_down(&Record::Receipt { session, id: command, timestamp_ms, target, delivered, stored });
+            self.write_down(&Record::Receipt {
+                session,
+                id: command,
+                timestamp_ms,
+                target,
+                delivered,
+                stored,
+            });
         }
         let session = &mut self.sessions[id];
         if let Some(remembered) = &mut session.remembered {

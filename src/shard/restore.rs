@@ -21,7 +21,8 @@ use crate::chat::pattern::Patterns;
 use crate::chat::room::{Entrant, Room, Rules, Stamp};
 use crate::chat::user::SessionRef;
 use crate::record::{
-    KeptPrivate, Record, Restored, RestoredReceipt, RestoredRoom, RestoredSession, RestoredUser, WrittenClaims,
+    KeptPrivate, Record, Restored, RestoredReceipt, RestoredRoom, RestoredSession, RestoredUser,
+    WrittenClaims,
 };
 
 /// What one core begins with.
@@ -72,12 +73,16 @@ pub fn share_out(restored: Restored, flock: &Flock) -> Vec<Share> {
     let mut numbers: HashMap<u64, (RoomName, Arc<str>)> = HashMap::new();
     for room in restored.rooms {
         let core = home(room.name.folded());
-        keys.insert(room.name.folded().to_owned(), RoomKey { home: core as u16, key: nth(shares[core].rooms.len()) });
+        keys.insert(
+            room.name.folded().to_owned(),
+            RoomKey { home: core as u16, key: nth(shares[core].rooms.len()) },
+        );
         numbers.insert(room.number, (room.name.clone(), room.epoch.clone()));
-        let rules = room.rules.as_deref().map(serde_json::from_str::<Rules>).transpose().unwrap_or_else(|error| {
-            log::error!("store: the rules of room {} cannot be read: {error}", room.name.as_str());
-            None
-        });
+        let rules =
+            room.rules.as_deref().map(serde_json::from_str::<Rules>).transpose().unwrap_or_else(|error| {
+                log::error!("store: the rules of room {} cannot be read: {error}", room.name.as_str());
+                None
+            });
         shares[core].rooms.push(RoomShare { room, rules: rules.unwrap_or_default(), members: Vec::new() });
     }
     for session in restored.sessions {
@@ -96,7 +101,8 @@ pub fn share_out(restored: Restored, flock: &Flock) -> Vec<Share> {
             let room = share.room.name.clone();
             memberships.push(Membership { room, key: *key, echo: written.echo, position: None });
         }
-        let remembered = session.receipts.iter().filter_map(|receipt| remembered(receipt, &numbers)).collect();
+        let remembered =
+            session.receipts.iter().filter_map(|receipt| remembered(receipt, &numbers)).collect();
         shares[home(nickname.folded())].nicknames.push((nickname.clone(), me, identity.is_some()));
         shares[core].sessions.push(SessionShare { session, nickname, identity, memberships, remembered });
     }
@@ -222,10 +228,10 @@ impl Shard {
 
     fn restore_session(&mut self, share: SessionShare) -> Id {
         let SessionShare { session: restored, nickname, identity, memberships, remembered } = share;
-        let mut session = Session::new(Id::from_bits(u64::MAX), super::encode::Encoding::JsonLine, identity, Step::Idle);
+        let mut session =
+            Session::new(Id::from_bits(u64::MAX), super::encode::Encoding::JsonLine, identity, Step::Idle);
         session.connection = None;
-        (session.number, session.birth_core, session.revision) =
-            (restored.number, self.core, restored.revision as u32);
+        (session.number, session.revision) = (restored.number, restored.revision as u32);
         session.nickname = Some(nickname);
         session.memberships = memberships;
         if !remembered.is_empty() {

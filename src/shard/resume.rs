@@ -135,15 +135,13 @@ impl Shard {
             Some(_) => Step::Resume { nickname: Box::new(nickname.clone()), has_token, then: Box::new(then) },
             None => Step::Hello { then: Box::new(then) },
         };
-        let cores = self.cores() as u64;
         let session = self.sessions.insert(Session::new(asked.by, asked.encoding, identity, step));
         self.connections.get_mut(asked.by).expect("it was there just now").session = Some(session);
         match ticket {
             Some(ticket) => {
                 let state = &mut self.sessions[session];
-                // A server that was started again may have more cores, or fewer.
-                let core = (ticket.session % cores) as u16;
-                (state.number, state.birth_core) = (ticket.session, core);
+                state.number = ticket.session;
+                let core = self.birth_core(ticket.session);
                 self.request(session, core, reply_to, Request::Resume { number: ticket.session });
             }
             None => self.claim(session, reply_to, nickname),
@@ -165,7 +163,7 @@ impl Shard {
         let me = SessionRef { core: self.core, session: id };
         self.directory.insert(number, me);
         let session = &mut self.sessions[id];
-        (session.number, session.birth_core) = (number, me.core);
+        session.number = number;
         session.nickname = Some(nickname);
         self.find_user_bucket(id);
         self.write_session(id);
@@ -219,9 +217,10 @@ impl Shard {
 
     /// Puts a session into the place of another: in its rooms, and at its nickname.
     pub(super) fn take_estate(&mut self, id: Id, estate: Estate, has_token: bool) {
-        let Estate { old, number, revision, birth_core, nickname, identity, memberships, remembered, inbox } = estate;
+        let Estate { old, number, revision, nickname, identity, memberships, remembered, inbox } =
+            estate;
         let session = &mut self.sessions[id];
-        (session.number, session.revision, session.birth_core) = (number, revision, birth_core);
+        (session.number, session.revision) = (number, revision);
         session.nickname = Some(nickname.clone());
         if !has_token {
             session.identity = identity;
@@ -248,7 +247,6 @@ impl Shard {
         } else {
             self.authority.resume.issue(&Ticket {
                 session: session.number,
-                core: session.birth_core,
                 nickname: nickname.clone(),
                 claims: session.identity.as_ref().map(|identity| identity.claims.clone()),
             })
@@ -283,7 +281,8 @@ impl Shard {
             expires_at_ms: identity.claims.expires_at_ms,
         });
         let rooms = session.memberships.iter();
-        let rooms = rooms.map(|m| RestoredMembership { room: m.room.as_str().to_owned(), echo: m.echo }).collect();
+        let rooms =
+            rooms.map(|m| RestoredMembership { room: m.room.as_str().to_owned(), echo: m.echo }).collect();
         let body = SessionBody { nickname: nickname.as_str().to_owned(), claims, rooms };
         let body = serde_json::to_string(&body).expect("plain values become JSON");
         session.revision += 1;
@@ -302,6 +301,12 @@ impl Shard {
             .then(|| self.user_buckets.get(nickname.folded().into(), self.now.tick))
     }
 
+    /// The core that knows where the session of a number is. It follows from the number, so that it is known by a server that has
+    /// more cores than the one that gave it out, or fewer.
+    fn birth_core(&self, number: u64) -> u16 {
+        (number % self.cores() as u64) as u16
+    }
+
     /// Finds a session that began here, for one that wants to continue it.
     pub(super) fn find_session(&mut self, from: SessionRef, reply_to: ReplyTo, number: u64) {
         let home = self.core;
@@ -317,7 +322,7 @@ impl Shard {
     /// A session is no more: so is its number.
     pub(super) fn forget_number(&mut self, id: Id) {
         let session = &mut self.sessions[id];
-        let (number, birth_core) = (std::mem::take(&mut session.number), session.birth_core);
+        let number = std::mem::take(&mut session.number);
         if number == 0 {
             return;
         }
@@ -325,6 +330,7 @@ impl Shard {
         if revision > 0 {
             self.write_down(&Record::SessionEnded { number, revision: revision + 1 });
         }
+        let birth_core = self.birth_core(number);
         if birth_core == self.core {
             self.forget_session(SessionRef { core: self.core, session: id }, number);
         } else {
@@ -383,7 +389,6 @@ impl Shard {
             old: SessionRef { core: self.core, session: id },
             number: session.number,
             revision: session.revision,
-            birth_core: session.birth_core,
             nickname: session.nickname.expect("a session that has an idle step has been welcomed"),
             identity: session.identity,
             memberships: session.memberships,

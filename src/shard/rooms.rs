@@ -10,7 +10,9 @@ use super::fanout::Deaf;
 use super::home::{HomeRoom, no_such_room, not_a_member};
 use super::journal::{Asker, Pending};
 use super::limits::too_fast;
-use super::mail::{ConnectionRef, Join, Joined, Mail, MemberEntry, Page, Push, Reply, ReplyTo, RoomEntry, RoomKey};
+use super::mail::{
+    ConnectionRef, Join, Joined, Mail, MemberEntry, Page, Push, Reply, ReplyTo, RoomEntry, RoomKey,
+};
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::chat::history::{self, Entry};
@@ -503,7 +505,14 @@ impl Shard {
             let number = self.home.rooms[key].number;
             let Stamp { offset, timestamp_ms } = stamp;
             let (sender, content) = (sender.as_str(), &*content);
-            self.write_down(&Record::Message { room: number, offset, timestamp_ms, sender, content, command });
+            self.write_down(&Record::Message {
+                room: number,
+                offset,
+                timestamp_ms,
+                sender,
+                content,
+                command,
+            });
             self.note_unstored(key);
         }
         let event = Event::Message {

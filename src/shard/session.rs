@@ -46,12 +46,10 @@ pub struct Session {
     pub connection: Option<Id>,
     /// How its connection wants events.
     pub encoding: Encoding,
-    /// The number that it keeps for life, and the core that knows where the session of this number is.
+    /// The number that it keeps for life; the core that knows where the session of this number is follows from it.
     pub number: u64,
     /// How often it has been written down; 0: never, it does not outlive the process.
     pub revision: u32,
-    /// The core where it began.
-    pub birth_core: u16,
     /// Its nickname, once claimed.
     pub nickname: Option<Nickname>,
     /// The nickname that a change is about to release. Whoever ends the session releases both: it stays here until all
@@ -110,7 +108,6 @@ pub struct Estate {
     pub old: SessionRef,
     pub number: u64,
     pub revision: u32,
-    pub birth_core: u16,
     pub nickname: Nickname,
     pub identity: Option<Arc<Identity>>,
     pub memberships: Vec<Membership>,
@@ -202,7 +199,6 @@ impl Session {
             encoding,
             number: 0,
             revision: 0,
-            birth_core: 0,
             nickname: None,
             former: None,
             identity,

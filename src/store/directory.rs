@@ -65,7 +65,10 @@ pub struct Wanted<'a> {
 /// When another server holds the directory, or something in it cannot be read or written; the message names it.
 pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     let directory = wanted.directory;
-    let named = |error: StoreError| StoreError { message: format!("{}: {}", directory.display(), error.message), ..error };
+    let named = |error: StoreError| StoreError {
+        message: format!("{}: {}", directory.display(), error.message),
+        ..error
+    };
     make_directory(directory)?;
     let lock = take_lock(directory)?;
     let path = directory.join(FILE);
@@ -121,7 +124,9 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
                      get new epochs"
                 );
                 let ring = Ring::create(None, wanted.queue_bytes, run);
-                rings.push(Arc::new(ring.map_err(|e| StoreError::new(format!("no memory for a journal: {e}")))?));
+                rings.push(Arc::new(
+                    ring.map_err(|e| StoreError::new(format!("no memory for a journal: {e}")))?,
+                ));
             }
         }
     }
@@ -154,7 +159,8 @@ fn make_directory(directory: &Path) -> Result<(), StoreError> {
 
 fn take_lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join(LOCK);
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let opened =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut lock =
         opened.map_err(|error| StoreError::new(format!("cannot open {}: {error}", path.display())))?;
     match lock.try_lock() {
@@ -175,10 +181,8 @@ fn take_lock(directory: &Path) -> Result<File, StoreError> {
             return Err(StoreError::new(format!("cannot lock {}: {error}", path.display())));
         }
     }
-    let written = lock
-        .set_len(0)
-        .and_then(|()| lock.rewind())
-        .and_then(|()| write!(lock, "{}", std::process::id()));
+    let written =
+        lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
     written.map_err(|error| StoreError::new(format!("cannot write {}: {error}", path.display())))?;
     Ok(lock)
 }
@@ -200,7 +204,9 @@ fn check(db: &Connection) -> Result<(), StoreError> {
 /// Applies what the journals of the last run have beyond what was stored. Says whether all of them were there.
 fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
     let db = engine.connection();
-    let Some(run) = load::meta(db, "run")?.and_then(|run| u64::from_str_radix(&run, 16).ok()) else { return Ok(true) };
+    let Some(run) = load::meta(db, "run")?.and_then(|run| u64::from_str_radix(&run, 16).ok()) else {
+        return Ok(true);
+    };
     let rings: usize = load::meta(db, "rings")?.and_then(|rings| rings.parse().ok()).unwrap_or(0);
     let positions = load::positions(db)?;
     let mut is_whole = true;
@@ -246,7 +252,9 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
 
 fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {
     let known = load::meta(db, key)?.and_then(|text| {
-        let bytes: Vec<u8> = (0..text.len() / 2).filter_map(|i| u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()).collect();
+        let bytes: Vec<u8> = (0..text.len() / 2)
+            .filter_map(|i| u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok())
+            .collect();
         <[u8; 32]>::try_from(bytes).ok()
     });
     if let Some(secret) = known {

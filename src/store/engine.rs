@@ -2,6 +2,8 @@
 //! drive it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
@@ -119,6 +121,9 @@ impl Engine {
     /// # Errors
     /// When it cannot be opened, or is none of ours.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // It holds secrets. The log beside it gets the same permissions from SQLite.
+        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        made.map_err(|error| StoreError::new(format!("cannot open {}: {error}", path.display())))?;
         let connection = connect(path, true)?;
         Self::prepare(connection, true)
     }

@@ -184,7 +184,9 @@ pub fn write(start: WriterStart) {
         if !is_done {
             // Cores that have ended cannot be served any more; what is in their journals is found there by the next server.
             if is_stopping && writer.down_since.is_some_and(|since| since.elapsed() > RETRY_LAST * 5) {
-                return log::error!("the store is still down: what has not been stored stays in the journals");
+                return log::error!(
+                    "the store is still down: what has not been stored stays in the journals"
+                );
             }
             bell.wait(|| false, writer.retry);
             continue;
@@ -351,7 +353,8 @@ impl Writer {
         let now = load::registered(self.engine.connection())?;
         let gone = self.users.iter().filter(|(name, _)| !now.iter().any(|(other, _)| other == name));
         let mut changes: Vec<(Nickname, Option<bool>)> = gone.map(|(name, _)| (name.clone(), None)).collect();
-        let known: std::collections::HashMap<&Nickname, bool> = self.users.iter().map(|(name, off)| (name, *off)).collect();
+        let known: std::collections::HashMap<&Nickname, bool> =
+            self.users.iter().map(|(name, off)| (name, *off)).collect();
         let changed = now.iter().filter(|(name, off)| known.get(name) != Some(off));
         changes.extend(changed.map(|(name, off)| (name.clone(), Some(*off))));
         self.users = now;

@@ -53,7 +53,9 @@ impl Server {
         // Not pinned: several servers run at a time, and all would be pinned to the same first core.
         command.args(["serve", "--web", "127.0.0.1:0", "--line", "127.0.0.1:0", "--frame", "127.0.0.1:0"]);
         // What is tried here goes faster than people do; a test of the limits sets its own.
-        command.args(["--no-pin", "--set", "rate.commands_per_second=0", "--set", "store.kind=memory"]).args(flags);
+        command
+            .args(["--no-pin", "--set", "rate.commands_per_second=0", "--set", "store.kind=memory"])
+            .args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Log::default());

@@ -164,7 +164,11 @@ impl Members {
     fn count(&mut self, id: Id, (role, succession): (Role, Option<(bool, u64)>), is_there: bool) {
         if role == Role::Host {
             self.changes += 1;
-            if is_there { self.hosts.insert(id) } else { self.hosts.remove(&id) };
+            if is_there {
+                self.hosts.insert(id)
+            } else {
+                self.hosts.remove(&id)
+            };
         }
         match (succession, is_there) {
             (Some(place), true) => drop(self.heirs.insert(place, id)),
