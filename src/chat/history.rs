@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::name::Nickname;
 
 /// What an entry costs beside its content: the entry, the content's header and the allocator's share.
-const ENTRY_BYTES: usize = 96;
+pub const ENTRY_BYTES: usize = 96;
 
 /// How much a room remembers; the tightest bound counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

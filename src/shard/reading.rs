@@ -67,7 +67,8 @@ impl HomeRoom {
         let in_memory = self.room.history().first().unwrap_or(head + 1);
         match self.number {
             0 => in_memory,
-            _ => in_memory.min(self.kept_from.max((head + 1).saturating_sub(self.retention.count))),
+            // What is in memory beyond that only waits to be stored.
+            _ => self.kept_from.max((head + 1).saturating_sub(self.retention.count)),
         }
     }
 
@@ -108,10 +109,11 @@ impl Shard {
         let before = before.unwrap_or(u64::MAX).min(head + 1);
         let lowest = after.unwrap_or(0).max(first - 1);
         let is_ascending = after.is_some();
-        let in_memory = match is_ascending {
+        let mut in_memory = match is_ascending {
             true => history.page(Some(before), Some(lowest.max(memory_first - 1)), limit, bytes_max),
             false => history.page(Some(before), None, limit, bytes_max),
         };
+        in_memory.retain(|entry| entry.offset >= first);
         // Where what is in memory begins, nothing older may be wanted.
         let is_enough = match is_ascending {
             true => lowest + 1 >= memory_first,

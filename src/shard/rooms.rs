@@ -138,7 +138,9 @@ impl Shard {
         let recovered =
             since.as_ref().map(|since| *since.epoch == *epoch && entry.reaches_back_to(since.offset));
         let messages = history.map(|limit| {
-            let messages = room.history().page(None, None, limit, self.limits.history_page_bytes);
+            let mut messages = room.history().page(None, None, limit, self.limits.history_page_bytes);
+            let first = entry.first_available();
+            messages.retain(|message| message.offset >= first);
             with_older(older, messages, room.offset(), limit)
         });
         let joined = Joined {

@@ -9,6 +9,7 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use super::{StoreError, schema};
+use crate::chat::history::ENTRY_BYTES;
 use crate::record::{CommandKey, Frame, Owner, Record, Retention};
 
 /// Bytes of the database that are kept in memory.
@@ -60,6 +61,11 @@ impl RoomFacts {
         (self.offset + 1).saturating_sub(self.first)
     }
 
+    /// What the messages cost, as histories in memory count it.
+    fn cost(&self) -> u64 {
+        self.bytes + self.kept() * ENTRY_BYTES as u64
+    }
+
     /// How many of the oldest messages are over the bounds of count and bytes, as far as can be told from the sums. Bytes are told by the
     /// average: the next look corrects it.
     fn excess(&self, slack: u64) -> u64 {
@@ -70,9 +76,9 @@ impl RoomFacts {
         let by_count = kept.saturating_sub(self.retention.count + slack);
         let over = match self.retention.bytes {
             0 => 0,
-            most => self.bytes.saturating_sub(most),
+            most => self.cost().saturating_sub(most),
         };
-        let by_bytes = if over > 0 && kept > 1 { (over * kept / self.bytes.max(1)).max(1) } else { 0 };
+        let by_bytes = if over > 0 && kept > 1 { (over * kept / self.cost().max(1)).max(1) } else { 0 };
         by_count.max(by_bytes).min(kept)
     }
 }

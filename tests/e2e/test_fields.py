@@ -78,7 +78,7 @@ def good_fields(type, required_only=False):
 @pytest.fixture(scope="module")
 def world():
     """One server for all: nothing that is sent here changes anything. `alice` is an admin and the host of `den`, with bob in it."""
-    server = Server(limits__errors_per_window=1_000_000, **SETTINGS)
+    server = Server(store__kind="memory", limits__errors_per_window=1_000_000, **SETTINGS)
     alice = enter(server.ws(), "alice", "den", admin=True)
     bob = server.ws("bob", "den")
     bob.call("join", room="other")

@@ -127,7 +127,7 @@ def test_as_many_messages_as_configured(start_server):
 
 
 def test_as_many_bytes_as_configured(start_server):
-    server = start_server(history__bytes=10_000)
+    server = start_server(store__kind="memory", history__bytes=10_000)
     alice = server.ws("alice", "den")
     alice.say("den", *["x" * 1000] * 30)
     held = history(alice)
@@ -153,7 +153,7 @@ def test_for_as_long_as_configured(start_server):
 def test_bounds_of_rooms_by_their_names(start_server):
     rules = [{"pattern": "ops-*", "count": 2}, {"pattern": "*-x", "count": 0}, {"pattern": "big", "bytes": 1000}]
     written = ", ".join("{" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in rule.items()) + "}" for rule in rules)
-    server = start_server(history__count=4, history__rooms=f"[{written}]")
+    server = start_server(store__kind="memory", history__count=4, history__rooms=f"[{written}]")
     rooms = {"ops-eu": [9, 10], "OPS-us": [9, 10], "ops-x": [9, 10], "den-x": [], "den": [7, 8, 9, 10], "big": None}
     alice = server.ws("alice", *rooms)
     for room, expected in rooms.items():
@@ -163,7 +163,7 @@ def test_bounds_of_rooms_by_their_names(start_server):
 
 
 def test_all_rooms_together_are_bounded(start_server):
-    server = start_server(history__memory_bytes=200_000)
+    server = start_server(store__kind="memory", history__memory_bytes=200_000)
     alice = server.ws("alice")
     for number in range(40):
         alice.call("join", room=f"room-{number}")

@@ -1,9 +1,11 @@
 """What outlives the process: rooms, sessions, inboxes and promises, across restarts, kills and a machine that fails."""
 
 import json
+import os
+import pathlib
 import re
-import subprocess
 import sqlite3
+import subprocess
 
 import pytest
 
@@ -35,6 +37,12 @@ def restart(request, disk):
         return disk(**settings)
 
     return restart
+
+
+def run(command):
+    """A program that ends by itself, without the tests' own variables."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STARLING_")}
+    return subprocess.run(command, capture_output=True, timeout=30, env=environment)
 
 
 def resume(server, client, **options):
@@ -296,7 +304,6 @@ def test_a_machine_that_fails_is_told_by_a_new_epoch(disk, tmp_path):
     server.kill()
     with sqlite3.connect(disk_of(server)) as db:
         [identity] = db.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()
-    import pathlib
     journals = list(pathlib.Path("/dev/shm").glob(f"starling-{identity}-*"))
     assert journals
     for journal in journals:
@@ -317,7 +324,7 @@ def test_a_second_server_is_refused_by_the_name_of_the_first(disk, tmp_path):
     server = disk()
     command = [binary(), "serve", "--data-dir", str(tmp_path / "data"), "--web", "127.0.0.1:0", "--line", "127.0.0.1:0",
                "--frame", "127.0.0.1:0"]
-    ended = subprocess.run(command, capture_output=True, timeout=20)
+    ended = run(command)
     assert ended.returncode == 1
     words = ended.stderr.decode()
     assert f"process {server.process.pid}" in words and "starling" in words and "--data-dir" in words, words
@@ -327,7 +334,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     command = [binary(), "serve", "--data-dir", str(tmp_path / "file" / "data"), "--web", "127.0.0.1:0", "--line", "127.0.0.1:0",
                "--frame", "127.0.0.1:0"]
-    ended = subprocess.run(command, capture_output=True, timeout=20)
+    ended = run(command)
     assert ended.returncode == 1 and b"file/data" in ended.stderr, ended
 
 
@@ -347,7 +354,7 @@ def test_a_damaged_file_is_not_served(disk, tmp_path):
     path.write_bytes(data)
     command = [binary(), "serve", "--data-dir", str(tmp_path / "data"), "--web", "127.0.0.1:0", "--line", "127.0.0.1:0",
                "--frame", "127.0.0.1:0"]
-    ended = subprocess.run(command, capture_output=True, timeout=30)
+    ended = run(command)
     words = ended.stderr.decode()
     assert ended.returncode == 1 and "damaged" in words and re.search("backup", words), words
 

@@ -1,0 +1,221 @@
+"""A disk that fails: full, broken, read-only, slow. Nothing that was promised is lost, nobody waits without end, and all goes on when it is back."""
+
+import pathlib
+import shutil
+import sqlite3
+import subprocess
+
+import pytest
+
+from helpers import wait_until
+
+HERE = pathlib.Path(__file__).parent
+
+# What the shim does to writes, and what people are told.
+FAULTS = {"enospc": "full", "eio": "disk fails", "erofs": "disk fails", "half": ""}
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory):
+    """faults.c as a library, for LD_PRELOAD."""
+    compiler = shutil.which("cc") or pytest.skip("no C compiler")
+    library = tmp_path_factory.mktemp("faults") / "faults.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-w", "-o", library, HERE / "faults.c", "-ldl"], check=True, timeout=60)
+    return library
+
+
+class Disk:
+    """A data directory on a disk that does as it is told."""
+
+    def __init__(self, directory, shim, start_server):
+        self._directory, self._shim, self._start = directory, shim, start_server
+        self._control = directory / "control"
+        self.be("ok")
+
+    def be(self, mode):
+        # Renamed into place, so that no half of a word is ever read.
+        part = self._control.with_suffix(".part")
+        part.write_text(mode)
+        part.rename(self._control)
+
+    def start(self, **settings):
+        environment = {"LD_PRELOAD": str(self._shim), "FAULTS": str(self._control), "FAULTY_FILES": "starling.db"}
+        settings = {"store__kind": "sqlite", "data_dir": str(self._directory / "data"), "pin": "false",
+                    "store__deadline_ms": 400, "store__sync_ms": 100} | settings
+        return self._start(_environment=environment, **settings)
+
+    def rows(self):
+        with sqlite3.connect(f"file:{self._directory}/data/starling.db?mode=ro", uri=True) as db:
+            return db.execute("SELECT offset, content FROM messages ORDER BY offset").fetchall()
+
+
+@pytest.fixture
+def disk(tmp_path, shim, start_server):
+    disk = Disk(tmp_path, shim, start_server)
+    yield disk
+    disk.be("ok")
+
+
+def health(server):
+    connection = server.connect()
+    connection.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    response = connection.response()
+    return response.status, response.body.decode()
+
+
+def wait_for_health(server, body):
+    wait_until(lambda: health(server) == (200, body), f"/health to say {body!r}")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failing_disk_is_told_and_survived(disk, fault):
+    server = disk.start()
+    alice, bob = server.ws("alice", "den"), server.ws("bob", "den")
+    assert alice.call("message", room="den", content="before", ack="synced")["offset"] == 1
+    disk.be(fault)
+    # What was under way when the disk failed may wait for as long as the deadline.
+    first = alice.call("message", room="den", content="first", ack="stored", id="first")
+    assert (first["type"], first["code"], first["reason"], first["retryable"]) == ("error", 503, "store_down", True), first
+    assert first["retry_after_ms"] > 0
+    wait_for_health(server, "OK store_down")
+    refused = alice.refused(503, "store_down", "message", room="den", content="refused", ack="synced")
+    assert FAULTS[fault] in refused["message"], refused
+    # Rooms go on in memory, for those who ask for no more.
+    acks = alice.say("den", *(f"meanwhile {n}" for n in range(20)))
+    assert [ack["level"] for ack in acks] == ["sequenced"] * 20
+    heard = [bob.expect("message")["content"] for _ in range(22)]
+    assert heard == ["before", "first", *(f"meanwhile {n}" for n in range(20))]
+    assert [m["content"] for m in bob.call("history", room="den")["messages"]] == heard
+    carol = server.ws("carol", "new-room")
+    assert carol.say("new-room", "x")[0]["offset"] == 1
+
+    disk.be("ok")
+    wait_for_health(server, "OK")
+    again = wait_until(lambda: accepted(alice, "first", "stored", id="first"), "the store to be back")
+    assert again["offset"] == 2, "the same command has its first place"
+    assert alice.call("message", room="den", content="after", ack="synced")["level"] == "synced"
+    expected = [(n + 1, content) for n, content in enumerate([*heard, "after"])]
+    assert [row for row in disk.rows() if row != (1, "x")] == expected, "all of it, in order, once"
+    server.kill()
+    server = disk.start()
+    dave = server.ws("dave")
+    assert [(m["offset"], m["content"]) for m in dave.call("history", room="den")["messages"]] == expected
+
+
+def accepted(client, content, level, **fields):
+    reply = client.call("message", room="den", content=content, ack=level, **fields)
+    return reply if reply["type"] == "ack" else None
+
+
+def test_a_disk_that_hangs_stops_nobody(disk):
+    server = disk.start()
+    alice, bob = server.ws("alice", "den"), server.ws("bob", "den")
+    alice.say("den", "before")
+    disk.be("stall")
+    reply = alice.call("message", room="den", content="held", ack="synced", id="held")
+    assert reply["reason"] == "store_down", reply
+    alice.refused(503, "store_down", "message", room="den", content="at once", ack="stored")
+    for n in range(50):
+        alice.say("den", f"meanwhile {n}")
+    assert bob.expect("message", content="meanwhile 49")["offset"] == 52
+    assert server.ws("carol", "other").say("other", "x")[0]["offset"] == 1
+    disk.be("ok")
+    again = wait_until(lambda: accepted(alice, "held", "synced", id="held"), "the disk to be back")
+    assert (again["offset"], again["level"]) == (2, "synced")
+    assert len([row for row in disk.rows() if row[1] != "x"]) == 52
+
+
+def test_a_killed_server_loses_nothing_that_a_failing_disk_held_up(disk):
+    server = disk.start()
+    alice = server.ws("alice", "den")
+    alice.say("den", "before")
+    disk.be("enospc")
+    epoch = alice.say("den", *(f"meanwhile {n}" for n in range(100)))[0]["epoch"]
+    server.kill()
+    disk.be("ok")
+    server = disk.start()
+    page = server.ws("bob").call("history", room="den", limit=1000)
+    assert page["epoch"] == epoch
+    assert [m["content"] for m in page["messages"]] == ["before", *(f"meanwhile {n}" for n in range(100))]
+
+
+def test_what_waits_for_the_disk_is_bounded(disk):
+    server = disk.start(store__queue_bytes=1_048_576)
+    alice = server.ws("alice", "den")
+    alice.say("den", "before")
+    disk.be("enospc")
+    content = "x" * 20_000
+    refusal = None
+    for n in range(200):
+        reply = alice.call("message", room="den", content=content)
+        if reply["type"] == "error":
+            refusal = reply
+            break
+    assert refusal and (refusal["code"], refusal["reason"]) == (503, "store_down"), n
+    assert 20 < n < 60, "three quarters of a mebibyte"
+    kept = n + 1
+    assert alice.call("ping")["type"] == "pong"
+    assert alice.call("quit")["type"] == "bye", "an end needs no place"
+    disk.be("ok")
+    wait_for_health(server, "OK")
+    bob = server.ws("bob", "den")
+    assert bob.call("message", room="den", content="after", ack="synced")["offset"] == kept + 1
+    assert len(disk.rows()) == kept + 1
+
+
+def test_history_that_cannot_be_read_is_refused_and_the_rest_goes_on(disk):
+    server = disk.start(history__memory_count=5)
+    alice = server.ws("alice", "den")
+    alice.say("den", *(str(n) for n in range(1, 41)))
+    assert alice.call("message", room="den", content="41", ack="synced")["offset"] == 41
+    disk.be("eio-read")
+    reply = alice.call("history", room="den", limit=3)
+    assert [m["offset"] for m in reply["messages"]] == [39, 40, 41], "what is in memory needs no disk"
+    bob = server.ws("bob", "den")
+    assert bob.say("den", "42")[0]["offset"] == 42
+    disk.be("ok")
+    page = wait_until(lambda: read(alice), "the disk to be readable")
+    assert [m["offset"] for m in page["messages"]] == list(range(1, 43))
+
+
+def read(client):
+    reply = client.call("history", room="den", limit=100)
+    return reply if reply["type"] == "history" else None
+
+
+def test_a_server_stops_although_its_disk_fails(disk):
+    server = disk.start(store__sync_ms=60_000)
+    alice = server.ws("alice", "den")
+    alice.say("den", "before")
+    disk.be("enospc")
+    alice.say("den", "after")
+    server.terminate()
+    assert server.exit_code(30) == 0
+    disk.be("ok")
+    assert [m["content"] for m in disk.start().ws("bob").call("history", room="den")["messages"]] == ["before", "after"]
+
+
+def test_a_full_file_system(tmp_path, start_server):
+    """The same on a real one: a file system in memory that is too small."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mount)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("file systems can be mounted by root only")
+    try:
+        server = start_server(store__kind="sqlite", data_dir=str(mount / "data"), pin="false", store__deadline_ms=500)
+        alice = server.ws("alice", "den")
+        offset = 0
+        while (reply := alice.call("message", room="den", content="x" * 10_000, ack="stored"))["type"] == "ack":
+            offset = reply["offset"]
+        assert reply["reason"] == "store_down", reply
+        assert offset > 10
+        wait_for_health(server, "OK store_down")
+        subprocess.run(["mount", "-o", "remount,size=64m", str(mount)], check=True)
+        wait_for_health(server, "OK")
+        last = wait_until(lambda: accepted(alice, "last", "synced"), "the store to be back")
+        page = alice.call("history", room="den", limit=1000)["messages"]
+        assert page[-1]["offset"] == last["offset"]
+        server.close()
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=True)
