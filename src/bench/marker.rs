@@ -11,6 +11,8 @@
 //! It is plain text of a fixed width, so that any protocol carries it, and has a first byte that neither names nor the
 //! syntax of any target's messages contain, so that it is found without parsing what is around it.
 
+use std::ops::Range;
+
 /// The first byte of every marker.
 pub const SIGN: u8 = b'~';
 
@@ -60,13 +62,20 @@ impl Content {
         Some(Content { marker, bytes: is_right.then_some(text.len() as u32) })
     }
 
-    /// Finds the first one in `text` where nothing tells how long it is: it ends with its filler. And where it ends.
-    pub fn find(text: &[u8]) -> Option<(Content, usize)> {
-        let (at, _) = Marker::find(text)?;
+    /// Finds the first one in `text`, and where it is; `end` tells where it ends, from what is behind its marker.
+    #[inline]
+    pub fn find(text: &[u8], end: impl FnOnce(&[u8]) -> Option<usize>) -> Option<(Content, Range<usize>)> {
+        let (at, marker, is_right) = Marker::find_checked(text)?;
         let behind = &text[at + MARKER_BYTES..];
-        let fill_bytes = behind.iter().take_while(|byte| **byte == FILL).count();
-        let end = at + MARKER_BYTES + fill_bytes;
-        Content::read(&text[at..end]).map(|content| (content, end))
+        let fill_bytes = end(behind)?;
+        let bytes = MARKER_BYTES + fill_bytes;
+        let is_right = is_right && is_filler(&behind[..fill_bytes]);
+        Some((Content { marker, bytes: is_right.then_some(bytes as u32) }, at..at + bytes))
+    }
+
+    /// The same where nothing tells how long a content is: it ends with its filler.
+    pub fn find_filled(text: &[u8]) -> Option<(Content, Range<usize>)> {
+        Content::find(text, |behind| Some(behind.iter().take_while(|byte| **byte == FILL).count()))
     }
 }
 
@@ -132,43 +141,40 @@ impl Marker {
         if text[0] != SIGN {
             return None;
         }
-        let (publisher, rest) = text[1..].split_at(PUBLISHER_DIGITS);
-        let (sequence, rest) = rest.split_at(SEQUENCE_DIGITS);
-        let (time, check) = rest.split_at(TIME_DIGITS);
-        let (publisher, a) = hex(publisher);
-        let (sequence, b) = hex(sequence);
-        let (due_ns, c) = hex(time);
-        let (check, d) = hex(check);
-        // Checked once for all digits: no branch a digit.
-        let marker = Marker { publisher: publisher as u32, sequence: sequence as u32, due_ns };
-        (a | b | c | d < NO_DIGIT).then_some((marker, check == marker.check()))
+        // All of the digits, eight at a time; the last eight begin with two that have been read.
+        let eight = |at: usize| hex(text[at..at + 8].try_into().expect("eight"));
+        let (first, a) = eight(1);
+        let (second, b) = eight(9);
+        let (third, c) = eight(17);
+        let (last, d) = eight(MARKER_BYTES - 8);
+        let marker = Marker {
+            publisher: (first >> 8) as u32,
+            sequence: ((first & 0xff) << 24 | second >> 8) as u32,
+            due_ns: (second & 0xff) << 48 | third << 16 | (last >> 8 & 0xffff),
+        };
+        // Looked at once for all digits: no branch a digit.
+        (a & b & c & d).then_some((marker, last & 0xff == marker.check()))
     }
 
     /// Finds the first marker in `text`, and where it begins.
     #[inline]
     pub fn find(text: &[u8]) -> Option<(usize, Marker)> {
+        Marker::find_checked(text).map(|(at, marker, _)| (at, marker))
+    }
+
+    /// The same, and whether its check is right.
+    #[inline]
+    fn find_checked(text: &[u8]) -> Option<(usize, Marker, bool)> {
         let mut at = 0;
         loop {
             at += memchr::memchr(SIGN, &text[at..])?;
-            if let Some(marker) = Marker::read(&text[at..]) {
-                return Some((at, marker));
+            if let Some((marker, is_right)) = Marker::read_checked(&text[at..]) {
+                return Some((at, marker, is_right));
             }
             at += 1;
         }
     }
 }
-
-const NO_DIGIT: u8 = 16;
-
-const DIGITS: [u8; 256] = {
-    let mut digits = [NO_DIGIT; 256];
-    let mut value = 0;
-    while value < 16 {
-        digits[b"0123456789abcdef"[value as usize] as usize] = value;
-        value += 1;
-    }
-    digits
-};
 
 fn put_hex(out: &mut [u8], mut number: u64) {
     for digit in out.iter_mut().rev() {
@@ -177,13 +183,21 @@ fn put_hex(out: &mut [u8], mut number: u64) {
     }
 }
 
-/// The number, and all digits' values together: at least [`NO_DIGIT`] if one of them is none.
+/// The number that eight digits are, and whether they are digits: all at once, a byte of a word each.
 #[inline]
-fn hex(text: &[u8]) -> (u64, u8) {
-    text.iter().fold((0, 0), |(number, all), byte| {
-        let digit = DIGITS[usize::from(*byte)];
-        (number << 4 | u64::from(digit & 15), all | digit)
-    })
+fn hex(text: [u8; 8]) -> (u64, bool) {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let text = u64::from_be_bytes(text);
+    // Of the characters in question only letters have this bit; they count from 10 at `a`, which is 0x61.
+    let is_letter = text >> 6 & ONES;
+    let digits = (text & (0x0f * ONES)) + 9 * is_letter;
+    // Written again they are what they were, if they were digits: `0` is 0x30, and `a` is 0x30 + 10 + 0x27.
+    let is_same = digits + 0x30 * ONES + 0x27 * is_letter == text;
+    let is_over_nine = (digits + 6 * ONES) >> 4 & ONES;
+    let is_in_range = is_over_nine == is_letter && digits & (0xf0 * ONES) == 0;
+    let pairs = (digits | digits >> 4) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+    ((fours | fours >> 16) & 0xffff_ffff, is_same && is_in_range)
 }
 
 #[cfg(test)]
@@ -210,7 +224,7 @@ mod tests {
             marker.put_content(bytes, &mut text);
             let whole = Content { marker, bytes: Some(text.len() as u32) };
             prop_assert_eq!(Content::read(&text), Some(whole));
-            prop_assert_eq!(Content::find(&text), Some((whole, text.len())));
+            prop_assert_eq!(Content::find_filled(&text), Some((whole, 0..text.len())));
             let at = at.index(text.len());
             text[at] ^= to;
             // A marker that is none, or another, or of another content: one in 256 others has the same check.
@@ -223,6 +237,16 @@ mod tests {
         fn names_are_told_apart(one in "[a-z0-9-]{0,20}", other in "[a-z0-9-]{0,20}") {
             prop_assert_eq!(name_hash(one.as_bytes()) == name_hash(other.as_bytes()), one == other);
             prop_assert_ne!(name_hash(one.as_bytes()), NO_NAME);
+        }
+
+        #[test]
+        fn digits_are_those_that_are(text in prop::array::uniform8(prop_oneof![4 => prop::sample::select(b"0123456789abcdef".to_vec()), 1 => any::<u8>()])) {
+            let is_right = text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            let (number, is_number) = hex(text);
+            prop_assert_eq!(is_number, is_right);
+            if is_right {
+                prop_assert_eq!(number, u64::from_str_radix(std::str::from_utf8(&text).unwrap(), 16).unwrap());
+            }
         }
 
         #[test]

@@ -79,9 +79,9 @@ impl Protocol for AnyWebSocket {
             }
             // Some servers put several messages into one frame.
             let mut rest = frame.payload;
-            while let Some((content, end)) = Content::find(rest) {
+            while let Some((content, place)) = Content::find_filled(rest) {
                 heard.push(Heard::content(content));
-                rest = &rest[end..];
+                rest = &rest[place.end..];
             }
         }
         Ok(at)

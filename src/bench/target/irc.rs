@@ -68,11 +68,8 @@ fn hear(line: &[u8], heard: &mut Vec<Heard>) {
     };
     let told = || String::from_utf8_lossy(rest).into();
     heard.push(match command {
-        b"PRIVMSG" => match Marker::find(arguments) {
-            Some((at, _)) => match Content::read(&arguments[at..]) {
-                Some(content) => Heard::Message { content, offset: 0, sender: sender_of(source) },
-                None => return,
-            },
+        b"PRIVMSG" => match Content::find(arguments, |behind| Some(behind.len())) {
+            Some((content, _)) => Heard::Message { content, offset: 0, sender: sender_of(source) },
             None => return,
         },
         b"PING" => Heard::Ping(arguments.into()),

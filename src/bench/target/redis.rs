@@ -70,8 +70,8 @@ fn hear(value: &[u8], heard: &mut Vec<Heard>) {
             let head = value.get(4..).unwrap_or_default();
             if head.starts_with(b"$7\r\nmessage\r\n") {
                 // The last value of three, and the end of its line.
-                let whole = Marker::find(value).map(|(at, _)| &value[at..value.len() - 2]);
-                heard.extend(whole.and_then(Content::read).map(Heard::content));
+                let found = Content::find(value, |behind| behind.len().checked_sub(2));
+                heard.extend(found.map(|(content, _)| Heard::content(content)));
             } else if head.starts_with(b"$9\r\nsubscribe\r\n") {
                 heard.push(Heard::Joined(Box::<Joined>::default()));
             }

@@ -432,12 +432,9 @@ fn put_json_say(me: &Persona<'_>, marker: Marker, bytes: usize, ack: Option<&str
 #[inline]
 fn hear_json_message(event: &[u8], heard: &mut Vec<Heard>) {
     const OFFSET: &[u8] = br#""offset":"#;
-    let Some((at, _)) = Marker::find(event) else { return };
-    let begin = at + MARKER_BYTES;
-    let Some(end) = memchr::memchr(b'"', &event[begin..]).map(|bytes| begin + bytes) else { return };
-    let Some(content) = Content::read(&event[at..end]) else { return };
-    let sender = json_sender(&event[..at]);
-    let tail = &event[end..];
+    let Some((content, place)) = Content::find(event, |behind| memchr::memchr(b'"', behind)) else { return };
+    let sender = json_sender(&event[..place.start]);
+    let tail = &event[place.end..];
     let digits = match tail.strip_prefix(br#"","offset":"#) {
         Some(digits) => digits,
         None => match memchr::memmem::find(tail, OFFSET) {
