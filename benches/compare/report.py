@@ -4,7 +4,7 @@ import html
 import statistics
 
 from .peers import peers as all_peers
-from .workloads import why_not
+from .workloads import title, why_not
 
 # Others may take this much of the CPUs before a run is marked.
 DISTURBED = 0.05
@@ -15,10 +15,11 @@ BAR, GAP, LABEL, WIDTH = 16, 6, 110, 420
 class Results:
     """What was measured: runs by workload and peer, and why some have none."""
 
-    def __init__(self, workloads, peers, loads):
+    def __init__(self, workloads, peers, loads, is_quick=False):
         self.workloads, self.peers = workloads, peers
         self.loads = loads
         """What makes the load of each workload, in words."""
+        self.titles = {workload.name: title(workload, is_quick) for workload in workloads}
         self.runs = {}
         self.failures = {}
         self.versions = {}
@@ -86,11 +87,10 @@ def body(results, about, heading="##"):
 
 
 def workload_table(results, workload, heading="##"):
-    # With --quick the load is smaller than the title says: the command tells.
-    lines = [f"{heading} {workload.title}", "", f"As run: `{results.loads[workload.name]}`", ""]
+    lines = [f"{heading} {results.titles[workload.name]}", "", f"As run: `{results.loads[workload.name]}`", ""]
     better = "higher" if workload.higher_is_better else "lower"
-    lines += [f"| peer | {workload.unit} ({better} is better) | least to most | to the floor | to starling | p50 | p99 | CPU (user + system) | runs | remarks |",
-              "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|"]
+    lines += [f"| peer | {workload.unit} ({better} is better) | least to most | to the floor | to starling | p50 | p99 | CPU (user + system) | deliveries a read | runs | remarks |",
+              "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|"]
     by_name = {peer.name: peer for peer in all_peers()}
     bases = [results.median(workload, by_name[name]) for name in ("floor", "starling")]
     for peer, why in results.rows(workload):
@@ -98,7 +98,7 @@ def workload_table(results, workload, heading="##"):
         cells = [peer.name, number(value), f"{number(min(values))} to {number(max(values))}" if values else "-"]
         cells += [f"{value / base:.2f}" if value is not None and base else "-" for base in bases]
         cells += [microseconds(results.median(workload, peer, figure)) for figure in ("p50_us", "p99_us")]
-        cells += [cpu(results, workload, peer), str(len(results.of(workload, peer))), cell(why or results.marks(workload, peer))]
+        cells += [cpu(results, workload, peer), number(results.median(workload, peer, "deliveries_per_read")), str(len(results.of(workload, peer))), cell(why or results.marks(workload, peer))]
         lines.append("| " + " | ".join(cells) + " |")
     return lines + [""]
 
@@ -150,7 +150,7 @@ def plot(results, about):
 
 def plot_panel(results, workload, y):
     better = "higher" if workload.higher_is_better else "lower"
-    parts = [f'<text x="10" y="{y + 14}" font-weight="bold">{html.escape(workload.title)}: {html.escape(workload.unit)} ({better} is better)</text>']
+    parts = [f'<text x="10" y="{y + 14}" font-weight="bold">{html.escape(results.titles[workload.name])}: {html.escape(workload.unit)} ({better} is better)</text>']
     y += 24
     rows = [(peer, results.median(workload, peer), results.values(workload, peer)) for peer, _ in results.rows(workload)]
     most = max((max(values) for _, _, values in rows if values), default=0) or 1

@@ -13,7 +13,7 @@ import time
 import unittest
 import xml.etree.ElementTree
 
-from compare import check, peers, report, workloads
+from compare import check, peers, report, stacks, workloads
 from compare.processes import Failed, Server, free_port, run
 
 
@@ -86,6 +86,41 @@ class Processes(unittest.TestCase):
             self.assertIn(b"interrupted", compare.stderr.read())
 
 
+class CommandLines(unittest.TestCase):
+    """What makes no sense is refused with a sentence, and with 2."""
+
+    def test_nonsense_is_refused(self):
+        for script, arguments, why in (
+            ("compare", ["--only", "nobody"], "no peer is called nobody"),
+            ("compare", ["--workload", "nothing"], "no workload is called nothing"),
+            ("profile", ["--peers", "nobody"], "no peer is called nobody"),
+            ("profile", ["--seconds", "0"], "--seconds: at least 1"),
+            ("profile", ["--server-cpu", "4095"], "--server-cpu: there is no CPU 4095"),
+            ("profile", ["--work", "sleep"], "invalid choice"),
+        ):
+            with self.subTest(" ".join([script, *arguments])):
+                told = subprocess.run([peers.ROOT / "scripts" / script, *arguments], capture_output=True, text=True)
+                self.assertEqual(told.returncode, 2, told.stderr)
+                self.assertIn(why, told.stderr)
+                self.assertNotIn("Traceback", told.stderr)
+
+
+class Stacks(unittest.TestCase):
+    def test_samples_are_put_down_to_what_they_are_in(self):
+        kernel = "([kernel.kallsyms])"
+        sample = "\n".join([f"  ffff {name} {kernel}" for name in ("copy_from_iter", "tcp_sendmsg_locked", "tcp_sendmsg", "__sys_sendto", "__x64_sys_sendto",
+                                                                   "do_syscall_64")] + ["  7f00 __send (/lib/libc.so.6)", "  5500 starling::turn (/usr/bin/starling)"])
+        stack = stacks.parse(sample)
+        self.assertEqual(len(stack), 8)
+        self.assertEqual(stacks.place_of(stack), "TCP takes the bytes into a buffer")
+        self.assertEqual(stacks.call_of(stack), "`sendto`")
+        own = stacks.parse("  5500 starling::shard::SendPool::gather (/usr/bin/starling)\n  5500 main (/usr/bin/starling)")
+        self.assertEqual((stacks.place_of(own), stacks.call_of(own)), (stacks.OWN, stacks.OWN))
+        self.assertEqual(stacks.short(own[0]), "SendPool::gather")
+        interrupt = stacks.parse(f"  ffff clear_page {kernel}\n  ffff asm_exc_page_fault {kernel}\n  7f00 memset (/lib/libc.so.6)")
+        self.assertEqual((stacks.place_of(interrupt), stacks.call_of(interrupt)), (stacks.OTHER, stacks.OTHER))
+
+
 class Reports(unittest.TestCase):
     def setUp(self):
         self.peers = [peer for peer in peers.peers() if peer.name in ("floor", "starling", "uws", "redis", "nginx")]
@@ -111,6 +146,20 @@ class Reports(unittest.TestCase):
         self.assertEqual(rows["redis"][-2], "did not listen")
         self.assertIn("AUDIT FAILED; 3 / missing", rows["uws"][-2])
         self.assertEqual(self.rows_of(self.rooms)["floor"][-2], "has no rooms")
+
+    def test_titles_are_of_the_load_that_is_made(self):
+        self.assertEqual(workloads.title(self.rooms), "1,000 rooms of 10, 2,000 messages a second (open loop)")
+        self.assertEqual(workloads.title(self.rooms, is_quick=True), "100 rooms of 10, 500 messages a second (open loop)")
+        quick = report.Results(self.workloads, self.peers, self.results.loads, is_quick=True)
+        self.assertIn("One room of 200, 50 messages", report.table(quick, {}))
+        self.assertIn("One room of 200, 50 messages", report.plot(quick, {}))
+        for one in workloads.workloads():
+            self.assertNotIn("{", workloads.title(one) + workloads.title(one, is_quick=True))
+
+    def test_batching_is_told(self):
+        self.results.add(self.rooms, self.peers[1], {"cpu_us_per_delivery": 1.0, "deliveries_per_read": 3.5})
+        self.assertIn("| deliveries a read |", report.table(self.results, {}))
+        self.assertEqual(self.rows_of(self.rooms)[self.peers[1].name][9], "3.50")
 
     def test_the_plot_is_well_formed(self):
         xml.etree.ElementTree.fromstring(report.plot(self.results, {"date": "today & <here>"}))

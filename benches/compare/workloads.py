@@ -24,6 +24,7 @@ BUSY = 0.9
 class Workload:
     name: str
     title: str
+    """With the load's numbers in braces, by the flags that make them; `members`: of a room."""
     figure: str
     """Which of a run's figures the table is about."""
     unit: str
@@ -42,22 +43,22 @@ def workloads():
     cost = {"figure": "cpu_us_per_delivery", "unit": "µs of CPU a delivery", "higher_is_better": False, "target": "chat"}
     served = {"figure": "requests_per_cpu_s", "unit": "requests a second of CPU", "higher_is_better": True, "target": "health"}
     return [
-        Workload("fanout", "One room of 1,000, 50 messages a second (open loop)", **cost,
+        Workload("fanout", "One room of {connections}, {rate} messages a second (open loop)", **cost,
                  flags=("fanout", "--connections", 1000, "--publishers", 1, "--rate", 50),
                  quick=("fanout", "--connections", 200, "--publishers", 1, "--rate", 50)),
-        Workload("fanout-full", "One room of 1,000, 10 publishers with 8 messages under way each", "deliveries_per_s", "deliveries/s",
+        Workload("fanout-full", "One room of {connections}, {publishers} publishers with {in_flight} messages under way each", "deliveries_per_s", "deliveries/s",
                  True, "chat", flags=("fanout", "--connections", 1000, "--publishers", 10, "--in-flight", 8),
                  quick=("fanout", "--connections", 200, "--publishers", 10, "--in-flight", 8)),
-        Workload("rooms", "1,000 rooms of 10, 2,000 messages a second (open loop)", **cost, needs_rooms=True,
+        Workload("rooms", "{rooms} rooms of {members}, {rate} messages a second (open loop)", **cost, needs_rooms=True,
                  flags=("rooms", "--connections", 10000, "--rooms", 1000, "--rate", 2000),
                  quick=("rooms", "--connections", 1000, "--rooms", 100, "--rate", 500)),
         Workload("echo-1", "Echo, 1 connection, one round trip at a time", "p50_us", "µs a round trip (p50)", False, "echo",
                  flags=("echo", "--connections", 1, "--in-flight", 1), quick=("echo", "--connections", 1, "--in-flight", 1)),
         Workload("echo-100", "Echo, 100 connections, one round trip at a time each", "deliveries_per_s", "round trips/s", True, "echo",
                  flags=("echo", "--connections", 100, "--in-flight", 1), quick=("echo", "--connections", 100, "--in-flight", 1)),
-        Workload("idle", "Memory of 9,000 connections that have said hello and nothing since", "private_bytes_per_connection",
+        Workload("idle", "Memory of {connections} connections that have said hello and nothing since", "private_bytes_per_connection",
                  "private bytes a connection", False, "chat", flags=("idle", "--connections", 9000), quick=("idle", "--connections", 1000)),
-        Workload("storm", "5,000 connections into one room as fast as they come", "connects_per_cpu_s", "connections a second of CPU", True,
+        Workload("storm", "{connections} connections into one room as fast as they come", "connects_per_cpu_s", "connections a second of CPU", True,
                  "chat", flags=("storm", "--connections", 5000, "--rooms", 1), quick=("storm", "--connections", 500, "--rooms", 1)),
         Workload("health", f"GET /health with wrk, {HTTP_CONNECTIONS} connections", **served),
         Workload("health-pipelined", f"GET /health with wrk, {HTTP_CONNECTIONS} connections, {PIPELINED} pipelined", **served),
@@ -75,6 +76,15 @@ def load_of(workload, options):
         return ["-t1", f"-c{HTTP_CONNECTIONS}", f"-d{options.duration}s", "--latency", *script], ["--", PIPELINED] if is_pipelined else []
     load = workload.quick if options.quick else workload.flags
     return [*load, "--size", SIZE_BYTES, "--duration", f"{options.duration}s", "--warmup", f"{options.warmup}s"], []
+
+
+def title(workload, is_quick=False):
+    """The title, with the numbers of the load that is made."""
+    load = workload.quick if is_quick else workload.flags
+    numbers = {name.removeprefix("--").replace("-", "_"): value for name, value in zip(load[1::2], load[2::2])}
+    if numbers.get("rooms"):
+        numbers["members"] = numbers["connections"] // numbers["rooms"]
+    return workload.title.format(**{name: f"{value:,}" for name, value in numbers.items()})
 
 
 def described(workload, options):
@@ -150,6 +160,7 @@ def bench_figures(report):
         "p99_us": times["p99_ns"] / 1000 if times["count"] else None,
         "deliveries": report["received"],
         "deliveries_per_s": report["received_per_second"],
+        "deliveries_per_read": report["deliveries_per_read"],
         "connects_per_s": report["entry"]["count"] / report["gathering_seconds"] if report["gathering_seconds"] else None,
         "connects_per_cpu_s": report["entry"]["count"] / cpu_s if cpu_s and report["entry"]["count"] else None,
         "cpu_user_s": server.get("user_seconds"),

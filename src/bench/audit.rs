@@ -37,6 +37,35 @@ impl Faults {
     }
 }
 
+/// What was wrong with acknowledgements.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AckFaults {
+    /// Messages that were never acknowledged.
+    pub lost: u64,
+    /// Acknowledgements that came again.
+    pub repeated: u64,
+    /// Those of another level than was asked for, with another offset than the message had when its publisher heard it, or of
+    /// something that was not said.
+    pub wrong: u64,
+    /// All that came.
+    pub looked_at: u64,
+}
+
+impl AckFaults {
+    /// Whether there was anything.
+    pub fn any(&self) -> bool {
+        self.lost + self.repeated + self.wrong > 0
+    }
+
+    /// Adds another publisher's.
+    pub fn add(&mut self, other: &AckFaults) {
+        self.lost += other.lost;
+        self.repeated += other.repeated;
+        self.wrong += other.wrong;
+        self.looked_at += other.looked_at;
+    }
+}
+
 /// Which stream: the member, and the publisher or [`OFFSETS`].
 pub type StreamKey = (u32, u32);
 
@@ -83,6 +112,11 @@ impl Audit {
             None => self.faults.repeated += 1,
         }
         expected
+    }
+
+    /// How many came again until now.
+    pub fn repeated(&self) -> u64 {
+        self.faults.repeated
     }
 
     /// A stream is over: it should have gone on to before `end`.

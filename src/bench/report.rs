@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::audit::Faults;
+use super::audit::{AckFaults, Faults};
 use super::fingerprint::Fingerprint;
 use super::plan::{Load, Plan, Profile};
 use super::run::Outcome;
+use super::search::Try;
 use super::subject::Usage;
 
 /// The version of the format.
@@ -16,6 +17,9 @@ pub const FORMAT: u32 = 1;
 
 /// A generator that sent later than this against its own schedule measured itself.
 const LATE_NS: u64 = 1_000_000;
+
+/// With fewer of the kernel's ticks the division of CPU time into user and system is chance: of 100, it is off by some 5 %.
+const TICKS_MIN: f64 = 100.0;
 
 /// As did one that was at work for longer than this part of the time.
 const BUSY_MAX: f64 = 0.9;
@@ -47,6 +51,9 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// What was measured.
     pub target: String,
+    /// What it says of its version, where it does.
+    #[serde(default)]
+    pub target_version: Option<String>,
     /// What was done to it.
     pub plan: Plan,
     /// Where, and with what.
@@ -91,6 +98,9 @@ pub struct Report {
     pub moves: u64,
     /// The highest rate that held, where it was searched.
     pub highest_rate: Option<f64>,
+    /// The rates that were tried, where it was searched.
+    #[serde(default)]
+    pub tries: Vec<Try>,
     /// System calls of the target in the measured time, where they were counted.
     pub syscalls: Option<BTreeMap<String, u64>>,
     /// The target's processes, where they could be seen.
@@ -106,6 +116,15 @@ pub struct Audited {
     pub offsets: Faults,
     /// By the publishers' own sequences.
     pub sequences: Faults,
+    /// Messages whose content was not the one that was sent.
+    #[serde(default)]
+    pub damaged: u64,
+    /// Messages under another name than their publisher's.
+    #[serde(default)]
+    pub misattributed: u64,
+    /// Acknowledgements (`acks`).
+    #[serde(default)]
+    pub acks: AckFaults,
     /// Messages to those who should not have them.
     pub strays: u64,
     /// Messages that could not be sent, because their publisher had no connection.
@@ -146,10 +165,10 @@ pub struct Server {
     pub pids: Vec<u32>,
     /// Processor time.
     pub cpu_seconds: f64,
-    /// The part of it outside the kernel.
-    pub user_seconds: f64,
+    /// The part of it outside the kernel; none where the kernel has seen too few ticks to divide it.
+    pub user_seconds: Option<f64>,
     /// The part of it within.
-    pub system_seconds: f64,
+    pub system_seconds: Option<f64>,
     /// A delivery.
     pub cpu_us_per_delivery: Option<f64>,
     /// A delivery, outside the kernel.
@@ -182,6 +201,7 @@ impl Report {
     pub fn new(plan: &Plan, target: &str, label: String, outcome: Outcome, pids: &[u32]) -> Report {
         let Outcome {
             fingerprint,
+            target_version,
             tally,
             measured_ns,
             gathering_ns,
@@ -194,6 +214,9 @@ impl Report {
         let audit = Audited {
             offsets: tally.offsets,
             sequences: tally.sequences,
+            damaged: tally.damaged,
+            misattributed: tally.misattributed,
+            acks: tally.acks,
             strays: tally.strays,
             unsent: tally.unsent,
             looked_at: tally.received_in_all,
@@ -238,6 +261,13 @@ impl Report {
                 busy_share * 100.0
             ));
         }
+        if plan.profile == Profile::Slow && tally.slow_closed == 0 && !is_interrupted {
+            warnings.push(
+                "none of those who do not read was closed: perhaps all that they were sent had room in buffers on its way; \
+                 more --rate, --size or --duration shows what the target does about them"
+                    .to_owned(),
+            );
+        }
         let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         Report {
             format: FORMAT,
@@ -246,6 +276,7 @@ impl Report {
             reasons,
             warnings,
             target: target.to_owned(),
+            target_version,
             plan: plan.clone(),
             fingerprint,
             seconds,
@@ -268,6 +299,7 @@ impl Report {
             slow_closed: tally.slow_closed,
             moves: tally.moves,
             highest_rate: None,
+            tries: Vec::new(),
             syscalls: syscalls.and_then(Result::ok),
             server: usage.map(|usage| Server::of(usage, tally.entry.len(), tally.received, pids)),
             generator: Busy {
@@ -302,6 +334,19 @@ impl Audited {
                     faults.missing, faults.repeated, faults.reordered, faults.gaps
                 ));
             }
+        }
+        if self.damaged > 0 {
+            reasons.push(format!("{} messages had not the content that was sent", self.damaged));
+        }
+        if self.misattributed > 0 {
+            reasons
+                .push(format!("{} messages came under another name than their sender's", self.misattributed));
+        }
+        if self.acks.any() {
+            reasons.push(format!(
+                "acknowledgements: {} lost, {} repeated, {} wrong (offset, level, or of what was not said)",
+                self.acks.lost, self.acks.repeated, self.acks.wrong
+            ));
         }
         if self.strays > 0 {
             reasons.push(format!("{} messages came to members of other rooms", self.strays));
@@ -358,8 +403,8 @@ impl Server {
         let cpu_seconds = (to.cpu_ns - from.cpu_ns.min(to.cpu_ns)) as f64 / 1e9;
         let ticks = |pick: fn(&Usage) -> u64| pick(&to).saturating_sub(pick(&from)) as f64;
         let (user, system) = (ticks(|usage| usage.user_ticks), ticks(|usage| usage.system_ticks));
-        // Ticks are coarse: they only say how the exact sum is divided.
-        let user_seconds = if user + system > 0.0 { cpu_seconds * user / (user + system) } else { 0.0 };
+        // Ticks are coarse: they only say how the exact sum is divided, and a few of them do not say that either.
+        let user_seconds = (user + system >= TICKS_MIN).then(|| cpu_seconds * user / (user + system));
         let per_delivery = |seconds: f64| (received > 0).then(|| seconds * 1e6 / received as f64);
         let grown =
             |pick: fn(&Usage) -> u64| (pick(&from) as f64 - pick(&start) as f64) / connections.max(1) as f64;
@@ -367,9 +412,9 @@ impl Server {
             pids: pids.to_vec(),
             cpu_seconds,
             user_seconds,
-            system_seconds: cpu_seconds - user_seconds,
+            system_seconds: user_seconds.map(|user| (cpu_seconds - user).max(0.0)),
             cpu_us_per_delivery: per_delivery(cpu_seconds),
-            user_us_per_delivery: per_delivery(user_seconds),
+            user_us_per_delivery: user_seconds.and_then(per_delivery),
             resident_bytes: to.resident_bytes,
             private_bytes: to.private_bytes,
             private_bytes_per_connection: grown(|usage| usage.private_bytes),
@@ -389,6 +434,7 @@ pub(super) mod tests {
     pub fn report(tally: Tally) -> Report {
         let outcome = Outcome {
             fingerprint: Fingerprint::take(),
+            target_version: None,
             tally,
             measured_ns: 1_000_000_000,
             gathering_ns: 1,
@@ -415,6 +461,40 @@ pub(super) mod tests {
         let report = report(Tally { busy_ns: 950_000_000, ..Tally::new() });
         assert!(report.generator.is_bottleneck && report.verdict == Verdict::Ok);
         assert!(report.warnings[0].contains("95 %"), "{:?}", report.warnings);
+    }
+
+    #[test]
+    fn a_few_ticks_divide_nothing() {
+        let at = |ticks: u64| Usage {
+            cpu_ns: ticks * 10_000_000,
+            user_ticks: ticks / 4,
+            system_ticks: ticks * 3 / 4,
+            ..Usage::default()
+        };
+        let server = |ticks| Server::of([at(0), at(0), at(ticks)], 1, 1000, &[]);
+        assert_eq!((server(40).user_seconds, server(40).user_us_per_delivery), (None, None));
+        assert_eq!(server(400).user_seconds, Some(1.0));
+        assert_eq!(server(400).system_seconds, Some(3.0));
+    }
+
+    #[test]
+    fn slow_ones_whom_nobody_closes_are_a_warning() {
+        let warnings = |slow_closed| {
+            let outcome = Outcome {
+                fingerprint: Fingerprint::take(),
+                target_version: None,
+                tally: Tally { slow_closed, ..Tally::new() },
+                measured_ns: 1,
+                gathering_ns: 1,
+                usage: None,
+                syscalls: None,
+                is_interrupted: false,
+                problems: Vec::new(),
+            };
+            let plan = Plan { slow: 2, ..plan(Profile::Slow, 10, 1, 1, 1) };
+            Report::new(&plan, "tcp://x", String::new(), outcome, &[]).warnings.len()
+        };
+        assert_eq!((warnings(0), warnings(1)), (1, 0));
     }
 
     #[test]

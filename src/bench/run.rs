@@ -1,6 +1,7 @@
 //! One run, directed: threads started, phases gone through, the target watched, and everything added up.
 
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -33,6 +34,9 @@ const PATIENCE_NS: u64 = 10_000 * MS;
 /// The same once talking is over: what has not come by then is missing.
 const SETTLE_NS: u64 = 3_000 * MS;
 
+/// The same when the run was cut short: whoever asks for its end does not want to wait for a backlog.
+const CUT_SHORT_NS: u64 = 500 * MS;
+
 /// How long those who did not read are read in the end, to hear whether they were closed.
 const SLOW_NS: u64 = 300 * MS;
 
@@ -47,6 +51,8 @@ const END_NS: u64 = 5_000 * MS;
 pub struct Outcome {
     /// The circumstances when it began.
     pub fingerprint: Fingerprint,
+    /// The target's version, where it says it.
+    pub target_version: Option<String>,
     /// Everything that the threads counted.
     pub tally: Tally,
     /// Nanoseconds that were measured.
@@ -103,6 +109,7 @@ pub fn run(
     let (measured_ns, gathering_ns, usage) = directed?;
     Ok(Outcome {
         fingerprint,
+        target_version: director.shared.target.protocol.version(),
         tally: tally?,
         measured_ns,
         gathering_ns,
@@ -198,6 +205,7 @@ impl Director<'_> {
             if ready + lost >= all {
                 if all > 0 && ready == 0 {
                     self.problems.push("not one connection got to where it should be".into());
+                    self.look_who_listens();
                 }
                 return;
             }
@@ -213,6 +221,14 @@ impl Director<'_> {
             if self.look("connecting") {
                 return;
             }
+        }
+    }
+
+    /// Says so if nobody is there at all: what the connections themselves tell is that they ended.
+    fn look_who_listens(&mut self) {
+        let address = self.shared.target.address;
+        if let Err(why) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+            self.problems.push(format!("nobody listens at {address} ({why}): is the target running?"));
         }
     }
 
@@ -244,11 +260,11 @@ impl Director<'_> {
             if received != last {
                 (last, since_ns) = (received, now_ns);
             }
-            if now_ns > since_ns + SETTLE_NS {
+            let is_enough = self.is_interrupted && now_ns > began_ns + CUT_SHORT_NS;
+            if is_enough || now_ns > since_ns + SETTLE_NS {
                 return;
             }
-            self.progress.show(&self.shared, "settling");
-            std::thread::sleep(LOOK);
+            self.look("settling");
         }
     }
 
@@ -256,7 +272,10 @@ impl Director<'_> {
     fn look(&mut self, what: &str) -> bool {
         self.progress.show(&self.shared, what);
         std::thread::sleep(LOOK);
-        self.is_interrupted |= self.stop.load(Relaxed);
+        if self.stop.load(Relaxed) {
+            self.is_interrupted = true;
+            self.shared.is_cut_short.store(true, Relaxed);
+        }
         self.is_interrupted
     }
 

@@ -7,6 +7,51 @@ use super::report::{Report, Times, Verdict};
 /// The search ends when the rate is known to this part.
 const PRECISION: f64 = 0.05;
 
+/// How many times are to be beyond the percentile of an objective before it is said that it holds.
+const SAMPLES_BEYOND: f64 = 10.0;
+
+/// One rate that was tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Try {
+    /// Messages a second.
+    pub rate: f64,
+    /// Whether it held.
+    pub has_held: bool,
+    /// Why it did not.
+    pub why_not: Option<String>,
+    /// How many times it was judged by.
+    pub samples: u64,
+    /// How long they were taken.
+    pub seconds: f64,
+    /// Percentiles of them.
+    pub p50_ns: u64,
+    /// 99 %.
+    pub p99_ns: u64,
+    /// 99.9 %.
+    pub p999_ns: u64,
+    /// The most.
+    pub max_ns: u64,
+}
+
+impl Try {
+    /// What a run at a rate came to.
+    pub fn of(rate: f64, report: &Report, objective: &Objective) -> Try {
+        let times = report.main_times().1;
+        let why_not = why_not(report, objective);
+        Try {
+            rate,
+            has_held: why_not.is_none(),
+            why_not,
+            samples: times.count,
+            seconds: report.seconds,
+            p50_ns: times.p50_ns,
+            p99_ns: times.p99_ns,
+            p999_ns: times.p999_ns,
+            max_ns: times.max_ns,
+        }
+    }
+}
+
 /// What must hold: bounds on percentiles of the profile's times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Objective {
@@ -31,6 +76,14 @@ impl Objective {
         };
         let bounds: Option<Vec<_>> = text.split(',').map(bound).collect();
         bounds.map(|bounds| Objective { bounds }).ok_or_else(wrong)
+    }
+
+    /// How many times there have to be, so that some are beyond each percentile: of fewer, chance decides.
+    pub fn samples_needed(&self) -> u64 {
+        let beyond = |percentile: f64| (SAMPLES_BEYOND * 100.0 / (100.0 - percentile)).round();
+        // The maximum is that of however many there are.
+        let percentiles = self.bounds.iter().map(|(percentile, _)| *percentile).filter(|at| *at < 100.0);
+        percentiles.map(beyond).fold(1.0, f64::max) as u64
     }
 
     /// Whether the times are within all bounds.
@@ -60,9 +113,34 @@ pub fn parse_time_ns(text: &str) -> Option<u64> {
     (ns.is_finite() && ns < 1e17).then_some(ns as u64)
 }
 
-/// Whether a run at a rate held: nothing wrong, within the objective, and as much sent and heard as the rate says.
-pub fn holds(report: &Report, objective: &Objective) -> bool {
-    report.verdict == Verdict::Ok && objective.holds(report.main_times().1)
+/// Why a run at a rate did not hold: something was wrong, or slow, or there is too little to tell.
+fn why_not(report: &Report, objective: &Objective) -> Option<String> {
+    let times = report.main_times().1;
+    let needed = objective.samples_needed();
+    if report.verdict != Verdict::Ok {
+        Some(report.reasons.first().cloned().unwrap_or_else(|| "interrupted".into()))
+    } else if !objective.holds(times) {
+        Some(match report.generator.is_bottleneck {
+            true => "slower than the objective, but the generator was the bottleneck".into(),
+            false => "slower than the objective".into(),
+        })
+    } else if times.count < needed {
+        Some(format!(
+            "{} samples, of which the objective needs {needed}: give --duration more time",
+            times.count
+        ))
+    } else {
+        None
+    }
+}
+
+/// How much longer a run has to be, if it was within the objective, but with too few times to tell.
+pub fn longer_by(report: &Report, objective: &Objective) -> Option<f64> {
+    let times = report.main_times().1;
+    let is_within = report.verdict == Verdict::Ok && objective.holds(times);
+    // A little more than is needed: not every second has as many.
+    (is_within && times.count < objective.samples_needed())
+        .then(|| objective.samples_needed() as f64 / times.count as f64 * 1.1)
 }
 
 /// The search, by what it asks for next.
@@ -122,6 +200,32 @@ mod tests {
         for text in ["", "p99", "99=5ms", "p0=1ms", "p101=1ms", "p99=5", "p99=ms", "p99=5 parsec"] {
             assert!(Objective::parse(text).unwrap_err().contains("p99=5ms"), "{text}");
         }
+    }
+
+    #[test]
+    fn percentiles_need_samples() {
+        let needed = |text: &str| Objective::parse(text).unwrap().samples_needed();
+        assert_eq!(needed("p50=1ms"), 20);
+        assert_eq!(needed("p50=1ms,p99=5ms"), 1000);
+        assert_eq!(needed("p99.9=5ms"), 10_000);
+        assert_eq!(needed("max=1s"), 1);
+    }
+
+    #[test]
+    fn a_rate_is_not_judged_by_a_few() {
+        let objective = Objective::parse("p99=5ms").unwrap();
+        let report = |samples: u64, ns: u64| {
+            let mut tally = super::super::tally::Tally::new();
+            tally.latency.record_n(ns, samples).unwrap();
+            super::super::report::tests::report(tally)
+        };
+        let few = Try::of(7.0, &report(200, 1_000_000), &objective);
+        assert!(!few.has_held && few.why_not.unwrap().contains("200 samples"));
+        assert!((longer_by(&report(200, 1_000_000), &objective).unwrap() - 5.5).abs() < 0.01);
+        assert!(Try::of(7.0, &report(2000, 1_000_000), &objective).has_held);
+        // What is slow is slow by however few.
+        assert!(!Try::of(7.0, &report(200, 9_000_000), &objective).has_held);
+        assert_eq!(longer_by(&report(200, 9_000_000), &objective), None);
     }
 
     proptest! {

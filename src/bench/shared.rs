@@ -1,6 +1,6 @@
 //! What the threads of a run share: the plan, and a few numbers by which they and whoever directs them keep in step.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use super::cast::Cast;
@@ -75,6 +75,8 @@ pub struct Shared {
     pub published: Vec<AtomicU32>,
     /// A set a thread.
     pub gauges: Vec<Gauges>,
+    /// Whether the run is cut short: what is due is no longer to be sent.
+    pub is_cut_short: AtomicBool,
     phase: AtomicU8,
 }
 
@@ -87,6 +89,7 @@ impl Shared {
             end_ns: AtomicU64::new(u64::MAX),
             published: (0..plan.publishers).map(|_| AtomicU32::new(0)).collect(),
             gauges: (0..plan.threads).map(|_| Gauges::default()).collect(),
+            is_cut_short: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Gathering as u8),
             plan,
             cast,

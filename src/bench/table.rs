@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::plan::{Load, Profile};
 use super::report::{Report, Times, Verdict};
+use super::search::Try;
 
 /// The report as lines.
 pub fn print(report: &Report) -> String {
@@ -16,7 +17,8 @@ pub fn print(report: &Report) -> String {
         Load::InFlight(count) => format!(", {} publishers, {count} under way each", plan.publishers),
     };
     let ack = plan.ack.as_ref().map(|level| format!(", ack {level}")).unwrap_or_default();
-    row(&mut out, plan.profile.word(), &report.target);
+    let version = report.target_version.as_ref().map(|version| format!(" ({version})")).unwrap_or_default();
+    row(&mut out, plan.profile.word(), &format!("{}{version}", report.target));
     row(
         &mut out,
         "load",
@@ -51,17 +53,26 @@ pub fn print(report: &Report) -> String {
     if let Some(rate) = report.highest_rate {
         row(&mut out, "highest rate", &format!("{rate:.0} messages/s hold"));
     }
+    for tried in &report.tries {
+        row(&mut out, "tried", self::tried(tried).trim_start());
+    }
     if let Some(server) = &report.server {
+        let divided = match (server.user_seconds, server.system_seconds) {
+            (Some(user), Some(system)) => format!("{user:.1} user, {system:.1} system"),
+            _ => "too little to divide into user and system".to_owned(),
+        };
         let mut figures = format!(
-            "{:.2} s of CPU ({:.2} user, {:.2} system), {} resident, {} private",
+            "{:.2} s of CPU ({divided}), {} resident, {} private",
             server.cpu_seconds,
-            server.user_seconds,
-            server.system_seconds.max(0.0), // the division is sampled, and may be off by a tick
             bytes(server.resident_bytes as f64),
             bytes(server.private_bytes as f64)
         );
-        if let (Some(all), Some(user)) = (server.cpu_us_per_delivery, server.user_us_per_delivery) {
-            let _ = write!(figures, "; {all:.3} us a delivery ({user:.3} user)");
+        if let Some(all) = server.cpu_us_per_delivery {
+            let _ = write!(figures, "; {all:.3} us a delivery");
+        }
+        if let Some(user) = server.user_us_per_delivery {
+            let digits = if user < 1.0 { 2 } else { 1 };
+            let _ = write!(figures, " ({user:.digits$} user)");
         }
         if let Some(deliveries) = report.deliveries_per_read {
             let _ = write!(figures, "; {deliveries:.1} deliveries a read");
@@ -90,7 +101,14 @@ pub fn print(report: &Report) -> String {
     );
     let verdict = match report.verdict {
         Verdict::Ok if report.audit.looked_at > 0 => {
-            format!("ok: {} deliveries, none missing, repeated or out of order", report.audit.looked_at)
+            let acks = match report.audit.acks.looked_at {
+                0 => String::new(),
+                count => format!("; {count} acknowledgements, each once and right"),
+            };
+            format!(
+                "ok: {} deliveries, none missing, repeated, out of order or changed{acks}",
+                report.audit.looked_at
+            )
         }
         Verdict::Ok => "ok".to_owned(),
         Verdict::Failed => "FAILED".to_owned(),
@@ -104,6 +122,19 @@ pub fn print(report: &Report) -> String {
         row(&mut out, "warning", warning);
     }
     out
+}
+
+/// One try of a search, as a line.
+pub fn tried(tried: &Try) -> String {
+    format!(
+        "{:10.0}/s  p50 {}  p99 {}  max {}  {} samples  {}",
+        tried.rate,
+        time(tried.p50_ns),
+        time(tried.p99_ns),
+        time(tried.max_ns),
+        tried.samples,
+        tried.why_not.as_ref().map_or("holds".to_owned(), |why| format!("does not hold: {why}"))
+    )
 }
 
 /// With fewer connections, pages and what else a process does hide what one of them takes.

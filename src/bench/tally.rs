@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use super::audit::Faults;
+use super::audit::{AckFaults, Faults};
 
 /// The longest time that is told apart from longer ones: an hour.
 const LONGEST_NS: u64 = 3_600_000_000_000;
@@ -40,6 +40,12 @@ pub struct Tally {
     pub offsets: Faults,
     /// Found by the sequences in the content.
     pub sequences: Faults,
+    /// Messages whose content was not the one that was sent.
+    pub damaged: u64,
+    /// Messages under another name than their publisher's.
+    pub misattributed: u64,
+    /// What was wrong with acknowledgements.
+    pub acks: AckFaults,
     /// Messages for a room that the member is not in.
     pub strays: u64,
     /// Connections that broke without having been asked to, by reason.
@@ -82,6 +88,9 @@ impl Tally {
             received_in_all: 0,
             offsets: Faults::default(),
             sequences: Faults::default(),
+            damaged: 0,
+            misattributed: 0,
+            acks: AckFaults::default(),
             strays: 0,
             lost: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -111,6 +120,9 @@ impl Tally {
         self.received_in_all += other.received_in_all;
         self.offsets.add(&other.offsets);
         self.sequences.add(&other.sequences);
+        self.damaged += other.damaged;
+        self.misattributed += other.misattributed;
+        self.acks.add(&other.acks);
         self.strays += other.strays;
         for (to, from) in [(&mut self.lost, &other.lost), (&mut self.refused, &other.refused)] {
             for (why, count) in from {

@@ -2,9 +2,9 @@
 
 use super::super::audit::{OFFSETS, UNKNOWN};
 use super::super::cast::NONE;
-use super::super::marker::Marker;
+use super::super::marker::{Content, Marker, NO_NAME};
 use super::super::plan::Profile;
-use super::super::target::{Heard, Joined, Protocol, Stage};
+use super::super::target::{Ack, Heard, Joined, Protocol, Stage};
 use super::{Generator, Peer, Session, State, UNSEEN};
 use crate::base::slots::Id;
 
@@ -28,7 +28,9 @@ impl Generator {
         let decoded = decode(protocol, &mut peer.stage, &mut peer.carry, input, &mut heard);
         for heard in heard.drain(..) {
             match heard {
-                Heard::Message { marker, offset } => self.deliver(local, marker, offset, now_ns),
+                Heard::Message { content, offset, sender } => {
+                    self.deliver(local, content, offset, sender, now_ns)
+                }
                 other => self.hear(id, local, other, now_ns),
             }
         }
@@ -41,11 +43,14 @@ impl Generator {
     }
 
     #[inline]
-    fn deliver(&mut self, local: usize, marker: Marker, offset: u64, now_ns: u64) {
+    fn deliver(&mut self, local: usize, content: Content, offset: u64, sender: u64, now_ns: u64) {
         let member = &mut self.members[local];
         if member.is_slow {
             return;
         }
+        let marker = content.marker;
+        // Its numbers are believed all the same: where they have been changed, the sequences show it too.
+        self.tally.damaged += u64::from(content.bytes != Some(self.content_bytes));
         let Some(&(room, place)) = self.shared.cast.publishers.get(marker.publisher as usize) else {
             self.tally.strays += 1;
             return;
@@ -55,6 +60,8 @@ impl Generator {
             self.tally.strays += u64::from(self.shared.plan.profile != Profile::Mix);
             return;
         }
+        let is_named = sender != NO_NAME && self.names[marker.publisher as usize] != sender;
+        self.tally.misattributed += u64::from(is_named);
         self.tally.received_in_all += 1;
         self.tally.received += u64::from(now_ns >= self.from_ns && now_ns < self.end_ns);
         if marker.due_ns >= self.from_ns && marker.due_ns < self.end_ns {
@@ -63,6 +70,9 @@ impl Generator {
         let track = &mut member.tracks[place as usize];
         if marker.sequence == *track {
             *track += 1;
+            if self.level.is_some() && member.number == marker.publisher {
+                self.publishers[member.publisher as usize].ledger.heard(marker.sequence, offset);
+            }
         } else {
             let expected = if *track == UNSEEN { UNKNOWN } else { u64::from(*track) };
             let key = (member.number, marker.publisher);
@@ -106,7 +116,8 @@ impl Generator {
                 };
                 let sequence = publisher.next_sequence - publisher.unanswered.len() as u32 - 1;
                 let marker = Marker { publisher: publisher.number, sequence, due_ns };
-                self.deliver(local, marker, 0, now_ns);
+                let content = Content { marker, bytes: Some(self.content_bytes) };
+                self.deliver(local, content, 0, NO_NAME, now_ns);
             }
             Heard::Open => {
                 self.enter(id);
@@ -125,15 +136,7 @@ impl Generator {
                 }
             }
             Heard::Joined(joined) => self.arrive(id, Some(&joined)),
-            Heard::Acknowledged(marker) => {
-                if marker.due_ns >= self.from_ns && marker.due_ns < self.end_ns {
-                    self.tally.acknowledged.saturating_record(now_ns.saturating_sub(marker.due_ns));
-                }
-                let place = self.place_of.get(marker.publisher as usize).copied().unwrap_or(NONE);
-                if self.is_closed_loop() && self.shared.plan.profile == Profile::Acks && place != NONE {
-                    self.completed.push(place);
-                }
-            }
+            Heard::Acknowledged(ack) => self.acknowledge(local, ack, now_ns),
             Heard::Ping(payload) => {
                 if let Some(peer) = self.peers.get_mut(id) {
                     self.shared.target.protocol.pong(&payload, &mut peer.out);
@@ -144,6 +147,29 @@ impl Generator {
             Heard::Bye(why) => {
                 self.farewells.insert(id, why);
             }
+        }
+    }
+
+    /// A message has been acknowledged, or so it is said.
+    fn acknowledge(&mut self, local: usize, ack: Ack, now_ns: u64) {
+        // Nobody has asked for it.
+        let Some(level) = self.level else { return };
+        let place = self.members[local].publisher;
+        let publisher = self.publishers.get_mut(place as usize);
+        let Some(publisher) = publisher.filter(|publisher| publisher.number == ack.marker.publisher) else {
+            // It is somebody else's.
+            self.tally.acks.wrong += 1;
+            return;
+        };
+        if !publisher.ledger.acknowledged(ack, level, publisher.next_sequence) {
+            return;
+        }
+        let due_ns = ack.marker.due_ns;
+        if due_ns >= self.from_ns && due_ns < self.end_ns {
+            self.tally.acknowledged.saturating_record(now_ns.saturating_sub(due_ns));
+        }
+        if self.is_closed_loop() {
+            self.completed.push(place);
         }
     }
 
@@ -249,6 +275,11 @@ mod tests {
 
     /// A generator with one member, in a room of JSON lines, that has heard messages with these sequences and offsets.
     fn after(messages: &[(u32, u64)]) -> crate::bench::tally::Tally {
+        changed(messages, |line| line)
+    }
+
+    /// The same, when the target changes each line like this.
+    fn changed(messages: &[(u32, u64)], change: fn(String) -> String) -> crate::bench::tally::Tally {
         use std::sync::Arc;
 
         use crate::bench::cast::{Cast, tests::plan};
@@ -265,9 +296,10 @@ mod tests {
                 .to_vec();
         input.push(b'\n');
         for (sequence, offset) in messages {
-            input.extend_from_slice(br#"{"type":"message","room":"t-r0","sender":"t-0","content":""#);
-            Marker { publisher: 0, sequence: *sequence, due_ns: 0 }.put_content(50, &mut input);
-            input.extend_from_slice(format!("\",\"offset\":{offset},\"timestamp\":5}}\n").as_bytes());
+            let mut line = br#"{"type":"message","room":"t-r0","sender":"t-0","content":""#.to_vec();
+            Marker { publisher: 0, sequence: *sequence, due_ns: 0 }.put_content(64, &mut line);
+            line.extend_from_slice(format!("\",\"offset\":{offset},\"timestamp\":5}}\n").as_bytes());
+            input.extend_from_slice(change(String::from_utf8(line).unwrap()).as_bytes());
         }
         generator.receive(id, &mut input);
         generator.into_tally()
@@ -288,6 +320,27 @@ mod tests {
         assert_eq!(tally.sequences.repeated, 1);
         // The first message after the join is missing.
         assert_eq!(after(&[(0, 6)]).offsets.missing, 1);
+    }
+
+    #[test]
+    fn every_byte_of_a_message_is_looked_at() {
+        let messages = [(0, 5), (1, 6)];
+        let tally = after(&messages);
+        assert_eq!((tally.damaged, tally.misattributed), (0, 0));
+        for change in [
+            |line: String| line.replacen("...", "..,", 1),
+            |line: String| line.replacen("...", "..", 1),
+            |line: String| line.replacen("...", "....", 1),
+        ] {
+            assert_eq!(changed(&messages, change).damaged, 2);
+        }
+        for change in [
+            |line: String| line.replace("t-0", "t-1"),
+            |line: String| line.replace("t-0", ""),
+            |line: String| line.replace(r#""sender":"t-0","#, ""),
+        ] {
+            assert_eq!(changed(&messages, change).misattributed, 2);
+        }
     }
 
     proptest! {
@@ -316,7 +369,7 @@ mod tests {
             }
             prop_assert!(carry.is_empty());
             let sequences: Vec<u32> = heard.iter().map(|heard| match heard {
-                Heard::Message { marker, .. } => marker.sequence,
+                Heard::Message { content, .. } => content.marker.sequence,
                 other => panic!("{other:?}"),
             }).collect();
             prop_assert_eq!(sequences, (0..sizes.len() as u32).collect::<Vec<_>>());

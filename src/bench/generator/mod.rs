@@ -5,8 +5,10 @@
 //! | `mod.rs` | who there is, and what the loop asks |
 //! | `hear.rs` | what comes: decoded, timed, audited |
 //! | `speak.rs` | what goes: on schedule, or when something has come |
+//! | `acks.rs` | acknowledgements, matched with messages |
 //! | `phases.rs` | from gathering to the end |
 
+mod acks;
 mod hear;
 mod phases;
 mod speak;
@@ -18,13 +20,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use self::acks::Ledger;
 use super::audit::{Audit, UNKNOWN};
 use super::cast::NONE;
-use super::plan::Load;
+use super::marker::{MARKER_BYTES, name_hash};
+use super::plan::{Load, Profile};
 use super::schedule::Schedule;
 use super::shared::{Phase, Shared};
 use super::tally::Tally;
-use super::target::{Comeback, Heard, Persona, Stage};
+use super::target::{Comeback, Heard, Level, Persona, Stage};
 use crate::base::rng::Rng;
 use crate::base::slots::{Id, Slots};
 use crate::base::stats::Counters;
@@ -78,6 +82,13 @@ pub struct Generator {
     completed: Vec<u32>,
     by_offset: Audit,
     by_sequence: Audit,
+    /// How long each content is to be.
+    content_bytes: u32,
+    /// For each publisher of the run: the hash of the name that its messages are to come under. Visitors (`churn`) have
+    /// another at each visit.
+    names: Vec<u64>,
+    /// The level of acknowledgement that is asked for; none: none is.
+    level: Option<Level>,
 
     phase: Phase,
     has_begun: bool,
@@ -176,6 +187,8 @@ struct Publisher {
     unanswered: VecDeque<u64>,
     /// The member whose hearing of a message tells that it has arrived.
     witness: u32,
+    /// What became of its acknowledgements.
+    ledger: Ledger,
 }
 
 impl Generator {
@@ -200,6 +213,7 @@ impl Generator {
                     next_sequence: 0,
                     unanswered: VecDeque::new(),
                     witness: NONE,
+                    ledger: Ledger::default(),
                 });
             }
             members.push(Member {
@@ -226,7 +240,7 @@ impl Generator {
             }
         }
         let count = members.len() as u32;
-        let visits_only = plan.profile == super::plan::Profile::Churn;
+        let visits_only = plan.profile == Profile::Churn;
         Generator {
             thread,
             counters: Counters::default(),
@@ -249,11 +263,16 @@ impl Generator {
             completed: Vec::new(),
             by_offset: Audit::default(),
             by_sequence: Audit::default(),
+            content_bytes: plan.bytes.max(MARKER_BYTES) as u32,
+            names: (0..plan.publishers as u32)
+                .map(|number| name_hash(shared.cast.nickname(number, 0).as_bytes()))
+                .collect(),
+            level: plan.ack.as_deref().map(Level::of),
             phase: Phase::Gathering,
             has_begun: false,
             has_cut: false,
             has_told: false,
-            from_ns: if shared.plan.profile == super::plan::Profile::Storm { 0 } else { u64::MAX },
+            from_ns: if shared.plan.profile == Profile::Storm { 0 } else { u64::MAX },
             end_ns: u64::MAX,
             schedule: None,
             visits: None,

@@ -7,7 +7,7 @@ use super::super::cast::NONE;
 use super::super::plan::{Load, Profile};
 use super::super::schedule::Schedule;
 use super::super::shared::Phase;
-use super::{Generator, MS, Peer, State, UNSEEN};
+use super::{Generator, MS, Peer, Publisher, State, UNSEEN};
 use crate::base::slots::Id;
 
 /// How long farewells may take before what is left is cut off.
@@ -92,12 +92,11 @@ impl Generator {
     fn settle(&mut self) {
         // Everything that was due is sent first, however late it is.
         self.speak();
+        let is_behind = self.schedule.as_ref().is_some_and(|schedule| schedule.next_ns().is_some());
+        if is_behind {
+            return;
+        }
         if !self.has_told {
-            let is_interrupted = self.now_ns < self.shared.plan.end_ns(self.shared.begin_ns.load(Relaxed));
-            if is_interrupted {
-                (self.schedule, self.visits, self.moves) = (None, None, None);
-                self.late_visits.clear();
-            }
             self.has_told = true;
             for publisher in &self.publishers {
                 self.shared.published[publisher.number as usize].store(publisher.next_sequence, Relaxed);
@@ -114,10 +113,18 @@ impl Generator {
     }
 
     fn count_unsettled(&self) -> u64 {
+        let unacknowledged = |publisher: &Publisher| publisher.ledger.outstanding(publisher.next_sequence);
         if self.shared.plan.profile == Profile::Churn {
             return (self.late_visits.len() + self.to_connect.len() + self.peers.len()) as u64;
         }
+        if self.level.is_some() && !self.tally.refused.is_empty() {
+            // What was refused will neither be acknowledged nor heard, and the run has failed.
+            return 0;
+        }
         let mut unsettled = self.to_connect.len() as u64;
+        if self.level.is_some() {
+            unsettled += self.publishers.iter().map(unacknowledged).sum::<u64>();
+        }
         for local in 0..self.members.len() {
             self.for_each_stream(local, |expected, end| unsettled += end.saturating_sub(expected));
             let member = &self.members[local];
@@ -204,6 +211,12 @@ impl Generator {
         self.read_cpu();
         self.tally.offsets = std::mem::take(&mut self.by_offset).finish();
         self.tally.sequences = std::mem::take(&mut self.by_sequence).finish();
+        if self.level.is_some() {
+            for publisher in &mut self.publishers {
+                let ledger = std::mem::take(&mut publisher.ledger);
+                self.tally.acks.add(&ledger.finish(publisher.next_sequence));
+            }
+        }
     }
 }
 

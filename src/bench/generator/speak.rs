@@ -1,13 +1,18 @@
 //! What goes out: connections, messages that are due, and the next ones of those whose last has arrived.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::super::cast::NONE;
-use super::super::marker::Marker;
+use super::super::marker::{Marker, name_hash};
 use super::super::plan::{Load, Profile};
 use super::super::schedule::Schedule;
 use super::super::target::Comeback;
 use super::{Generator, Peer, State, persona};
 use crate::base::slots::Id;
 use crate::reactor::Connect;
+
+/// How many messages one turn sends at most: some thousandths of a second's work.
+const BURST_MAX: usize = 16_384;
 
 impl Generator {
     /// Begins a connection for a member.
@@ -73,7 +78,13 @@ impl Generator {
             return;
         }
         let now_ns = self.now_ns;
-        while let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.take(now_ns)) {
+        if self.shared.is_cut_short.load(Relaxed) {
+            (self.schedule, self.visits, self.moves) = (None, None, None);
+            self.late_visits.clear();
+        }
+        // What is left of a backlog has its turn when this has been written, and the end of the run been looked for.
+        for _ in 0..BURST_MAX {
+            let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.take(now_ns)) else { break };
             self.publish(due.place, due.due_ns);
         }
         while let Some(due) = self.visits.as_mut().and_then(|visits| visits.take(now_ns)) {
@@ -83,6 +94,9 @@ impl Generator {
             let member = &mut self.members[local as usize];
             member.due_ns = self.late_visits.pop_front().expect("looked at before");
             member.visit += 1;
+            if let Some(name) = self.names.get_mut(member.number as usize) {
+                *name = name_hash(self.shared.cast.nickname(member.number, member.visit).as_bytes());
+            }
             self.to_connect.push_back(local);
         }
         while self.moves.as_mut().and_then(|moves| moves.take(now_ns)).is_some() {

@@ -1,7 +1,10 @@
 //! Any WebSocket server that passes on what it is sent: what to say is a template, and what comes is looked through for markers.
 
+use std::sync::OnceLock;
+
+use super::http::server_of;
 use super::{Heard, Persona, Protocol, Stage, Traits, websocket};
-use crate::bench::marker::{MARKER_BYTES, Marker};
+use crate::bench::marker::{Content, MARKER_BYTES, Marker};
 
 /// The protocol.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub struct AnyWebSocket {
     pub hears_itself: bool,
     /// Whether each connection gets back what it sent.
     pub is_echo: bool,
+    /// What the first answer calls the server.
+    pub version: OnceLock<String>,
 }
 
 impl Protocol for AnyWebSocket {
@@ -58,8 +63,15 @@ impl Protocol for AnyWebSocket {
         websocket::put_pong(payload, out);
     }
 
+    fn version(&self) -> Option<String> {
+        self.version.get().filter(|version| !version.is_empty()).cloned()
+    }
+
     fn decode(&self, stage: &mut Stage, input: &[u8], heard: &mut Vec<Heard>) -> Result<usize, String> {
         let Some(mut at) = websocket::hear_answer(stage, input, heard)? else { return Ok(0) };
+        if at > 0 {
+            self.version.get_or_init(|| server_of(&input[..at]));
+        }
         while let Some(frame) = websocket::read_frame(&input[at..])? {
             at += frame.bytes;
             if !frame.is_data(heard) {
@@ -67,9 +79,9 @@ impl Protocol for AnyWebSocket {
             }
             // Some servers put several messages into one frame.
             let mut rest = frame.payload;
-            while let Some((place, marker)) = Marker::find(rest) {
-                heard.push(Heard::Message { marker, offset: 0 });
-                rest = &rest[place + MARKER_BYTES..];
+            while let Some((content, place)) = Content::find_filled(rest) {
+                heard.push(Heard::content(content));
+                rest = &rest[place.end..];
             }
         }
         Ok(at)
@@ -107,7 +119,7 @@ fn fill(template: &str, me: &Persona<'_>, content: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{heard, marker, persona};
+    use super::super::testing::{content, heard, marker, persona};
     use super::*;
 
     #[test]
@@ -127,19 +139,20 @@ mod tests {
         fn messages_are_found_wherever_they_are(pieces in prop::collection::vec(1usize..60, 1..10)) {
             let target = AnyWebSocket {
                 host: "h".into(), path: "/".into(), hello: String::new(), publish: "{content}".into(),
-                hears_itself: true, is_echo: false,
+                hears_itself: true, is_echo: false, version: OnceLock::new(),
             };
-            let mut content = br#"[{"~":1},""#.to_vec();
-            marker().put_content(50, &mut content);
-            content.extend_from_slice(br#"",""#);
-            marker().put_content(50, &mut content);
-            let mut input = b"HTTP/1.1 101 Switching\r\nA: b\r\n\r\n".to_vec();
-            crate::proto::websocket::put_text(&mut input, &content);
+            let mut text = br#"[{"~":1},""#.to_vec();
+            marker().put_content(50, &mut text);
+            text.extend_from_slice(br#"",""#);
+            marker().put_content(50, &mut text);
+            let mut input = b"HTTP/1.1 101 Switching\r\nServer: b\r\n\r\n".to_vec();
+            crate::proto::websocket::put_text(&mut input, &text);
             crate::proto::websocket::put_ping(&mut input, b"p");
-            let message = Heard::Message { marker: marker(), offset: 0 };
+            let message = Heard::content(content(50).1);
             prop_assert_eq!(heard(&target, websocket::REQUESTED, &input, &pieces), vec![
                 Heard::Open, message.clone(), message, Heard::Ping((*b"p").into()),
             ]);
+            prop_assert_eq!(target.version(), Some("b".to_owned()));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! HTTP/1.1: round trips of GET. Answers come in the order of the requests, by which each is known; `--in-flight` is how
 //! many are pipelined.
 
+use std::sync::OnceLock;
+
 use super::{Heard, Persona, Protocol, Stage, Traits};
 use crate::bench::marker::Marker;
 
@@ -9,12 +11,17 @@ use crate::bench::marker::Marker;
 pub struct Http {
     /// The whole request.
     request: Vec<u8>,
+    /// What the first answer calls the server.
+    version: OnceLock<String>,
 }
 
 impl Http {
     /// Requests of a path.
     pub fn new(host: &str, path: &str) -> Http {
-        Http { request: format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into() }
+        Http {
+            request: format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into(),
+            version: OnceLock::new(),
+        }
     }
 }
 
@@ -34,6 +41,10 @@ impl Protocol for Http {
         out.extend_from_slice(&self.request);
     }
 
+    fn version(&self) -> Option<String> {
+        self.version.get().filter(|version| !version.is_empty()).cloned()
+    }
+
     fn decode(&self, _stage: &mut Stage, input: &[u8], heard: &mut Vec<Heard>) -> Result<usize, String> {
         let mut at = 0;
         while let Some(head_bytes) = memchr::memmem::find(&input[at..], b"\r\n\r\n") {
@@ -43,6 +54,7 @@ impl Protocol for Http {
             if input.len() < begin + body_bytes {
                 break;
             }
+            self.version.get_or_init(|| server_of(head));
             let status = head.get(9..12).unwrap_or_default();
             if !status.starts_with(b"2") {
                 heard.push(Heard::Refused(String::from_utf8_lossy(status).into()));
@@ -52,6 +64,16 @@ impl Protocol for Http {
         }
         Ok(at)
     }
+}
+
+/// What the header `Server` says; empty without one.
+pub fn server_of(head: &[u8]) -> String {
+    let mut fields = head.split(|byte| *byte == b'\n').filter_map(|line| {
+        let (name, value) = line.split_at(memchr::memchr(b':', line)?);
+        Some((name, value[1..].trim_ascii()))
+    });
+    let server = fields.find(|(name, _)| name.eq_ignore_ascii_case(b"server"));
+    server.map(|(_, name)| String::from_utf8_lossy(name).into()).unwrap_or_default()
 }
 
 /// How long the body is, once that is known.
@@ -106,11 +128,13 @@ mod tests {
     proptest! {
         #[test]
         fn answers_are_counted_alike_in_any_pieces(pieces in prop::collection::vec(1usize..60, 1..10)) {
-            let input = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOKHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+            let input = b"HTTP/1.1 200 OK\r\nserver: x/1\r\nContent-Length: 2\r\n\r\nOKHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
                 3\r\nabc\r\n0\r\n\r\nHTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n";
-            prop_assert_eq!(heard(&Http::new("h", "/"), 0, input, &pieces), vec![
+            let http = Http::new("h", "/");
+            prop_assert_eq!(heard(&http, 0, input, &pieces), vec![
                 Heard::Answered, Heard::Answered, Heard::Answered, Heard::Refused("503".into()), Heard::Answered,
             ]);
+            prop_assert_eq!(http.version(), Some("x/1".to_owned()));
         }
     }
 }

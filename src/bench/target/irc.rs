@@ -1,7 +1,11 @@
 //! IRC: channels are the rooms. One does not hear oneself, and a line has 512 bytes.
 
 use super::{Heard, Joined, Persona, Protocol, Stage, Traits};
-use crate::bench::marker::Marker;
+use crate::bench::marker::{Content, Marker, NO_NAME, name_hash};
+
+/// A line has 512 bytes with its end (RFC 1459, section 2.3), and before the content the server puts whom it comes from and where
+/// it is said.
+const CONTENT_MAX: usize = 400;
 
 /// The protocol.
 #[derive(Debug)]
@@ -9,7 +13,7 @@ pub struct Irc;
 
 impl Protocol for Irc {
     fn traits(&self) -> Traits {
-        Traits { has_rooms: true, ..Traits::default() }
+        Traits { has_rooms: true, content_max: Some(CONTENT_MAX), ..Traits::default() }
     }
 
     fn open(&self, me: &Persona<'_>, out: &mut Vec<u8>) -> bool {
@@ -54,9 +58,9 @@ impl Protocol for Irc {
 }
 
 fn hear(line: &[u8], heard: &mut Vec<Heard>) {
-    let rest = match line.strip_prefix(b":") {
-        Some(rest) => rest.splitn(2, |byte| *byte == b' ').nth(1).unwrap_or_default(),
-        None => line,
+    let (source, rest) = match line.strip_prefix(b":") {
+        Some(line) => line.split_at(memchr::memchr(b' ', line).map_or(line.len(), |at| at + 1)),
+        None => (&[][..], line),
     };
     let (command, arguments) = match memchr::memchr(b' ', rest) {
         Some(at) => (&rest[..at], &rest[at + 1..]),
@@ -64,8 +68,8 @@ fn hear(line: &[u8], heard: &mut Vec<Heard>) {
     };
     let told = || String::from_utf8_lossy(rest).into();
     heard.push(match command {
-        b"PRIVMSG" => match Marker::find(arguments) {
-            Some((_, marker)) => Heard::Message { marker, offset: 0 },
+        b"PRIVMSG" => match Content::find(arguments, |behind| Some(behind.len())) {
+            Some((content, _)) => Heard::Message { content, offset: 0, sender: sender_of(source) },
             None => return,
         },
         b"PING" => Heard::Ping(arguments.into()),
@@ -80,19 +84,24 @@ fn hear(line: &[u8], heard: &mut Vec<Heard>) {
     });
 }
 
+/// Who it is that a line comes from: `nickname!user@host`.
+fn sender_of(source: &[u8]) -> u64 {
+    let end = source.iter().position(|byte| matches!(byte, b'!' | b' '));
+    end.map_or(NO_NAME, |end| name_hash(&source[..end]))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{heard, marker};
+    use super::super::testing::{content, heard};
     use super::*;
 
     proptest! {
         #[test]
         fn lines_are_heard_alike_in_any_pieces(pieces in prop::collection::vec(1usize..60, 1..10)) {
-            let mut content = Vec::new();
-            marker().put_content(60, &mut content);
-            let content = String::from_utf8(content).unwrap();
+            let (text, told) = content(60);
+            let content = String::from_utf8(text).unwrap();
             let input = format!(
                 ":s 001 m3 :Welcome\r\n:s 422 m3 :no motd\r\nPING :abc\r\n:m3!u@h JOIN #r\r\n:s 366 m3 #r :End\r\n\
                  :m4!u@h PRIVMSG #r :{content}\r\n:s 433 * m3 :in use\r\nERROR :bye\r\n"
@@ -101,7 +110,7 @@ mod tests {
                 Heard::Open,
                 Heard::Ping((*b":abc").into()),
                 Heard::Joined(Box::default()),
-                Heard::Message { marker: marker(), offset: 0 },
+                Heard::Message { content: told, offset: 0, sender: name_hash(b"m4") },
                 Heard::Refused("433 * m3 :in use".into()),
                 Heard::Bye("ERROR :bye".into()),
             ]);

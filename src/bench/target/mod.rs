@@ -14,7 +14,7 @@ mod websocket;
 
 pub use url::{Options, Target};
 
-use super::marker::Marker;
+use super::marker::{Content, Marker, NO_NAME};
 
 /// Somebody who talks to the target.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,8 @@ pub struct Traits {
     pub can_acknowledge: bool,
     /// Every connection hears itself and nobody else.
     pub is_echo: bool,
+    /// The most bytes that a message may have, where the protocol has such a bound.
+    pub content_max: Option<usize>,
 }
 
 /// Where a connection stands in its protocol. What the values mean is the protocol's own business; all begin with 0.
@@ -70,6 +72,11 @@ pub type Stage = u8;
 pub trait Protocol: Send + Sync {
     /// What the target can do.
     fn traits(&self) -> Traits;
+
+    /// What the target has said of its version, once it has; `None` where it says nothing of it.
+    fn version(&self) -> Option<String> {
+        None
+    }
 
     /// Appends the first bytes on a new connection. Whether they are all that is needed before [`Protocol::enter`]; else a
     /// [`Heard::Open`] follows.
@@ -113,21 +120,66 @@ pub enum Heard {
     Joined(Box<Joined>),
     /// A message.
     Message {
-        /// What its content says.
-        marker: Marker,
+        /// What it says, and whether all of it is there.
+        content: Content,
         /// Its place in the room; 0 where the target has none.
         offset: u64,
+        /// The hash of its sender's name; [`NO_NAME`] where the target does not tell who that is.
+        sender: u64,
     },
     /// The oldest of one's own messages that were not answered has been.
     Answered,
     /// A message of one's own has been acknowledged.
-    Acknowledged(Marker),
+    Acknowledged(Ack),
     /// An answer is wanted to this.
     Ping(Box<[u8]>),
     /// Something was refused: the reason as the target gives it.
     Refused(Box<str>),
     /// The target ends the connection: why.
     Bye(Box<str>),
+}
+
+impl Heard {
+    /// A message of a target that tells its content and nothing else.
+    pub fn content(content: Content) -> Heard {
+        Heard::Message { content, offset: 0, sender: NO_NAME }
+    }
+}
+
+/// An acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// Of which message: what its id says.
+    pub marker: Marker,
+    /// The place that the message has been given.
+    pub offset: u64,
+    /// Whether it is of the level that was asked for, as far as the protocol's word for it is known.
+    pub level: Level,
+}
+
+/// How far a message had come when it was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// The target does not say, or with a word that is none.
+    Unknown,
+    /// It has its place.
+    Sequenced,
+    /// It has been written.
+    Stored,
+    /// It is on the disk.
+    Synced,
+}
+
+impl Level {
+    /// The level of a word.
+    pub fn of(word: &str) -> Level {
+        match word {
+            "sequenced" => Level::Sequenced,
+            "stored" => Level::Stored,
+            "synced" => Level::Synced,
+            _ => Level::Unknown,
+        }
+    }
 }
 
 /// How one is in a room.
@@ -160,6 +212,14 @@ pub(super) mod testing {
         }
         assert!(carry.is_empty(), "left over: {:?}", String::from_utf8_lossy(&carry));
         heard
+    }
+
+    /// The content of [`marker`] with so many bytes, as it is put and as it is heard.
+    pub fn content(bytes: usize) -> (Vec<u8>, Content) {
+        let mut text = Vec::new();
+        marker().put_content(bytes, &mut text);
+        let content = Content { marker: marker(), bytes: Some(text.len() as u32) };
+        (text, content)
     }
 
     /// A persona.

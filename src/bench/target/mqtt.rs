@@ -1,7 +1,7 @@
 //! MQTT 3.1.1 with QoS 0: topics are the rooms.
 
 use super::{Heard, Joined, Persona, Protocol, Stage, Traits};
-use crate::bench::marker::{MARKER_BYTES, Marker};
+use crate::bench::marker::{Content, MARKER_BYTES, Marker};
 
 const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
@@ -59,8 +59,8 @@ impl Protocol for Mqtt {
                 PUBLISH => {
                     let topic_bytes =
                         body.first_chunk().map_or(0, |two| usize::from(u16::from_be_bytes(*two)));
-                    let marker = body.get(2 + topic_bytes..).and_then(Marker::read);
-                    heard.extend(marker.map(|marker| Heard::Message { marker, offset: 0 }));
+                    let content = body.get(2 + topic_bytes..).and_then(Content::read);
+                    heard.extend(content.map(Heard::content));
                 }
                 CONNACK => heard.push(match body {
                     [_, 0] => Heard::Open,
@@ -109,7 +109,7 @@ fn read_header(input: &[u8]) -> Result<Option<(u8, usize, usize)>, String> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{heard, marker, persona};
+    use super::super::testing::{content, heard, marker, persona};
     use super::*;
 
     proptest! {
@@ -119,7 +119,7 @@ mod tests {
             Mqtt.publish(&persona(), marker(), bytes, None, &mut input);
             input.extend_from_slice(&[0xd0, 0]);
             Mqtt.publish(&persona(), marker(), bytes, None, &mut input);
-            let message = Heard::Message { marker: marker(), offset: 0 };
+            let message = Heard::content(content(bytes).1);
             prop_assert_eq!(heard(&Mqtt, 0, &input, &pieces), vec![
                 Heard::Open, Heard::Joined(Box::default()), message.clone(), message,
             ]);

@@ -1,11 +1,15 @@
 //! NATS core: subjects are the rooms.
 
+use std::sync::OnceLock;
+
 use super::{Heard, Joined, Persona, Protocol, Stage, Traits};
-use crate::bench::marker::{MARKER_BYTES, Marker};
+use crate::bench::marker::{Content, MARKER_BYTES, Marker};
 
 /// The protocol.
-#[derive(Debug)]
-pub struct Nats;
+#[derive(Debug, Default)]
+pub struct Nats {
+    version: OnceLock<String>,
+}
 
 impl Protocol for Nats {
     fn traits(&self) -> Traits {
@@ -32,6 +36,10 @@ impl Protocol for Nats {
         out.extend_from_slice(b"PONG\r\n");
     }
 
+    fn version(&self) -> Option<String> {
+        self.version.get().filter(|version| !version.is_empty()).cloned()
+    }
+
     fn decode(&self, _stage: &mut Stage, input: &[u8], heard: &mut Vec<Heard>) -> Result<usize, String> {
         let mut at = 0;
         while let Some(line_bytes) = memchr::memmem::find(&input[at..], b"\r\n") {
@@ -47,9 +55,10 @@ impl Protocol for Nats {
                 if input.len() < next + bytes + 2 {
                     break;
                 }
-                let marker = Marker::read(&input[next..next + bytes]);
-                heard.extend(marker.map(|marker| Heard::Message { marker, offset: 0 }));
+                heard.extend(Content::read(&input[next..next + bytes]).map(Heard::content));
                 next += bytes + 2;
+            } else if let Some(info) = line.strip_prefix(b"INFO ") {
+                self.version.get_or_init(|| version_of(info));
             } else if line.starts_with(b"PING") {
                 heard.push(Heard::Ping(Box::default()));
             } else if line.starts_with(b"PONG") {
@@ -63,30 +72,36 @@ impl Protocol for Nats {
     }
 }
 
+fn version_of(info: &[u8]) -> String {
+    let info = serde_json::from_slice::<serde_json::Value>(info).unwrap_or_default();
+    info["version"].as_str().map(|version| format!("nats {version}")).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{heard, marker};
+    use super::super::testing::{content, heard};
     use super::*;
 
     proptest! {
         #[test]
         fn messages_are_heard_alike_in_any_pieces(pieces in prop::collection::vec(1usize..60, 1..10), bytes in 0usize..300) {
-            let mut content = Vec::new();
-            marker().put_content(bytes, &mut content);
-            let mut input = b"INFO {\"server_id\":\"x\"}\r\nPONG\r\n".to_vec();
+            let (text, told) = content(bytes);
+            let mut input = b"INFO {\"server_id\":\"x\",\"version\":\"2.9\"}\r\nPONG\r\n".to_vec();
             for head in ["MSG r 1", "MSG r 1 _INBOX.1"] {
-                input.extend_from_slice(format!("{head} {}\r\n", content.len()).as_bytes());
-                input.extend_from_slice(&content);
+                input.extend_from_slice(format!("{head} {}\r\n", text.len()).as_bytes());
+                input.extend_from_slice(&text);
                 input.extend_from_slice(b"\r\n");
             }
             input.extend_from_slice(b"PING\r\n-ERR 'Slow Consumer'\r\n");
-            let message = Heard::Message { marker: marker(), offset: 0 };
-            prop_assert_eq!(heard(&Nats, 0, &input, &pieces), vec![
+            let message = Heard::content(told);
+            let nats = Nats::default();
+            prop_assert_eq!(heard(&nats, 0, &input, &pieces), vec![
                 Heard::Joined(Box::default()), message.clone(), message, Heard::Ping(Box::default()),
                 Heard::Refused("'Slow Consumer'".into()),
             ]);
+            prop_assert_eq!(nats.version(), Some("nats 2.9".to_owned()));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! one connection goes out on every other, or back on the same.
 
 use super::{Heard, Persona, Protocol, Stage, Traits};
-use crate::bench::marker::Marker;
+use crate::bench::marker::{Content, Marker};
 
 /// The protocol.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ impl Protocol for Raw {
     fn decode(&self, _stage: &mut Stage, input: &[u8], heard: &mut Vec<Heard>) -> Result<usize, String> {
         let mut at = 0;
         while let Some(bytes) = memchr::memchr(b'\n', &input[at..]) {
-            let marker = Marker::read(&input[at..at + bytes]).ok_or("a line that nobody sent")?;
-            heard.push(Heard::Message { marker, offset: 0 });
+            let content = Content::read(&input[at..at + bytes]).ok_or("a line that nobody sent")?;
+            heard.push(Heard::content(content));
             at += bytes + 1;
         }
         Ok(at)
@@ -48,7 +48,7 @@ impl Protocol for Raw {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{heard, marker, persona};
+    use super::super::testing::{content, heard, marker, persona};
     use super::*;
 
     proptest! {
@@ -59,7 +59,7 @@ mod tests {
             for _ in 0..3 {
                 raw.publish(&persona(), marker(), bytes, None, &mut input);
             }
-            prop_assert_eq!(heard(&raw, 0, &input, &pieces), vec![Heard::Message { marker: marker(), offset: 0 }; 3]);
+            prop_assert_eq!(heard(&raw, 0, &input, &pieces), vec![Heard::content(content(bytes).1); 3]);
         }
     }
 }

@@ -1,14 +1,18 @@
 //! Redis pub/sub, in RESP3: there one connection may both listen and publish.
 
+use std::sync::OnceLock;
+
 use super::{Heard, Joined, Persona, Protocol, Stage, Traits};
-use crate::bench::marker::{MARKER_BYTES, Marker};
+use crate::bench::marker::{Content, MARKER_BYTES, Marker};
 
 /// How deep values may be nested: what is heard here is flat.
 const DEPTH_MAX: usize = 4;
 
 /// The protocol.
-#[derive(Debug)]
-pub struct Redis;
+#[derive(Debug, Default)]
+pub struct Redis {
+    version: OnceLock<String>,
+}
 
 impl Protocol for Redis {
     fn traits(&self) -> Traits {
@@ -40,10 +44,19 @@ impl Protocol for Redis {
         put(&[b"QUIT"], out);
     }
 
+    fn version(&self) -> Option<String> {
+        self.version.get().filter(|version| !version.is_empty()).cloned()
+    }
+
     fn decode(&self, _stage: &mut Stage, input: &[u8], heard: &mut Vec<Heard>) -> Result<usize, String> {
         let mut at = 0;
         while let Some(bytes) = value_bytes(&input[at..], DEPTH_MAX)? {
-            hear(&input[at..at + bytes], heard);
+            let value = &input[at..at + bytes];
+            match value[0] {
+                // The answer to HELLO, and nothing else here, is a map.
+                b'%' => drop(self.version.get_or_init(|| version_of(value)).len()),
+                _ => hear(value, heard),
+            }
             at += bytes;
         }
         Ok(at)
@@ -56,7 +69,9 @@ fn hear(value: &[u8], heard: &mut Vec<Heard>) {
             // `>3 $7 message` or `$9 subscribe`.
             let head = value.get(4..).unwrap_or_default();
             if head.starts_with(b"$7\r\nmessage\r\n") {
-                heard.extend(Marker::find(value).map(|(_, marker)| Heard::Message { marker, offset: 0 }));
+                // The last value of three, and the end of its line.
+                let found = Content::find(value, |behind| behind.len().checked_sub(2));
+                heard.extend(found.map(|(content, _)| Heard::content(content)));
             } else if head.starts_with(b"$9\r\nsubscribe\r\n") {
                 heard.push(Heard::Joined(Box::<Joined>::default()));
             }
@@ -64,6 +79,13 @@ fn hear(value: &[u8], heard: &mut Vec<Heard>) {
         b'-' => heard.push(Heard::Refused(String::from_utf8_lossy(&value[1..]).trim_end().into())),
         _ => {}
     }
+}
+
+fn version_of(map: &[u8]) -> String {
+    let mut lines = map.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    // Behind the name comes the length of the value, and then the value.
+    let version = lines.find(|line| *line == b"version").and_then(|_| lines.nth(1));
+    version.map(|version| format!("redis {}", String::from_utf8_lossy(version))).unwrap_or_default()
 }
 
 fn put(words: &[&[u8]], out: &mut Vec<u8>) {
@@ -117,31 +139,35 @@ fn value_bytes(input: &[u8], depth: usize) -> Result<Option<usize>, String> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{heard, marker, persona};
+    use super::super::testing::{content, heard, marker, persona};
     use super::*;
 
     proptest! {
         #[test]
         fn pushes_are_heard_alike_in_any_pieces(pieces in prop::collection::vec(1usize..60, 1..10), bytes in 0usize..300) {
             let mut said = Vec::new();
-            Redis.publish(&persona(), marker(), bytes, None, &mut said);
-            let content = &said[memchr::memchr(b'~', &said).unwrap()..];
-            let mut input = b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\nr\r\n:1\r\n".to_vec();
+            let redis = Redis::default();
+            redis.publish(&persona(), marker(), bytes, None, &mut said);
+            let (text, told) = content(bytes);
+            prop_assert!(said.ends_with(&[&text[..], b"\r\n"].concat()));
+            let mut input = b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.1\r\n$5\r\nproto\r\n:3\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\nr\r\n:1\r\n".to_vec();
             for _ in 0..2 {
                 input.extend_from_slice(b">3\r\n$7\r\nmessage\r\n$1\r\nr\r\n");
-                input.extend_from_slice(format!("${}\r\n", content.len() - 2).as_bytes());
-                input.extend_from_slice(content);
+                input.extend_from_slice(format!("${}\r\n", text.len()).as_bytes());
+                input.extend_from_slice(&text);
+                input.extend_from_slice(b"\r\n");
             }
             input.extend_from_slice(b":5\r\n-ERR no\r\n");
-            let message = Heard::Message { marker: marker(), offset: 0 };
-            prop_assert_eq!(heard(&Redis, 0, &input, &pieces), vec![
+            let message = Heard::content(told);
+            prop_assert_eq!(heard(&redis, 0, &input, &pieces), vec![
                 Heard::Joined(Box::default()), message.clone(), message, Heard::Refused("ERR no".into()),
             ]);
+            prop_assert_eq!(redis.version(), Some("redis 7.0.1".to_owned()));
         }
 
         #[test]
         fn any_bytes_are_taken_or_refused(bytes in "[*$%>:0-9\r\n-]{0,60}") {
-            let _ = Redis.decode(&mut 0, bytes.as_bytes(), &mut Vec::new());
+            let _ = Redis::default().decode(&mut 0, bytes.as_bytes(), &mut Vec::new());
         }
     }
 }

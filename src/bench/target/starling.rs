@@ -1,11 +1,14 @@
 //! starling's own protocol: commands and events in JSON or Protobuf, over WebSocket, lines or binary frames. And its
 //! WebSocket echo.
 
+use std::sync::OnceLock;
+
 use prost::Message as _;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Heard, Joined, Persona, Protocol, Stage, Traits, websocket};
-use crate::bench::marker::{MARKER_BYTES, Marker};
+use super::{Ack, Heard, Joined, Level, Persona, Protocol, Stage, Traits, websocket};
+use crate::bench::marker::{Content, MARKER_BYTES, Marker, name_hash};
 use crate::proto::frame::{ENCODING_JSON, ENCODING_PROTOBUF, EVENT_KIND_BASE, HEADER_BYTES, MAGIC, VERSION};
 use crate::proto::protobuf::schema::{self, command::Kind, event::Kind as EventKind};
 use crate::proto::wire::EVENTS;
@@ -55,6 +58,8 @@ pub struct Starling {
     pub path: String,
     /// Whether whatever is sent comes back as it is.
     pub is_echo: bool,
+    /// What the first welcome says of the server's version.
+    pub version: OnceLock<String>,
 }
 
 impl Protocol for Starling {
@@ -68,6 +73,7 @@ impl Protocol for Starling {
             can_acknowledge: !self.is_echo,
             is_echo: self.is_echo,
             is_split: false,
+            content_max: None,
         }
     }
 
@@ -154,11 +160,15 @@ impl Protocol for Starling {
         self.put(number::PONG, out, || json!({"type": "pong"}), || Kind::Pong(schema::Pong {}));
     }
 
+    fn version(&self) -> Option<String> {
+        self.version.get().cloned()
+    }
+
     fn decode(&self, stage: &mut Stage, input: &[u8], heard: &mut Vec<Heard>) -> Result<usize, String> {
         match self.framing {
             Framing::WebSocket => self.decode_websocket(stage, input, heard),
-            Framing::Lines => Ok(decode_lines(input, heard)),
-            Framing::Frames => decode_frames(input, heard),
+            Framing::Lines => Ok(self.decode_lines(input, heard)),
+            Framing::Frames => self.decode_frames(input, heard),
         }
     }
 }
@@ -239,15 +249,159 @@ impl Starling {
                 continue;
             }
             if self.is_echo {
-                let marker = Marker::read(frame.payload).ok_or("the echo is not what was sent")?;
-                heard.push(Heard::Message { marker, offset: 0 });
+                let content = Content::read(frame.payload).ok_or("the echo is not what was sent")?;
+                heard.push(Heard::content(content));
             } else if self.is_protobuf {
-                hear_protobuf(frame.payload, heard)?;
+                self.hear_protobuf(frame.payload, heard)?;
             } else {
-                hear_json(frame.payload, heard);
+                self.hear_json(frame.payload, heard);
             }
         }
         Ok(at)
+    }
+
+    fn decode_lines(&self, input: &[u8], heard: &mut Vec<Heard>) -> usize {
+        let mut at = 0;
+        while let Some(bytes) = memchr::memchr(b'\n', &input[at..]) {
+            self.hear_json(&input[at..at + bytes], heard);
+            at += bytes + 1;
+        }
+        at
+    }
+
+    fn decode_frames(&self, input: &[u8], heard: &mut Vec<Heard>) -> Result<usize, String> {
+        let mut at = 0;
+        while let Some(header) = input[at..].first_chunk::<HEADER_BYTES>() {
+            if header[..4] != MAGIC || header[4] != VERSION {
+                return Err("what came is no frame".to_owned());
+            }
+            let payload_bytes = u32::from_be_bytes([header[5], header[6], header[7], header[8]]) as usize;
+            let begin = at + HEADER_BYTES;
+            let Some(payload) = input.get(begin..begin + payload_bytes) else { break };
+            let kind = header[10].wrapping_sub(EVENT_KIND_BASE);
+            match header[9] {
+                ENCODING_PROTOBUF => self.hear_bare(kind, payload, heard)?,
+                _ if kind == number::MESSAGE => hear_json_message(payload, heard),
+                _ => self.hear_json_other(kind, payload, heard),
+            }
+            at = begin + payload_bytes;
+        }
+        Ok(at)
+    }
+
+    #[inline]
+    fn hear_json(&self, event: &[u8], heard: &mut Vec<Heard>) {
+        if event.starts_with(br#"{"type":"message""#) {
+            return hear_json_message(event, heard);
+        }
+        let name =
+            event.strip_prefix(br#"{"type":""#).and_then(|rest| rest.split(|byte| *byte == b'"').next());
+        let kind = name.and_then(|name| EVENTS.iter().position(|event| event.as_bytes() == name));
+        self.hear_json_other(kind.map_or(0, |index| index as u8 + 1), event, heard);
+    }
+
+    fn hear_json_other(&self, kind: u8, event: &[u8], heard: &mut Vec<Heard>) {
+        if !matches!(
+            kind,
+            number::WELCOME | number::JOINED | number::ACK | number::BYE | number::ERROR | number::PING
+        ) {
+            return;
+        }
+        if kind == number::ACK {
+            heard.extend(json_ack(event));
+            return;
+        }
+        let Ok(event) = serde_json::from_slice::<Value>(event) else { return };
+        let text = |name: &str| event[name].as_str().unwrap_or_default();
+        let number = |name: &str| event[name].as_u64().unwrap_or_default();
+        heard.push(match kind {
+            number::WELCOME => {
+                self.note_version(text("server"));
+                Heard::Welcome(text("resume").into())
+            }
+            number::JOINED => Heard::Joined(Box::new(Joined {
+                offset: number("offset"),
+                epoch: text("epoch").into(),
+                recovered: event["recovered"].as_bool(),
+            })),
+            number::BYE => Heard::Bye(format!("{} {}", number("code"), text("reason")).into()),
+            number::ERROR => Heard::Refused(format!("{} {}", number("code"), text("reason")).into()),
+            _ => Heard::Ping(Box::default()),
+        });
+    }
+
+    /// A whole `Event`.
+    #[inline]
+    fn hear_protobuf(&self, event: &[u8], heard: &mut Vec<Heard>) -> Result<(), String> {
+        const MESSAGE_KEY: u8 = number::MESSAGE << 3 | 2;
+        if event.first() == Some(&MESSAGE_KEY) {
+            let mut rest = &event[1..];
+            varint(&mut rest).ok_or("a message is cut short")?;
+            return self.hear_bare(number::MESSAGE, rest, heard);
+        }
+        let event = schema::Event::decode(event).map_err(|why| why.to_string())?;
+        if let Some(kind) = event.kind {
+            self.hear_event(&event.id, kind, heard);
+        }
+        Ok(())
+    }
+
+    /// The message of one kind of event.
+    #[inline]
+    fn hear_bare(&self, kind: u8, payload: &[u8], heard: &mut Vec<Heard>) -> Result<(), String> {
+        if kind == number::MESSAGE {
+            let message = room_message(payload).ok_or("a message is malformed")?;
+            heard.extend(message);
+            return Ok(());
+        }
+        let why = |why: prost::DecodeError| why.to_string();
+        let event = match kind {
+            number::WELCOME => EventKind::Welcome(schema::Welcome::decode(payload).map_err(why)?),
+            number::JOINED => EventKind::Joined(schema::Joined::decode(payload).map_err(why)?),
+            number::BYE => EventKind::Bye(schema::Bye::decode(payload).map_err(why)?),
+            number::ERROR => EventKind::Error(schema::Error::decode(payload).map_err(why)?),
+            number::PING => EventKind::Ping(schema::Ping {}),
+            number::ACK => {
+                // The id is a field that all events may have, besides their own.
+                if let Some((at, _)) = Marker::find(payload) {
+                    let event = schema::Ack::decode(payload).map_err(why)?;
+                    heard.extend(protobuf_ack(&payload[at..at + MARKER_BYTES], &event));
+                }
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        self.hear_event("", event, heard);
+        Ok(())
+    }
+
+    fn hear_event(&self, id: &str, kind: EventKind, heard: &mut Vec<Heard>) {
+        heard.push(match kind {
+            EventKind::Welcome(welcome) => {
+                self.note_version(&welcome.server);
+                Heard::Welcome(welcome.resume.into())
+            }
+            EventKind::Joined(joined) => Heard::Joined(Box::new(Joined {
+                offset: joined.offset,
+                epoch: joined.epoch.into(),
+                recovered: joined.recovered,
+            })),
+            EventKind::Ack(event) => match protobuf_ack(id.as_bytes(), &event) {
+                Some(ack) => ack,
+                None => return,
+            },
+            EventKind::Bye(bye) => Heard::Bye(format!("{} {}", bye.code, bye.reason).into()),
+            EventKind::Error(error) => Heard::Refused(format!("{} {}", error.code, error.reason).into()),
+            EventKind::Ping(_) => Heard::Ping(Box::default()),
+            _ => return,
+        });
+    }
+
+    fn note_version(&self, version: &str) {
+        // All welcomes say the same.
+        if self.version.get().is_none() && !version.is_empty() {
+            let _ = self.version.set(version.to_owned());
+        }
     }
 }
 
@@ -274,158 +428,76 @@ fn put_json_say(me: &Persona<'_>, marker: Marker, bytes: usize, ack: Option<&str
     out.extend_from_slice(br#""}"#);
 }
 
-fn decode_lines(input: &[u8], heard: &mut Vec<Heard>) -> usize {
-    let mut at = 0;
-    while let Some(bytes) = memchr::memchr(b'\n', &input[at..]) {
-        hear_json(&input[at..at + bytes], heard);
-        at += bytes + 1;
-    }
-    at
-}
-
-fn decode_frames(input: &[u8], heard: &mut Vec<Heard>) -> Result<usize, String> {
-    let mut at = 0;
-    while let Some(header) = input[at..].first_chunk::<HEADER_BYTES>() {
-        if header[..4] != MAGIC || header[4] != VERSION {
-            return Err("what came is no frame".to_owned());
-        }
-        let payload_bytes = u32::from_be_bytes([header[5], header[6], header[7], header[8]]) as usize;
-        let begin = at + HEADER_BYTES;
-        let Some(payload) = input.get(begin..begin + payload_bytes) else { break };
-        let kind = header[10].wrapping_sub(EVENT_KIND_BASE);
-        match header[9] {
-            ENCODING_PROTOBUF => hear_bare(kind, payload, heard)?,
-            _ if kind == number::MESSAGE => hear_json_message(payload, heard),
-            _ => hear_json_other(kind, payload, heard),
-        }
-        at = begin + payload_bytes;
-    }
-    Ok(at)
-}
-
-#[inline]
-fn hear_json(event: &[u8], heard: &mut Vec<Heard>) {
-    if event.starts_with(br#"{"type":"message""#) {
-        return hear_json_message(event, heard);
-    }
-    let name = event.strip_prefix(br#"{"type":""#).and_then(|rest| rest.split(|byte| *byte == b'"').next());
-    let kind = name.and_then(|name| EVENTS.iter().position(|event| event.as_bytes() == name));
-    hear_json_other(kind.map_or(0, |index| index as u8 + 1), event, heard);
-}
-
 /// A message is not parsed: the marker is found by its sign, and the offset by its name, behind the content.
 #[inline]
 fn hear_json_message(event: &[u8], heard: &mut Vec<Heard>) {
     const OFFSET: &[u8] = br#""offset":"#;
-    let Some((at, marker)) = Marker::find(event) else { return };
-    let behind = &event[at + MARKER_BYTES..];
-    let Some(end) = memchr::memchr(b'"', behind) else { return };
-    let tail = &behind[end..];
+    let Some((content, place)) = Content::find(event, |behind| memchr::memchr(b'"', behind)) else { return };
+    let sender = json_sender(&event[..place.start]);
+    let tail = &event[place.end..];
     let digits = match tail.strip_prefix(br#"","offset":"#) {
         Some(digits) => digits,
         None => match memchr::memmem::find(tail, OFFSET) {
             Some(at) => &tail[at + OFFSET.len()..],
-            None => return heard.push(Heard::Message { marker, offset: 0 }),
+            None => return heard.push(Heard::Message { content, offset: 0, sender }),
         },
     };
     let offset = digits
         .iter()
         .take_while(|byte| byte.is_ascii_digit())
         .fold(0_u64, |number, byte| number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0')));
-    heard.push(Heard::Message { marker, offset });
+    heard.push(Heard::Message { content, offset, sender });
 }
 
-fn hear_json_other(kind: u8, event: &[u8], heard: &mut Vec<Heard>) {
-    if !matches!(
-        kind,
-        number::WELCOME | number::JOINED | number::ACK | number::BYE | number::ERROR | number::PING
-    ) {
-        return;
-    }
-    if kind == number::ACK {
-        heard.extend(Marker::find(event).map(|(_, marker)| Heard::Acknowledged(marker)));
-        return;
-    }
-    let Ok(event) = serde_json::from_slice::<Value>(event) else { return };
-    let text = |name: &str| event[name].as_str().unwrap_or_default();
-    let number = |name: &str| event[name].as_u64().unwrap_or_default();
-    heard.push(match kind {
-        number::WELCOME => Heard::Welcome(text("resume").into()),
-        number::JOINED => Heard::Joined(Box::new(Joined {
-            offset: number("offset"),
-            epoch: text("epoch").into(),
-            recovered: event["recovered"].as_bool(),
-        })),
-        number::BYE => Heard::Bye(format!("{} {}", number("code"), text("reason")).into()),
-        number::ERROR => Heard::Refused(format!("{} {}", number("code"), text("reason")).into()),
-        _ => Heard::Ping(Box::default()),
-    });
-}
-
-/// A whole `Event`.
+/// The sender that stands before a content, as the server writes it, or anywhere. Without one it is a name that nobody has.
 #[inline]
-fn hear_protobuf(event: &[u8], heard: &mut Vec<Heard>) -> Result<(), String> {
-    const MESSAGE_KEY: u8 = number::MESSAGE << 3 | 2;
-    if event.first() == Some(&MESSAGE_KEY) {
-        let mut rest = &event[1..];
-        varint(&mut rest).ok_or("a message is cut short")?;
-        return hear_bare(number::MESSAGE, rest, heard);
+fn json_sender(head: &[u8]) -> u64 {
+    const SENDER: &[u8] = br#""sender":""#;
+    if let Some(head) = head.strip_suffix(br#"","content":""#)
+        && let Some(quote) = memchr::memrchr(b'"', head)
+        && head[..=quote].ends_with(SENDER)
+    {
+        return name_hash(&head[quote + 1..]);
     }
-    let event = schema::Event::decode(event).map_err(|why| why.to_string())?;
-    if let Some(kind) = event.kind {
-        hear_event(&event.id, kind, heard);
-    }
-    Ok(())
+    let found = memchr::memmem::find(head, SENDER).map(|at| &head[at + SENDER.len()..]);
+    let name = found.and_then(|rest| rest.split(|byte| *byte == b'"').next());
+    name_hash(name.unwrap_or_default())
 }
 
-/// The message of one kind of event.
-#[inline]
-fn hear_bare(kind: u8, payload: &[u8], heard: &mut Vec<Heard>) -> Result<(), String> {
-    if kind == number::MESSAGE {
-        let message = room_message(payload).ok_or("a message is malformed")?;
-        heard.extend(message);
-        return Ok(());
+/// The acknowledgement of a message of ours.
+fn ack(id: &[u8], offset: u64, level: Level) -> Option<Heard> {
+    let marker = Content::read(id).filter(|id| id.bytes.is_some())?.marker;
+    Some(Heard::Acknowledged(Ack { marker, offset, level }))
+}
+
+fn json_ack(event: &[u8]) -> Option<Heard> {
+    #[derive(Deserialize)]
+    struct JsonAck<'a> {
+        id: Option<&'a str>,
+        offset: Option<u64>,
+        level: Option<&'a str>,
     }
-    let why = |why: prost::DecodeError| why.to_string();
-    let event = match kind {
-        number::WELCOME => EventKind::Welcome(schema::Welcome::decode(payload).map_err(why)?),
-        number::JOINED => EventKind::Joined(schema::Joined::decode(payload).map_err(why)?),
-        number::BYE => EventKind::Bye(schema::Bye::decode(payload).map_err(why)?),
-        number::ERROR => EventKind::Error(schema::Error::decode(payload).map_err(why)?),
-        number::PING => EventKind::Ping(schema::Ping {}),
-        number::ACK => {
-            heard.extend(Marker::find(payload).map(|(_, marker)| Heard::Acknowledged(marker)));
-            return Ok(());
-        }
-        _ => return Ok(()),
+    // Those of commands without an id are not looked at.
+    Marker::find(event)?;
+    let event: JsonAck<'_> = serde_json::from_slice(event).ok()?;
+    let level = event.level.map_or(Level::Unknown, Level::of);
+    ack(event.id?.as_bytes(), event.offset.unwrap_or_default(), level)
+}
+
+fn protobuf_ack(id: &[u8], event: &schema::Ack) -> Option<Heard> {
+    let level = match schema::AckLevel::try_from(event.level) {
+        Ok(schema::AckLevel::AckSequenced) => Level::Sequenced,
+        Ok(schema::AckLevel::AckStored) => Level::Stored,
+        Ok(schema::AckLevel::AckSynced) => Level::Synced,
+        _ => Level::Unknown,
     };
-    hear_event("", event, heard);
-    Ok(())
+    ack(id, event.offset, level)
 }
 
-fn hear_event(id: &str, kind: EventKind, heard: &mut Vec<Heard>) {
-    heard.push(match kind {
-        EventKind::Welcome(welcome) => Heard::Welcome(welcome.resume.into()),
-        EventKind::Joined(joined) => Heard::Joined(Box::new(Joined {
-            offset: joined.offset,
-            epoch: joined.epoch.into(),
-            recovered: joined.recovered,
-        })),
-        EventKind::Ack(_) => match Marker::read(id.as_bytes()) {
-            Some(marker) => Heard::Acknowledged(marker),
-            None => return,
-        },
-        EventKind::Bye(bye) => Heard::Bye(format!("{} {}", bye.code, bye.reason).into()),
-        EventKind::Error(error) => Heard::Refused(format!("{} {}", error.code, error.reason).into()),
-        EventKind::Ping(_) => Heard::Ping(Box::default()),
-        _ => return,
-    });
-}
-
-/// Reads a `RoomMessage` by hand: its content's marker and its offset. `None`: malformed; `Some(None)`: not one of ours.
+/// Reads a `RoomMessage` by hand: its content, its sender and its offset. `None`: malformed; `Some(None)`: not one of ours.
 #[inline]
 fn room_message(mut rest: &[u8]) -> Option<Option<Heard>> {
-    let (mut marker, mut offset) = (None, 0);
+    let (mut content, mut offset, mut sender) = (None, 0, name_hash(b""));
     while !rest.is_empty() {
         let key = varint(&mut rest)?;
         match key & 7 {
@@ -438,15 +510,17 @@ fn room_message(mut rest: &[u8]) -> Option<Option<Heard>> {
             2 => {
                 let bytes = usize::try_from(varint(&mut rest)?).ok()?;
                 let (field, behind) = rest.split_at_checked(bytes)?;
-                if key >> 3 == 3 {
-                    marker = Marker::read(field);
+                match key >> 3 {
+                    2 => sender = name_hash(field),
+                    3 => content = Content::read(field),
+                    _ => {}
                 }
                 rest = behind;
             }
             _ => return None,
         }
     }
-    Some(marker.map(|marker| Heard::Message { marker, offset }))
+    Some(content.map(|content| Heard::Message { content, offset, sender }))
 }
 
 #[inline]
@@ -467,13 +541,20 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{heard, marker, persona};
+    use super::super::testing::{self, heard, marker, persona};
     use super::*;
-    use crate::proto::wire::{Ack, Event};
+    use crate::proto::wire::{self, Event};
     use crate::proto::{frame, json, protobuf};
 
     fn starling(framing: Framing, is_protobuf: bool) -> Starling {
-        Starling { framing, is_protobuf, host: "h".into(), path: "/ws".into(), is_echo: false }
+        Starling {
+            framing,
+            is_protobuf,
+            host: "h".into(),
+            path: "/ws".into(),
+            is_echo: false,
+            version: OnceLock::new(),
+        }
     }
 
     fn all() -> Vec<Starling> {
@@ -506,13 +587,13 @@ mod tests {
     proptest! {
         #[test]
         fn events_are_heard_alike_in_any_pieces(pieces in prop::collection::vec(1usize..400, 1..10), bytes in 0usize..300) {
-            let mut content = Vec::new();
-            marker().put_content(bytes, &mut content);
-            let content = String::from_utf8(content).unwrap();
+            let (text, content_told) = testing::content(bytes);
+            let content = String::from_utf8(text).unwrap();
             let id = &content[..MARKER_BYTES];
+            let sender = name_hash(b"m");
             let events = [
                 Event::Message { room: "r", sender: "m", content: &content, offset: 12_345_678_901, timestamp: 5 },
-                Event::Ack(Ack { id: Some(id), ..Ack::default() }),
+                Event::Ack(wire::Ack { id: Some(id), offset: Some(8), level: Some("stored"), ..wire::Ack::default() }),
                 Event::Typing { room: "r", nickname: "x" },
                 Event::Ping,
                 Event::Message { room: "r", sender: "m", content: "somebody else's", offset: 9, timestamp: 5 },
@@ -526,10 +607,10 @@ mod tests {
                 }
                 let told = heard(&target, websocket::OPEN, &input, &pieces);
                 prop_assert_eq!(told, vec![
-                    Heard::Message { marker: marker(), offset: 12_345_678_901 },
-                    Heard::Acknowledged(marker()),
+                    Heard::Message { content: content_told, offset: 12_345_678_901, sender },
+                    Heard::Acknowledged(Ack { marker: marker(), offset: 8, level: Level::Stored }),
                     Heard::Ping(Box::default()),
-                    Heard::Message { marker: marker(), offset: 1 },
+                    Heard::Message { content: content_told, offset: 1, sender },
                     Heard::Bye("4201 slow_consumer".into()),
                 ], "{:?}", target);
             }

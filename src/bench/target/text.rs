@@ -1,7 +1,7 @@
 //! starling's text lines, as people type them. One does not hear oneself, and starts in the lobby.
 
 use super::{Heard, Joined, Persona, Protocol, Stage, Traits};
-use crate::bench::marker::{MARKER_BYTES, Marker};
+use crate::bench::marker::{Content, Marker, name_hash};
 
 /// The protocol.
 #[derive(Debug)]
@@ -46,9 +46,13 @@ fn hear(line: &[u8], heard: &mut Vec<Heard>) {
     match line {
         // What one has said oneself is confirmed, but not shown.
         [b'[', ..] => {
-            let begin = memchr::memmem::find(line, b": ").map_or(0, |at| at + 2);
-            let marker = Marker::read(&line[begin..]).filter(|_| line.len() >= begin + MARKER_BYTES);
-            heard.extend(marker.map(|marker| Heard::Message { marker, offset: 0 }));
+            // `[room] sender: content`
+            let Some(end) = memchr::memmem::find(line, b": ") else { return };
+            let begin = memchr::memmem::find(&line[..end], b"] ").map_or(0, |at| at + 2);
+            let content = line[end + 2..].strip_suffix(b"\r").unwrap_or(&line[end + 2..]);
+            let sender = name_hash(&line[begin..end]);
+            let content = Content::read(content);
+            heard.extend(content.map(|content| Heard::Message { content, offset: 0, sender }));
         }
         [b'*', ..] if line.starts_with(b"* joined ") && !line.starts_with(b"* joined lobby:") => {
             heard.push(Heard::Joined(Box::<Joined>::default()));
@@ -68,15 +72,14 @@ fn hear(line: &[u8], heard: &mut Vec<Heard>) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{heard, marker};
+    use super::super::testing::{content, heard};
     use super::*;
 
     proptest! {
         #[test]
         fn lines_are_heard_alike_in_any_pieces(pieces in prop::collection::vec(1usize..60, 1..10)) {
-            let mut content = Vec::new();
-            marker().put_content(40, &mut content);
-            let content = String::from_utf8(content).unwrap();
+            let (text, told) = content(40);
+            let content = String::from_utf8(text).unwrap();
             let input = format!(
                 "* welcome to starling: what is your nickname?\n* joined lobby: 3 members\n* left lobby\n\
                  * joined r: 2 members\n[r] * bob joined\n[r] bob: {content}\n[private] m3: {content}\n\
@@ -84,8 +87,8 @@ mod tests {
             );
             prop_assert_eq!(heard(&Text, 0, input.as_bytes(), &pieces), vec![
                 Heard::Joined(Box::default()),
-                Heard::Message { marker: marker(), offset: 0 },
-                Heard::Message { marker: marker(), offset: 0 },
+                Heard::Message { content: told, offset: 0, sender: name_hash(b"bob") },
+                Heard::Message { content: told, offset: 0, sender: name_hash(b"m3") },
                 Heard::Refused("429 rate_limited".into()),
                 Heard::Bye("4201 slow_consumer".into()),
             ]);

@@ -1,6 +1,7 @@
 //! Targets by URL.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::OnceLock;
 
 use super::any_websocket::AnyWebSocket;
 use super::http::Http;
@@ -54,7 +55,14 @@ impl Target {
         let starling = |framing, is_protobuf| {
             let path = if path.len() <= 1 { "/ws" } else { path };
             let is_echo = path == "/echo" && framing == Framing::WebSocket;
-            Box::new(Starling { framing, is_protobuf, host: host.into(), path: path.into(), is_echo })
+            Box::new(Starling {
+                framing,
+                is_protobuf,
+                host: host.into(),
+                path: path.into(),
+                is_echo,
+                version: OnceLock::new(),
+            })
         };
         let protocol: Box<dyn Protocol> = match scheme {
             "ws" => starling(Framing::WebSocket, false),
@@ -64,8 +72,8 @@ impl Target {
             "frames+proto" => starling(Framing::Frames, true),
             "text" => Box::new(Text),
             "tcp" => Box::new(Raw { is_echo: options.is_echo }),
-            "redis" => Box::new(Redis),
-            "nats" => Box::new(Nats),
+            "redis" => Box::new(Redis::default()),
+            "nats" => Box::new(Nats::default()),
             "mqtt" => Box::new(Mqtt),
             "irc" => Box::new(Irc),
             "http" => Box::new(Http::new(host, if path.is_empty() { "/" } else { path })),
@@ -76,11 +84,15 @@ impl Target {
                 publish: options.publish.clone().unwrap_or_else(|| "{content}".into()),
                 hears_itself: !options.is_silent_to_sender,
                 is_echo: options.is_echo,
+                version: OnceLock::new(),
             }),
             _ => return Err(format!("{url:?}: no such scheme; there are {SCHEMES}")),
         };
         if scheme != "ws-any" && (options.hello.is_some() || options.publish.is_some()) {
             return Err("--hello and --publish are for ws-any:// targets: others know what to say".into());
+        }
+        if options.publish.as_ref().is_some_and(|publish| publish.contains("{content}.")) {
+            return Err("--publish: a dot behind {content} cannot be told from the content's own".into());
         }
         let address = host
             .to_socket_addrs()

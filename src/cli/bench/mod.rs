@@ -17,7 +17,7 @@ use crate::bench::child::Server;
 use crate::bench::plan::{Load, Plan, Profile};
 use crate::bench::progress::Progress;
 use crate::bench::report::{Report, Verdict};
-use crate::bench::search::{self, Objective, Search};
+use crate::bench::search::{self, Objective, Search, Try};
 use crate::bench::subject::Subject;
 use crate::bench::target::{Options, Target};
 use crate::bench::{plot, run, table};
@@ -25,6 +25,9 @@ use crate::sys::{signals, threads};
 
 /// The exit code after Ctrl-C, as shells have it.
 const EXIT_INTERRUPTED: u8 = 130;
+
+/// How long a try of a search may become, so that it has enough samples.
+const TRY_MAX_NS: u64 = 60_000_000_000;
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -255,7 +258,7 @@ fn measure(flags: &BenchFlags, profile: Profile) -> ExitCode {
     for path in
         [&flags.json, &flags.plot].into_iter().flatten().filter(|path| path.as_path() != Path::new("-"))
     {
-        if let Err(why) = std::fs::OpenOptions::new().append(true).create(true).open(path) {
+        if let Err(why) = try_to_write(path) {
             return fail(EXIT_USAGE, format!("cannot write {}: {why}", path.display()));
         }
     }
@@ -276,6 +279,13 @@ fn measure(flags: &BenchFlags, profile: Profile) -> ExitCode {
         Ok(reports) => conclude(flags, &reports),
         Err(why) => fail(EXIT_FAILURE, why),
     }
+}
+
+/// Whether a file can be written. One that is not there yet is left so: there may be nothing to write.
+fn try_to_write(path: &Path) -> io::Result<()> {
+    let is_new = !path.exists();
+    fs::OpenOptions::new().append(true).create(true).open(path)?;
+    if is_new { fs::remove_file(path) } else { Ok(()) }
 }
 
 fn attempt(
@@ -357,30 +367,21 @@ impl Bench<'_> {
     fn find_max(&mut self, plan: Plan, objective: &Objective) -> Result<Report, String> {
         let Load::Rate(first) = plan.load else { return Err("--find-max needs an open loop".into()) };
         let mut search = Search::new(first);
+        let mut tries = Vec::new();
         let (mut best, mut last) = (None, None);
         let (mut is_interrupted, mut gone, mut is_bound_by_generator) = (false, None, false);
         while let Some(rate) = search.next() {
-            let report = match self.once(&Plan { load: Load::Rate(rate), ..plan.clone() }) {
+            let report = match self.long_enough(&Plan { load: Load::Rate(rate), ..plan.clone() }, objective) {
                 Err(why) if best.is_some() || last.is_some() => {
                     gone = Some(why);
                     break;
                 }
                 report => report?,
             };
-            let has_held = search::holds(&report, objective);
-            let times = report.main_times().1;
-            let why = match (has_held, report.generator.is_bottleneck) {
-                (true, _) => "holds",
-                (false, true) => "does not hold, but the generator was the bottleneck",
-                (false, false) => "does not hold",
-            };
-            self.progress.say(&format!(
-                "{rate:10.0}/s  p50 {}  p99 {}  max {}  {why}{}",
-                table::time(times.p50_ns),
-                table::time(times.p99_ns),
-                table::time(times.max_ns),
-                report.reasons.first().map(|reason| format!(": {reason}")).unwrap_or_default()
-            ));
+            let tried = Try::of(rate, &report, objective);
+            let has_held = tried.has_held;
+            self.progress.say(&table::tried(&tried));
+            tries.push(tried);
             search.tell(rate, has_held);
             if report.verdict == Verdict::Interrupted {
                 is_interrupted = true;
@@ -397,6 +398,7 @@ impl Bench<'_> {
         }
         let mut report = best.or(last).ok_or("no rate was tried: begin with --rate 1 or more")?;
         report.highest_rate = search.held;
+        report.tries = tries;
         if let Some(why) = gone {
             report.verdict = Verdict::Failed;
             report.reasons.push(format!("the target was gone before the search had ended: {why}"));
@@ -415,6 +417,23 @@ impl Bench<'_> {
             report.reasons.push("no rate held".into());
         }
         Ok(report)
+    }
+
+    /// A run, and if it has too few times to judge the objective by, another one that is as long as it takes.
+    fn long_enough(&mut self, plan: &Plan, objective: &Objective) -> Result<Report, String> {
+        let report = self.once(plan)?;
+        let Some(factor) = search::longer_by(&report, objective) else { return Ok(report) };
+        let duration_ns = (plan.duration_ns as f64 * factor) as u64;
+        if duration_ns > TRY_MAX_NS {
+            return Ok(report);
+        }
+        self.progress.say(&format!(
+            "{} samples, of which the objective needs {}: once more, for {:.1} s",
+            report.main_times().1.count,
+            objective.samples_needed(),
+            duration_ns as f64 / 1e9
+        ));
+        self.once(&Plan { duration_ns, ..plan.clone() })
     }
 
     /// Whether the processes that are watched have ended.

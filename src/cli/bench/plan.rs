@@ -1,7 +1,7 @@
 //! From flags to a plan: what is left out is filled in, and what makes no sense is refused.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use super::values;
 use super::{BenchFlags, What};
@@ -60,7 +60,8 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 1));
         url_of(&transport, &["web", "line", "frame"].map(|kind| (kind.to_owned(), anywhere)).into())
     });
-    let traits = Target::parse(&url, &flags.options())?.traits();
+    let target = Target::parse(&url, &flags.options())?;
+    let traits = target.traits();
     let all = threads::processors();
     let server_cpus = match &flags.server_cpus {
         Some(text) => values::cpus("--server-cpus", text)?,
@@ -93,7 +94,7 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
         cpus,
         sources: flags.sources.as_deref().map(values::sources).transpose()?.unwrap_or_default(),
         seed: flags.seed,
-        handshakes: flags.handshakes.max(1),
+        handshakes: flags.handshakes,
         moves: if profile == Profile::Mix { flags.moves.unwrap_or(100.0) } else { 0.0 },
         slow: if profile == Profile::Slow { flags.slow.unwrap_or(shape.connections / 10) } else { 0 },
         // Without a search there is a run for each level.
@@ -101,6 +102,7 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
         counts_syscalls: flags.count_syscalls,
     };
     refuse_nonsense(flags, &plan, &traits)?;
+    refuse_sources(&plan, &target)?;
     let mut server_flags = flags.server_flag.clone();
     if profile == Profile::Resume {
         // All that is said while everybody is away has to be there when they are back.
@@ -177,6 +179,8 @@ fn refuse_nonsense(flags: &BenchFlags, plan: &Plan, traits: &Traits) -> Result<(
     let word = profile.word();
     let wrong = |is_wrong: bool, why: &dyn Fn() -> String| if is_wrong { Err(why()) } else { Ok(()) };
     wrong(plan.connections == 0, &|| "--connections: 0 connections measure nothing".into())?;
+    wrong(flags.threads == Some(0), &|| "--threads: nobody would do anything with 0".into())?;
+    wrong(plan.handshakes == 0, &|| "--handshakes: nobody would ever connect with 0".into())?;
     wrong(plan.duration_ns == 0, &|| "--duration: nothing can be measured in no time".into())?;
     wrong(plan.publishers > plan.connections, &|| {
         format!(
@@ -247,6 +251,19 @@ fn refuse_nonsense(flags: &BenchFlags, plan: &Plan, traits: &Traits) -> Result<(
     )
 }
 
+/// Addresses that nobody can come from, which each connection would fail at without a reason.
+fn refuse_sources(plan: &Plan, target: &Target) -> Result<(), String> {
+    for source in &plan.sources {
+        if source.is_ipv4() != target.address.is_ipv4() {
+            return Err(format!("--sources: from {source} there is no way to {}", target.address));
+        }
+        // A socket of another kind, which takes none of the ports that the connections need.
+        UdpSocket::bind((*source, 0))
+            .map_err(|why| format!("--sources: {source} is no address of this machine ({why})"))?;
+    }
+    Ok(())
+}
+
 /// Connections that the system would refuse, one by one and without a reason.
 fn refuse_what_is_too_many(flags: &BenchFlags, plan: &Plan) -> Result<(), String> {
     let connections = plan.connections;
@@ -293,6 +310,9 @@ fn refuse_for_target(flags: &BenchFlags, plan: &Plan, traits: &Traits) -> Result
         Some(format!("this target has no rooms: {word} needs them; try fanout"))
     } else if traits.is_split && plan.publishers >= plan.connections {
         Some("on this target publishers hear nothing: give more --connections than --publishers".into())
+    } else if traits.content_max.is_some_and(|most| plan.bytes > most) {
+        let most = traits.content_max.unwrap_or_default();
+        Some(format!("--size: a line of this target has no room for more than {most} bytes"))
     } else if flags.what == What::Storm && traits.is_echo {
         Some("nobody joins an echo".into())
     } else {
