@@ -268,7 +268,8 @@ fn watched(kind: ListenKind) -> (Reactor<Watched>, SocketAddr) {
     let address = listener.local_addr().unwrap();
     let started = Instant::now();
     let (sleeper, waker) = Sleeper::new().unwrap();
-    let kernel = Kernel::new(sleeper, vec![(kind, listener)], Arc::new(vec![waker]), None, 64, started).unwrap();
+    let kernel =
+        Kernel::new(sleeper, vec![(kind, listener)], Arc::new(vec![waker]), None, 64, started).unwrap();
     let watched = Watched {
         kernel,
         started,

@@ -64,8 +64,7 @@ impl ResumeKey {
             t: claims.tags.clone(),
             e: claims.expires_at_ms,
         });
-        let payload =
-            Payload { s: ticket.session, n: ticket.nickname.as_str().to_owned(), u: user };
+        let payload = Payload { s: ticket.session, n: ticket.nickname.as_str().to_owned(), u: user };
         let payload = serde_json::to_vec(&payload).expect("plain values become JSON");
         let mut token = URL_SAFE_NO_PAD.encode(&payload);
         token.push('.');

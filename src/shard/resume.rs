@@ -217,8 +217,7 @@ impl Shard {
 
     /// Puts a session into the place of another: in its rooms, and at its nickname.
     pub(super) fn take_estate(&mut self, id: Id, estate: Estate, has_token: bool) {
-        let Estate { old, number, revision, nickname, identity, memberships, remembered, inbox } =
-            estate;
+        let Estate { old, number, revision, nickname, identity, memberships, remembered, inbox } = estate;
         let session = &mut self.sessions[id];
         (session.number, session.revision) = (number, revision);
         session.nickname = Some(nickname.clone());

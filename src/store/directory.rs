@@ -86,7 +86,7 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
         }
     };
     let is_whole = replay(&mut engine, &identity)?;
-    let mut restored = load::load(&engine, wanted.receipts_since_ms, wanted.receipts_max)?;
+    let mut restored = load::load(&mut engine, wanted.receipts_since_ms, wanted.receipts_max)?;
     restored.is_lossy = !is_clean && !is_whole;
     if restored.is_lossy && !restored.rooms.is_empty() {
         log::warn!(
@@ -137,7 +137,8 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
 ///
 /// # Errors
 /// When the database fails.
-pub fn close(engine: &Engine, ring_paths: &[PathBuf]) -> Result<(), StoreError> {
+pub fn close(engine: &mut Engine, ring_paths: &[PathBuf]) -> Result<(), StoreError> {
+    engine.flush_rooms(usize::MAX)?;
     load::set_meta(engine.connection(), "clean", "1")?;
     for path in ring_paths {
         let _ = fs::remove_file(path); // one that stays is not looked at

@@ -51,12 +51,30 @@ struct RoomFacts {
     bytes: u64,
     retention: Retention,
     ring: Option<usize>,
+    /// Whether its row is older than these facts.
     is_dirty: bool,
+    /// Whether the transaction under way has changed them.
+    is_touched: bool,
     is_queued: bool,
     has_ended: bool,
 }
 
 impl RoomFacts {
+    fn new(retention: Retention) -> Self {
+        RoomFacts {
+            offset: 0,
+            timestamp_ms: 0,
+            first: 1,
+            bytes: 0,
+            retention,
+            ring: None,
+            is_dirty: false,
+            is_touched: false,
+            is_queued: false,
+            has_ended: false,
+        }
+    }
+
     fn kept(&self) -> u64 {
         (self.offset + 1).saturating_sub(self.first)
     }
@@ -88,7 +106,11 @@ impl RoomFacts {
 pub struct Engine {
     connection: Connection,
     rooms: HashMap<u64, RoomFacts>,
+    /// Rooms whose rows are older than what is known of them. A row a room and commit would cost as much as the messages themselves, so
+    /// it is written now and then; what is missing is found again from the messages.
     dirty: Vec<u64>,
+    /// Facts as they were before the transaction under way.
+    undo: Vec<(u64, Option<RoomFacts>)>,
     /// Rooms with messages to be deleted.
     to_trim: VecDeque<u64>,
     /// Sessions that ended since the last sweep, and before it.
@@ -157,6 +179,7 @@ impl Engine {
             connection,
             rooms: HashMap::new(),
             dirty: Vec::new(),
+            undo: Vec::new(),
             to_trim: VecDeque::new(),
             ended: [Vec::new(), Vec::new()],
             sweep: VecDeque::new(),
@@ -191,27 +214,44 @@ impl Engine {
     /// When the database fails. Nothing has been applied then, and the same frames may be tried again.
     pub fn apply(&mut self, parts: &[Part], syncs: bool) -> Result<(), StoreError> {
         self.set_syncs(syncs)?;
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let applied = self.apply_all(parts).and_then(|()| Ok(self.connection.execute_batch("COMMIT")?));
-        if applied.is_err() {
-            self.give_up_transaction();
-        }
-        applied
+        self.begin()?;
+        let applied = self.apply_all(parts);
+        self.finish(applied)
     }
 
-    fn give_up_transaction(&mut self) {
-        if !self.connection.is_autocommit() {
+    fn begin(&mut self) -> Result<(), StoreError> {
+        debug_assert!(self.undo.is_empty());
+        Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    /// Commits, or takes everything back.
+    fn finish<T>(&mut self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        let done = done.and_then(|value| Ok(self.connection.execute_batch("COMMIT").map(|()| value)?));
+        if done.is_err() && !self.connection.is_autocommit() {
             let _ = self.connection.execute_batch("ROLLBACK"); // what failed may have rolled it back already
         }
-        self.dirty.clear();
-        // What is known of rooms may have run ahead of the database. If that cannot be read now, the next try will.
-        let rings: HashMap<u64, Option<usize>> =
-            self.rooms.drain().map(|(id, facts)| (id, facts.ring)).collect();
-        if self.read_rooms().is_ok() {
-            for (id, facts) in &mut self.rooms {
-                facts.ring = rings.get(id).copied().flatten();
+        for (room, before) in self.undo.drain(..).rev() {
+            match (before, done.is_err()) {
+                (Some(facts), true) => drop(self.rooms.insert(room, facts)),
+                (None, true) => drop(self.rooms.remove(&room)),
+                (_, false) => {
+                    if let Some(facts) = self.rooms.get_mut(&room) {
+                        facts.is_touched = false;
+                    }
+                }
             }
         }
+        done
+    }
+
+    /// What is known of a room, to be changed in the transaction under way.
+    fn touch(&mut self, room: u64) -> Option<&mut RoomFacts> {
+        let facts = self.rooms.get_mut(&room)?;
+        if !facts.is_touched {
+            self.undo.push((room, Some(*facts)));
+            facts.is_touched = true;
+        }
+        Some(facts)
     }
 
     fn set_syncs(&mut self, syncs: bool) -> Result<(), StoreError> {
@@ -241,7 +281,7 @@ impl Engine {
             )?;
             statement.execute(params![part.ring as i64, part.end as i64])?;
         }
-        self.write_rooms()
+        Ok(())
     }
 
     fn apply_one(&mut self, ring: usize, record: &Record) -> Result<(), StoreError> {
@@ -263,9 +303,9 @@ impl Engine {
             }
             Record::RoomEnded { room } => {
                 db.prepare_cached("UPDATE rooms SET folded = NULL WHERE id = ?1")?.execute([room as i64])?;
-                if let Some(facts) = self.rooms.get_mut(&room) {
+                if let Some(facts) = self.touch(room) {
                     facts.has_ended = true;
-                    queue(&mut self.to_trim, room, facts);
+                    self.queue(room);
                 }
             }
             Record::Message { room, offset, timestamp_ms, sender, content, command } => {
@@ -372,20 +412,14 @@ impl Engine {
                 retention.bytes as i64,
                 retention.age_ms as i64
             ])?;
-        let facts = self.rooms.entry(room).or_insert(RoomFacts {
-            offset: 0,
-            timestamp_ms: 0,
-            first: 1,
-            bytes: 0,
-            retention,
-            ring: None,
-            is_dirty: false,
-            is_queued: false,
-            has_ended: false,
-        });
+        if !self.rooms.contains_key(&room) {
+            self.undo.push((room, None));
+            self.rooms.insert(room, RoomFacts::new(retention));
+        }
+        let facts = self.touch(room).expect("put in above");
         (facts.retention, facts.ring) = (retention, Some(ring));
         if facts.excess(TRIM_SLACK) > 0 {
-            queue(&mut self.to_trim, room, facts);
+            self.queue(room);
         }
         Ok(())
     }
@@ -401,8 +435,7 @@ impl Engine {
         content: &str,
         command: Option<CommandKey>,
     ) -> Result<(), StoreError> {
-        let facts = self.rooms.get_mut(&room);
-        let is_kept = facts.as_ref().is_none_or(|facts| facts.retention.count > 0);
+        let is_kept = self.rooms.get(&room).is_none_or(|facts| facts.retention.count > 0);
         if is_kept {
             self.connection
                 .prepare_cached(
@@ -419,18 +452,22 @@ impl Engine {
                     command.map(|c| c.id)
                 ])?;
         }
-        let Some(facts) = facts else { return Ok(()) };
+        let Some(facts) = self.touch(room) else { return Ok(()) };
         (facts.offset, facts.timestamp_ms, facts.ring) = (offset, timestamp_ms, Some(ring));
         if is_kept {
             facts.bytes += content.len() as u64;
         } else {
             facts.first = offset + 1;
         }
-        if facts.excess(TRIM_SLACK) > 0 {
-            queue(&mut self.to_trim, room, facts);
+        let (is_over, was_dirty) =
+            (facts.excess(TRIM_SLACK) > 0, std::mem::replace(&mut facts.is_dirty, true));
+        if is_over {
+            self.queue(room);
         }
-        if !facts.is_dirty {
-            facts.is_dirty = true;
+        if !is_kept {
+            return self.write_row(room); // no message tells where the room was
+        }
+        if !was_dirty {
             self.dirty.push(room);
         }
         Ok(())
@@ -458,52 +495,83 @@ impl Engine {
         Ok(statement.query_row(params![session, user, offset as i64], |row| row.get(0))?)
     }
 
-    /// Writes what has changed of rooms in the transaction.
-    fn write_rooms(&mut self) -> Result<(), StoreError> {
-        let mut statement = self.connection.prepare_cached(
-            "UPDATE rooms SET offset = ?2, timestamp = ?3, first = ?4, bytes = ?5 WHERE id = ?1",
-        )?;
-        for room in self.dirty.drain(..) {
-            let Some(facts) = self.rooms.get_mut(&room) else { continue };
-            facts.is_dirty = false;
-            statement.execute(params![
+    /// Brings the rows of up to `rooms_max` rooms up to date.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn flush_rooms(&mut self, rooms_max: usize) -> Result<(), StoreError> {
+        if self.dirty.is_empty() {
+            return Ok(());
+        }
+        self.begin()?;
+        let dirty = self.dirty.split_off(self.dirty.len().saturating_sub(rooms_max));
+        let written = dirty.iter().try_for_each(|room| self.write_row(*room));
+        let finished = self.finish(written);
+        if finished.is_err() {
+            self.dirty.extend(dirty);
+        }
+        finished
+    }
+
+    /// Writes what is known of a room into its row.
+    fn write_row(&mut self, room: u64) -> Result<(), StoreError> {
+        let Some(facts) = self.touch(room) else { return Ok(()) };
+        facts.is_dirty = false;
+        let facts = *facts;
+        self.connection
+            .prepare_cached(
+                "UPDATE rooms SET offset = ?2, timestamp = ?3, first = ?4, bytes = ?5 WHERE id = ?1",
+            )?
+            .execute(params![
                 room as i64,
                 facts.offset as i64,
                 facts.timestamp_ms as i64,
                 facts.first as i64,
                 facts.bytes as i64
             ])?;
-        }
         Ok(())
     }
 
+    /// Reads what is known of rooms: their rows, and what messages have come since these were written.
     fn read_rooms(&mut self) -> Result<(), StoreError> {
-        self.rooms.clear();
-        self.to_trim.clear();
-        let mut statement = self.connection.prepare_cached(
+        let mut statement = self.connection.prepare(
             "SELECT id, offset, timestamp, first, bytes, keep_count, keep_bytes, keep_age_ms, folded IS NULL FROM rooms",
+        )?;
+        let mut later = self.connection.prepare(
+            "SELECT max(offset), max(timestamp), sum(octet_length(content)) FROM messages WHERE room = ?1 AND offset > ?2",
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
+            let retention = Retention { count: number(5)?, bytes: number(6)?, age_ms: number(7)? };
             let mut facts = RoomFacts {
                 offset: number(1)?,
                 timestamp_ms: number(2)?,
                 first: number(3)?,
                 bytes: number(4)?,
-                retention: Retention { count: number(5)?, bytes: number(6)?, age_ms: number(7)? },
-                ring: None,
-                is_dirty: false,
-                is_queued: false,
                 has_ended: row.get(8)?,
+                ..RoomFacts::new(retention)
             };
             let room = number(0)?;
+            let found: (Option<i64>, Option<i64>, Option<i64>) = later
+                .query_row(params![room as i64, facts.offset as i64], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                })?;
+            if let (Some(offset), Some(timestamp_ms), Some(bytes)) = found {
+                (facts.offset, facts.timestamp_ms) = (offset as u64, timestamp_ms as u64);
+                facts.bytes += bytes as u64;
+                facts.is_dirty = true;
+                self.dirty.push(room);
+            }
             if facts.has_ended || facts.excess(TRIM_SLACK) > 0 {
-                queue(&mut self.to_trim, room, &mut facts);
+                facts.is_queued = true;
+                self.to_trim.push_back(room);
             }
             self.rooms.insert(room, facts);
         }
-        Ok(())
+        drop(rows);
+        drop((statement, later));
+        self.flush_rooms(usize::MAX)
     }
 
     /// Whether there are messages to be deleted.
@@ -523,34 +591,38 @@ impl Engine {
             return Ok(None);
         };
         let rows = facts.excess(0).min(rows_max);
-        self.set_syncs(false)?;
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let trimmed = self.trim_room(room, &facts, facts.first + rows).and_then(|left| {
-            self.connection.execute_batch("COMMIT").map(|()| left).map_err(StoreError::from)
-        });
-        let left = match trimmed {
-            Ok(left) => left,
-            Err(error) => {
-                self.give_up_transaction();
-                return Err(error);
-            }
-        };
-        let is_gone = left.has_ended && left.kept() == 0;
-        let facts = self.rooms.get_mut(&room).expect("looked at above");
-        (facts.first, facts.bytes) = (left.first, left.bytes);
-        if facts.excess(0) == 0 {
-            self.to_trim.pop_front();
-            facts.is_queued = false;
-        } else if self.to_trim.len() > 1 {
-            self.to_trim.rotate_left(1); // rooms take turns
+        if rows == 0 && !facts.has_ended {
+            self.unqueue(room); // what made it too much was taken back
+            return Ok(None);
         }
-        if is_gone {
-            self.rooms.remove(&room);
+        let trimmed = self.delete_before(room, facts.first + rows)?;
+        match self.rooms.get(&room) {
+            Some(facts) if facts.excess(0) > 0 => self.to_trim.rotate_left(1), // rooms take turns
+            _ => self.unqueue(room),
         }
-        Ok(Some(Trimmed { room, ring: left.ring, first_kept: left.first, offset: left.offset }))
+        Ok(Some(trimmed))
     }
 
-    fn trim_room(&self, room: u64, facts: &RoomFacts, first: u64) -> Result<RoomFacts, StoreError> {
+    fn unqueue(&mut self, room: u64) {
+        self.to_trim.pop_front();
+        if let Some(facts) = self.rooms.get_mut(&room) {
+            facts.is_queued = false;
+        }
+    }
+
+    /// Deletes the messages of a room that come before one, in a transaction of its own, and the room with the last of them if it has ended.
+    fn delete_before(&mut self, room: u64, first: u64) -> Result<Trimmed, StoreError> {
+        self.set_syncs(false)?;
+        self.begin()?;
+        let deleted = self.delete_messages(room, first);
+        let left = self.finish(deleted)?;
+        if left.has_ended && left.kept() == 0 {
+            self.rooms.remove(&room);
+        }
+        Ok(Trimmed { room, ring: left.ring, first_kept: left.first, offset: left.offset })
+    }
+
+    fn delete_messages(&mut self, room: u64, first: u64) -> Result<RoomFacts, StoreError> {
         let db = &self.connection;
         let place = params![room as i64, first as i64];
         let bytes: i64 = db
@@ -559,15 +631,14 @@ impl Engine {
             )?
             .query_row(place, |row| row.get(0))?;
         db.prepare_cached("DELETE FROM messages WHERE room = ?1 AND offset < ?2")?.execute(place)?;
-        let left = RoomFacts { first, bytes: facts.bytes.saturating_sub(bytes as u64), ..*facts };
+        let facts = self.touch(room).expect("the caller has looked at it");
+        facts.bytes = facts.bytes.saturating_sub(bytes as u64);
+        facts.first = first;
+        let left = *facts;
         if left.has_ended && left.kept() == 0 {
-            db.prepare_cached("DELETE FROM rooms WHERE id = ?1")?.execute([room as i64])?;
+            self.connection.prepare_cached("DELETE FROM rooms WHERE id = ?1")?.execute([room as i64])?;
         } else {
-            db.prepare_cached("UPDATE rooms SET first = ?2, bytes = ?3 WHERE id = ?1")?.execute(params![
-                room as i64,
-                first as i64,
-                left.bytes as i64
-            ])?;
+            self.write_row(room)?;
         }
         Ok(left)
     }
@@ -606,18 +677,10 @@ impl Engine {
             if first == facts.first {
                 continue;
             }
-            self.set_syncs(false)?;
-            self.connection.execute_batch("BEGIN IMMEDIATE")?;
             let step = (first - facts.first).min(1024);
-            let swept = self.trim_room(room, &facts, facts.first + step).and_then(|left| {
-                self.connection.execute_batch("COMMIT").map(|()| left).map_err(StoreError::from)
-            });
-            let left = swept.inspect_err(|_| self.give_up_transaction())?;
-            if let Some(facts) = self.rooms.get_mut(&room) {
-                (facts.first, facts.bytes) = (left.first, left.bytes);
-            }
-            all.push(Trimmed { room, ring: left.ring, first_kept: left.first, offset: left.offset });
-            if left.first < first {
+            let left = self.delete_before(room, facts.first + step)?;
+            all.push(left);
+            if left.first_kept < first {
                 self.sweep.push_back(room);
             }
         }
@@ -662,15 +725,19 @@ impl Engine {
         Ok(())
     }
 
+    fn queue(&mut self, room: u64) {
+        if let Some(facts) = self.rooms.get_mut(&room)
+            && !std::mem::replace(&mut facts.is_queued, true)
+        {
+            self.to_trim.push_back(room);
+        }
+    }
+
     /// The numbers of rooms that the store knows. For tests and tools.
     pub fn room_numbers(&self) -> HashSet<u64> {
         self.rooms.keys().copied().collect()
     }
 }
 
-fn queue(to_trim: &mut VecDeque<u64>, room: u64, facts: &mut RoomFacts) {
-    if !facts.is_queued {
-        facts.is_queued = true;
-        to_trim.push_back(room);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,12 @@ pub fn positions(connection: &Connection) -> Result<HashMap<usize, u64>, StoreEr
 ///
 /// # Errors
 /// When the database fails.
-pub fn load(engine: &Engine, receipts_since_ms: u64, receipts_max: usize) -> Result<Restored, StoreError> {
+pub fn load(
+    engine: &mut Engine,
+    receipts_since_ms: u64,
+    receipts_max: usize,
+) -> Result<Restored, StoreError> {
+    engine.flush_rooms(usize::MAX)?;
     let db = engine.connection();
     let mut restored = Restored { rooms: rooms(db)?, users: users(db)?, ..Restored::default() };
     let mut sessions = sessions(db)?;

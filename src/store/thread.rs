@@ -31,6 +31,9 @@ const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Messages that are deleted in one step.
 const TRIM_ROWS: u64 = 512;
 
+/// Rooms whose rows are brought up to date in one step.
+const FLUSH_ROOMS: usize = 4096;
+
 /// Rooms that are looked at for old messages in one step.
 const SWEEP_ROOMS: usize = 256;
 
@@ -202,7 +205,7 @@ pub fn write(start: WriterStart) {
         let timeout = if has_told { writer.next_wake() } else { Duration::from_millis(1) };
         bell.wait(|| writer.has_input() || stops.load(Ordering::Acquire), timeout);
     }
-    if let Err(error) = directory::close(&writer.engine, &ring_paths) {
+    if let Err(error) = directory::close(&mut writer.engine, &ring_paths) {
         log::error!("the store could not be closed: {error}");
     }
 }
@@ -324,6 +327,7 @@ impl Writer {
         let now_ms = crate::sys::unix_ms();
         let (is_swept, trimmed) = self.engine.sweep(now_ms, SWEEP_ROOMS)?;
         trimmed.into_iter().for_each(|trimmed| self.tell_trimmed(trimmed));
+        self.engine.flush_rooms(FLUSH_ROOMS)?;
         self.look_for_users()?;
         let forgotten = self.engine.forget_receipts(now_ms.saturating_sub(self.receipts_ms))?;
         self.engine.shrink(SHRINK_PAGES)?;

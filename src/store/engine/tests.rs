@@ -1,0 +1,194 @@
+//! The engine against what it should come to.
+
+use super::*;
+use crate::record::HistoryPage;
+use crate::store::load::load;
+use crate::store::read::read_page;
+
+const KEEP_ALL: Retention = Retention { count: 1_000_000, bytes: 0, age_ms: 0 };
+
+fn room(number: u64, name: &'static str, retention: Retention) -> Record<'static> {
+    Record::Room { room: number, name, epoch: "e", retention }
+}
+
+fn message(room: u64, offset: u64) -> Record<'static> {
+    Record::Message {
+        room,
+        offset,
+        timestamp_ms: offset * 10,
+        sender: "alice",
+        content: "hello",
+        command: None,
+    }
+}
+
+fn apply(engine: &mut Engine, records: &[Record], end: u64) -> Result<(), StoreError> {
+    let mut frame = Vec::new();
+    Frame::begin(&mut frame);
+    records.iter().for_each(|record| record.put(&mut frame));
+    engine.apply(&[Part { ring: 3, frames: &[frame], end }], true)
+}
+
+fn offsets(engine: &Engine, room: u64) -> Vec<u64> {
+    let page = HistoryPage {
+        room,
+        after: 0,
+        before: u64::MAX,
+        is_ascending: true,
+        limit: 10_000,
+        bytes_max: usize::MAX,
+    };
+    read_page(engine.connection(), &page).unwrap().iter().map(|entry| entry.offset).collect()
+}
+
+#[test]
+fn what_was_applied_is_loaded_again() {
+    let mut engine = Engine::in_memory();
+    let records = [
+        room(7, "Den", KEEP_ALL),
+        message(7, 1),
+        message(7, 2),
+        Record::State { room: 7, key: "topic", value: Some("1"), version: 1 },
+        Record::State { room: 7, key: "topic", value: None, version: 2 },
+        Record::Rules { room: 7, rules: "{}" },
+        Record::Session { number: u64::MAX, revision: 2, body: r#"{"nickname":"alice","rooms":[]}"# },
+        Record::Session { number: u64::MAX, revision: 1, body: "an older one, which comes late" },
+        Record::Kept {
+            owner: Owner::Session(u64::MAX),
+            offset: 4,
+            sender: "bob",
+            target: "alice",
+            content: "psst",
+            timestamp_ms: 1,
+        },
+    ];
+    apply(&mut engine, &records, 99).unwrap();
+    let restored = load(&mut engine, 0, 10).unwrap();
+    let room = &restored.rooms[0];
+    assert_eq!((room.number, room.name.as_str(), &*room.epoch), (7, "Den", "e"));
+    assert_eq!((room.offset, room.timestamp_ms, room.first_kept, room.state_version), (2, 20, 1, 2));
+    assert!(room.state.is_empty());
+    let session = &restored.sessions[0];
+    assert_eq!((session.number, session.revision), (u64::MAX, 2));
+    assert_eq!((session.inbox.last_offset, session.inbox.items.len()), (4, 1));
+    assert_eq!(crate::store::load::positions(engine.connection()).unwrap()[&3], 99);
+    assert_eq!(engine.rejected(), 0);
+}
+
+#[test]
+fn an_ended_session_is_not_brought_back_by_a_late_record() {
+    let mut engine = Engine::in_memory();
+    let body = r#"{"nickname":"alice","rooms":[]}"#;
+    apply(&mut engine, &[Record::Session { number: 5, revision: 1, body }], 1).unwrap();
+    apply(&mut engine, &[Record::SessionEnded { number: 5, revision: 3 }], 2).unwrap();
+    apply(&mut engine, &[Record::Session { number: 5, revision: 2, body }], 3).unwrap();
+    assert!(load(&mut engine, 0, 10).unwrap().sessions.is_empty());
+}
+
+#[test]
+fn a_group_that_fails_leaves_nothing_behind_and_can_be_tried_again() {
+    let mut engine = Engine::in_memory();
+    apply(&mut engine, &[room(1, "den", KEEP_ALL), message(1, 1)], 1).unwrap();
+    let pages: i64 = engine.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    engine.connection.pragma_update(None, "max_page_count", pages).unwrap(); // the disk is full
+    let group: Vec<Record> =
+        (2..500).map(|offset| message(1, offset)).chain([room(2, "new", KEEP_ALL)]).collect();
+    let error = apply(&mut engine, &group, 2).unwrap_err();
+    assert_eq!(error.message, "the disk is full");
+    assert_eq!(offsets(&engine, 1), [1]);
+    assert_eq!((engine.rooms[&1].offset, engine.rooms[&1].bytes, engine.rooms.len()), (1, 5, 1));
+    engine.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+    apply(&mut engine, &group, 2).unwrap();
+    assert_eq!(offsets(&engine, 1).len(), 499);
+    assert_eq!((engine.rooms[&1].offset, engine.rooms[&1].bytes), (499, 499 * 5));
+}
+
+#[test]
+fn a_record_that_contradicts_what_is_there_is_left_out_and_counted() {
+    let mut engine = Engine::in_memory();
+    apply(
+        &mut engine,
+        &[room(1, "den", KEEP_ALL), message(1, 1), message(1, 1), message(9, 1), message(1, 2)],
+        1,
+    )
+    .unwrap();
+    assert_eq!((offsets(&engine, 1), engine.rejected()), (vec![1, 2], 2));
+}
+
+#[test]
+fn rooms_are_trimmed_in_small_steps_to_their_bounds() {
+    let mut engine = Engine::in_memory();
+    let retention = |count, bytes| Retention { count, bytes, age_ms: 0 };
+    apply(
+        &mut engine,
+        &[
+            room(1, "a", retention(10, 0)),
+            room(2, "b", retention(1000, 5 * 101)),
+            room(3, "c", retention(0, 0)),
+        ],
+        1,
+    )
+    .unwrap();
+    let all: Vec<Record> = (1..=200).flat_map(|offset| [1, 2, 3].map(|room| message(room, offset))).collect();
+    apply(&mut engine, &all, 2).unwrap();
+    let mut steps = 0;
+    while engine.has_to_trim() {
+        let before: usize = [1, 2].map(|room| offsets(&engine, room).len()).iter().sum();
+        engine.trim(16).unwrap();
+        let after: usize = [1, 2].map(|room| offsets(&engine, room).len()).iter().sum();
+        assert!(before - after <= 16);
+        steps += 1;
+    }
+    assert!(steps > 20, "{steps}");
+    assert_eq!(offsets(&engine, 1), (191..=200).collect::<Vec<_>>());
+    assert_eq!(offsets(&engine, 2), (196..=200).collect::<Vec<_>>());
+    assert!(offsets(&engine, 3).is_empty());
+    let restored = load(&mut engine, 0, 0).unwrap();
+    let places: Vec<_> = restored.rooms.iter().map(|room| (room.first_kept, room.offset)).collect();
+    assert_eq!(places, [(191, 200), (196, 200), (201, 200)]);
+}
+
+#[test]
+fn old_messages_go_by_their_age() {
+    let mut engine = Engine::in_memory();
+    apply(&mut engine, &[room(1, "a", Retention { count: 100, bytes: 0, age_ms: 50 })], 1).unwrap();
+    apply(&mut engine, &(1..=10).map(|offset| message(1, offset)).collect::<Vec<_>>(), 2).unwrap();
+    let (is_all, trimmed) = engine.sweep(110, 10).unwrap();
+    assert!(is_all);
+    assert_eq!(trimmed, [Trimmed { room: 1, ring: Some(3), first_kept: 7, offset: 10 }]);
+    assert_eq!(offsets(&engine, 1), [7, 8, 9, 10]);
+    engine.sweep(1000, 10).unwrap();
+    assert!(offsets(&engine, 1).is_empty());
+}
+
+#[test]
+fn an_ended_room_frees_its_name_at_once_and_its_messages_step_by_step() {
+    let mut engine = Engine::in_memory();
+    apply(&mut engine, &[room(1, "den", KEEP_ALL)], 1).unwrap();
+    apply(&mut engine, &(1..=50).map(|offset| message(1, offset)).collect::<Vec<_>>(), 2).unwrap();
+    apply(&mut engine, &[Record::RoomEnded { room: 1 }, room(2, "den", KEEP_ALL), message(2, 1)], 3).unwrap();
+    let restored = load(&mut engine, 0, 0).unwrap();
+    assert_eq!(restored.rooms.iter().map(|room| room.number).collect::<Vec<_>>(), [2]);
+    while engine.has_to_trim() {
+        engine.trim(16).unwrap();
+    }
+    assert_eq!(engine.room_numbers(), HashSet::from([2]));
+    assert_eq!((offsets(&engine, 1), offsets(&engine, 2)), (vec![], vec![1]));
+}
+
+#[test]
+fn rows_that_were_not_brought_up_to_date_are_found_again_from_the_messages() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db");
+    let mut engine = Engine::open(&path).unwrap();
+    apply(&mut engine, &[room(1, "den", KEEP_ALL)], 1).unwrap();
+    apply(&mut engine, &(1..=50).map(|offset| message(1, offset)).collect::<Vec<_>>(), 2).unwrap();
+    drop(engine); // without a word, as a process that is killed
+    let mut engine = Engine::open(&path).unwrap();
+    assert_eq!(
+        (engine.rooms[&1].offset, engine.rooms[&1].timestamp_ms, engine.rooms[&1].bytes),
+        (50, 500, 250)
+    );
+    let restored = load(&mut engine, 0, 0).unwrap();
+    assert_eq!((restored.rooms[0].offset, restored.rooms[0].first_kept), (50, 1));
+}
