@@ -6,13 +6,20 @@
 //! | `engine` | frames of records to rows, each whole or not at all; deletion in small steps |
 //! | `load` | rows to what a server begins with |
 //! | `read` | pages of history, inboxes |
+//! | `accounts` | the registered users, and the hashes of their passwords |
+//! | `hashers` | threads that check and hash passwords |
 
+pub mod accounts;
 pub mod engine;
+pub mod hashers;
 pub mod load;
 pub mod read;
 mod schema;
 
 use rusqlite::ErrorCode;
+
+/// What the file is called, in the data directory.
+pub const FILE: &str = "starling.db";
 
 /// Why the store could not do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
