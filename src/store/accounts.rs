@@ -167,6 +167,11 @@ pub fn verify_password(password: &str, hash: Option<&str>) -> bool {
     is_it && is_known
 }
 
+/// Whether this is a hash of ours.
+pub(super) fn is_hash(hash: &str) -> bool {
+    hash.starts_with("$argon2id$") && PasswordHash::new(hash).is_ok()
+}
+
 /// The hash of no password in particular.
 fn stand_in() -> Option<PasswordHash> {
     static STAND_IN: OnceLock<Option<PasswordHash>> = OnceLock::new();

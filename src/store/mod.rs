@@ -7,14 +7,21 @@
 //! | `load` | rows to what a server begins with |
 //! | `read` | pages of history, inboxes |
 //! | `accounts` | the registered users, and the hashes of their passwords |
+//! | `place` | where the file is, and who may read it |
 //! | `hashers` | threads that check and hash passwords |
+//! | `stats`, `check`, `backup`, `progress` | for the command line: what is in the file, whether it is whole, a copy of it |
 
 pub mod accounts;
+pub mod backup;
+pub mod check;
 pub mod engine;
 pub mod hashers;
 pub mod load;
+pub mod place;
+pub mod progress;
 pub mod read;
 mod schema;
+pub mod stats;
 
 use rusqlite::ErrorCode;
 
