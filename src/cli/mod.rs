@@ -10,10 +10,13 @@ pub mod user;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rusqlite::ErrorCode;
 
+use crate::store::StoreError;
 pub use flags::{DataFlags, Flags};
 
 /// What the program is asked to do.
@@ -138,6 +141,26 @@ const EXIT_USAGE: u8 = 2;
 fn fail(code: u8, why: impl Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "starling: {why}");
     ExitCode::from(code)
+}
+
+/// Writes to standard output, and says whether somebody still reads it: `.. | head` is no failure.
+fn write(bytes: &[u8]) -> Result<bool, String> {
+    match io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(format!("cannot write to standard output: {error}")),
+    }
+}
+
+/// What went wrong with the store at `path`, and what to do where that is known.
+fn about_store(path: &Path, error: &StoreError) -> String {
+    let hint = match error.code {
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            "; be the user that the server runs as"
+        }
+        _ => "",
+    };
+    format!("{}: {error}{hint}", path.display())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crossbeam::channel::{RecvTimeoutError, bounded};
 use rusqlite::OptionalExtension as _;
 
-use super::{DataFlags, EXIT_FAILURE, EXIT_USAGE, fail};
+use super::{DataFlags, EXIT_FAILURE, EXIT_USAGE, about_store, fail, write};
 use crate::chat::name::RoomName;
 use crate::proto::json;
 use crate::proto::wire::Event;
@@ -143,27 +143,8 @@ pub fn run(command: &StoreCommand) -> ExitCode {
     done.unwrap_or_else(|why| fail(EXIT_FAILURE, why))
 }
 
-fn explain(path: &Path, error: &StoreError) -> String {
-    let hint = match error.code {
-        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::PermissionDenied) => {
-            "; be the user that the server runs as"
-        }
-        _ => "",
-    };
-    format!("{}: {error}{hint}", path.display())
-}
-
-/// Writes to standard output, and says whether somebody still reads it.
-fn write(bytes: &[u8]) -> Result<bool, String> {
-    match io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(format!("cannot write to standard output: {error}")),
-    }
-}
-
 fn print_stats(path: &Path, flags: &StatsFlags) -> Result<ExitCode, String> {
-    let stats = Stats::read(path, LARGEST_ROOMS).map_err(|error| explain(path, &error))?;
+    let stats = Stats::read(path, LARGEST_ROOMS).map_err(|error| about_store(path, &error))?;
     let out = if flags.json {
         let json = serde_json::to_string(&stats).map_err(|error| error.to_string())?;
         json + "\n"
@@ -216,7 +197,8 @@ fn bytes(number: u64) -> String {
 }
 
 fn print_check(path: &Path) -> Result<ExitCode, String> {
-    let findings = telling(|progress| check::check(path, progress)).map_err(|error| explain(path, &error))?;
+    let findings =
+        telling(|progress| check::check(path, progress)).map_err(|error| about_store(path, &error))?;
     if findings.is_empty() {
         write(format!("{}: nothing is wrong\n", path.display()).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
@@ -240,7 +222,7 @@ fn print_check(path: &Path) -> Result<ExitCode, String> {
 
 fn make_backup(path: &Path, flags: &BackupFlags) -> Result<ExitCode, String> {
     telling(|progress| backup::backup(path, &flags.to, flags.force, progress))
-        .map_err(|error| explain(path, &error))?;
+        .map_err(|error| about_store(path, &error))?;
     let size = flags.to.metadata().map_or(0, |facts| facts.len());
     write(format!("{}: {}\n", flags.to.display(), bytes(size)).as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -278,7 +260,7 @@ fn export(path: &Path, flags: &ExportFlags) -> Result<ExitCode, String> {
         Ok(room) => room,
         Err(why) => return Ok(fail(EXIT_USAGE, format!("--room: {:?}: {why}", flags.room))),
     };
-    let failed = |error: StoreError| explain(path, &error);
+    let failed = |error: StoreError| about_store(path, &error);
     let db = engine::connect(path, false).map_err(failed)?;
     let found = db
         .query_row("SELECT id, name FROM rooms WHERE folded = ?1", [room.folded()], |row| {

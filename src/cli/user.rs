@@ -1,14 +1,14 @@
 //! `starling user`: accounts, from the command line. It changes the store itself, whether a server runs on it or not; a server notices.
 
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use rusqlite::Connection;
-use serde_json::json;
+use serde::Serialize;
 
-use super::{DataFlags, EXIT_FAILURE, EXIT_USAGE, fail};
+use super::{DataFlags, EXIT_FAILURE, EXIT_USAGE, about_store, fail, write};
 use crate::chat::name::{NICKNAME_CHARS_MAX, Nickname};
 use crate::config::Config;
 use crate::observe::push_time;
@@ -131,7 +131,7 @@ fn open(path: &Path) -> Result<Connection, Failure> {
 }
 
 fn cannot_open(path: &Path, error: &StoreError) -> Failure {
-    failed(format!("{}: {error}", path.display()))
+    failed(about_store(path, error))
 }
 
 fn add(flags: &PasswordFlags) -> Result<(), Failure> {
@@ -186,16 +186,7 @@ fn nobody(name: &Nickname) -> Failure {
 }
 
 fn say(name: &Nickname, done: &str) -> Result<(), Failure> {
-    write(format!("{} {done}\n", name.as_str()).as_bytes()).map(|_| ())
-}
-
-/// Writes to standard output, and says whether somebody still reads it.
-fn write(bytes: &[u8]) -> Result<bool, Failure> {
-    match io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(failed(format!("cannot write to standard output: {error}"))),
-    }
+    write(format!("{} {done}\n", name.as_str()).as_bytes()).map(|_| ()).map_err(failed)
 }
 
 /// The hash of a password that somebody types, or a program writes.
@@ -248,7 +239,7 @@ fn list(flags: &ListFlags) -> Result<(), Failure> {
     if !flags.json {
         let title =
             format!("{:NICKNAME_CHARS_MAX$}  {:24}  {:8}  WAITING\n", "NICKNAME", "REGISTERED", "LOGIN");
-        if !write(title.as_bytes())? {
+        if !write(title.as_bytes()).map_err(failed)? {
             return Ok(());
         }
     }
@@ -262,20 +253,30 @@ fn list(flags: &ListFlags) -> Result<(), Failure> {
             out.push_str(&if flags.json { object(user) } else { row(user) });
             out.push('\n');
         }
-        if !write(out.as_bytes())? {
+        if !write(out.as_bytes()).map_err(failed)? {
             return Ok(());
         }
     }
 }
 
+/// A user as programs get one.
+#[derive(Serialize)]
+struct Object<'a> {
+    nickname: &'a str,
+    /// In milliseconds since the Unix epoch.
+    registered: u64,
+    disabled: bool,
+    waiting: u64,
+}
+
 fn object(user: &accounts::Listed) -> String {
-    json!({
-        "nickname": user.name.as_str(),
-        "registered": user.created_ms,
-        "disabled": user.is_disabled,
-        "waiting": user.waiting,
-    })
-    .to_string()
+    let object = Object {
+        nickname: user.name.as_str(),
+        registered: user.created_ms,
+        disabled: user.is_disabled,
+        waiting: user.waiting,
+    };
+    serde_json::to_string(&object).expect("plain values become JSON")
 }
 
 fn row(user: &accounts::Listed) -> String {

@@ -155,6 +155,7 @@ fn work<T>(db: &Connection, to_do: &Receiver<Job<T>>, done: &impl Fn(T, Outcome)
     if let Err(error) = threads::stand_back() {
         log::warn!("passwords are hashed at the priority of the cores: {error}");
     }
+    accounts::warm_up();
     for Job { request, context } in to_do {
         done(context, answer(db, request, unix_ms()));
     }
@@ -340,6 +341,25 @@ mod tests {
         engine.connection().execute_batch("DROP TABLE users").unwrap();
         assert!(matches!(rig.ask(register("bob")), Outcome::Down(_)));
         assert!(matches!(rig.ask(log_in("bob", "the password of bob")), Outcome::Down(_)));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_as_one() {
+        let (_directory, path, _engine) = store();
+        let db = accounts::open(&path).unwrap();
+        let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+        let full = (0..10_000)
+            .find_map(|index| accounts::add(&db, &name(&format!("user{index}")), &"x".repeat(97), 1).err());
+        assert!(matches!(full, Some(AccountError::Store(_))), "{full:?}");
+        let outcomes = ["a", "zz"].map(|who| answer(&db, register(who), 1));
+        let is_told = |outcome: &Outcome| match outcome {
+            Outcome::Down(error) => error.code == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        };
+        assert!(outcomes.iter().any(is_told), "{outcomes:?}");
+        assert!(db.is_autocommit(), "no transaction is left open");
+        assert_eq!(answer(&db, log_in("nobody", "whatever"), 1), Outcome::BadCredentials, "reading goes on");
     }
 
     #[test]

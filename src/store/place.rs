@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use super::engine::Engine;
@@ -44,6 +44,10 @@ pub fn find_or_make(directory: &Path) -> Result<PathBuf, StoreError> {
         StoreError::new(format!("cannot make the directory {}: {error}", directory.display()))
     })?;
     make_file(&path)?;
+    // Root makes it for whoever the directory is of; nobody else could, nor has to. What SQLite puts beside it follows the file.
+    if let Ok(facts) = directory.metadata() {
+        let _ = chown(&path, Some(facts.uid()), Some(facts.gid()));
+    }
     Engine::open(&path).map_err(|error| StoreError {
         message: format!("cannot make {}: {error}", path.display()),
         code: error.code,

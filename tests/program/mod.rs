@@ -23,21 +23,20 @@ pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Exit code 0, nothing on standard error; what is on standard output.
+/// Exit code 0; what is on standard output. On a slow machine there may be progress on standard error.
 #[track_caller]
 pub fn assert_ok(output: &Output) -> &str {
-    let stderr = text(&output.stderr);
-    assert_eq!((output.status.code(), stderr), (Some(0), ""));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     text(&output.stdout)
 }
 
-/// Exit code 1, one line of ours on standard error.
+/// Exit code 1, and one line of ours at the end of standard error.
 #[track_caller]
 pub fn assert_failed(output: &Output, part: &str) {
     assert_line(output, 1, part);
 }
 
-/// Exit code 2, one line of ours on standard error.
+/// Exit code 2, and one line of ours at the end of standard error.
 #[track_caller]
 pub fn assert_wrong(output: &Output, part: &str) {
     assert_line(output, 2, part);
@@ -48,8 +47,8 @@ pub fn assert_wrong(output: &Output, part: &str) {
 fn assert_line(output: &Output, code: i32, part: &str) {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.starts_with("starling: ") && stderr.contains(part), "{stderr}");
+    let last = stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("starling: ") && last.contains(part), "{stderr}");
 }
 
 /// Writes `count` messages into a room, from this offset on, as a server does.
