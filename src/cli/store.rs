@@ -221,8 +221,12 @@ fn print_check(path: &Path) -> Result<ExitCode, String> {
 }
 
 fn make_backup(path: &Path, flags: &BackupFlags) -> Result<ExitCode, String> {
-    telling(|progress| backup::backup(path, &flags.to, flags.force, progress))
-        .map_err(|error| about_store(path, &error))?;
+    let copied = telling(|progress| backup::backup(path, &flags.to, flags.force, progress));
+    copied.map_err(|error| match error.code {
+        None => error.to_string(),
+        // Of which of the two SQLite does not say.
+        Some(_) => format!("{}, while it is copied to {}", about_store(path, &error), flags.to.display()),
+    })?;
     let size = flags.to.metadata().map_or(0, |facts| facts.len());
     write(format!("{}: {}\n", flags.to.display(), bytes(size)).as_bytes())?;
     Ok(ExitCode::SUCCESS)

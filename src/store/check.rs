@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::engine::connect;
 use super::progress::{Progress, Stage};
@@ -136,13 +136,14 @@ fn rooms(db: &Connection, progress: &Progress, report: &mut Report) -> Result<()
                 .add(format!("room {name:?} keeps messages from offset {first} on, and has given {offset}"));
         }
         if found.messages != kept {
-            let expected = if kept == 0 { "none".to_owned() } else { format!("{first} to {offset}, {kept}") };
-            let there = match found.messages {
-                0 => "none".to_owned(),
-                messages => format!("{messages} between {} and {}", found.first, found.last),
+            let missing = match first_missing(db, number(0)?, first, offset)? {
+                Some(missing) => format!("; the first that is missing is {missing}"),
+                None => String::new(),
             };
-            report
-                .add(format!("room {name:?} has a gap: it should have messages {expected}; it has {there}"));
+            report.add(format!(
+                "room {name:?} should have {kept} messages, up to {offset}; it has {}{missing}",
+                found.messages
+            ));
         } else if kept > 0 && (found.first, found.last) != (first, offset) {
             report.add(format!(
                 "room {name:?} should have messages {first} to {offset}; it has {} to {}",
@@ -167,6 +168,19 @@ fn rooms(db: &Connection, progress: &Progress, report: &mut Report) -> Result<()
         report.add(format!("{} messages are of room number {room}, which is not there", found.messages));
     }
     Ok(())
+}
+
+/// The first offset without a message, of those that should have one.
+fn first_missing(db: &Connection, room: u64, first: u64, offset: u64) -> Result<Option<u64>, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT ?2 WHERE ?2 <= ?3 AND NOT EXISTS (SELECT 1 FROM messages WHERE room = ?1 AND offset = ?2)
+         UNION ALL
+         SELECT m.offset + 1 FROM messages m WHERE m.room = ?1 AND m.offset >= ?2 AND m.offset < ?3
+             AND NOT EXISTS (SELECT 1 FROM messages n WHERE n.room = m.room AND n.offset = m.offset + 1)
+         LIMIT 1",
+    )?;
+    let place = [room as i64, first as i64, offset as i64];
+    Ok(statement.query_row(place, |row| row.get::<_, i64>(0)).optional()?.map(|offset| offset as u64))
 }
 
 /// Goes through all messages in the order in which they lie in the file, and sums up the rooms.
@@ -336,9 +350,12 @@ pub(super) mod tests {
     #[test]
     fn each_rule_that_is_broken_is_named() {
         for (sql, part) in [
-            ("DELETE FROM messages WHERE room = 1 AND offset = 5", "\"Lobby\" has a gap"),
-            ("DELETE FROM messages WHERE room = 1 AND offset = 1", "\"Lobby\" has a gap"),
-            ("DELETE FROM messages WHERE room = 2", "it has none"),
+            (
+                "DELETE FROM messages WHERE room = 1 AND offset IN (5, 7)",
+                "has 8; the first that is missing is 5",
+            ),
+            ("DELETE FROM messages WHERE room = 1 AND offset = 1", "has 9; the first that is missing is 1"),
+            ("DELETE FROM messages WHERE room = 2", "\"ops\" should have 2 messages, up to 2; it has 0"),
             ("UPDATE messages SET offset = 11 WHERE room = 1 AND offset = 1", "it has 2 to 11"),
             ("UPDATE rooms SET first = 0 WHERE id = 1", "from offset 0 on"),
             ("UPDATE rooms SET bytes = 21 WHERE id = 1", "says 21 bytes of content; it has 20"),
