@@ -15,14 +15,14 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind, EncodingKey, Header, Validation, decode, decode_header, encode,
 };
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use super::{Audience, Claims, TokenError, WrittenClaims};
 use crate::chat::name::{NameError, Nickname};
 use crate::config::JwtAlgorithm;
 
 /// Longest token that is looked at, in bytes: the upper end of what an operator may allow in a hello.
-const TOKEN_BYTES_MAX: usize = 1_048_576;
+pub(super) const TOKEN_BYTES_MAX: usize = 1_048_576;
 
 /// A key set before its keys are understood.
 #[derive(Deserialize)]
@@ -76,7 +76,7 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// What `starling token` asks for beside the claims.
+/// What a token may say beside the claims.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// From when on it is good, in milliseconds since the Unix epoch.
@@ -85,6 +85,10 @@ pub struct Options {
     pub audience: Option<String>,
     /// Who gives it out.
     pub issuer: Option<String>,
+    /// Which key it is signed with (`kid`).
+    pub key_id: Option<String>,
+    /// When it is given out, in milliseconds since the Unix epoch (`iat`).
+    pub issued_at_ms: Option<u64>,
 }
 
 impl Verifier {
@@ -146,6 +150,20 @@ impl Verifier {
     /// # Errors
     /// When it is not to be believed, or not any more.
     pub fn verify(&self, token: &str, now_ms: u64) -> Result<Claims, TokenError> {
+        let written = self.decode(token)?;
+        self.check(written, now_ms)
+    }
+
+    /// The same, with the moment at which it was given out, in milliseconds since the Unix epoch, if it says so.
+    pub(super) fn verify_dated(&self, token: &str, now_ms: u64) -> Result<(Claims, Option<u64>), TokenError> {
+        let written = self.decode(token)?;
+        let issued_s = written.iat.as_ref().and_then(Value::as_number);
+        let issued_at_ms = issued_s.map(|seconds| moment("iat", seconds)).transpose()?;
+        Ok((self.check(written, now_ms)?, issued_at_ms))
+    }
+
+    /// What is written in a token that is signed as it should be.
+    fn decode(&self, token: &str) -> Result<WrittenClaims, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(bad("the token is too long"));
         }
@@ -167,9 +185,7 @@ impl Verifier {
             }
             _ => return Err(bad("the token does not name its key (`kid`), and there are several")),
         };
-        let written: WrittenClaims =
-            decode(token, key, &self.validation).map_err(|error| bad(explain(&error)))?.claims;
-        self.check(written, now_ms)
+        Ok(decode(token, key, &self.validation).map_err(|error| bad(explain(&error)))?.claims)
     }
 
     fn check(&self, written: WrittenClaims, now_ms: u64) -> Result<Claims, TokenError> {
@@ -240,10 +256,12 @@ impl Signer {
             tags: claims.tags.clone(),
             exp: claims.expires_at_ms.map(|ms| Number::from(ms / 1000)),
             nbf: options.not_before_ms.map(|ms| Number::from(ms.div_ceil(1000))),
+            iat: options.issued_at_ms.map(|ms| Value::from(ms / 1000)),
             aud: options.audience.clone().map(Audience::One),
             iss: options.issuer.clone(),
         };
-        encode(&Header::new(self.algorithm), &written, &self.key).map_err(|error| KeyError(error.to_string()))
+        let header = Header { kid: options.key_id.clone(), ..Header::new(self.algorithm) };
+        encode(&header, &written, &self.key).map_err(|error| KeyError(error.to_string()))
     }
 }
 
@@ -421,7 +439,7 @@ mod tests {
         ] {
             assert_bad(&verifier(), &signed(&claims, &Header::default()));
         }
-        let good = signed(&json!({ "sub": "a", "nbf": 1_800_000_000 }), &Header::default());
+        let good = signed(&json!({ "sub": "a", "nbf": 1_800_000_000, "iat": "today" }), &Header::default());
         assert!(verifier().verify(&good, NOW_MS).is_ok());
     }
 

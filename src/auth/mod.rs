@@ -1,14 +1,16 @@
 //! Who somebody is: tokens of users (RFC 7519), keys of programs, and tokens by which a session goes on over another connection.
 //! Pure: the key material and the time are handed in.
 
+pub mod account;
 pub mod api_key;
 pub mod jwt;
 pub mod resume;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use crate::chat::name::Nickname;
+use account::AccountKey;
 use api_key::ApiKeys;
 use jwt::Verifier;
 use resume::ResumeKey;
@@ -18,10 +20,32 @@ use resume::ResumeKey;
 pub struct Authority {
     /// Checks users' tokens, if there is a key to check them with.
     pub verifier: Option<Verifier>,
+    /// Signs and checks tokens of registered users, if there is a store that knows them.
+    pub accounts: Option<AccountKey>,
     /// Finds the programs that may use the HTTP API.
     pub api_keys: ApiKeys,
     /// Signs and checks resume tokens.
     pub resume: ResumeKey,
+}
+
+impl Authority {
+    /// Whether any tokens are taken.
+    pub fn can_verify(&self) -> bool {
+        self.verifier.is_some() || self.accounts.is_some()
+    }
+
+    /// What a user's token says, at the time `now_ms` since the Unix epoch: checked with the key for accounts if it says that it is of that
+    /// one, and with the configured key otherwise.
+    ///
+    /// # Errors
+    /// When it is not to be believed, or not any more.
+    pub fn verify(&self, token: &str, now_ms: u64) -> Result<Claims, TokenError> {
+        match (&self.accounts, &self.verifier) {
+            (Some(accounts), _) if account::is_ours(token) => accounts.verify(token, now_ms),
+            (_, Some(verifier)) => verifier.verify(token, now_ms),
+            _ => Err(TokenError::Bad("the token is of no kind that this server takes".to_owned())),
+        }
+    }
 }
 
 /// What a user's token says, or the key of a program stands for.
@@ -63,6 +87,9 @@ struct WrittenClaims {
     exp: Option<Number>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nbf: Option<Number>,
+    /// Only tokens of our own are asked for it; in others it may be anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    iat: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     aud: Option<Audience>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -95,6 +95,11 @@ impl SharedBucket {
         }
     }
 
+    /// The moment at which it will be full: the later, the more has been taken.
+    pub(super) fn full_at(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
     /// Whether it is full: as good as new.
     pub fn is_full(&self, now: Tick) -> bool {
         self.0.load(Relaxed) <= now.0.saturating_mul(PARTS)

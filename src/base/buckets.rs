@@ -13,6 +13,9 @@ use super::time::Tick;
 /// Locks, so that cores seldom meet at one.
 const SHARDS: usize = 16;
 
+/// Buckets that are compared when one has to be given up, so that it is one of those that are missed least.
+const COMPARED: usize = 8;
+
 /// Buckets that are looked at for sweeping at each call that makes a new one: more than are made, so that the table
 /// shrinks when its users have gone.
 const SWEPT: usize = 2;
@@ -21,6 +24,8 @@ const SWEPT: usize = 2;
 #[derive(Debug)]
 pub struct SharedBuckets<K> {
     shards: [Mutex<Shard<K>>; SHARDS],
+    /// Buckets in each shard; a new one beyond that takes the place of another.
+    shard_max: usize,
     hasher: RandomState,
 }
 
@@ -33,12 +38,22 @@ struct Shard<K> {
 
 impl<K: Hash + Eq + Clone> Default for SharedBuckets<K> {
     fn default() -> Self {
-        let shard = |_| Mutex::new(Shard { buckets: HashMap::new(), to_sweep: Vec::new() });
-        SharedBuckets { shards: std::array::from_fn(shard), hasher: RandomState::new() }
+        Self::bounded(usize::MAX)
     }
 }
 
 impl<K: Hash + Eq + Clone> SharedBuckets<K> {
+    /// An empty table of at most `buckets_max` buckets, besides those that somebody holds. When it is full, the bucket that is
+    /// given up is one of which little has been taken.
+    pub fn bounded(buckets_max: usize) -> Self {
+        let shard = |_| Mutex::new(Shard { buckets: HashMap::new(), to_sweep: Vec::new() });
+        SharedBuckets {
+            shards: std::array::from_fn(shard),
+            shard_max: (buckets_max / SHARDS).max(1),
+            hasher: RandomState::new(),
+        }
+    }
+
     /// The bucket of `key`, a full one if it has none.
     pub fn get(&self, key: K, now: Tick) -> Arc<SharedBucket> {
         let place = self.hasher.hash_one(&key) as usize % SHARDS;
@@ -56,6 +71,9 @@ impl<K: Hash + Eq + Clone> SharedBuckets<K> {
                 shard.buckets.remove(&key);
             }
         }
+        if shard.buckets.len() >= self.shard_max {
+            shard.give_one_up();
+        }
         shard.buckets.entry(key).or_default().clone()
     }
 
@@ -69,6 +87,29 @@ impl<K: Hash + Eq + Clone> SharedBuckets<K> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl<K: Hash + Eq + Clone> Shard<K> {
+    /// Makes room for one more bucket, if nobody holds all that are looked at.
+    fn give_one_up(&mut self) {
+        let mut least: Option<(u64, K)> = None;
+        for _ in 0..COMPARED {
+            if self.to_sweep.is_empty() {
+                self.to_sweep = self.buckets.keys().cloned().collect();
+            }
+            let Some(key) = self.to_sweep.pop() else { break };
+            let Some(bucket) = self.buckets.get(&key).filter(|bucket| Arc::strong_count(bucket) == 1) else {
+                continue;
+            };
+            let full_at = bucket.full_at();
+            if least.as_ref().is_none_or(|(earliest, _)| full_at < *earliest) {
+                least = Some((full_at, key));
+            }
+        }
+        if let Some((_, key)) = least {
+            self.buckets.remove(&key);
+        }
     }
 }
 
@@ -89,6 +130,25 @@ mod tests {
             table.get(1, Tick(2)).take(&rate, 1, Tick(2)).is_err(),
             "not forgotten before it is full again"
         );
+    }
+
+    #[test]
+    fn a_full_table_gives_up_what_is_missed_least() {
+        let table = SharedBuckets::bounded(SHARDS * 16);
+        let rate = Rate { per_second: 1, burst: 1000 };
+        let held: Vec<_> = (0..4).map(|key| table.get(key, Tick(1))).collect();
+        let spent = |key| table.get(key, Tick(1)).take(&rate, 100, Tick(1)).unwrap();
+        (10..20).for_each(spent);
+        for key in 100..100_000 {
+            table.get(key, Tick(1)).take(&rate, 1, Tick(1)).unwrap();
+        }
+        assert!(table.len() <= SHARDS * 16, "{} are left", table.len());
+        for (key, bucket) in held.iter().enumerate() {
+            assert!(Arc::ptr_eq(bucket, &table.get(key, Tick(1))), "{key} was held");
+        }
+        for key in 10..20 {
+            assert!(table.get(key, Tick(1)).wait_ms(&rate, 950, Tick(1)) > 0, "{key} was given up");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Data structures that know nothing else of this program: each stands on its own and is tested against a model.
 
+pub mod attempts;
 pub mod bucket;
 pub mod buckets;
 pub mod census;

@@ -119,6 +119,26 @@ impl Flags {
     }
 }
 
+/// The flags of subcommands that work on the store, beside a server or without one.
+#[derive(Args, Debug, Default)]
+pub struct DataFlags {
+    /// The directory that the server keeps its data in
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// The configuration file of the server (TOML); STARLING_CONFIG names it too
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl DataFlags {
+    /// The configuration in effect, or one line that says why there is none.
+    pub fn resolve(&self) -> Result<Config, String> {
+        let flags =
+            Flags { config: self.config.clone(), data_dir: self.data_dir.clone(), ..Flags::default() };
+        flags.resolve()
+    }
+}
+
 /// The `STARLING_*` variables. Not `std::env::vars`, which panics on any variable that is not UTF-8, ours or not.
 fn our_environment() -> Result<Vec<(String, String)>, String> {
     std::env::vars_os()

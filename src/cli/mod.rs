@@ -4,15 +4,20 @@ pub mod bench;
 pub mod config;
 mod flags;
 pub mod serve;
+pub mod store;
 pub mod token;
+pub mod user;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rusqlite::ErrorCode;
 
-pub use flags::Flags;
+use crate::store::StoreError;
+pub use flags::{DataFlags, Flags};
 
 /// What the program is asked to do.
 #[derive(Debug, Subcommand)]
@@ -26,6 +31,12 @@ pub enum Command {
     /// Print a token for a user, signed with the configured secret or a private key
     #[command(after_help = TOKEN_EXAMPLES)]
     Token(Box<token::TokenFlags>),
+    /// Register users, change and disable them, also while the server runs
+    #[command(subcommand, after_help = user::EXAMPLES)]
+    User(user::UserCommand),
+    /// Look at the store, check it, back it up and export rooms, also while the server runs
+    #[command(subcommand, after_help = store::EXAMPLES)]
+    Store(store::StoreCommand),
     /// Measure a server: load with an open or closed loop, latencies, CPU, and an audit of every message
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Box<bench::BenchFlags>),
@@ -44,6 +55,8 @@ Examples:
   starling serve --config starling.toml
   starling config > starling.toml           a commented file to start from
   starling token --sub alice                a token by which alice says hello
+  starling user add alice                   a user with a password
+  starling store stats                      what the server keeps on disk
   starling bench fanout                     what a message to 1,000 costs here
 
 Exit codes: 0 ok, 1 failed while running (a port is taken), 2 wrong arguments or
@@ -128,6 +141,26 @@ const EXIT_USAGE: u8 = 2;
 fn fail(code: u8, why: impl Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "starling: {why}");
     ExitCode::from(code)
+}
+
+/// Writes to standard output, and says whether somebody still reads it: `.. | head` is no failure.
+fn write(bytes: &[u8]) -> Result<bool, String> {
+    match io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(format!("cannot write to standard output: {error}")),
+    }
+}
+
+/// What went wrong with the store at `path`, and what to do where that is known.
+fn about_store(path: &Path, error: &StoreError) -> String {
+    let hint = match error.code {
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            "; be the user that the server runs as"
+        }
+        _ => "",
+    };
+    format!("{}: {error}{hint}", path.display())
 }
 
 #[cfg(test)]

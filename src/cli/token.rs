@@ -121,6 +121,7 @@ fn issue(flags: &TokenFlags, now_ms: u64) -> Result<Issued, String> {
         not_before_ms,
         audience: flags.audience.clone().or_else(|| config.auth.jwt_audience.clone()),
         issuer: flags.issuer.clone().or_else(|| config.auth.jwt_issuer.clone()),
+        ..Options::default()
     };
     let token = signer(&config, flags.signing_key.as_deref())?
         .sign(&claims, &options)

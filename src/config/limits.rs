@@ -122,11 +122,19 @@ section! {
         idempotency_keys: usize = 65_536, 1..=10_000_000;
         /// Bytes of a token in a hello or request; longer is refused before anything is computed with it.
         token_bytes: usize = 8192, 64..=1_048_576;
+        /// Threads that check and hash passwords, some dozens a second each; each takes 19 MiB while it works.
+        password_threads: usize = 1, 1..=64;
+        /// Registrations and logins that wait for one of these threads; past it they are refused, because whoever has to wait
+        /// much longer tries again anyway.
+        password_queue: usize = 64, 1..=65_536;
         /// Milliseconds for which a connection may go on in spite of 429s; after them it is closed with 4202, because each
         /// refusal costs an answer.
         rate_ignored_ms: u64 = 10_000, 1..=3_600_000;
         /// Rooms and tags that one broadcast names: every session is compared with each.
         broadcast_patterns: usize = 64, 1..=65_536;
+        /// Names and addresses whose attempts to log in or register are counted, all cores together; past it those that
+        /// tried least are forgotten first.
+        login_buckets: usize = 65_536, 64..=10_000_000;
         /// Connections that the kernel completes and holds until they are accepted; it may cap the value itself.
         listen_backlog: usize = 4096, 1..=65_535;
     }

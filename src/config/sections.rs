@@ -35,6 +35,11 @@ section! {
         bytes_per_second: u64 = 0, 0..=1_000_000_000_000;
         /// Inbound bytes at once of one connection's commands. 0: one second's worth.
         bytes_burst: u64 = 0, 0..=1_000_000_000_000;
+        /// Attempts to log in a minute, as one user and from one IP address, so that passwords cannot be guessed; as many at
+        /// once. Right or wrong counts alike.
+        logins_per_minute: u64 = 10, 0..=1_000_000;
+        /// Users that one IP address may register an hour; as many at once.
+        registrations_per_hour: u64 = 20, 0..=1_000_000;
     }
 }
 
@@ -111,6 +116,10 @@ section! {
         /// Keys for the HTTP API: a list of { name = "..", key = "..", admin = false }. The name is the nickname that the
         /// program speaks under.
         api_keys: Vec<ApiKey> = Vec::new();
+        /// Seconds for which the token of a registered user is good, from the login on.
+        account_token_s: u64 = 2_592_000, 1..=3_153_600_000;
+        /// Bytes of the shortest password that a user may choose; NIST SP 800-63B advises no fewer than 8.
+        password_bytes_min: usize = 8, 1..=1024;
     }
 }
 

@@ -88,7 +88,7 @@ fn push_json(out: &mut String, text: &str) {
 }
 
 /// RFC 3339, UTC, with milliseconds.
-fn push_time(out: &mut String, time_ms: u64) {
+pub fn push_time(out: &mut String, time_ms: u64) {
     let (seconds, ms) = (time_ms / 1000, time_ms % 1000);
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);

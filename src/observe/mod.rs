@@ -3,3 +3,5 @@
 mod format;
 pub mod logging;
 mod writer;
+
+pub use format::push_time;

@@ -197,8 +197,12 @@ pub struct Flock {
 impl Flock {
     /// One core with few places, whose keys are known: for tests.
     pub fn of_one(config: Arc<Config>, census: Arc<Census>) -> Self {
-        let authority =
-            Authority { verifier: None, api_keys: ApiKeys::default(), resume: ResumeKey::new([0; 32]) };
+        let authority = Authority {
+            verifier: None,
+            accounts: None,
+            api_keys: ApiKeys::default(),
+            resume: ResumeKey::new([0; 32]),
+        };
         Flock {
             cores: 1,
             config,

@@ -8,17 +8,28 @@
 //! | `engine` | frames of records to rows, each whole or not at all; deletion in small steps |
 //! | `load` | rows to what a server begins with |
 //! | `read` | pages of history, inboxes |
+//! | `accounts` | the registered users, and the hashes of their passwords |
+//! | `place` | where the file is, and who may read it |
+//! | `hashers` | threads that check and hash passwords |
+//! | `stats`, `check`, `backup`, `progress` | for the command line: what is in the file, whether it is whole, a copy of it |
 
+pub mod accounts;
+pub mod backup;
+pub mod check;
 pub mod directory;
 pub mod engine;
+pub mod hashers;
 pub mod load;
+pub mod place;
+pub mod progress;
 pub mod read;
 mod schema;
+pub mod stats;
 pub mod thread;
 
 use rusqlite::ErrorCode;
 
-/// The database's name in the data directory.
+/// What the file is called, in the data directory.
 pub const FILE: &str = "starling.db";
 
 /// Why the store could not do something.

@@ -124,6 +124,29 @@ pub fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     Ok(transaction.commit()?)
 }
 
+/// Whether a file is one of ours, and of this version: for tools, which change nothing.
+///
+/// # Errors
+/// When it is another program's, or of another version.
+pub fn check(connection: &Connection) -> Result<(), StoreError> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if id != APPLICATION_ID {
+        return Err(StoreError::new("this is no store of starling"));
+    }
+    match found.cmp(&version()) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Less => Err(StoreError::new(format!(
+            "the store is of version {found}, and this program is for version {}: start its server once, which brings it up to date",
+            version()
+        ))),
+        std::cmp::Ordering::Greater => Err(StoreError::new(format!(
+            "the store is of version {found}, and this program knows versions up to {}: use a newer one",
+            version()
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +167,13 @@ mod tests {
         assert!(migrate(&mut connection).unwrap_err().to_string().contains("another program's"));
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection).unwrap();
+        assert_eq!(check(&connection), Ok(()));
         connection.pragma_update(None, "user_version", 99).unwrap();
         assert!(migrate(&mut connection).unwrap_err().to_string().contains("newer"));
+        assert!(check(&connection).unwrap_err().to_string().contains("newer"));
+        connection.pragma_update(None, "user_version", 0).unwrap();
+        assert!(check(&connection).unwrap_err().to_string().contains("start its server once"));
+        connection.pragma_update(None, "application_id", 1).unwrap();
+        assert!(check(&connection).unwrap_err().to_string().contains("no store"));
     }
 }

@@ -9,6 +9,7 @@ pub mod listen;
 pub mod owner;
 pub mod ring;
 pub mod signals;
+pub mod terminal;
 pub mod threads;
 pub mod waker;
 

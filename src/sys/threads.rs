@@ -43,8 +43,46 @@ pub fn restrict(processors: &[usize]) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How far a thread stands back, as nice(1) counts: enough that a core which has something to do goes first, and not so much that it gets
+/// nothing done beside busy ones.
+#[cfg(target_os = "linux")]
+const STAND_BACK_NICE: libc::c_int = 10;
+
+/// Lets other threads go before the calling one, which has much to compute and nothing that is urgent.
+///
+/// # Errors
+/// When the kernel does not permit it.
+#[cfg(target_os = "linux")]
+pub fn stand_back() -> io::Result<()> {
+    // On Linux a thread has a priority of its own, and 0 is the calling one (setpriority(2)).
+    // SAFETY: a plain call.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, STAND_BACK_NICE) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Elsewhere a priority is of the whole process, which is not to be slowed down.
+#[cfg(not(target_os = "linux"))]
+pub fn stand_back() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Elsewhere threads run where the system likes.
 #[cfg(not(target_os = "linux"))]
 pub fn restrict(_processors: &[usize]) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_stands_back_alone() {
+        // SAFETY: a plain call.
+        let nice = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        let before = nice();
+        let there = spawn("modest".into(), move || stand_back().map(|()| nice())).unwrap().join().unwrap();
+        assert_eq!(there.unwrap(), STAND_BACK_NICE.max(before));
+        assert_eq!(nice(), before);
+    }
 }

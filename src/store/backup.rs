@@ -1,0 +1,220 @@
+//! A copy of the store as it is at one moment, also while a server writes it (<https://sqlite.org/backup.html>).
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::{Backup, StepResult};
+
+use super::engine::connect;
+use super::progress::{Progress, Stage};
+use super::{StoreError, place, schema};
+
+/// Pages copied in a step, between two signs of progress.
+const STEP_PAGES: i32 = 1024;
+
+/// Copies the store at `from` to a new file `to`, which is complete and on the disk when this returns, or not there. With `replaces` it
+/// takes the place of a file.
+///
+/// # Errors
+/// When the store cannot be read, or the copy cannot be written.
+pub fn backup(from: &Path, to: &Path, replaces: bool, progress: &Progress) -> Result<(), StoreError> {
+    progress.begin(Stage::Opening, 0);
+    let source = connect(from, false)?;
+    schema::check(&source)?;
+    check_target(from, to, replaces)?;
+    // Made beside its place, so that what is there is whole, also after a power cut.
+    let partial = beside(to, ".partial");
+    let _ = fs::remove_file(&partial); // of a backup that was interrupted
+    place::make_file(&partial)?;
+    let copied = copy(source, &partial, progress).and_then(|()| put_in_place(&partial, to));
+    if copied.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    copied
+}
+
+fn check_target(from: &Path, to: &Path, replaces: bool) -> Result<(), StoreError> {
+    let place = to.display();
+    // SQLite would take what is in them for a part of the new file.
+    for log in ["-wal", "-journal"].map(|end| beside(to, end)) {
+        if log.exists() && !is_same(from, to)? {
+            return Err(StoreError::new(format!(
+                "{} is there: something has {place} open, or did not close it; name another file",
+                log.display()
+            )));
+        }
+    }
+    match to.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(cannot("look at", to, &error)),
+        Ok(_) if is_same(from, to)? => {
+            Err(StoreError::new(format!("{place} is the store itself: name another file")))
+        }
+        Ok(facts) if !facts.is_file() => {
+            Err(StoreError::new(format!("{place} is no file: name one for the copy")))
+        }
+        Ok(_) if !replaces => Err(StoreError::new(format!(
+            "{place} is there already: name another file, or replace it with --force"
+        ))),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Whether both are one file, by whatever names.
+fn is_same(from: &Path, to: &Path) -> Result<bool, StoreError> {
+    let source = from.metadata().map_err(|error| cannot("look at", from, &error))?;
+    Ok(to.metadata().is_ok_and(|facts| (facts.dev(), facts.ino()) == (source.dev(), source.ino())))
+}
+
+fn copy(source: rusqlite::Connection, partial: &Path, progress: &Progress) -> Result<(), StoreError> {
+    let mut target = connect(partial, true)?;
+    // The copy is flushed once, at the end.
+    target.pragma_update(None, "synchronous", "OFF")?;
+    // One transaction around all steps: without it the copy would begin anew whenever the server has written something.
+    let source = source.unchecked_transaction()?;
+    source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    {
+        let backup = Backup::new(&source, &mut target)?;
+        loop {
+            let step = backup.step(STEP_PAGES)?;
+            let pages = backup.progress();
+            let (all, left) = (pages.pagecount.max(0) as u64, pages.remaining.max(0) as u64);
+            progress.begin(Stage::Copying, all);
+            progress.done(all.saturating_sub(left));
+            match step {
+                StepResult::Done => break,
+                StepResult::More => {}
+                // Nobody else knows of the copy, and the transaction above keeps the source as it is.
+                other => return Err(StoreError::new(format!("the copy is held by somebody ({other:?})"))),
+            }
+        }
+    }
+    // One file without a log beside it: so it can be moved, and read from where nothing can be written. A server turns it back.
+    let mode: String = target.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
+    if mode != "delete" {
+        return Err(StoreError::new(format!("the copy keeps a log ({mode})")));
+    }
+    target.close().map_err(|(_, error)| StoreError::from(error))
+}
+
+/// Flushes the copy, and gives it its name.
+fn put_in_place(partial: &Path, to: &Path) -> Result<(), StoreError> {
+    File::open(partial).and_then(|file| file.sync_all()).map_err(|error| cannot("write", partial, &error))?;
+    fs::rename(partial, to).map_err(|error| cannot("make", to, &error))?;
+    // The name is in the directory, which is flushed by itself.
+    let directory = match to.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| cannot("write", directory, &error))
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> StoreError {
+    StoreError::new(format!("cannot {what} {}: {error}", path.display()))
+}
+
+/// The path with this at its end.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::record::{Record, Retention};
+    use crate::store::check::check;
+    use crate::store::check::tests::filled;
+    use crate::store::engine::{Engine, Part};
+    use crate::store::stats::Stats;
+
+    fn to(path: &Path, to: &Path, replaces: bool) -> Result<(), StoreError> {
+        backup(path, to, replaces, &Progress::default())
+    }
+
+    #[test]
+    fn a_copy_is_whole_and_its_owners_alone() {
+        let (directory, path, engine) = filled();
+        let copy = directory.path().join("copy.db");
+        to(&path, &copy, false).unwrap();
+        assert_eq!(check(&copy, &Progress::default()).unwrap(), [""; 0]);
+        let numbers = |path: &Path| {
+            let stats = Stats::read(path, 9).unwrap();
+            (stats.messages, stats.message_bytes, stats.users, stats.inbox_messages, stats.largest_rooms)
+        };
+        assert_eq!(numbers(&copy), numbers(&path));
+        assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let names =
+            |directory: &Path| fs::read_dir(directory).unwrap().flatten().map(|entry| entry.file_name());
+        let rest: Vec<_> =
+            names(directory.path()).filter(|name| name.to_string_lossy().starts_with("copy.db.")).collect();
+        assert!(rest.is_empty(), "{rest:?}");
+        drop(engine);
+        let again = Engine::open(&copy).unwrap();
+        assert_eq!(again.room_numbers().len(), 2, "a server can go on from it");
+    }
+
+    #[test]
+    fn what_is_there_is_not_replaced_unasked() {
+        let (directory, path, _engine) = filled();
+        let copy = directory.path().join("copy.db");
+        fs::write(&copy, "precious").unwrap();
+        assert!(to(&path, &copy, false).unwrap_err().to_string().contains("--force"));
+        assert_eq!(fs::read(&copy).unwrap(), b"precious");
+        fs::write(beside(&copy, "-wal"), "x").unwrap();
+        assert!(to(&path, &copy, true).unwrap_err().to_string().contains("copy.db-wal is there"));
+        fs::remove_file(beside(&copy, "-wal")).unwrap();
+        to(&path, &copy, true).unwrap();
+        assert_eq!(check(&copy, &Progress::default()).unwrap(), [""; 0]);
+        for replaces in [false, true] {
+            assert!(to(&path, &path, replaces).unwrap_err().to_string().contains("the store itself"));
+            let link = directory.path().join("link.db");
+            let _ = std::os::unix::fs::symlink(&path, &link);
+            assert!(to(&path, &link, replaces).unwrap_err().to_string().contains("the store itself"));
+            assert!(to(&path, directory.path(), replaces).unwrap_err().to_string().contains("is no file"));
+        }
+        let nowhere = directory.path().join("no/where.db");
+        assert!(to(&path, &nowhere, false).unwrap_err().to_string().contains("cannot make"));
+    }
+
+    #[test]
+    fn a_server_that_writes_all_the_time_is_copied_as_of_one_moment() {
+        let (directory, path, mut engine) = filled();
+        let copy = directory.path().join("copy.db");
+        let retention = Retention { count: 1_000_000, bytes: 0, age_ms: 0 };
+        let content = "x".repeat(3000);
+        let mut offset = 0;
+        let mut write = |engine: &mut Engine, count: u64| {
+            let mut frame = Vec::new();
+            Record::Room { room: 9, name: "busy", epoch: "e", retention }.put(&mut frame);
+            for _ in 0..count {
+                offset += 1;
+                let (sender, content) = ("alice", content.as_str());
+                Record::Message { room: 9, offset, timestamp_ms: offset, sender, content, command: None }
+                    .put(&mut frame);
+            }
+            engine.apply(&[Part { ring: 0, frames: &[frame], end: offset }], false).unwrap();
+        };
+        write(&mut engine, 10_000);
+        std::thread::scope(|scope| {
+            let copying = scope.spawn(|| to(&path, &copy, false));
+            let mut commits = 0;
+            while !copying.is_finished() {
+                write(&mut engine, 10);
+                commits += 1;
+            }
+            copying.join().unwrap().unwrap();
+            assert!(commits > 1, "nothing was written meanwhile");
+        });
+        assert_eq!(check(&copy, &Progress::default()).unwrap(), [""; 0]);
+        let copied = &Stats::read(&copy, 1).unwrap().largest_rooms[0];
+        assert!(copied.messages >= 10_000 && copied.messages <= offset, "{copied:?} of {offset}");
+    }
+}

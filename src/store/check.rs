@@ -1,0 +1,416 @@
+//! Whether the store is as it should be: SQLite's own checks, and the rules that the tables cannot hold themselves to.
+//!
+//! All of it looks at one moment, whatever a server writes meanwhile. Until it is done that moment has to be kept: the write-ahead log of a
+//! busy server grows.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::engine::connect;
+use super::progress::{Progress, Stage};
+use super::{StoreError, schema};
+use crate::chat::name::{Nickname, RoomName, fold};
+use crate::record::SessionBody;
+
+/// Findings that are told; a file that is wrong everywhere is told to be so by these.
+const FINDINGS_MAX: usize = 1000;
+
+/// Messages between two signs of progress.
+const PROGRESS_ROWS: u64 = 10_000;
+
+/// What is wrong, a line each. Empty: nothing.
+pub type Findings = Vec<String>;
+
+/// Looks at the store at `path`.
+///
+/// # Errors
+/// When it cannot be opened, or is of another version. What is found wrong in it is no error.
+pub fn check(path: &Path, progress: &Progress) -> Result<Findings, StoreError> {
+    progress.begin(Stage::Opening, 0);
+    let db = connect(path, false)?;
+    schema::check(&db)?;
+    let db = db.unchecked_transaction()?;
+    let mut report = Report::default();
+    let steps: [(&str, Step); 5] = [
+        ("the pages", pages),
+        ("references between tables", references),
+        ("rooms and messages", rooms),
+        ("inboxes", inboxes),
+        ("users and sessions", people),
+    ];
+    for (what, step) in steps {
+        // A damaged page ends one step, not all of them.
+        if let Err(error) = step(&db, progress, &mut report) {
+            report.add(format!("{what} cannot be read to the end: {error}"));
+        }
+    }
+    Ok(report.finish())
+}
+
+type Step = fn(&Connection, &Progress, &mut Report) -> Result<(), StoreError>;
+
+/// Findings, up to a bound.
+#[derive(Default)]
+struct Report {
+    findings: Findings,
+    left_out: u64,
+}
+
+impl Report {
+    fn add(&mut self, finding: impl Into<String>) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding.into());
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    fn finish(mut self) -> Findings {
+        if self.left_out > 0 {
+            self.findings.push(format!("and {} more", self.left_out));
+        }
+        self.findings
+    }
+}
+
+fn pages(db: &Connection, progress: &Progress, report: &mut Report) -> Result<(), StoreError> {
+    progress.begin(Stage::Pages, 0);
+    let mut statement = db.prepare(&format!("PRAGMA integrity_check({FINDINGS_MAX})"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let line: String = row.get(0)?;
+        if line != "ok" {
+            report.add(line.trim().replace('\n', "; "));
+        }
+    }
+    Ok(())
+}
+
+fn references(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), StoreError> {
+    let mut statement =
+        db.prepare("SELECT \"table\", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (table, parent, count): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        report.add(format!("{count} rows of {table} belong to nothing that is in {parent}"));
+    }
+    Ok(())
+}
+
+/// What is found of a room among the messages.
+#[derive(Default)]
+struct Found {
+    messages: u64,
+    first: u64,
+    last: u64,
+    last_timestamp_ms: u64,
+    bytes: u64,
+}
+
+fn rooms(db: &Connection, progress: &Progress, report: &mut Report) -> Result<(), StoreError> {
+    let mut found = messages(db, progress, report)?;
+    progress.begin(Stage::Others, 0);
+    let mut statement = db.prepare(
+        "SELECT id, name, folded, offset, timestamp, first, bytes, state_version,
+             (SELECT coalesce(max(version), 0) FROM state WHERE room = rooms.id) FROM rooms ORDER BY id",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
+        let (name, folded): (String, Option<String>) = (row.get(1)?, row.get(2)?);
+        match RoomName::parse(&name) {
+            Err(why) => report.add(format!("room {name:?} is no name: {why}")),
+            // One that has ended has given its name away.
+            Ok(_) if folded.as_deref().is_some_and(|folded| folded != fold(&name)) => {
+                report.add(format!("room {name:?} is found under another name, {folded:?}"));
+            }
+            Ok(_) => {}
+        }
+        let (offset, first) = (number(3)?, number(5)?);
+        let found = found.remove(&number(0)?).unwrap_or(Found { first, ..Found::default() });
+        let kept = (offset + 1).saturating_sub(first);
+        if first == 0 || first > offset + 1 {
+            report
+                .add(format!("room {name:?} keeps messages from offset {first} on, and has given {offset}"));
+        }
+        if found.messages != kept {
+            let missing = match first_missing(db, number(0)?, first, offset)? {
+                Some(missing) => format!("; the first that is missing is {missing}"),
+                None => String::new(),
+            };
+            report.add(format!(
+                "room {name:?} should have {kept} messages, up to {offset}; it has {}{missing}",
+                found.messages
+            ));
+        } else if kept > 0 && (found.first, found.last) != (first, offset) {
+            report.add(format!(
+                "room {name:?} should have messages {first} to {offset}; it has {} to {}",
+                found.first, found.last
+            ));
+        }
+        if found.bytes != number(6)? {
+            report.add(format!("room {name:?} says {} bytes of content; it has {}", number(6)?, found.bytes));
+        }
+        if found.last == offset && kept > 0 && found.last_timestamp_ms != number(4)? {
+            report.add(format!("room {name:?} has another time than its last message"));
+        }
+        if number(8)? > number(7)? {
+            report.add(format!(
+                "room {name:?} has state of version {}, and counts to {}",
+                number(8)?,
+                number(7)?
+            ));
+        }
+    }
+    for (room, found) in found {
+        report.add(format!("{} messages are of room number {room}, which is not there", found.messages));
+    }
+    Ok(())
+}
+
+/// The first offset without a message, of those that should have one.
+fn first_missing(db: &Connection, room: u64, first: u64, offset: u64) -> Result<Option<u64>, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT ?2 WHERE ?2 <= ?3 AND NOT EXISTS (SELECT 1 FROM messages WHERE room = ?1 AND offset = ?2)
+         UNION ALL
+         SELECT m.offset + 1 FROM messages m WHERE m.room = ?1 AND m.offset >= ?2 AND m.offset < ?3
+             AND NOT EXISTS (SELECT 1 FROM messages n WHERE n.room = m.room AND n.offset = m.offset + 1)
+         LIMIT 1",
+    )?;
+    let place = [room as i64, first as i64, offset as i64];
+    Ok(statement.query_row(place, |row| row.get::<_, i64>(0)).optional()?.map(|offset| offset as u64))
+}
+
+/// Goes through all messages in the order in which they lie in the file, and sums up the rooms.
+fn messages(
+    db: &Connection,
+    progress: &Progress,
+    report: &mut Report,
+) -> Result<HashMap<u64, Found>, StoreError> {
+    let all: i64 =
+        db.query_row("SELECT coalesce(sum(offset + 1 - first), 0) FROM rooms", [], |row| row.get(0))?;
+    progress.begin(Stage::Messages, all.max(0) as u64);
+    let mut statement = db.prepare(
+        "SELECT room, offset, timestamp, sender, octet_length(content) FROM messages NOT INDEXED ORDER BY rowid",
+    )?;
+    let mut rows = statement.query([])?;
+    let (mut found, mut seen): (HashMap<u64, Found>, u64) = (HashMap::new(), 0);
+    while let Some(row) = rows.next()? {
+        let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
+        let (room, offset, timestamp_ms) = (number(0)?, number(1)?, number(2)?);
+        let of_room = found.entry(room).or_insert(Found { first: u64::MAX, ..Found::default() });
+        if offset == of_room.last + 1 && timestamp_ms < of_room.last_timestamp_ms {
+            report.add(format!(
+                "message {offset} of room number {room} has an earlier time than the one before"
+            ));
+        }
+        let sender = row.get_ref(3)?.as_str().unwrap_or_default();
+        if let Err(why) = Nickname::parse(sender) {
+            report.add(format!("message {offset} of room number {room} is from {sender:?}: {why}"));
+        }
+        of_room.messages += 1;
+        of_room.bytes += number(4)?;
+        of_room.first = of_room.first.min(offset);
+        if offset >= of_room.last {
+            (of_room.last, of_room.last_timestamp_ms) = (offset, timestamp_ms);
+        }
+        seen += 1;
+        if seen.is_multiple_of(PROGRESS_ROWS) {
+            progress.done(seen);
+        }
+    }
+    Ok(found)
+}
+
+fn inboxes(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), StoreError> {
+    let mut statement = db.prepare(
+        "SELECT i.id, i.session, i.user, i.last, coalesce(max(x.offset), 0), coalesce(min(x.offset), 1),
+             s.number IS NOT NULL, u.folded IS NOT NULL
+         FROM inboxes i LEFT JOIN inbox x ON x.inbox = i.id LEFT JOIN sessions s ON s.number = i.session
+             LEFT JOIN users u ON u.folded = i.user GROUP BY i.id",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let (session, user): (Option<i64>, Option<String>) = (row.get(1)?, row.get(2)?);
+        let (last, highest, lowest): (i64, i64, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
+        let (has_session, has_user): (bool, bool) = (row.get(6)?, row.get(7)?);
+        match (session, &user) {
+            (Some(session), None) if !has_session => {
+                report.add(format!("inbox {id} is of session {:016x}, which is not there", session as u64));
+            }
+            (None, Some(user)) if !has_user => {
+                report.add(format!("inbox {id} is of {user:?}, who is not registered"));
+            }
+            (Some(_), Some(_)) | (None, None) => report.add(format!("inbox {id} is of nobody in particular")),
+            _ => {}
+        }
+        if highest > last || lowest < 1 {
+            report.add(format!("inbox {id} has places {lowest} to {highest}, and has given {last}"));
+        }
+    }
+    Ok(())
+}
+
+fn people(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), StoreError> {
+    let mut statement = db.prepare("SELECT folded, name, password FROM users ORDER BY folded")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (folded, name, password): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        match Nickname::parse(&name) {
+            Err(why) => report.add(format!("user {name:?} is no nickname: {why}")),
+            Ok(name) if name.folded() != folded => {
+                report.add(format!("user {:?} is found under another name, {folded:?}", name.as_str()));
+            }
+            Ok(_) => {}
+        }
+        if !super::accounts::is_hash(&password) {
+            report.add(format!("user {name:?} has no hash for a password: `starling user passwd` gives one"));
+        }
+    }
+    let mut statement =
+        db.prepare("SELECT number, body FROM sessions WHERE body IS NOT NULL ORDER BY number")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let body = row.get_ref(1)?.as_str().unwrap_or_default();
+        if let Err(why) = serde_json::from_str::<SessionBody>(body) {
+            report.add(format!("session {:016x} cannot be read: {why}", row.get::<_, i64>(0)? as u64));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::record::{Owner, Record, Retention};
+    use crate::store::accounts;
+    use crate::store::engine::{Engine, Part};
+
+    /// A store with two rooms, a session, a user and a private message that waits.
+    pub fn filled() -> (tempfile::TempDir, PathBuf, Engine) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(crate::store::FILE);
+        let mut engine = Engine::open(&path).unwrap();
+        let bob = Nickname::parse("bob").unwrap();
+        let hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        accounts::add(engine.connection(), &bob, hash, 5).unwrap();
+        let retention = Retention { count: 1000, bytes: 0, age_ms: 0 };
+        let mut frame = Vec::new();
+        for (room, name, messages) in [(1, "Lobby", 10), (2, "ops", 2)] {
+            Record::Room { room, name, epoch: "e", retention }.put(&mut frame);
+            for offset in 1..=messages {
+                let (sender, content, timestamp_ms) = ("alice", "hi", 100 + offset / 2);
+                Record::Message { room, offset, timestamp_ms, sender, content, command: None }
+                    .put(&mut frame);
+            }
+        }
+        Record::State { room: 1, key: "topic", value: Some("1"), version: 3 }.put(&mut frame);
+        Record::Session { number: u64::MAX, revision: 1, body: r#"{"nickname":"alice","rooms":[]}"# }
+            .put(&mut frame);
+        let (owner, sender, target, content) = (Owner::User("bob"), "alice", "bob", "psst");
+        Record::Kept { owner, offset: 4, sender, target, content, timestamp_ms: 1 }.put(&mut frame);
+        engine.apply(&[Part { ring: 0, frames: &[frame], end: 1 }], true).unwrap();
+        assert_eq!(engine.rejected(), 0);
+        (directory, path, engine)
+    }
+
+    fn found(path: &Path) -> Findings {
+        check(path, &Progress::default()).unwrap()
+    }
+
+    #[test]
+    fn what_the_engine_writes_is_as_it_should_be() {
+        let (_directory, path, mut engine) = filled();
+        assert_eq!(found(&path), [""; 0]);
+        let retention = Retention { count: 3, bytes: 0, age_ms: 0 };
+        let mut frame = Vec::new();
+        Record::Room { room: 1, name: "Lobby", epoch: "e", retention }.put(&mut frame);
+        Record::RoomEnded { room: 2 }.put(&mut frame);
+        Record::SessionEnded { number: u64::MAX, revision: 2 }.put(&mut frame);
+        Record::Room { room: 3, name: "OPS", epoch: "f", retention: Retention { count: 0, ..retention } }
+            .put(&mut frame);
+        let (sender, content) = ("alice", "not kept");
+        Record::Message { room: 3, offset: 1, timestamp_ms: 9, sender, content, command: None }
+            .put(&mut frame);
+        engine.apply(&[Part { ring: 0, frames: &[frame], end: 2 }], true).unwrap();
+        assert_eq!(found(&path), [""; 0]);
+        while engine.has_to_trim() {
+            engine.trim(1).unwrap();
+            assert_eq!(found(&path), [""; 0], "half way through a deletion");
+        }
+        drop(engine);
+        assert_eq!(found(&path), [""; 0], "without a server");
+    }
+
+    #[test]
+    fn each_rule_that_is_broken_is_named() {
+        for (sql, part) in [
+            (
+                "DELETE FROM messages WHERE room = 1 AND offset IN (5, 7)",
+                "has 8; the first that is missing is 5",
+            ),
+            ("DELETE FROM messages WHERE room = 1 AND offset = 1", "has 9; the first that is missing is 1"),
+            ("DELETE FROM messages WHERE room = 2", "\"ops\" should have 2 messages, up to 2; it has 0"),
+            ("UPDATE messages SET offset = 11 WHERE room = 1 AND offset = 1", "it has 2 to 11"),
+            ("UPDATE rooms SET first = 0 WHERE id = 1", "from offset 0 on"),
+            ("UPDATE rooms SET bytes = 21 WHERE id = 1", "says 21 bytes of content; it has 20"),
+            ("UPDATE messages SET content = 'much more' WHERE room = 2 AND offset = 1", "it has 11"),
+            ("UPDATE rooms SET timestamp = 1 WHERE id = 1", "another time than its last message"),
+            ("UPDATE messages SET timestamp = 1 WHERE room = 1 AND offset = 7", "an earlier time"),
+            ("UPDATE messages SET sender = 'a b' WHERE room = 1 AND offset = 7", "is from \"a b\""),
+            ("UPDATE rooms SET state_version = 1 WHERE id = 1", "state of version 3"),
+            ("UPDATE rooms SET name = 'Lobby!' WHERE id = 1", "is no name"),
+            ("UPDATE rooms SET folded = 'foyer' WHERE id = 1", "under another name"),
+            (
+                "PRAGMA foreign_keys = OFF; DELETE FROM rooms WHERE id = 2",
+                "belong to nothing that is in rooms",
+            ),
+            ("PRAGMA foreign_keys = OFF; DELETE FROM rooms WHERE id = 2", "2 messages are of room number 2"),
+            ("PRAGMA foreign_keys = OFF; DELETE FROM inboxes", "belong to nothing that is in inboxes"),
+            ("UPDATE inboxes SET last = 3", "has given 3"),
+            ("DELETE FROM users", "\"bob\", who is not registered"),
+            ("UPDATE inboxes SET session = 5, user = NULL", "0000000000000005, which is not there"),
+            ("UPDATE inboxes SET session = 5", "of nobody in particular"),
+            ("UPDATE users SET name = 'b ob'", "is no nickname"),
+            ("UPDATE users SET folded = 'rob'", "under another name"),
+            ("UPDATE users SET password = 'plain'", "no hash for a password"),
+            ("UPDATE sessions SET body = '{}'", "ffffffffffffffff cannot be read"),
+        ] {
+            let (_directory, path, engine) = filled();
+            engine.connection().execute_batch(sql).unwrap();
+            let found = found(&path);
+            assert!(found.iter().any(|line| line.contains(part)), "{sql}: {found:?}");
+            assert!(found.iter().all(|line| !line.contains('\n')), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn damaged_pages_are_found_and_do_not_end_the_look() {
+        let (_directory, path, engine) = filled();
+        let root: i64 = engine
+            .connection()
+            .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'messages'", [], |row| row.get(0))
+            .unwrap();
+        drop(engine);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let page = (root as usize - 1) * 4096;
+        bytes[page..page + 64].fill(0xee);
+        std::fs::write(&path, bytes).unwrap();
+        let found = found(&path);
+        assert!(found.len() >= 2, "{found:?}");
+        assert!(found.iter().any(|line| line.contains("cannot be read to the end")), "{found:?}");
+    }
+
+    #[test]
+    fn findings_are_bounded() {
+        let mut report = Report::default();
+        (0..FINDINGS_MAX + 5).for_each(|number| report.add(number.to_string()));
+        let findings = report.finish();
+        assert_eq!((findings.len(), &*findings[FINDINGS_MAX]), (FINDINGS_MAX + 1, "and 5 more"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Where the store is: one file in the data directory, for nobody's eyes but the server's. It has hashes of passwords and keys in it.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use super::engine::Engine;
+use super::{FILE, StoreError};
+
+/// Who may use a directory and a file that is made here: their owner.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// The store in a data directory, which must be there.
+///
+/// # Errors
+/// When there is none: one line that says what to do.
+pub fn find(directory: &Path) -> Result<PathBuf, StoreError> {
+    let path = directory.join(FILE);
+    match path.metadata() {
+        Ok(facts) if facts.is_file() => Ok(path),
+        Ok(_) => Err(StoreError::new(format!("{} is no file: name the server's --data-dir", path.display()))),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(StoreError::new(format!(
+                "there is no store at {}: name the server's --data-dir, or have one made by `starling serve` or `starling user add`",
+                path.display()
+            )))
+        }
+        Err(error) => Err(StoreError::new(format!("cannot look at {}: {error}", path.display()))),
+    }
+}
+
+/// The store in a data directory. Both are made if they are missing.
+///
+/// # Errors
+/// When they cannot be made.
+pub fn find_or_make(directory: &Path) -> Result<PathBuf, StoreError> {
+    let path = directory.join(FILE);
+    if path.exists() {
+        return find(directory);
+    }
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(|error| {
+        StoreError::new(format!("cannot make the directory {}: {error}", directory.display()))
+    })?;
+    make_file(&path)?;
+    // Root makes it for whoever the directory is of; nobody else could, nor has to. What SQLite puts beside it follows the file.
+    if let Ok(facts) = directory.metadata() {
+        let _ = chown(&path, Some(facts.uid()), Some(facts.gid()));
+    }
+    Engine::open(&path).map_err(|error| StoreError {
+        message: format!("cannot make {}: {error}", path.display()),
+        code: error.code,
+    })?;
+    Ok(path)
+}
+
+/// Makes an empty file that is its owner's alone, unless there is one. SQLite would make it as the umask says; the files that it puts
+/// beside this one are as this one is.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_file(path: &Path) -> Result<(), StoreError> {
+    match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::new(format!("cannot make {}: {error}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_store_is_made_for_its_owner_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("deep/down");
+        let missing = find(&directory).unwrap_err().to_string();
+        assert!(missing.contains("--data-dir") && missing.contains("starling.db"), "{missing}");
+        let path = find_or_make(&directory).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&directory), mode(&path)), (DIRECTORY_MODE, FILE_MODE));
+        let engine = Engine::open(&path).unwrap();
+        engine.connection().execute_batch("BEGIN IMMEDIATE; DELETE FROM meta; COMMIT").unwrap();
+        assert_eq!(mode(&path.with_extension("db-wal")), FILE_MODE);
+        assert_eq!(find(&directory), Ok(path.clone()));
+        assert_eq!(find_or_make(&directory), Ok(path));
+    }
+
+    #[test]
+    fn what_is_no_place_is_said_to_be_none() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(find(&file).unwrap_err().to_string().contains("there is no store"));
+        assert!(find_or_make(&file).unwrap_err().to_string().contains("cannot make"));
+        std::fs::create_dir_all(parent.path().join("odd/starling.db")).unwrap();
+        assert!(find(&parent.path().join("odd")).unwrap_err().to_string().contains("is no file"));
+    }
+}
