@@ -12,9 +12,11 @@ use std::time::Instant;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::auth::Authority;
+use crate::auth::account::AccountKey;
 use crate::auth::api_key::ApiKeys;
 use crate::auth::jwt::{KeySource, Verifier};
 use crate::auth::resume::ResumeKey;
+use crate::base::attempts::Attempts;
 use crate::base::census::Census;
 use crate::base::stats::Counters;
 use crate::chat::name::Nickname;
@@ -113,6 +115,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     };
     if let Some(store) = &store {
         authority.resume = ResumeKey::new(store.resume_secret);
+        let accounts = AccountKey::new(store.account_secret);
+        authority.accounts = Some(accounts.map_err(|error| failure(error.to_string()))?);
     }
     let mut sleepers = Vec::new();
     let mut wakers = Vec::new();
@@ -143,6 +147,11 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         authority: Arc::new(authority),
         address_buckets: Arc::default(),
         user_buckets: Arc::default(),
+        attempts: Arc::new(Attempts::new(
+            config.rate.logins_per_minute,
+            config.rate.registrations_per_hour,
+            config.limits.login_buckets,
+        )),
         core_connections,
         core_reserve: reserve,
         home_seed: random_u64(),
@@ -303,8 +312,9 @@ fn start_storage(
     };
     let writer = threads::spawn("store".into(), move || thread::write(start)).map_err(failed)?;
     let read_path = path.clone();
+    let hashers = (config.limits.password_threads, config.limits.password_queue);
     let reader = threads::spawn("store-reader".into(), move || {
-        thread::read(read_path, links, |timeout| sleeper.sleep(timeout));
+        thread::read(read_path, links, hashers, |timeout| sleeper.sleep(timeout));
     })
     .map_err(failed)?;
     let checkpoint_stops = stops.clone();

@@ -53,6 +53,8 @@ counters! {
     accepted,
     /// Connections that are open now.
     connections,
+    /// Attempts to log in or register that came too soon after others.
+    rate_limited_logins,
     /// Commands refused because the store is down, too slow, or its queue is full.
     store_refused,
     /// Acks that waited for the store in vain, and were answered with an error.

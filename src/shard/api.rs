@@ -229,6 +229,10 @@ impl Shard {
                 let home = self.home_of(push.room.folded());
                 (self.pause_before(&http.under_way, home), home)
             }
+            What::Account(_) => {
+                let store = self.cores() as u16;
+                (self.pause_before(&http.under_way, store), store)
+            }
             _ => ((!http.under_way.answers.is_empty()).then_some(Pause::Reply), self.core),
         };
         if let Some(pause) = pause {
@@ -241,19 +245,26 @@ impl Shard {
         }
         http.restart(self.now.tick);
         let is_last = !answer.is_keep_alive;
-        let Answer { what: What::Publish(push), .. } = answer else {
+        if !matches!(answer.what, What::Publish(_) | What::Account(_)) {
             let goes_on = self.answer(id, answer, next);
             // What has become a WebSocket, or is about to, has no last response.
             if is_last && goes_on {
                 self.close(id, Closing::LastResponse);
             }
             return goes_on && !is_last && !self.pause_if_unread(id);
-        };
+        }
         http.under_way.home = home;
+        let Answer { what, .. } = answer;
         http.under_way.answers.push_back(Answer { what: What::Asked, ..answer });
         self.window[usize::from(home)] += 1;
         let from = ConnectionRef { core: self.core, connection: id };
-        self.post(home, Mail::ApiRequest { from, request: ApiRequest::Publish(push) });
+        match what {
+            What::Account(request) => self.ask_about_account(from, *request),
+            What::Publish(push) => {
+                self.post(home, Mail::ApiRequest { from, request: ApiRequest::Publish(push) });
+            }
+            _ => unreachable!("answered above"),
+        }
         if is_last {
             self.pause(id, Pause::Reply);
         }
@@ -317,6 +328,7 @@ impl Shard {
             || (answers.len() == half && answers.back().is_some_and(|last| last.is_keep_alive));
         answer.what = match reply {
             Reply::Published { epoch, stamp, .. } => What::Published { epoch, stamp },
+            Reply::Token { token, expires_at_ms } => What::Token { token, expires_at_ms },
             Reply::Overdue { refusal, .. } | Reply::Refused(refusal) => What::Refusal(refusal),
             reply => unreachable!("{reply:?} in answer to a request of HTTP"),
         };

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::accounts::{AccountAction, AccountRequest};
 use super::api::{Caller, UnderWay};
 use super::closing::Closing;
 use super::commands::Asked;
@@ -91,6 +92,18 @@ pub(super) enum What {
         push: Box<Push>,
         body: Vec<u8>,
         is_charged: bool,
+    },
+    /// A request about an account, when its body has come.
+    UnreadAccount {
+        action: AccountAction,
+        body: Vec<u8>,
+    },
+    /// A request about an account.
+    Account(Box<AccountRequest>),
+    /// A token for its user.
+    Token {
+        token: String,
+        expires_at_ms: u64,
     },
     /// A message to be published.
     Publish(Box<Push>),
@@ -236,7 +249,11 @@ impl Shard {
                         }
                     };
                     used += taken;
-                    if let (Some(Piece::Data(data)), What::Unread { body, .. }) = (piece, &mut answer.what) {
+                    if let (
+                        Some(Piece::Data(data)),
+                        What::Unread { body, .. } | What::UnreadAccount { body, .. },
+                    ) = (piece, &mut answer.what)
+                    {
                         body.extend_from_slice(data);
                     }
                     if !matches!(piece, Some(Piece::End)) && !body.is_done() {
@@ -253,6 +270,9 @@ impl Shard {
             let answer = match answer.what {
                 What::Unread { push, body, is_charged } => {
                     Answer { what: self.complete_push(id, push, &body, is_charged), ..answer }
+                }
+                What::UnreadAccount { action, body } => {
+                    Answer { what: self.complete_account(id, action, &body), ..answer }
                 }
                 _ => answer,
             };
@@ -315,6 +335,8 @@ impl Shard {
             Route::Ready if self.drain.is_some() => What::Text(503, "draining"),
             Route::Ready => What::Text(200, "ready"),
             Route::Asset(asset) => What::Asset(asset),
+            Route::Register => self.consider_account(id, head, AccountAction::Register),
+            Route::Login => self.consider_account(id, head, AccountAction::Login),
             Route::Messages(room) => self.consider_push(id, head, room, caller),
             Route::WebSocket | Route::Echo => self.consider_upgrade(head, request_id, route),
             Route::NotFound => unreachable!("answered above"),
@@ -432,7 +454,19 @@ impl Shard {
                     http1::put(out, &Reply { content_type: Some(JSON), content, ..reply });
                 });
             }
-            What::Unread { .. } | What::Publish(_) | What::Asked => {
+            What::Token { token, expires_at_ms } => {
+                let body = serde_json::json!({ "token": token, "expires_at": expires_at_ms }).to_string();
+                self.say_raw(id, |out| {
+                    let content = Content::Bytes(body.as_bytes());
+                    let headers = &[("Cache-Control", "no-store")];
+                    http1::put(out, &Reply { content_type: Some(JSON), headers, content, ..reply });
+                });
+            }
+            What::Unread { .. }
+            | What::UnreadAccount { .. }
+            | What::Account(_)
+            | What::Publish(_)
+            | What::Asked => {
                 unreachable!("a home is asked before this is answered")
             }
             What::Echo { key } => {

@@ -90,7 +90,7 @@ pub enum Mail {
     },
     /// Asks the storage threads for something; they have a mailbox behind those of the cores.
     StoreRequest {
-        /// The core that asks.
+        /// The core that is answered.
         from: u16,
         /// What.
         request: StoreRequest,
@@ -302,6 +302,8 @@ pub enum Reply {
     Overdue { room: RoomName, epoch: Arc<str>, stamp: Stamp, refusal: Refusal },
     /// Done, this many times, where nobody asked to be told.
     Done { times: u32 },
+    /// A user may have this token.
+    Token { token: String, expires_at_ms: u64 },
     /// The key has been set.
     StateSet { room: RoomName, key: Box<str>, version: u64 },
     /// A key's value, if it is set.

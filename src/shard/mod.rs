@@ -15,6 +15,7 @@
 //! | `input` | bytes to commands: which protocol, and when a command has to wait |
 //! | `limits`, `commands`, `replies` | what a session asks, and what it hears back |
 //! | `lines`, `http`, `api` | what text lines and HTTP requests mean, and what those requests ask of homes |
+//! | `accounts`, `registered` | users with passwords: who logs in, and what their nicknames' homes know of them |
 //! | `home`, `rooms` | the rooms and nicknames that live here |
 //! | `broadcast` | what is said to many |
 //! | `doubt` | what was told to one user, and may not have arrived when the connection broke |
@@ -24,6 +25,7 @@
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
 //! | `inventory` | what is held, counted |
 
+pub mod accounts;
 mod api;
 mod broadcast;
 mod closing;
@@ -59,6 +61,7 @@ use std::sync::Arc;
 use crate::auth::Authority;
 use crate::auth::api_key::ApiKeys;
 use crate::auth::resume::ResumeKey;
+use crate::base::attempts::Attempts;
 use crate::base::buckets::SharedBuckets;
 use crate::base::census::{Census, Full};
 use crate::base::rng::Rng;
@@ -110,6 +113,7 @@ pub struct Shard {
     authority: Arc<Authority>,
     address_buckets: Arc<SharedBuckets<IpAddr>>,
     user_buckets: Arc<SharedBuckets<Arc<str>>>,
+    attempts: Arc<Attempts>,
     rates: Rates,
     room_rules: RoomRules,
     rng: Rng,
@@ -184,6 +188,8 @@ pub struct Flock {
     pub address_buckets: Arc<SharedBuckets<IpAddr>>,
     /// What each user may send.
     pub user_buckets: Arc<SharedBuckets<Arc<str>>>,
+    /// Who tries to log in or register how often.
+    pub attempts: Arc<Attempts>,
     /// How many connections one core can hold: its open-file limit, less a reserve.
     pub core_connections: usize,
     /// How many more it can take to tell them so.
@@ -210,6 +216,7 @@ impl Flock {
             authority: Arc::new(authority),
             address_buckets: Arc::default(),
             user_buckets: Arc::default(),
+            attempts: Arc::new(Attempts::new(0, 0, 64)),
             core_connections: 10,
             core_reserve: 10,
             home_seed: 1,
@@ -239,6 +246,7 @@ impl Shard {
             authority: flock.authority.clone(),
             address_buckets: flock.address_buckets.clone(),
             user_buckets: flock.user_buckets.clone(),
+            attempts: flock.attempts.clone(),
             rates: Rates::new(&flock.config.rate),
             room_rules: RoomRules::new(&flock.config, cores, flock.has_store),
             rng: Rng::new(random_seed),
@@ -264,7 +272,7 @@ impl Shard {
             outboxes: (0..cores + usize::from(flock.has_store)).map(|_| Vec::new()).collect(),
             cores,
             is_congested: false,
-            window: vec![0; cores],
+            window: vec![0; cores + usize::from(flock.has_store)],
             window_waiters: Vec::new(),
             answered_bytes: 0,
             doubts: Vec::new(),

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::accounts::{AccountOutcome, AccountRequest};
 use super::encode::{Encoding, Scratch};
 use super::home::{HomeRoom, no_such_room};
 use super::journal::Asker;
-use super::mail::{Join, Mail, Page, Reply, ReplyTo};
+use super::mail::{ConnectionRef, Join, Mail, Page, Reply, ReplyTo};
 use super::queue::Frames;
 use crate::base::slots::Id;
 use crate::chat::history::Entry;
@@ -28,6 +29,8 @@ pub enum StoreRequest {
     Page(HistoryPage, Box<AfterRead>),
     /// The inbox of a user. What has been kept since, and may not be in the store yet, comes along.
     Inbox { user: Nickname, to: SessionRef, recent: Vec<Kept> },
+    /// To register somebody, or log somebody in, for an HTTP request.
+    Account { request: AccountRequest, to: ConnectionRef },
 }
 
 /// What the storage threads tell a core.
@@ -44,6 +47,8 @@ pub enum StoreNews {
     Page(Box<AfterRead>, Option<Vec<Entry>>),
     /// The inbox asked for, for a session of this core.
     Inbox { to: SessionRef, inbox: Option<RestoredInbox>, recent: Vec<Kept> },
+    /// What came of a request about an account.
+    Account { to: ConnectionRef, outcome: AccountOutcome },
     /// These are registered now, or are not (`None`), or may not log in (`true`).
     Users(Vec<(Nickname, Option<bool>)>),
 }

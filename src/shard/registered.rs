@@ -90,7 +90,8 @@ impl Shard {
         self.counters.store_reads.add(1);
         let store = self.cores() as u16;
         let request = StoreRequest::Inbox { user, to, recent };
-        self.post(store, Mail::StoreRequest { from: self.core, request });
+        // Answered where the session is.
+        self.post(store, Mail::StoreRequest { from: to.core, request });
     }
 
     /// A private message for a nickname that has no session: it waits in the inbox of a registered user.
@@ -186,6 +187,7 @@ impl Shard {
             StoreNews::Down(down) => self.note_store(down),
             StoreNews::Trimmed { room, first_kept } => self.note_trimmed(room, first_kept),
             StoreNews::Page(then, read) => self.hear_page(*then, read),
+            StoreNews::Account { to, outcome } => self.hear_account(to, outcome),
             StoreNews::Inbox { to, inbox, recent } => self.hear_inbox(to.session, inbox, recent),
             StoreNews::Users(users) => {
                 for (name, state) in users {

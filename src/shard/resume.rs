@@ -110,10 +110,10 @@ impl Shard {
             let message = format!("a token may have {} bytes", self.limits.token_bytes);
             return Err(Refusal::new(Reason::BadToken, message));
         }
-        let Some(verifier) = &self.authority.verifier else {
+        if !self.authority.can_verify() {
             return Err(Refusal::new(Reason::BadToken, "this server has no key to check tokens with"));
-        };
-        match verifier.verify(token, self.now.unix_ms) {
+        }
+        match self.authority.verify(token, self.now.unix_ms) {
             Ok(claims) => Ok(Arc::new(identity_of(claims)?)),
             Err(TokenError::Expired) => Err(Refusal::new(Reason::ExpiredToken, "the token has expired")),
             Err(TokenError::Bad(why)) => Err(Refusal::new(Reason::BadToken, why)),

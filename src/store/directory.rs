@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
+use super::backup::COPIED;
 use super::engine::{Engine, Part};
 use super::{FILE, StoreError, load};
 use crate::record::Restored;
@@ -74,6 +75,7 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     let path = directory.join(FILE);
     let mut engine = Engine::open(&path).map_err(named)?;
     let is_clean = load::meta(engine.connection(), "clean")?.as_deref() != Some("0");
+    let is_copy = load::meta(engine.connection(), COPIED)?.is_some();
     if !is_clean {
         check(engine.connection()).map_err(named)?;
     }
@@ -85,10 +87,14 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
             id
         }
     };
-    let is_whole = replay(&mut engine, &identity)?;
+    let is_whole = is_copy || replay(&mut engine, &identity)?;
     let mut restored = load::load(&mut engine, wanted.receipts_since_ms, wanted.receipts_max)?;
-    restored.is_lossy = !is_clean && !is_whole;
-    if restored.is_lossy && !restored.rooms.is_empty() {
+    restored.is_lossy = is_copy || (!is_clean && !is_whole);
+    if is_copy {
+        log::info!(
+            "this is a backup: rooms get new epochs, because messages may have been announced after it was made"
+        );
+    } else if restored.is_lossy && !restored.rooms.is_empty() {
         log::warn!(
             "the last server did not stop by itself, and its journals are gone: rooms get new epochs, because messages may be lost that \
              were announced, but not stored"
@@ -104,6 +110,7 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     load::set_meta(db, "clean", "0")?;
     db.execute_batch(
         "DELETE FROM journals;
+         DELETE FROM meta WHERE key = 'copied';
          DELETE FROM sessions WHERE body IS NULL;
          DELETE FROM inboxes WHERE session IS NOT NULL AND session NOT IN (SELECT number FROM sessions);
          COMMIT",

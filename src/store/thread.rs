@@ -14,12 +14,14 @@ use rusqlite::Connection;
 
 use super::directory;
 use super::engine::{Engine, Part, Trimmed, connect};
+use super::hashers::{Hashers, Outcome, Request};
 use super::read::Reader;
 use super::{StoreError, load};
 use crate::chat::name::Nickname;
 use crate::reactor::mailbox::Exchange;
 use crate::record::Frame;
-use crate::shard::mail::{Mail, Parcel};
+use crate::shard::accounts::{AccountAction, AccountOutcome, AccountRequest};
+use crate::shard::mail::{ConnectionRef, Mail, Parcel};
 use crate::shard::reading::{StoreNews, StoreRequest};
 use crate::sys::bell::Bell;
 use crate::sys::ring::Ring;
@@ -363,6 +365,7 @@ impl Writer {
         changes.extend(changed.map(|(name, off)| (name.clone(), Some(*off))));
         self.users = now;
         if !changes.is_empty() {
+            log::info!("{} accounts were changed by another program", changes.len());
             self.tell_all(|| StoreNews::Users(changes.clone()));
         }
         Ok(())
@@ -390,10 +393,14 @@ fn file_bytes(path: &std::path::Path) -> u64 {
 }
 
 /// Answers what the cores ask, until it is told to stop. `wait` sleeps until the reader's waker is used, or for a while.
-pub fn read(path: PathBuf, links: Links, mut wait: impl FnMut(Option<Duration>)) {
+pub fn read(path: PathBuf, links: Links, hashers: (usize, usize), mut wait: impl FnMut(Option<Duration>)) {
     let store = links.exchange.cores() - 1;
     let mut reader: Option<Reader> = None;
     let mut teller = Teller::new(links.clone());
+    let (threads, queue) = hashers;
+    let hashers = start_hashers(&path, threads, queue, &links).inspect_err(|error| {
+        log::error!("store: nobody can log in or register: {error}");
+    });
     while !links.stops.load(Ordering::Acquire) {
         let mailbox = links.exchange.mailbox(store);
         while let Some(parcel) = mailbox.pop() {
@@ -403,7 +410,16 @@ pub fn read(path: PathBuf, links: Links, mut wait: impl FnMut(Option<Duration>))
                     reader = Reader::open(&path).inspect_err(|error| log::error!("store: {error}")).ok();
                 }
                 let core = usize::from(from);
-                teller.tell(core, answer(reader.as_ref(), request));
+                let news = match request {
+                    StoreRequest::Account { request, to } => {
+                        match ask_hashers(hashers.as_ref().ok(), request, to) {
+                            Some(news) => news,
+                            None => continue, // when they have looked at the password
+                        }
+                    }
+                    request => answer(reader.as_ref(), request),
+                };
+                teller.tell(core, news);
             }
             teller.deliver();
         }
@@ -414,6 +430,64 @@ pub fn read(path: PathBuf, links: Links, mut wait: impl FnMut(Option<Duration>))
         }
         mailbox.doorbell.unpark();
     }
+}
+
+type AccountHashers = Hashers<ConnectionRef>;
+
+/// Starts the threads that look at passwords. They tell the cores themselves.
+fn start_hashers(
+    path: &std::path::Path,
+    threads: usize,
+    queue: usize,
+    links: &Links,
+) -> Result<AccountHashers, StoreError> {
+    let links = links.clone();
+    Hashers::start(path, threads, queue, move |to: ConnectionRef, outcome| {
+        let mut teller = Teller::new(links.clone());
+        let deliver = |teller: &mut Teller| {
+            while !teller.deliver() && !links.stops.load(Ordering::Acquire) {
+                crate::sys::threads::sleep_ms(1);
+            }
+        };
+        let outcome = match outcome {
+            Outcome::Registered { name } => {
+                // Now, and not when the writer finds it: nobody else is to have the name any more.
+                for core in 0..teller.cores() {
+                    teller.tell(core, StoreNews::Users(vec![(name.clone(), Some(false))]));
+                }
+                deliver(&mut teller); // before the user can know of it
+                AccountOutcome::Granted(name)
+            }
+            Outcome::LoggedIn { name } => AccountOutcome::Granted(name),
+            Outcome::Taken => AccountOutcome::Taken,
+            Outcome::BadCredentials | Outcome::Disabled => AccountOutcome::BadCredentials,
+            Outcome::Down(error) => AccountOutcome::Down(error.message.into()),
+            Outcome::Failed(why) => AccountOutcome::Down(why.into()),
+        };
+        teller.tell(usize::from(to.core), StoreNews::Account { to, outcome });
+        deliver(&mut teller);
+    })
+}
+
+/// Has a password looked at; the answer is there at once if that cannot be.
+fn ask_hashers(
+    hashers: Option<&AccountHashers>,
+    request: AccountRequest,
+    to: ConnectionRef,
+) -> Option<StoreNews> {
+    let AccountRequest { action, name, password } = request;
+    let request = match action {
+        AccountAction::Register => Request::Register { name, password },
+        AccountAction::Login => Request::Login { name, password },
+    };
+    let outcome = match hashers {
+        None => AccountOutcome::Down("the threads for passwords could not be started".into()),
+        Some(hashers) => match hashers.submit(request, to) {
+            Ok(()) => return None,
+            Err(_) => AccountOutcome::Busy,
+        },
+    };
+    Some(StoreNews::Account { to, outcome })
 }
 
 /// What a reader answers to a request.
@@ -428,6 +502,7 @@ pub fn answer(reader: Option<&Reader>, request: StoreRequest) -> StoreNews {
             let inbox = reader.and_then(|reader| reader.inbox(user.folded()).inspect_err(log).ok());
             StoreNews::Inbox { to, inbox, recent }
         }
+        StoreRequest::Account { to, .. } => StoreNews::Account { to, outcome: AccountOutcome::Busy },
     }
 }
 

@@ -62,6 +62,10 @@ pub enum Route<'a> {
     WebSocket,
     /// A WebSocket that sends everything back.
     Echo,
+    /// To become a registered user.
+    Register,
+    /// To get a token.
+    Login,
     /// The messages of the room of this name, which is not decoded.
     Messages(&'a str),
     /// A file.
@@ -79,6 +83,8 @@ const PATHS: &[(&str, Leads)] = &[
     ("/ready", |_| Route::Ready),
     ("/ws", |_| Route::WebSocket),
     ("/echo", |_| Route::Echo),
+    ("/api/register", |_| Route::Register),
+    ("/api/login", |_| Route::Login),
     ("/api/rooms/{room}/messages", |room| Route::Messages(room)),
 ];
 
@@ -105,7 +111,7 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
 pub fn allowed_methods(route: &Route) -> &'static str {
     match route {
         Route::WebSocket | Route::Echo => "GET, OPTIONS",
-        Route::Messages(_) => "POST, OPTIONS",
+        Route::Messages(_) | Route::Register | Route::Login => "POST, OPTIONS",
         Route::Health | Route::Ready | Route::Asset(_) | Route::NotFound => "GET, HEAD, OPTIONS",
     }
 }

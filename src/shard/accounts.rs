@@ -1,0 +1,167 @@
+//! Registering and logging in by HTTP. The password is looked at by a thread of its own; here is what comes before, and the token after.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::Shard;
+use super::http::What;
+use super::limits::{Cost, too_fast};
+use super::mail::{ConnectionRef, Mail, Reply};
+use super::reading::StoreRequest;
+use crate::base::slots::Id;
+use crate::chat::name::Nickname;
+use crate::chat::refusal::{Reason, Refusal};
+use crate::proto::http1::{Body, Head};
+
+/// Longest password, in bytes: hashing takes as long as the password is.
+pub const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// What clients are told to wait where too many passwords wait to be looked at, in milliseconds.
+const QUEUE_RETRY_MS: u64 = 1000;
+
+/// What is asked for an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountAction {
+    /// To become a user.
+    Register,
+    /// To get a token.
+    Login,
+}
+
+/// A request about an account, checked as far as that goes without the store.
+#[derive(PartialEq, Eq)]
+pub struct AccountRequest {
+    /// What is asked.
+    pub action: AccountAction,
+    /// Whose account.
+    pub name: Nickname,
+    /// The password, which nothing logs.
+    pub password: String,
+}
+
+impl std::fmt::Debug for AccountRequest {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:?}({})", self.action, self.name.as_str())
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountOutcome {
+    /// It is the user of this name, who may have a token.
+    Granted(Nickname),
+    /// The name is somebody's already.
+    Taken,
+    /// There is no such user, or this is not the password.
+    BadCredentials,
+    /// Too many passwords wait.
+    Busy,
+    /// The store fails, for this reason.
+    Down(Box<str>),
+}
+
+#[derive(Deserialize)]
+struct Credentials {
+    username: String,
+    password: String,
+}
+
+impl Shard {
+    /// Decides what is to be done about a request to register or log in, of which the body has not come.
+    pub(super) fn consider_account(&mut self, id: Id, head: &Head, action: AccountAction) -> What {
+        if self.is_leaving() {
+            return What::Refusal(Refusal::new(Reason::Draining, "the server is about to stop"));
+        }
+        if self.authority.accounts.is_none() {
+            return What::error(404, "this server has no accounts: it keeps nothing on disk");
+        }
+        if head.body == Body::None && head.header("content-length").is_none() {
+            return What::error(411, "this needs a body, and its length or chunks");
+        }
+        let bytes = if let Body::Length(length) = head.body { length } else { 0 };
+        match self.charge(id, Cost { commands: 1, bytes, joins: 0 }, None) {
+            Ok(()) => What::UnreadAccount { action, body: Vec::new() },
+            Err(refusal) => What::Refusal(refusal),
+        }
+    }
+
+    /// The body has come.
+    pub(super) fn complete_account(&mut self, id: Id, action: AccountAction, body: &[u8]) -> What {
+        match self.check_account(id, action, body) {
+            Ok(request) => What::Account(Box::new(request)),
+            Err(refusal) => What::Refusal(refusal),
+        }
+    }
+
+    fn check_account(
+        &mut self,
+        id: Id,
+        action: AccountAction,
+        body: &[u8],
+    ) -> Result<AccountRequest, Refusal> {
+        let Credentials { username, password } = serde_json::from_slice(body).map_err(|error| {
+            let reason = if error.is_data() { Reason::BadRequest } else { Reason::BadJson };
+            // The error's own words could quote the password.
+            Refusal::new(reason, "the body is a JSON object with `username` and `password`, which are texts")
+        })?;
+        let name = super::commands::parse_nickname(&username)?;
+        let least = if action == AccountAction::Register { self.config.auth.password_bytes_min } else { 0 };
+        if password.len() > PASSWORD_BYTES_MAX || password.len() < least {
+            let message = format!("a password has {least} to {PASSWORD_BYTES_MAX} bytes");
+            let reason = if password.len() < least { Reason::BadRequest } else { Reason::TooLarge };
+            return Err(Refusal::new(reason, message));
+        }
+        let now = self.now.tick;
+        let peer: IpAddr = self.connections.get(id).expect("a request comes on a connection").peer;
+        let counted = match action {
+            AccountAction::Register => self.attempts.take_registration(peer, now),
+            AccountAction::Login => self.attempts.take(name.folded(), peer, now),
+        };
+        counted.map_err(|ms| {
+            self.counters.rate_limited_logins.add(1);
+            too_fast("too many attempts", ms)
+        })?;
+        Ok(AccountRequest { action, name, password })
+    }
+
+    /// Asks the threads that look at passwords.
+    pub(super) fn ask_about_account(&mut self, from: ConnectionRef, request: AccountRequest) {
+        let store = self.cores() as u16;
+        let request = StoreRequest::Account { request, to: from };
+        self.post(store, Mail::StoreRequest { from: self.core, request });
+    }
+
+    /// They have answered.
+    pub(super) fn hear_account(&mut self, to: ConnectionRef, outcome: AccountOutcome) {
+        let store = self.cores() as u16;
+        let reply = match outcome {
+            AccountOutcome::Granted(name) => {
+                let accounts = self.authority.accounts.as_ref().expect("it was there when it was asked");
+                match accounts.issue(&name, self.now.unix_ms, self.config.auth.account_token_s) {
+                    Ok((token, expires_at_ms)) => Reply::Token { token, expires_at_ms },
+                    Err(error) => {
+                        log::error!("a token could not be signed: {error}");
+                        Reply::Refused(Refusal::new(Reason::Internal, "the token could not be signed"))
+                    }
+                }
+            }
+            AccountOutcome::Taken => {
+                Reply::Refused(Refusal::new(Reason::NicknameInUse, "this name is registered already"))
+            }
+            AccountOutcome::BadCredentials => {
+                let message = "there is no such user, or this is not the password";
+                Reply::Refused(Refusal::new(Reason::BadCredentials, message))
+            }
+            AccountOutcome::Busy => {
+                let message = "too many are logging in now";
+                Reply::Refused(Refusal::with_retry(Reason::Unavailable, message, QUEUE_RETRY_MS))
+            }
+            AccountOutcome::Down(why) => {
+                let message = format!("the store is down: {why}");
+                Reply::Refused(Refusal::with_retry(Reason::StoreDown, message, QUEUE_RETRY_MS))
+            }
+        };
+        self.handle_api_reply(to.connection, store, reply);
+    }
+}
