@@ -9,7 +9,12 @@ use rusqlite::backup::{Backup, StepResult};
 
 use super::engine::connect;
 use super::progress::{Progress, Stage};
-use super::{StoreError, place, schema};
+use super::{StoreError, load, place, schema};
+use crate::sys::unix_ms;
+
+/// What the copy, and no other store, knows about itself: when it was made, in milliseconds since the Unix epoch. Offsets that were given after
+/// that are unknown to it, so whoever goes on from it must begin new epochs, or an offset would mean another message than before.
+pub const COPIED: &str = "copied";
 
 /// Pages copied in a step, between two signs of progress.
 const STEP_PAGES: i32 = 1024;
@@ -91,6 +96,7 @@ fn copy(source: rusqlite::Connection, partial: &Path, progress: &Progress) -> Re
             }
         }
     }
+    load::set_meta(&target, COPIED, &unix_ms().to_string())?;
     // One file without a log beside it: so it can be moved, and read from where nothing can be written. A server turns it back.
     let mode: String = target.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
     if mode != "delete" {
@@ -159,6 +165,9 @@ mod tests {
         drop(engine);
         let again = Engine::open(&copy).unwrap();
         assert_eq!(again.room_numbers().len(), 2, "a server can go on from it");
+        assert!(load::meta(again.connection(), COPIED).unwrap().is_some(), "and knows that it is a copy");
+        let original = Engine::open(&path).unwrap();
+        assert_eq!(load::meta(original.connection(), COPIED).unwrap(), None);
     }
 
     #[test]
