@@ -115,17 +115,31 @@ fn tcp_pages(sockstat: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn this_process_uses_something() {
-        let subject = Subject::new(vec![std::process::id()]).unwrap();
+    fn a_busy_process_uses_processor_time() {
+        // Not this one: time of threads that have ended does not count, and other tests' end all the time.
+        let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let subject = Subject::new(vec![busy.id()]).unwrap();
         let before = subject.usage().unwrap();
-        let sum = (0..20_000_000_u64).fold(0_u64, |sum, n| sum.wrapping_mul(31) ^ std::hint::black_box(n));
-        std::hint::black_box(sum);
-        let after = subject.usage().unwrap();
-        assert!(after.cpu_ns > before.cpu_ns, "{before:?} {after:?}");
-        assert!(after.private_bytes > 100_000 && after.resident_bytes >= after.private_bytes, "{after:?}");
+        let grows = (0..1000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            subject.usage().unwrap().cpu_ns > before.cpu_ns
+        });
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        assert!(grows, "{before:?}");
+        assert!(subject.usage().is_err(), "it has ended");
+    }
+
+    #[test]
+    fn this_process_uses_memory() {
+        let used = Subject::new(vec![std::process::id()]).unwrap().usage().unwrap();
+        assert!(used.private_bytes > 100_000 && used.resident_bytes >= used.private_bytes, "{used:?}");
     }
 
     #[test]
