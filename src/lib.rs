@@ -37,6 +37,10 @@
 //!    copy and no allocation a member.
 //! 7. Each connection with something queued is written to, once a turn (step 8).
 //!
+//! With a store, the message is also put into this core's journal, in shared memory, before step 7: what anybody has heard outlives the
+//! process. The storage thread takes it from there into the database, and tells the core, which acknowledges what waited for that
+//! ([`record`], `shard/journal.rs`, [`store`]).
+//!
 //! # Code map
 //!
 //! From the bottom. A module imports only from those above it in this list, which a test holds it to.
@@ -49,9 +53,11 @@
 //! | [`chat`] | what the service means, without protocols: names, rooms, nicknames, presence, refusals |
 //! | [`auth`] | who somebody is: users' tokens, programs' keys and resume tokens, checked and signed |
 //! | [`web`] | the routes and the embedded page |
+//! | [`record`] | what is to outlive the process, as facts in bytes |
 //! | [`shard`] | one core's world, pure: where `proto` and `chat` meet |
 //! | [`reactor`] | the loop, over the [`reactor::Os`] trait |
 //! | [`sys`] | the kernel as the loops need it, and all `unsafe` |
+//! | [`store`] | the database: the thread that writes it, the threads that read it, accounts, and tools |
 //! | [`observe`] | logs, written by threads of their own |
 //! | [`server`] | opens listeners, starts cores, drains and stops |
 //! | [`mod@bench`] | the load generator: another world on the same loop, and what is told of its runs |
@@ -72,6 +78,7 @@
 //!   that cores cannot block each other; clients whose requests wait are no longer read from.
 //! - There is no unbounded queue: commands under way are bounded a session and a pair of cores, bytes to send a
 //!   connection, input to look at by one read.
+//! - What follows from a record is heard by nobody before the record is in the journal. No core ever waits for a disk.
 //! - A peer's bytes never reach a panic. `assert!` and `expect` stand only where a bug of ours is the cause.
 //! - A connection ends through one entry (`Shard::close`), with a typed reason from which the log line, the wire code and
 //!   the presence of the others come.
@@ -91,6 +98,7 @@
 //! | batch | what happened in a room in one turn, encoded |
 //! | segment, range | encoded bytes that many may share; the part of them in one connection's queue |
 //! | offset, epoch | a message's place in its room; the history that places count in |
+//! | record, frame, journal | a fact that outlives the process; those of one turn of a core; the queue of them to the storage thread |
 //! | pause | a connection is not read from until something has happened |
 //! | drain | tell all clients to go, and stop when they have gone |
 
