@@ -60,6 +60,8 @@ enum News {
     Begun { core: usize, table: Result<(), String>, processor: Option<usize> },
     /// A core has ended; whether by its own will, and how many clients it had not got rid of by then.
     Ended { core: usize, drained: bool, cut_off: usize },
+    /// The storage thread has ended, though nobody has told it to.
+    StorageEnded,
     /// A signal has come.
     Signal(&'static str, i32),
 }
@@ -208,7 +210,9 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         stops: stops.clone(),
     };
     let storage = match (store, reader_sleeper) {
-        (Some(store), Some(sleeper)) => Some(start_storage(store, sleeper, users, &config, links)?),
+        (Some(store), Some(sleeper)) => {
+            Some(start_storage(store, sleeper, users, &config, links, news.clone())?)
+        }
         _ => None,
     };
     for _ in 0..cores {
@@ -296,6 +300,7 @@ fn start_storage(
     users: Vec<(Nickname, bool)>,
     config: &Config,
     links: Links,
+    news: Sender<News>,
 ) -> Result<Storage, ServeError> {
     let failed = |e: io::Error| failure(format!("cannot start a thread: {e}"));
     let Opened { engine, path, rings, ring_paths, lock, .. } = store;
@@ -310,7 +315,21 @@ fn start_storage(
         receipts_ms: config.limits.idempotency_ms,
         links: links.clone(),
     };
-    let writer = threads::spawn("store".into(), move || thread::write(start)).map_err(failed)?;
+    let writer_stops = stops.clone();
+    let writer = threads::spawn("store".into(), move || {
+        // A panic unwinds through here. Without this thread nothing would be stored any more, and nobody told.
+        struct Ending(Arc<AtomicBool>, Sender<News>);
+        impl Drop for Ending {
+            fn drop(&mut self) {
+                if !self.0.load(Ordering::Acquire) {
+                    let _ = self.1.send(News::StorageEnded);
+                }
+            }
+        }
+        let _ending = Ending(writer_stops, news);
+        thread::write(start);
+    })
+    .map_err(failed)?;
     let read_path = path.clone();
     let hashers = (config.limits.password_threads, config.limits.password_queue);
     let reader = threads::spawn("store-reader".into(), move || {
@@ -404,6 +423,9 @@ fn attend(
             }
             Ok(News::Ended { core, .. }) => {
                 return Err(failure(format!("core {core} failed; the log says how")));
+            }
+            Ok(News::StorageEnded) => {
+                return Err(failure("the storage thread failed; the log says how".into()));
             }
             Ok(News::Begun { .. }) | Err(_) => return Err(failure("the cores cannot be heard".into())),
         }

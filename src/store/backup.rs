@@ -201,7 +201,7 @@ mod tests {
         let content = "x".repeat(3000);
         let mut offset = 0;
         let mut write = |engine: &mut Engine, count: u64| {
-            let mut frame = Vec::new();
+            let mut frame = vec![0];
             Record::Room { room: 9, name: "busy", epoch: "e", retention }.put(&mut frame);
             for _ in 0..count {
                 offset += 1;
@@ -210,6 +210,7 @@ mod tests {
                     .put(&mut frame);
             }
             engine.apply(&[Part { ring: 0, frames: &[frame], end: offset }], false).unwrap();
+            engine.flush_rooms(usize::MAX).unwrap();
         };
         write(&mut engine, 10_000);
         std::thread::scope(|scope| {

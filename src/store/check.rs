@@ -310,7 +310,7 @@ pub(super) mod tests {
         let hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         accounts::add(engine.connection(), &bob, hash, 5).unwrap();
         let retention = Retention { count: 1000, bytes: 0, age_ms: 0 };
-        let mut frame = Vec::new();
+        let mut frame = vec![0];
         for (room, name, messages) in [(1, "Lobby", 10), (2, "ops", 2)] {
             Record::Room { room, name, epoch: "e", retention }.put(&mut frame);
             for offset in 1..=messages {
@@ -325,6 +325,7 @@ pub(super) mod tests {
         let (owner, sender, target, content) = (Owner::User("bob"), "alice", "bob", "psst");
         Record::Kept { owner, offset: 4, sender, target, content, timestamp_ms: 1 }.put(&mut frame);
         engine.apply(&[Part { ring: 0, frames: &[frame], end: 1 }], true).unwrap();
+        engine.flush_rooms(usize::MAX).unwrap();
         assert_eq!(engine.rejected(), 0);
         (directory, path, engine)
     }
@@ -338,7 +339,7 @@ pub(super) mod tests {
         let (_directory, path, mut engine) = filled();
         assert_eq!(found(&path), [""; 0]);
         let retention = Retention { count: 3, bytes: 0, age_ms: 0 };
-        let mut frame = Vec::new();
+        let mut frame = vec![0];
         Record::Room { room: 1, name: "Lobby", epoch: "e", retention }.put(&mut frame);
         Record::RoomEnded { room: 2 }.put(&mut frame);
         Record::SessionEnded { number: u64::MAX, revision: 2 }.put(&mut frame);
@@ -348,6 +349,7 @@ pub(super) mod tests {
         Record::Message { room: 3, offset: 1, timestamp_ms: 9, sender, content, command: None }
             .put(&mut frame);
         engine.apply(&[Part { ring: 0, frames: &[frame], end: 2 }], true).unwrap();
+        engine.flush_rooms(usize::MAX).unwrap();
         assert_eq!(found(&path), [""; 0]);
         while engine.has_to_trim() {
             engine.trim(1).unwrap();
@@ -366,7 +368,10 @@ pub(super) mod tests {
             ),
             ("DELETE FROM messages WHERE room = 1 AND offset = 1", "has 9; the first that is missing is 1"),
             ("DELETE FROM messages WHERE room = 2", "\"ops\" should have 2 messages, up to 2; it has 0"),
-            ("UPDATE messages SET offset = 11 WHERE room = 1 AND offset = 1", "it has 2 to 11"),
+            (
+                "UPDATE messages SET offset = 11 WHERE room = 1 AND offset = 1",
+                "up to 11; it has 10; the first that is missing is 1",
+            ),
             ("UPDATE rooms SET first = 0 WHERE id = 1", "from offset 0 on"),
             ("UPDATE rooms SET bytes = 21 WHERE id = 1", "says 21 bytes of content; it has 20"),
             ("UPDATE messages SET content = 'much more' WHERE room = 2 AND offset = 1", "it has 11"),

@@ -118,7 +118,7 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     let mut rings = Vec::new();
     let mut ring_paths = Vec::new();
     for core in 0..wanted.cores {
-        let ring_path = ring_path(&identity, core);
+        let ring_path = ring_path(&identity, run, core);
         let ring = Ring::create(Some(&ring_path), wanted.queue_bytes, run);
         match ring {
             Ok(ring) => {
@@ -154,8 +154,8 @@ pub fn close(engine: &mut Engine, ring_paths: &[PathBuf]) -> Result<(), StoreErr
     Ok(())
 }
 
-fn ring_path(identity: &str, core: usize) -> PathBuf {
-    Path::new(SHARED_MEMORY).join(format!("starling-{identity}-{core}"))
+fn ring_path(identity: &str, run: u64, core: usize) -> PathBuf {
+    Path::new(SHARED_MEMORY).join(format!("starling-{identity}-{run:016x}-{core}"))
 }
 
 fn make_directory(directory: &Path) -> Result<(), StoreError> {
@@ -219,8 +219,9 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
     let positions = load::positions(db)?;
     let mut is_whole = true;
     let mut applied = 0;
+    let mut found = Vec::new();
     for index in 0..rings {
-        let path = ring_path(identity, index);
+        let path = ring_path(identity, run, index);
         let ring = match Ring::find(&path, run) {
             Ok(Some(ring)) => ring,
             Ok(None) => {
@@ -233,6 +234,7 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
                 continue;
             }
         };
+        found.push(path.clone());
         let mut at = positions.get(&index).copied().unwrap_or(0);
         while at < ring.tail() {
             let mut frames = Vec::new();
@@ -251,9 +253,9 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
     if applied > 0 {
         log::info!("{applied} frames of the last server's journals had not been stored, and are now");
     }
-    // Those of more cores than there are now.
-    for index in 0..rings {
-        let _ = fs::remove_file(ring_path(identity, index));
+    // Only now, when all of it has been stored, and only what nobody else uses.
+    for path in found {
+        let _ = fs::remove_file(path);
     }
     Ok(is_whole)
 }

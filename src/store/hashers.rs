@@ -316,7 +316,7 @@ mod tests {
         }
         let (mut offset, mut registered) = (0, 0);
         while registered < 8 {
-            let mut frame = Vec::new();
+            let mut frame = vec![0];
             if offset == 0 {
                 Record::Room { room: 1, name: "lobby", epoch: "e", retention }.put(&mut frame);
             }

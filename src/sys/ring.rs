@@ -40,6 +40,8 @@ struct Header {
 pub struct Ring {
     base: NonNull<u8>,
     capacity: usize,
+    /// Locked as long as the ring is in use, so that a server on a copy of the store does not take it for one that was left behind.
+    _file: Option<File>,
 }
 
 // SAFETY: all shared words are atomics, and the bytes between head and tail are written by the one pusher before it moves the tail, and
@@ -74,7 +76,8 @@ impl Ring {
                     let _ = std::fs::remove_file(path);
                     return Err(io::Error::from_raw_os_error(error));
                 }
-                Self::map(Some(&file), capacity)?
+                lock(&file)?;
+                Self::map(Some(file), capacity)?
             }
             None => Self::map(None, capacity)?,
         };
@@ -97,11 +100,12 @@ impl Ring {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        lock(&file)?;
         let bytes = file.metadata()?.len() as usize;
         let Some(capacity) = bytes.checked_sub(HEADER_BYTES).filter(|n| n.is_power_of_two()) else {
             return Ok(None);
         };
-        let ring = Self::map(Some(&file), capacity)?;
+        let ring = Self::map(Some(file), capacity)?;
         let header = ring.header();
         let is_it = header.magic.load(Ordering::Acquire) == MAGIC
             && header.run.load(Ordering::Relaxed) == run
@@ -110,9 +114,9 @@ impl Ring {
         Ok(is_it.then_some(ring))
     }
 
-    fn map(file: Option<&File>, capacity: usize) -> io::Result<Self> {
+    fn map(file: Option<File>, capacity: usize) -> io::Result<Self> {
         let bytes = HEADER_BYTES + capacity;
-        let (descriptor, flags) = match file {
+        let (descriptor, flags) = match &file {
             Some(file) => (file.as_raw_fd(), libc::MAP_SHARED),
             None => (-1, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS),
         };
@@ -123,7 +127,7 @@ impl Ring {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).expect("a mapping is not at address 0");
-        Ok(Ring { base, capacity })
+        Ok(Ring { base, capacity, _file: file })
     }
 
     fn header(&self) -> &Header {
@@ -230,6 +234,11 @@ impl Drop for Ring {
     }
 }
 
+/// Takes a file for this process alone.
+fn lock(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "it is in use by another server"))
+}
+
 /// Opens a file that only its owner can use, and that is ours: the directory is open to everybody.
 fn open(path: &Path, is_new: bool) -> io::Result<File> {
     let file = OpenOptions::new()
@@ -280,10 +289,14 @@ mod tests {
         let end = ring.push(b"hello").unwrap();
         drop(ring);
         assert!(Ring::find(&path, 8).unwrap().is_none());
+        let used = Ring::find(&path, 7).unwrap();
+        assert!(used.is_some() && Ring::find(&path, 7).is_err(), "in use");
+        drop(used);
         let ring = Ring::find(&path, 7).unwrap().unwrap();
         let mut frames = Vec::new();
         assert_eq!(ring.read(0, usize::MAX, &mut frames).unwrap(), end);
         assert_eq!(frames, [b"hello"]);
+        drop(ring);
         let ring = Ring::create(Some(&path), 5000, 9).unwrap();
         assert_eq!((ring.tail(), ring.head()), (0, 0));
         assert!(Ring::find(&directory.path().join("other"), 7).unwrap().is_none());

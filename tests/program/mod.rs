@@ -53,7 +53,7 @@ fn assert_line(output: &Output, code: i32, part: &str) {
 
 /// Writes `count` messages into a room, from this offset on, as a server does.
 pub fn publish(engine: &mut Engine, room: u64, name: &str, first: u64, count: u64) {
-    let mut frame = Vec::new();
+    let mut frame = vec![0];
     if first == 1 {
         let retention = Retention { count: 1_000_000, bytes: 0, age_ms: 0 };
         Record::Room { room, name, epoch: "e", retention }.put(&mut frame);
@@ -65,5 +65,6 @@ pub fn publish(engine: &mut Engine, room: u64, name: &str, first: u64, count: u6
     }
     let end = first + count;
     engine.apply(&[Part { ring: room as usize, frames: &[frame], end }], false).unwrap();
+    engine.flush_rooms(usize::MAX).unwrap();
     assert_eq!(engine.rejected(), 0);
 }
