@@ -158,10 +158,12 @@ impl Ring {
 
     /// Appends a frame, and returns the position behind it; `None` if it has no place. Called by one thread.
     pub fn push(&self, frame: &[u8]) -> Option<u64> {
-        if frame.len() > self.room() {
+        let tail = self.header().tail.load(Ordering::Relaxed);
+        // An empty frame has a header too.
+        let used = tail.wrapping_sub(self.head()) as usize;
+        if used + FRAME_HEADER_BYTES + frame.len() > self.capacity {
             return None;
         }
-        let tail = self.header().tail.load(Ordering::Relaxed);
         let mut header = [0; FRAME_HEADER_BYTES];
         header[..4].copy_from_slice(&(frame.len() as u32).to_le_bytes());
         header[4..].copy_from_slice(&crc32fast::hash(frame).to_le_bytes());
