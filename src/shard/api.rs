@@ -329,7 +329,8 @@ impl Shard {
         answer.what = match reply {
             Reply::Published { epoch, stamp, .. } => What::Published { epoch, stamp },
             Reply::Token { token, expires_at_ms } => What::Token { token, expires_at_ms },
-            Reply::Overdue { refusal, .. } | Reply::Refused(refusal) => What::Refusal(refusal),
+            Reply::Overdue(overdue) => What::Refusal(overdue.refusal),
+            Reply::Refused(refusal) => What::Refusal(refusal),
             reply => unreachable!("{reply:?} in answer to a request of HTTP"),
         };
         let owes_continue = answers.is_empty() && std::mem::take(&mut http.owes_continue);

@@ -73,7 +73,14 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use crate::shard::connection::Connection;
+    use crate::shard::mail::Mail;
     use crate::shard::session::Session;
+
+    /// What cores say to each other is moved by value, several times.
+    #[test]
+    fn mail_is_small() {
+        assert!(size_of::<Mail>() <= 128, "{} bytes", size_of::<Mail>());
+    }
 
     /// What each idle client costs, besides its nickname and its timer. Whoever makes these larger should know it.
     #[test]

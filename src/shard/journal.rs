@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shard;
-use super::mail::{ConnectionRef, Mail, Reply, ReplyTo};
+use super::mail::{ConnectionRef, Mail, Overdue, Reply, ReplyTo};
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -281,7 +281,7 @@ impl Shard {
             let reply = match what {
                 // It has its place, and may be stored yet: the same command again is to find it.
                 Pending::Published { room, epoch, stamp, .. } => {
-                    Reply::Overdue { room, epoch, stamp, refusal: refusal.clone() }
+                    Reply::Overdue(Box::new(Overdue { room, epoch, stamp, refusal: refusal.clone() }))
                 }
                 Pending::Other(_) => Reply::Refused(refusal.clone()),
             };

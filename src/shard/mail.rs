@@ -282,6 +282,19 @@ pub struct Broadcast {
     pub timestamp_ms: u64,
 }
 
+/// A message that has its place, and whose store has not answered in time. Rare, and so not in the way of every reply.
+#[derive(Debug)]
+pub struct Overdue {
+    /// The room.
+    pub room: RoomName,
+    /// Its epoch.
+    pub epoch: Arc<str>,
+    /// The message's place.
+    pub stamp: Stamp,
+    /// What its sender is told.
+    pub refusal: Refusal,
+}
+
 /// What became of a request.
 #[derive(Debug)]
 #[allow(missing_docs)]
@@ -299,7 +312,7 @@ pub enum Reply {
     /// The message has its place.
     Published { room: RoomName, epoch: Arc<str>, stamp: Stamp, level: AckLevel },
     /// The message has its place, but the store has not answered in time.
-    Overdue { room: RoomName, epoch: Arc<str>, stamp: Stamp, refusal: Refusal },
+    Overdue(Box<Overdue>),
     /// Done, this many times, where nobody asked to be told.
     Done { times: u32 },
     /// A user may have this token.

@@ -4,7 +4,7 @@ use super::Shard;
 use super::connection::{Pause, Stage};
 use super::encode::Encoding;
 use super::http::PendingUpgrade;
-use super::mail::{Joined, MemberEntry, Reply, ReplyTo, Request, RoomEntry, RoomKey};
+use super::mail::{Joined, MemberEntry, Overdue, Reply, ReplyTo, Request, RoomEntry, RoomKey};
 use super::session::{JoinOptions, Membership, Receipt, Step, Then};
 use crate::base::slots::Id;
 use crate::chat::history::Entry;
@@ -97,7 +97,8 @@ impl Shard {
             (_, Reply::Published { room, epoch, stamp, level }) => {
                 self.finish_remembered(to, reply_to, Receipt::Published { room, epoch, stamp, level });
             }
-            (_, Reply::Overdue { room, epoch, stamp, refusal }) => {
+            (_, Reply::Overdue(overdue)) => {
+                let Overdue { room, epoch, stamp, refusal } = *overdue;
                 if let (Some(id), Some(remembered)) = (reply_to.id(), &mut self.sessions[to].remembered) {
                     let level = AckLevel::Sequenced;
                     remembered.finish(id, Receipt::Published { room, epoch, stamp, level });
