@@ -102,12 +102,8 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     load::set_meta(db, "run", &format!("{run:016x}"))?;
     load::set_meta(db, "rings", &wanted.cores.to_string())?;
     load::set_meta(db, "clean", "0")?;
-    db.execute_batch(
-        "DELETE FROM journals;
-         DELETE FROM sessions WHERE body IS NULL;
-         DELETE FROM inboxes WHERE session IS NOT NULL AND session NOT IN (SELECT number FROM sessions);
-         COMMIT",
-    )?;
+    forget_last_run(db)?;
+    db.execute_batch("COMMIT")?;
     let mut rings = Vec::new();
     let mut ring_paths = Vec::new();
     for core in 0..wanted.cores {
@@ -131,6 +127,19 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
         }
     }
     Ok(Opened { engine, path, rings, ring_paths, restored, resume_secret, account_secret, lock })
+}
+
+/// Forgets what only the journals of the last run had a use for.
+///
+/// # Errors
+/// When the database fails.
+pub fn forget_last_run(db: &Connection) -> Result<(), StoreError> {
+    db.execute_batch(
+        "DELETE FROM journals;
+         DELETE FROM sessions WHERE body IS NULL;
+         DELETE FROM inboxes WHERE session IS NOT NULL AND session NOT IN (SELECT number FROM sessions)",
+    )?;
+    Ok(())
 }
 
 /// Notes that everything has been stored: the next server need not look for journals.
@@ -208,7 +217,6 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
         return Ok(true);
     };
     let rings: usize = load::meta(db, "rings")?.and_then(|rings| rings.parse().ok()).unwrap_or(0);
-    let positions = load::positions(db)?;
     let mut is_whole = true;
     let mut applied = 0;
     for index in 0..rings {
@@ -225,20 +233,9 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
                 continue;
             }
         };
-        let mut at = positions.get(&index).copied().unwrap_or(0);
-        while at < ring.tail() {
-            let mut frames = Vec::new();
-            let end = match ring.read(at, REPLAY_BYTES, &mut frames) {
-                Ok(end) => end,
-                Err(error) => {
-                    log::error!("{}: {error}; what follows is lost", path.display());
-                    is_whole = false;
-                    break;
-                }
-            };
-            engine.apply(&[Part { ring: index, frames: &frames, end }], true)?;
-            (applied, at) = (applied + frames.len(), end);
-        }
+        let (frames, is_sound) = replay_ring(engine, index, &ring)?;
+        applied += frames;
+        is_whole &= is_sound;
     }
     if applied > 0 {
         log::info!("{applied} frames of the last server's journals had not been stored, and are now");
@@ -248,6 +245,28 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
         let _ = fs::remove_file(ring_path(identity, index));
     }
     Ok(is_whole)
+}
+
+/// Applies what one journal has beyond what was stored. Says how many frames those were, and whether they are all of them.
+///
+/// # Errors
+/// When the database fails.
+pub fn replay_ring(engine: &mut Engine, index: usize, ring: &Ring) -> Result<(usize, bool), StoreError> {
+    let mut at = load::positions(engine.connection())?.get(&index).copied().unwrap_or(0);
+    let mut applied = 0;
+    while at < ring.tail() {
+        let mut frames = Vec::new();
+        let end = match ring.read(at, REPLAY_BYTES, &mut frames) {
+            Ok(end) => end,
+            Err(error) => {
+                log::error!("journal {index}: {error}; what follows is lost");
+                return Ok((applied, false));
+            }
+        };
+        engine.apply(&[Part { ring: index, frames: &frames, end }], true)?;
+        (applied, at) = (applied + frames.len(), end);
+    }
+    Ok((applied, true))
 }
 
 fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {

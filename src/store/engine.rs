@@ -141,6 +141,14 @@ impl Engine {
         Self::prepare(connection, false).expect("a fresh database in memory")
     }
 
+    /// The same store after the end of its process: only what was committed is known. For the simulator and tests.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn restarted(self) -> Result<Self, StoreError> {
+        Self::prepare(self.connection, false)
+    }
+
     fn prepare(mut connection: Connection, is_file: bool) -> Result<Self, StoreError> {
         schema::migrate(&mut connection)?;
         if is_file {

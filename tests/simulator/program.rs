@@ -1,6 +1,7 @@
 //! What programs hear: events as JSON objects, in lines or in frames, and HTTP responses before the first frame.
 
 use serde_json::Value;
+use starling::config::AckLevel;
 
 use crate::client::{Client, Kind, Membership, Sent, What, Whereabouts};
 use crate::kernel::Kernel;
@@ -12,7 +13,11 @@ impl Client {
         let sent = self.outstanding.pop_front();
         let error = || -> Value { serde_json::from_slice(body).expect("an error is a JSON object") };
         match (sent.as_ref().map(|sent| &sent.what), status) {
-            (Some(What::Health), 200) => assert_eq!(body, b"OK"),
+            (Some(What::Health), 200) => {
+                let moment = sent.as_ref().expect("matched").moment;
+                let may_be_down = self.terms.has_store && model.store.may_be_down(moment);
+                assert!(body == b"OK" || may_be_down && body == b"OK store_down", "{}", body.escape_ascii());
+            }
             (Some(What::Upgrade { nickname, room }), 101) => {
                 self.is_upgraded = true;
                 let moment = sent.as_ref().expect("matched").moment;
@@ -42,6 +47,12 @@ impl Client {
                 let may_be =
                     reason == "banned" && is_banned || reason == "rate_limited" && self.terms.has_rates;
                 assert!(may_be, "client {}: {reason} for {room:?}", self.number);
+                model.give_up_all(self.number);
+                self.end(kernel);
+            }
+            (Some(What::Upgrade { .. }), 503) if error()["reason"] == "store_down" => {
+                let moment = sent.as_ref().expect("matched").moment;
+                assert!(self.is_refused_by_store(model, moment), "client {}: {body:?}", self.number);
                 model.give_up_all(self.number);
                 self.end(kernel);
             }
@@ -278,6 +289,7 @@ impl Client {
             self.outstanding.remove(place.expect("a line is called too long that was not"));
             return;
         }
+        self.take_early_answer(id);
         let sent = loop {
             let Some(sent) = self.outstanding.pop_front() else {
                 panic!("client {} asked nothing and hears {event}", self.number)
@@ -314,6 +326,10 @@ impl Client {
         if sent.id.is_some() && self.entitled == sent.id {
             self.entitled = None;
             model.count("retries_in_time");
+        }
+        if reason == "store_down" {
+            assert!(self.is_refused_by_store(model, sent.moment), "client {client}: {event} for nothing");
+            return self.hear_store_down(model, sent);
         }
         match (&sent.what, &self.nickname) {
             (What::Ping, _) => expect("pong"),
@@ -431,7 +447,7 @@ impl Client {
                 expect_refusal(&["too_large"]);
                 model.said(content).was_member = Some(false);
             }
-            (What::Message { room, content }, Some(_))
+            (What::Message { room, content, .. }, Some(_))
                 if matches!(reason, "muted" | "forbidden")
                     && (self.is_member(room) || self.is_unsure(room)) =>
             {
@@ -446,9 +462,9 @@ impl Client {
                 self.hear_silenced(model, room, reason);
             }
             (What::Moderate { .. } | What::Role { .. } | What::State { .. }, Some(_)) => {
-                self.hear_verdict(model, &sent.what, event);
+                self.hear_verdict(model, &sent, event);
             }
-            (What::Message { room, content }, Some(nickname))
+            (What::Message { room, content, level }, Some(nickname))
                 if self.is_member(room) || self.is_unsure(room) && kind == "ack" =>
             {
                 expect("ack");
@@ -462,7 +478,8 @@ impl Client {
                 if let Some(known) = self.rooms.get(room).or(self.session.kept.get(room)) {
                     assert_eq!(text(event, "epoch"), known.epoch);
                 }
-                assert_eq!(text(event, "level"), "sequenced");
+                assert_eq!(text(event, "level"), level.word());
+                self.check_level(model, content, *level);
                 model.place(room, text(event, "epoch"), number(event, "offset"), entry);
             }
             (What::Message { content, .. }, _) => {
@@ -471,8 +488,14 @@ impl Client {
                 assert!(said.place.is_none() || said.is_repeated, "{said:?} was published and refused");
                 said.was_member = Some(false).filter(|_| !said.is_repeated);
             }
-            (What::Repeat { content, .. }, _) if kind == "ack" => {
+            (What::Repeat { content, level, .. }, _) if kind == "ack" => {
                 model.count("repeats_answered");
+                // One that had been answered at a higher level is answered as it was then.
+                let is_as_high = |reached: &&AckLevel| reached.word() == text(event, "level");
+                let levels = [AckLevel::Sequenced, AckLevel::Stored, AckLevel::Synced];
+                let reached = *levels.iter().find(is_as_high).expect("a level");
+                assert!(reached >= *level, "client {client}: {event} in answer to {sent:?}");
+                self.check_level(model, content, reached);
                 model.check_repeated(
                     content,
                     text(event, "epoch"),
@@ -500,7 +523,8 @@ impl Client {
                 assert_eq!(number(event, "delivered"), u64::from(!is_stored), "{event}");
                 assert!(!is_stored || self.terms.grace_ms > 0, "{event}");
                 model.count(if is_stored { "private_stored" } else { "private_delivered" });
-                model.said(content).was_delivered = true;
+                let said = model.said(content);
+                (said.was_delivered, said.is_kept) = (true, is_stored);
             }
             (What::Members { .. }, _) if kind == "error" => expect_refusal(&["no_such_room"]),
             (What::Members { room, after }, _) => {
@@ -553,6 +577,50 @@ impl Client {
             (What::TooLong | What::Health | What::Upgrade { .. }, _) => {
                 panic!("{event} in answer to {sent:?}")
             }
+        }
+    }
+
+    /// Messages that wait for the store may be answered later than what was said after them.
+    fn take_early_answer(&mut self, id: Option<&str>) {
+        let place = self.outstanding.iter().position(|sent| sent.id.is_some() && sent.id.as_deref() == id);
+        let Some(place) = place.filter(|place| *place > 0 && self.terms.has_store) else { return };
+        let waits = |sent: &Sent| {
+            matches!(sent.what, What::Message { level, .. } | What::Repeat { level, .. } if level > AckLevel::Sequenced)
+        };
+        if self.outstanding.iter().take(place).any(waits) {
+            let sent = self.outstanding.remove(place).expect("looked at above");
+            self.outstanding.push_front(sent);
+        }
+    }
+
+    /// What was acknowledged at a level has reached it.
+    fn check_level(&self, model: &mut Model, content: &str, level: AckLevel) {
+        assert!(
+            model.store.has(content, level),
+            "client {}: {content:?} is not {}",
+            self.number,
+            level.word()
+        );
+        model.count(["acked_sequenced", "acked_stored", "acked_synced"][level as usize]);
+        let said = model.said(content);
+        said.acked = said.acked.max(Some(level));
+    }
+
+    /// A command was refused because the store is down. A message may have got its place all the same: the same command again tells.
+    fn hear_store_down(&mut self, model: &mut Model, sent: Sent) {
+        match sent.what {
+            What::Message { room, content, .. } | What::Repeat { room, content, .. } => {
+                let said = model.said(&content);
+                (said.was_member, said.is_repeated) = (None, true);
+                model.count("messages_refused_store_down");
+                self.session.repeatable.push((sent.id.expect("with a store all have one"), room, content));
+            }
+            What::Resume { .. } | What::Hello { .. } | What::Join { .. } | What::Switch { .. } => {}
+            What::History { .. } => model.count("histories_unread"),
+            what @ (What::Moderate { .. } | What::Role { .. } | What::State { .. }) => {
+                assert!(matches!(what, What::State { .. }), "{what:?} is never refused for the store");
+            }
+            what => panic!("client {}: the store is down for {what:?}", self.number),
         }
     }
 
@@ -611,7 +679,10 @@ impl Client {
             assert_eq!(offsets.last().copied().unwrap_or(offset), offset, "{event}");
             let What::Join { history: Some(wanted), .. } = what else { panic!("{event}: not asked for") };
             let there = offset.min(self.terms.history_count);
-            assert_eq!(offsets.len() as u64, there.min(*wanted), "{event}");
+            // What cannot be read is left out.
+            let is_left_out = self.terms.has_store && model.store.was_unread(sent.moment);
+            let is_all = offsets.len() as u64 == there.min(*wanted);
+            assert!(is_all || is_left_out, "client {} is told {offsets:?}: {event}", self.number);
         }
         let (was_replayed, was_told) = (next.is_some_and(|next| next <= offset), next.is_some());
         if was_replayed {
