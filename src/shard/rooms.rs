@@ -140,6 +140,7 @@ impl Shard {
         let messages = history.map(|limit| {
             let mut messages = room.history().page(None, None, limit, self.limits.history_page_bytes);
             let first = entry.first_available();
+            let older = older.into_iter().filter(|message| message.offset >= first).collect();
             messages.retain(|message| message.offset >= first);
             with_older(older, messages, room.offset(), limit)
         });
@@ -781,6 +782,7 @@ pub(super) fn pushed_as(sender: &Nickname, room: &RoomName, key: &str) -> String
 /// Puts older messages before those in memory, where they are joined, and keeps the last `limit`.
 fn with_older(mut older: Vec<Entry>, messages: Vec<Entry>, head: u64, limit: usize) -> Vec<Entry> {
     let next = messages.first().map_or(head + 1, |first| first.offset);
+    older.retain(|entry| entry.offset < next);
     if older.last().is_none_or(|last| last.offset + 1 != next) {
         return messages;
     }

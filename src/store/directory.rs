@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::engine::{Engine, Part};
 use super::{FILE, StoreError, load};
@@ -87,12 +87,14 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     };
     let is_whole = replay(&mut engine, &identity)?;
     let mut restored = load::load(&engine, wanted.receipts_since_ms, wanted.receipts_max)?;
-    restored.is_lossy = !is_clean && !is_whole;
-    if restored.is_lossy && !restored.rooms.is_empty() {
-        log::warn!(
-            "the last server did not stop by itself, and its journals are gone: rooms get new epochs, because messages may be lost that \
-             were announced, but not stored"
-        );
+    if !is_clean && !is_whole {
+        restored.renew_epochs(crate::sys::random_u64);
+        if !restored.rooms.is_empty() {
+            log::warn!(
+                "the last server did not stop by itself, and its journals are gone: rooms get new epochs, because messages may be lost \
+                 that were announced, but not stored"
+            );
+        }
     }
     let resume_secret = secret(engine.connection(), "resume_secret")?;
     let account_secret = secret(engine.connection(), "account_secret")?;
@@ -102,7 +104,7 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     load::set_meta(db, "run", &format!("{run:016x}"))?;
     load::set_meta(db, "rings", &wanted.cores.to_string())?;
     load::set_meta(db, "clean", "0")?;
-    forget_last_run(db)?;
+    settle_last_run(db, &restored)?;
     db.execute_batch("COMMIT")?;
     let mut rings = Vec::new();
     let mut ring_paths = Vec::new();
@@ -129,11 +131,18 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     Ok(Opened { engine, path, rings, ring_paths, restored, resume_secret, account_secret, lock })
 }
 
-/// Forgets what only the journals of the last run had a use for.
+/// Forgets what only the journals of the last run had a use for, and notes new epochs: from now on the journals of this run say what is
+/// lost, and whoever ends it at once must not bring the old epochs back.
 ///
 /// # Errors
 /// When the database fails.
-pub fn forget_last_run(db: &Connection) -> Result<(), StoreError> {
+pub fn settle_last_run(db: &Connection, restored: &Restored) -> Result<(), StoreError> {
+    if restored.is_lossy {
+        let mut statement = db.prepare("UPDATE rooms SET epoch = ?2 WHERE id = ?1")?;
+        for room in &restored.rooms {
+            statement.execute(params![room.number as i64, &*room.epoch])?;
+        }
+    }
     db.execute_batch(
         "DELETE FROM journals;
          DELETE FROM sessions WHERE body IS NULL;

@@ -313,6 +313,7 @@ impl Engine {
                 .execute(params![number as i64, revision as i64])?;
                 db.prepare_cached("DELETE FROM inboxes WHERE session = ?1")?.execute([number as i64])?;
                 db.prepare_cached("DELETE FROM receipts WHERE session = ?1")?.execute([number as i64])?;
+                db.prepare_cached("DELETE FROM places WHERE session = ?1")?.execute([number as i64])?;
                 self.ended[0].push(number);
             }
             Record::Receipt { session, id, timestamp_ms, target, delivered, stored } => {
@@ -427,6 +428,21 @@ impl Engine {
                     command.map(|c| c.id)
                 ])?;
         }
+        if let (false, Some(CommandKey { session, id })) = (is_kept, command) {
+            self.connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO places (session, command, sender, room, name, epoch, offset, timestamp)
+                     SELECT ?1, ?2, ?3, id, name, epoch, ?5, ?6 FROM rooms WHERE id = ?4",
+                )?
+                .execute(params![
+                    session as i64,
+                    id,
+                    sender,
+                    room as i64,
+                    offset as i64,
+                    timestamp_ms as i64
+                ])?;
+        }
         let Some(facts) = facts else { return Ok(()) };
         (facts.offset, facts.timestamp_ms, facts.ring) = (offset, timestamp_ms, Some(ring));
         if is_kept {
@@ -520,11 +536,12 @@ impl Engine {
     }
 
     /// Deletes up to `rows_max` messages that are over the bounds of one room, in a transaction of its own, and says what of the room is
-    /// left. A small step, so that the writer never stalls.
+    /// left. A small step, so that the writer never stalls. Where messages since `receipts_since_ms` were, is kept, for commands that come
+    /// again.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn trim(&mut self, rows_max: u64) -> Result<Option<Trimmed>, StoreError> {
+    pub fn trim(&mut self, rows_max: u64, receipts_since_ms: u64) -> Result<Option<Trimmed>, StoreError> {
         let Some(&room) = self.to_trim.front() else { return Ok(None) };
         let Some(facts) = self.rooms.get(&room).copied() else {
             self.to_trim.pop_front();
@@ -533,7 +550,7 @@ impl Engine {
         let rows = facts.excess(0).min(rows_max);
         self.set_syncs(false)?;
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let trimmed = self.trim_room(room, &facts, facts.first + rows).and_then(|left| {
+        let trimmed = self.trim_room(room, &facts, facts.first + rows, receipts_since_ms).and_then(|left| {
             self.connection.execute_batch("COMMIT").map(|()| left).map_err(StoreError::from)
         });
         let left = match trimmed {
@@ -558,7 +575,13 @@ impl Engine {
         Ok(Some(Trimmed { room, ring: left.ring, first_kept: left.first, offset: left.offset }))
     }
 
-    fn trim_room(&self, room: u64, facts: &RoomFacts, first: u64) -> Result<RoomFacts, StoreError> {
+    fn trim_room(
+        &self,
+        room: u64,
+        facts: &RoomFacts,
+        first: u64,
+        receipts_since_ms: u64,
+    ) -> Result<RoomFacts, StoreError> {
         let db = &self.connection;
         let place = params![room as i64, first as i64];
         let bytes: i64 = db
@@ -566,6 +589,13 @@ impl Engine {
                 "SELECT coalesce(sum(octet_length(content)), 0) FROM messages WHERE room = ?1 AND offset < ?2",
             )?
             .query_row(place, |row| row.get(0))?;
+        db.prepare_cached(
+            "INSERT OR REPLACE INTO places (session, command, sender, room, name, epoch, offset, timestamp)
+             SELECT m.session, m.command, m.sender, r.id, r.name, r.epoch, m.offset, m.timestamp
+             FROM messages m JOIN rooms r ON r.id = m.room
+             WHERE m.room = ?1 AND m.offset < ?2 AND m.command IS NOT NULL AND m.timestamp >= ?3",
+        )?
+        .execute(params![room as i64, first as i64, receipts_since_ms as i64])?;
         db.prepare_cached("DELETE FROM messages WHERE room = ?1 AND offset < ?2")?.execute(place)?;
         let left = RoomFacts { first, bytes: facts.bytes.saturating_sub(bytes as u64), ..*facts };
         if left.has_ended && left.kept() == 0 {
@@ -585,7 +615,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the database fails.
-    pub fn sweep(&mut self, now_ms: u64, rooms_max: usize) -> Result<(bool, Vec<Trimmed>), StoreError> {
+    pub fn sweep(
+        &mut self,
+        now_ms: u64,
+        rooms_max: usize,
+        receipts_since_ms: u64,
+    ) -> Result<(bool, Vec<Trimmed>), StoreError> {
         if self.sweep.is_empty() {
             self.sweep =
                 self.rooms.iter().filter(|(_, f)| f.retention.age_ms > 0).map(|(id, _)| *id).collect();
@@ -617,7 +652,7 @@ impl Engine {
             self.set_syncs(false)?;
             self.connection.execute_batch("BEGIN IMMEDIATE")?;
             let step = (first - facts.first).min(1024);
-            let swept = self.trim_room(room, &facts, facts.first + step).and_then(|left| {
+            let swept = self.trim_room(room, &facts, facts.first + step, receipts_since_ms).and_then(|left| {
                 self.connection.execute_batch("COMMIT").map(|()| left).map_err(StoreError::from)
             });
             let left = swept.inspect_err(|_| self.give_up_transaction())?;
@@ -653,7 +688,12 @@ impl Engine {
             "DELETE FROM receipts WHERE (session, command) IN
                  (SELECT session, command FROM receipts WHERE timestamp < ?1 LIMIT 1000)",
         )?;
-        Ok(statement.execute([cutoff_ms as i64])?)
+        let receipts = statement.execute([cutoff_ms as i64])?;
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM places WHERE (session, command, sender, room) IN
+                 (SELECT session, command, sender, room FROM places WHERE timestamp < ?1 LIMIT 1000)",
+        )?;
+        Ok(receipts + statement.execute([cutoff_ms as i64])?)
     }
 
     /// Gives up to `pages` unused pages back to the file system.

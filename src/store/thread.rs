@@ -313,7 +313,7 @@ impl Writer {
     fn try_chores(&mut self) -> Result<bool, StoreError> {
         let mut has_more = false;
         if self.engine.has_to_trim() {
-            if let Some(trimmed) = self.engine.trim(TRIM_ROWS)? {
+            if let Some(trimmed) = self.engine.trim(TRIM_ROWS, self.receipts_since_ms())? {
                 self.tell_trimmed(trimmed);
             }
             has_more = self.engine.has_to_trim();
@@ -322,10 +322,10 @@ impl Writer {
             return Ok(has_more);
         }
         let now_ms = crate::sys::unix_ms();
-        let (is_swept, trimmed) = self.engine.sweep(now_ms, SWEEP_ROOMS)?;
+        let (is_swept, trimmed) = self.engine.sweep(now_ms, SWEEP_ROOMS, self.receipts_since_ms())?;
         trimmed.into_iter().for_each(|trimmed| self.tell_trimmed(trimmed));
         self.look_for_users()?;
-        let forgotten = self.engine.forget_receipts(now_ms.saturating_sub(self.receipts_ms))?;
+        let forgotten = self.engine.forget_receipts(self.receipts_since_ms())?;
         self.engine.shrink(SHRINK_PAGES)?;
         if file_bytes(&wal_of(&self.path)) > CHECKPOINT_NOW_BYTES {
             self.engine.connection().query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
@@ -334,6 +334,11 @@ impl Writer {
             self.chores_at = Instant::now() + CHORES;
         }
         Ok(true)
+    }
+
+    /// Answers to commands before this time are not needed any more.
+    fn receipts_since_ms(&self) -> u64 {
+        crate::sys::unix_ms().saturating_sub(self.receipts_ms)
     }
 
     fn tell_trimmed(&mut self, trimmed: Trimmed) {

@@ -155,11 +155,11 @@ impl Kernel {
     /// clients may still reach them (`delivers`, a chance in a hundred for each), or not.
     pub fn restart(&mut self, cores: usize, delivers: u64) {
         for number in 0..self.conns.len() {
-            if self.conns[number].is_closed {
+            let reaches = self.conns[number].is_closed && delivers > 0 || self.rng.chance(delivers);
+            let c = &mut self.conns[number];
+            if c.is_closed && reaches {
                 continue;
             }
-            let reaches = self.rng.chance(delivers);
-            let c = &mut self.conns[number];
             (c.is_closed, c.is_reset, c.outgoing_ends, c.id) = (true, true, true, None);
             c.wire.clear();
             c.incoming.clear();

@@ -242,7 +242,7 @@ impl Client {
     /// The store is said to be down: it must be so, or have been of late.
     pub fn is_refused_by_store(&self, model: &mut Model, since: u64) -> bool {
         model.count("refused_store_down");
-        self.terms.has_store && model.store.may_be_down(since)
+        self.terms.has_store && (model.store.may_be_down(since) || model.store.was_unread(since))
     }
 
     /// Somebody who may not speak has tried to.

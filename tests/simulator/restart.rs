@@ -63,6 +63,7 @@ impl World {
                 self.model.count("replayed_journals");
             }
         }
+        assert_eq!(store.engine().rejected(), 0, "a record contradicts what is there");
         let (engine, rings) = store.end();
         let mut engine = engine.restarted().expect("it can be opened again");
         if end == End::Kill {
@@ -87,9 +88,11 @@ impl World {
         let limits = &self.config.limits;
         let since_ms = now_ms.saturating_sub(limits.idempotency_ms);
         let mut restored = load::load(&engine, since_ms, limits.idempotency_ids).expect("it can be read");
-        restored.is_lossy = end == End::Machine;
-        directory::forget_last_run(engine.connection()).expect("it can be written");
         self.check_restored(&engine, &restored, end);
+        if end == End::Machine {
+            restored.renew_epochs(|| self.kernel.borrow_mut().rng.next_u64());
+        }
+        directory::settle_last_run(engine.connection(), &restored).expect("it can be written");
         self.tell_clients(end);
         self.begin_server(home_seed, seeds, restored, Some(engine));
     }
@@ -143,7 +146,7 @@ impl World {
                 model.check_state(&name, room, end);
             }
             if end == End::Machine {
-                model.lose_epoch(&name, &epoch, room.map_or(0, |room| room.offset));
+                model.lose_epoch(&name, &epoch, room.map(|room| room.offset));
             }
         }
         if end == End::Machine {
@@ -187,12 +190,17 @@ impl Model {
     }
 
     /// Messages after an offset are lost; the others are in another epoch from now on.
-    fn lose_epoch(&mut self, name: &str, epoch: &str, kept: u64) {
-        self.dead_epochs.insert(epoch.to_owned());
+    fn lose_epoch(&mut self, name: &str, epoch: &str, kept: Option<u64>) {
+        // A room that is not there may have ended before, or have been forgotten with its beginning.
+        if kept.is_some() {
+            self.dead_epochs.insert(epoch.to_owned());
+        }
         for said in self.said.values_mut() {
             let Some((_, offset)) = said.place.take_if(|(of, _)| of == epoch) else { continue };
-            if offset <= kept {
+            if kept.is_some_and(|kept| offset <= kept) {
                 said.offset = Some(offset);
+            } else if kept.is_none() {
+                said.was_member = None;
             } else {
                 assert!(
                     said.acked.is_none_or(|level| level == AckLevel::Sequenced),

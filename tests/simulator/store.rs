@@ -386,7 +386,7 @@ impl Store {
     }
 
     fn trim(&mut self, kernel: &mut Kernel, model: &mut Model, rows: u64) {
-        match self.engine.trim(rows) {
+        match self.engine.trim(rows, 0) {
             Ok(None) => {}
             Ok(Some(Trimmed { room, ring, first_kept, .. })) => {
                 model.count("store_trims");
@@ -447,7 +447,10 @@ impl Store {
     }
 
     fn tell(&mut self, core: usize, news: StoreNews) {
-        self.kept[core].push(Mail::Store(news));
+        // A room that ended before may have been at home on a core that is no more.
+        if let Some(kept) = self.kept.get_mut(core) {
+            kept.push(Mail::Store(news));
+        }
     }
 
     fn tell_all(&mut self, news: impl Fn() -> StoreNews) {
