@@ -58,7 +58,7 @@ pub enum AfterRead {
     /// A page of history is answered, with these behind them.
     History { asker: Asker, room: RoomName, epoch: Arc<str>, limit: usize, tail: Vec<Entry> },
     /// Somebody joins, and is told them.
-    Join { from: SessionRef, reply_to: ReplyTo, join: Box<Join>, older: Vec<Entry>, tail: Vec<Entry>, reads: u8 },
+    Join { from: SessionRef, reply_to: ReplyTo, join: Box<Join>, tail: Vec<Entry>, reads: u8 },
     /// A member gets them, who has missed them.
     Replay { from: SessionRef, reply_to: ReplyTo, room: Id, after: u64, encoding: Encoding, bytes_max: usize },
 }
@@ -152,15 +152,15 @@ impl Shard {
         reads: u8,
     ) {
         if let Some(page) = self.page_before_join(&join, &older).filter(|_| reads > 0) {
-            let then = AfterRead::Join { from, reply_to, join, older, tail: self.tail_of(&page), reads: reads - 1 };
+            let then = AfterRead::Join { from, reply_to, join, tail: self.tail_of(&page), reads: reads - 1 };
             return self.ask_store(StoreRequest::Page(page, Box::new(then)));
         }
         let reply = self.join_room(from, *join, older);
         self.reply_to_asker(Asker::Session(from, reply_to), reply);
     }
 
-    /// The messages that a joiner is to be told and that are neither in memory nor in `older`, which end before those in memory began when
-    /// it was read. They may have gone from there meanwhile.
+    /// The messages that a joiner is to be told and that are neither in memory nor in `older`. What was in memory when those were read may
+    /// have gone from there meanwhile; then all is read again, because only the last messages are wanted.
     fn page_before_join(&self, join: &Join, older: &[Entry]) -> Option<HistoryPage> {
         let wanted = join.history.filter(|_| self.journal.is_on)?;
         let entry = &self.home.rooms[*self.home.by_name.get(join.room.folded())?];
@@ -169,12 +169,9 @@ impl Shard {
         let first = entry.first_available();
         let bytes_max = self.limits.history_page_bytes;
         let page = HistoryPage { room: entry.number, after: first - 1, before, is_ascending: false, limit: 0, bytes_max };
-        match older.last() {
-            Some(last) if last.offset + 1 >= before => None,
-            Some(last) => Some(HistoryPage { after: last.offset, is_ascending: true, limit: wanted, ..page }),
-            None if history.len() >= wanted || first >= before => None,
-            None => Some(HistoryPage { limit: wanted - history.len(), ..page }),
-        }
+        let is_there = history.len() >= wanted || first >= before;
+        let is_joined = older.last().is_some_and(|last| last.offset + 1 >= before);
+        (!is_there && !is_joined).then(|| HistoryPage { limit: wanted - history.len(), ..page })
     }
 
     /// What is in memory behind a page: it may have gone from there when the page has been read.
@@ -231,8 +228,8 @@ impl Shard {
             AfterRead::Join { from, reply_to, join, .. } if read.is_none() => {
                 self.join_or_read(from, reply_to, join, Vec::new(), 0);
             }
-            AfterRead::Join { from, reply_to, join, mut older, tail, reads } => {
-                older.extend(read.expect("the other case is above"));
+            AfterRead::Join { from, reply_to, join, tail, reads } => {
+                let mut older = read.expect("the other case is above");
                 let is_joined = |next: &Entry| older.last().is_none_or(|last| last.offset + 1 == next.offset);
                 if tail.first().is_some_and(is_joined) {
                     older.extend(tail);

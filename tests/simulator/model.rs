@@ -36,6 +36,8 @@ pub struct Model {
     pub lost_at: Option<u64>,
     /// The epochs of rooms that have others now, because messages were lost.
     pub dead_epochs: BTreeSet<String>,
+    /// Those of rooms that were lost, or had ended before.
+    pub lost_rooms: BTreeSet<String>,
     /// The changes of the rooms' states, by epoch and version.
     pub states: BTreeMap<(String, String), BTreeMap<u64, (String, Value)>>,
     /// How often things happened that only clients know of.

@@ -391,6 +391,11 @@ impl Client {
             (What::Switch { from, to, .. }, _) if self.is_in(to) || from == to => {
                 expect_refusal(&["already_joined"]);
             }
+            // A switch that a kill has cut in two leaves a session in both rooms.
+            (What::Switch { .. }, _) if reason == "too_many_rooms" => {
+                let rooms = self.rooms.len() + self.session.kept.len() + self.session.unsure.len();
+                assert!(model.restarts > 0 && rooms > self.terms.rooms_per_session, "client {client}: {event}");
+            }
             (What::Switch { to, .. }, _) if reason == "banned" => {
                 assert!(model.may_be_banned(to, client), "client {client} is not banned: {event}");
                 model.count("bans_met");
@@ -465,7 +470,7 @@ impl Client {
                 self.hear_verdict(model, &sent, event);
             }
             (What::Message { room, content, level }, Some(nickname))
-                if self.is_member(room) || self.is_unsure(room) && kind == "ack" =>
+                if self.is_member(room) || kind == "ack" && self.may_have_been_in(model, room, *level) =>
             {
                 expect("ack");
                 let said = model.said(content);
@@ -632,6 +637,12 @@ impl Client {
             let said = model.said(content);
             said.was_member = Some(false).filter(|_| !said.is_repeated);
         }
+    }
+
+    /// Whether it may have been in a room when it said something there. Whoever is put out may hear later that what was said before is
+    /// stored.
+    fn may_have_been_in(&self, model: &Model, room: &str, level: AckLevel) -> bool {
+        self.is_unsure(room) || level > AckLevel::Sequenced && model.may_be_expelled(room, self.number)
     }
 
     fn is_unsure(&self, room: &str) -> bool {

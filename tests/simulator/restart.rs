@@ -132,7 +132,9 @@ impl World {
             restored.rooms.iter().map(|room| (room.name.folded(), room)).collect();
         let has_history = self.terms.history_count > 0;
         let model = &mut self.model;
-        let is_alive = |(_, epoch): &&(String, String)| !model.dead_epochs.contains(epoch);
+        let is_alive = |(_, epoch): &&(String, String)| {
+            !model.dead_epochs.contains(epoch) && !model.lost_rooms.contains(epoch)
+        };
         let logs: Vec<(String, String)> = model.logs.keys().filter(is_alive).cloned().collect();
         for (name, epoch) in logs {
             let room = rooms.get(&*name).filter(|room| *room.epoch == *epoch);
@@ -145,16 +147,13 @@ impl World {
                 model.check_messages(&name, room, &messages);
                 model.check_state(&name, room, end);
             }
-            if end == End::Machine {
-                model.lose_epoch(&name, &epoch, room.map(|room| room.offset));
-            }
+
         }
         if end == End::Machine {
-            // Rooms in which nobody has heard anything get other epochs too.
-            model.dead_epochs.extend(restored.rooms.iter().map(|room| room.epoch.to_string()));
-            for said in model.said.values_mut().filter(|said| said.place.is_none() && said.offset.is_none()) {
-                said.was_member = None;
-            }
+            model.lose_epochs(&restored.rooms);
+            let is_lost = |epoch: &&String| !rooms.values().any(|room| *room.epoch == ***epoch);
+            let lost: Vec<String> = model.logs.keys().map(|(_, epoch)| epoch).filter(is_lost).cloned().collect();
+            model.lost_rooms.extend(lost);
         }
     }
 }
@@ -189,28 +188,27 @@ impl Model {
         }
     }
 
-    /// Messages after an offset are lost; the others are in another epoch from now on.
-    fn lose_epoch(&mut self, name: &str, epoch: &str, kept: Option<u64>) {
-        // A room that is not there may have ended before, or have been forgotten with its beginning.
-        if kept.is_some() {
-            self.dead_epochs.insert(epoch.to_owned());
-        }
+    /// Messages that rooms do not have are lost; the others are in another epoch from now on.
+    fn lose_epochs(&mut self, rooms: &[RestoredRoom]) {
+        let kept: BTreeMap<&str, u64> = rooms.iter().map(|room| (&*room.epoch, room.offset)).collect();
         for said in self.said.values_mut() {
-            let Some((_, offset)) = said.place.take_if(|(of, _)| of == epoch) else { continue };
-            if kept.is_some_and(|kept| offset <= kept) {
-                said.offset = Some(offset);
-            } else if kept.is_none() {
+            if said.place.is_none() && said.offset.is_none() {
                 said.was_member = None;
-            } else {
-                assert!(
-                    said.acked.is_none_or(|level| level == AckLevel::Sequenced),
-                    "{:?} was lost at {name} {epoch} {offset}",
-                    said
-                );
-                said.was_member = None;
-                *self.counts.entry("messages_lost").or_default() += 1;
+            }
+            // A room that is not there may have ended before, or have been forgotten with its beginning.
+            let Some((epoch, offset)) = said.place.take() else { continue };
+            match kept.get(&*epoch) {
+                Some(last) if offset <= *last => said.offset = Some(offset),
+                Some(_) => {
+                    let is_promised = said.acked.is_some_and(|level| level > AckLevel::Sequenced);
+                    assert!(!is_promised, "{said:?} was lost at {epoch} {offset}");
+                    said.was_member = None;
+                    *self.counts.entry("messages_lost").or_default() += 1;
+                }
+                None => said.was_member = None,
             }
         }
+        self.dead_epochs.extend(kept.into_keys().map(str::to_owned));
     }
 }
 
