@@ -13,6 +13,7 @@ use super::connection::Pause;
 use super::encode::Encoding;
 use super::input::Flow;
 use super::mail::{self, ReplyTo, Request, RoomKey, Since};
+use super::resume::SESSION_BYTES;
 use super::session::{JoinOptions, Membership, Receipt, Step, Then};
 use crate::base::slots::Id;
 use crate::chat::idempotency::Seen;
@@ -152,6 +153,10 @@ impl Shard {
     }
 
     fn session_command(&mut self, asked: Asked, session: Id, command: &Command) -> Result<Flow, Refusal> {
+        // What they bring about is written down here, whatever their homes write. Messages are looked at by their homes alone.
+        if let Command::Join(_) | Command::Switch { .. } | Command::Nick { .. } | Command::Private { .. } = command {
+            self.check_store(AckLevel::Sequenced, SESSION_BYTES)?;
+        }
         match command {
             Command::Message { room, content, ack } => {
                 self.check_content(content)?;

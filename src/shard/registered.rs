@@ -239,7 +239,10 @@ impl Shard {
         let session = &mut self.sessions[id];
         let Some(inbox) = &mut session.inbox else { return };
         let from_user = inbox.of_user().min(offset);
-        inbox.received(offset);
+        // Whoever says it again and again is not to fill the journal.
+        if !inbox.received(offset) {
+            return;
+        }
         let (number, is_durable) = (session.number, session.is_durable());
         if from_user > 0 {
             let nickname = session.nickname.clone().expect("received after the hello");

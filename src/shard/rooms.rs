@@ -13,6 +13,7 @@ use super::limits::too_fast;
 use super::mail::{
     ConnectionRef, Join, Joined, Mail, MemberEntry, Page, Push, Reply, ReplyTo, RoomEntry, RoomKey,
 };
+use super::resume::SESSION_BYTES;
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::chat::history::{self, Entry};
@@ -103,6 +104,7 @@ impl Shard {
     /// `older` are messages from before those in memory.
     fn enter(&mut self, from: SessionRef, join: Join, older: Vec<Entry>) -> Result<Joined, Refusal> {
         let Join { room: name, nickname, is_admin, encoding, since, history, replay_bytes } = join;
+        self.check_store(AckLevel::Sequenced, SESSION_BYTES)?;
         let key = self.find_or_make_room(name)?;
         let now_ms = self.now.unix_ms;
         let is_exact = self.home.rooms[key].room.len() < self.presence.exact_members;
@@ -634,6 +636,9 @@ impl Shard {
 
     pub(super) fn set_role(&mut self, from: SessionRef, key: Id, target: &Nickname, role: Role) -> Reply {
         let now_ms = self.now.unix_ms;
+        if let Err(refusal) = self.check_store(AckLevel::Sequenced, SESSION_BYTES) {
+            return Reply::Refused(refusal);
+        }
         let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
         match entry.room.set_role(from, target, role, now_ms) {
             Ok(change) => {
@@ -659,6 +664,9 @@ impl Shard {
     ) -> Reply {
         let now_ms = self.now.unix_ms;
         let until_ms = seconds.map(|seconds| now_ms.saturating_add(seconds.saturating_mul(1000)));
+        if let Err(refusal) = self.check_store(AckLevel::Sequenced, SESSION_BYTES) {
+            return Reply::Refused(refusal);
+        }
         let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
         let verdict = match entry.room.moderate(from, action, target, reason, until_ms, now_ms) {
             Ok(verdict) => verdict,

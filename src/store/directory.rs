@@ -275,7 +275,8 @@ pub fn replay_ring(engine: &mut Engine, index: usize, ring: &Ring) -> Result<(us
         engine.apply(&[Part { ring: index, frames: &frames, end }], true)?;
         (applied, at) = (applied + frames.len(), end);
     }
-    Ok((applied, true))
+    // Its core had to go on without having written everything down.
+    Ok((applied, !ring.is_behind()))
 }
 
 fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {

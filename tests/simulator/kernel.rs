@@ -578,6 +578,9 @@ impl Os for SimOs {
         let ring = self.journal.as_ref()?;
         let kernel = &mut *self.kernel.borrow_mut();
         let end = ring.push(frame);
+        if end.is_none() {
+            ring.set_behind(true);
+        }
         // Messages are refused before their frame is here, and what it would have held is not known.
         kernel.is_journal_tight |= ring.room() < ring.capacity() / 2 || frame.len() > ring.capacity() / 8;
         let core = self.core as u64;
@@ -585,6 +588,12 @@ impl Os for SimOs {
             format!("core {core}: writes {} bytes down, to {end:?}", frame.len())
         });
         end
+    }
+
+    fn note_journal_whole(&mut self) {
+        if let Some(ring) = &self.journal {
+            ring.set_behind(false);
+        }
     }
 
     fn journal_room(&mut self) -> usize {

@@ -10,7 +10,8 @@ use starling::store::{directory, load};
 
 use crate::client::Kind;
 use crate::faults::happens;
-use crate::model::Model;
+use crate::model::{Model, fold};
+use crate::talk::ROOMS;
 use crate::world::World;
 
 /// How a server ends.
@@ -57,7 +58,14 @@ impl World {
                 *self.model.counts.entry(name).or_default() += value;
             }
         }
-        if end == End::Kill {
+        let replays = end == End::Kill;
+        // A core that had to go on without having written everything down has said so.
+        let is_behind = replays && store.rings.iter().any(|ring| ring.is_behind());
+        let end = if is_behind { End::Machine } else { end };
+        if is_behind {
+            self.model.count("kills_behind");
+        }
+        if replays {
             store.note_replayed(&mut self.model);
             if store.frames() > 0 {
                 self.model.count("replayed_journals");
@@ -66,13 +74,12 @@ impl World {
         assert_eq!(store.engine().rejected(), 0, "a record contradicts what is there");
         let (engine, rings) = store.end();
         let mut engine = engine.restarted().expect("it can be opened again");
-        if end == End::Kill {
-            for (index, ring) in rings.iter().enumerate() {
-                let (_, is_sound) =
-                    directory::replay_ring(&mut engine, index, ring).expect("it can be written");
-                assert!(is_sound, "a journal is damaged");
-            }
+        let mut is_whole = true;
+        for (index, ring) in rings.iter().enumerate().filter(|_| replays) {
+            let (_, is_sound) = directory::replay_ring(&mut engine, index, ring).expect("it can be written");
+            is_whole &= is_sound;
         }
+        assert_eq!(is_whole, !is_behind, "a journal is damaged");
         assert_eq!(engine.rejected(), 0, "a record contradicts what is there");
         let (home_seed, seeds, now_ms) = {
             let kernel = &mut *self.kernel.borrow_mut();
@@ -119,6 +126,8 @@ impl World {
                 }
             }
             session.unsure.extend(std::mem::take(&mut session.kept).into_keys());
+            // It may be back where it had left.
+            session.unsure.extend(ROOMS.iter().map(|room| fold(room)));
             // The last ones may be lost, and their places be given to others.
             session.inbox.clear();
             session.received = 0;

@@ -364,7 +364,7 @@ impl Client {
                     self.note_said(model, &content, None, Some(target));
                     format!("/msg {target} {content}")
                 }
-                90..93 if !self.terms.has_rates => {
+                90..93 if !self.terms.has_rates && !self.terms.has_store => {
                     let name = self.pick_nickname(kernel);
                     model.claim(self.number, &name);
                     self.asked_names.push_back(name.clone());

@@ -343,7 +343,8 @@ impl World {
             );
             let inventory = core.reactor.world().inventory();
             assert_eq!((inventory.under_way, inventory.deferred), (0, 0), "core {number}: {inventory:?}");
-            assert_eq!((inventory.store_waits, inventory.unstored), (0, 0), "core {number}: {inventory:?}");
+            let Inventory { store_waits, unstored, unwritten, .. } = inventory;
+            assert_eq!((store_waits, unstored, unwritten), (0, 0, 0), "core {number}: {inventory:?}");
         }
         if let Some(store) = &self.store {
             store.check_rest();
