@@ -201,6 +201,10 @@ impl Shard {
         room.restore_state_version(restored.state_version);
         room.restore_restrictions(rules.held);
         for entrant in members {
+            // Banned, but its session had not heard of it yet when the server ended. It will when its user is back.
+            if !entrant.is_admin && room.is_banned(entrant.nickname.folded(), now_ms) {
+                continue;
+            }
             let is_host = rules.hosts.iter().any(|host| host == entrant.nickname.folded());
             room.restore_member(entrant, is_host, now_ms);
         }

@@ -334,9 +334,10 @@ impl Engine {
             }
             Record::Kept { owner, offset, sender, target, content, timestamp_ms } => {
                 let inbox = self.inbox(owner, offset)?;
+                // What a session kept on one core may come after what it received on the next.
                 db.prepare_cached(
                     "INSERT OR REPLACE INTO inbox (inbox, offset, timestamp, sender, target, content)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                     SELECT ?1, ?2, ?3, ?4, ?5, ?6 FROM inboxes WHERE id = ?1 AND received < ?2",
                 )?
                 .execute(params![
                     inbox,
@@ -349,8 +350,10 @@ impl Engine {
             }
             Record::Received { owner, through } => {
                 let inbox = self.inbox(owner, 0)?;
-                db.prepare_cached("DELETE FROM inbox WHERE inbox = ?1 AND offset <= ?2")?
-                    .execute(params![inbox, through.min(i64::MAX as u64) as i64])?;
+                let place = params![inbox, through.min(i64::MAX as u64) as i64];
+                db.prepare_cached("UPDATE inboxes SET received = max(received, ?2) WHERE id = ?1")?
+                    .execute(place)?;
+                db.prepare_cached("DELETE FROM inbox WHERE inbox = ?1 AND offset <= ?2")?.execute(place)?;
             }
         }
         Ok(())
@@ -667,13 +670,19 @@ impl Engine {
         Ok((self.sweep.is_empty(), all))
     }
 
-    /// Forgets sessions that ended before the last sweep: no record of them can come any more.
+    /// Forgets sessions that ended before the last sweep: no record of them can come any more. Those of other cores, where they were
+    /// before, may have come after their end.
     fn forget_ended(&mut self) -> Result<(), StoreError> {
         let [recent, old] = std::mem::take(&mut self.ended);
         for number in &old {
-            self.connection
-                .prepare_cached("DELETE FROM sessions WHERE number = ?1 AND body IS NULL")?
-                .execute([*number as i64])?;
+            for sql in [
+                "DELETE FROM inboxes WHERE session = ?1",
+                "DELETE FROM receipts WHERE session = ?1",
+                "DELETE FROM places WHERE session = ?1",
+                "DELETE FROM sessions WHERE number = ?1 AND body IS NULL",
+            ] {
+                self.connection.prepare_cached(sql)?.execute([*number as i64])?;
+            }
         }
         self.ended[1] = recent;
         Ok(())

@@ -96,6 +96,7 @@ const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (session, command, sender, room)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX places_time ON places (timestamp);
+    ALTER TABLE inboxes ADD COLUMN received INTEGER NOT NULL DEFAULT 0; -- up to this place
 "];
 
 /// The version that this program reads and writes.

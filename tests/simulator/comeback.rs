@@ -390,7 +390,9 @@ impl Ghost {
                 }
                 // It has the session, which its client goes for with another connection, or will not get it.
                 Some("welcome") | Some("error")
-                    if event["type"] == "welcome" || event["reason"] == "nickname_in_use" =>
+                    if event["type"] == "welcome"
+                        || event["reason"] == "nickname_in_use"
+                        || event["reason"] == "store_down" =>
                 {
                     // What it has read by then is as good as heard: its client lets go of it.
                     kernel.reset(self.conn);

@@ -582,7 +582,7 @@ impl Os for SimOs {
             ring.set_behind(true);
         }
         // Messages are refused before their frame is here, and what it would have held is not known.
-        kernel.is_journal_tight |= ring.room() < ring.capacity() / 2 || frame.len() > ring.capacity() / 8;
+        kernel.is_journal_tight |= ring.room() < ring.capacity() / 4 * 3 || frame.len() > ring.capacity() / 8;
         let core = self.core as u64;
         kernel.trace.note(&[8, core, frame.len() as u64, end.unwrap_or(0)], || {
             format!("core {core}: writes {} bytes down, to {end:?}", frame.len())

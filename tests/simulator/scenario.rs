@@ -312,8 +312,11 @@ fn end_by_leaving(world: &mut World) {
         };
         assert_eq!(inventory, kept, "core {core} has something left");
         // With a store, not all that there is to be read is in memory.
-        let is_empty = rooms == 0 || history_bytes == 0 && !world.terms.has_store;
-        assert_eq!(is_empty, history_bytes == 0 && (rooms == 0 || !world.terms.has_store), "core {core}: {inventory:?}");
+        let is_read_there = world.terms.has_store && history_bytes == 0;
+        assert!(is_read_there || (rooms == 0) == (history_bytes == 0), "core {core}: {inventory:?}");
+    }
+    if let Some(store) = &mut world.store {
+        store.check_deserted();
     }
     assert_eq!(world.connected(), 0, "the census counts somebody");
     for (number, conn) in world.kernel.borrow().conns.iter().enumerate() {
@@ -357,6 +360,9 @@ fn end_by_drain(world: &mut World) {
             "client {} was not told to go",
             client.number
         );
+    }
+    if let Some(store) = &world.store {
+        store.check_written();
     }
     let kernel = world.kernel.borrow();
     for core in 0..world.core_count() {

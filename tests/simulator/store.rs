@@ -46,7 +46,7 @@ pub struct Storage {
 impl Storage {
     /// The store of a run, and what its configuration says of it.
     pub fn draw(rng: &mut Rng, config: &mut Config) -> Storage {
-        config.store.queue_bytes = pick(rng, &[65_536, 262_144, 1_048_576]);
+        config.store.queue_bytes = pick(rng, &[4096, 65_536, 262_144, 1_048_576]);
         config.store.deadline_ms = pick(rng, &[30, 300, 5000]);
         config.store.sync_ms = pick(rng, &[5, 100, 1000]);
         config.store.ack = pick(rng, &[AckLevel::Sequenced, AckLevel::Sequenced, AckLevel::Stored]);
@@ -265,12 +265,34 @@ impl Store {
 
     /// What must hold when nothing happens any more.
     pub fn check_rest(&self) {
+        self.check_written();
+        assert!(self.kept.iter().all(Vec::is_empty), "the store has something left to tell");
+        assert!(self.requests.is_empty(), "somebody waits to read something");
+    }
+
+    /// What must hold when the cores have ended, or have nothing to do.
+    pub fn check_written(&self) {
         for (number, ring) in self.rings.iter().enumerate() {
             assert_eq!(ring.tail(), ring.head(), "journal {number} is not empty");
         }
-        assert!(self.kept.iter().all(Vec::is_empty), "the store has something left to tell");
-        assert!(self.requests.is_empty() && !self.has_group());
+        assert!(!self.has_group() && self.is_synced(), "the store has something left to write");
         assert_eq!(self.engine.rejected(), 0, "a record contradicts what is there");
+    }
+
+    /// What must hold when everybody has gone: what is of sessions has gone with them.
+    pub fn check_deserted(&mut self) {
+        // What came too late for the end of its session goes with a later look.
+        for _ in 0..3 {
+            self.engine.sweep(0, 1, 0).expect("it can be written");
+        }
+        for table in ["sessions WHERE body IS NOT NULL", "inboxes", "receipts"] {
+            let count: i64 = self
+                .engine
+                .connection()
+                .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+                .expect("a number");
+            assert_eq!(count, 0, "the store keeps {table} for nobody");
+        }
     }
 
     /// A reader that sleeps must have nothing that it could do.
