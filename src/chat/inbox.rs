@@ -203,12 +203,14 @@ impl Inbox {
         self.told < self.items.len()
     }
 
-    /// The client has received the private messages up to `offset`.
-    pub fn received(&mut self, offset: u64) {
+    /// The client has received the private messages up to `offset`. Returns whether there were any that it had not.
+    pub fn received(&mut self, offset: u64) -> bool {
+        let before = self.items.len();
         let is_received = |item: &Kept| matches!(item, Kept::Private { offset: o, .. } if *o <= Some(offset));
         while let Some(place) = self.items.iter().position(is_received) {
             self.remove(place);
         }
+        self.items.len() < before
     }
 
     /// The user is in a room again: that it was put out before, and has not been told so, is not true any more.

@@ -57,10 +57,14 @@ pub trait Os {
     fn wake(&mut self, core: usize);
 
     /// Puts a frame into this core's journal, from where it outlives the process, and returns the position behind it; `None` if it has no
-    /// place. Never waits for a disk. Without a store there is no journal, and nothing to put into it.
+    /// place, which is noted in the journal too: what was announced is not all in it. Never waits for a disk. Without a store there is no
+    /// journal, and nothing to put into it.
     fn write_journal(&mut self, _frame: &[u8]) -> Option<u64> {
         None
     }
+
+    /// All that had no place in the journal is in it now.
+    fn note_journal_whole(&mut self) {}
 
     /// How many bytes of one more frame have place in the journal.
     fn journal_room(&mut self) -> usize {

@@ -45,6 +45,8 @@ pub struct Reactor<O: Os, W: World = Shard> {
     /// Mail for each core that found its mailbox full.
     kept: Vec<Option<Parcel<W::Mail>>>,
     has_kept: bool,
+    /// Whether something that was announced had no place in the journal yet.
+    is_journal_behind: bool,
 }
 
 /// A connection's socket, and what the kernel has said about it.
@@ -93,6 +95,7 @@ impl<O: Os, W: World> Reactor<O, W> {
             to_flush: Vec::new(),
             kept: (0..exchange.cores()).map(|_| None).collect(),
             has_kept: false,
+            is_journal_behind: false,
             exchange,
         }
     }
@@ -292,9 +295,16 @@ impl<O: Os, W: World> Reactor<O, W> {
 
     /// Writes down what is to outlive the process, before anybody hears of it.
     fn write_journal(&mut self) {
-        if let Some(frame) = self.world.take_frame() {
+        while let Some(frame) = self.world.take_frame() {
             let end = self.os.write_journal(&frame);
             self.world.journaled(frame, end, self.os.journal_room());
+            if end.is_none() {
+                self.is_journal_behind = true;
+                return;
+            }
+        }
+        if std::mem::take(&mut self.is_journal_behind) {
+            self.os.note_journal_whole();
         }
     }
 

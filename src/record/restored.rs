@@ -16,10 +16,23 @@ pub struct Restored {
     pub sessions: Vec<RestoredSession>,
     /// The places of messages that came by HTTP requests with a key, the oldest first.
     pub pushed: Vec<RestoredReceipt>,
+    /// Rooms that have ended, with their numbers and epochs, of which there are still receipts.
+    pub ended_rooms: Vec<(u64, RoomName, Arc<str>)>,
     /// The registered users.
     pub users: Vec<RestoredUser>,
     /// Whether something that was announced may be lost: every room gets a new epoch then.
     pub is_lossy: bool,
+}
+
+impl Restored {
+    /// Gives every room a new epoch, because something that was announced may be lost. Here, before anything is made of it: what
+    /// commands are answered when they come again names the new ones too.
+    pub fn renew_epochs(&mut self, mut random: impl FnMut() -> u64) {
+        self.is_lossy = true;
+        for room in &mut self.rooms {
+            room.epoch = format!("{:016x}", random()).into();
+        }
+    }
 }
 
 /// A room.

@@ -13,6 +13,7 @@ use super::connection::Pause;
 use super::encode::Encoding;
 use super::input::Flow;
 use super::mail::{self, ReplyTo, Request, RoomKey, Since};
+use super::resume::SESSION_BYTES;
 use super::session::{JoinOptions, Membership, Receipt, Step, Then};
 use crate::base::slots::Id;
 use crate::chat::idempotency::Seen;
@@ -152,6 +153,12 @@ impl Shard {
     }
 
     fn session_command(&mut self, asked: Asked, session: Id, command: &Command) -> Result<Flow, Refusal> {
+        // What they bring about is written down here, whatever their homes write. Messages are looked at by their homes alone.
+        if let Command::Join(_) | Command::Switch { .. } | Command::Nick { .. } | Command::Private { .. } =
+            command
+        {
+            self.check_store(AckLevel::Sequenced, SESSION_BYTES)?;
+        }
         match command {
             Command::Message { room, content, ack } => {
                 self.check_content(content)?;
@@ -195,6 +202,7 @@ impl Shard {
             }
             Command::Nick { nickname } => {
                 let nickname = parse_nickname(nickname)?;
+                self.check_store(AckLevel::Sequenced, 0)?; // what the session is has to be written down
                 let home = self.home_of(nickname.folded());
                 let request = Request::Claim { nickname, has_token: false };
                 Ok(self.begin(session, home, asked.reply_to(), Step::Nick, request))
@@ -221,6 +229,7 @@ impl Shard {
                 Ok(self.ask_to_join(session, asked.reply_to(), step, request))
             }
             Command::Leave { room } => {
+                self.check_store(AckLevel::Sequenced, 0)?;
                 let is_listening = true;
                 self.member_command(asked, session, room, Step::Leave { is_told: true }, |key| {
                     Request::Leave { room: key, reason: LeaveReason::Left, is_listening }
@@ -511,6 +520,7 @@ impl Shard {
                 return Err(Refusal::new(Reason::BadRequest, "`overflow` is \"close\" or \"gap\""));
             }
         };
+        self.check_store(AckLevel::Sequenced, 0)?;
         let options = JoinOptions { echo: join.echo.unwrap_or(true), skips };
         let state = &self.sessions[session];
         match state.membership(room.as_str()) {

@@ -210,12 +210,11 @@ impl Shard {
         });
     }
 
-    /// Writes down all that is kept for a session, where places have changed.
+    /// Writes down all that is kept for a session, where places have changed: each of them has something now, the same or other than before.
     fn write_inbox(&mut self, id: Id) {
         let Some(session) = self.sessions.get(id).filter(|session| session.is_durable()) else { return };
         let (number, Some(inbox)) = (session.number, &session.inbox) else { return };
         let items: Vec<Kept> = inbox.own().cloned().collect();
-        self.write_down(&Record::Received { owner: Owner::Session(number), through: u64::MAX });
         for kept in &items {
             if let Kept::Private { offset: Some(offset), .. } = kept {
                 self.write_kept(number, *offset, kept);

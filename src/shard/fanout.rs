@@ -281,7 +281,7 @@ impl Shard {
     }
 
     /// More of what a member missed has come.
-    pub(super) fn take_page(&mut self, session: Id, key: RoomKey, page: Option<Page>) {
+    pub(super) fn take_page(&mut self, session: Id, key: RoomKey, after: u64, page: Option<Page>) {
         let Some(state) = self.sessions.get(session) else { return };
         let Some(connection) = state.connection else { return };
         let Some(position) = state.memberships.iter().find(|m| m.key == key).and_then(|m| m.position) else {
@@ -289,9 +289,11 @@ impl Shard {
         };
         let local = self.local_rooms.get_mut(&key).expect("a membership has its place in the list");
         let member = &mut local.members[position as usize];
-        let Hears::Missed { is_asked: true, .. } = member.hears else {
-            return; // an answer to an earlier membership of the same room
-        };
+        // An answer to an earlier membership of the same room: it may come late, if it was read from the store.
+        let Hears::Missed { is_asked: true, through } = member.hears else { return };
+        if through != after {
+            return;
+        }
         let Some(page) = page else {
             // The room has forgotten what this member has yet to get: it reads more slowly than the room speaks.
             return self.close(connection, Closing::Bye(Farewell::SlowConsumer));

@@ -15,6 +15,7 @@ use super::fanout::{Deaf, Exception, RoomBatch};
 use super::journal::Asker;
 use super::mail::{ApiRequest, ConnectionRef, Handover, Mail, Reply, ReplyTo, Request, RoomKey};
 use super::queue::Frames;
+use super::reading::READS_MAX;
 use super::registered::Registered;
 use super::rooms::Pushed;
 use super::session::Successor;
@@ -241,10 +242,7 @@ impl Shard {
                 self.forget_session(from, number);
                 Reply::Noted
             }
-            Request::Join(join) => match self.read_before_join(from, &reply_to, join) {
-                Some(join) => self.join_room(from, *join, Vec::new()),
-                None => return,
-            },
+            Request::Join(join) => return self.join_or_read(from, reply_to, join, Vec::new(), READS_MAX),
             Request::Leave { room, reason, is_listening } => {
                 if is_listening {
                     self.send_room(room);

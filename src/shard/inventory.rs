@@ -37,6 +37,8 @@ pub struct Inventory {
     pub store_waits: usize,
     /// Notes of messages that are not stored yet.
     pub unstored: usize,
+    /// Frames that are not in the journal.
+    pub unwritten: usize,
     /// Timers.
     pub timers: usize,
     /// Bytes queued on the connection that has the most.
@@ -64,6 +66,7 @@ impl Shard {
             deferred: self.deferred.len(),
             store_waits: self.journal.waiting(),
             unstored: self.journal.unstored(),
+            unwritten: self.journal.unwritten(),
             timers: self.wheel.len(),
             queued_bytes_max: self.connections.iter().map(|(_, c)| c.queue.bytes()).max().unwrap_or(0),
         }

@@ -65,8 +65,9 @@ pub(super) enum Pending {
 pub(super) struct Journal {
     /// Whether there is a store.
     pub is_on: bool,
-    /// The records of this turn.
+    /// The records of this turn, and earlier ones that found no place or were too many for one frame.
     frame: Vec<u8>,
+    earlier: VecDeque<Vec<u8>>,
     /// How many bytes the journal holds, and how many had place in it at the beginning of the turn.
     capacity: usize,
     room: usize,
@@ -98,7 +99,12 @@ impl Journal {
     /// Whether a message with `bytes` of text may be taken on.
     fn has_place(&self, bytes: usize) -> bool {
         let reserve = self.capacity / RESERVED_PART;
-        self.frame.len() + bytes + RECORD_BYTES + reserve <= self.room
+        self.earlier.is_empty() && self.frame.len() + bytes + RECORD_BYTES + reserve <= self.room
+    }
+
+    /// Whether all that there was to be written down has been.
+    fn is_written(&self) -> bool {
+        self.frame.is_empty() && self.earlier.is_empty()
     }
 
     /// Whether nothing can be promised of the disk now.
@@ -116,6 +122,11 @@ impl Journal {
         self.unstored.len() + self.noted.len()
     }
 
+    /// How many frames are not in the journal.
+    pub fn unwritten(&self) -> usize {
+        self.earlier.len() + usize::from(!self.frame.is_empty())
+    }
+
     fn overdue(&self, before: Tick) -> bool {
         [&self.stored_waits, &self.synced_waits]
             .into_iter()
@@ -129,24 +140,32 @@ impl Shard {
         self.journal.room = bytes;
     }
 
-    /// Takes the frame of this turn, if there is anything in it.
+    /// Takes the next frame to be written.
     pub fn take_frame(&mut self) -> Option<Vec<u8>> {
-        (!self.journal.frame.is_empty()).then(|| std::mem::take(&mut self.journal.frame))
+        let journal = &mut self.journal;
+        let earlier = journal.earlier.pop_front();
+        earlier.or_else(|| (!journal.frame.is_empty()).then(|| std::mem::take(&mut journal.frame)))
     }
 
-    /// The frame is in the journal, and ends there; `room` bytes are left. Without `end` it had no place, and is kept for the next turn.
+    /// The frame is in the journal, and ends there; `room` bytes are left. Without `end` it had no place, and is kept until it has.
     pub fn journaled(&mut self, mut frame: Vec<u8>, end: Option<u64>, room: usize) {
         self.journal.room = room;
         let Some(end) = end else {
             self.counters.journal_full.add(1);
-            let later = std::mem::replace(&mut self.journal.frame, frame);
-            if Frame::wants_sync(&later) {
-                Frame::want_sync(&mut self.journal.frame);
-            }
-            self.journal.frame.extend(later.iter().skip(1));
-            return;
+            return self.journal.earlier.push_front(frame);
         };
         self.journal.end = end;
+        if self.journal.is_written() {
+            self.wait_for_frame(end);
+        }
+        frame.clear();
+        if self.journal.frame.is_empty() {
+            self.journal.frame = frame; // its memory
+        }
+    }
+
+    /// All that has happened is written down, and what waits for it waits until the store has come so far.
+    fn wait_for_frame(&mut self, end: u64) {
         for key in std::mem::take(&mut self.journal.noted) {
             let Some(entry) = self.home.rooms.get_mut(key) else { continue };
             entry.is_noted = false;
@@ -155,10 +174,6 @@ impl Shard {
         let since = self.now.tick;
         for (level, asker, what) in std::mem::take(&mut self.journal.begun) {
             self.wait_for(level, Waiting { end, since, asker, what });
-        }
-        frame.clear();
-        if self.journal.frame.is_empty() {
-            self.journal.frame = frame; // its memory
         }
     }
 
@@ -171,6 +186,10 @@ impl Shard {
             Frame::begin(&mut self.journal.frame);
         }
         record.put(&mut self.journal.frame);
+        // One that is larger than the journal would never have place.
+        if self.journal.frame.len() >= self.journal.capacity / RESERVED_PART {
+            self.journal.earlier.push_back(std::mem::take(&mut self.journal.frame));
+        }
     }
 
     /// Whether something of so many bytes can be written down now, and at this level.
@@ -209,13 +228,15 @@ impl Shard {
 
     /// Lets an answer wait until this turn's frame has reached a level.
     pub(super) fn answer_at(&mut self, level: AckLevel, asker: Asker, what: Pending) {
-        if level == AckLevel::Synced
-            && let Some(frame) = (!self.journal.frame.is_empty()).then_some(&mut self.journal.frame)
-        {
-            Frame::want_sync(frame);
+        if level == AckLevel::Synced {
+            match (self.journal.frame.is_empty(), self.journal.earlier.back_mut()) {
+                (false, _) => Frame::want_sync(&mut self.journal.frame),
+                (true, Some(last)) => Frame::want_sync(last),
+                (true, None) => {}
+            }
         }
         // What is asked for once more may have been written long ago, with nothing in this turn's frame.
-        if self.journal.frame.is_empty() {
+        if self.journal.is_written() {
             let reached = if level == AckLevel::Synced { self.journal.synced } else { self.journal.stored };
             let end = self.journal.end;
             if reached >= end {

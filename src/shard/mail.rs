@@ -336,7 +336,7 @@ pub enum Reply {
     /// No.
     Refused(Refusal),
     /// More of what a member missed, or `None`: it is not there any more.
-    Replayed { room: Id, page: Option<Page> },
+    Replayed { room: Id, after: u64, page: Option<Page> },
     /// A member's change of session or connection has been noted.
     Noted,
     /// The session that this one continues was no member any more.

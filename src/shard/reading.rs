@@ -21,6 +21,9 @@ use crate::record::{HistoryPage, RestoredInbox};
 /// Messages of a page that is read for a member who missed them; the page ends by its bytes before that if they are long.
 const REPLAY_LIMIT: usize = 1024;
 
+/// In how many steps a joiner's history is read: more than one are needed where all that was in memory has gone from there meanwhile.
+pub(super) const READS_MAX: u8 = 8;
+
 /// Asks the storage threads for something, on behalf of a core.
 #[derive(Debug)]
 #[allow(missing_docs)]
@@ -60,7 +63,7 @@ pub enum AfterRead {
     /// A page of history is answered, with these behind them.
     History { asker: Asker, room: RoomName, epoch: Arc<str>, limit: usize, tail: Vec<Entry> },
     /// Somebody joins, and is told them.
-    Join { from: SessionRef, reply_to: ReplyTo, join: Box<Join> },
+    Join { from: SessionRef, reply_to: ReplyTo, join: Box<Join>, tail: Vec<Entry>, reads: u8 },
     /// A member gets them, who has missed them.
     Replay { from: SessionRef, reply_to: ReplyTo, room: Id, after: u64, encoding: Encoding, bytes_max: usize },
 }
@@ -143,33 +146,51 @@ impl Shard {
         self.ask_store(StoreRequest::Page(page, Box::new(then)));
     }
 
-    /// Asks for what a joiner wants to be told of the past, if it is not in memory. Gives the join back if nothing has to be asked.
-    pub(super) fn read_before_join(
+    /// Takes a joiner in, after reading what is to be told of the past and is not in memory, in up to `reads` steps. `older` has been read
+    /// so far.
+    pub(super) fn join_or_read(
         &mut self,
         from: SessionRef,
-        reply_to: &ReplyTo,
+        reply_to: ReplyTo,
         join: Box<Join>,
-    ) -> Option<Box<Join>> {
-        let (Some(wanted), true) = (join.history, self.journal.is_on) else { return Some(join) };
-        let Some(key) = self.home.by_name.get(join.room.folded()) else { return Some(join) };
-        let entry = &self.home.rooms[*key];
+        older: Vec<Entry>,
+        reads: u8,
+    ) {
+        if let Some(page) = self.page_before_join(&join, &older).filter(|_| reads > 0) {
+            let then = AfterRead::Join { from, reply_to, join, tail: self.tail_of(&page), reads: reads - 1 };
+            return self.ask_store(StoreRequest::Page(page, Box::new(then)));
+        }
+        let reply = self.join_room(from, *join, older);
+        self.reply_to_asker(Asker::Session(from, reply_to), reply);
+    }
+
+    /// The messages that a joiner is to be told and that are neither in memory nor in `older`. What was in memory when those were read may
+    /// have gone from there meanwhile; then all is read again, because only the last messages are wanted.
+    fn page_before_join(&self, join: &Join, older: &[Entry]) -> Option<HistoryPage> {
+        let wanted = join.history.filter(|_| self.journal.is_on)?;
+        let entry = &self.home.rooms[*self.home.by_name.get(join.room.folded())?];
         let history = entry.room.history();
         let before = history.first().unwrap_or(entry.room.offset() + 1);
         let first = entry.first_available();
-        if history.len() >= wanted || first >= before {
-            return Some(join);
-        }
+        let bytes_max = self.limits.history_page_bytes;
         let page = HistoryPage {
             room: entry.number,
             after: first - 1,
             before,
             is_ascending: false,
-            limit: wanted - history.len(),
-            bytes_max: self.limits.history_page_bytes,
+            limit: 0,
+            bytes_max,
         };
-        let then = AfterRead::Join { from, reply_to: reply_to.clone(), join };
-        self.ask_store(StoreRequest::Page(page, Box::new(then)));
-        None
+        let is_there = history.len() >= wanted || first >= before;
+        let is_joined = older.last().is_some_and(|last| last.offset + 1 >= before);
+        (!is_there && !is_joined).then(|| HistoryPage { limit: wanted - history.len(), ..page })
+    }
+
+    /// What is in memory behind a page: it may have gone from there when the page has been read.
+    fn tail_of(&self, page: &HistoryPage) -> Vec<Entry> {
+        let key = self.home.by_number.get(&page.room);
+        let history = key.and_then(|key| self.home.rooms.get(*key)).map(|entry| entry.room.history());
+        history.map(|history| history.after(page.before - 1).cloned().collect()).unwrap_or_default()
     }
 
     /// Sends more of what a member missed, which follows offset `after`.
@@ -194,7 +215,7 @@ impl Shard {
             let then = AfterRead::Replay { from, reply_to, room, after, encoding, bytes_max };
             return self.ask_store(StoreRequest::Page(page, Box::new(then)));
         }
-        self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, page });
+        self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, after, page });
     }
 
     /// Messages have been read, or could not be.
@@ -215,15 +236,23 @@ impl Shard {
                 messages.truncate(limit);
                 self.reply_to_asker(asker, Reply::History { room, epoch, messages });
             }
-            AfterRead::Join { from, reply_to, join } => {
-                let reply = self.join_room(from, *join, read.unwrap_or_default());
-                self.reply_to_asker(Asker::Session(from, reply_to), reply);
+            // What cannot be read is left out.
+            AfterRead::Join { from, reply_to, join, .. } if read.is_none() => {
+                self.join_or_read(from, reply_to, join, Vec::new(), 0);
+            }
+            AfterRead::Join { from, reply_to, join, tail, reads } => {
+                let mut older = read.expect("the other case is above");
+                let is_joined = |next: &Entry| older.last().is_none_or(|last| last.offset + 1 == next.offset);
+                if tail.first().is_some_and(is_joined) {
+                    older.extend(tail);
+                }
+                self.join_or_read(from, reply_to, join, older, reads);
             }
             AfterRead::Replay { from, reply_to, room, after, encoding, bytes_max } => {
                 self.send_room(room);
                 let page =
                     read.and_then(|entries| self.replayed_page(room, after, encoding, bytes_max, &entries));
-                self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, page });
+                self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, after, page });
             }
         }
     }

@@ -241,7 +241,11 @@ impl Shard {
         let session = &mut self.sessions[id];
         let Some(inbox) = &mut session.inbox else { return };
         let from_user = inbox.of_user().min(offset);
-        inbox.received(offset);
+        let through = offset.min(inbox.last_offset()); // places that have not been given are not received
+        // Whoever says it again and again is not to fill the journal.
+        if !inbox.received(offset) {
+            return;
+        }
         let (number, is_durable) = (session.number, session.is_durable());
         if from_user > 0 {
             let nickname = session.nickname.clone().expect("received after the hello");
@@ -249,7 +253,7 @@ impl Shard {
             self.ask(id, home, super::mail::Request::ReceivedByUser { nickname, through: from_user });
         }
         if is_durable {
-            self.write_down(&Record::Received { owner: Owner::Session(number), through: offset });
+            self.write_down(&Record::Received { owner: Owner::Session(number), through });
         }
     }
 }

@@ -153,7 +153,9 @@ impl Shard {
     /// An answer to what the session asked by itself.
     fn hear_background(&mut self, id: Id, home: u16, reply: Reply) {
         match reply {
-            Reply::Replayed { room, page } => self.take_page(id, RoomKey { home, key: room }, page),
+            Reply::Replayed { room, after, page } => {
+                self.take_page(id, RoomKey { home, key: room }, after, page);
+            }
             Reply::NotAttached { room, name, reason } => {
                 self.hear_expelled(id, RoomKey { home, key: room }, &name, reason);
             }

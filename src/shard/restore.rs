@@ -33,7 +33,6 @@ pub struct Share {
     nicknames: Vec<(Nickname, SessionRef, bool)>,
     users: Vec<RestoredUser>,
     pushed: Vec<(String, Pushed)>,
-    is_lossy: bool,
 }
 
 impl Share {
@@ -71,6 +70,7 @@ pub fn share_out(restored: Restored, flock: &Flock) -> Vec<Share> {
     let mut shares: Vec<Share> = (0..cores).map(|_| Share::default()).collect();
     let mut keys: HashMap<String, RoomKey> = HashMap::new();
     let mut numbers: HashMap<u64, (RoomName, Arc<str>)> = HashMap::new();
+    numbers.extend(restored.ended_rooms.into_iter().map(|(number, name, epoch)| (number, (name, epoch))));
     for room in restored.rooms {
         let core = home(room.name.folded());
         keys.insert(
@@ -116,9 +116,6 @@ pub fn share_out(restored: Restored, flock: &Flock) -> Vec<Share> {
         let pushed = Pushed { room: room.clone(), epoch: epoch.clone(), stamp };
         shares[home(room.folded())].pushed.push((pushed_as(sender, room, id), pushed));
     }
-    for share in &mut shares {
-        share.is_lossy = restored.is_lossy;
-    }
     shares
 }
 
@@ -157,9 +154,9 @@ fn remembered(
 impl Shard {
     /// Takes in this core's share, before anything else.
     pub fn restore(&mut self, share: Share) {
-        let Share { rooms, sessions, nicknames, users, pushed, is_lossy } = share;
+        let Share { rooms, sessions, nicknames, users, pushed } = share;
         for (index, room) in rooms.into_iter().enumerate() {
-            let key = self.restore_room(room, is_lossy);
+            let key = self.restore_room(room);
             assert_eq!(key, nth(index), "others know the room by this key");
         }
         for (index, session) in sessions.into_iter().enumerate() {
@@ -186,15 +183,12 @@ impl Shard {
         self.counters.away.set(self.away as u64);
     }
 
-    fn restore_room(&mut self, share: RoomShare, is_lossy: bool) -> Id {
+    fn restore_room(&mut self, share: RoomShare) -> Id {
         let RoomShare { room: restored, rules, members } = share;
         let now_ms = self.now.unix_ms;
         let (retention, bounds) = self.room_rules.of(&restored.name);
-        let epoch = match is_lossy {
-            true => format!("{:016x}", self.rng.next_u64()).into(),
-            false => restored.epoch.clone(),
-        };
-        if is_lossy || retention != restored.retention {
+        let epoch = restored.epoch.clone();
+        if retention != restored.retention {
             let (room, name) = (restored.number, restored.name.as_str());
             self.write_down(&Record::Room { room, name, epoch: &epoch, retention });
         }
@@ -207,6 +201,10 @@ impl Shard {
         room.restore_state_version(restored.state_version);
         room.restore_restrictions(rules.held);
         for entrant in members {
+            // Banned, but its session had not heard of it yet when the server ended. It will when its user is back.
+            if !entrant.is_admin && room.is_banned(entrant.nickname.folded(), now_ms) {
+                continue;
+            }
             let is_host = rules.hosts.iter().any(|host| host == entrant.nickname.folded());
             room.restore_member(entrant, is_host, now_ms);
         }

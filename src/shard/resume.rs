@@ -34,8 +34,9 @@ use crate::config::AckLevel;
 use crate::proto::wire::Event;
 use crate::record::{Record, RestoredMembership, SessionBody, WrittenClaims};
 
-/// Bytes of the journal that a new session wants: without so many nobody new is taken in.
-const SESSION_BYTES: usize = 1024;
+/// Bytes of the journal that a session wants for what it is, and a room for its rules: without so many nobody new is taken in, and
+/// nobody enters a room or decides anything there.
+pub(super) const SESSION_BYTES: usize = 1024;
 
 /// Who a hello says it is, as far as that can be told without asking.
 #[derive(Debug)]

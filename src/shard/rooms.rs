@@ -13,6 +13,7 @@ use super::limits::too_fast;
 use super::mail::{
     ConnectionRef, Join, Joined, Mail, MemberEntry, Page, Push, Reply, ReplyTo, RoomEntry, RoomKey,
 };
+use super::resume::SESSION_BYTES;
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::chat::history::{self, Entry};
@@ -83,6 +84,9 @@ pub(super) struct Pushed {
     pub stamp: Stamp,
 }
 
+/// Bytes of the journal that a change of a room's rules wants, which are written down as a whole.
+const RULES_BYTES: usize = 65_536;
+
 /// Which rooms without members may be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Forget {
@@ -103,6 +107,7 @@ impl Shard {
     /// `older` are messages from before those in memory.
     fn enter(&mut self, from: SessionRef, join: Join, older: Vec<Entry>) -> Result<Joined, Refusal> {
         let Join { room: name, nickname, is_admin, encoding, since, history, replay_bytes } = join;
+        self.check_store(AckLevel::Sequenced, SESSION_BYTES)?;
         let key = self.find_or_make_room(name)?;
         let now_ms = self.now.unix_ms;
         let is_exact = self.home.rooms[key].room.len() < self.presence.exact_members;
@@ -140,6 +145,7 @@ impl Shard {
         let messages = history.map(|limit| {
             let mut messages = room.history().page(None, None, limit, self.limits.history_page_bytes);
             let first = entry.first_available();
+            let older = older.into_iter().filter(|message| message.offset >= first).collect();
             messages.retain(|message| message.offset >= first);
             with_older(older, messages, room.offset(), limit)
         });
@@ -633,6 +639,12 @@ impl Shard {
 
     pub(super) fn set_role(&mut self, from: SessionRef, key: Id, target: &Nickname, role: Role) -> Reply {
         let now_ms = self.now.unix_ms;
+        if let Err(refusal) = self.check_store(AckLevel::Sequenced, RULES_BYTES) {
+            return Reply::Refused(refusal);
+        }
+        if let Err(refusal) = self.check_store(AckLevel::Sequenced, SESSION_BYTES) {
+            return Reply::Refused(refusal);
+        }
         let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
         match entry.room.set_role(from, target, role, now_ms) {
             Ok(change) => {
@@ -657,7 +669,13 @@ impl Shard {
         seconds: Option<u64>,
     ) -> Reply {
         let now_ms = self.now.unix_ms;
+        if let Err(refusal) = self.check_store(AckLevel::Sequenced, RULES_BYTES) {
+            return Reply::Refused(refusal);
+        }
         let until_ms = seconds.map(|seconds| now_ms.saturating_add(seconds.saturating_mul(1000)));
+        if let Err(refusal) = self.check_store(AckLevel::Sequenced, SESSION_BYTES) {
+            return Reply::Refused(refusal);
+        }
         let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
         let verdict = match entry.room.moderate(from, action, target, reason, until_ms, now_ms) {
             Ok(verdict) => verdict,
@@ -781,6 +799,7 @@ pub(super) fn pushed_as(sender: &Nickname, room: &RoomName, key: &str) -> String
 /// Puts older messages before those in memory, where they are joined, and keeps the last `limit`.
 fn with_older(mut older: Vec<Entry>, messages: Vec<Entry>, head: u64, limit: usize) -> Vec<Entry> {
     let next = messages.first().map_or(head + 1, |first| first.offset);
+    older.retain(|entry| entry.offset < next);
     if older.last().is_none_or(|last| last.offset + 1 != next) {
         return messages;
     }

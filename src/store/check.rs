@@ -352,7 +352,7 @@ pub(super) mod tests {
         engine.flush_rooms(usize::MAX).unwrap();
         assert_eq!(found(&path), [""; 0]);
         while engine.has_to_trim() {
-            engine.trim(1).unwrap();
+            engine.trim(1, 0).unwrap();
             assert_eq!(found(&path), [""; 0], "half way through a deletion");
         }
         drop(engine);

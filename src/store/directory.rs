@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::backup::COPIED;
 use super::engine::{Engine, Part};
@@ -87,34 +87,26 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
             id
         }
     };
-    let is_whole = is_copy || replay(&mut engine, &identity)?;
+    let (is_whole, left_behind) = if is_copy { (true, Vec::new()) } else { replay(&mut engine, &identity)? };
     let mut restored = load::load(&mut engine, wanted.receipts_since_ms, wanted.receipts_max)?;
-    restored.is_lossy = is_copy || (!is_clean && !is_whole);
-    if is_copy {
-        log::info!(
-            "this is a backup: rooms get new epochs, because messages may have been announced after it was made"
-        );
-    } else if restored.is_lossy && !restored.rooms.is_empty() {
-        log::warn!(
-            "the last server did not stop by itself, and its journals are gone: rooms get new epochs, because messages may be lost that \
-             were announced, but not stored"
-        );
+    if is_copy || (!is_clean && !is_whole) {
+        restored.renew_epochs(crate::sys::random_u64);
+        if is_copy {
+            log::info!(
+                "this is a backup: rooms get new epochs, because messages may have been announced after it was made"
+            );
+        } else if !restored.rooms.is_empty() {
+            log::warn!(
+                "the last server did not stop by itself, and its journals are gone: rooms get new epochs, because messages may be lost \
+                 that were announced, but not stored"
+            );
+        }
     }
     let resume_secret = secret(engine.connection(), "resume_secret")?;
     let account_secret = secret(engine.connection(), "account_secret")?;
     let run = crate::sys::random_u64();
-    let db = engine.connection();
-    db.execute_batch("BEGIN IMMEDIATE")?;
-    load::set_meta(db, "run", &format!("{run:016x}"))?;
-    load::set_meta(db, "rings", &wanted.cores.to_string())?;
-    load::set_meta(db, "clean", "0")?;
-    db.execute_batch(
-        "DELETE FROM journals;
-         DELETE FROM meta WHERE key = 'copied';
-         DELETE FROM sessions WHERE body IS NULL;
-         DELETE FROM inboxes WHERE session IS NOT NULL AND session NOT IN (SELECT number FROM sessions);
-         COMMIT",
-    )?;
+    // The new journals are there before the store names them, and the old ones until then: a server that is killed in between leaves one
+    // or the other.
     let mut rings = Vec::new();
     let mut ring_paths = Vec::new();
     for core in 0..wanted.cores {
@@ -137,7 +129,37 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
             }
         }
     }
+    let db = engine.connection();
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    load::set_meta(db, "run", &format!("{run:016x}"))?;
+    load::set_meta(db, "rings", &wanted.cores.to_string())?;
+    load::set_meta(db, "clean", "0")?;
+    settle_last_run(db, &restored)?;
+    db.execute_batch("DELETE FROM meta WHERE key = 'copied'; COMMIT")?;
+    for path in left_behind {
+        let _ = fs::remove_file(path);
+    }
     Ok(Opened { engine, path, rings, ring_paths, restored, resume_secret, account_secret, lock })
+}
+
+/// Forgets what only the journals of the last run had a use for, and notes new epochs: from now on the journals of this run say what is
+/// lost, and whoever ends it at once must not bring the old epochs back.
+///
+/// # Errors
+/// When the database fails.
+pub fn settle_last_run(db: &Connection, restored: &Restored) -> Result<(), StoreError> {
+    if restored.is_lossy {
+        let mut statement = db.prepare("UPDATE rooms SET epoch = ?2 WHERE id = ?1")?;
+        for room in &restored.rooms {
+            statement.execute(params![room.number as i64, &*room.epoch])?;
+        }
+    }
+    db.execute_batch(
+        "DELETE FROM journals;
+         DELETE FROM sessions WHERE body IS NULL;
+         DELETE FROM inboxes WHERE session IS NOT NULL AND session NOT IN (SELECT number FROM sessions)",
+    )?;
+    Ok(())
 }
 
 /// Notes that everything has been stored: the next server need not look for journals.
@@ -209,14 +231,14 @@ fn check(db: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Applies what the journals of the last run have beyond what was stored. Says whether all of them were there.
-fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
+/// Applies what the journals of the last run have beyond what was stored. Says whether all of them were there, and which may be
+/// removed when there are new ones: those that nobody else uses.
+fn replay(engine: &mut Engine, identity: &str) -> Result<(bool, Vec<PathBuf>), StoreError> {
     let db = engine.connection();
     let Some(run) = load::meta(db, "run")?.and_then(|run| u64::from_str_radix(&run, 16).ok()) else {
-        return Ok(true);
+        return Ok((true, Vec::new()));
     };
     let rings: usize = load::meta(db, "rings")?.and_then(|rings| rings.parse().ok()).unwrap_or(0);
-    let positions = load::positions(db)?;
     let mut is_whole = true;
     let mut applied = 0;
     let mut found = Vec::new();
@@ -235,29 +257,37 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<bool, StoreError> {
             }
         };
         found.push(path.clone());
-        let mut at = positions.get(&index).copied().unwrap_or(0);
-        while at < ring.tail() {
-            let mut frames = Vec::new();
-            let end = match ring.read(at, REPLAY_BYTES, &mut frames) {
-                Ok(end) => end,
-                Err(error) => {
-                    log::error!("{}: {error}; what follows is lost", path.display());
-                    is_whole = false;
-                    break;
-                }
-            };
-            engine.apply(&[Part { ring: index, frames: &frames, end }], true)?;
-            (applied, at) = (applied + frames.len(), end);
-        }
+        let (frames, is_sound) = replay_ring(engine, index, &ring)?;
+        applied += frames;
+        is_whole &= is_sound;
     }
     if applied > 0 {
         log::info!("{applied} frames of the last server's journals had not been stored, and are now");
     }
-    // Only now, when all of it has been stored, and only what nobody else uses.
-    for path in found {
-        let _ = fs::remove_file(path);
+    Ok((is_whole, found))
+}
+
+/// Applies what one journal has beyond what was stored. Says how many frames those were, and whether they are all of them.
+///
+/// # Errors
+/// When the database fails.
+pub fn replay_ring(engine: &mut Engine, index: usize, ring: &Ring) -> Result<(usize, bool), StoreError> {
+    let mut at = load::positions(engine.connection())?.get(&index).copied().unwrap_or(0);
+    let mut applied = 0;
+    while at < ring.tail() {
+        let mut frames = Vec::new();
+        let end = match ring.read(at, REPLAY_BYTES, &mut frames) {
+            Ok(end) => end,
+            Err(error) => {
+                log::error!("journal {index}: {error}; what follows is lost");
+                return Ok((applied, false));
+            }
+        };
+        engine.apply(&[Part { ring: index, frames: &frames, end }], true)?;
+        (applied, at) = (applied + frames.len(), end);
     }
-    Ok(is_whole)
+    // Its core had to go on without having written everything down.
+    Ok((applied, !ring.is_behind()))
 }
 
 fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {

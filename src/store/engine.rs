@@ -15,6 +15,9 @@ use crate::record::{CommandKey, Frame, Owner, Record, Retention};
 /// Bytes of the database that are kept in memory.
 const CACHE_KIB: i64 = 16 * 1024;
 
+/// Bytes of the write-ahead log that stay when it begins anew.
+const LOG_BYTES_KEPT: i64 = 4 * 1024 * 1024;
+
 /// How far over its bound a room may grow before messages are deleted, in messages: one statement for many, not one each.
 const TRIM_SLACK: u64 = 64;
 
@@ -163,6 +166,14 @@ impl Engine {
         Self::prepare(connection, false).expect("a fresh database in memory")
     }
 
+    /// The same store after the end of its process: only what was committed is known. For the simulator and tests.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn restarted(self) -> Result<Self, StoreError> {
+        Self::prepare(self.connection, false)
+    }
+
     fn prepare(mut connection: Connection, is_file: bool) -> Result<Self, StoreError> {
         schema::migrate(&mut connection)?;
         if is_file {
@@ -173,6 +184,8 @@ impl Engine {
             }
             // Checkpoints are made by another connection, so that a commit does not wait for one.
             connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+            // When it begins anew it is cut, or it would stay as large as it ever was.
+            connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
             connection.pragma_update(None, "synchronous", "FULL")?;
         }
         let mut engine = Engine {
@@ -345,6 +358,7 @@ impl Engine {
                 .execute(params![number as i64, revision as i64])?;
                 db.prepare_cached("DELETE FROM inboxes WHERE session = ?1")?.execute([number as i64])?;
                 db.prepare_cached("DELETE FROM receipts WHERE session = ?1")?.execute([number as i64])?;
+                db.prepare_cached("DELETE FROM places WHERE session = ?1")?.execute([number as i64])?;
                 self.ended[0].push(number);
             }
             Record::Receipt { session, id, timestamp_ms, target, delivered, stored } => {
@@ -365,9 +379,10 @@ impl Engine {
             }
             Record::Kept { owner, offset, sender, target, content, timestamp_ms } => {
                 let inbox = self.inbox(owner, offset)?;
+                // What a session kept on one core may come after what it received on the next.
                 db.prepare_cached(
                     "INSERT OR REPLACE INTO inbox (inbox, offset, timestamp, sender, target, content)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                     SELECT ?1, ?2, ?3, ?4, ?5, ?6 FROM inboxes WHERE id = ?1 AND received < ?2",
                 )?
                 .execute(params![
                     inbox,
@@ -380,8 +395,10 @@ impl Engine {
             }
             Record::Received { owner, through } => {
                 let inbox = self.inbox(owner, 0)?;
-                db.prepare_cached("DELETE FROM inbox WHERE inbox = ?1 AND offset <= ?2")?
-                    .execute(params![inbox, through.min(i64::MAX as u64) as i64])?;
+                let place = params![inbox, through.min(i64::MAX as u64) as i64];
+                db.prepare_cached("UPDATE inboxes SET received = max(received, ?2) WHERE id = ?1")?
+                    .execute(place)?;
+                db.prepare_cached("DELETE FROM inbox WHERE inbox = ?1 AND offset <= ?2")?.execute(place)?;
             }
         }
         Ok(())
@@ -450,6 +467,21 @@ impl Engine {
                     content,
                     command.map(|c| c.session as i64),
                     command.map(|c| c.id)
+                ])?;
+        }
+        if let (false, Some(CommandKey { session, id })) = (is_kept, command) {
+            self.connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO places (session, command, sender, room, name, epoch, offset, timestamp)
+                     SELECT ?1, ?2, ?3, id, name, epoch, ?5, ?6 FROM rooms WHERE id = ?4",
+                )?
+                .execute(params![
+                    session as i64,
+                    id,
+                    sender,
+                    room as i64,
+                    offset as i64,
+                    timestamp_ms as i64
                 ])?;
         }
         let Some(facts) = self.touch(room) else { return Ok(()) };
@@ -580,11 +612,12 @@ impl Engine {
     }
 
     /// Deletes up to `rows_max` messages that are over the bounds of one room, in a transaction of its own, and says what of the room is
-    /// left. A small step, so that the writer never stalls.
+    /// left. A small step, so that the writer never stalls. Where messages since `receipts_since_ms` were, is kept, for commands that come
+    /// again.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn trim(&mut self, rows_max: u64) -> Result<Option<Trimmed>, StoreError> {
+    pub fn trim(&mut self, rows_max: u64, receipts_since_ms: u64) -> Result<Option<Trimmed>, StoreError> {
         let Some(&room) = self.to_trim.front() else { return Ok(None) };
         let Some(facts) = self.rooms.get(&room).copied() else {
             self.to_trim.pop_front();
@@ -595,7 +628,7 @@ impl Engine {
             self.unqueue(room); // what made it too much was taken back
             return Ok(None);
         }
-        let trimmed = self.delete_before(room, facts.first + rows)?;
+        let trimmed = self.delete_before(room, facts.first + rows, receipts_since_ms)?;
         match self.rooms.get(&room) {
             Some(facts) if facts.excess(0) > 0 => self.to_trim.rotate_left(1), // rooms take turns
             _ => self.unqueue(room),
@@ -611,10 +644,15 @@ impl Engine {
     }
 
     /// Deletes the messages of a room that come before one, in a transaction of its own, and the room with the last of them if it has ended.
-    fn delete_before(&mut self, room: u64, first: u64) -> Result<Trimmed, StoreError> {
+    fn delete_before(
+        &mut self,
+        room: u64,
+        first: u64,
+        receipts_since_ms: u64,
+    ) -> Result<Trimmed, StoreError> {
         self.set_syncs(false)?;
         self.begin()?;
-        let deleted = self.delete_messages(room, first);
+        let deleted = self.delete_messages(room, first, receipts_since_ms);
         let left = self.finish(deleted)?;
         if left.has_ended && left.kept() == 0 {
             self.rooms.remove(&room);
@@ -622,7 +660,12 @@ impl Engine {
         Ok(Trimmed { room, ring: left.ring, first_kept: left.first, offset: left.offset })
     }
 
-    fn delete_messages(&mut self, room: u64, first: u64) -> Result<RoomFacts, StoreError> {
+    fn delete_messages(
+        &mut self,
+        room: u64,
+        first: u64,
+        receipts_since_ms: u64,
+    ) -> Result<RoomFacts, StoreError> {
         let db = &self.connection;
         let place = params![room as i64, first as i64];
         let bytes: i64 = db
@@ -630,6 +673,13 @@ impl Engine {
                 "SELECT coalesce(sum(octet_length(content)), 0) FROM messages WHERE room = ?1 AND offset < ?2",
             )?
             .query_row(place, |row| row.get(0))?;
+        db.prepare_cached(
+            "INSERT OR REPLACE INTO places (session, command, sender, room, name, epoch, offset, timestamp)
+             SELECT m.session, m.command, m.sender, r.id, r.name, r.epoch, m.offset, m.timestamp
+             FROM messages m JOIN rooms r ON r.id = m.room
+             WHERE m.room = ?1 AND m.offset < ?2 AND m.command IS NOT NULL AND m.timestamp >= ?3",
+        )?
+        .execute(params![room as i64, first as i64, receipts_since_ms as i64])?;
         db.prepare_cached("DELETE FROM messages WHERE room = ?1 AND offset < ?2")?.execute(place)?;
         let facts = self.touch(room).expect("the caller has looked at it");
         facts.bytes = facts.bytes.saturating_sub(bytes as u64);
@@ -648,7 +698,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the database fails.
-    pub fn sweep(&mut self, now_ms: u64, rooms_max: usize) -> Result<(bool, Vec<Trimmed>), StoreError> {
+    pub fn sweep(
+        &mut self,
+        now_ms: u64,
+        rooms_max: usize,
+        receipts_since_ms: u64,
+    ) -> Result<(bool, Vec<Trimmed>), StoreError> {
         if self.sweep.is_empty() {
             self.sweep =
                 self.rooms.iter().filter(|(_, f)| f.retention.age_ms > 0).map(|(id, _)| *id).collect();
@@ -678,7 +733,7 @@ impl Engine {
                 continue;
             }
             let step = (first - facts.first).min(1024);
-            let left = self.delete_before(room, facts.first + step)?;
+            let left = self.delete_before(room, facts.first + step, receipts_since_ms)?;
             all.push(left);
             if left.first_kept < first {
                 self.sweep.push_back(room);
@@ -687,13 +742,19 @@ impl Engine {
         Ok((self.sweep.is_empty(), all))
     }
 
-    /// Forgets sessions that ended before the last sweep: no record of them can come any more.
+    /// Forgets sessions that ended before the last sweep: no record of them can come any more. Those of other cores, where they were
+    /// before, may have come after their end.
     fn forget_ended(&mut self) -> Result<(), StoreError> {
         let [recent, old] = std::mem::take(&mut self.ended);
         for number in &old {
-            self.connection
-                .prepare_cached("DELETE FROM sessions WHERE number = ?1 AND body IS NULL")?
-                .execute([*number as i64])?;
+            for sql in [
+                "DELETE FROM inboxes WHERE session = ?1",
+                "DELETE FROM receipts WHERE session = ?1",
+                "DELETE FROM places WHERE session = ?1",
+                "DELETE FROM sessions WHERE number = ?1 AND body IS NULL",
+            ] {
+                self.connection.prepare_cached(sql)?.execute([*number as i64])?;
+            }
         }
         self.ended[1] = recent;
         Ok(())
@@ -708,7 +769,12 @@ impl Engine {
             "DELETE FROM receipts WHERE (session, command) IN
                  (SELECT session, command FROM receipts WHERE timestamp < ?1 LIMIT 1000)",
         )?;
-        Ok(statement.execute([cutoff_ms as i64])?)
+        let receipts = statement.execute([cutoff_ms as i64])?;
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM places WHERE (session, command, sender, room) IN
+                 (SELECT session, command, sender, room FROM places WHERE timestamp < ?1 LIMIT 1000)",
+        )?;
+        Ok(receipts + statement.execute([cutoff_ms as i64])?)
     }
 
     /// Gives up to `pages` unused pages back to the file system.

@@ -64,7 +64,23 @@ pub fn load(
     }
     restored.pushed = receipts.remove(&0).unwrap_or_default();
     restored.sessions = sessions;
+    restored.ended_rooms = ended_rooms(db)?;
     Ok(restored)
+}
+
+/// Rooms that have ended, of which there are still receipts.
+fn ended_rooms(db: &Connection) -> Result<Vec<(u64, RoomName, Arc<str>)>, StoreError> {
+    let mut statement = db.prepare(
+        "SELECT DISTINCT room, name, epoch FROM places
+         WHERE room NOT IN (SELECT id FROM rooms WHERE folded IS NOT NULL)",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut ended = Vec::new();
+    while let Some(row) = rows.next()? {
+        let Ok(name) = RoomName::parse(&row.get::<_, String>(1)?) else { continue };
+        ended.push((row.get::<_, i64>(0)? as u64, name, row.get::<_, String>(2)?.into()));
+    }
+    Ok(ended)
 }
 
 fn rooms(db: &Connection) -> Result<Vec<RestoredRoom>, StoreError> {
@@ -188,6 +204,17 @@ fn receipts(db: &Connection, since_ms: u64) -> Result<HashMap<u64, Vec<RestoredR
             let receipt = RestoredReceipt::Published { id, sender, room, offset, timestamp_ms };
             found.entry(session as u64).or_default().push((timestamp_ms, receipt));
         }
+    }
+    let mut statement = db.prepare(
+        "SELECT session, command, sender, room, offset, timestamp FROM places WHERE timestamp >= ?1",
+    )?;
+    let mut rows = statement.query([since_ms as i64])?;
+    while let Some(row) = rows.next()? {
+        let Ok(sender) = Nickname::parse(&row.get::<_, String>(2)?) else { continue };
+        let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
+        let (id, room, offset, timestamp_ms) = (row.get(1)?, number(3)?, number(4)?, number(5)?);
+        let receipt = RestoredReceipt::Published { id, sender, room, offset, timestamp_ms };
+        found.entry(number(0)?).or_default().push((timestamp_ms, receipt));
     }
     let mut statement = db.prepare(
         "SELECT session, command, target, delivered, stored, timestamp FROM receipts WHERE timestamp >= ?1",

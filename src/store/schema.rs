@@ -83,6 +83,20 @@ const MIGRATIONS: &[&str] = &["
         disabled INTEGER NOT NULL DEFAULT 0,
         created INTEGER NOT NULL                     -- milliseconds since the Unix epoch
     ) STRICT, WITHOUT ROWID;
+", "
+    CREATE TABLE places (                            -- of messages that are not kept, for commands that come again
+        session INTEGER NOT NULL,
+        command TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        room INTEGER NOT NULL,
+        name TEXT NOT NULL,                          -- of the room, which may have ended
+        epoch TEXT NOT NULL,
+        offset INTEGER NOT NULL,
+        timestamp INTEGER NOT NULL,
+        PRIMARY KEY (session, command, sender, room)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX places_time ON places (timestamp);
+    ALTER TABLE inboxes ADD COLUMN received INTEGER NOT NULL DEFAULT 0; -- up to this place
 "];
 
 /// The version that this program reads and writes.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::directory;
 use super::engine::{Engine, Part, Trimmed, connect};
@@ -54,7 +54,7 @@ const LOG_AGAIN: Duration = Duration::from_secs(10);
 
 /// Bytes of the write-ahead log from which on it is moved into the file, by another thread; and from which on the writer waits for that.
 const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
-const CHECKPOINT_NOW_BYTES: u64 = 256 * 1024 * 1024;
+const CHECKPOINT_NOW_BYTES: u64 = 32 * 1024 * 1024;
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
 
 /// What the threads share.
@@ -286,6 +286,10 @@ impl Writer {
 
     fn note_down(&mut self, error: &StoreError) {
         self.retry = (self.retry * 2).min(RETRY_LAST);
+        // A disk may be full of nothing but the log.
+        if error.code == Some(ErrorCode::DiskFull) {
+            let _ = self.move_log();
+        }
         if self.down_since.is_none() {
             self.down_since = Some(Instant::now());
             let why: Box<str> = error.message.as_str().into();
@@ -317,8 +321,12 @@ impl Writer {
 
     fn try_chores(&mut self) -> Result<bool, StoreError> {
         let mut has_more = false;
+        // The other thread does not get to the end of a log that is always written to.
+        if file_bytes(&wal_of(&self.path)) > CHECKPOINT_NOW_BYTES {
+            self.move_log()?;
+        }
         if self.engine.has_to_trim() {
-            if let Some(trimmed) = self.engine.trim(TRIM_ROWS)? {
+            if let Some(trimmed) = self.engine.trim(TRIM_ROWS, self.receipts_since_ms())? {
                 self.tell_trimmed(trimmed);
             }
             has_more = self.engine.has_to_trim();
@@ -327,19 +335,26 @@ impl Writer {
             return Ok(has_more);
         }
         let now_ms = crate::sys::unix_ms();
-        let (is_swept, trimmed) = self.engine.sweep(now_ms, SWEEP_ROOMS)?;
+        let (is_swept, trimmed) = self.engine.sweep(now_ms, SWEEP_ROOMS, self.receipts_since_ms())?;
         trimmed.into_iter().for_each(|trimmed| self.tell_trimmed(trimmed));
         self.engine.flush_rooms(FLUSH_ROOMS)?;
         self.look_for_users()?;
-        let forgotten = self.engine.forget_receipts(now_ms.saturating_sub(self.receipts_ms))?;
+        let forgotten = self.engine.forget_receipts(self.receipts_since_ms())?;
         self.engine.shrink(SHRINK_PAGES)?;
-        if file_bytes(&wal_of(&self.path)) > CHECKPOINT_NOW_BYTES {
-            self.engine.connection().query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
-        }
         if is_swept && forgotten == 0 {
             self.chores_at = Instant::now() + CHORES;
         }
         Ok(true)
+    }
+
+    /// Answers to commands before this time are not needed any more.
+    fn receipts_since_ms(&self) -> u64 {
+        crate::sys::unix_ms().saturating_sub(self.receipts_ms)
+    }
+
+    /// Moves all of the write-ahead log into the file, and empties it.
+    fn move_log(&self) -> Result<(), StoreError> {
+        Ok(self.engine.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
 
     fn tell_trimmed(&mut self, trimmed: Trimmed) {

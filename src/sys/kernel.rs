@@ -193,9 +193,18 @@ impl Os for Kernel {
 
     fn write_journal(&mut self, frame: &[u8]) -> Option<u64> {
         let journal = self.journal.as_ref()?;
-        let end = journal.ring.push(frame)?;
-        journal.bell.ring();
-        Some(end)
+        let end = journal.ring.push(frame);
+        match end {
+            Some(_) => journal.bell.ring(),
+            None => journal.ring.set_behind(true),
+        }
+        end
+    }
+
+    fn note_journal_whole(&mut self) {
+        if let Some(journal) = &self.journal {
+            journal.ring.set_behind(false);
+        }
     }
 
     fn journal_room(&mut self) -> usize {

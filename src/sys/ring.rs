@@ -32,7 +32,9 @@ struct Header {
     capacity: AtomicU64,
     _pad1: [u64; 13],
     tail: AtomicU64,
-    _pad2: [u64; 15],
+    /// Not 0: something that should be in the ring had no place.
+    is_behind: AtomicU64,
+    _pad2: [u64; 14],
     head: AtomicU64,
 }
 
@@ -86,6 +88,7 @@ impl Ring {
         header.run.store(run, Ordering::Relaxed);
         header.tail.store(0, Ordering::Relaxed);
         header.head.store(0, Ordering::Relaxed);
+        header.is_behind.store(0, Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
         Ok(ring)
     }
@@ -172,6 +175,16 @@ impl Ring {
         let end = tail + (FRAME_HEADER_BYTES + frame.len()) as u64;
         self.header().tail.store(end, Ordering::Release);
         Some(end)
+    }
+
+    /// Notes whether something that should be in the ring had no place. Called by the thread that pushes.
+    pub fn set_behind(&self, is_behind: bool) {
+        self.header().is_behind.store(u64::from(is_behind), Ordering::Release);
+    }
+
+    /// Whether something that should be in the ring had no place, when it was last pushed to.
+    pub fn is_behind(&self) -> bool {
+        self.header().is_behind.load(Ordering::Acquire) != 0
     }
 
     /// Appends whole frames from position `from` on to `frames`, at least one if there is one, until they are `bytes_max` bytes together, and

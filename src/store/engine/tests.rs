@@ -134,7 +134,7 @@ fn rooms_are_trimmed_in_small_steps_to_their_bounds() {
     let mut steps = 0;
     while engine.has_to_trim() {
         let before: usize = [1, 2].map(|room| offsets(&engine, room).len()).iter().sum();
-        engine.trim(16).unwrap();
+        engine.trim(16, 0).unwrap();
         let after: usize = [1, 2].map(|room| offsets(&engine, room).len()).iter().sum();
         assert!(before - after <= 16);
         steps += 1;
@@ -153,11 +153,11 @@ fn old_messages_go_by_their_age() {
     let mut engine = Engine::in_memory();
     apply(&mut engine, &[room(1, "a", Retention { count: 100, bytes: 0, age_ms: 50 })], 1).unwrap();
     apply(&mut engine, &(1..=10).map(|offset| message(1, offset)).collect::<Vec<_>>(), 2).unwrap();
-    let (is_all, trimmed) = engine.sweep(110, 10).unwrap();
+    let (is_all, trimmed) = engine.sweep(110, 10, 0).unwrap();
     assert!(is_all);
     assert_eq!(trimmed, [Trimmed { room: 1, ring: Some(3), first_kept: 7, offset: 10 }]);
     assert_eq!(offsets(&engine, 1), [7, 8, 9, 10]);
-    engine.sweep(1000, 10).unwrap();
+    engine.sweep(1000, 10, 0).unwrap();
     assert!(offsets(&engine, 1).is_empty());
 }
 
@@ -170,7 +170,7 @@ fn an_ended_room_frees_its_name_at_once_and_its_messages_step_by_step() {
     let restored = load(&mut engine, 0, 0).unwrap();
     assert_eq!(restored.rooms.iter().map(|room| room.number).collect::<Vec<_>>(), [2]);
     while engine.has_to_trim() {
-        engine.trim(16).unwrap();
+        engine.trim(16, 0).unwrap();
     }
     assert_eq!(engine.room_numbers(), HashSet::from([2]));
     assert_eq!((offsets(&engine, 1), offsets(&engine, 2)), (vec![], vec![1]));
