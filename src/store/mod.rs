@@ -63,7 +63,9 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::DiskFull) => "the disk is full".to_owned(),
             Some(ErrorCode::ReadOnly) => "the file or its disk is read-only".to_owned(),
             Some(ErrorCode::SystemIoFailure) => format!("the disk fails ({error})"),
-            Some(ErrorCode::DatabaseCorrupt) => format!("the file is damaged ({error}): restore a backup, or see what `starling store check` finds"),
+            Some(ErrorCode::DatabaseCorrupt) => format!(
+                "the file is damaged ({error}): restore a backup, or see what `starling store check` finds"
+            ),
             Some(ErrorCode::DatabaseBusy) => "another process holds the file".to_owned(),
             _ => error.to_string(),
         };
