@@ -153,11 +153,16 @@ impl Shard {
     }
 
     fn session_command(&mut self, asked: Asked, session: Id, command: &Command) -> Result<Flow, Refusal> {
-        // What they bring about is written down here, whatever their homes write. Messages are looked at by their homes alone.
-        if let Command::Join(_) | Command::Switch { .. } | Command::Nick { .. } | Command::Private { .. } =
-            command
-        {
-            self.check_store(AckLevel::Sequenced, SESSION_BYTES)?;
+        // What they bring about is written down by the cores of sessions, whatever homes write. Messages are looked at by their homes
+        // alone.
+        match command {
+            Command::Join(_) | Command::Switch { .. } | Command::Nick { .. } => {
+                self.check_store(AckLevel::Sequenced, SESSION_BYTES)?;
+            }
+            Command::Private { content, .. } => {
+                self.check_store(AckLevel::Sequenced, SESSION_BYTES + content.len())?;
+            }
+            _ => {}
         }
         match command {
             Command::Message { room, content, ack } => {
@@ -202,7 +207,6 @@ impl Shard {
             }
             Command::Nick { nickname } => {
                 let nickname = parse_nickname(nickname)?;
-                self.check_store(AckLevel::Sequenced, 0)?; // what the session is has to be written down
                 let home = self.home_of(nickname.folded());
                 let request = Request::Claim { nickname, has_token: false };
                 Ok(self.begin(session, home, asked.reply_to(), Step::Nick, request))
@@ -520,7 +524,6 @@ impl Shard {
                 return Err(Refusal::new(Reason::BadRequest, "`overflow` is \"close\" or \"gap\""));
             }
         };
-        self.check_store(AckLevel::Sequenced, 0)?;
         let options = JoinOptions { echo: join.echo.unwrap_or(true), skips };
         let state = &self.sessions[session];
         match state.membership(room.as_str()) {

@@ -342,3 +342,49 @@ impl Shard {
 pub(super) fn pop_if<T>(queue: &mut VecDeque<T>, is_due: impl FnOnce(&T) -> bool) -> Option<T> {
     if queue.front().is_some_and(is_due) { queue.pop_front() } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::census::Census;
+    use crate::base::time::Now;
+    use crate::config::Config;
+    use crate::shard::Flock;
+
+    #[test]
+    fn frames_without_place_are_kept_in_order_and_fit_later() {
+        let mut config = Config::default();
+        config.store.queue_bytes = 4096;
+        let census = Arc::new(Census::new(0, 0));
+        let flock = Flock { has_store: true, ..Flock::of_one(Arc::new(config), census) };
+        let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+        let written: Vec<u64> = (1..=2000).collect();
+        for room in &written {
+            shard.write_down(&Record::RoomEnded { room: *room });
+            if room % 500 == 0 {
+                let frame = shard.take_frame().unwrap();
+                shard.journaled(frame, None, 0);
+            }
+        }
+        let published = Pending::Other(Reply::Noted);
+        let from = ConnectionRef { core: 0, connection: Id::from_bits(0) };
+        shard.answer_at(AckLevel::Synced, Asker::Api(from), published);
+        let (mut read, mut end, mut last) = (Vec::new(), 0, Vec::new());
+        while let Some(frame) = shard.take_frame() {
+            assert!(
+                frame.len() < 4096
+                    && shard.journal.stored_waits.len() + shard.journal.synced_waits.len() == 0
+            );
+            for record in Frame::records(&frame) {
+                let Ok(Record::RoomEnded { room }) = record else { panic!("{record:?}") };
+                read.push(room);
+            }
+            (end, last) = (end + frame.len() as u64, frame.clone());
+            shard.journaled(frame, Some(end), 4096);
+        }
+        assert_eq!(read, written);
+        assert!(Frame::wants_sync(&last), "the answer waits for the disk");
+        assert_eq!(shard.journal.synced_waits.front().map(|waiting| waiting.end), Some(end));
+        assert_eq!(shard.journal.unwritten(), 0);
+    }
+}

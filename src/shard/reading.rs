@@ -282,6 +282,19 @@ impl Shard {
     }
 }
 
+/// Puts older messages before those in memory, where they are joined, and keeps the last `limit`.
+pub(super) fn with_older(mut older: Vec<Entry>, messages: Vec<Entry>, head: u64, limit: usize) -> Vec<Entry> {
+    let next = messages.first().map_or(head + 1, |first| first.offset);
+    older.retain(|entry| entry.offset < next);
+    if older.last().is_none_or(|last| last.offset + 1 != next) {
+        return messages;
+    }
+    older.extend(messages);
+    let over = older.len().saturating_sub(limit);
+    older.drain(..over);
+    older
+}
+
 fn encode_page<'a>(
     room: &RoomName,
     after: u64,

@@ -13,6 +13,7 @@ use super::limits::too_fast;
 use super::mail::{
     ConnectionRef, Join, Joined, Mail, MemberEntry, Page, Push, Reply, ReplyTo, RoomEntry, RoomKey,
 };
+use super::reading::with_older;
 use super::resume::SESSION_BYTES;
 use super::timers::Timer;
 use crate::base::slots::Id;
@@ -794,19 +795,6 @@ impl Shard {
 /// What a message by an HTTP request is remembered by.
 pub(super) fn pushed_as(sender: &Nickname, room: &RoomName, key: &str) -> String {
     format!("{}\n{}\n{key}", sender.folded(), room.folded())
-}
-
-/// Puts older messages before those in memory, where they are joined, and keeps the last `limit`.
-fn with_older(mut older: Vec<Entry>, messages: Vec<Entry>, head: u64, limit: usize) -> Vec<Entry> {
-    let next = messages.first().map_or(head + 1, |first| first.offset);
-    older.retain(|entry| entry.offset < next);
-    if older.last().is_none_or(|last| last.offset + 1 != next) {
-        return messages;
-    }
-    older.extend(messages);
-    let over = older.len().saturating_sub(limit);
-    older.drain(..over);
-    older
 }
 
 fn spellings(names: &[Nickname]) -> Vec<&str> {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::Value;
+use starling::config::AckLevel;
 
 use crate::comeback::Session;
 use crate::faults::{Shape, happens};
@@ -43,6 +44,9 @@ pub struct Terms {
     /// Whether what is said may be refused for reasons that the speaker cannot know: then everything has an id, so that each
     /// answer has its command.
     pub may_be_refused: bool,
+    /// Whether there is a store, and when messages are acknowledged that do not say so.
+    pub has_store: bool,
+    pub ack: AckLevel,
 }
 
 /// One client, from its connection to its end.
@@ -173,11 +177,13 @@ pub enum What {
     Message {
         room: String,
         content: String,
+        level: AckLevel,
     },
     /// A message again, under the id that it had.
     Repeat {
         room: String,
         content: String,
+        level: AckLevel,
     },
     Private {
         content: String,
@@ -481,7 +487,7 @@ impl Client {
             return false;
         }
         match &sent.what {
-            What::Message { room, content } => {
+            What::Message { room, content, .. } => {
                 self.is_member(room) && content.len() <= self.terms.content_bytes
             }
             What::Typing { room } => self.is_member(room),
@@ -491,7 +497,7 @@ impl Client {
 
     /// A command has succeeded without an answer.
     pub fn note_silent(&self, model: &mut Model, sent: &Sent) {
-        if let What::Message { room, content } = &sent.what {
+        if let What::Message { room, content, .. } = &sent.what {
             let said = model.said(content);
             said.was_member = Some(true);
             said.is_unheard = self.rooms.get(room).is_none_or(|membership| !membership.hears_itself);

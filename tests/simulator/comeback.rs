@@ -40,6 +40,8 @@ pub struct Session {
     pub comebacks: u64,
     /// Whether two of its connections have asked for the session at once: the one left behind may get it last.
     pub was_raced: bool,
+    /// Whether the server may have lost it, or what happened in it of late.
+    pub may_be_lost: bool,
     /// How many mistakes it has made, on all connections.
     pub mistakes: usize,
     /// The private messages kept for it that it has heard, by offset.
@@ -127,7 +129,7 @@ impl Client {
         }
         // Each of these may have been obeyed or not.
         for sent in self.outstanding.drain(..) {
-            if let (Some(id), What::Message { room, content } | What::Repeat { room, content }) =
+            if let (Some(id), What::Message { room, content, .. } | What::Repeat { room, content, .. }) =
                 (&sent.id, &sent.what)
             {
                 session.repeatable.push((id.clone(), room.clone(), content.clone()));
@@ -200,8 +202,9 @@ impl Client {
         if said.was_member == Some(false) {
             said.was_member = None;
         }
-        let object = json!({"type": "message", "room": room, "content": content, "id": id});
-        self.say_as(kernel, model, What::Repeat { room, content }, Some(id), &object);
+        let mut object = json!({"type": "message", "room": room, "content": content, "id": id});
+        let level = self.pick_level(kernel, &mut object);
+        self.say_as(kernel, model, What::Repeat { room, content, level }, Some(id), &object);
     }
 
     /// Joins a room, so many times in a hundred from where it heard it last.
@@ -256,7 +259,8 @@ impl Client {
             // A grace time without end ends only for those who have made too many mistakes.
             let may_have_ended = self.terms.grace_ms < LONG_GRACE_MS
                 || self.session.mistakes > self.terms.errors_per_window
-                || self.session.was_raced;
+                || self.session.was_raced
+                || self.session.may_be_lost;
             assert!(may_have_ended, "client {client}: a session ended before its time");
             model.count("resumes_too_late");
             self.forget_session();
@@ -272,6 +276,7 @@ impl Client {
         session.inbox.clear();
         session.repeatable.clear();
         (session.received, session.has_missed, session.was_forgotten) = (0, true, true);
+        session.may_be_lost = false;
     }
 
     /// Keeps what a welcome says of the session.
@@ -385,7 +390,9 @@ impl Ghost {
                 }
                 // It has the session, which its client goes for with another connection, or will not get it.
                 Some("welcome") | Some("error")
-                    if event["type"] == "welcome" || event["reason"] == "nickname_in_use" =>
+                    if event["type"] == "welcome"
+                        || event["reason"] == "nickname_in_use"
+                        || event["reason"] == "store_down" =>
                 {
                     // What it has read by then is as good as heard: its client lets go of it.
                     kernel.reset(self.conn);

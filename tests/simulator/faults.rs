@@ -5,6 +5,7 @@ use starling::base::rng::Rng;
 use starling::config::{Config, Limits};
 
 use crate::comeback::LONG_GRACE_MS;
+use crate::store::Storage;
 
 /// Chances are in a thousand. Some are not of faults, but of things that are seldom done so often.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +80,8 @@ pub struct Shape {
     pub reports_levels: bool,
     /// Whether the run ends with a drain instead of the clients' leaving.
     pub ends_by_drain: bool,
+    /// How the store behaves, if there is one.
+    pub storage: Option<Storage>,
 }
 
 impl Faults {
@@ -126,6 +129,7 @@ impl Shape {
             content_bytes: 20,
             reports_levels: true,
             ends_by_drain: false,
+            storage: None,
         }
     }
 
@@ -142,6 +146,7 @@ impl Shape {
             content_bytes: pick(rng, &[20, 200, 900]),
             reports_levels: rng.chance(70),
             ends_by_drain: rng.chance(40),
+            storage: None,
         }
     }
 }

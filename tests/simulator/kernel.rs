@@ -19,12 +19,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use starling::base::rng::Rng;
 use starling::base::slots::Id;
 use starling::base::time::{Now, Tick};
 use starling::config::Limits;
 use starling::reactor::{Event, Os, Source};
+use starling::sys::ring::Ring;
 
 use crate::faults::{Faults, Shape, happens};
 use crate::trace::Trace;
@@ -42,6 +44,11 @@ pub struct Kernel {
     events_per_turn: usize,
     linger_ms: u64,
     cores: Vec<CoreSide>,
+    listeners: usize,
+    /// Whether a core has rung for the thread that reads the store.
+    pub is_store_woken: bool,
+    /// Whether a journal has been so full that messages may have been refused for it.
+    pub is_journal_tight: bool,
 }
 
 /// What the kernel knows of a core.
@@ -111,6 +118,8 @@ pub enum Received {
 pub struct SimOs {
     core: usize,
     kernel: Rc<RefCell<Kernel>>,
+    /// Where the core writes down what is to outlive it.
+    journal: Option<Arc<Ring>>,
 }
 
 /// A connection as the server holds it. It cannot be copied, as a descriptor cannot.
@@ -125,13 +134,6 @@ impl Kernel {
         limits: &Limits,
         trace: Trace,
     ) -> Kernel {
-        let core = || CoreSide {
-            ready: VecDeque::new(),
-            backlogs: vec![VecDeque::new(); listeners],
-            exhausted_until_ms: 0,
-            by_id: BTreeMap::new(),
-            is_next_poll_interrupted: false,
-        };
         Kernel {
             clock_ms: 1000,
             unix_offset_ms: 1_700_000_000_000,
@@ -142,8 +144,31 @@ impl Kernel {
             shape: shape.clone(),
             events_per_turn: limits.events_per_turn,
             linger_ms: limits.linger_ms,
-            cores: (0..shape.cores).map(|_| core()).collect(),
+            cores: (0..shape.cores).map(|_| CoreSide::new(listeners)).collect(),
+            listeners,
+            is_store_woken: false,
+            is_journal_tight: false,
         }
+    }
+
+    /// The process of the server is gone, with all its sockets; another one begins with so many cores. What was on its way to the
+    /// clients may still reach them (`delivers`, a chance in a hundred for each), or not.
+    pub fn restart(&mut self, cores: usize, delivers: u64) {
+        for number in 0..self.conns.len() {
+            let reaches = self.conns[number].is_closed && delivers > 0 || self.rng.chance(delivers);
+            let c = &mut self.conns[number];
+            if c.is_closed && reaches {
+                continue;
+            }
+            (c.is_closed, c.is_reset, c.outgoing_ends, c.id) = (true, true, true, None);
+            c.wire.clear();
+            c.incoming.clear();
+            if !reaches {
+                c.outgoing.clear();
+            }
+        }
+        self.cores = (0..cores).map(|_| CoreSide::new(self.listeners)).collect();
+        (self.is_store_woken, self.is_journal_tight) = (false, false);
     }
 
     /// Wakes a core from outside, as whoever asks it to drain does.
@@ -345,6 +370,18 @@ impl Kernel {
     }
 }
 
+impl CoreSide {
+    fn new(listeners: usize) -> CoreSide {
+        CoreSide {
+            ready: VecDeque::new(),
+            backlogs: vec![VecDeque::new(); listeners],
+            exhausted_until_ms: 0,
+            by_id: BTreeMap::new(),
+            is_next_poll_interrupted: false,
+        }
+    }
+}
+
 impl Conn {
     fn is_readable(&self) -> bool {
         !self.incoming.is_empty() || self.has_ended || (self.is_reset && !self.reset_told)
@@ -362,8 +399,8 @@ impl Conn {
 }
 
 impl SimOs {
-    pub fn new(core: usize, kernel: Rc<RefCell<Kernel>>) -> SimOs {
-        SimOs { core, kernel }
+    pub fn new(core: usize, kernel: Rc<RefCell<Kernel>>, journal: Option<Arc<Ring>>) -> SimOs {
+        SimOs { core, kernel, journal }
     }
 }
 
@@ -530,6 +567,36 @@ impl Os for SimOs {
     }
 
     fn wake(&mut self, core: usize) {
-        self.kernel.borrow_mut().list(core, Source::Wake);
+        let kernel = &mut *self.kernel.borrow_mut();
+        match core < kernel.cores.len() {
+            true => kernel.list(core, Source::Wake),
+            false => kernel.is_store_woken = true,
+        }
+    }
+
+    fn write_journal(&mut self, frame: &[u8]) -> Option<u64> {
+        let ring = self.journal.as_ref()?;
+        let kernel = &mut *self.kernel.borrow_mut();
+        let end = ring.push(frame);
+        if end.is_none() {
+            ring.set_behind(true);
+        }
+        // Messages are refused before their frame is here, and what it would have held is not known.
+        kernel.is_journal_tight |= ring.room() < ring.capacity() / 4 * 3 || frame.len() > ring.capacity() / 8;
+        let core = self.core as u64;
+        kernel.trace.note(&[8, core, frame.len() as u64, end.unwrap_or(0)], || {
+            format!("core {core}: writes {} bytes down, to {end:?}", frame.len())
+        });
+        end
+    }
+
+    fn note_journal_whole(&mut self) {
+        if let Some(ring) = &self.journal {
+            ring.set_behind(false);
+        }
+    }
+
+    fn journal_room(&mut self) -> usize {
+        self.journal.as_ref().map_or(0, |ring| ring.room())
     }
 }

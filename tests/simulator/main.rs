@@ -17,7 +17,9 @@ mod moderation;
 mod person;
 mod program;
 mod regressions;
+mod restart;
 mod scenario;
+mod store;
 mod talk;
 mod trace;
 mod wire;
@@ -103,6 +105,22 @@ const HAPPENS: &[&str] = &[
     "rate_refusals",
     "rate_byes",
     "retries_in_time",
+    "acked_stored",
+    "acked_synced",
+    "store_failures",
+    "store_recoveries",
+    "store_hangs",
+    "store_trims",
+    "store_overdue",
+    "store_refused",
+    "messages_refused_store_down",
+    "pages_read",
+    "reads_failed",
+    "histories_unread",
+    "kills",
+    "replayed_journals",
+    "machine_failures",
+    "messages_lost",
 ];
 
 #[test]

@@ -3,9 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+use starling::config::AckLevel;
 use starling::proto::text;
 
 use crate::moderation::Bench;
+use crate::store::Ledger;
 
 /// The knowledge of all clients.
 #[derive(Default)]
@@ -13,10 +16,10 @@ pub struct Model {
     /// Counts the steps of the run: when something was said, or heard.
     pub moment: u64,
     /// The messages of each room and epoch, by offset.
-    logs: BTreeMap<(String, String), BTreeMap<u64, Entry>>,
+    pub logs: BTreeMap<(String, String), BTreeMap<u64, Entry>>,
     /// The epochs whose first member is known.
     begun: BTreeSet<(String, String)>,
-    said: BTreeMap<String, Said>,
+    pub said: BTreeMap<String, Said>,
     holdings: BTreeMap<String, Vec<Holding>>,
     /// Every nickname that a client has asked for, as it wrote it.
     names: BTreeMap<usize, Vec<String>>,
@@ -26,6 +29,17 @@ pub struct Model {
     pub has_jumped: bool,
     /// Those who have had more than one connection: what they have asked for may happen unknown to them.
     pub losers: BTreeSet<usize>,
+    /// What the store has.
+    pub store: Ledger,
+    /// How often the server was started again, and when messages were lost by it last, if ever.
+    pub restarts: u64,
+    pub lost_at: Option<u64>,
+    /// The epochs of rooms that have others now, because messages were lost.
+    pub dead_epochs: BTreeSet<String>,
+    /// Those of rooms that were lost, or had ended before.
+    pub lost_rooms: BTreeSet<String>,
+    /// The changes of the rooms' states, by epoch and version.
+    pub states: BTreeMap<(String, String), BTreeMap<u64, (String, Value)>>,
     /// How often things happened that only clients know of.
     pub counts: BTreeMap<&'static str, u64>,
 }
@@ -54,6 +68,12 @@ pub struct Said {
     pub is_unheard: bool,
     /// The epoch and offset that it got.
     pub place: Option<(String, u64)>,
+    /// The offset that it had before its room got another epoch: it is the same there.
+    pub offset: Option<u64>,
+    /// What its author was promised.
+    pub acked: Option<AckLevel>,
+    /// Whether a private message was said to be kept.
+    pub is_kept: bool,
     /// Who has heard it, if it is private.
     pub receivers: Vec<usize>,
     pub was_delivered: bool,
@@ -87,7 +107,27 @@ pub fn fold(name: &str) -> String {
     starling::chat::name::fold(name).into_owned()
 }
 
+impl Said {
+    /// It has this place, and no other.
+    fn take_place(&mut self, epoch: &str, offset: u64) {
+        let place = (epoch.to_owned(), offset);
+        let known = self.place.get_or_insert(place.clone());
+        assert_eq!(*known, place, "{:?} was published twice", self.content);
+        assert!(
+            self.offset.is_none_or(|known| known == offset),
+            "{:?} was at {:?}",
+            self.content,
+            self.offset
+        );
+    }
+}
+
 impl Model {
+    /// Messages that were lost were in another epoch.
+    pub fn check_epoch(&self, epoch: &str) {
+        assert!(!self.dead_epochs.contains(epoch), "the epoch {epoch} goes on, although messages were lost");
+    }
+
     pub fn say(&mut self, said: Said) {
         let before = self.said.insert(key_of(&said.content).to_owned(), said);
         assert!(before.is_none(), "clients repeat themselves");
@@ -100,6 +140,7 @@ impl Model {
 
     /// A member hears, or a sender is told, that a room has a message at a place.
     pub fn place(&mut self, room: &str, epoch: &str, offset: u64, entry: Entry) {
+        self.check_epoch(epoch);
         let said = self.said(&entry.content);
         assert_eq!(said.content, entry.content, "the content has changed");
         assert!(!said.is_private, "a private message was published: {entry:?}");
@@ -108,8 +149,7 @@ impl Model {
             "{entry:?} was said in another room than {room}"
         );
         assert_ne!(said.was_member, Some(false), "{entry:?} is from somebody who was not in {room}");
-        let place = (epoch.to_owned(), offset);
-        assert_eq!(*said.place.get_or_insert(place.clone()), place, "{entry:?} was published twice");
+        said.take_place(epoch, offset);
         let (author, moment) = (said.author, said.moment);
         let mute = self.bench.sentence("mute", room, epoch, &fold(&entry.sender), moment);
         assert!(mute.is_none(), "{entry:?} was said in {room} in spite of {mute:?}");
@@ -138,9 +178,9 @@ impl Model {
 
     /// The answer to a message that was said again: there is but one place for it.
     pub fn check_repeated(&mut self, content: &str, epoch: &str, offset: u64, timestamp: u64) {
+        self.check_epoch(epoch);
         let said = self.said(content);
-        let place = (epoch.to_owned(), offset);
-        assert_eq!(*said.place.get_or_insert(place.clone()), place, "{content:?} was published twice");
+        said.take_place(epoch, offset);
         let room = said.room.clone().expect("programs know their rooms");
         let known = self.logs.get(&(room, epoch.to_owned())).and_then(|log| log.get(&offset));
         assert!(

@@ -193,7 +193,8 @@ impl Client {
     }
 
     /// The answer to something that hosts do, or to a change of state, in a room that the client is in or may be in.
-    pub fn hear_verdict(&mut self, model: &mut Model, what: &What, event: &Value) {
+    pub fn hear_verdict(&mut self, model: &mut Model, sent: &Sent, event: &Value) {
+        let (what, moment) = (&sent.what, sent.moment);
         let reason = event["reason"].as_str();
         let room = match what {
             What::Moderate { room, .. } | What::Role { room } | What::State { room, .. } => room.clone(),
@@ -230,11 +231,18 @@ impl Client {
             }
             "no_such_user" | "bad_request" => may_be_there && !matches!(what, What::State { .. }),
             "forbidden" => may_be_there,
+            "store_down" => self.is_refused_by_store(model, moment),
             "muted" => matches!(what, What::State { .. }) && model.bench.has_mutes(&room),
             _ => false,
         };
         assert!(is_understood, "client {}: {event} in answer to {what:?}", self.number);
         model.count("verdicts_refused");
+    }
+
+    /// The store is said to be down: it must be so, or have been of late.
+    pub fn is_refused_by_store(&self, model: &mut Model, since: u64) -> bool {
+        model.count("refused_store_down");
+        self.terms.has_store && (model.store.may_be_down(since) || model.store.was_unread(since))
     }
 
     /// Somebody who may not speak has tried to.
@@ -288,6 +296,10 @@ impl Client {
             "client {client}, who knew version {known} of {room}: {event}"
         );
         (membership.version, membership.knows_version) = (version, true);
+        let epoch = membership.epoch.clone();
+        let change = (key.clone(), event["value"].clone());
+        let changes = model.states.entry((room, epoch)).or_default();
+        assert_eq!(*changes.entry(version).or_insert(change.clone()), change, "client {client}: {event}");
         match &event["value"] {
             Value::Null => drop(membership.state.remove(&key)),
             value => drop(membership.state.insert(key, value.clone())),

@@ -32,7 +32,8 @@ impl Client {
             self.errors_400 += 1;
         }
         assert!(reason != "rate_limited" || self.terms.has_rates);
-        let is_turned_away = matches!(reason, "draining" | "rate_limited") && self.nickname.is_none();
+        let is_turned_away =
+            matches!(reason, "draining" | "rate_limited" | "store_down") && self.nickname.is_none();
         if reason == "nickname_in_use" || is_turned_away {
             // Lines that came behind a nickname that was refused have been taken for nicknames too, but are none.
             if let Some(name) = self.asked_names.pop_front() {

@@ -1,6 +1,7 @@
 //! What programs hear: events as JSON objects, in lines or in frames, and HTTP responses before the first frame.
 
 use serde_json::Value;
+use starling::config::AckLevel;
 
 use crate::client::{Client, Kind, Membership, Sent, What, Whereabouts};
 use crate::kernel::Kernel;
@@ -12,7 +13,11 @@ impl Client {
         let sent = self.outstanding.pop_front();
         let error = || -> Value { serde_json::from_slice(body).expect("an error is a JSON object") };
         match (sent.as_ref().map(|sent| &sent.what), status) {
-            (Some(What::Health), 200) => assert_eq!(body, b"OK"),
+            (Some(What::Health), 200) => {
+                let moment = sent.as_ref().expect("matched").moment;
+                let may_be_down = self.terms.has_store && model.store.may_be_down(moment);
+                assert!(body == b"OK" || may_be_down && body == b"OK store_down", "{}", body.escape_ascii());
+            }
             (Some(What::Upgrade { nickname, room }), 101) => {
                 self.is_upgraded = true;
                 let moment = sent.as_ref().expect("matched").moment;
@@ -42,6 +47,12 @@ impl Client {
                 let may_be =
                     reason == "banned" && is_banned || reason == "rate_limited" && self.terms.has_rates;
                 assert!(may_be, "client {}: {reason} for {room:?}", self.number);
+                model.give_up_all(self.number);
+                self.end(kernel);
+            }
+            (Some(What::Upgrade { .. }), 503) if error()["reason"] == "store_down" => {
+                let moment = sent.as_ref().expect("matched").moment;
+                assert!(self.is_refused_by_store(model, moment), "client {}: {body:?}", self.number);
                 model.give_up_all(self.number);
                 self.end(kernel);
             }
@@ -278,6 +289,7 @@ impl Client {
             self.outstanding.remove(place.expect("a line is called too long that was not"));
             return;
         }
+        self.take_early_answer(id);
         let sent = loop {
             let Some(sent) = self.outstanding.pop_front() else {
                 panic!("client {} asked nothing and hears {event}", self.number)
@@ -314,6 +326,11 @@ impl Client {
         if sent.id.is_some() && self.entitled == sent.id {
             self.entitled = None;
             model.count("retries_in_time");
+        }
+        let is_verdict = matches!(sent.what, What::Moderate { .. } | What::Role { .. } | What::State { .. });
+        if reason == "store_down" && !is_verdict {
+            assert!(self.is_refused_by_store(model, sent.moment), "client {client}: {event} for nothing");
+            return self.hear_store_down(model, sent);
         }
         match (&sent.what, &self.nickname) {
             (What::Ping, _) => expect("pong"),
@@ -375,6 +392,14 @@ impl Client {
             (What::Switch { from, to, .. }, _) if self.is_in(to) || from == to => {
                 expect_refusal(&["already_joined"]);
             }
+            // A switch that a kill has cut in two leaves a session in both rooms.
+            (What::Switch { .. }, _) if reason == "too_many_rooms" => {
+                let rooms = self.rooms.len() + self.session.kept.len() + self.session.unsure.len();
+                assert!(
+                    model.restarts > 0 && rooms > self.terms.rooms_per_session,
+                    "client {client}: {event}"
+                );
+            }
             (What::Switch { to, .. }, _) if reason == "banned" => {
                 assert!(model.may_be_banned(to, client), "client {client} is not banned: {event}");
                 model.count("bans_met");
@@ -431,7 +456,7 @@ impl Client {
                 expect_refusal(&["too_large"]);
                 model.said(content).was_member = Some(false);
             }
-            (What::Message { room, content }, Some(_))
+            (What::Message { room, content, .. }, Some(_))
                 if matches!(reason, "muted" | "forbidden")
                     && (self.is_member(room) || self.is_unsure(room)) =>
             {
@@ -446,10 +471,10 @@ impl Client {
                 self.hear_silenced(model, room, reason);
             }
             (What::Moderate { .. } | What::Role { .. } | What::State { .. }, Some(_)) => {
-                self.hear_verdict(model, &sent.what, event);
+                self.hear_verdict(model, &sent, event);
             }
-            (What::Message { room, content }, Some(nickname))
-                if self.is_member(room) || self.is_unsure(room) && kind == "ack" =>
+            (What::Message { room, content, level }, Some(nickname))
+                if self.is_member(room) || kind == "ack" && self.may_have_been_in(model, room, *level) =>
             {
                 expect("ack");
                 let said = model.said(content);
@@ -462,7 +487,8 @@ impl Client {
                 if let Some(known) = self.rooms.get(room).or(self.session.kept.get(room)) {
                     assert_eq!(text(event, "epoch"), known.epoch);
                 }
-                assert_eq!(text(event, "level"), "sequenced");
+                assert_eq!(text(event, "level"), level.word());
+                self.check_level(model, content, *level);
                 model.place(room, text(event, "epoch"), number(event, "offset"), entry);
             }
             (What::Message { content, .. }, _) => {
@@ -471,8 +497,14 @@ impl Client {
                 assert!(said.place.is_none() || said.is_repeated, "{said:?} was published and refused");
                 said.was_member = Some(false).filter(|_| !said.is_repeated);
             }
-            (What::Repeat { content, .. }, _) if kind == "ack" => {
+            (What::Repeat { content, level, .. }, _) if kind == "ack" => {
                 model.count("repeats_answered");
+                // One that had been answered at a higher level is answered as it was then.
+                let is_as_high = |reached: &&AckLevel| reached.word() == text(event, "level");
+                let levels = [AckLevel::Sequenced, AckLevel::Stored, AckLevel::Synced];
+                let reached = *levels.iter().find(is_as_high).expect("a level");
+                assert!(reached >= *level, "client {client}: {event} in answer to {sent:?}");
+                self.check_level(model, content, reached);
                 model.check_repeated(
                     content,
                     text(event, "epoch"),
@@ -500,7 +532,8 @@ impl Client {
                 assert_eq!(number(event, "delivered"), u64::from(!is_stored), "{event}");
                 assert!(!is_stored || self.terms.grace_ms > 0, "{event}");
                 model.count(if is_stored { "private_stored" } else { "private_delivered" });
-                model.said(content).was_delivered = true;
+                let said = model.said(content);
+                (said.was_delivered, said.is_kept) = (true, is_stored);
             }
             (What::Members { .. }, _) if kind == "error" => expect_refusal(&["no_such_room"]),
             (What::Members { room, after }, _) => {
@@ -556,6 +589,46 @@ impl Client {
         }
     }
 
+    /// Messages that wait for the store may be answered later than what was said after them.
+    fn take_early_answer(&mut self, id: Option<&str>) {
+        let place = self.outstanding.iter().position(|sent| sent.id.is_some() && sent.id.as_deref() == id);
+        let Some(place) = place.filter(|place| *place > 0 && self.terms.has_store) else { return };
+        let waits = |sent: &Sent| matches!(sent.what, What::Message { level, .. } | What::Repeat { level, .. } if level > AckLevel::Sequenced);
+        if self.outstanding.iter().take(place).any(waits) {
+            let sent = self.outstanding.remove(place).expect("looked at above");
+            self.outstanding.push_front(sent);
+        }
+    }
+
+    /// What was acknowledged at a level has reached it.
+    fn check_level(&self, model: &mut Model, content: &str, level: AckLevel) {
+        assert!(
+            model.store.has(content, level),
+            "client {}: {content:?} is not {}",
+            self.number,
+            level.word()
+        );
+        model.count(["acked_sequenced", "acked_stored", "acked_synced"][level as usize]);
+        let said = model.said(content);
+        said.acked = said.acked.max(Some(level));
+    }
+
+    /// A command was refused because the store is down. A message may have got its place all the same: the same command again tells.
+    fn hear_store_down(&mut self, model: &mut Model, sent: Sent) {
+        match sent.what {
+            What::Message { room, content, .. } | What::Repeat { room, content, .. } => {
+                let said = model.said(&content);
+                (said.was_member, said.is_repeated) = (None, true);
+                model.count("messages_refused_store_down");
+                self.session.repeatable.push((sent.id.expect("with a store all have one"), room, content));
+            }
+            What::Resume { .. } | What::Hello { .. } | What::Nick { .. } => {}
+            What::Join { .. } | What::Switch { .. } | What::Private { .. } => {}
+            What::History { .. } => model.count("histories_unread"),
+            what => panic!("client {}: the store is down for {what:?}", self.number),
+        }
+    }
+
     /// A command was refused for coming too fast, and has not happened.
     fn hear_too_fast(&mut self, model: &mut Model, sent: &Sent, event: &Value) {
         assert!(self.terms.has_rates && number(event, "retry_after_ms") > 0, "{event}");
@@ -564,6 +637,12 @@ impl Client {
             let said = model.said(content);
             said.was_member = Some(false).filter(|_| !said.is_repeated);
         }
+    }
+
+    /// Whether it may have been in a room when it said something there. Whoever is put out may hear later that what was said before is
+    /// stored.
+    fn may_have_been_in(&self, model: &Model, room: &str, level: AckLevel) -> bool {
+        self.is_unsure(room) || level > AckLevel::Sequenced && model.may_be_expelled(room, self.number)
     }
 
     fn is_unsure(&self, room: &str) -> bool {
@@ -611,7 +690,10 @@ impl Client {
             assert_eq!(offsets.last().copied().unwrap_or(offset), offset, "{event}");
             let What::Join { history: Some(wanted), .. } = what else { panic!("{event}: not asked for") };
             let there = offset.min(self.terms.history_count);
-            assert_eq!(offsets.len() as u64, there.min(*wanted), "{event}");
+            // What cannot be read is left out.
+            let is_left_out = self.terms.has_store && model.store.was_unread(sent.moment);
+            let is_all = offsets.len() as u64 == there.min(*wanted);
+            assert!(is_all || is_left_out, "client {} is told {offsets:?}: {event}", self.number);
         }
         let (was_replayed, was_told) = (next.is_some_and(|next| next <= offset), next.is_some());
         if was_replayed {

@@ -1,12 +1,18 @@
 //! What the simulator has found, as far as it can be told without its dice: the shortest way to each.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use starling::base::rng::Rng;
+use starling::config::Config;
 
 use crate::client::{Kind, What};
+use crate::comeback::LONG_GRACE_MS;
 use crate::faults::plain;
 use crate::faults::{Faults, Shape};
+use crate::restart::End;
 use crate::scenario;
+use crate::store::Storage;
 use crate::trace::Trace;
 use crate::world::World;
 
@@ -165,5 +171,78 @@ fn whoever_is_put_out_meanwhile_hears_no_stray_error() {
         let shape = Shape { clients: 6, burst: 3, ..Shape::roomy(4) };
         let mut world = World::build(Rng::new(seed), faults, shape, plain(), Trace::default());
         scenario::play(&mut world, 1);
+    }
+}
+
+/// A world with a store, in which nothing goes wrong but what its user does.
+fn stored(seed: u64, faults: Faults, shape: Shape, storage: Storage, mut config: Config) -> World {
+    config.history.count = 1000;
+    let shape = Shape { storage: Some(storage), ..shape };
+    World::build(Rng::new(seed), faults, shape, config, Trace::default())
+}
+
+/// A fault of the server: joins, changes of nicknames and what hosts decide were written down however full the journal was. What had no
+/// place became one frame, which was larger than the journal in the end, and was never written.
+#[test]
+fn a_full_journal_has_place_for_what_cannot_be_refused() {
+    for seed in 0..20 {
+        let faults =
+            Faults { join: 500, nick: 100, moderation: 100, quit: 30, abrupt_reset: 30, ..Faults::default() };
+        let shape = Shape { clients: 15, burst: 40, ..Shape::roomy(2) };
+        let mut config = plain();
+        config.session.grace_ms = 1000;
+        (config.store.queue_bytes, config.limits.content_bytes) = (4096, 500);
+        // It tells what there is, but commits nothing until the world comes to rest.
+        let storage = Storage { read: 500, tell: 500, ..Storage::default() };
+        let mut world = stored(seed, faults, shape, storage, config);
+        scenario::play(&mut world, 1);
+        let mut totals = BTreeMap::new();
+        world.add_counts(&mut totals);
+        assert!(totals["store_refused"] > 0 && totals["journal_full"] == 0, "{totals:?}");
+    }
+}
+
+/// A core that had no place for what was announced has said so in its journal: rooms get new epochs then, as after the end of the machine.
+#[test]
+fn what_had_no_place_in_a_journal_is_known_to_be_lost() {
+    for seed in 0..10 {
+        let shape = Shape { clients: 8, burst: 6, ..Shape::roomy(2) };
+        let mut config = plain();
+        config.session.grace_ms = LONG_GRACE_MS;
+        let storage = Storage { group_bytes: 500, write: 20, read: 500, tell: 500, ..Storage::default() };
+        let mut world = stored(seed, Faults { join: 300, ..Faults::default() }, shape, storage, config);
+        world.run();
+        world.store.as_ref().expect("it has one").rings[0].set_behind(true);
+        world.restart(End::Kill);
+        assert_eq!(world.model.counts["kills_behind"], 1);
+        scenario::play(&mut world, 1);
+    }
+}
+
+/// Faults of the server, each found by a seed with kills: what a command was answered was forgotten with its message, where few or no
+/// messages are kept; after messages had been lost, commands were answered with the room's old epoch, and a second kill brought that
+/// back; a page of what a member had missed was taken for one of its next membership; whoever joined was told less of the past than
+/// there was, if messages went from memory while the store was read; and a private message that had been received came again, if
+/// its session had been on two cores.
+#[test]
+fn what_was_announced_is_there_after_a_kill() {
+    for seed in 0..40 {
+        let faults = Faults { join: 200, takeover: 20, frozen_core: 30, ..Faults::default() };
+        let shape = Shape { clients: 8, burst: 6, mailbox_parcels: 2, ..Shape::roomy(3) };
+        let mut config = plain();
+        config.session.grace_ms = LONG_GRACE_MS;
+        config.limits.replay_page_bytes = 100;
+        (config.history.memory_count, config.limits.idempotency_ms) = (3, 86_400_000);
+        let storage = Storage {
+            write: 100,
+            read: 100,
+            tell: 300,
+            trim: 100,
+            kill: 100,
+            machine: 30,
+            ..Storage::default()
+        };
+        let mut world = stored(seed, faults, shape, Storage { group_bytes: 500, ..storage }, config);
+        scenario::play(&mut world, 2);
     }
 }

@@ -1,6 +1,7 @@
 //! What clients say: names from small sets, so that they are often taken and rooms often shared.
 
 use serde_json::{Value, json};
+use starling::config::AckLevel;
 
 use crate::client::{Client, Kind, Sent, What};
 use crate::faults::{Shape, happens, pick};
@@ -191,11 +192,12 @@ impl Client {
                 let content = self.make_content(kernel, shape);
                 let has_id = has_id || self.session.unsure.contains(&room);
                 self.note_said(model, &content, Some(room.clone()), None);
-                let object = json!({"type": "message", "room": room, "content": content});
+                let mut object = json!({"type": "message", "room": room, "content": content});
+                let level = self.pick_level(kernel, &mut object);
                 self.say(
                     kernel,
                     model,
-                    What::Message { room: room.clone(), content: content.clone() },
+                    What::Message { room: room.clone(), content: content.clone(), level },
                     has_id,
                     object,
                 );
@@ -296,6 +298,16 @@ impl Client {
         pick(&mut kernel.rng, NICKNAMES).to_owned()
     }
 
+    /// When a message is to be acknowledged.
+    pub fn pick_level(&self, kernel: &mut Kernel, object: &mut Value) -> AckLevel {
+        if !self.terms.has_store || kernel.rng.chance(40) {
+            return self.terms.ack;
+        }
+        let level = pick(&mut kernel.rng, &[AckLevel::Sequenced, AckLevel::Stored, AckLevel::Synced]);
+        object["ack"] = json!(level.word());
+        level
+    }
+
     fn say_garbage(&mut self, kernel: &mut Kernel, model: &Model) {
         self.session.mistakes += 1;
         let garbage: &[u8] = match kernel.rng.below(6) {
@@ -352,7 +364,7 @@ impl Client {
                     self.note_said(model, &content, None, Some(target));
                     format!("/msg {target} {content}")
                 }
-                90..93 if !self.terms.has_rates => {
+                90..93 if !self.terms.has_rates && !self.terms.has_store => {
                     let name = self.pick_nickname(kernel);
                     model.claim(self.number, &name);
                     self.asked_names.push_back(name.clone());
@@ -395,6 +407,9 @@ impl Client {
             was_member: None,
             is_unheard: false,
             place: None,
+            offset: None,
+            acked: None,
+            is_kept: false,
             receivers: Vec::new(),
             was_delivered: false,
             was_heard_behind: false,

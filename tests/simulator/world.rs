@@ -16,14 +16,19 @@ use starling::base::time::{Now, Tick};
 use starling::config::{Config, ListenKind, Rate};
 use starling::reactor::mailbox::Exchange;
 use starling::reactor::{Os, Reactor, Turn};
+use starling::record::Restored;
 use starling::shard::mail::Parcel;
+use starling::shard::restore::share_out;
 use starling::shard::{Flock, Inventory, Shard};
+use starling::store::engine::Engine;
+use starling::sys::ring::Ring;
 
 use crate::client::{Client, Kind, Terms};
 use crate::comeback::Ghost;
 use crate::faults::{Faults, Shape, draw_config, happens, pick, plain};
 use crate::kernel::{Kernel, SimOs};
 use crate::model::Model;
+use crate::store::{Storage, Store};
 use crate::trace::Trace;
 
 /// The listeners of each core, by number.
@@ -33,7 +38,7 @@ const LISTENERS: [ListenKind; 2] = [ListenKind::Line, ListenKind::Web];
 const STEPS: u64 = 5000;
 
 /// Rounds after which a world that should come to rest is taken to spin.
-const ROUNDS_MAX: usize = 60_000;
+const ROUNDS_MAX: usize = 200_000;
 
 /// For how long a world is let to come to rest: longer than every retry and backoff of the server, shorter than a
 /// lingering close.
@@ -51,14 +56,15 @@ pub struct World {
     pub ghosts: Vec<Ghost>,
     pub shape: Shape,
     pub terms: Terms,
-    cores: Vec<Core>,
+    pub cores: Vec<Core>,
     exchange: Arc<Exchange<Parcel>>,
     census: Arc<Census>,
-    config: Arc<Config>,
+    pub store: Option<Store>,
+    pub config: Arc<Config>,
 }
 
-struct Core {
-    reactor: Reactor<SimOs>,
+pub struct Core {
+    pub reactor: Reactor<SimOs>,
     state: State,
     /// Until which step it is not scheduled.
     frozen_until: u64,
@@ -79,8 +85,13 @@ impl World {
     pub fn new(seed: u64, cores: usize, trace: Trace) -> World {
         let mut rng = Rng::new(seed);
         let faults = Faults::draw(&mut rng);
-        let shape = Shape::draw(&mut rng, cores);
-        let config = draw_config(&mut rng);
+        let mut shape = Shape::draw(&mut rng, cores);
+        let mut config = draw_config(&mut rng);
+        // By dice of its own, so that runs without a store are what they were before there was one.
+        let mut rng_of_store = Rng::new(seed ^ 0x0005_704E);
+        if rng_of_store.chance(50) {
+            shape.storage = Some(Storage::draw(&mut rng_of_store, &mut config));
+        }
         World::build(rng, faults, shape, config, trace)
     }
 
@@ -91,7 +102,7 @@ impl World {
 
     /// The world of its parts.
     pub fn build(mut rng: Rng, faults: Faults, shape: Shape, config: Config, trace: Trace) -> World {
-        let (cores, config) = (shape.cores, Arc::new(config));
+        let config = Arc::new(config);
         let limits = &config.limits;
         let terms = Terms {
             rooms_per_session: limits.rooms_per_session,
@@ -112,42 +123,79 @@ impl World {
                     ..plain().rate
                 },
             rate_ignored_ms: limits.rate_ignored_ms,
-            may_be_refused: faults.moderation > 0 || config.rate != plain().rate,
+            may_be_refused: faults.moderation > 0 || config.rate != plain().rate || shape.storage.is_some(),
+            has_store: shape.storage.is_some(),
+            ack: config.store.ack,
         };
-        let census = Arc::new(Census::new(limits.connections, 0));
+        let home_seed = rng.next_u64();
+        let seeds: Vec<u64> = (0..shape.cores).map(|_| rng.next_u64()).collect();
+        let mut kernel = Kernel::new(rng, faults, &shape, LISTENERS.len(), limits, trace);
+        let faults = kernel.faults.clone();
+        kernel.trace.note(&[0], || {
+            format!(
+                "{faults:?}\n{shape:?}\n{limits:?}\n{:?}\n{:?}\n{:?}",
+                config.heartbeat, config.store, config.history
+            )
+        });
+        let mut world = World {
+            kernel: Rc::new(RefCell::new(kernel)),
+            model: Model::default(),
+            clients: Vec::new(),
+            ghosts: Vec::new(),
+            cores: Vec::new(),
+            exchange: Arc::new(Exchange::new(0, 1)),
+            census: Arc::new(Census::new(0, 0)),
+            store: None,
+            shape,
+            terms,
+            config,
+        };
+        let engine = world.shape.storage.is_some().then(Engine::in_memory);
+        world.begin_server(home_seed, seeds, Restored::default(), engine);
+        world
+    }
+
+    /// Starts a server: a core for each seed, with its share of what an earlier one has left.
+    pub fn begin_server(
+        &mut self,
+        home_seed: u64,
+        seeds: Vec<u64>,
+        restored: Restored,
+        engine: Option<Engine>,
+    ) {
+        let (config, cores) = (&self.config, seeds.len());
+        self.census = Arc::new(Census::new(config.limits.connections, 0));
         let flock = Flock {
             cores: cores as u16,
             core_connections: usize::MAX,
             core_reserve: 64,
-            home_seed: rng.next_u64(),
-            ..Flock::of_one(config.clone(), census.clone())
+            home_seed,
+            has_store: engine.is_some(),
+            ..Flock::of_one(config.clone(), self.census.clone())
         };
-        let exchange = Arc::new(Exchange::new(cores, shape.mailbox_parcels));
-        let seeds: Vec<u64> = (0..cores).map(|_| rng.next_u64()).collect();
-        let mut kernel = Kernel::new(rng, faults, &shape, LISTENERS.len(), limits, trace);
-        let faults = kernel.faults.clone();
-        kernel.trace.note(&[0], || format!("{faults:?}\n{shape:?}\n{limits:?}\n{:?}", config.heartbeat));
-        let kernel = Rc::new(RefCell::new(kernel));
-        let cores = seeds.into_iter().enumerate().map(|(core, seed)| {
-            let mut os = SimOs::new(core, kernel.clone());
+        let mailboxes = cores + usize::from(flock.has_store);
+        self.exchange = Arc::new(Exchange::new(mailboxes, self.shape.mailbox_parcels));
+        let shares = share_out(restored, &flock);
+        let mut rings = Vec::new();
+        if let (Some(mut engine), Some(storage)) = (engine, &self.shape.storage) {
+            for (core, share) in shares.iter().enumerate() {
+                share.room_numbers().for_each(|room| engine.assign(room, core));
+            }
+            let ring = || Arc::new(Ring::create(None, config.store.queue_bytes, 1).expect("memory"));
+            rings = (0..cores).map(|_| ring()).collect();
+            let store = Store::new(engine, rings.clone(), self.exchange.clone(), storage.clone(), config);
+            self.store = Some(store);
+        }
+        let cores = seeds.into_iter().zip(shares).enumerate().map(|(core, (seed, share))| {
+            let mut os = SimOs::new(core, self.kernel.clone(), rings.get(core).cloned());
             let now: Now = os.now();
-            let shard = Shard::new(core as u16, &flock, Arc::new(Counters::default()), seed, now);
-            let reactor = Reactor::new(core, os, shard, limits, false, &LISTENERS, exchange.clone());
+            let mut shard = Shard::new(core as u16, &flock, Arc::new(Counters::default()), seed, now);
+            shard.restore(share);
+            let reactor =
+                Reactor::new(core, os, shard, &config.limits, false, &LISTENERS, self.exchange.clone());
             Core { reactor, state: State::Awake, frozen_until: 0 }
         });
-        let cores = cores.collect();
-        World {
-            kernel,
-            model: Model::default(),
-            clients: Vec::new(),
-            ghosts: Vec::new(),
-            shape,
-            terms,
-            cores,
-            exchange,
-            census,
-            config,
-        }
+        self.cores = cores.collect();
     }
 
     /// A stretch of the run in which everything may happen.
@@ -159,6 +207,10 @@ impl World {
                 0..50 => self.run_some_core(),
                 50..97 => self.run_some_client(),
                 _ => self.pass_time(),
+            }
+            if let Some(store) = &mut self.store {
+                store.step(&mut self.kernel.borrow_mut(), &mut self.model);
+                self.restart_perhaps();
             }
             self.check_sleepers();
         }
@@ -189,6 +241,9 @@ impl World {
                     self.step_core(core);
                     has_moved = true;
                 }
+            }
+            if let Some(store) = &mut self.store {
+                has_moved |= store.settle(&mut self.kernel.borrow_mut(), &mut self.model);
             }
             self.check_sleepers();
             if !has_moved {
@@ -285,6 +340,11 @@ impl World {
             );
             let inventory = core.reactor.world().inventory();
             assert_eq!((inventory.under_way, inventory.deferred), (0, 0), "core {number}: {inventory:?}");
+            let Inventory { store_waits, unstored, unwritten, .. } = inventory;
+            assert_eq!((store_waits, unstored, unwritten), (0, 0, 0), "core {number}: {inventory:?}");
+        }
+        if let Some(store) = &self.store {
+            store.check_rest();
         }
     }
 
@@ -417,6 +477,9 @@ impl World {
     /// A core that sleeps with nothing pending must have nothing that it could do.
     fn check_sleepers(&mut self) {
         let kernel = self.kernel.borrow();
+        if let Some(store) = &self.store {
+            store.check_sleep(&kernel);
+        }
         let backoff_ms = self.config.limits.accept_backoff_ms;
         for (number, core) in self.cores.iter_mut().enumerate() {
             let State::Asleep { until_ms } = core.state else { continue };
