@@ -233,7 +233,6 @@ impl Shard {
                 Ok(self.ask_to_join(session, asked.reply_to(), step, request))
             }
             Command::Leave { room } => {
-                self.check_store(AckLevel::Sequenced, 0)?;
                 let is_listening = true;
                 self.member_command(asked, session, room, Step::Leave { is_told: true }, |key| {
                     Request::Leave { room: key, reason: LeaveReason::Left, is_listening }

@@ -85,8 +85,9 @@ pub(super) struct Pushed {
     pub stamp: Stamp,
 }
 
-/// Bytes of the journal that a change of a room's rules wants, which are written down as a whole.
-const RULES_BYTES: usize = 65_536;
+/// Bytes of the journal that a change of a room's rules wants. They are written down as a whole, and may be more: the reserve has place for
+/// those of many rooms.
+const RULES_BYTES: usize = 4096;
 
 /// Which rooms without members may be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
