@@ -85,10 +85,6 @@ pub(super) struct Pushed {
     pub stamp: Stamp,
 }
 
-/// Bytes of the journal that a change of a room's rules wants. They are written down as a whole, and may be more: the reserve has place for
-/// those of many rooms.
-const RULES_BYTES: usize = 4096;
-
 /// Which rooms without members may be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Forget {
@@ -641,9 +637,6 @@ impl Shard {
 
     pub(super) fn set_role(&mut self, from: SessionRef, key: Id, target: &Nickname, role: Role) -> Reply {
         let now_ms = self.now.unix_ms;
-        if let Err(refusal) = self.check_store(AckLevel::Sequenced, RULES_BYTES) {
-            return Reply::Refused(refusal);
-        }
         if let Err(refusal) = self.check_store(AckLevel::Sequenced, SESSION_BYTES) {
             return Reply::Refused(refusal);
         }
@@ -671,9 +664,6 @@ impl Shard {
         seconds: Option<u64>,
     ) -> Reply {
         let now_ms = self.now.unix_ms;
-        if let Err(refusal) = self.check_store(AckLevel::Sequenced, RULES_BYTES) {
-            return Reply::Refused(refusal);
-        }
         let until_ms = seconds.map(|seconds| now_ms.saturating_add(seconds.saturating_mul(1000)));
         if let Err(refusal) = self.check_store(AckLevel::Sequenced, SESSION_BYTES) {
             return Reply::Refused(refusal);
