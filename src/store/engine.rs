@@ -6,14 +6,13 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, params};
 
+use super::connection::configure;
+pub use super::connection::connect;
 use super::{StoreError, schema};
 use crate::chat::history::ENTRY_BYTES;
 use crate::record::{CommandKey, Frame, Owner, Record, Retention};
-
-/// Bytes of the database that are kept in memory.
-const CACHE_KIB: i64 = 16 * 1024;
 
 /// Bytes of the write-ahead log that stay when it begins anew.
 const LOG_BYTES_KEPT: i64 = 4 * 1024 * 1024;
@@ -122,28 +121,6 @@ pub struct Engine {
     sweep: VecDeque<u64>,
     syncs: bool,
     rejected: u64,
-}
-
-/// Opens a connection with the settings that all of ours have.
-pub fn connect(path: &Path, is_writer: bool) -> Result<Connection, StoreError> {
-    let flags = match is_writer {
-        true => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-        false => OpenFlags::SQLITE_OPEN_READ_ONLY,
-    };
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    configure(&connection)?;
-    Ok(connection)
-}
-
-fn configure(connection: &Connection) -> Result<(), StoreError> {
-    connection.set_prepared_statement_cache_capacity(64);
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // A damaged file is to be noticed where it is read, not to be believed.
-    connection.pragma_update(None, "cell_size_check", true)?;
-    Ok(())
 }
 
 impl Engine {

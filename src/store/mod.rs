@@ -5,6 +5,7 @@
 //! | `schema` | the tables, and how older files become ones of this version |
 //! | `directory` | who holds the data directory, and what an earlier server left |
 //! | `thread` | the threads: group commit, reading, checkpoints |
+//! | `connection` | what all connections have in common |
 //! | `engine` | frames of records to rows, each whole or not at all; deletion in small steps |
 //! | `load` | rows to what a server begins with |
 //! | `read` | pages of history, inboxes |
@@ -16,6 +17,7 @@
 pub mod accounts;
 pub mod backup;
 pub mod check;
+mod connection;
 pub mod directory;
 pub mod engine;
 pub mod hashers;
