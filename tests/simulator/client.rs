@@ -47,6 +47,8 @@ pub struct Terms {
     /// Whether there is a store, and when messages are acknowledged that do not say so.
     pub has_store: bool,
     pub ack: AckLevel,
+    /// How many messages of a room are in memory.
+    pub memory_count: usize,
 }
 
 /// One client, from its connection to its end.

@@ -125,6 +125,8 @@ impl Client {
         for (room, membership) in std::mem::take(&mut self.rooms) {
             if !membership.is_being_left {
                 session.kept.insert(room, membership);
+            } else if model.restarts > 0 {
+                session.unsure.insert(room); // a kill may have cut the switch in two
             }
         }
         // Each of these may have been obeyed or not.
@@ -392,7 +394,8 @@ impl Ghost {
                 Some("welcome") | Some("error")
                     if event["type"] == "welcome"
                         || event["reason"] == "nickname_in_use"
-                        || event["reason"] == "store_down" =>
+                        || event["reason"] == "store_down"
+                        || event["reason"] == "rate_limited" =>
                 {
                     // What it has read by then is as good as heard: its client lets go of it.
                     kernel.reset(self.conn);

@@ -46,7 +46,7 @@ pub struct Storage {
 impl Storage {
     /// The store of a run, and what its configuration says of it.
     pub fn draw(rng: &mut Rng, config: &mut Config) -> Storage {
-        config.store.queue_bytes = pick(rng, &[4096, 65_536, 262_144, 1_048_576]);
+        config.store.queue_bytes = pick(rng, &[32_768, 65_536, 262_144, 1_048_576]);
         config.store.deadline_ms = pick(rng, &[30, 300, 5000]);
         config.store.sync_ms = pick(rng, &[5, 100, 1000]);
         config.store.ack = pick(rng, &[AckLevel::Sequenced, AckLevel::Sequenced, AckLevel::Stored]);

@@ -126,6 +126,7 @@ impl World {
             may_be_refused: faults.moderation > 0 || config.rate != plain().rate || shape.storage.is_some(),
             has_store: shape.storage.is_some(),
             ack: config.store.ack,
+            memory_count: config.history.memory_count,
         };
         let home_seed = rng.next_u64();
         let seeds: Vec<u64> = (0..shape.cores).map(|_| rng.next_u64()).collect();
