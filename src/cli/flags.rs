@@ -18,7 +18,7 @@ pub struct Flags {
     /// Cores to use; 0: all
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     cores: Option<String>,
-    /// The directory for what outlives the process
+    /// The directory of the store; not used if store.kind is memory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
     /// Let the scheduler move the loops between cores
