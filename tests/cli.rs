@@ -1,32 +1,19 @@
 //! The program from outside: what it prints, and its exit codes.
 
+mod program;
+
 use std::io::Read as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use program::{starling, text};
 use starling::auth::jwt::{KeySource, Verifier};
 use starling::auth::{Claims, TokenError};
 use starling::chat::name::Nickname;
 use starling::config::JwtAlgorithm;
 
-fn starling(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
-    // Variables of whoever runs the tests must not decide them.
-    for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"STARLING_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(arguments).stdin(Stdio::null());
-    command
-}
-
 fn output(arguments: &[&str]) -> Output {
     starling(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 /// Exit code 2, nothing on standard output, one line of ours on standard error.

@@ -20,6 +20,31 @@ def start_server(request):
 
 
 @pytest.fixture
+def disk(tmp_path, start_server):
+    """Starts servers one after the other on the same directory."""
+
+    def start(**settings):
+        settings = {"store__kind": "sqlite", "data_dir": str(tmp_path / "data"), "pin": "false"} | settings
+        return start_server(**settings)
+
+    return start
+
+
+@pytest.fixture(params=["stopped", "killed"])
+def restart(request, disk):
+    """Ends a server, and starts the next one."""
+
+    def restart(server, **settings):
+        if request.param == "killed":
+            server.kill()
+        else:
+            server.close()
+        return disk(**settings)
+
+    return restart
+
+
+@pytest.fixture
 def server(start_server):
     return start_server()
 

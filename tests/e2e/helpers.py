@@ -34,6 +34,16 @@ def cores():
     return int(os.environ.get("STARLING_TEST_CORES", "1"))
 
 
+def environment():
+    """Without the tests' own variables: they look like configuration, and unknown configuration is an error."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("STARLING_")}
+
+
+def run(command, **options):
+    """A program that ends by itself."""
+    return subprocess.run(command, capture_output=True, timeout=30, env=environment(), **options)
+
+
 class Deadline:
     """Counts down the seconds that a wait may still take."""
 
@@ -75,9 +85,7 @@ class Server:
             command += [f"--{listener}", "127.0.0.1:0"]
         for key, value in settings.items():
             command += ["--set", f"{key.replace('__', '.')}={value}"]
-        # The tests' own variables look like configuration, and unknown configuration is an error.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("STARLING_")}
-        self.process = subprocess.Popen(command, env=environment | (_environment or {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen(command, env=environment() | (_environment or {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE)
         self.log = []
         self._is_terminated = self._is_killed = False

@@ -1,19 +1,15 @@
 """Registered users: passwords, tokens, reserved nicknames, and private messages that wait for them."""
 
 import json
-import os
-import subprocess
 
 import pytest
 
-from helpers import binary, wait_until
-from test_store import disk, restart  # noqa: F401 - fixtures
-from test_store import run
+from helpers import binary, run, wait_until
 
 PASSWORD = "correct horse battery"
 
 
-def post(server, path, body, length=None):
+def post(server, path, body):
     if not isinstance(body, bytes):
         body = json.dumps(body).encode()
     connection = server.connect()
@@ -33,7 +29,7 @@ def refused(answer, status, reason):
 
 
 @pytest.fixture
-def server(disk):  # noqa: F811
+def server(disk):
     return disk(rate__registrations_per_hour=0, rate__logins_per_minute=0)
 
 
@@ -53,7 +49,7 @@ def server_time(server):
     return server.ws("clock").call("ping")["timestamp"]
 
 
-def test_a_registered_nickname_is_reserved(disk, restart):  # noqa: F811
+def test_a_registered_nickname_is_reserved(disk, restart):
     settings = {"rate__registrations_per_hour": 0}
     server = disk(**settings)
     register(server, "alice")
@@ -68,7 +64,7 @@ def test_a_registered_nickname_is_reserved(disk, restart):  # noqa: F811
     server.ws().enter(None, token=body["token"])
 
 
-def test_tokens_of_before_a_restart_are_good(disk, restart):  # noqa: F811
+def test_tokens_of_before_a_restart_are_good(disk, restart):
     server = disk()
     token = register(server, "alice")
     server = restart(server)
@@ -98,7 +94,7 @@ def test_wrong_credentials_are_one_answer(server):
     assert wrong == nobody
 
 
-def test_attempts_are_limited(disk):  # noqa: F811
+def test_attempts_are_limited(disk):
     server = disk(rate__logins_per_minute=3)
     register(server, "alice")
     for _ in range(3):
@@ -126,7 +122,7 @@ def test_without_a_store_there_are_no_accounts(start_server):
     refused(post(server, "/api/login", {"username": "alice", "password": PASSWORD}), 404, "not_found")
 
 
-def test_private_messages_wait_for_a_registered_user(disk, restart):  # noqa: F811
+def test_private_messages_wait_for_a_registered_user(disk, restart):
     settings = {"rate__registrations_per_hour": 0, "limits__private_kept": 5}
     server = disk(**settings)
     token = register(server, "Alice")
@@ -161,7 +157,7 @@ def test_private_messages_wait_for_a_registered_user(disk, restart):  # noqa: F8
     assert [e for e in again.until_pong() if e["type"] == "private"] == []
 
 
-def test_what_a_session_did_not_receive_waits_for_the_user(disk):  # noqa: F811
+def test_what_a_session_did_not_receive_waits_for_the_user(disk):
     server = disk(session__grace_ms=300)
     token = register(server, "alice")
     alice = server.ws().enter(None, token=token)
@@ -175,14 +171,13 @@ def test_what_a_session_did_not_receive_waits_for_the_user(disk):  # noqa: F811
     assert alice.expect("private")["content"] == "psst"
 
 
-def test_the_command_line_changes_a_running_server(disk, tmp_path):  # noqa: F811
+def test_the_command_line_changes_a_running_server(disk, tmp_path):
     server = disk(rate__logins_per_minute=0)
     data = ["--data-dir", str(tmp_path / "data")]
 
     def user(*arguments, password=None):
         command = [binary(), "user", *arguments, *data, *(["--password-stdin"] if password else [])]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("STARLING_")}
-        ended = subprocess.run(command, capture_output=True, timeout=30, input=password.encode() if password else b"", env=environment)
+        ended = run(command, input=(password or "").encode())
         assert ended.returncode == 0, ended
         return ended.stdout.decode()
 
@@ -208,7 +203,7 @@ def test_the_command_line_changes_a_running_server(disk, tmp_path):  # noqa: F81
     run([binary(), "user", "remove", "alice", *data])
 
 
-def test_the_tools_work_beside_a_running_server(disk, tmp_path):  # noqa: F811
+def test_the_tools_work_beside_a_running_server(disk, tmp_path):
     server = disk()
     alice = server.ws("alice", "den")
     alice.say("den", *(str(n) for n in range(50)))

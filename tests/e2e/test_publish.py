@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -14,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from binary import CARRIERS
-from helpers import cores, wait_until
+from helpers import binary, cores, run, wait_until
 from tokens import SETTINGS, enter, token
 
 KEY = "the key of a program"
@@ -277,10 +276,7 @@ def test_without_keys_configured_none_is_good(start_server):
 
 
 def test_the_name_of_a_key_must_be_a_nickname():
-    command = [os.environ.get("STARLING_BIN", "target/release/starling"), "serve", "--set",
-               'auth.api_keys=[{ name = "two words", key = "hush" }]']
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("STARLING_")}
-    ended = subprocess.run(command, capture_output=True, timeout=20, env=environment)
+    ended = run([binary(), "serve", "--set", 'auth.api_keys=[{ name = "two words", key = "hush" }]'])
     assert ended.returncode != 0
     assert b"two words" in ended.stderr and b"hush" not in ended.stderr and ended.stderr.count(b"\n") <= 2, ended.stderr
 

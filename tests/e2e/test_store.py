@@ -1,48 +1,15 @@
 """What outlives the process: rooms, sessions, inboxes and promises, across restarts, kills and a machine that fails."""
 
 import json
-import os
 import pathlib
 import re
 import sqlite3
-import subprocess
 
 import pytest
 
-from helpers import binary, wait_until
+from helpers import binary, run, wait_until
 
 LEVELS = ["sequenced", "stored", "synced"]
-
-
-@pytest.fixture
-def disk(tmp_path, start_server):
-    """Starts servers one after the other on the same directory."""
-
-    def start(**settings):
-        settings = {"store__kind": "sqlite", "data_dir": str(tmp_path / "data"), "pin": "false"} | settings
-        return start_server(**settings)
-
-    return start
-
-
-@pytest.fixture(params=["stopped", "killed"])
-def restart(request, disk):
-    """Ends a server, and starts the next one."""
-
-    def restart(server, **settings):
-        if request.param == "killed":
-            server.kill()
-        else:
-            server.close()
-        return disk(**settings)
-
-    return restart
-
-
-def run(command):
-    """A program that ends by itself, without the tests' own variables."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("STARLING_")}
-    return subprocess.run(command, capture_output=True, timeout=30, env=environment)
 
 
 def resume(server, client, **options):
