@@ -10,6 +10,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use program::{assert_failed, assert_ok, assert_wrong, starling, text};
+use starling::auth::password::PASSWORD_BYTES_MAX;
 use starling::chat::name::Nickname;
 use starling::store::engine::Engine;
 use starling::store::{FILE, accounts};
@@ -147,10 +148,10 @@ fn passwords_that_cannot_be_are_refused() {
     let add = |password: &str| user(directory.path(), &["add", "bob", "--password-stdin"], password);
     assert_failed(&add("seven77\n"), "at least 8 bytes");
     assert_failed(&add(""), "at least 8 bytes");
-    assert_failed(&add(&"x".repeat(accounts::PASSWORD_BYTES_MAX + 1)), "at most 1024 bytes");
+    assert_failed(&add(&"x".repeat(PASSWORD_BYTES_MAX + 1)), "at most 1024 bytes");
     assert_failed(&add(&"x".repeat(100_000)), "at most 1024 bytes");
     assert_failed(&add("correct horse\nbattery staple\n"), "more than one line");
-    assert_ok(&add(&format!("{}\r\n", "x".repeat(accounts::PASSWORD_BYTES_MAX))));
+    assert_ok(&add(&format!("{}\r\n", "x".repeat(PASSWORD_BYTES_MAX))));
     let longer = starling(&["user", "passwd", "bob", "--password-stdin", "--data-dir"])
         .arg(directory.path())
         .env("STARLING_AUTH_PASSWORD_BYTES_MIN", "12")

@@ -4,6 +4,7 @@
 pub mod account;
 pub mod api_key;
 pub mod jwt;
+pub mod password;
 pub mod resume;
 
 use serde::{Deserialize, Serialize};

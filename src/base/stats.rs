@@ -61,8 +61,8 @@ counters! {
     store_overdue,
     /// Turns whose records had no place in the journal, and were kept for the next turn.
     journal_full,
-    /// Pages of history and inboxes read from the store.
-    store_reads,
+    /// What the storage threads were asked for: pages of history, inboxes, accounts.
+    store_requests,
     /// Connections refused because a connection limit was reached.
     refused_connections,
     /// Times that accept failed for want of descriptors or memory, and was put off.

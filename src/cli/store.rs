@@ -18,7 +18,7 @@ use crate::record::HistoryPage;
 use crate::store::progress::Progress;
 use crate::store::read::read_page;
 use crate::store::stats::Stats;
-use crate::store::{StoreError, backup, check, engine, place};
+use crate::store::{StoreError, backup, check, connection, place};
 use crate::sys::threads;
 
 pub(super) const EXAMPLES: &str = "\
@@ -266,7 +266,7 @@ fn export(path: &Path, flags: &ExportFlags) -> Result<ExitCode, String> {
         Err(why) => return Ok(fail(EXIT_USAGE, format!("--room: {:?}: {why}", flags.room))),
     };
     let failed = |error: StoreError| about_store(path, &error);
-    let db = engine::connect(path, false).map_err(failed)?;
+    let db = connection::connect(path, false).map_err(failed)?;
     let found = db
         .query_row("SELECT id, name FROM rooms WHERE folded = ?1", [room.folded()], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))

@@ -9,10 +9,11 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use super::{DataFlags, EXIT_FAILURE, EXIT_USAGE, about_store, fail, write};
+use crate::auth::password::{PASSWORD_BYTES_MAX, check_password};
 use crate::chat::name::{NICKNAME_CHARS_MAX, Nickname};
 use crate::config::Config;
 use crate::observe::push_time;
-use crate::store::{StoreError, accounts, engine, place};
+use crate::store::{StoreError, accounts, connection, place};
 use crate::sys::terminal::{self, Typed};
 use crate::sys::unix_ms;
 
@@ -192,7 +193,7 @@ fn say(name: &Nickname, done: &str) -> Result<(), Failure> {
 /// The hash of a password that somebody types, or a program writes.
 fn ask_and_hash(flags: &PasswordFlags, config: &Config) -> Result<String, Failure> {
     let password = if flags.password_stdin { read_password()? } else { ask_password(config)? };
-    accounts::check_password(&password, config.auth.password_bytes_min).map_err(failed)?;
+    check_password(&password, config.auth.password_bytes_min).map_err(failed)?;
     accounts::hash_password(&password).map_err(failed)
 }
 
@@ -202,7 +203,7 @@ fn ask_password(config: &Config) -> Result<String, Failure> {
         return Err(usage("standard input is no terminal to ask at: use --password-stdin"));
     }
     let password = ask("Password: ")?;
-    accounts::check_password(&password, config.auth.password_bytes_min).map_err(failed)?;
+    check_password(&password, config.auth.password_bytes_min).map_err(failed)?;
     if ask("The same again: ")? != password {
         return Err(failed("these are two passwords; nothing is changed"));
     }
@@ -219,7 +220,7 @@ fn ask(prompt: &str) -> Result<String, Failure> {
 
 fn read_password() -> Result<String, Failure> {
     // The longest password, the end of its line, and one byte that shows that there is more.
-    let bytes_max = accounts::PASSWORD_BYTES_MAX as u64 + 3;
+    let bytes_max = PASSWORD_BYTES_MAX as u64 + 3;
     let mut text = String::new();
     io::stdin()
         .take(bytes_max)
@@ -235,7 +236,7 @@ fn read_password() -> Result<String, Failure> {
 fn list(flags: &ListFlags) -> Result<(), Failure> {
     let config = flags.data.resolve().map_err(usage)?;
     let path = place::find(&config.data_dir).map_err(failed)?;
-    let db = engine::connect(&path, false).map_err(|error| cannot_open(&path, &error))?;
+    let db = connection::connect(&path, false).map_err(|error| cannot_open(&path, &error))?;
     if !flags.json {
         let title =
             format!("{:NICKNAME_CHARS_MAX$}  {:24}  {:8}  WAITING\n", "NICKNAME", "REGISTERED", "LOGIN");

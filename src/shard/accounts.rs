@@ -7,15 +7,13 @@ use serde::Deserialize;
 use super::Shard;
 use super::http::What;
 use super::limits::{Cost, too_fast};
-use super::mail::{ConnectionRef, Mail, Reply};
+use super::mail::{ConnectionRef, Reply};
 use super::reading::StoreRequest;
+use crate::auth::password::{PasswordError, check_password};
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::proto::http1::{Body, Head};
-
-/// Longest password, in bytes: hashing takes as long as the password is.
-pub const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// What clients are told to wait where too many passwords wait to be looked at, in milliseconds.
 const QUEUE_RETRY_MS: u64 = 1000;
@@ -107,11 +105,13 @@ impl Shard {
         })?;
         let name = super::commands::parse_nickname(&username)?;
         let least = if action == AccountAction::Register { self.config.auth.password_bytes_min } else { 0 };
-        if password.len() > PASSWORD_BYTES_MAX || password.len() < least {
-            let message = format!("a password has {least} to {PASSWORD_BYTES_MAX} bytes");
-            let reason = if password.len() < least { Reason::BadRequest } else { Reason::TooLarge };
-            return Err(Refusal::new(reason, message));
-        }
+        check_password(&password, least).map_err(|error| match error {
+            PasswordError::TooShort { .. } => Refusal::new(Reason::BadRequest, error.to_string()),
+            PasswordError::TooLong => {
+                self.counters.too_large.add(1);
+                Refusal::new(Reason::TooLarge, error.to_string())
+            }
+        })?;
         let now = self.now.tick;
         let peer: IpAddr = self.connections.get(id).expect("a request comes on a connection").peer;
         let counted = match action {
@@ -126,15 +126,12 @@ impl Shard {
     }
 
     /// Asks the threads that look at passwords.
-    pub(super) fn ask_about_account(&mut self, from: ConnectionRef, request: AccountRequest) {
-        let store = self.cores() as u16;
-        let request = StoreRequest::Account { request, to: from };
-        self.post(store, Mail::StoreRequest { from: self.core, request });
+    pub(super) fn ask_about_account(&mut self, to: ConnectionRef, request: AccountRequest) {
+        self.ask_store(self.core, StoreRequest::Account { request, to });
     }
 
     /// They have answered.
     pub(super) fn hear_account(&mut self, to: ConnectionRef, outcome: AccountOutcome) {
-        let store = self.cores() as u16;
         let reply = match outcome {
             AccountOutcome::Granted(name) => {
                 let accounts = self.authority.accounts.as_ref().expect("it was there when it was asked");
@@ -162,6 +159,6 @@ impl Shard {
                 Reply::Refused(Refusal::with_retry(Reason::StoreDown, message, QUEUE_RETRY_MS))
             }
         };
-        self.handle_api_reply(to.connection, store, reply);
+        self.handle_api_reply(to.connection, self.store(), reply);
     }
 }

@@ -230,7 +230,7 @@ impl Shard {
                 (self.pause_before(&http.under_way, home), home)
             }
             What::Account(_) => {
-                let store = self.cores() as u16;
+                let store = self.store();
                 (self.pause_before(&http.under_way, store), store)
             }
             _ => ((!http.under_way.answers.is_empty()).then_some(Pause::Reply), self.core),

@@ -3,7 +3,7 @@
 //! A room's events of one turn are gathered, encoded as they happen, and sent as one batch at the end of the turn.
 //! Whoever joins is not told of what happened before: the gathered batch is sent first, then the reply to the join.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -16,7 +16,7 @@ use super::journal::Asker;
 use super::mail::{ApiRequest, ConnectionRef, Handover, Mail, Reply, ReplyTo, Request, RoomKey};
 use super::queue::Frames;
 use super::reading::READS_MAX;
-use super::registered::Registered;
+use super::registered::{Registered, Unstored};
 use super::rooms::Pushed;
 use super::session::Successor;
 use super::timers::Timer;
@@ -58,6 +58,8 @@ pub struct Home {
     pub(super) by_number: HashMap<u64, Id>,
     /// The registered users, by the folded nickname. Keyed by text that peers choose, so with the standard library's keyed hash.
     pub(super) registered: std::collections::HashMap<Arc<str>, Registered>,
+    /// What waits for them and is not in the store yet.
+    pub(super) unstored_private: VecDeque<Unstored>,
     /// Counts the rooms that became idle.
     pub(super) idle_count: u64,
     /// Bytes of all rooms' histories.

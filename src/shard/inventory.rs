@@ -65,7 +65,7 @@ impl Shard {
             window_waiters: self.window_waiters.len(),
             deferred: self.deferred.len(),
             store_waits: self.journal.waiting(),
-            unstored: self.journal.unstored(),
+            unstored: self.journal.unstored() + self.home.unstored_private.len(),
             unwritten: self.journal.unwritten(),
             timers: self.wheel.len(),
             queued_bytes_max: self.connections.iter().map(|(_, c)| c.queue.bytes()).max().unwrap_or(0),

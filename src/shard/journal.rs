@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::mail::{ConnectionRef, Mail, Overdue, Reply, ReplyTo};
+use super::registered::Unstored;
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -112,12 +113,17 @@ impl Journal {
         self.down.is_some() || self.is_stalled
     }
 
+    /// Notes that a room has a message in this turn's frame.
+    pub fn note(&mut self, room: Id) {
+        self.noted.push(room);
+    }
+
     /// How many answers wait.
     pub fn waiting(&self) -> usize {
         self.begun.len() + self.stored_waits.len() + self.synced_waits.len()
     }
 
-    /// How many notes there are of messages that are not stored yet.
+    /// How many notes there are of rooms' messages that are not stored yet.
     pub fn unstored(&self) -> usize {
         self.unstored.len() + self.noted.len()
     }
@@ -171,6 +177,12 @@ impl Shard {
             entry.is_noted = false;
             self.journal.unstored.push_back((end, key, entry.room.offset()));
         }
+        for unstored in self.home.unstored_private.iter_mut().rev() {
+            if unstored.end.is_some() {
+                break;
+            }
+            unstored.end = Some(end);
+        }
         let since = self.now.tick;
         for (level, asker, what) in std::mem::take(&mut self.journal.begun) {
             self.wait_for(level, Waiting { end, since, asker, what });
@@ -215,15 +227,6 @@ impl Shard {
     pub(super) fn store_down(&self) -> Refusal {
         let why = self.journal.down.as_deref().unwrap_or("the disk does not answer");
         Refusal::with_retry(Reason::StoreDown, format!("the store is down: {why}"), STORE_RETRY_MS)
-    }
-
-    /// Notes that a room has a message in this turn's frame.
-    pub(super) fn note_unstored(&mut self, key: Id) {
-        let entry = self.home.rooms.get_mut(key).expect("it has just got a message");
-        if self.journal.is_on && !entry.is_noted {
-            entry.is_noted = true;
-            self.journal.noted.push(key);
-        }
     }
 
     /// Lets an answer wait until this turn's frame has reached a level.
@@ -272,6 +275,8 @@ impl Shard {
             entry.room.history_mut().pin_after(offset, now_ms);
             self.home.history_bytes -= before - entry.room.history().bytes();
         }
+        let is_stored = |unstored: &Unstored| unstored.end.is_some_and(|end| end <= stored);
+        while pop_if(&mut self.home.unstored_private, is_stored).is_some() {}
         while let Some(waiting) = pop_if(&mut self.journal.stored_waits, |waiting| waiting.end <= stored) {
             self.answer_pending(waiting.asker, waiting.what);
         }

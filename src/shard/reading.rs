@@ -88,10 +88,15 @@ impl HomeRoom {
 }
 
 impl Shard {
-    fn ask_store(&mut self, request: StoreRequest) {
-        self.counters.store_reads.add(1);
-        let store = self.cores() as u16;
-        self.post(store, Mail::StoreRequest { from: self.core, request });
+    /// The mailbox of the storage threads, which is the one behind those of the cores.
+    pub(super) fn store(&self) -> u16 {
+        self.cores() as u16
+    }
+
+    /// Asks the storage threads for something that a core will be told.
+    pub(super) fn ask_store(&mut self, from: u16, request: StoreRequest) {
+        self.counters.store_requests.add(1);
+        self.post(self.store(), Mail::StoreRequest { from, request });
     }
 
     /// Answers a query about messages, from memory or through the store.
@@ -143,7 +148,7 @@ impl Shard {
             bytes_max,
         };
         let then = AfterRead::History { asker, room, epoch, limit, tail: in_memory };
-        self.ask_store(StoreRequest::Page(page, Box::new(then)));
+        self.ask_store(self.core, StoreRequest::Page(page, Box::new(then)));
     }
 
     /// Takes a joiner in, after reading what is to be told of the past and is not in memory, in up to `reads` steps. `older` has been read
@@ -158,7 +163,7 @@ impl Shard {
     ) {
         if let Some(page) = self.page_before_join(&join, &older).filter(|_| reads > 0) {
             let then = AfterRead::Join { from, reply_to, join, tail: self.tail_of(&page), reads: reads - 1 };
-            return self.ask_store(StoreRequest::Page(page, Box::new(then)));
+            return self.ask_store(self.core, StoreRequest::Page(page, Box::new(then)));
         }
         let reply = self.join_room(from, *join, older);
         self.reply_to_asker(Asker::Session(from, reply_to), reply);
@@ -213,7 +218,7 @@ impl Shard {
             let limit = REPLAY_LIMIT;
             let page = HistoryPage { room: number, after, before, is_ascending: true, limit, bytes_max };
             let then = AfterRead::Replay { from, reply_to, room, after, encoding, bytes_max };
-            return self.ask_store(StoreRequest::Page(page, Box::new(then)));
+            return self.ask_store(self.core, StoreRequest::Page(page, Box::new(then)));
         }
         self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, after, page });
     }

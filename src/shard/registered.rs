@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::journal::{Asker, Pending};
-use super::mail::{Mail, Reply, ReplyTo};
+use super::mail::{Reply, ReplyTo};
 use super::reading::{StoreNews, StoreRequest};
 use crate::base::slots::Id;
 use crate::chat::inbox::Kept;
@@ -15,10 +15,6 @@ use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::user::SessionRef;
 use crate::config::AckLevel;
 use crate::record::{Owner, Record, RestoredInbox, RestoredUser};
-
-/// How many of the last messages of an inbox are remembered for sessions that read it before they are in the store. More than any group
-/// of commits has; what is older has been stored.
-const RECENT_MAX: usize = 1024;
 
 /// A registered user.
 #[derive(Debug)]
@@ -29,8 +25,15 @@ pub struct Registered {
     /// The messages that wait, by place and bytes.
     waiting: VecDeque<(u64, usize)>,
     bytes: usize,
-    /// The last of them, which may not be in the store yet, with the position that they will be stored at.
-    recent: VecDeque<Kept>,
+}
+
+/// A private message in a user's inbox that is not in the store yet.
+#[derive(Debug)]
+pub(super) struct Unstored {
+    /// The position in the journal behind it; `None` until it is there.
+    pub end: Option<u64>,
+    user: Nickname,
+    kept: Kept,
 }
 
 impl Registered {
@@ -42,13 +45,11 @@ impl Registered {
             last_offset: user.last_offset,
             waiting: user.waiting.iter().copied().collect(),
             bytes: user.waiting.iter().map(|(_, bytes)| bytes).sum(),
-            recent: VecDeque::new(),
         }
     }
 
     fn new(name: Nickname, is_disabled: bool) -> Self {
-        let (waiting, recent) = Default::default();
-        Registered { name, is_disabled, last_offset: 0, waiting, bytes: 0, recent }
+        Registered { name, is_disabled, last_offset: 0, waiting: VecDeque::new(), bytes: 0 }
     }
 
     fn received(&mut self, through: u64) {
@@ -57,7 +58,6 @@ impl Registered {
         {
             self.bytes -= bytes;
         }
-        self.recent.retain(|kept| matches!(kept, Kept::Private { offset: Some(o), .. } if *o > through));
     }
 }
 
@@ -85,13 +85,11 @@ impl Shard {
         else {
             return;
         };
-        let recent = registered.recent.iter().cloned().collect();
         let user = registered.name.clone();
-        self.counters.store_reads.add(1);
-        let store = self.cores() as u16;
-        let request = StoreRequest::Inbox { user, to, recent };
+        let recent = self.home.unstored_private.iter().filter(|unstored| unstored.user == user);
+        let recent = recent.map(|unstored| unstored.kept.clone()).collect();
         // Answered where the session is.
-        self.post(store, Mail::StoreRequest { from: to.core, request });
+        self.ask_store(to.core, StoreRequest::Inbox { user, to, recent });
     }
 
     /// A private message for a nickname that has no session: it waits in the inbox of a registered user.
@@ -146,17 +144,8 @@ impl Shard {
             timestamp_ms,
         };
         self.write_down(&record);
-        let registered = self.home.registered.get_mut(name.folded()).expect("looked at above");
-        registered.recent.push_back(Kept::Private {
-            offset: Some(offset),
-            sender,
-            target,
-            content,
-            timestamp_ms,
-        });
-        if registered.recent.len() > RECENT_MAX {
-            registered.recent.pop_front();
-        }
+        let kept = Kept::Private { offset: Some(offset), sender, target, content, timestamp_ms };
+        self.home.unstored_private.push_back(Unstored { end: None, user: name.clone(), kept });
         Some(name)
     }
 
@@ -164,8 +153,11 @@ impl Shard {
     pub(super) fn received_by_user(&mut self, nickname: &Nickname, through: u64) -> Reply {
         if let Some(registered) = self.home.registered.get_mut(nickname.folded()) {
             registered.received(through);
-            let folded = registered.name.clone();
-            self.write_down(&Record::Received { owner: Owner::User(folded.folded()), through });
+            let user = registered.name.clone();
+            self.home.unstored_private.retain(|unstored| {
+                unstored.user != user || place_of(&unstored.kept).is_none_or(|offset| offset > through)
+            });
+            self.write_down(&Record::Received { owner: Owner::User(user.folded()), through });
         }
         Reply::Noted
     }
@@ -212,7 +204,6 @@ impl Shard {
     }
 
     fn note_trimmed(&mut self, number: u64, first_kept: u64) {
-        // Few rooms are trimmed at a time, and a home has few enough to look through by their numbers' map.
         let Some(key) = self.home.by_number.get(&number).copied() else { return };
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         entry.kept_from = entry.kept_from.max(first_kept);
@@ -224,11 +215,9 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id).filter(|session| !session.is_ending()) else { return };
         let Some(RestoredInbox { items, last_offset }) = inbox else { return }; // the next hello tries again
         let mut items: Vec<Kept> = items.into_iter().map(super::restore::kept).collect();
-        let place =
-            |kept: &Kept| if let Kept::Private { offset: Some(offset), .. } = kept { *offset } else { 0 };
-        let last = items.last().map_or(0, place);
-        items.extend(recent.into_iter().filter(|kept| place(kept) > last));
-        let through = items.last().map_or(last_offset, place);
+        let last = items.last().and_then(place_of);
+        items.extend(recent.into_iter().filter(|kept| place_of(kept) > last));
+        let through = items.last().and_then(place_of).unwrap_or(last_offset);
         let own = session.inbox.get_or_insert_default();
         own.put_first(items, through);
         if let Some(connection) = session.connection {
@@ -256,4 +245,9 @@ impl Shard {
             self.write_down(&Record::Received { owner: Owner::Session(number), through });
         }
     }
+}
+
+/// The place of a private message in its inbox.
+fn place_of(kept: &Kept) -> Option<u64> {
+    if let Kept::Private { offset, .. } = kept { *offset } else { None }
 }

@@ -3,10 +3,11 @@
 //! Every core gets its share before it turns for the first time. Keys into the tables of other cores are known beforehand, because each share
 //! is put into empty tables in its own order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Shard;
+use super::encode::Encoding;
 use super::home::HomeRoom;
 use super::mail::RoomKey;
 use super::registered::Registered;
@@ -17,7 +18,6 @@ use crate::auth::Claims;
 use crate::base::slots::Id;
 use crate::chat::inbox::{Inbox, Kept};
 use crate::chat::name::{Nickname, RoomName};
-use crate::chat::pattern::Patterns;
 use crate::chat::room::{Entrant, Room, Rules, Stamp};
 use crate::chat::user::SessionRef;
 use crate::record::{
@@ -126,9 +126,8 @@ fn nth(index: usize) -> Id {
 
 fn identity_of(nickname: &Nickname, written: WrittenClaims) -> Option<Arc<Identity>> {
     let WrittenClaims { admin: is_admin, rooms, tags, expires_at_ms } = written;
-    let patterns = rooms.as_ref().map(Patterns::parse).transpose().ok()?;
     let claims = Claims { nickname: nickname.clone(), is_admin, rooms, tags, expires_at_ms };
-    Some(Arc::new(Identity { claims, rooms: patterns }))
+    super::resume::identity_of(claims).ok().map(Arc::new)
 }
 
 fn remembered(
@@ -175,7 +174,7 @@ impl Shard {
         }
         let keys: Vec<Id> = self.home.by_name.values().copied().collect();
         for key in keys {
-            self.note_rules(key); // who became host because others have not come back
+            self.note_rules(key);
             self.consider_room(key);
         }
         self.counters.nicknames.set(self.home.nicknames.len() as u64);
@@ -208,15 +207,15 @@ impl Shard {
             let is_host = rules.hosts.iter().any(|host| host == entrant.nickname.folded());
             room.restore_member(entrant, is_host, now_ms);
         }
-        let written = room.rules_version();
-        let hosts = rules.hosts.len();
         room.restore_host();
         let folded: Arc<str> = room.name().folded().into();
-        let has_same_hosts = room.rules(now_ms).hosts.len() == hosts;
+        // Somebody else may have become host, because those who were have not come back.
+        let is_written =
+            room.rules(now_ms).hosts.iter().collect::<BTreeSet<_>>() == rules.hosts.iter().collect();
         let mut entry = HomeRoom::new(room, self.cores(), restored.number, retention);
         entry.kept_from = restored.first_kept;
-        if has_same_hosts {
-            entry.rules_written = written.max(entry.room.rules_version());
+        if is_written {
+            entry.rules_written = entry.room.rules_version();
         }
         let key = self.home.rooms.insert(entry);
         self.home.by_name.insert(folded, key);
@@ -226,9 +225,8 @@ impl Shard {
 
     fn restore_session(&mut self, share: SessionShare) -> Id {
         let SessionShare { session: restored, nickname, identity, memberships, remembered } = share;
-        let mut session =
-            Session::new(Id::from_bits(u64::MAX), super::encode::Encoding::JsonLine, identity, Step::Idle);
-        session.connection = None;
+        // How its connection wants events is said by the one that comes for it.
+        let mut session = Session::new(None, Encoding::JsonLine, identity, Step::Idle);
         (session.number, session.revision) = (restored.number, restored.revision as u32);
         session.nickname = Some(nickname);
         session.memberships = memberships;

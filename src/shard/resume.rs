@@ -136,7 +136,7 @@ impl Shard {
             Some(_) => Step::Resume { nickname: Box::new(nickname.clone()), has_token, then: Box::new(then) },
             None => Step::Hello { then: Box::new(then) },
         };
-        let session = self.sessions.insert(Session::new(asked.by, asked.encoding, identity, step));
+        let session = self.sessions.insert(Session::new(Some(asked.by), asked.encoding, identity, step));
         self.connections.get_mut(asked.by).expect("it was there just now").session = Some(session);
         match ticket {
             Some(ticket) => {
@@ -459,7 +459,7 @@ impl Shard {
     }
 }
 
-fn identity_of(claims: crate::auth::Claims) -> Result<Identity, Refusal> {
+pub(super) fn identity_of(claims: crate::auth::Claims) -> Result<Identity, Refusal> {
     let rooms = claims.rooms.as_ref().map(Patterns::parse).transpose();
     let rooms =
         rooms.map_err(|error| Refusal::new(Reason::BadToken, format!("the token's `rooms`: {error}")))?;

@@ -508,18 +508,13 @@ impl Shard {
         self.home.history_bytes = self.home.history_bytes + after - before;
         self.counters.published.add(1);
         if self.journal.is_on {
-            let number = self.home.rooms[key].number;
+            let (room, is_noted) = (entry.number, std::mem::replace(&mut entry.is_noted, true));
+            if !is_noted {
+                self.journal.note(key);
+            }
             let Stamp { offset, timestamp_ms } = stamp;
             let (sender, content) = (sender.as_str(), &*content);
-            self.write_down(&Record::Message {
-                room: number,
-                offset,
-                timestamp_ms,
-                sender,
-                content,
-                command,
-            });
-            self.note_unstored(key);
+            self.write_down(&Record::Message { room, offset, timestamp_ms, sender, content, command });
         }
         let event = Event::Message {
             room: room.as_str(),

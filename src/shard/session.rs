@@ -192,10 +192,15 @@ pub struct Then {
 }
 
 impl Session {
-    /// A session whose hello is under way.
-    pub fn new(connection: Id, encoding: Encoding, identity: Option<Arc<Identity>>, step: Step) -> Self {
+    /// A session whose hello is under way, or one that is restored.
+    pub fn new(
+        connection: Option<Id>,
+        encoding: Encoding,
+        identity: Option<Arc<Identity>>,
+        step: Step,
+    ) -> Self {
         Session {
-            connection: Some(connection),
+            connection,
             encoding,
             number: 0,
             revision: 0,

@@ -13,12 +13,9 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
-use super::engine::connect;
+use super::connection::connect;
 use super::{StoreError, schema};
 use crate::chat::name::{NameError, Nickname};
-
-/// Longest password in bytes. Hashing takes as long whatever the length, but each has to be carried there, and nobody types more.
-pub const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Why something cannot be done with an account. Its `Display` is a sentence for whoever asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,13 +26,6 @@ pub enum AccountError {
     NoSuchUser(String),
     /// It is no nickname at all.
     BadName(NameError),
-    /// The password is too short.
-    TooShort {
-        /// How many bytes it needs.
-        bytes_min: usize,
-    },
-    /// The password is too long.
-    TooLong,
     /// It could not be hashed.
     Hash(String),
     /// The store failed.
@@ -48,8 +38,6 @@ impl fmt::Display for AccountError {
             Self::Taken(name) => write!(out, "the nickname {name} is registered already"),
             Self::NoSuchUser(name) => write!(out, "nobody is registered as {name}"),
             Self::BadName(why) => why.fmt(out),
-            Self::TooShort { bytes_min } => write!(out, "a password has at least {bytes_min} bytes"),
-            Self::TooLong => write!(out, "a password has at most {PASSWORD_BYTES_MAX} bytes"),
             Self::Hash(why) => write!(out, "the password cannot be hashed: {why}"),
             Self::Store(why) => why.fmt(out),
         }
@@ -130,19 +118,6 @@ const LOCK_TRIES_MAX: i32 = 20_000;
 fn wait_for_writer(tries: i32) -> bool {
     std::thread::sleep(LOCK_RETRY);
     tries < LOCK_TRIES_MAX
-}
-
-/// Checks what somebody chose as a password. Only its length: rules about characters make passwords worse (NIST SP 800-63B
-/// section 3.1.1).
-///
-/// # Errors
-/// When it is too short or too long.
-pub fn check_password(password: &str, bytes_min: usize) -> Result<(), AccountError> {
-    match password.len() {
-        length if length > PASSWORD_BYTES_MAX => Err(AccountError::TooLong),
-        length if length < bytes_min => Err(AccountError::TooShort { bytes_min }),
-        _ => Ok(()),
-    }
 }
 
 /// The hash of a password with a salt of its own, as a PHC string: argon2id with 19 MiB, 2 passes and 1 lane, as OWASP advises.
@@ -355,14 +330,6 @@ mod tests {
         assert_eq!(names("", 2), ["Alice", "bob"]);
         assert_eq!(names("bob", 2), ["carol"]);
         assert_eq!(names("carol", 2), [""; 0]);
-    }
-
-    #[test]
-    fn passwords_have_bounds() {
-        assert_eq!(check_password("1234567", 8), Err(AccountError::TooShort { bytes_min: 8 }));
-        assert_eq!(check_password("12345678", 8), Ok(()));
-        assert_eq!(check_password(&"x".repeat(PASSWORD_BYTES_MAX), 8), Ok(()));
-        assert_eq!(check_password(&"x".repeat(PASSWORD_BYTES_MAX + 1), 8), Err(AccountError::TooLong));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
 
-use super::engine::connect;
+use super::connection::connect;
 use super::progress::{Progress, Stage};
 use super::{StoreError, load, place, schema};
 use crate::sys::unix_ms;

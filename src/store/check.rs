@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::engine::connect;
+use super::connection::connect;
 use super::progress::{Progress, Stage};
 use super::{StoreError, schema};
 use crate::chat::name::{Nickname, RoomName, fold};

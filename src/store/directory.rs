@@ -2,16 +2,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rusqlite::{Connection, params};
 
 use super::backup::COPIED;
 use super::engine::{Engine, Part};
-use super::{FILE, StoreError, load};
+use super::{FILE, StoreError, load, place};
 use crate::record::Restored;
 use crate::sys::ring::Ring;
 
@@ -65,19 +67,19 @@ pub struct Wanted<'a> {
 /// # Errors
 /// When another server holds the directory, or something in it cannot be read or written; the message names it.
 pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
-    let directory = wanted.directory;
-    let named = |error: StoreError| StoreError {
-        message: format!("{}: {}", directory.display(), error.message),
-        ..error
-    };
-    make_directory(directory)?;
-    let lock = take_lock(directory)?;
-    let path = directory.join(FILE);
-    let mut engine = Engine::open(&path).map_err(named)?;
+    place::make_directory(wanted.directory)?;
+    let lock = take_lock(wanted.directory)?;
+    let path = wanted.directory.join(FILE);
+    open_file(wanted, lock, &path)
+        .map_err(|error| StoreError { message: format!("{}: {}", path.display(), error.message), ..error })
+}
+
+fn open_file(wanted: &Wanted, lock: File, path: &Path) -> Result<Opened, StoreError> {
+    let mut engine = Engine::open(path)?;
     let is_clean = load::meta(engine.connection(), "clean")?.as_deref() != Some("0");
     let is_copy = load::meta(engine.connection(), COPIED)?.is_some();
     if !is_clean {
-        check(engine.connection()).map_err(named)?;
+        check(engine.connection())?;
     }
     let identity = match load::meta(engine.connection(), "id")? {
         Some(id) => id,
@@ -107,28 +109,7 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     let run = crate::sys::random_u64();
     // The new journals are there before the store names them, and the old ones until then: a server that is killed in between leaves one
     // or the other.
-    let mut rings = Vec::new();
-    let mut ring_paths = Vec::new();
-    for core in 0..wanted.cores {
-        let ring_path = ring_path(&identity, run, core);
-        let ring = Ring::create(Some(&ring_path), wanted.queue_bytes, run);
-        match ring {
-            Ok(ring) => {
-                ring_paths.push(ring_path);
-                rings.push(Arc::new(ring));
-            }
-            Err(error) => {
-                log::warn!(
-                    "no journal in {SHARED_MEMORY} ({error}): what has not been stored yet ends with the process, and after a kill rooms \
-                     get new epochs"
-                );
-                let ring = Ring::create(None, wanted.queue_bytes, run);
-                rings.push(Arc::new(
-                    ring.map_err(|e| StoreError::new(format!("no memory for a journal: {e}")))?,
-                ));
-            }
-        }
-    }
+    let (rings, ring_paths) = make_rings(wanted, &identity, run)?;
     let db = engine.connection();
     db.execute_batch("BEGIN IMMEDIATE")?;
     load::set_meta(db, "run", &format!("{run:016x}"))?;
@@ -139,7 +120,36 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     for path in left_behind {
         let _ = fs::remove_file(path);
     }
+    let path = path.to_owned();
     Ok(Opened { engine, path, rings, ring_paths, restored, resume_secret, account_secret, lock })
+}
+
+/// A journal a core, and where those lie that outlive the process.
+fn make_rings(
+    wanted: &Wanted,
+    identity: &str,
+    run: u64,
+) -> Result<(Vec<Arc<Ring>>, Vec<PathBuf>), StoreError> {
+    let (mut rings, mut paths) = (Vec::new(), Vec::new());
+    for core in 0..wanted.cores {
+        let path = ring_path(identity, run, core);
+        let ring = match Ring::create(Some(&path), wanted.queue_bytes, run) {
+            Ok(ring) => {
+                paths.push(path);
+                ring
+            }
+            Err(error) => {
+                log::warn!(
+                    "no journal in {SHARED_MEMORY} ({error}): what has not been stored yet ends with the process, and after a kill rooms \
+                     get new epochs"
+                );
+                Ring::create(None, wanted.queue_bytes, run)
+                    .map_err(|error| StoreError::new(format!("no memory for a journal: {error}")))?
+            }
+        };
+        rings.push(Arc::new(ring));
+    }
+    Ok((rings, paths))
 }
 
 /// Forgets what only the journals of the last run had a use for, and notes new epochs: from now on the journals of this run say what is
@@ -180,17 +190,15 @@ fn ring_path(identity: &str, run: u64, core: usize) -> PathBuf {
     Path::new(SHARED_MEMORY).join(format!("starling-{identity}-{run:016x}-{core}"))
 }
 
-fn make_directory(directory: &Path) -> Result<(), StoreError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|error| {
-        StoreError::new(format!("cannot make the data directory {}: {error}", directory.display()))
-    })
-}
-
 fn take_lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join(LOCK);
-    let opened =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(place::FILE_MODE)
+        .open(&path);
     let mut lock =
         opened.map_err(|error| StoreError::new(format!("cannot open {}: {error}", path.display())))?;
     match lock.try_lock() {
@@ -224,7 +232,7 @@ fn check(db: &Connection) -> Result<(), StoreError> {
     let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found != "ok" {
         return Err(StoreError::new(format!(
-            "the store is damaged ({found}): restore a backup, or see what `starling store check` finds"
+            "the file is damaged ({found}): restore a backup, or see what `starling store check` finds"
         )));
     }
     log::info!("the store is whole (checked in {} ms)", started.elapsed().as_millis());
@@ -290,19 +298,14 @@ pub fn replay_ring(engine: &mut Engine, index: usize, ring: &Ring) -> Result<(us
     Ok((applied, !ring.is_behind()))
 }
 
+/// A secret that the store keeps, made when it is asked for first.
 fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {
-    let known = load::meta(db, key)?.and_then(|text| {
-        let bytes: Vec<u8> = (0..text.len() / 2)
-            .filter_map(|i| u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok())
-            .collect();
-        <[u8; 32]>::try_from(bytes).ok()
-    });
-    if let Some(secret) = known {
+    let known = load::meta(db, key)?.and_then(|text| BASE64_STANDARD.decode(text).ok());
+    if let Some(secret) = known.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
         return Ok(secret);
     }
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|why| StoreError::new(format!("no random bytes: {why}")))?;
-    let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    load::set_meta(db, key, &text)?;
+    load::set_meta(db, key, &BASE64_STANDARD.encode(secret))?;
     Ok(secret)
 }

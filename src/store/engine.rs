@@ -2,15 +2,12 @@
 //! drive it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
-use super::connection::configure;
-pub use super::connection::connect;
-use super::{StoreError, schema};
+use super::connection::{configure, connect};
+use super::{StoreError, place, schema};
 use crate::chat::history::ENTRY_BYTES;
 use crate::record::{CommandKey, Frame, Owner, Record, Retention};
 
@@ -19,6 +16,9 @@ const LOG_BYTES_KEPT: i64 = 4 * 1024 * 1024;
 
 /// How far over its bound a room may grow before messages are deleted, in messages: one statement for many, not one each.
 const TRIM_SLACK: u64 = 64;
+
+/// Sessions and answers of each kind that are forgotten in one step.
+const FORGET_ROWS: usize = 1000;
 
 /// What one journal has for a transaction: whole frames, in order.
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +40,6 @@ pub struct Trimmed {
     pub ring: Option<usize>,
     /// The first offset that is kept.
     pub first_kept: u64,
-    /// The last one given.
-    pub offset: u64,
 }
 
 /// What is known of a room without asking the database.
@@ -53,6 +51,8 @@ struct RoomFacts {
     bytes: u64,
     retention: Retention,
     ring: Option<usize>,
+    /// Messages before this offset are too old.
+    expired_before: u64,
     /// Whether its row is older than these facts.
     is_dirty: bool,
     /// Whether the transaction under way has changed them.
@@ -70,6 +70,7 @@ impl RoomFacts {
             bytes: 0,
             retention,
             ring: None,
+            expired_before: 0,
             is_dirty: false,
             is_touched: false,
             is_queued: false,
@@ -86,8 +87,8 @@ impl RoomFacts {
         self.bytes + self.kept() * ENTRY_BYTES as u64
     }
 
-    /// How many of the oldest messages are over the bounds of count and bytes, as far as can be told from the sums. Bytes are told by the
-    /// average: the next look corrects it.
+    /// How many of the oldest messages are over the bounds, as far as can be told from the sums. Bytes are told by the average, which the
+    /// next look corrects; age by the last sweep.
     fn excess(&self, slack: u64) -> u64 {
         let kept = self.kept();
         if self.has_ended {
@@ -99,7 +100,8 @@ impl RoomFacts {
             most => self.cost().saturating_sub(most),
         };
         let by_bytes = if over > 0 && kept > 1 { (over * kept / self.cost().max(1)).max(1) } else { 0 };
-        by_count.max(by_bytes).min(kept)
+        let by_age = self.expired_before.saturating_sub(self.first);
+        by_count.max(by_bytes).max(by_age).min(kept)
     }
 }
 
@@ -115,10 +117,11 @@ pub struct Engine {
     undo: Vec<(u64, Option<RoomFacts>)>,
     /// Rooms with messages to be deleted.
     to_trim: VecDeque<u64>,
-    /// Sessions that ended since the last sweep, and before it.
-    ended: [Vec<u64>; 2],
-    /// Where the sweep for old messages is.
-    sweep: VecDeque<u64>,
+    /// Sessions that have ended, of which something is left: not long ago, and before.
+    just_ended: Vec<u64>,
+    ended: Vec<u64>,
+    /// The rooms that the sweep for old messages has not come to.
+    to_sweep: Vec<u64>,
     syncs: bool,
     rejected: u64,
 }
@@ -129,9 +132,7 @@ impl Engine {
     /// # Errors
     /// When it cannot be opened, or is none of ours.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        // It holds secrets. The log beside it gets the same permissions from SQLite.
-        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        made.map_err(|error| StoreError::new(format!("cannot open {}: {error}", path.display())))?;
+        place::make_file(path)?;
         let connection = connect(path, true)?;
         Self::prepare(connection, true)
     }
@@ -171,8 +172,9 @@ impl Engine {
             dirty: Vec::new(),
             undo: Vec::new(),
             to_trim: VecDeque::new(),
-            ended: [Vec::new(), Vec::new()],
-            sweep: VecDeque::new(),
+            just_ended: Vec::new(),
+            ended: Vec::new(),
+            to_sweep: Vec::new(),
             syncs: true,
             rejected: 0,
         };
@@ -336,7 +338,7 @@ impl Engine {
                 db.prepare_cached("DELETE FROM inboxes WHERE session = ?1")?.execute([number as i64])?;
                 db.prepare_cached("DELETE FROM receipts WHERE session = ?1")?.execute([number as i64])?;
                 db.prepare_cached("DELETE FROM places WHERE session = ?1")?.execute([number as i64])?;
-                self.ended[0].push(number);
+                self.just_ended.push(number);
             }
             Record::Receipt { session, id, timestamp_ms, target, delivered, stored } => {
                 db.prepare_cached(
@@ -491,16 +493,21 @@ impl Engine {
 
     /// The key of somebody's inbox, which is made if it is missing; its last place is at least `offset`.
     fn inbox(&self, owner: Owner, offset: u64) -> Result<i64, StoreError> {
-        let (session, user) = match owner {
-            Owner::Session(number) => (Some(number as i64), None),
-            Owner::User(folded) => (None, Some(folded)),
+        let (session, user, sql) = match owner {
+            Owner::Session(number) => (
+                Some(number as i64),
+                None,
+                "INSERT INTO inboxes (session, user, last) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (session) DO UPDATE SET last = max(last, excluded.last) RETURNING id",
+            ),
+            Owner::User(folded) => (
+                None,
+                Some(folded),
+                "INSERT INTO inboxes (session, user, last) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (user) DO UPDATE SET last = max(last, excluded.last) RETURNING id",
+            ),
         };
-        let conflict = if session.is_some() { "session" } else { "user" };
-        let sql = format!(
-            "INSERT INTO inboxes (session, user, last) VALUES (?1, ?2, ?3)
-             ON CONFLICT ({conflict}) DO UPDATE SET last = max(last, excluded.last) RETURNING id"
-        );
-        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut statement = self.connection.prepare_cached(sql)?;
         Ok(statement.query_row(params![session, user, offset as i64], |row| row.get(0))?)
     }
 
@@ -605,12 +612,19 @@ impl Engine {
             self.unqueue(room); // what made it too much was taken back
             return Ok(None);
         }
-        let trimmed = self.delete_before(room, facts.first + rows, receipts_since_ms)?;
-        match self.rooms.get(&room) {
-            Some(facts) if facts.excess(0) > 0 => self.to_trim.rotate_left(1), // rooms take turns
-            _ => self.unqueue(room),
+        self.set_syncs(false)?;
+        self.begin()?;
+        let deleted = self.delete_before(room, facts.first + rows, receipts_since_ms);
+        let left = self.finish(deleted)?;
+        if left.excess(0) > 0 {
+            self.to_trim.rotate_left(1); // rooms take turns
+        } else {
+            self.unqueue(room);
         }
-        Ok(Some(trimmed))
+        if left.has_ended && left.kept() == 0 {
+            self.rooms.remove(&room);
+        }
+        Ok(Some(Trimmed { room, ring: left.ring, first_kept: left.first }))
     }
 
     fn unqueue(&mut self, room: u64) {
@@ -620,24 +634,8 @@ impl Engine {
         }
     }
 
-    /// Deletes the messages of a room that come before one, in a transaction of its own, and the room with the last of them if it has ended.
+    /// Deletes the messages of a room that come before one, and the room with the last of them if it has ended.
     fn delete_before(
-        &mut self,
-        room: u64,
-        first: u64,
-        receipts_since_ms: u64,
-    ) -> Result<Trimmed, StoreError> {
-        self.set_syncs(false)?;
-        self.begin()?;
-        let deleted = self.delete_messages(room, first, receipts_since_ms);
-        let left = self.finish(deleted)?;
-        if left.has_ended && left.kept() == 0 {
-            self.rooms.remove(&room);
-        }
-        Ok(Trimmed { room, ring: left.ring, first_kept: left.first, offset: left.offset })
-    }
-
-    fn delete_messages(
         &mut self,
         room: u64,
         first: u64,
@@ -670,28 +668,19 @@ impl Engine {
         Ok(left)
     }
 
-    /// Looks at up to `rooms_max` rooms for messages that are too old, and says whether all have been looked at. What is over is queued for
-    /// [`Engine::trim`], or deleted right here where it is little.
+    /// Looks at up to `rooms_max` rooms for messages that are too old, which are queued for [`Engine::trim`], and says whether all rooms
+    /// have been looked at.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn sweep(
-        &mut self,
-        now_ms: u64,
-        rooms_max: usize,
-        receipts_since_ms: u64,
-    ) -> Result<(bool, Vec<Trimmed>), StoreError> {
-        if self.sweep.is_empty() {
-            self.sweep =
+    pub fn sweep(&mut self, now_ms: u64, rooms_max: usize) -> Result<bool, StoreError> {
+        if self.to_sweep.is_empty() {
+            self.to_sweep =
                 self.rooms.iter().filter(|(_, f)| f.retention.age_ms > 0).map(|(id, _)| *id).collect();
-            self.forget_ended()?;
         }
-        let mut all = Vec::new();
         for _ in 0..rooms_max {
-            let Some(room) = self.sweep.pop_front() else { break };
-            let Some(facts) = self.rooms.get(&room).copied().filter(|facts| facts.kept() > 0) else {
-                continue;
-            };
+            let Some(room) = self.to_sweep.pop() else { break };
+            let Some(facts) = self.rooms.get(&room).filter(|facts| facts.kept() > 0) else { continue };
             let cutoff = now_ms.saturating_sub(facts.retention.age_ms);
             // Times in a room never decrease, and offsets have no gaps.
             let first: Option<i64> = self
@@ -700,58 +689,64 @@ impl Engine {
                     "SELECT offset FROM messages WHERE room = ?1 AND timestamp > ?2 AND offset >= ?3 ORDER BY offset LIMIT 1",
                 )?
                 .query_row(params![room as i64, cutoff as i64, facts.first as i64], |row| row.get(0))
-                .map(Some)
-                .or_else(|error| match error {
-                    rusqlite::Error::QueryReturnedNoRows => Ok(None),
-                    error => Err(error),
-                })?;
+                .optional()?;
             let first = first.map_or(facts.offset + 1, |offset| offset as u64);
-            if first == facts.first {
-                continue;
-            }
-            let step = (first - facts.first).min(1024);
-            let left = self.delete_before(room, facts.first + step, receipts_since_ms)?;
-            all.push(left);
-            if left.first_kept < first {
-                self.sweep.push_back(room);
+            if first > facts.first {
+                self.rooms.get_mut(&room).expect("looked at above").expired_before = first;
+                self.queue(room);
             }
         }
-        Ok((self.sweep.is_empty(), all))
+        Ok(self.to_sweep.is_empty())
     }
 
-    /// Forgets sessions that ended before the last sweep: no record of them can come any more. Those of other cores, where they were
-    /// before, may have come after their end.
-    fn forget_ended(&mut self) -> Result<(), StoreError> {
-        let [recent, old] = std::mem::take(&mut self.ended);
-        for number in &old {
+    /// Forgets sessions that have ended, and what commands were answered before `cutoff_ms`: some of each, in one transaction. Says whether
+    /// that was all.
+    ///
+    /// What is left of a session waits for [`Engine::end_pass`]: until then its records may still come from cores where it was before.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn forget(&mut self, cutoff_ms: u64) -> Result<bool, StoreError> {
+        let sessions = self.ended.len().min(FORGET_ROWS);
+        self.set_syncs(false)?;
+        self.begin()?;
+        let forgotten = self.forget_some(sessions, cutoff_ms);
+        let answers = self.finish(forgotten)?;
+        self.ended.drain(..sessions);
+        Ok(self.ended.is_empty() && answers == 0)
+    }
+
+    /// A round of what is done once in a while is over: sessions that have ended since the last one can be forgotten in the next.
+    pub fn end_pass(&mut self) {
+        self.ended.append(&mut self.just_ended);
+    }
+
+    fn forget_some(&self, sessions: usize, cutoff_ms: u64) -> Result<usize, StoreError> {
+        let db = &self.connection;
+        for number in &self.ended[..sessions] {
             for sql in [
                 "DELETE FROM inboxes WHERE session = ?1",
                 "DELETE FROM receipts WHERE session = ?1",
                 "DELETE FROM places WHERE session = ?1",
                 "DELETE FROM sessions WHERE number = ?1 AND body IS NULL",
             ] {
-                self.connection.prepare_cached(sql)?.execute([*number as i64])?;
+                db.prepare_cached(sql)?.execute([*number as i64])?;
             }
         }
-        self.ended[1] = recent;
-        Ok(())
-    }
-
-    /// Forgets what commands were answered before `cutoff_ms`.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn forget_receipts(&mut self, cutoff_ms: u64) -> Result<usize, StoreError> {
-        let mut statement = self.connection.prepare_cached(
-            "DELETE FROM receipts WHERE (session, command) IN
-                 (SELECT session, command FROM receipts WHERE timestamp < ?1 LIMIT 1000)",
-        )?;
-        let receipts = statement.execute([cutoff_ms as i64])?;
-        let mut statement = self.connection.prepare_cached(
-            "DELETE FROM places WHERE (session, command, sender, room) IN
-                 (SELECT session, command, sender, room FROM places WHERE timestamp < ?1 LIMIT 1000)",
-        )?;
-        Ok(receipts + statement.execute([cutoff_ms as i64])?)
+        let cutoff = params![cutoff_ms as i64, FORGET_ROWS as i64];
+        let receipts = db
+            .prepare_cached(
+                "DELETE FROM receipts WHERE (session, command) IN
+                     (SELECT session, command FROM receipts WHERE timestamp < ?1 LIMIT ?2)",
+            )?
+            .execute(cutoff)?;
+        let places = db
+            .prepare_cached(
+                "DELETE FROM places WHERE (session, command, sender, room) IN
+                     (SELECT session, command, sender, room FROM places WHERE timestamp < ?1 LIMIT ?2)",
+            )?
+            .execute(cutoff)?;
+        Ok(receipts + places)
     }
 
     /// Gives up to `pages` unused pages back to the file system.

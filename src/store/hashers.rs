@@ -16,35 +16,8 @@ use rusqlite::Connection;
 use super::StoreError;
 use super::accounts::{self, AccountError};
 use crate::chat::name::Nickname;
+use crate::shard::accounts::{AccountAction, AccountRequest};
 use crate::sys::{threads, unix_ms};
-
-/// What is asked.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Request {
-    /// To become a user of this name, with this password, whose bounds have been checked.
-    Register {
-        /// The nickname.
-        name: Nickname,
-        /// The password.
-        password: String,
-    },
-    /// Whether this is the user of this name.
-    Login {
-        /// The nickname.
-        name: Nickname,
-        /// The password.
-        password: String,
-    },
-}
-
-impl fmt::Debug for Request {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Request::Register { name, .. } => write!(out, "Register({})", name.as_str()),
-            Request::Login { name, .. } => write!(out, "Login({})", name.as_str()),
-        }
-    }
-}
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +45,7 @@ pub enum Outcome {
 }
 
 struct Job<T> {
-    request: Request,
+    request: AccountRequest,
     context: T,
 }
 
@@ -129,7 +102,7 @@ impl<T: Send + 'static> Hashers<T> {
     ///
     /// # Errors
     /// When the queue is full, with the context.
-    pub fn submit(&self, request: Request, context: T) -> Result<(), QueueFull<T>> {
+    pub fn submit(&self, request: AccountRequest, context: T) -> Result<(), QueueFull<T>> {
         let Some(jobs) = &self.jobs else { return Err(QueueFull(context)) };
         jobs.try_send(Job { request, context }).map_err(|error| match error {
             TrySendError::Full(job) | TrySendError::Disconnected(job) => QueueFull(job.context),
@@ -162,10 +135,11 @@ fn work<T>(db: &Connection, to_do: &Receiver<Job<T>>, done: &impl Fn(T, Outcome)
 }
 
 /// What comes of a request. Takes a while.
-fn answer(db: &Connection, request: Request, now_ms: u64) -> Outcome {
-    let answered = match &request {
-        Request::Register { name, password } => register(db, name, password, now_ms),
-        Request::Login { name, password } => log_in(db, name, password),
+fn answer(db: &Connection, request: AccountRequest, now_ms: u64) -> Outcome {
+    let AccountRequest { action, name, password } = &request;
+    let answered = match action {
+        AccountAction::Register => register(db, name, password, now_ms),
+        AccountAction::Login => log_in(db, name, password),
     };
     answered.unwrap_or_else(|error| {
         log::error!("{request:?}: {error}");
@@ -218,12 +192,13 @@ mod tests {
         Nickname::parse(written).unwrap()
     }
 
-    fn register(who: &str) -> Request {
-        Request::Register { name: name(who), password: format!("the password of {who}") }
+    fn register(who: &str) -> AccountRequest {
+        let password = format!("the password of {who}");
+        AccountRequest { action: AccountAction::Register, name: name(who), password }
     }
 
-    fn log_in(who: &str, password: &str) -> Request {
-        Request::Login { name: name(who), password: password.to_owned() }
+    fn log_in(who: &str, password: &str) -> AccountRequest {
+        AccountRequest { action: AccountAction::Login, name: name(who), password: password.to_owned() }
     }
 
     fn store() -> (tempfile::TempDir, PathBuf, Engine) {
@@ -245,7 +220,7 @@ mod tests {
             Rig { hashers: Hashers::start(path, count, queue, done).unwrap(), heard }
         }
 
-        fn ask(&self, request: Request) -> Outcome {
+        fn ask(&self, request: AccountRequest) -> Outcome {
             self.hashers.submit(request, 7).unwrap();
             let (context, outcome) = self.heard.recv_timeout(Duration::from_secs(30)).unwrap();
             assert_eq!(context, 7);

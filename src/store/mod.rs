@@ -17,7 +17,7 @@
 pub mod accounts;
 pub mod backup;
 pub mod check;
-mod connection;
+pub mod connection;
 pub mod directory;
 pub mod engine;
 pub mod hashers;

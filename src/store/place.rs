@@ -10,7 +10,7 @@ use super::{FILE, StoreError};
 
 /// Who may use a directory and a file that is made here: their owner.
 const DIRECTORY_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// The store in a data directory, which must be there.
 ///
@@ -40,9 +40,7 @@ pub fn find_or_make(directory: &Path) -> Result<PathBuf, StoreError> {
     if path.exists() {
         return find(directory);
     }
-    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(|error| {
-        StoreError::new(format!("cannot make the directory {}: {error}", directory.display()))
-    })?;
+    make_directory(directory)?;
     make_file(&path)?;
     // Root makes it for whoever the directory is of; nobody else could, nor has to. What SQLite puts beside it follows the file.
     if let Ok(facts) = directory.metadata() {
@@ -55,8 +53,19 @@ pub fn find_or_make(directory: &Path) -> Result<PathBuf, StoreError> {
     Ok(path)
 }
 
+/// Makes a data directory, unless it is there.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_directory(directory: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(|error| {
+        StoreError::new(format!("cannot make the directory {}: {error}", directory.display()))
+    })
+}
+
 /// Makes an empty file that is its owner's alone, unless there is one. SQLite would make it as the umask says; the files that it puts
-/// beside this one are as this one is.
+/// beside this one are as this one is. One that is there is not opened: closing it would take SQLite's locks from it, if this process has
+/// any (fcntl(2)).
 ///
 /// # Errors
 /// When it cannot be made.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::engine::connect;
+use super::connection::connect;
 use super::{StoreError, load};
 use crate::chat::history::Entry;
 use crate::chat::name::Nickname;

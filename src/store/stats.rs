@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::engine::connect;
+use super::connection::connect;
 use super::{StoreError, schema};
 
 /// The numbers.

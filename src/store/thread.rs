@@ -5,22 +5,24 @@
 //! the database fails, the group is tried again, in order, until it succeeds; meanwhile the journals hold what comes, as long as they
 //! have place.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 
+use super::connection::connect;
 use super::directory;
-use super::engine::{Engine, Part, Trimmed, connect};
-use super::hashers::{Hashers, Outcome, Request};
+use super::engine::{Engine, Part, Trimmed};
+use super::hashers::{Hashers, Outcome};
 use super::read::Reader;
 use super::{StoreError, load};
 use crate::chat::name::Nickname;
 use crate::reactor::mailbox::Exchange;
 use crate::record::Frame;
-use crate::shard::accounts::{AccountAction, AccountOutcome, AccountRequest};
+use crate::shard::accounts::AccountOutcome;
 use crate::shard::mail::{ConnectionRef, Mail, Parcel};
 use crate::shard::reading::{StoreNews, StoreRequest};
 use crate::sys::bell::Bell;
@@ -51,6 +53,20 @@ const RETRY_LAST: Duration = Duration::from_secs(1);
 
 /// How often a store that goes on failing is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(10);
+
+/// Says when a failure that goes on is to be logged again.
+#[derive(Debug, Default)]
+struct Complaint(Option<Instant>);
+
+impl Complaint {
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|at| at.elapsed() >= LOG_AGAIN);
+        if is_due {
+            self.0 = Some(Instant::now());
+        }
+        is_due
+    }
+}
 
 /// Bytes of the write-ahead log from which on it is moved into the file, by another thread; and from which on the writer waits for that.
 const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
@@ -147,15 +163,19 @@ struct Writer {
     ends: Vec<u64>,
     group: Vec<Vec<Vec<u8>>>,
     teller: Teller,
-    users: Vec<(Nickname, bool)>,
+    /// The registered users, and whether they may not log in.
+    users: HashMap<Nickname, bool>,
     data_version: i64,
     sync_every: Duration,
     receipts_ms: u64,
     unsynced_since: Option<Instant>,
     down_since: Option<Instant>,
-    logged_at: Option<Instant>,
+    complaint: Complaint,
     retry: Duration,
     chores_at: Instant,
+    /// When messages may be deleted again, after that has failed.
+    trim_at: Instant,
+    chores_complaint: Complaint,
 }
 
 /// Writes until it is told to stop and everything has been written.
@@ -171,15 +191,17 @@ pub fn write(start: WriterStart) {
         path,
         rings,
         teller: Teller::new(links),
-        users,
+        users: users.into_iter().collect(),
         data_version,
         sync_every: Duration::from_millis(sync_ms),
         receipts_ms,
         unsynced_since: None,
         down_since: None,
-        logged_at: None,
+        complaint: Complaint::default(),
         retry: RETRY_FIRST,
         chores_at: Instant::now() + CHORES,
+        trim_at: Instant::now(),
+        chores_complaint: Complaint::default(),
     };
     loop {
         let is_stopping = stops.load(Ordering::Acquire);
@@ -193,7 +215,8 @@ pub fn write(start: WriterStart) {
                     "the store is still down: what has not been stored stays in the journals"
                 );
             }
-            bell.wait(|| false, writer.retry);
+            // Not by the bell: whoever writes rings it, and the disk would be tried again each time.
+            std::thread::sleep(writer.retry);
             continue;
         }
         let has_more = writer.has_input();
@@ -278,7 +301,7 @@ impl Writer {
         }
         self.retry = RETRY_FIRST;
         if let Some(since) = self.down_since.take() {
-            self.logged_at = None;
+            self.complaint = Complaint::default();
             log::info!("the store is back after {} ms", since.elapsed().as_millis());
             self.tell_all(|| StoreNews::Down(None));
         }
@@ -295,8 +318,7 @@ impl Writer {
             let why: Box<str> = error.message.as_str().into();
             self.tell_all(|| StoreNews::Down(Some(why.clone())));
         }
-        if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
-            self.logged_at = Some(Instant::now());
+        if self.complaint.is_due() {
             log::error!("the store is down: {error}; it is tried again until it is back");
         }
     }
@@ -308,25 +330,29 @@ impl Writer {
     }
 
     /// Small steps of what can wait. Says whether there is more to do at once.
+    ///
+    /// What fails here is tried again later, and does not make the store one that is down: whether messages can be written, their own
+    /// transactions tell.
     fn do_chores(&mut self) -> bool {
-        let done = self.try_chores();
-        match done {
-            Ok(has_more) => has_more,
-            Err(error) => {
-                self.note_down(&error);
-                false
+        self.try_chores().unwrap_or_else(|error| {
+            if self.chores_complaint.is_due() {
+                log::error!("the store could not be tidied: {error}; it is tried again");
             }
-        }
+            self.chores_at = Instant::now() + CHORES;
+            self.trim_at = self.chores_at;
+            false
+        })
     }
 
     fn try_chores(&mut self) -> Result<bool, StoreError> {
-        let mut has_more = false;
         // The other thread does not get to the end of a log that is always written to.
         if file_bytes(&wal_of(&self.path)) > CHECKPOINT_NOW_BYTES {
             self.move_log()?;
         }
-        if self.engine.has_to_trim() {
-            if let Some(trimmed) = self.engine.trim(TRIM_ROWS, self.receipts_since_ms())? {
+        let receipts_since_ms = crate::sys::unix_ms().saturating_sub(self.receipts_ms);
+        let mut has_more = false;
+        if self.engine.has_to_trim() && Instant::now() >= self.trim_at {
+            if let Some(trimmed) = self.engine.trim(TRIM_ROWS, receipts_since_ms)? {
                 self.tell_trimmed(trimmed);
             }
             has_more = self.engine.has_to_trim();
@@ -334,22 +360,16 @@ impl Writer {
         if Instant::now() < self.chores_at {
             return Ok(has_more);
         }
-        let now_ms = crate::sys::unix_ms();
-        let (is_swept, trimmed) = self.engine.sweep(now_ms, SWEEP_ROOMS, self.receipts_since_ms())?;
-        trimmed.into_iter().for_each(|trimmed| self.tell_trimmed(trimmed));
+        let is_swept = self.engine.sweep(crate::sys::unix_ms(), SWEEP_ROOMS)?;
         self.engine.flush_rooms(FLUSH_ROOMS)?;
         self.look_for_users()?;
-        let forgotten = self.engine.forget_receipts(self.receipts_since_ms())?;
+        let is_forgotten = self.engine.forget(receipts_since_ms)?;
         self.engine.shrink(SHRINK_PAGES)?;
-        if is_swept && forgotten == 0 {
+        if is_swept && is_forgotten {
+            self.engine.end_pass();
             self.chores_at = Instant::now() + CHORES;
         }
         Ok(true)
-    }
-
-    /// Answers to commands before this time are not needed any more.
-    fn receipts_since_ms(&self) -> u64 {
-        crate::sys::unix_ms().saturating_sub(self.receipts_ms)
     }
 
     /// Moves all of the write-ahead log into the file, and empties it.
@@ -358,7 +378,7 @@ impl Writer {
     }
 
     fn tell_trimmed(&mut self, trimmed: Trimmed) {
-        let Trimmed { room, ring, first_kept, .. } = trimmed;
+        let Trimmed { room, ring, first_kept } = trimmed;
         match ring {
             Some(core) => self.teller.tell(core, StoreNews::Trimmed { room, first_kept }),
             None => self.tell_all(|| StoreNews::Trimmed { room, first_kept }),
@@ -371,16 +391,14 @@ impl Writer {
         if std::mem::replace(&mut self.data_version, version) == version {
             return Ok(());
         }
-        let now = load::registered(self.engine.connection())?;
-        let gone = self.users.iter().filter(|(name, _)| !now.iter().any(|(other, _)| other == name));
-        let mut changes: Vec<(Nickname, Option<bool>)> = gone.map(|(name, _)| (name.clone(), None)).collect();
-        let known: std::collections::HashMap<&Nickname, bool> =
-            self.users.iter().map(|(name, off)| (name, *off)).collect();
-        let changed = now.iter().filter(|(name, off)| known.get(name) != Some(off));
-        changes.extend(changed.map(|(name, off)| (name.clone(), Some(*off))));
+        let now: HashMap<Nickname, bool> = load::registered(self.engine.connection())?.into_iter().collect();
+        let gone = self.users.keys().filter(|name| !now.contains_key(*name));
+        let mut changes: Vec<(Nickname, Option<bool>)> = gone.map(|name| (name.clone(), None)).collect();
+        let changed = now.iter().filter(|(name, is_disabled)| self.users.get(*name) != Some(is_disabled));
+        changes.extend(changed.map(|(name, is_disabled)| (name.clone(), Some(*is_disabled))));
         self.users = now;
         if !changes.is_empty() {
-            log::info!("{} accounts were changed by another program", changes.len());
+            log::debug!("{} accounts have changed", changes.len());
             self.tell_all(|| StoreNews::Users(changes.clone()));
         }
         Ok(())
@@ -397,44 +415,34 @@ fn data_version(db: &Connection) -> Result<i64, StoreError> {
     Ok(db.pragma_query_value(None, "data_version", |row| row.get(0))?)
 }
 
-fn wal_of(path: &std::path::Path) -> PathBuf {
+fn wal_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     name.into()
 }
 
-fn file_bytes(path: &std::path::Path) -> u64 {
+fn file_bytes(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |facts| facts.len())
 }
 
-/// Answers what the cores ask, until it is told to stop. `wait` sleeps until the reader's waker is used, or for a while.
+/// Answers what the cores ask, until it is told to stop. `hashers` are how many threads look at passwords, and how many passwords wait for
+/// them. `wait` sleeps until the reader's waker is used, or for a while.
 pub fn read(path: PathBuf, links: Links, hashers: (usize, usize), mut wait: impl FnMut(Option<Duration>)) {
     let store = links.exchange.cores() - 1;
-    let mut reader: Option<Reader> = None;
+    let mailbox = links.exchange.mailbox(store);
     let mut teller = Teller::new(links.clone());
     let (threads, queue) = hashers;
-    let hashers = start_hashers(&path, threads, queue, &links).inspect_err(|error| {
-        log::error!("store: nobody can log in or register: {error}");
-    });
+    let hashers = start_hashers(&path, threads, queue, &links)
+        .inspect_err(|error| log::error!("store: nobody can log in or register: {error}"))
+        .ok();
+    let mut answers = Answers { path, reader: None, hashers, complaint: Complaint::default() };
     while !links.stops.load(Ordering::Acquire) {
-        let mailbox = links.exchange.mailbox(store);
         while let Some(parcel) = mailbox.pop() {
             for mail in parcel.mail {
                 let Mail::StoreRequest { from, request } = mail else { continue };
-                if reader.is_none() {
-                    reader = Reader::open(&path).inspect_err(|error| log::error!("store: {error}")).ok();
+                if let Some(news) = answers.answer(request) {
+                    teller.tell(usize::from(from), news);
                 }
-                let core = usize::from(from);
-                let news = match request {
-                    StoreRequest::Account { request, to } => {
-                        match ask_hashers(hashers.as_ref().ok(), request, to) {
-                            Some(news) => news,
-                            None => continue, // when they have looked at the password
-                        }
-                    }
-                    request => answer(reader.as_ref(), request),
-                };
-                teller.tell(core, news);
             }
             teller.deliver();
         }
@@ -447,11 +455,64 @@ pub fn read(path: PathBuf, links: Links, hashers: (usize, usize), mut wait: impl
     }
 }
 
+/// What answers are found with.
+struct Answers {
+    path: PathBuf,
+    /// Opened when somebody asks for the first time.
+    reader: Option<Reader>,
+    hashers: Option<AccountHashers>,
+    complaint: Complaint,
+}
+
+impl Answers {
+    /// The answer to a request; `None`: it comes from the threads that look at passwords.
+    fn answer(&mut self, request: StoreRequest) -> Option<StoreNews> {
+        Some(match request {
+            StoreRequest::Page(page, then) => {
+                let entries = self.read(|reader| reader.page(&page));
+                StoreNews::Page(then, entries)
+            }
+            StoreRequest::Inbox { user, to, recent } => {
+                let inbox = self.read(|reader| reader.inbox(user.folded()));
+                StoreNews::Inbox { to, inbox, recent }
+            }
+            StoreRequest::Account { request, to } => {
+                let outcome = match &self.hashers {
+                    None => AccountOutcome::Down("the threads for passwords could not be started".into()),
+                    Some(hashers) => match hashers.submit(request, to) {
+                        Ok(()) => return None,
+                        Err(_) => AccountOutcome::Busy,
+                    },
+                };
+                StoreNews::Account { to, outcome }
+            }
+        })
+    }
+
+    /// Reads something, or says in the log why that cannot be done; not each time, as clients may ask again and again.
+    fn read<T>(&mut self, read: impl FnOnce(&Reader) -> Result<T, StoreError>) -> Option<T> {
+        let opened = match self.reader.take() {
+            Some(reader) => Ok(reader),
+            None => Reader::open(&self.path),
+        };
+        let done = opened.and_then(|reader| read(self.reader.insert(reader)));
+        match done {
+            Ok(value) => Some(value),
+            Err(error) => {
+                if self.complaint.is_due() {
+                    log::error!("the store cannot be read: {error}");
+                }
+                None
+            }
+        }
+    }
+}
+
 type AccountHashers = Hashers<ConnectionRef>;
 
 /// Starts the threads that look at passwords. They tell the cores themselves.
 fn start_hashers(
-    path: &std::path::Path,
+    path: &Path,
     threads: usize,
     queue: usize,
     links: &Links,
@@ -484,45 +545,8 @@ fn start_hashers(
     })
 }
 
-/// Has a password looked at; the answer is there at once if that cannot be.
-fn ask_hashers(
-    hashers: Option<&AccountHashers>,
-    request: AccountRequest,
-    to: ConnectionRef,
-) -> Option<StoreNews> {
-    let AccountRequest { action, name, password } = request;
-    let request = match action {
-        AccountAction::Register => Request::Register { name, password },
-        AccountAction::Login => Request::Login { name, password },
-    };
-    let outcome = match hashers {
-        None => AccountOutcome::Down("the threads for passwords could not be started".into()),
-        Some(hashers) => match hashers.submit(request, to) {
-            Ok(()) => return None,
-            Err(_) => AccountOutcome::Busy,
-        },
-    };
-    Some(StoreNews::Account { to, outcome })
-}
-
-/// What a reader answers to a request.
-pub fn answer(reader: Option<&Reader>, request: StoreRequest) -> StoreNews {
-    let log = |error: &StoreError| log::error!("store: cannot be read: {error}");
-    match request {
-        StoreRequest::Page(page, then) => {
-            let entries = reader.and_then(|reader| reader.page(&page).inspect_err(log).ok());
-            StoreNews::Page(then, entries)
-        }
-        StoreRequest::Inbox { user, to, recent } => {
-            let inbox = reader.and_then(|reader| reader.inbox(user.folded()).inspect_err(log).ok());
-            StoreNews::Inbox { to, inbox, recent }
-        }
-        StoreRequest::Account { to, .. } => StoreNews::Account { to, outcome: AccountOutcome::Busy },
-    }
-}
-
 /// Moves the write-ahead log into the file, so that neither it nor the time of a commit grows.
-pub fn checkpoint(path: &std::path::Path, stops: &AtomicBool) {
+pub fn checkpoint(path: &Path, stops: &AtomicBool) {
     let mut connection = None;
     while !stops.load(Ordering::Acquire) {
         std::thread::park_timeout(CHECKPOINT_EVERY);
@@ -538,3 +562,6 @@ pub fn checkpoint(path: &std::path::Path, stops: &AtomicBool) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,12 +153,37 @@ fn old_messages_go_by_their_age() {
     let mut engine = Engine::in_memory();
     apply(&mut engine, &[room(1, "a", Retention { count: 100, bytes: 0, age_ms: 50 })], 1).unwrap();
     apply(&mut engine, &(1..=10).map(|offset| message(1, offset)).collect::<Vec<_>>(), 2).unwrap();
-    let (is_all, trimmed) = engine.sweep(110, 10, 0).unwrap();
-    assert!(is_all);
-    assert_eq!(trimmed, [Trimmed { room: 1, ring: Some(3), first_kept: 7, offset: 10 }]);
+    assert!(engine.sweep(110, 10).unwrap() && engine.has_to_trim());
+    assert_eq!(offsets(&engine, 1).len(), 10, "nothing is deleted but in steps");
+    engine.trim(4, 0).unwrap();
+    assert_eq!(offsets(&engine, 1), [5, 6, 7, 8, 9, 10]);
+    let trimmed = engine.trim(4, 0).unwrap().unwrap();
+    assert_eq!(trimmed, Trimmed { room: 1, ring: Some(3), first_kept: 7 });
+    assert!(!engine.has_to_trim());
     assert_eq!(offsets(&engine, 1), [7, 8, 9, 10]);
-    engine.sweep(1000, 10, 0).unwrap();
+    assert!(engine.sweep(1000, 10).unwrap());
+    engine.trim(100, 0).unwrap();
     assert!(offsets(&engine, 1).is_empty());
+}
+
+#[test]
+fn what_is_left_of_ended_sessions_goes_in_steps_and_not_at_once() {
+    let mut engine = Engine::in_memory();
+    let ended: Vec<Record> = (1..=2500).map(|number| Record::SessionEnded { number, revision: 2 }).collect();
+    apply(&mut engine, &ended, 1).unwrap();
+    let left = |engine: &Engine| -> i64 {
+        engine.connection.query_row("SELECT count(*) FROM sessions", [], |row| row.get(0)).unwrap()
+    };
+    for _ in 0..2 {
+        assert!(engine.forget(0).unwrap(), "nothing has waited for long enough");
+    }
+    assert_eq!(left(&engine), 2500);
+    engine.end_pass();
+    let mut steps = Vec::new();
+    while !engine.forget(0).unwrap() {
+        steps.push(left(&engine));
+    }
+    assert_eq!((steps, left(&engine)), (vec![1500, 500], 0));
 }
 
 #[test]

@@ -1,0 +1,107 @@
+//! The writer with a journal, and what it tells the core.
+
+use std::thread::JoinHandle;
+
+use super::*;
+use crate::record::{Record, Retention};
+use crate::sys::kernel::Sleeper;
+
+struct Running {
+    ring: Arc<Ring>,
+    links: Links,
+    writer: JoinHandle<()>,
+    _directory: tempfile::TempDir,
+}
+
+/// A writer for one core, on a store that has been prepared by this SQL.
+fn start(sql: &str) -> Running {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(crate::store::FILE);
+    let engine = Engine::open(&path).unwrap();
+    engine.connection().execute_batch(sql).unwrap();
+    let ring = Arc::new(Ring::create(None, 1 << 20, 1).unwrap());
+    let wakers = [(); 2].map(|()| Sleeper::new().unwrap().1).into_iter().collect();
+    let links = Links {
+        exchange: Arc::new(Exchange::new(2, 1024)),
+        wakers: Arc::new(wakers),
+        bell: Arc::default(),
+        stops: Arc::default(),
+    };
+    let start = WriterStart {
+        engine,
+        path,
+        rings: vec![ring.clone()],
+        ring_paths: Vec::new(),
+        users: Vec::new(),
+        sync_ms: 1000,
+        receipts_ms: 1000,
+        links: links.clone(),
+    };
+    let writer = std::thread::spawn(move || write(start));
+    Running { ring, links, writer, _directory: directory }
+}
+
+impl Running {
+    /// Writes records down, and returns the position behind them.
+    fn write(&self, records: &[Record]) -> u64 {
+        let mut frame = Vec::new();
+        Frame::begin(&mut frame);
+        records.iter().for_each(|record| record.put(&mut frame));
+        let end = self.ring.push(&frame).unwrap();
+        self.links.bell.ring();
+        end
+    }
+
+    /// Waits until the store has got so far; returns whether it was said to be down meanwhile.
+    fn wait_for(&self, end: u64) -> bool {
+        let (began, mut was_down) = (Instant::now(), false);
+        loop {
+            assert!(began.elapsed() < Duration::from_secs(20), "the store does not get on");
+            let Some(parcel) = self.links.exchange.mailbox(0).pop() else {
+                std::thread::yield_now();
+                continue;
+            };
+            for mail in parcel.mail {
+                match mail {
+                    Mail::Store(StoreNews::Down(why)) => was_down |= why.is_some(),
+                    Mail::Store(StoreNews::Progress { stored, .. }) if stored >= end => return was_down,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn stop(self) {
+        self.links.stops.store(true, Ordering::Release);
+        self.links.bell.ring();
+        self.writer.join().unwrap();
+    }
+}
+
+fn message(offset: u64) -> Record<'static> {
+    Record::Message {
+        room: 1,
+        offset,
+        timestamp_ms: offset,
+        sender: "alice",
+        content: "hello",
+        command: None,
+    }
+}
+
+#[test]
+fn what_cannot_be_tidied_does_not_make_the_store_one_that_is_down() {
+    let store = start(
+        "CREATE TRIGGER no_end BEFORE DELETE ON messages BEGIN SELECT raise(ABORT, 'not to be deleted'); END",
+    );
+    let retention = Retention { count: 1, bytes: 0, age_ms: 0 };
+    let mut end = store.write(&[Record::Room { room: 1, name: "den", epoch: "e", retention }]);
+    let mut was_down = store.wait_for(end);
+    for turn in 0..50 {
+        let messages: Vec<Record> = (1..=10).map(|n| message(turn * 10 + n)).collect();
+        end = store.write(&messages);
+        was_down |= store.wait_for(end);
+    }
+    assert!(!was_down, "messages can be written");
+    store.stop();
+}
