@@ -100,10 +100,10 @@ fn publish(directory: &Path, messages: u64, window: u64) -> (f64, f64) {
     let (bell, stops) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
     let exchange = Arc::new(Exchange::new(2, 1024));
     let wakers = Arc::new(vec![waker, reader_waker]);
-    let links = Links { exchange: exchange.clone(), wakers, bell: bell.clone(), stops: stops.clone() };
-    let (rings, ring_paths, users) = (vec![ring.clone()], Vec::new(), Vec::new());
-    let start =
-        WriterStart { engine, path, rings, ring_paths, users, sync_ms: 1000, receipts_ms: 1000, links };
+    let users = Arc::default();
+    let links = Links { exchange: exchange.clone(), wakers, users, bell: bell.clone(), stops: stops.clone() };
+    let (rings, ring_paths) = (vec![ring.clone()], Vec::new());
+    let start = WriterStart { engine, path, rings, ring_paths, sync_ms: 1000, receipts_ms: 1000, links };
     let writer = std::thread::spawn(move || write(start));
     let mut frame = Vec::new();
     begin_rooms(&mut frame);

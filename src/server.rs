@@ -4,8 +4,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -19,7 +19,6 @@ use crate::auth::resume::ResumeKey;
 use crate::base::attempts::Attempts;
 use crate::base::census::Census;
 use crate::base::stats::Counters;
-use crate::chat::name::Nickname;
 use crate::config::{Address, Config, Listen, ListenKind, StoreKind};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::{Reactor, Turn};
@@ -99,13 +98,21 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     };
     let files =
         descriptors::raise_limit().map_err(|e| failure(format!("cannot read the open-file limit: {e}")))?;
+    if config.steer && (!config.pin || cores > processors.len()) {
+        return Err(failure(format!(
+            "--steer needs a processor for each core, and cores that stay there: there are {} processors for {cores} cores{}",
+            processors.len(),
+            if config.pin { "" } else { ", and --no-pin" }
+        )));
+    }
     let reserve = RESERVE_MIN.max(files / RESERVE_PART);
     let core_connections = files.saturating_sub(reserve).max(1);
 
     let mut listeners: Vec<Vec<(ListenKind, TcpListener)>> = (0..cores).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for listen in &config.listen {
-        let opened = open(listen, cores, config.limits.listen_backlog)?;
+        let steered = config.steer.then_some(&processors[..]);
+        let opened = open(listen, cores, config.limits.listen_backlog, steered)?;
         addresses.push((listen.kind, opened[0].local_addr().map_err(|e| failure(e.to_string()))?));
         for (core, listener) in opened.into_iter().enumerate() {
             listeners[core].push((listen.kind, listener));
@@ -165,7 +172,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let bell = Arc::new(Bell::default());
     let mut rings = store.as_ref().map(|store| store.rings.clone()).unwrap_or_default().into_iter();
     let restored = store.as_mut().map(|store| std::mem::take(&mut store.restored)).unwrap_or_default();
-    let users = restored.users.iter().map(|user| (user.name.clone(), user.is_disabled)).collect();
+    let users = restored.users.iter().map(|user| (user.name.clone(), user.account)).collect();
     let mut shares = share_out(restored, &flock);
     if let Some(store) = &mut store {
         for (core, share) in shares.iter().enumerate() {
@@ -206,13 +213,12 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let links = Links {
         exchange: exchange.clone(),
         wakers: wakers.clone(),
+        users: Arc::new(Mutex::new(users)),
         bell: bell.clone(),
         stops: stops.clone(),
     };
     let storage = match (store, reader_sleeper) {
-        (Some(store), Some(sleeper)) => {
-            Some(start_storage(store, sleeper, users, &config, links, news.clone())?)
-        }
+        (Some(store), Some(sleeper)) => Some(start_storage(store, sleeper, &config, links, news.clone())?),
         _ => None,
     };
     for _ in 0..cores {
@@ -297,7 +303,6 @@ fn open_store(config: &Config, cores: usize) -> Result<Opened, ServeError> {
 fn start_storage(
     store: Opened,
     mut sleeper: Sleeper,
-    users: Vec<(Nickname, bool)>,
     config: &Config,
     links: Links,
     news: Sender<News>,
@@ -310,7 +315,6 @@ fn start_storage(
         path: path.clone(),
         rings,
         ring_paths,
-        users,
         sync_ms: config.store.sync_ms,
         receipts_ms: config.limits.idempotency_ms,
         links: links.clone(),
@@ -490,11 +494,16 @@ fn run_core(start: Start, news: &Sender<News>) {
     ending.drained = true;
 }
 
-fn open(listen: &Listen, cores: usize, backlog: usize) -> Result<Vec<TcpListener>, ServeError> {
+fn open(
+    listen: &Listen,
+    cores: usize,
+    backlog: usize,
+    processors: Option<&[usize]>,
+) -> Result<Vec<TcpListener>, ServeError> {
     let Address::Socket(address) = &listen.address else {
         return Err(failure(format!("{}: only TCP addresses are supported", listen.address)));
     };
-    listen::listen(*address, cores, backlog).map_err(|error| {
+    listen::listen(*address, cores, backlog, processors).map_err(|error| {
         let kind = listen.kind.word();
         failure(match error.kind() {
             io::ErrorKind::AddrInUse => {

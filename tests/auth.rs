@@ -86,6 +86,7 @@ fn alice() -> Claims {
         rooms: None,
         tags: Vec::new(),
         expires_at_ms: None,
+        account_at_ms: None,
     }
 }
 
@@ -119,6 +120,7 @@ mod keys {
             rooms: Some(vec!["lobby".to_owned(), "team-*".to_owned()]),
             tags: vec!["beta".to_owned()],
             expires_at_ms: Some(NOW_MS + 1000),
+            account_at_ms: None,
             ..alice()
         };
         let of_pair = |algorithm, name: &str| {

@@ -238,6 +238,7 @@ fn a_token_is_what_the_verifier_takes() {
         rooms: Some(vec!["lobby".to_owned(), "team-*".to_owned()]),
         tags: vec!["beta".to_owned(), "a b".to_owned()],
         expires_at_ms: Some(expires_at_ms),
+        account_at_ms: None,
     };
     assert_eq!(claims, expected);
     assert_eq!(hs256(None, None).verify(only_line(&output), expires_at_ms), Err(TokenError::Expired));

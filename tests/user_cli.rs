@@ -57,9 +57,9 @@ fn a_user_comes_changes_and_goes() {
     assert!(accounts::verify_password("battery staple", Some(&hash)));
 
     assert_eq!(assert_ok(&user(&directory, &["disable", "zoë"], "")), "zoë is disabled\n");
-    assert!(find(&opened(&directory), "zoë").unwrap().is_disabled);
+    assert!(find(&opened(&directory), "zoë").unwrap().state.is_disabled);
     assert_eq!(assert_ok(&user(&directory, &["enable", "zoë"], "")), "zoë is enabled\n");
-    assert!(!find(&opened(&directory), "zoë").unwrap().is_disabled);
+    assert!(!find(&opened(&directory), "zoë").unwrap().state.is_disabled);
     assert_eq!(assert_ok(&user(&directory, &["remove", "zoë"], "")), "zoë is removed\n");
     assert!(find(&opened(&directory), "zoë").is_none());
     for command in ["disable", "enable", "remove"] {

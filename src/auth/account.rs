@@ -43,43 +43,44 @@ impl AccountKey {
     ///
     /// # Errors
     /// When the key cannot sign.
-    pub fn issue(&self, name: &Nickname, now_ms: u64, lifetime_s: u64) -> Result<(String, u64), KeyError> {
-        // Tokens count in whole seconds.
-        let issued_s = now_ms / 1000;
-        let expires_at_ms = issued_s.saturating_add(lifetime_s).saturating_mul(1000);
+    ///
+    /// Tokens from before `since_ms` are void: this one is not, though the clock may not have come so far.
+    pub fn issue(
+        &self,
+        name: &Nickname,
+        now_ms: u64,
+        since_ms: u64,
+        lifetime_s: u64,
+    ) -> Result<(String, u64), KeyError> {
+        let issued_at_ms = now_ms.max(since_ms);
+        // Tokens end with whole seconds.
+        let expires_at_ms = (issued_at_ms / 1000).saturating_add(lifetime_s).saturating_mul(1000);
         let claims = Claims {
             nickname: name.clone(),
             is_admin: false,
             rooms: None,
             tags: Vec::new(),
             expires_at_ms: Some(expires_at_ms),
+            account_at_ms: None,
         };
         let options = Options {
             issuer: Some(ISSUER.to_owned()),
             key_id: Some(KEY_ID.to_owned()),
-            issued_at_ms: Some(issued_s * 1000),
+            issued_at_ms: Some(issued_at_ms),
             ..Options::default()
         };
         Ok((self.signer.sign(&claims, &options)?, expires_at_ms))
     }
 
-    /// What a token says, at the time `now_ms` since the Unix epoch.
+    /// What a token says, at the time `now_ms` since the Unix epoch. Whether the account is still what it was when the token was given out,
+    /// is for those to say who know the accounts.
     ///
     /// # Errors
     /// When it is not one that this key has signed, or not good any more.
     pub fn verify(&self, token: &str, now_ms: u64) -> Result<Claims, TokenError> {
-        self.verify_dated(token, now_ms).map(|(claims, _)| claims)
-    }
-
-    /// The same, with the moment at which it was given out, in milliseconds since the Unix epoch: a token of a user who had the name
-    /// before is older than the account.
-    ///
-    /// # Errors
-    /// As [`AccountKey::verify`].
-    pub fn verify_dated(&self, token: &str, now_ms: u64) -> Result<(Claims, u64), TokenError> {
-        let (claims, issued_at_ms) = self.verifier.verify_dated(token, now_ms)?;
-        match (claims.expires_at_ms, issued_at_ms) {
-            (Some(_), Some(issued_at_ms)) => Ok((claims, issued_at_ms)),
+        let (claims, account_at_ms) = self.verifier.verify_dated(token, now_ms)?;
+        match (claims.expires_at_ms, account_at_ms) {
+            (Some(_), Some(_)) => Ok(Claims { account_at_ms, ..claims }),
             _ => Err(TokenError::Bad("the token does not say from when to when it is good".to_owned())),
         }
     }
@@ -116,7 +117,7 @@ mod tests {
     }
 
     fn issued() -> String {
-        key(7).issue(&zoe(), NOW_MS, 60).unwrap().0
+        key(7).issue(&zoe(), NOW_MS, 0, 60).unwrap().0
     }
 
     fn part(value: &serde_json::Value) -> String {
@@ -144,12 +145,14 @@ mod tests {
 
     #[test]
     fn a_token_is_its_users_until_it_ends() {
-        let (token, expires_at_ms) = key(7).issue(&zoe(), NOW_MS, 60).unwrap();
+        let (token, expires_at_ms) = key(7).issue(&zoe(), NOW_MS, 0, 60).unwrap();
         assert_eq!(expires_at_ms, 1_800_000_060_000);
         assert!(is_ours(&token));
-        let (claims, issued_at_ms) = key(7).verify_dated(&token, expires_at_ms - 1).unwrap();
+        let claims = key(7).verify(&token, expires_at_ms - 1).unwrap();
         assert_eq!((claims.nickname.as_str(), claims.is_admin, claims.rooms), ("Zoë", false, None));
-        assert_eq!((claims.expires_at_ms, issued_at_ms), (Some(expires_at_ms), 1_800_000_000_000));
+        assert_eq!((claims.expires_at_ms, claims.account_at_ms), (Some(expires_at_ms), Some(NOW_MS)));
+        let (later, _) = key(7).issue(&zoe(), NOW_MS, NOW_MS + 1, 60).unwrap();
+        assert_eq!(key(7).verify(&later, NOW_MS).unwrap().account_at_ms, Some(NOW_MS + 1));
         assert_eq!(key(7).verify(&token, expires_at_ms), Err(TokenError::Expired));
         assert_bad(key(8).verify(&token, NOW_MS));
     }

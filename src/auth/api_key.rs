@@ -26,8 +26,14 @@ impl ApiKeys {
         for ApiKey { name, key, admin } in keys {
             let nickname = Nickname::parse(name)
                 .map_err(|why| format!("auth.api_keys: the name {name:?} is no nickname: {why}"))?;
-            let claims =
-                Claims { nickname, is_admin: *admin, rooms: None, tags: Vec::new(), expires_at_ms: None };
+            let claims = Claims {
+                nickname,
+                is_admin: *admin,
+                rooms: None,
+                tags: Vec::new(),
+                expires_at_ms: None,
+                account_at_ms: None,
+            };
             by_hash.insert(hash(&key.0), claims);
         }
         Ok(ApiKeys { by_hash })

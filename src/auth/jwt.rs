@@ -210,7 +210,7 @@ impl Verifier {
             return Err(TokenError::Expired);
         }
         let WrittenClaims { admin: is_admin, rooms, tags, .. } = written;
-        Ok(Claims { nickname, is_admin, rooms, tags, expires_at_ms })
+        Ok(Claims { nickname, is_admin, rooms, tags, expires_at_ms, account_at_ms: None })
     }
 }
 
@@ -244,7 +244,8 @@ impl Signer {
         Ok(Signer { algorithm: algorithm_of, key })
     }
 
-    /// A token that says `claims`. Its times are whole seconds, rounded so that it is never good for longer than asked.
+    /// A token that says `claims`. The times between which it is good are whole seconds, rounded so that it is never good for longer than
+    /// asked; when it was given out is told to the millisecond.
     ///
     /// # Errors
     /// When the key cannot sign.
@@ -256,7 +257,9 @@ impl Signer {
             tags: claims.tags.clone(),
             exp: claims.expires_at_ms.map(|ms| Number::from(ms / 1000)),
             nbf: options.not_before_ms.map(|ms| Number::from(ms.div_ceil(1000))),
-            iat: options.issued_at_ms.map(|ms| Value::from(ms / 1000)),
+            iat: options.issued_at_ms.map(|ms| {
+                if ms % 1000 == 0 { Value::from(ms / 1000) } else { Value::from(ms as f64 / 1000.0) }
+            }),
             aud: options.audience.clone().map(Audience::One),
             iss: options.issuer.clone(),
         };
@@ -355,7 +358,8 @@ fn moment(name: &str, seconds: &Number) -> Result<u64, TokenError> {
     if !(0.0..=9_007_199_254_740_991.0).contains(&ms) {
         return Err(bad(format!("the token's `{name}` is no time")));
     }
-    Ok(ms as u64)
+    // A fraction of milliseconds has no exact form: 1.001 s is a little less than that.
+    Ok((ms + 0.001) as u64)
 }
 
 fn bad(why: impl Into<String>) -> TokenError {
@@ -416,6 +420,7 @@ mod tests {
             rooms: Some(vec!["ops-*".to_owned()]),
             tags: vec!["beta".to_owned()],
             expires_at_ms: Some(NOW_MS + 1000),
+            account_at_ms: None,
         };
         let signer = Signer::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET)).unwrap();
         let token = signer.sign(&claims, &Options::default()).unwrap();

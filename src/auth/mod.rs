@@ -62,6 +62,9 @@ pub struct Claims {
     pub tags: Vec<String>,
     /// When it ends, in milliseconds since the Unix epoch: `exp`.
     pub expires_at_ms: Option<u64>,
+    /// When it was given out, in milliseconds since the Unix epoch, if it is the token of an account of this server: what happens to the
+    /// account after that may make it void. `None` for all others.
+    pub account_at_ms: Option<u64>,
 }
 
 /// Why a token is refused.

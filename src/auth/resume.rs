@@ -48,6 +48,8 @@ struct User {
     r: Option<Vec<String>>,
     t: Vec<String>,
     e: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    i: Option<u64>,
 }
 
 impl ResumeKey {
@@ -63,6 +65,7 @@ impl ResumeKey {
             r: claims.rooms.clone(),
             t: claims.tags.clone(),
             e: claims.expires_at_ms,
+            i: claims.account_at_ms,
         });
         let payload = Payload { s: ticket.session, n: ticket.nickname.as_str().to_owned(), u: user };
         let payload = serde_json::to_vec(&payload).expect("plain values become JSON");
@@ -90,6 +93,7 @@ impl ResumeKey {
             rooms: user.r,
             tags: user.t,
             expires_at_ms: user.e,
+            account_at_ms: user.i,
         });
         Some(Ticket { session: s, nickname, claims })
     }
@@ -113,6 +117,7 @@ mod tests {
             rooms: Some(vec!["ops-*".to_owned()]),
             tags: vec!["beta".to_owned()],
             expires_at_ms: Some(1_800_000_000_000),
+            account_at_ms: Some(1_700_000_000_000),
         };
         Ticket { session: u64::MAX, nickname, claims: Some(claims) }
     }

@@ -91,6 +91,8 @@ counters! {
     timeouts,
     /// Connections closed because the token of their user expired.
     expired_tokens,
+    /// Sessions ended because the account of their token was disabled or removed, or got another password.
+    void_tokens,
     /// Connections closed because they never said hello or never completed a request.
     no_hello,
     /// Connections closed after too many malformed commands.

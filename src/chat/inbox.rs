@@ -47,6 +47,11 @@ pub enum Kept {
 }
 
 impl Kept {
+    /// The place of a private message.
+    pub fn offset(&self) -> Option<u64> {
+        if let Kept::Private { offset, .. } = self { *offset } else { None }
+    }
+
     /// How many bytes it counts.
     pub fn bytes(&self) -> usize {
         ITEM_BYTES
@@ -77,8 +82,6 @@ pub struct Inbox {
     told: usize,
     /// How many of them are an admin's words.
     systems: usize,
-    /// Up to this place the items are from the inbox of their user, which outlives the session.
-    of_user: u64,
 }
 
 /// How an inbox was at some moment.
@@ -139,24 +142,35 @@ impl Inbox {
         inbox
     }
 
-    /// Puts what waited for the user before what there is. The items have their places, of which the last is `through`.
-    pub fn put_first(&mut self, items: Vec<Kept>, through: u64) {
-        for item in self.items.iter_mut() {
-            if let Kept::Private { offset: Some(offset), .. } = item {
-                *offset += through;
-            }
-        }
-        self.last_offset += through;
-        self.of_user = through;
+    /// Puts what has been read of its user's inbox before everything else, of which the connection has been told nothing yet. What came by
+    /// [`Inbox::put`] meanwhile may have been read too.
+    pub fn put_read(&mut self, items: Vec<Kept>) {
+        debug_assert_eq!(self.told, 0, "what is read comes first");
+        let Some(last) = items.last().and_then(Kept::offset) else { return };
+        self.received(last);
+        self.last_offset = self.last_offset.max(last);
         for item in items.into_iter().rev() {
             self.bytes += item.bytes();
             self.items.push_front(item);
         }
     }
 
-    /// The last place that is from the inbox of the user; 0: none is.
-    pub fn of_user(&self) -> u64 {
-        self.of_user
+    /// Puts a private message behind everything else that has its place in the user's inbox already, unless it is here.
+    pub fn put(&mut self, item: Kept) {
+        if let Some(offset) = item.offset().filter(|offset| *offset > self.last_offset) {
+            self.last_offset = offset;
+            self.bytes += item.bytes();
+            self.items.push_back(item);
+        }
+    }
+
+    /// Takes all private messages out, and begins anew with their places.
+    pub fn take_private(&mut self) -> Vec<Kept> {
+        let (private, others): (VecDeque<Kept>, VecDeque<Kept>) =
+            self.items.drain(..).partition(|item| matches!(item, Kept::Private { .. }));
+        (self.items, self.bytes) = (others, self.bytes - private.iter().map(Kept::bytes).sum::<usize>());
+        (self.last_offset, self.told) = (0, 0);
+        private.into()
     }
 
     /// The last place given.
@@ -164,12 +178,9 @@ impl Inbox {
         self.last_offset
     }
 
-    /// The private messages that are the session's own, not from the inbox of its user.
-    pub fn own(&self) -> impl Iterator<Item = &Kept> {
-        let of_user = self.of_user;
-        self.items
-            .iter()
-            .filter(move |item| matches!(item, Kept::Private { offset, .. } if *offset > Some(of_user)))
+    /// The private messages.
+    pub fn private(&self) -> impl Iterator<Item = &Kept> {
+        self.items.iter().filter(|item| matches!(item, Kept::Private { .. }))
     }
 
     fn push(&mut self, mut item: Kept) {
@@ -332,6 +343,31 @@ mod tests {
         inbox.keep_at(inbox.mark(), [private("c"), private("d")]);
         assert_eq!(contents(&mut inbox).last().unwrap(), &(Some(6), "d".to_owned()), "whatever the bounds");
         assert!(!inbox.keep(private("e"), BOUNDS), "but then there is no place for more");
+    }
+
+    #[test]
+    fn what_is_read_of_the_users_inbox_comes_first_and_once() {
+        let at = |place: u64| {
+            let (sender, target) = (name("alice"), name("bob"));
+            Kept::Private { offset: Some(place), sender, target, content: "x".into(), timestamp_ms: 5 }
+        };
+        let mut inbox = Inbox::default();
+        assert!(keep_system(&mut inbox));
+        inbox.put(at(4));
+        inbox.put(at(5));
+        inbox.put(at(5));
+        inbox.put_read(vec![at(2), at(4)]);
+        assert_eq!(told(&mut inbox), [2, 4, 0, 5]);
+        inbox.put(at(3));
+        inbox.put(at(7));
+        assert_eq!(told(&mut inbox), [2, 4, 5, 7]);
+        let bytes = inbox.bytes;
+        assert_eq!(bytes, inbox.items.iter().map(Kept::bytes).sum::<usize>());
+        inbox.push(Kept::System { sender: name("ops"), content: "soon".into(), timestamp_ms: 5 });
+        assert_eq!(inbox.take_private().iter().filter_map(Kept::offset).collect::<Vec<_>>(), [2, 4, 5, 7]);
+        inbox.put_read(vec![at(2)]);
+        assert_eq!(told(&mut inbox), [2, 0], "from the beginning, after the connection was lost");
+        assert!(inbox.received(2) && inbox.is_empty() && inbox.bytes == 0);
     }
 
     #[test]

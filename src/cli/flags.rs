@@ -27,6 +27,9 @@ pub struct Flags {
     /// Poll without ever sleeping: lowest latency, every core busy
     #[arg(long)]
     spin: bool,
+    /// Give connections to the core whose processor takes in their packets: for network cards that spread them
+    #[arg(long)]
+    steer: bool,
     /// A listener: web, line or frame; may be repeated; these replace the configured ones
     #[arg(long, value_name = "KIND=ADDRESS")]
     listen: Vec<String>,
@@ -82,6 +85,7 @@ impl Flags {
             ("--data-dir", "data_dir", self.data_dir.clone()),
             ("--no-pin", "pin", self.no_pin.then(|| "false".to_owned())),
             ("--spin", "spin", self.spin.then(|| "true".to_owned())),
+            ("--steer", "steer", self.steer.then(|| "true".to_owned())),
             ("--listen", "listen", list(&self.listen)),
             ("--log-level", "log.level", self.log_level.clone()),
             ("--log-file", "log.file", self.log_file.clone()),

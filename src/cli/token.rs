@@ -116,6 +116,7 @@ fn issue(flags: &TokenFlags, now_ms: u64) -> Result<Issued, String> {
         rooms: (!flags.room.is_empty()).then(|| flags.room.clone()),
         tags: flags.tag.clone(),
         expires_at_ms,
+        account_at_ms: None,
     };
     let options = Options {
         not_before_ms,

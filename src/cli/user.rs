@@ -159,7 +159,7 @@ fn change_password(flags: &PasswordFlags) -> Result<(), Failure> {
         return Err(nobody(&name));
     }
     let hash = ask_and_hash(flags, &config)?;
-    accounts::set_password(&db, &name, &hash).map_err(|error| told(&name, error))?;
+    accounts::set_password(&db, &name, &hash, unix_ms()).map_err(|error| told(&name, error))?;
     say(&name, "has another password")
 }
 

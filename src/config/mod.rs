@@ -34,6 +34,11 @@ key::config! {
         /// Whether the loops poll without ever sleeping: the lowest latency for a whole core's power each. For
         /// measurements.
         spin: bool = false;
+        /// Whether a connection goes to the core whose processor takes in its packets, not to any (SO_INCOMING_CPU,
+        /// socket(7)): nothing of it changes processors then. For network cards that spread packets over all
+        /// processors; where one processor takes in all of them, its core gets all connections. Only where each core
+        /// has a processor of its own (`pin`).
+        steer: bool = false;
         /// The directory for what outlives the process.
         data_dir: PathBuf = PathBuf::from("./starling-data");
         /// Where clients are heard: kind is web, line or frame, address is like 127.0.0.1:8080, `[::1]:8080` or

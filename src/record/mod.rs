@@ -9,8 +9,8 @@ mod restored;
 use serde::{Deserialize, Serialize};
 
 pub use restored::{
-    KeptPrivate, Restored, RestoredInbox, RestoredMembership, RestoredReceipt, RestoredRoom, RestoredSession,
-    RestoredState, RestoredUser, SessionBody, WrittenClaims,
+    AccountState, KeptPrivate, Restored, RestoredInbox, RestoredMembership, RestoredReceipt, RestoredRoom,
+    RestoredSession, RestoredState, RestoredUser, SessionBody, Waiting, WrittenClaims,
 };
 
 /// How much of a room's history is kept; the tightest bound counts, and 0 is none of its own, but for `count`: 0 keeps nothing.
@@ -40,6 +40,13 @@ pub enum Owner<'a> {
     Session(u64),
     /// That of a registered user, by the folded name.
     User(&'a str),
+    /// The same, for one of the user's sessions: what is kept is for that one alone; what is received, by that one.
+    SessionOf {
+        /// The folded name.
+        user: &'a str,
+        /// The session's number.
+        session: u64,
+    },
 }
 
 /// A fact. Numbers of rooms are given out by their homes and never used twice.
@@ -197,6 +204,7 @@ mod tests {
                 timestamp_ms: 1,
             },
             Record::Received { owner: Owner::Session(3), through: 8 },
+            Record::Received { owner: Owner::SessionOf { user: "bob", session: 3 }, through: 8 },
             Record::SessionEnded { number: 3, revision: 2 },
             Record::RoomEnded { room: 9 },
         ];

@@ -113,6 +113,9 @@ pub struct WrittenClaims {
     /// When it ends, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at_ms: Option<u64>,
+    /// When it was given out, if it is of an account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_at_ms: Option<u64>,
 }
 
 /// A room that a session is in.
@@ -158,15 +161,35 @@ pub enum RestoredReceipt {
     Delivered { id: Box<str>, target: Nickname, delivered: u64, stored: bool, timestamp_ms: u64 },
 }
 
+/// What decides whether the tokens of an account are good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountState {
+    /// Whether the user may not be here.
+    pub is_disabled: bool,
+    /// Tokens that were given out before are void: the password, or the user, was another. In milliseconds since the Unix epoch.
+    pub since_ms: u64,
+}
+
+/// A private message that waits in a user's inbox, without what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its place.
+    pub offset: u64,
+    /// Bytes of its content.
+    pub bytes: usize,
+    /// The number of the one session that it is for; 0: any.
+    pub session: u64,
+}
+
 /// A registered user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoredUser {
     /// The nickname, which nobody else may have.
     pub name: Nickname,
-    /// Whether the user may not log in.
-    pub is_disabled: bool,
-    /// The private messages that wait in the inbox, by their places and the bytes of their content.
-    pub waiting: Vec<(u64, usize)>,
+    /// Which of the account's tokens are good.
+    pub account: AccountState,
+    /// The private messages that wait in the inbox.
+    pub waiting: Vec<Waiting>,
     /// The last place given in the inbox.
     pub last_offset: u64,
 }

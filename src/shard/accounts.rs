@@ -5,15 +5,18 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::Shard;
+use super::closing::Closing;
 use super::http::What;
 use super::limits::{Cost, too_fast};
 use super::mail::{ConnectionRef, Reply};
 use super::reading::StoreRequest;
+use crate::auth::Claims;
 use crate::auth::password::{PasswordError, check_password};
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
-use crate::chat::refusal::{Reason, Refusal};
+use crate::chat::refusal::{Farewell, Reason, Refusal};
 use crate::proto::http1::{Body, Head};
+use crate::record::AccountState;
 
 /// What clients are told to wait where too many passwords wait to be looked at, in milliseconds.
 const QUEUE_RETRY_MS: u64 = 1000;
@@ -46,9 +49,10 @@ impl std::fmt::Debug for AccountRequest {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub enum AccountOutcome {
-    /// It is the user of this name, who may have a token.
-    Granted(Nickname),
+    /// It is the user of this name, who may have a token; those from before `since_ms` are void.
+    Granted { name: Nickname, since_ms: u64 },
     /// The name is somebody's already.
     Taken,
     /// There is no such user, or this is not the password.
@@ -125,6 +129,76 @@ impl Shard {
         Ok(AccountRequest { action, name, password })
     }
 
+    /// Whether the account that a token is of is still what it was when the token was given out.
+    ///
+    /// # Errors
+    /// `bad_credentials` if it is disabled, `bad_token` if there is none any more, or if its password has changed since.
+    pub(super) fn check_account_of(&self, claims: &Claims) -> Result<(), Refusal> {
+        let Some(account_at_ms) = claims.account_at_ms else { return Ok(()) };
+        match self.accounts.get(claims.nickname.folded()) {
+            Some(AccountState { is_disabled: true, .. }) => {
+                Err(Refusal::new(Reason::BadCredentials, "this account has been disabled"))
+            }
+            Some(account) if account_at_ms >= account.since_ms => Ok(()),
+            Some(_) => {
+                let message = "the account has another password since the token was given out: log in again";
+                Err(Refusal::new(Reason::BadToken, message))
+            }
+            None => Err(Refusal::new(Reason::BadToken, "the account of this token is no more")),
+        }
+    }
+
+    /// Accounts have changed: whoever is here by a token of one that is void now, is put out. Every core is told.
+    pub(super) fn note_accounts(&mut self, changes: Vec<(Nickname, Option<AccountState>)>) {
+        for (name, account) in changes {
+            match account {
+                Some(account) => drop(self.accounts.insert(name.folded().into(), account)),
+                None => drop(self.accounts.remove(name.folded())),
+            }
+            self.note_user(name, account);
+        }
+        let void: Vec<Id> = self.sessions.iter().map(|(id, _)| id).filter(|id| self.is_void(*id)).collect();
+        for session in void {
+            self.put_out(session);
+        }
+        self.settle();
+    }
+
+    /// Whether a session is there by a token that is void.
+    fn is_void(&self, id: Id) -> bool {
+        self.sessions.get(id).is_some_and(|session| {
+            let claims = session.identity.as_ref().map(|identity| &identity.claims);
+            !session.is_ending() && claims.is_some_and(|claims| self.check_account_of(claims).is_err())
+        })
+    }
+
+    /// Ends a session whose token has become void while its hello was under way.
+    pub(super) fn put_out_if_void(&mut self, id: Id) {
+        if self.is_void(id) {
+            self.put_out(id);
+        }
+    }
+
+    fn put_out(&mut self, id: Id) {
+        let closing = Closing::Bye(Farewell::Unauthenticated);
+        let session = &self.sessions[id];
+        match session.connection {
+            // Its hello is answered first, and looked at again then.
+            _ if !session.is_idle() && session.nickname.is_none() => {}
+            Some(connection) => {
+                self.counters.void_tokens.add(1);
+                self.close(connection, closing);
+            }
+            // The one that continues it is looked at when it has it.
+            None if session.successor.is_some() => {}
+            None => {
+                self.counters.void_tokens.add(1);
+                self.end_grace(id);
+                self.end_session(id, closing.leave_reason(), None);
+            }
+        }
+    }
+
     /// Asks the threads that look at passwords.
     pub(super) fn ask_about_account(&mut self, to: ConnectionRef, request: AccountRequest) {
         self.ask_store(self.core, StoreRequest::Account { request, to });
@@ -133,9 +207,9 @@ impl Shard {
     /// They have answered.
     pub(super) fn hear_account(&mut self, to: ConnectionRef, outcome: AccountOutcome) {
         let reply = match outcome {
-            AccountOutcome::Granted(name) => {
+            AccountOutcome::Granted { name, since_ms } => {
                 let accounts = self.authority.accounts.as_ref().expect("it was there when it was asked");
-                match accounts.issue(&name, self.now.unix_ms, self.config.auth.account_token_s) {
+                match accounts.issue(&name, self.now.unix_ms, since_ms, self.config.auth.account_token_s) {
                     Ok((token, expires_at_ms)) => Reply::Token { token, expires_at_ms },
                     Err(error) => {
                         log::error!("a token could not be signed: {error}");

@@ -166,6 +166,7 @@ impl Shard {
         let credentials = credentials?;
         if let Some(caller) = known
             && caller.identity.claims.expires_at_ms.is_none_or(|at| at > self.now.unix_ms)
+            && self.check_account_of(&caller.identity.claims).is_ok()
         {
             return Ok(caller.identity.clone());
         }

@@ -7,7 +7,6 @@ use super::session::{AfterEnd, Step};
 use super::timers::Timer;
 use super::{Drain, Shard};
 use crate::base::slots::Id;
-use crate::chat::inbox::Kept;
 use crate::chat::name::Nickname;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
 use crate::proto::websocket;
@@ -38,7 +37,7 @@ pub enum Closing {
 
 impl Closing {
     /// What the other members of its rooms are told.
-    fn leave_reason(&self) -> LeaveReason {
+    pub(super) fn leave_reason(&self) -> LeaveReason {
         match self {
             Closing::Bye(Farewell::SlowConsumer) => LeaveReason::SlowConsumer,
             Closing::Bye(Farewell::Timeout) => LeaveReason::Timeout,
@@ -188,21 +187,22 @@ impl Shard {
         if session.under_way > 0 || session.background > 0 {
             return;
         }
-        // What its user has not received waits with the nickname, if that is registered.
+        // What its user has not received waits with the nickname, if that has been registered meanwhile.
         if session.identity.is_some()
-            && let (Some(inbox), Some(nickname)) = (session.inbox.take(), session.nickname.clone())
+            && !session.is_registered
+            && let (Some(mut inbox), Some(nickname)) = (session.inbox.take(), session.nickname.clone())
             && self.journal.is_on
         {
-            let items: Vec<Kept> = inbox.own().cloned().collect();
+            let items = inbox.take_private();
             if !items.is_empty() {
-                let home = self.home_of(nickname.folded());
-                return self.ask(id, home, Request::InheritInbox { nickname, items });
+                return self.leave_to_user(id, nickname, items);
             }
         }
         let session = self.sessions.get_mut(id).expect("looked at above");
+        let number = session.number;
         let nicknames = [session.nickname.take(), session.former.take().map(|former| *former)];
         for nickname in nicknames.into_iter().flatten() {
-            self.release(id, nickname);
+            self.release(id, nickname, number);
         }
         self.forget_number(id);
         let session = &self.sessions[id];
@@ -222,10 +222,10 @@ impl Shard {
         }
     }
 
-    /// Asks the home of a nickname to free it.
-    pub(super) fn release(&mut self, session: Id, nickname: Nickname) {
+    /// Asks the home of a nickname to free it, which the session of this number has had if it is ending.
+    pub(super) fn release(&mut self, session: Id, nickname: Nickname, number: u64) {
         let home = self.home_of(nickname.folded());
-        self.request(session, home, ReplyTo::default(), Request::Release { nickname });
+        self.request(session, home, ReplyTo::default(), Request::Release { nickname, number });
     }
 
     /// Drops a connection: what could be said has been said.

@@ -200,11 +200,13 @@ impl Shard {
                 let request = Request::Private { target, sender, content: (&**content).into(), tries: 0 };
                 Ok(self.begin(session, home, asked.reply_to(), Step::Query, request))
             }
-            Command::Received { offset } => {
-                self.receive_private(session, *offset);
-                self.acknowledge(asked, Ack::default());
-                Ok(Flow::Next)
-            }
+            Command::Received { offset } => Ok(match self.receive_private(session, *offset) {
+                Some((home, request)) => self.begin(session, home, asked.reply_to(), Step::Query, request),
+                None => {
+                    self.acknowledge(asked, Ack::default());
+                    Flow::Next
+                }
+            }),
             Command::Nick { nickname } => {
                 let nickname = parse_nickname(nickname)?;
                 let home = self.home_of(nickname.folded());

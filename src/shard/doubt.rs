@@ -21,9 +21,11 @@ use std::collections::VecDeque;
 
 use super::Shard;
 use super::encode::Encoding;
+use super::mail::{Handover, ReplyTo};
 use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::chat::inbox::{Bounds, Kept, Mark};
+use crate::chat::user::SessionRef;
 use crate::proto::wire::Event;
 use crate::record::{Owner, Record};
 
@@ -59,6 +61,8 @@ pub(super) struct Told {
     /// Whether the kernel is being asked, and whether the session waits for the answer.
     is_asked: bool,
     is_waited_for: bool,
+    /// Private messages for that session that come behind what is in doubt.
+    held: Vec<(SessionRef, ReplyTo, Box<Handover>)>,
 }
 
 #[derive(Debug)]
@@ -85,7 +89,13 @@ impl Told {
             lost_by: None,
             is_asked: false,
             is_waited_for: false,
+            held: Vec::new(),
         }
+    }
+
+    /// Has a private message go on when it is known what is before it.
+    pub fn hold(&mut self, from: SessionRef, reply_to: ReplyTo, handover: Box<Handover>) {
+        self.held.push((from, reply_to, handover));
     }
 
     /// So many bytes have been written.
@@ -214,7 +224,7 @@ impl Shard {
     fn write_inbox(&mut self, id: Id) {
         let Some(session) = self.sessions.get(id).filter(|session| session.is_durable()) else { return };
         let (number, Some(inbox)) = (session.number, &session.inbox) else { return };
-        let items: Vec<Kept> = inbox.own().cloned().collect();
+        let items: Vec<Kept> = inbox.private().cloned().collect();
         for kept in &items {
             if let Kept::Private { offset: Some(offset), .. } = kept {
                 self.write_kept(number, *offset, kept);
@@ -237,9 +247,12 @@ impl Shard {
                 state.is_telling = false;
                 return;
             };
+            let is_text = state.encoding == Encoding::Text;
             self.say_kept(connection, &kept);
-            if !matches!(kept, Kept::Private { .. }) {
-                self.note_told(connection, kept); // private messages stay until they are received
+            match kept.offset() {
+                Some(offset) if is_text => self.receive_as_told(session, offset), // people cannot say so
+                Some(_) => {} // it stays until it is received
+                None => self.note_told(connection, kept),
             }
         }
     }
@@ -350,8 +363,13 @@ impl Shard {
     /// A session has lost its connection, which may still write what is queued.
     pub(super) fn doubt(&mut self, connection: Id, session: Id) {
         let told = self.connections.get_mut(connection).and_then(|connection| connection.told.as_mut());
+        let state = &mut self.sessions[session];
+        if state.is_registered {
+            // All of it is in the user's inbox, and is read from there when the user is back.
+            state.awaits_inbox = false;
+            state.inbox.as_mut().map(|inbox| inbox.take_private());
+        }
         if let Some(told) = told {
-            let state = &mut self.sessions[session];
             told.lost_by = Some((session, state.inbox.get_or_insert_default().mark()));
             state.doubtful = Some(connection);
         }
@@ -390,14 +408,27 @@ impl Shard {
             }
             return;
         }
-        let told = connection.told.take().expect("looked at above");
+        let mut told = connection.told.take().expect("looked at above");
+        let held = std::mem::take(&mut told.held);
         let (session, mark) = told.lost_by.expect("whoever doubts has lost the connection");
         let state = self.sessions.get_mut(session).expect("a session stays while there is doubt");
         state.background -= 1;
         state.doubtful = None;
         if state.is_ending() {
-            return self.go_on_ending(session);
+            self.go_on_ending(session);
+        } else {
+            self.keep_doubtful(session, mark, told, unacknowledged);
+            self.surrender_if_quiet(session);
         }
+        for (from, reply_to, handover) in held {
+            self.hand_over(from, reply_to, handover);
+        }
+        self.settle();
+    }
+
+    /// Keeps what a session's user may not have heard.
+    fn keep_doubtful(&mut self, session: Id, mark: Mark, told: Box<Told>, unacknowledged: usize) {
+        let state = &mut self.sessions[session];
         // Who was put out of a room and has come back to it since is not to hear the first without the second.
         let is_true = |kept: &Kept| match kept {
             Kept::Expelled { room, .. } => {
@@ -405,14 +436,27 @@ impl Shard {
             }
             _ => true,
         };
-        let doubtful: Vec<Kept> = told.doubtful(unacknowledged).filter(is_true).collect();
+        let mut doubtful: Vec<Kept> = told.doubtful(unacknowledged).filter(is_true).collect();
         self.counters.retold.add(doubtful.len() as u64);
+        if state.is_registered
+            && let Some(nickname) = state.nickname.clone()
+        {
+            let (private, others) =
+                doubtful.into_iter().partition(|kept| matches!(kept, Kept::Private { .. }));
+            doubtful = others;
+            self.leave_to_user(session, nickname, private);
+        }
         if !doubtful.is_empty() {
-            state.inbox.get_or_insert_default().keep_at(mark, doubtful);
+            self.sessions[session].inbox.get_or_insert_default().keep_at(mark, doubtful);
             self.write_inbox(session);
         }
-        self.surrender_if_quiet(session);
-        self.settle();
+    }
+
+    /// What a session's last connection may not have heard, while that is not known: it is found out in this turn.
+    pub(super) fn doubt_of(&mut self, session: Id) -> Option<&mut Told> {
+        let connection = self.sessions.get(session)?.doubtful?;
+        self.ask_kernel(connection);
+        self.connections.get_mut(connection)?.told.as_deref_mut().filter(|told| told.is_waited_for)
     }
 }
 

@@ -221,25 +221,30 @@ impl Shard {
     pub(super) fn handle_request(&mut self, from: SessionRef, reply_to: ReplyTo, request: Request) {
         let reply = match request {
             Request::Claim { nickname, has_token } => self.claim_nickname(from, nickname, has_token),
-            Request::Release { nickname } => {
+            Request::Release { nickname, number } => {
                 self.home.nicknames.release(&nickname, from);
+                self.forget_for_session(&nickname, number);
                 self.counters.nicknames.set(self.home.nicknames.len() as u64);
                 Reply::Released
             }
-            Request::Reclaim { nickname, old } => {
+            Request::Reclaim { nickname, old, number } => {
                 self.home.nicknames.replace(&nickname, old, from);
-                Reply::Noted
+                Reply::Reclaimed { registered: self.send_inbox(&nickname, from, number) }
             }
             Request::Private { target, sender, content, tries } => {
                 return self.route_private(from, reply_to, target, sender, content, tries);
             }
             Request::Handover(handover) => return self.hand_over(from, reply_to, handover),
+            Request::KeepForUser(handover) => return self.keep_for_user(from, reply_to, *handover),
             Request::Resume { number } => return self.find_session(from, reply_to, number),
             Request::Surrender { to, number, home } => {
                 return self.surrender(to, number, Successor { session: from, home, reply_to });
             }
-            Request::ReceivedByUser { nickname, through } => self.received_by_user(&nickname, through),
-            Request::InheritInbox { nickname, items } => self.inherit_inbox(&nickname, items),
+            Request::ReceivedByUser { nickname, through, number, is_command } => {
+                self.received_by_user(&nickname, through, number);
+                if is_command { Reply::Done { times: 1 } } else { Reply::Noted }
+            }
+            Request::InheritInbox { nickname, items } => self.inherit_inbox(from, &nickname, items),
             Request::Forget { number } => {
                 self.forget_session(from, number);
                 Reply::Noted
@@ -316,8 +321,8 @@ impl Shard {
         self.counters.nicknames.set(self.home.nicknames.len() as u64);
         match claimed {
             Claim::Granted => {
-                self.send_inbox(&nickname, from);
-                Reply::Claimed { nickname }
+                let registered = self.send_inbox(&nickname, from, 0);
+                Reply::Claimed { nickname, registered }
             }
             Claim::Taken => {
                 Reply::Refused(Refusal::new(Reason::NicknameInUse, "somebody else has this nickname"))
@@ -339,32 +344,51 @@ impl Shard {
         content: Arc<str>,
         tries: u8,
     ) {
-        let home = self.core;
-        match self.home.nicknames.find(&target) {
+        let is_registered = self.home.registered.contains_key(target.folded());
+        let mut handover = Handover {
+            home: self.core,
+            to: Vec::new(),
+            target,
+            sender,
+            content,
+            delivered: 0,
+            is_stored: false,
+            is_full: false,
+            is_registered,
+            untold: Vec::new(),
+            timestamp_ms: self.now.unix_ms,
+            tries,
+        };
+        match self.home.nicknames.find(&handover.target) {
             // Where all of its sessions were ending when they were asked, the inbox of the user is left.
             Some((sessions, spelled)) if tries <= HANDOVER_TRIES_MAX => {
-                let (to, target) = (sessions.to_vec(), spelled.clone());
-                let (delivered, is_stored, is_full) = (0, false, false);
-                let first = to[0].core;
-                let handover =
-                    Handover { home, to, target, sender, content, delivered, is_stored, is_full, tries };
+                (handover.to, handover.target) = (sessions.to_vec(), spelled.clone());
+                let first = handover.to[0].core;
                 let request = Request::Handover(Box::new(handover));
                 self.post(first, Mail::Request { from, reply_to, request });
             }
-            _ => self.keep_for_user(from, reply_to, &target, sender, content),
+            _ => self.keep_for_user(from, reply_to, handover),
         }
     }
 
     /// Passes a private message to the next of its target's sessions, which is on this core.
-    fn hand_over(&mut self, from: SessionRef, reply_to: ReplyTo, mut handover: Box<Handover>) {
-        let next = handover.to.remove(0);
+    pub(super) fn hand_over(&mut self, from: SessionRef, reply_to: ReplyTo, mut handover: Box<Handover>) {
+        let next = handover.to[0];
         debug_assert_eq!(next.core, self.core);
-        let timestamp_ms = self.now.unix_ms;
+        if handover.is_registered {
+            self.become_registered(next.session);
+            // What its last connection may not have heard comes before this.
+            if let Some(told) = self.doubt_of(next.session) {
+                return told.hold(from, reply_to, handover);
+            }
+        }
+        handover.to.remove(0);
         match self.sessions.get(next.session) {
             // It has just gone on elsewhere, or ended: its nickname's home will know.
             None if handover.to.is_empty()
                 && handover.delivered == 0
                 && !handover.is_stored
+                && handover.untold.is_empty()
                 && handover.tries < HANDOVER_TRIES_MAX =>
             {
                 let Handover { home, target, sender, content, tries, .. } = *handover;
@@ -373,13 +397,19 @@ impl Shard {
             }
             None => {}
             Some(session) if session.is_ending() || session.is_upgrading() => {}
-            Some(_) => {
+            // Its hello has not been answered: what is kept for its user comes to it too.
+            Some(session) if handover.is_registered && session.number == 0 => {}
+            Some(session) if handover.is_registered && !session.may_be_told() => {
+                handover.untold.push(session.number);
+            }
+            Some(session) => {
+                let number = session.number;
                 let kept = Kept::Private {
                     offset: None,
                     sender: handover.sender.clone(),
                     target: handover.target.clone(),
                     content: handover.content.clone(),
-                    timestamp_ms,
+                    timestamp_ms: handover.timestamp_ms,
                 };
                 match self.tell_user(next.session, kept) {
                     Delivery::Told => handover.delivered += 1,
@@ -387,6 +417,7 @@ impl Shard {
                         handover.is_stored = true;
                         self.counters.private_kept.add(1);
                     }
+                    Delivery::Dropped if handover.is_registered => handover.untold.push(number),
                     Delivery::Dropped => {
                         handover.is_full = true;
                         self.counters.private_not_kept.add(1);
@@ -398,8 +429,22 @@ impl Shard {
             let core = next.core;
             return self.post(core, Mail::Request { from, reply_to, request: Request::Handover(handover) });
         }
-        let Handover { home, target, sender, content, delivered: sessions, is_stored, is_full, .. } =
-            *handover;
+        if !handover.untold.is_empty() {
+            let home = handover.home;
+            return self
+                .post(home, Mail::Request { from, reply_to, request: Request::KeepForUser(handover) });
+        }
+        let Handover {
+            home,
+            target,
+            sender,
+            content,
+            delivered: sessions,
+            is_stored,
+            is_full,
+            timestamp_ms,
+            ..
+        } = *handover;
         let reply = match (sessions, is_stored) {
             (0, false) if is_full => Reply::Refused(inbox_full()),
             (0, false) => {

@@ -110,6 +110,15 @@ pub enum Mail {
         /// Why.
         reason: LeaveReason,
     },
+    /// A private message has been put into the inbox of a registered user.
+    PutIntoInbox {
+        /// A session of the user, on the core that gets this.
+        to: Id,
+        /// The number of the session that it is for; 0: all.
+        number: u64,
+        /// What.
+        kept: Kept,
+    },
 }
 
 /// Names a room anywhere in this process: its home core, and its key there.
@@ -160,14 +169,16 @@ pub struct Push {
 pub enum Request {
     /// Reserve a nickname for the session. Only a user with a token may have several sessions.
     Claim { nickname: Nickname, has_token: bool },
-    /// Free a nickname.
-    Release { nickname: Nickname },
-    /// The session continues `old`, and has its nickname from now on.
-    Reclaim { nickname: Nickname, old: SessionRef },
+    /// Free a nickname, which the session of this number had, if it is ending; else 0.
+    Release { nickname: Nickname, number: u64 },
+    /// The session of this number continues `old`, and has its nickname from now on.
+    Reclaim { nickname: Nickname, old: SessionRef, number: u64 },
     /// Find who holds the target's nickname, and pass the message on.
     Private { target: Nickname, sender: Nickname, content: Arc<str>, tries: u8 },
     /// A private message on its way through the sessions of its target. `home` is the core that was asked first.
     Handover(Box<Handover>),
+    /// A private message for a registered user, which some of the user's sessions, or all, could not be told.
+    KeepForUser(Box<Handover>),
     /// Become a member, or hear a room again after a resume.
     Join(Box<Join>),
     /// Stop being a member. Whoever still listens hears all that came before.
@@ -210,9 +221,9 @@ pub enum Request {
     Surrender { to: Id, number: u64, home: u16 },
     /// The session of this number is no more.
     Forget { number: u64 },
-    /// A registered user has received private messages of the inbox, up to this place.
-    ReceivedByUser { nickname: Nickname, through: u64 },
-    /// A session ends with private messages that have not been received.
+    /// The session of this number has received private messages of its user's inbox, up to this place. Answered as a command, or not.
+    ReceivedByUser { nickname: Nickname, through: u64, number: u64, is_command: bool },
+    /// A session has private messages that its user may not have heard, and that belong into the user's inbox.
     InheritInbox { nickname: Nickname, items: Vec<Kept> },
 }
 
@@ -235,6 +246,12 @@ pub struct Handover {
     pub is_stored: bool,
     /// Whether there was a session that could not keep one more.
     pub is_full: bool,
+    /// Whether it is for a registered user: what cannot be told at once is not kept by the session then, but in the user's inbox.
+    pub is_registered: bool,
+    /// The numbers of the sessions that could not be told.
+    pub untold: Vec<u64>,
+    /// When it came, in milliseconds since the Unix epoch.
+    pub timestamp_ms: u64,
     /// How often the target was looked for in vain.
     pub tries: u8,
 }
@@ -300,7 +317,9 @@ pub struct Overdue {
 #[allow(missing_docs)]
 pub enum Reply {
     /// The nickname is the session's.
-    Claimed { nickname: Nickname },
+    Claimed { nickname: Nickname, registered: Option<InboxNotice> },
+    /// The nickname is that of the session which continues another one.
+    Reclaimed { registered: Option<InboxNotice> },
     /// The nickname is free, or the number forgotten.
     Released,
     /// The private message was handed to this many sessions, and perhaps kept for one that is away.
@@ -346,8 +365,20 @@ pub enum Reply {
 impl Reply {
     /// Whether it answers something that the session did by itself, beside the commands of its client.
     pub fn is_background(&self) -> bool {
-        matches!(self, Reply::Replayed { .. } | Reply::Noted | Reply::NotAttached { .. })
+        matches!(
+            self,
+            Reply::Replayed { .. } | Reply::Noted | Reply::NotAttached { .. } | Reply::Reclaimed { .. }
+        )
     }
+}
+
+/// What a session of a registered user is told about the user's inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InboxNotice {
+    /// There is nothing in it for the session.
+    Empty,
+    /// It is being read, and comes.
+    Follows,
 }
 
 /// A part of what a member missed, in its encoding.

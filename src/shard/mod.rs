@@ -74,6 +74,7 @@ use crate::chat::user::SessionRef;
 use crate::config::{Config, Limits, ListenKind, Presence};
 use crate::proto::frame;
 use crate::proto::wire::Event;
+use crate::record::AccountState;
 
 use closing::Closing;
 use connection::{Connection, Pause, Protocol, Stage};
@@ -114,6 +115,8 @@ pub struct Shard {
     address_buckets: Arc<SharedBuckets<IpAddr>>,
     user_buckets: Arc<SharedBuckets<Arc<str>>>,
     attempts: Arc<Attempts>,
+    /// The registered users, by folded name: every core checks their tokens.
+    accounts: HashMap<Box<str>, AccountState>,
     rates: Rates,
     room_rules: RoomRules,
     rng: Rng,
@@ -258,6 +261,7 @@ impl Shard {
             connections: Slots::default(),
             sessions: Slots::default(),
             home: Home::default(),
+            accounts: HashMap::new(),
             directory: HashMap::new(),
             away: 0,
             local_rooms: LocalRooms::default(),
@@ -651,6 +655,7 @@ impl Shard {
             Mail::Store(news) => self.hear_store(news),
             Mail::StoreRequest { .. } => unreachable!("the storage threads have a mailbox of their own"),
             Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
+            Mail::PutIntoInbox { to, number, kept } => self.hear_kept(to, number, kept),
         }
     }
 

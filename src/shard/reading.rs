@@ -16,7 +16,7 @@ use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::user::SessionRef;
 use crate::proto::wire::Event;
-use crate::record::{HistoryPage, RestoredInbox};
+use crate::record::{AccountState, HistoryPage, KeptPrivate};
 
 /// Messages of a page that is read for a member who missed them; the page ends by its bytes before that if they are long.
 const REPLAY_LIMIT: usize = 1024;
@@ -30,8 +30,8 @@ pub(super) const READS_MAX: u8 = 8;
 pub enum StoreRequest {
     /// Messages of a room.
     Page(HistoryPage, Box<AfterRead>),
-    /// The inbox of a user. What has been kept since, and may not be in the store yet, comes along.
-    Inbox { user: Nickname, to: SessionRef, recent: Vec<Kept> },
+    /// What is at these places of a user's inbox, for a session. What may not be in the store yet comes along.
+    Inbox { user: Nickname, to: SessionRef, offsets: Vec<u64>, recent: Vec<Kept> },
     /// To register somebody, or log somebody in, for an HTTP request.
     Account { request: AccountRequest, to: ConnectionRef },
 }
@@ -49,11 +49,11 @@ pub enum StoreNews {
     /// The messages asked for; `None`: they could not be read.
     Page(Box<AfterRead>, Option<Vec<Entry>>),
     /// The inbox asked for, for a session of this core.
-    Inbox { to: SessionRef, inbox: Option<RestoredInbox>, recent: Vec<Kept> },
+    Inbox { to: SessionRef, inbox: Option<Vec<KeptPrivate>>, recent: Vec<Kept> },
     /// What came of a request about an account.
     Account { to: ConnectionRef, outcome: AccountOutcome },
-    /// These are registered now, or are not (`None`), or may not log in (`true`).
-    Users(Vec<(Nickname, Option<bool>)>),
+    /// These are registered now, and their accounts are so, or they are not (`None`).
+    Users(Vec<(Nickname, Option<AccountState>)>),
 }
 
 /// What is to be done with messages that were read.

@@ -2,11 +2,10 @@
 //! are away.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use super::Shard;
 use super::journal::{Asker, Pending};
-use super::mail::{Reply, ReplyTo};
+use super::mail::{Handover, InboxNotice, Mail, Reply, ReplyTo, Request};
 use super::reading::{StoreNews, StoreRequest};
 use crate::base::slots::Id;
 use crate::chat::inbox::Kept;
@@ -14,16 +13,17 @@ use crate::chat::name::Nickname;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::user::SessionRef;
 use crate::config::AckLevel;
-use crate::record::{Owner, Record, RestoredInbox, RestoredUser};
+use crate::record::{AccountState, KeptPrivate, Owner, Record, RestoredUser, Waiting};
 
-/// A registered user.
+/// A registered user. The inbox of one is the only place of private messages that could not be told at once: to no session, or not to one of
+/// several, for which a copy is kept then that is for that session alone. Places in it are given out here, so that all of the user's
+/// sessions mean the same by them.
 #[derive(Debug)]
 pub struct Registered {
     name: Nickname,
-    is_disabled: bool,
     last_offset: u64,
-    /// The messages that wait, by place and bytes.
-    waiting: VecDeque<(u64, usize)>,
+    /// The messages that wait, the oldest first.
+    waiting: VecDeque<Waiting>,
     bytes: usize,
 }
 
@@ -33,6 +33,8 @@ pub(super) struct Unstored {
     /// The position in the journal behind it; `None` until it is there.
     pub end: Option<u64>,
     user: Nickname,
+    /// The session that it is for; 0: any.
+    session: u64,
     kept: Kept,
 }
 
@@ -41,24 +43,28 @@ impl Registered {
     pub fn restored(user: &RestoredUser) -> Self {
         Registered {
             name: user.name.clone(),
-            is_disabled: user.is_disabled,
             last_offset: user.last_offset,
             waiting: user.waiting.iter().copied().collect(),
-            bytes: user.waiting.iter().map(|(_, bytes)| bytes).sum(),
+            bytes: user.waiting.iter().map(|waiting| waiting.bytes).sum(),
         }
     }
 
-    fn new(name: Nickname, is_disabled: bool) -> Self {
-        Registered { name, is_disabled, last_offset: 0, waiting: VecDeque::new(), bytes: 0 }
+    fn new(name: Nickname) -> Self {
+        Registered { name, last_offset: 0, waiting: VecDeque::new(), bytes: 0 }
     }
 
-    fn received(&mut self, through: u64) {
-        while let Some((_, bytes)) =
-            super::journal::pop_if(&mut self.waiting, |(offset, _)| *offset <= through)
-        {
-            self.bytes -= bytes;
-        }
+    /// Forgets those that wait of which that is true, and says whether there were any.
+    fn forget(&mut self, is_over: impl Fn(&Waiting) -> bool) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|waiting| !is_over(waiting));
+        self.bytes = self.waiting.iter().map(|waiting| waiting.bytes).sum();
+        self.waiting.len() < before
     }
+}
+
+/// Whether something that is for the session `session`, or for any if that is 0, is for the one of this number.
+fn is_for(session: u64, number: u64) -> bool {
+    session == 0 || session == number
 }
 
 impl Shard {
@@ -67,76 +73,96 @@ impl Shard {
     /// # Errors
     /// `nickname_in_use` to guests; `bad_credentials` to users that have been disabled.
     pub(super) fn check_registered(&self, nickname: &Nickname, has_token: bool) -> Result<(), Refusal> {
-        match self.home.registered.get(nickname.folded()) {
+        match self.accounts.get(nickname.folded()) {
             Some(_) if !has_token => {
                 let message = "this nickname is registered: log in, and say hello with the token";
                 Err(Refusal::new(Reason::NicknameInUse, message))
             }
-            Some(Registered { is_disabled: true, .. }) => {
+            // Whoever's token: of the account, or of the operator's own.
+            Some(AccountState { is_disabled: true, .. }) => {
                 Err(Refusal::new(Reason::BadCredentials, "this account has been disabled"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Somebody has said hello with a registered nickname: what waits in the inbox is read for the session.
-    pub(super) fn send_inbox(&mut self, nickname: &Nickname, to: SessionRef) {
-        let Some(registered) = self.home.registered.get(nickname.folded()).filter(|r| !r.waiting.is_empty())
-        else {
-            return;
-        };
+    /// Somebody has said hello with a nickname, or has come back in the session of this number: if it is registered, what waits in the
+    /// inbox is read for the session.
+    pub(super) fn send_inbox(
+        &mut self,
+        nickname: &Nickname,
+        to: SessionRef,
+        number: u64,
+    ) -> Option<InboxNotice> {
+        let registered = self.home.registered.get(nickname.folded())?;
+        // The store may not have heard yet what has been received, nor what has come: this is what counts.
+        let offsets = registered.waiting.iter().filter(|waiting| is_for(waiting.session, number));
+        let offsets: Vec<u64> = offsets.map(|waiting| waiting.offset).collect();
+        if offsets.is_empty() {
+            return Some(InboxNotice::Empty);
+        }
         let user = registered.name.clone();
-        let recent = self.home.unstored_private.iter().filter(|unstored| unstored.user == user);
+        let recent = self.home.unstored_private.iter();
+        let recent = recent.filter(|unstored| unstored.user == user && is_for(unstored.session, number));
         let recent = recent.map(|unstored| unstored.kept.clone()).collect();
         // Answered where the session is.
-        self.ask_store(to.core, StoreRequest::Inbox { user, to, recent });
+        self.ask_store(to.core, StoreRequest::Inbox { user, to, offsets, recent });
+        Some(InboxNotice::Follows)
     }
 
-    /// A private message for a nickname that has no session: it waits in the inbox of a registered user.
-    pub(super) fn keep_for_user(
-        &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
-        target: &Nickname,
-        sender: Nickname,
-        content: Arc<str>,
-    ) {
+    /// A private message that could be told to no session of a nickname, or not to all: it waits in the inbox of a registered user, for the
+    /// next hello, or for those sessions which others were told before.
+    pub(super) fn keep_for_user(&mut self, from: SessionRef, reply_to: ReplyTo, handover: Handover) {
+        let Handover { target, sender, content, delivered, untold, timestamp_ms, .. } = handover;
         let asker = Asker::Session(from, reply_to);
-        let timestamp_ms = self.now.unix_ms;
+        let registered = self.home.registered.get(target.folded());
+        let target = registered.map_or(target, |registered| registered.name.clone());
+        let is_registered = registered.is_some();
         let kept = Kept::Private { offset: None, sender, target: target.clone(), content, timestamp_ms };
         let refusal = match self.check_store(AckLevel::Stored, kept.bytes()) {
-            _ if !self.home.registered.contains_key(target.folded()) => super::home::no_such_user(),
-            Err(refusal) => refusal,
-            Ok(()) => match self.put_into_inbox(target, kept) {
-                Some(name) => {
-                    self.counters.private_kept.add(1);
-                    let reply = Reply::Delivered { target: name, sessions: 0, is_stored: true, timestamp_ms };
-                    return self.answer_at(AckLevel::Stored, asker, Pending::Other(reply));
-                }
-                None => {
-                    self.counters.private_not_kept.add(1);
-                    super::home::inbox_full()
-                }
-            },
+            _ if !is_registered => Some(super::home::no_such_user()),
+            checked => checked.err(),
         };
-        self.reply_to_asker(asker, Reply::Refused(refusal));
+        let mut is_stored = false;
+        if refusal.is_none() {
+            let numbers = if delivered > 0 { untold } else { vec![0] };
+            for number in numbers {
+                let Some(kept) = self.put_into_inbox(&target, kept.clone(), number) else { continue };
+                is_stored = true;
+                let sessions = self.home.nicknames.find(&target).map(|(sessions, _)| sessions.to_vec());
+                for SessionRef { core, session: to } in sessions.into_iter().flatten() {
+                    self.post(core, Mail::PutIntoInbox { to, number, kept: kept.clone() });
+                }
+            }
+        }
+        let reply = Reply::Delivered { target, sessions: delivered, is_stored, timestamp_ms };
+        match refusal {
+            _ if delivered > 0 => self.reply_to_asker(asker, reply),
+            None if is_stored => self.answer_at(AckLevel::Stored, asker, Pending::Other(reply)),
+            refusal => {
+                let refusal = refusal.unwrap_or_else(super::home::inbox_full);
+                self.reply_to_asker(asker, Reply::Refused(refusal));
+            }
+        }
     }
 
-    /// Keeps a message in the inbox of a registered user, who is named if it had place.
-    fn put_into_inbox(&mut self, target: &Nickname, kept: Kept) -> Option<Nickname> {
+    /// Keeps a message in the inbox of a registered user, for one session or for all (0), and returns it with its place if there was one.
+    fn put_into_inbox(&mut self, target: &Nickname, kept: Kept, session: u64) -> Option<Kept> {
         let bounds = self.inbox_bounds();
         let registered = self.home.registered.get_mut(target.folded())?;
         let Kept::Private { sender, target, content, timestamp_ms, .. } = kept else { return None };
         if registered.waiting.len() >= bounds.items || registered.bytes + content.len() > bounds.bytes {
+            self.counters.private_not_kept.add(1);
             return None;
         }
+        self.counters.private_kept.add(1);
         registered.last_offset += 1;
         let offset = registered.last_offset;
-        registered.waiting.push_back((offset, content.len()));
+        registered.waiting.push_back(Waiting { offset, bytes: content.len(), session });
         registered.bytes += content.len();
         let name = registered.name.clone();
         let record = Record::Kept {
-            owner: Owner::User(name.folded()),
+            owner: owner(name.folded(), session),
             offset,
             sender: sender.as_str(),
             target: target.as_str(),
@@ -145,28 +171,42 @@ impl Shard {
         };
         self.write_down(&record);
         let kept = Kept::Private { offset: Some(offset), sender, target, content, timestamp_ms };
-        self.home.unstored_private.push_back(Unstored { end: None, user: name.clone(), kept });
-        Some(name)
+        self.home.unstored_private.push_back(Unstored { end: None, user: name, session, kept: kept.clone() });
+        Some(kept)
     }
 
-    /// The client of a registered user has received what waited, up to this place.
-    pub(super) fn received_by_user(&mut self, nickname: &Nickname, through: u64) -> Reply {
+    /// A session of a registered user has received what waited, up to this place.
+    pub(super) fn received_by_user(&mut self, nickname: &Nickname, through: u64, number: u64) {
         if let Some(registered) = self.home.registered.get_mut(nickname.folded()) {
-            registered.received(through);
+            let through = through.min(registered.last_offset);
             let user = registered.name.clone();
-            self.home.unstored_private.retain(|unstored| {
-                unstored.user != user || place_of(&unstored.kept).is_none_or(|offset| offset > through)
-            });
-            self.write_down(&Record::Received { owner: Owner::User(user.folded()), through });
+            // Whoever says it again and again is not to fill the journal.
+            if registered.forget(|w| w.offset <= through && is_for(w.session, number)) {
+                self.home.unstored_private.retain(|unstored| {
+                    let is_over = unstored.kept.offset() <= Some(through) && is_for(unstored.session, number);
+                    unstored.user != user || !is_over
+                });
+                self.write_down(&Record::Received { owner: owner(user.folded(), number), through });
+            }
         }
-        Reply::Noted
     }
 
-    /// A session has ended with private messages that its user has not received: they wait in the user's inbox, if there is one.
-    pub(super) fn inherit_inbox(&mut self, nickname: &Nickname, items: Vec<Kept>) -> Reply {
+    /// The session of this number has ended: nobody is left for what was kept for it alone, and what others of the user have heard. In the
+    /// store that goes with the session.
+    pub(super) fn forget_for_session(&mut self, nickname: &Nickname, number: u64) {
+        if number != 0
+            && let Some(registered) = self.home.registered.get_mut(nickname.folded())
+            && registered.forget(|waiting| waiting.session == number)
+        {
+            self.home.unstored_private.retain(|unstored| unstored.session != number);
+        }
+    }
+
+    /// A session has private messages that its user may not have heard: they wait in the user's inbox, if there is one.
+    pub(super) fn inherit_inbox(&mut self, from: SessionRef, nickname: &Nickname, items: Vec<Kept>) -> Reply {
         for kept in items {
-            if self.put_into_inbox(nickname, kept).is_none() {
-                self.counters.private_not_kept.add(1);
+            if let Some(kept) = self.put_into_inbox(nickname, kept, 0) {
+                self.post(from.core, Mail::PutIntoInbox { to: from.session, number: 0, kept });
             }
         }
         Reply::Noted
@@ -181,25 +221,21 @@ impl Shard {
             StoreNews::Page(then, read) => self.hear_page(*then, read),
             StoreNews::Account { to, outcome } => self.hear_account(to, outcome),
             StoreNews::Inbox { to, inbox, recent } => self.hear_inbox(to.session, inbox, recent),
-            StoreNews::Users(users) => {
-                for (name, state) in users {
-                    self.note_user(name, state);
-                }
-            }
+            StoreNews::Users(users) => self.note_accounts(users),
         }
     }
 
-    fn note_user(&mut self, name: Nickname, state: Option<bool>) {
+    /// Somebody is a registered user now, or is no more.
+    pub(super) fn note_user(&mut self, name: Nickname, account: Option<AccountState>) {
         if self.home_of(name.folded()) != self.core {
             return;
         }
-        match (state, self.home.registered.get_mut(name.folded())) {
-            (Some(is_disabled), Some(known)) => known.is_disabled = is_disabled,
-            (Some(is_disabled), None) => {
-                let folded = name.folded().into();
-                self.home.registered.insert(folded, Registered::new(name, is_disabled));
+        match account {
+            None => drop(self.home.registered.remove(name.folded())),
+            Some(_) if self.home.registered.contains_key(name.folded()) => {}
+            Some(_) => {
+                drop(self.home.registered.insert(name.folded().into(), Registered::new(name)));
             }
-            (None, _) => drop(self.home.registered.remove(name.folded())),
         }
     }
 
@@ -210,44 +246,115 @@ impl Shard {
         self.look_at_room(key);
     }
 
-    /// The inbox of a session's user has been read.
-    fn hear_inbox(&mut self, id: Id, inbox: Option<RestoredInbox>, recent: Vec<Kept>) {
+    /// A session has got its nickname, and is told whether that is registered.
+    pub(super) fn note_inbox(&mut self, id: Id, registered: Option<InboxNotice>) {
+        if registered.is_some() {
+            self.become_registered(id);
+        }
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.awaits_inbox =
+                registered == Some(InboxNotice::Follows) && !std::mem::take(&mut session.has_inbox);
+            self.tell_inbox(id);
+        }
+    }
+
+    /// The user of a session is registered. What was kept before that was known gets a place in the user's inbox.
+    pub(super) fn become_registered(&mut self, id: Id) {
         let Some(session) = self.sessions.get_mut(id).filter(|session| !session.is_ending()) else { return };
-        let Some(RestoredInbox { items, last_offset }) = inbox else { return }; // the next hello tries again
-        let mut items: Vec<Kept> = items.into_iter().map(super::restore::kept).collect();
-        let last = items.last().and_then(place_of);
-        items.extend(recent.into_iter().filter(|kept| place_of(kept) > last));
-        let through = items.last().and_then(place_of).unwrap_or(last_offset);
-        let own = session.inbox.get_or_insert_default();
-        own.put_first(items, through);
-        if let Some(connection) = session.connection {
+        let Some(nickname) = session.nickname.clone() else { return };
+        if std::mem::replace(&mut session.is_registered, true) {
+            return;
+        }
+        let items = session.inbox.as_mut().map(|inbox| inbox.take_private()).unwrap_or_default();
+        self.leave_to_user(id, nickname, items);
+    }
+
+    /// Has private messages that a session could not tell, or may not have, kept in its user's inbox.
+    pub(super) fn leave_to_user(&mut self, id: Id, nickname: Nickname, items: Vec<Kept>) {
+        if !items.is_empty() {
+            let home = self.home_of(nickname.folded());
+            self.ask(id, home, Request::InheritInbox { nickname, items });
+        }
+    }
+
+    /// The inbox of a session's user has been read.
+    fn hear_inbox(&mut self, id: Id, inbox: Option<Vec<KeptPrivate>>, recent: Vec<Kept>) {
+        let Some(session) = self.sessions.get_mut(id).filter(|session| !session.is_ending()) else { return };
+        if !std::mem::take(&mut session.awaits_inbox) {
+            session.has_inbox = true;
+        }
+        if session.connection.is_none() {
+            return; // the next hello tries again, and so it does if the inbox could not be read
+        }
+        if let Some(items) = inbox {
+            let mut items: Vec<Kept> = items.into_iter().map(super::restore::kept).collect();
+            let last = items.last().and_then(Kept::offset);
+            items.extend(recent.into_iter().filter(|kept| kept.offset() > last));
+            session.inbox.get_or_insert_default().put_read(items);
+        }
+        self.tell_inbox(id);
+    }
+
+    /// A private message is in the inbox of a session's user. Whoever has no connection reads it from there later.
+    pub(super) fn hear_kept(&mut self, id: Id, number: u64, kept: Kept) {
+        let session = self.sessions.get_mut(id).filter(|session| !session.is_ending());
+        if let Some(session) = session
+            && session.connection.is_some()
+            && is_for(number, session.number)
+        {
+            session.inbox.get_or_insert_default().put(kept);
+            self.tell_inbox(id);
+        }
+    }
+
+    /// Tells what is in a session's inbox, if that may begin.
+    pub(super) fn tell_inbox(&mut self, id: Id) {
+        let session = self.sessions.get(id);
+        if let Some(session) = session.filter(|session| !session.awaits_inbox && !session.is_upgrading())
+            && session.inbox.as_ref().is_some_and(|inbox| inbox.has_untold())
+            && let Some(connection) = session.connection
+        {
             self.go_on_telling(connection);
         }
     }
 
-    /// Takes what a client has received out of its session's inbox, and out of its user's.
-    pub(super) fn receive_private(&mut self, id: Id, offset: u64) {
+    /// Takes what a client has received out of its session's inbox, and returns what is to be asked of the home of its user's, where it is
+    /// received once that has answered.
+    #[must_use]
+    pub(super) fn receive_private(&mut self, id: Id, offset: u64) -> Option<(u16, Request)> {
         let session = &mut self.sessions[id];
-        let Some(inbox) = &mut session.inbox else { return };
-        let from_user = inbox.of_user().min(offset);
-        let through = offset.min(inbox.last_offset()); // places that have not been given are not received
-        // Whoever says it again and again is not to fill the journal.
-        if !inbox.received(offset) {
-            return;
-        }
         let (number, is_durable) = (session.number, session.is_durable());
-        if from_user > 0 {
-            let nickname = session.nickname.clone().expect("received after the hello");
+        let last_offset = session.inbox.as_ref().map_or(0, |inbox| inbox.last_offset());
+        let was_there = session.inbox.as_mut().is_some_and(|inbox| inbox.received(offset));
+        if session.is_registered {
+            // While the inbox is read it is not known what it has; what was told on an earlier connection may be received on this one.
+            let nickname = session.nickname.clone().filter(|_| was_there || session.awaits_inbox)?;
             let home = self.home_of(nickname.folded());
-            self.ask(id, home, super::mail::Request::ReceivedByUser { nickname, through: from_user });
+            return Some((
+                home,
+                Request::ReceivedByUser { nickname, through: offset, number, is_command: true },
+            ));
         }
-        if is_durable {
+        if was_there && is_durable {
+            // Whoever says it again and again is not to fill the journal. Places that have not been given are not received.
+            let through = offset.min(last_offset);
             self.write_down(&Record::Received { owner: Owner::Session(number), through });
+        }
+        None
+    }
+
+    /// The same, for somebody on text lines who has been told it, and cannot say so.
+    pub(super) fn receive_as_told(&mut self, id: Id, offset: u64) {
+        if let Some((home, mut request)) = self.receive_private(id, offset) {
+            if let Request::ReceivedByUser { is_command, .. } = &mut request {
+                *is_command = false;
+            }
+            self.ask(id, home, request);
         }
     }
 }
 
-/// The place of a private message in its inbox.
-fn place_of(kept: &Kept) -> Option<u64> {
-    if let Kept::Private { offset, .. } = kept { *offset } else { None }
+/// Whose a record of a user's inbox is: all sessions', or that of one.
+fn owner(user: &str, session: u64) -> Owner<'_> {
+    if session == 0 { Owner::User(user) } else { Owner::SessionOf { user, session } }
 }

@@ -48,13 +48,15 @@ impl Shard {
             (Step::Resume { nickname, then, .. }, Reply::Ended) => {
                 return self.hear_ended(to, reply_to, *nickname, *then);
             }
-            (Step::Hello { then }, Reply::Claimed { nickname }) => {
+            (Step::Hello { then }, Reply::Claimed { nickname, registered }) => {
+                self.sessions[to].nickname = Some(nickname.clone());
+                self.note_inbox(to, registered);
                 self.welcome(to, &reply_to, nickname, *then)
             }
             (Step::Hello { then }, Reply::Refused(refusal)) => {
                 return self.turn_away(to, &reply_to, *then, refusal);
             }
-            (Step::Nick, Reply::Claimed { nickname }) => self.change_nickname(to, reply_to, nickname),
+            (Step::Nick, Reply::Claimed { nickname, .. }) => self.change_nickname(to, reply_to, nickname),
             (Step::Rename { reply_to }, _) => self.finish_rename(to, reply_to),
             (Step::Join { options, leave, then }, Reply::Joined(joined)) => {
                 self.enter_room(to, home, &reply_to, options, *joined, *then);
@@ -159,6 +161,7 @@ impl Shard {
             Reply::NotAttached { room, name, reason } => {
                 self.hear_expelled(id, RoomKey { home, key: room }, &name, reason);
             }
+            Reply::Reclaimed { registered } => self.note_inbox(id, registered),
             _ => {}
         }
     }
@@ -204,11 +207,11 @@ impl Shard {
         match reply {
             Reply::Joined(joined) => self.leave_unentered(id, RoomKey { home, key: joined.key }),
             Reply::Left { room, .. } => self.leave_membership(id, &room),
-            Reply::Claimed { nickname } => match &self.sessions[id].nickname {
+            Reply::Claimed { nickname, .. } => match &self.sessions[id].nickname {
                 // The end of the session releases the nickname it has.
                 None => self.sessions[id].nickname = Some(nickname),
                 Some(held) if *held == nickname => {}
-                Some(_) => self.release(id, nickname),
+                Some(_) => self.release(id, nickname, 0),
             },
             Reply::Surrendered(estate) => {
                 self.take_estate(id, *estate, false);
@@ -351,7 +354,7 @@ impl Shard {
         let session = &mut self.sessions[id];
         if let Some(former) = session.former.take() {
             session.step = Step::Rename { reply_to };
-            self.release(id, *former);
+            self.release(id, *former, 0);
         } else {
             self.confirm_nickname(id, &reply_to);
         }

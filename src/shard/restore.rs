@@ -21,8 +21,8 @@ use crate::chat::name::{Nickname, RoomName};
 use crate::chat::room::{Entrant, Room, Rules, Stamp};
 use crate::chat::user::SessionRef;
 use crate::record::{
-    KeptPrivate, Record, Restored, RestoredReceipt, RestoredRoom, RestoredSession, RestoredUser,
-    WrittenClaims,
+    AccountState, KeptPrivate, Record, Restored, RestoredReceipt, RestoredRoom, RestoredSession,
+    RestoredUser, WrittenClaims,
 };
 
 /// What one core begins with.
@@ -32,6 +32,7 @@ pub struct Share {
     sessions: Vec<SessionShare>,
     nicknames: Vec<(Nickname, SessionRef, bool)>,
     users: Vec<RestoredUser>,
+    accounts: Vec<(Nickname, AccountState)>,
     pushed: Vec<(String, Pushed)>,
 }
 
@@ -106,6 +107,11 @@ pub fn share_out(restored: Restored, flock: &Flock) -> Vec<Share> {
         shares[home(nickname.folded())].nicknames.push((nickname.clone(), me, identity.is_some()));
         shares[core].sessions.push(SessionShare { session, nickname, identity, memberships, remembered });
     }
+    let accounts = restored.users.iter().map(|user| (user.name.clone(), user.account));
+    let accounts: Vec<(Nickname, AccountState)> = accounts.collect();
+    for share in &mut shares {
+        share.accounts.clone_from(&accounts);
+    }
     for user in restored.users {
         shares[home(user.name.folded())].users.push(user);
     }
@@ -125,8 +131,9 @@ fn nth(index: usize) -> Id {
 }
 
 fn identity_of(nickname: &Nickname, written: WrittenClaims) -> Option<Arc<Identity>> {
-    let WrittenClaims { admin: is_admin, rooms, tags, expires_at_ms } = written;
-    let claims = Claims { nickname: nickname.clone(), is_admin, rooms, tags, expires_at_ms };
+    let WrittenClaims { admin: is_admin, rooms, tags, expires_at_ms, account_at_ms } = written;
+    let nickname = nickname.clone();
+    let claims = Claims { nickname, is_admin, rooms, tags, expires_at_ms, account_at_ms };
     super::resume::identity_of(claims).ok().map(Arc::new)
 }
 
@@ -153,7 +160,8 @@ fn remembered(
 impl Shard {
     /// Takes in this core's share, before anything else.
     pub fn restore(&mut self, share: Share) {
-        let Share { rooms, sessions, nicknames, users, pushed } = share;
+        let Share { rooms, sessions, nicknames, users, accounts, pushed } = share;
+        self.accounts.extend(accounts.into_iter().map(|(name, account)| (name.folded().into(), account)));
         for (index, room) in rooms.into_iter().enumerate() {
             let key = self.restore_room(room);
             assert_eq!(key, nth(index), "others know the room by this key");
@@ -177,6 +185,8 @@ impl Shard {
             self.note_rules(key);
             self.consider_room(key);
         }
+        // Whose password was changed, or who was disabled, while no server ran.
+        self.note_accounts(Vec::new());
         self.counters.nicknames.set(self.home.nicknames.len() as u64);
         self.counters.rooms.set(self.home.rooms.len() as u64);
         self.counters.away.set(self.away as u64);

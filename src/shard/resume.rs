@@ -76,6 +76,7 @@ impl Shard {
             }
             (None, fresh) => fresh,
             (Some(Ticket { claims: Some(claims), .. }), None) => {
+                self.check_account_of(claims)?;
                 if claims.expires_at_ms.is_some_and(|at| at <= self.now.unix_ms) {
                     let message =
                         "the session's token has expired: say hello with `resume` and a new `token`";
@@ -115,7 +116,10 @@ impl Shard {
             return Err(Refusal::new(Reason::BadToken, "this server has no key to check tokens with"));
         }
         match self.authority.verify(token, self.now.unix_ms) {
-            Ok(claims) => Ok(Arc::new(identity_of(claims)?)),
+            Ok(claims) => {
+                self.check_account_of(&claims)?;
+                Ok(Arc::new(identity_of(claims)?))
+            }
             Err(TokenError::Expired) => Err(Refusal::new(Reason::ExpiredToken, "the token has expired")),
             Err(TokenError::Bad(why)) => Err(Refusal::new(Reason::BadToken, why)),
         }
@@ -187,6 +191,7 @@ impl Shard {
         if let Some(connection) = connection {
             self.arm(connection);
         }
+        self.put_out_if_void(id);
     }
 
     /// The session that a hello was to resume has ended: the hello begins a new one.
@@ -203,17 +208,17 @@ impl Shard {
         self.find_user_bucket(id);
         match self.sessions[id].connection {
             Some(connection) => {
-                self.say_welcome(id, reply_to, true);
                 if let Some(inbox) = &mut self.sessions[id].inbox {
                     inbox.begin_telling();
-                    self.go_on_telling(connection);
                 }
+                self.say_welcome(id, reply_to, true);
                 self.arm(connection);
             }
             // It does not wait for its user, who waits for it already.
             None if self.sessions[id].successor.is_some() => {}
             None => self.go_away(id),
         }
+        self.put_out_if_void(id);
     }
 
     /// Puts a session into the place of another: in its rooms, and at its nickname.
@@ -222,13 +227,15 @@ impl Shard {
         let session = &mut self.sessions[id];
         (session.number, session.revision) = (number, revision);
         session.nickname = Some(nickname.clone());
+        // Until the nickname's home has said whether there is one.
+        session.awaits_inbox = self.journal.is_on;
         if !has_token {
             session.identity = identity;
         }
         (session.memberships, session.remembered, session.inbox) = (memberships, remembered, inbox);
         let rooms: Vec<_> = session.memberships.iter().map(|m| (m.key, m.room.clone())).collect();
         let home = self.home_of(nickname.folded());
-        self.ask(id, home, Request::Reclaim { nickname: nickname.clone(), old });
+        self.ask(id, home, Request::Reclaim { nickname: nickname.clone(), old, number });
         for (key, name) in rooms {
             let request = Request::Attach { room: key.key, name, nickname: nickname.clone(), old };
             self.ask(id, key.home, request);
@@ -262,6 +269,7 @@ impl Shard {
             server: super::SERVER,
         };
         self.reply(session.connection, reply_to, &event);
+        self.tell_inbox(id);
     }
 
     /// Writes down what a session is, so that it outlives the process; but for text lines, which have no time of grace.
@@ -279,6 +287,7 @@ impl Shard {
             rooms: identity.claims.rooms.clone(),
             tags: identity.claims.tags.clone(),
             expires_at_ms: identity.claims.expires_at_ms,
+            account_at_ms: identity.claims.account_at_ms,
         });
         let rooms = session.memberships.iter();
         let rooms =

@@ -71,6 +71,12 @@ pub struct Session {
     pub remembered: Option<Box<Window<Receipt>>>,
     /// What is to be told when the user is back.
     pub inbox: Option<Box<Inbox>>,
+    /// Whether its user is registered: private messages that cannot be told at once are in the user's inbox then, and in this one only while
+    /// there is a connection to tell them on.
+    pub is_registered: bool,
+    /// Whether the user's inbox is being read for it; and whether that came before it was said to.
+    pub awaits_inbox: bool,
+    pub has_inbox: bool,
     /// The connection that it had last, while it is not known whether all that was told on it has arrived.
     pub doubtful: Option<Id>,
     /// Ends the session when it has been away for too long.
@@ -214,6 +220,9 @@ impl Session {
             step,
             remembered: None,
             inbox: None,
+            is_registered: false,
+            awaits_inbox: false,
+            has_inbox: false,
             doubtful: None,
             grace: None,
             successor: None,
@@ -258,6 +267,14 @@ impl Session {
     /// Whether the session is on its way out.
     pub fn is_ending(&self) -> bool {
         matches!(self.step, Step::Ending { .. })
+    }
+
+    /// Whether it has a connection on which a private message may be told before all else.
+    pub fn may_be_told(&self) -> bool {
+        self.connection.is_some()
+            && !self.awaits_inbox
+            && self.nickname.is_some()
+            && !self.inbox.as_ref().is_some_and(|inbox| inbox.has_untold())
     }
 
     /// Whether it outlives the process.

@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use super::connection::connect;
 use super::{StoreError, schema};
 use crate::chat::name::{NameError, Nickname};
+use crate::record::AccountState;
 
 /// Why something cannot be done with an account. Its `Display` is a sentence for whoever asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,14 +72,14 @@ pub struct Account {
     pub name: Nickname,
     /// The hash of the password (a PHC string).
     pub password: String,
-    /// Whether the user may not log in.
-    pub is_disabled: bool,
+    /// Which of its tokens are good.
+    pub state: AccountState,
 }
 
 impl fmt::Debug for Account {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A hash is a secret too: it can be guessed at without asking anybody.
-        write!(out, "Account({}, disabled: {})", self.name.as_str(), self.is_disabled)
+        write!(out, "Account({}, disabled: {})", self.name.as_str(), self.state.is_disabled)
     }
 }
 
@@ -158,14 +159,16 @@ fn stand_in() -> Option<PasswordHash> {
     STAND_IN.get_or_init(|| Argon2::default().hash_password(b"of nobody").ok()).clone()
 }
 
-/// Registers a user, with the hash of a password.
+/// Registers a user, with the hash of a password. Tokens of somebody who had the name before are void.
 ///
 /// # Errors
 /// When the name is taken, or the store fails.
 pub fn add(db: &Connection, name: &Nickname, hash: &str, now_ms: u64) -> Result<(), AccountError> {
     let added = db
-        .prepare_cached("INSERT INTO users (folded, name, password, created) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![name.folded(), name.as_str(), hash, now_ms as i64]);
+        .prepare_cached(
+            "INSERT INTO users (folded, name, password, created, since) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![name.folded(), name.as_str(), hash, now_ms as i64, now_ms as i64 + 1]);
     match added {
         Ok(_) => Ok(()),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
@@ -176,13 +179,15 @@ pub fn add(db: &Connection, name: &Nickname, hash: &str, now_ms: u64) -> Result<
     }
 }
 
-/// Gives a user another password, by its hash.
+/// Gives a user another password, by its hash. All tokens so far are void.
 ///
 /// # Errors
 /// When there is no such user, or the store fails.
-pub fn set_password(db: &Connection, name: &Nickname, hash: &str) -> Result<(), AccountError> {
-    let mut statement = db.prepare_cached("UPDATE users SET password = ?2 WHERE folded = ?1")?;
-    found(name, statement.execute(params![name.folded(), hash])?)
+pub fn set_password(db: &Connection, name: &Nickname, hash: &str, now_ms: u64) -> Result<(), AccountError> {
+    // Later than any token so far, also if the clock was set back.
+    let mut statement =
+        db.prepare_cached("UPDATE users SET password = ?2, since = max(?3, since) + 1 WHERE folded = ?1")?;
+    found(name, statement.execute(params![name.folded(), hash, now_ms as i64])?)
 }
 
 /// Says whether a user may log in.
@@ -222,13 +227,16 @@ fn found(name: &Nickname, rows: usize) -> Result<(), AccountError> {
 /// # Errors
 /// When the store fails.
 pub fn find(db: &Connection, name: &Nickname) -> Result<Option<Account>, AccountError> {
-    let mut statement = db.prepare_cached("SELECT name, password, disabled FROM users WHERE folded = ?1")?;
+    let mut statement =
+        db.prepare_cached("SELECT name, password, disabled, since FROM users WHERE folded = ?1")?;
     let row = statement
-        .query_row([name.folded()], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))
+        .query_row([name.folded()], |row| {
+            let state = AccountState { is_disabled: row.get(2)?, since_ms: row.get::<_, i64>(3)? as u64 };
+            Ok((row.get::<_, String>(0)?, row.get(1)?, state))
+        })
         .optional()?;
-    let account = row.map(|(name, password, is_disabled)| {
-        Nickname::parse(&name).map(|name| Account { name, password, is_disabled })
-    });
+    let account = row
+        .map(|(name, password, state)| Nickname::parse(&name).map(|name| Account { name, password, state }));
     Ok(account.transpose()?)
 }
 
@@ -275,7 +283,8 @@ mod tests {
         add(db, &name("Zoë"), "hash", 7).unwrap();
         assert_eq!(add(db, &name("ZOË"), "other", 8), Err(taken("Zoë")));
         let found = find(db, &name("zoë")).unwrap().unwrap();
-        assert_eq!((found.name.as_str(), &*found.password, found.is_disabled), ("Zoë", "hash", false));
+        let state = AccountState { is_disabled: false, since_ms: 8 };
+        assert_eq!((found.name.as_str(), &*found.password, found.state), ("Zoë", "hash", state));
         assert_eq!(find(db, &name("zoe")).unwrap(), None);
         assert!(!format!("{found:?}").contains("hash"));
     }
@@ -285,16 +294,17 @@ mod tests {
         let engine = Engine::in_memory();
         let db = engine.connection();
         add(db, &name("bob"), "one", 7).unwrap();
-        set_password(db, &name("BOB"), "two").unwrap();
+        set_password(db, &name("BOB"), "two", 3000).unwrap();
         set_disabled(db, &name("Bob"), true).unwrap();
         let found = find(db, &name("bob")).unwrap().unwrap();
-        assert_eq!((&*found.password, found.is_disabled), ("two", true));
+        let state = AccountState { is_disabled: true, since_ms: 3001 };
+        assert_eq!((&*found.password, found.state), ("two", state));
         set_disabled(db, &name("bob"), false).unwrap();
-        assert!(!find(db, &name("bob")).unwrap().unwrap().is_disabled);
+        assert!(!find(db, &name("bob")).unwrap().unwrap().state.is_disabled);
         remove(db, &name("bOb")).unwrap();
         assert_eq!(find(db, &name("bob")).unwrap(), None);
         let missing = Err(AccountError::NoSuchUser("Bob".to_owned()));
-        assert_eq!(set_password(db, &name("Bob"), "three"), missing);
+        assert_eq!(set_password(db, &name("Bob"), "three", 9), missing);
         assert_eq!(set_disabled(db, &name("Bob"), true), missing);
         assert_eq!(remove(db, &name("Bob")), missing);
         assert!(db.is_autocommit(), "no transaction is left open");

@@ -105,6 +105,11 @@ impl RoomFacts {
     }
 }
 
+/// The one session of a user that something in an inbox is for, or comes from.
+fn session_of(owner: Owner) -> Option<i64> {
+    if let Owner::SessionOf { session, .. } = owner { Some(session as i64) } else { None }
+}
+
 /// An open store, for its one writer.
 #[derive(Debug)]
 pub struct Engine {
@@ -335,9 +340,7 @@ impl Engine {
                      WHERE excluded.revision > revision",
                 )?
                 .execute(params![number as i64, revision as i64])?;
-                db.prepare_cached("DELETE FROM inboxes WHERE session = ?1")?.execute([number as i64])?;
-                db.prepare_cached("DELETE FROM receipts WHERE session = ?1")?.execute([number as i64])?;
-                db.prepare_cached("DELETE FROM places WHERE session = ?1")?.execute([number as i64])?;
+                self.forget_of_session(number)?;
                 self.just_ended.push(number);
             }
             Record::Receipt { session, id, timestamp_ms, target, delivered, stored } => {
@@ -358,10 +361,11 @@ impl Engine {
             }
             Record::Kept { owner, offset, sender, target, content, timestamp_ms } => {
                 let inbox = self.inbox(owner, offset)?;
-                // What a session kept on one core may come after what it received on the next.
+                let session = session_of(owner);
+                // What a session kept on one core may come after what it received on the next. A user's inbox has one core.
                 db.prepare_cached(
-                    "INSERT OR REPLACE INTO inbox (inbox, offset, timestamp, sender, target, content)
-                     SELECT ?1, ?2, ?3, ?4, ?5, ?6 FROM inboxes WHERE id = ?1 AND received < ?2",
+                    "INSERT OR REPLACE INTO inbox (inbox, offset, timestamp, sender, target, content, session)
+                     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 FROM inboxes WHERE id = ?1 AND received < ?2",
                 )?
                 .execute(params![
                     inbox,
@@ -369,15 +373,21 @@ impl Engine {
                     timestamp_ms as i64,
                     sender,
                     target,
-                    content
+                    content,
+                    session
                 ])?;
             }
             Record::Received { owner, through } => {
                 let inbox = self.inbox(owner, 0)?;
-                let place = params![inbox, through.min(i64::MAX as u64) as i64];
-                db.prepare_cached("UPDATE inboxes SET received = max(received, ?2) WHERE id = ?1")?
-                    .execute(place)?;
-                db.prepare_cached("DELETE FROM inbox WHERE inbox = ?1 AND offset <= ?2")?.execute(place)?;
+                let place = params![inbox, through.min(i64::MAX as u64) as i64, session_of(owner)];
+                db.prepare_cached(
+                    "UPDATE inboxes SET received = max(received, ?2) WHERE id = ?1 AND ?3 IS NULL",
+                )?
+                .execute(place)?;
+                db.prepare_cached(
+                    "DELETE FROM inbox WHERE inbox = ?1 AND offset <= ?2 AND (session IS NULL OR session IS ?3)",
+                )?
+                .execute(place)?;
             }
         }
         Ok(())
@@ -500,7 +510,7 @@ impl Engine {
                 "INSERT INTO inboxes (session, user, last) VALUES (?1, ?2, ?3)
                  ON CONFLICT (session) DO UPDATE SET last = max(last, excluded.last) RETURNING id",
             ),
-            Owner::User(folded) => (
+            Owner::User(folded) | Owner::SessionOf { user: folded, .. } => (
                 None,
                 Some(folded),
                 "INSERT INTO inboxes (session, user, last) VALUES (?1, ?2, ?3)
@@ -721,17 +731,25 @@ impl Engine {
         self.ended.append(&mut self.just_ended);
     }
 
+    /// Deletes what belongs to a session that has ended.
+    fn forget_of_session(&self, number: u64) -> Result<(), StoreError> {
+        for sql in [
+            "DELETE FROM inboxes WHERE session = ?1",
+            "DELETE FROM inbox WHERE session = ?1",
+            "DELETE FROM receipts WHERE session = ?1",
+            "DELETE FROM places WHERE session = ?1",
+        ] {
+            self.connection.prepare_cached(sql)?.execute([number as i64])?;
+        }
+        Ok(())
+    }
+
     fn forget_some(&self, sessions: usize, cutoff_ms: u64) -> Result<usize, StoreError> {
         let db = &self.connection;
         for number in &self.ended[..sessions] {
-            for sql in [
-                "DELETE FROM inboxes WHERE session = ?1",
-                "DELETE FROM receipts WHERE session = ?1",
-                "DELETE FROM places WHERE session = ?1",
-                "DELETE FROM sessions WHERE number = ?1 AND body IS NULL",
-            ] {
-                db.prepare_cached(sql)?.execute([*number as i64])?;
-            }
+            self.forget_of_session(*number)?;
+            db.prepare_cached("DELETE FROM sessions WHERE number = ?1 AND body IS NULL")?
+                .execute([*number as i64])?;
         }
         let cutoff = params![cutoff_ms as i64, FORGET_ROWS as i64];
         let receipts = db

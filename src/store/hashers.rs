@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use super::StoreError;
 use super::accounts::{self, AccountError};
 use crate::chat::name::Nickname;
+use crate::record::AccountState;
 use crate::shard::accounts::{AccountAction, AccountRequest};
 use crate::sys::{threads, unix_ms};
 
@@ -26,11 +27,15 @@ pub enum Outcome {
     Registered {
         /// The nickname.
         name: Nickname,
+        /// Which of the account's tokens are good.
+        account: AccountState,
     },
     /// It is the user.
     LoggedIn {
         /// The nickname, as it was registered.
         name: Nickname,
+        /// Which of the account's tokens are good.
+        account: AccountState,
     },
     /// The name is somebody's already.
     Taken,
@@ -158,7 +163,11 @@ fn register(db: &Connection, name: &Nickname, password: &str, now_ms: u64) -> Re
     }
     let hash = accounts::hash_password(password)?;
     match accounts::add(db, name, &hash, now_ms) {
-        Ok(()) => Ok(Outcome::Registered { name: name.clone() }),
+        Ok(()) => {
+            let account = accounts::find(db, name)?.map(|found| found.state);
+            let account = account.ok_or_else(|| AccountError::NoSuchUser(name.as_str().to_owned()))?;
+            Ok(Outcome::Registered { name: name.clone(), account })
+        }
         Err(AccountError::Taken(_)) => Ok(Outcome::Taken), // meanwhile, by somebody else
         Err(error) => Err(error),
     }
@@ -168,11 +177,11 @@ fn log_in(db: &Connection, name: &Nickname, password: &str) -> Result<Outcome, A
     let account = accounts::find(db, name)?;
     let is_it = accounts::verify_password(password, account.as_ref().map(|account| &*account.password));
     Ok(match account {
-        Some(account) if is_it && account.is_disabled => {
+        Some(account) if is_it && account.state.is_disabled => {
             log::warn!("{} tried to log in with the right password, but is disabled", account.name.as_str());
             Outcome::Disabled
         }
-        Some(account) if is_it => Outcome::LoggedIn { name: account.name },
+        Some(account) if is_it => Outcome::LoggedIn { name: account.name, account: account.state },
         _ => Outcome::BadCredentials,
     })
 }
@@ -232,10 +241,12 @@ mod tests {
     fn users_register_once_and_log_in_with_their_password() {
         let (_directory, path, engine) = store();
         let rig = Rig::new(&path, 1, 4);
-        assert_eq!(rig.ask(register("Bob")), Outcome::Registered { name: name("Bob") });
+        let before = unix_ms();
+        assert!(matches!(rig.ask(register("Bob")), Outcome::Registered { name: as_registered, account }
+                if as_registered == name("Bob") && account.since_ms > before));
         assert_eq!(rig.ask(register("BOB")), Outcome::Taken);
         match rig.ask(log_in("bob", "the password of Bob")) {
-            Outcome::LoggedIn { name } => assert_eq!(name.as_str(), "Bob", "as it was registered"),
+            Outcome::LoggedIn { name, .. } => assert_eq!(name.as_str(), "Bob", "as it was registered"),
             other => panic!("{other:?}"),
         }
         for (who, password) in [("bob", "the password of bob"), ("carol", "the password of carol")] {

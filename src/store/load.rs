@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::StoreError;
 use super::engine::Engine;
 use crate::chat::name::{Nickname, RoomName};
 use crate::record::{
-    KeptPrivate, Restored, RestoredInbox, RestoredReceipt, RestoredRoom, RestoredSession, RestoredState,
-    RestoredUser, Retention, SessionBody,
+    AccountState, KeptPrivate, Restored, RestoredInbox, RestoredReceipt, RestoredRoom, RestoredSession,
+    RestoredState, RestoredUser, Retention, SessionBody, Waiting,
 };
 
 /// A fact that the store keeps about itself.
@@ -152,18 +152,18 @@ fn sessions(db: &Connection) -> Result<Vec<RestoredSession>, StoreError> {
             .query_row([session.number as i64], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
             .optional()?;
         if let Some((inbox, last)) = found {
-            session.inbox = RestoredInbox { last_offset: last as u64, items: items(db, inbox, 0)? };
+            session.inbox = RestoredInbox { last_offset: last as u64, items: items(db, inbox)? };
         }
     }
     Ok(sessions)
 }
 
-/// What is in an inbox after a place, in order.
-pub(super) fn items(db: &Connection, inbox: i64, after: u64) -> Result<Vec<KeptPrivate>, StoreError> {
+/// What is in an inbox, in order.
+pub(super) fn items(db: &Connection, inbox: i64) -> Result<Vec<KeptPrivate>, StoreError> {
     let mut statement = db.prepare_cached(
-        "SELECT offset, timestamp, sender, target, content FROM inbox WHERE inbox = ?1 AND offset > ?2 ORDER BY offset",
+        "SELECT offset, timestamp, sender, target, content FROM inbox WHERE inbox = ?1 ORDER BY offset",
     )?;
-    let mut rows = statement.query(params![inbox, after as i64])?;
+    let mut rows = statement.query([inbox])?;
     let mut items = Vec::new();
     while let Some(row) = rows.next()? {
         let (sender, target): (String, String) = (row.get(2)?, row.get(3)?);
@@ -236,40 +236,47 @@ fn receipts(db: &Connection, since_ms: u64) -> Result<HashMap<u64, Vec<RestoredR
     Ok(sorted.collect())
 }
 
-/// The registered users, and whether they may not log in.
+/// The registered users, and which of their tokens are good.
 ///
 /// # Errors
 /// When the database fails.
-pub fn registered(db: &Connection) -> Result<Vec<(Nickname, bool)>, StoreError> {
-    let mut statement = db.prepare_cached("SELECT name, disabled FROM users ORDER BY folded")?;
+pub fn registered(db: &Connection) -> Result<Vec<(Nickname, AccountState)>, StoreError> {
+    let mut statement = db.prepare_cached("SELECT name, disabled, since FROM users ORDER BY folded")?;
     let mut rows = statement.query([])?;
     let mut users = Vec::new();
     while let Some(row) = rows.next()? {
         if let Ok(name) = Nickname::parse(&row.get::<_, String>(0)?) {
-            users.push((name, row.get(1)?));
+            users.push((name, account(row.get(1)?, row.get(2)?)));
         }
     }
     Ok(users)
 }
 
+fn account(is_disabled: bool, since_ms: i64) -> AccountState {
+    AccountState { is_disabled, since_ms: since_ms as u64 }
+}
+
 fn users(db: &Connection) -> Result<Vec<RestoredUser>, StoreError> {
     let mut statement = db.prepare(
-        "SELECT u.name, u.disabled, coalesce(i.last, 0), i.id
+        "SELECT u.name, u.disabled, coalesce(i.last, 0), i.id, u.since
          FROM users u LEFT JOIN inboxes i ON i.user = u.folded ORDER BY u.folded",
     )?;
     let mut waiting =
-        db.prepare("SELECT offset, octet_length(content) FROM inbox WHERE inbox = ?1 ORDER BY offset")?;
+        db.prepare("SELECT offset, octet_length(content), coalesce(session, 0) FROM inbox WHERE inbox = ?1 ORDER BY offset")?;
     let mut rows = statement.query([])?;
     let mut users = Vec::new();
     while let Some(row) = rows.next()? {
         let Ok(name) = Nickname::parse(&row.get::<_, String>(0)?) else { continue };
         let waiting = waiting
             .query_map([row.get::<_, Option<i64>>(3)?], |row| {
-                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as usize))
+                let (offset, bytes): (i64, i64) = (row.get(0)?, row.get(1)?);
+                let session = row.get::<_, i64>(2)? as u64;
+                Ok(Waiting { offset: offset as u64, bytes: bytes as usize, session })
             })?
             .collect::<Result<_, _>>()?;
         let last_offset = row.get::<_, i64>(2)? as u64;
-        users.push(RestoredUser { name, is_disabled: row.get(1)?, last_offset, waiting });
+        let account = account(row.get(1)?, row.get(4)?);
+        users.push(RestoredUser { name, account, last_offset, waiting });
     }
     Ok(users)
 }

@@ -9,7 +9,7 @@ use super::connection::connect;
 use super::{StoreError, load};
 use crate::chat::history::Entry;
 use crate::chat::name::Nickname;
-use crate::record::{HistoryPage, RestoredInbox};
+use crate::record::{HistoryPage, KeptPrivate};
 
 /// A reader.
 #[derive(Debug)]
@@ -34,12 +34,12 @@ impl Reader {
         read_page(&self.connection, page)
     }
 
-    /// The inbox of a user, by the folded name.
+    /// What is at these places, which ascend, of the inbox of a user, by the folded name.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn inbox(&self, folded: &str) -> Result<RestoredInbox, StoreError> {
-        read_inbox(&self.connection, folded)
+    pub fn inbox(&self, folded: &str, offsets: &[u64]) -> Result<Vec<KeptPrivate>, StoreError> {
+        read_inbox(&self.connection, folded, offsets)
     }
 }
 
@@ -87,11 +87,12 @@ pub fn read_page(db: &Connection, page: &HistoryPage) -> Result<Vec<Entry>, Stor
 ///
 /// # Errors
 /// When the database fails.
-pub fn read_inbox(db: &Connection, folded: &str) -> Result<RestoredInbox, StoreError> {
+pub fn read_inbox(db: &Connection, folded: &str, offsets: &[u64]) -> Result<Vec<KeptPrivate>, StoreError> {
     let found = db
-        .prepare_cached("SELECT id, last FROM inboxes WHERE user = ?1")?
-        .query_row([folded], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)? as u64)))
+        .prepare_cached("SELECT id FROM inboxes WHERE user = ?1")?
+        .query_row([folded], |row| row.get::<_, i64>(0))
         .optional()?;
-    let Some((inbox, last_offset)) = found else { return Ok(RestoredInbox::default()) };
-    Ok(RestoredInbox { last_offset, items: load::items(db, inbox, 0)? })
+    let mut items = found.map_or(Ok(Vec::new()), |inbox| load::items(db, inbox))?;
+    items.retain(|item| offsets.binary_search(&item.offset).is_ok());
+    Ok(items)
 }

@@ -97,6 +97,10 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX places_time ON places (timestamp);
     ALTER TABLE inboxes ADD COLUMN received INTEGER NOT NULL DEFAULT 0; -- up to this place
+", "
+    ALTER TABLE inbox ADD COLUMN session INTEGER;    -- in a user's inbox: the one session that it is for, if it is not for all
+    CREATE INDEX inbox_session ON inbox (session) WHERE session IS NOT NULL;
+    ALTER TABLE users ADD COLUMN since INTEGER NOT NULL DEFAULT 0;      -- tokens from before are void; milliseconds since the Unix epoch
 "];
 
 /// The version that this program reads and writes.

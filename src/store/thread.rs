@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
@@ -21,7 +21,7 @@ use super::read::Reader;
 use super::{StoreError, load};
 use crate::chat::name::Nickname;
 use crate::reactor::mailbox::Exchange;
-use crate::record::Frame;
+use crate::record::{AccountState, Frame};
 use crate::shard::accounts::AccountOutcome;
 use crate::shard::mail::{ConnectionRef, Mail, Parcel};
 use crate::shard::reading::{StoreNews, StoreRequest};
@@ -80,6 +80,9 @@ pub struct Links {
     pub exchange: Arc<Exchange<Parcel>>,
     /// Wakes them.
     pub wakers: Arc<Vec<Waker>>,
+    /// The registered users that the cores know of. Whoever tells them of others holds this meanwhile, so that what was told last is what
+    /// is so.
+    pub users: Arc<Mutex<HashMap<Nickname, AccountState>>>,
     /// Wakes the writer.
     pub bell: Arc<Bell>,
     /// Set when the cores have ended.
@@ -146,8 +149,6 @@ pub struct WriterStart {
     pub rings: Vec<Arc<Ring>>,
     /// Where they lie.
     pub ring_paths: Vec<PathBuf>,
-    /// The users that the cores know.
-    pub users: Vec<(Nickname, bool)>,
     /// How long what was stored may stay off the disk.
     pub sync_ms: u64,
     /// For how long answers to commands are kept.
@@ -163,8 +164,6 @@ struct Writer {
     ends: Vec<u64>,
     group: Vec<Vec<Vec<u8>>>,
     teller: Teller,
-    /// The registered users, and whether they may not log in.
-    users: HashMap<Nickname, bool>,
     data_version: i64,
     sync_every: Duration,
     receipts_ms: u64,
@@ -180,7 +179,7 @@ struct Writer {
 
 /// Writes until it is told to stop and everything has been written.
 pub fn write(start: WriterStart) {
-    let WriterStart { engine, path, rings, ring_paths, users, sync_ms, receipts_ms, links } = start;
+    let WriterStart { engine, path, rings, ring_paths, sync_ms, receipts_ms, links } = start;
     let bell = links.bell.clone();
     let stops = links.stops.clone();
     let data_version = data_version(engine.connection()).unwrap_or(0);
@@ -191,7 +190,6 @@ pub fn write(start: WriterStart) {
         path,
         rings,
         teller: Teller::new(links),
-        users: users.into_iter().collect(),
         data_version,
         sync_every: Duration::from_millis(sync_ms),
         receipts_ms,
@@ -391,12 +389,16 @@ impl Writer {
         if std::mem::replace(&mut self.data_version, version) == version {
             return Ok(());
         }
-        let now: HashMap<Nickname, bool> = load::registered(self.engine.connection())?.into_iter().collect();
-        let gone = self.users.keys().filter(|name| !now.contains_key(*name));
-        let mut changes: Vec<(Nickname, Option<bool>)> = gone.map(|name| (name.clone(), None)).collect();
-        let changed = now.iter().filter(|(name, is_disabled)| self.users.get(*name) != Some(is_disabled));
-        changes.extend(changed.map(|(name, is_disabled)| (name.clone(), Some(*is_disabled))));
-        self.users = now;
+        let users = self.teller.links.users.clone();
+        let mut users = users.lock().unwrap_or_else(PoisonError::into_inner);
+        let now: HashMap<Nickname, AccountState> =
+            load::registered(self.engine.connection())?.into_iter().collect();
+        let gone = users.keys().filter(|name| !now.contains_key(*name));
+        let mut changes: Vec<(Nickname, Option<AccountState>)> =
+            gone.map(|name| (name.clone(), None)).collect();
+        let changed = now.iter().filter(|(name, account)| users.get(*name) != Some(account));
+        changes.extend(changed.map(|(name, account)| (name.clone(), Some(*account))));
+        *users = now;
         if !changes.is_empty() {
             log::debug!("{} accounts have changed", changes.len());
             self.tell_all(|| StoreNews::Users(changes.clone()));
@@ -472,8 +474,8 @@ impl Answers {
                 let entries = self.read(|reader| reader.page(&page));
                 StoreNews::Page(then, entries)
             }
-            StoreRequest::Inbox { user, to, recent } => {
-                let inbox = self.read(|reader| reader.inbox(user.folded()));
+            StoreRequest::Inbox { user, to, offsets, recent } => {
+                let inbox = self.read(|reader| reader.inbox(user.folded(), &offsets));
                 StoreNews::Inbox { to, inbox, recent }
             }
             StoreRequest::Account { request, to } => {
@@ -526,15 +528,20 @@ fn start_hashers(
             }
         };
         let outcome = match outcome {
-            Outcome::Registered { name } => {
+            Outcome::Registered { name, account } => {
                 // Now, and not when the writer finds it: nobody else is to have the name any more.
+                let mut users = links.users.lock().unwrap_or_else(PoisonError::into_inner);
+                users.insert(name.clone(), account);
                 for core in 0..teller.cores() {
-                    teller.tell(core, StoreNews::Users(vec![(name.clone(), Some(false))]));
+                    teller.tell(core, StoreNews::Users(vec![(name.clone(), Some(account))]));
                 }
                 deliver(&mut teller); // before the user can know of it
-                AccountOutcome::Granted(name)
+                drop(users);
+                AccountOutcome::Granted { name, since_ms: account.since_ms }
             }
-            Outcome::LoggedIn { name } => AccountOutcome::Granted(name),
+            Outcome::LoggedIn { name, account } => {
+                AccountOutcome::Granted { name, since_ms: account.since_ms }
+            }
             Outcome::Taken => AccountOutcome::Taken,
             Outcome::BadCredentials | Outcome::Disabled => AccountOutcome::BadCredentials,
             Outcome::Down(error) => AccountOutcome::Down(error.message.into()),

@@ -7,12 +7,17 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Opens `cores` listening sockets on one address, with a queue of `backlog` clients each. Port 0 takes a free one, the
-/// same for all.
+/// same for all. With `processors`, a client goes to the socket whose processor takes in its packets (SO_INCOMING_CPU, socket(7)).
 ///
 /// # Errors
 /// `AddrInUse` when somebody listens there already, even if that one would share: two servers that share a port by
 /// accident would each get half of the clients.
-pub fn listen(address: SocketAddr, cores: usize, backlog: usize) -> io::Result<Vec<TcpListener>> {
+pub fn listen(
+    address: SocketAddr,
+    cores: usize,
+    backlog: usize,
+    processors: Option<&[usize]>,
+) -> io::Result<Vec<TcpListener>> {
     if address.port() != 0 {
         let probe = socket(address)?;
         probe.bind(&address.into())?;
@@ -20,11 +25,15 @@ pub fn listen(address: SocketAddr, cores: usize, backlog: usize) -> io::Result<V
     }
     let mut address = address;
     let mut listeners = Vec::with_capacity(cores);
-    for _ in 0..cores {
+    for core in 0..cores {
         let socket = socket(address)?;
         #[cfg(unix)]
         if cores > 1 {
             socket.set_reuse_port(true)?;
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(processor) = processors.and_then(|processors| processors.get(core)) {
+            socket.set_cpu_affinity(*processor)?;
         }
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -57,7 +66,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn what_is_accepted_does_not_wait_for_more_to_send() {
-        let listeners = listen("127.0.0.1:0".parse().unwrap(), 1, 16).unwrap();
+        let listeners = listen("127.0.0.1:0".parse().unwrap(), 1, 16, None).unwrap();
         let _client = std::net::TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
         listeners[0].set_nonblocking(false).unwrap();
         assert!(listeners[0].accept().unwrap().0.nodelay().unwrap());
@@ -66,10 +75,31 @@ mod tests {
     #[test]
     fn cores_share_a_free_port_and_strangers_do_not() {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let listeners = listen(any, 3, 16).unwrap();
+        let listeners = listen(any, 3, 16, None).unwrap();
         let address = listeners[0].local_addr().unwrap();
         assert!(listeners.iter().all(|l| l.local_addr().unwrap() == address));
-        let error = listen(address, 2, 16).unwrap_err();
+        let error = listen(address, 2, 16, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn clients_are_steered_to_the_processor_that_takes_in_their_packets() {
+        let processors = crate::sys::threads::processors();
+        let listeners =
+            listen("127.0.0.1:0".parse().unwrap(), processors.len(), 64, Some(&processors)).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        for (core, processor) in processors.into_iter().enumerate() {
+            let clients = std::thread::spawn(move || {
+                assert!(crate::sys::threads::pin(processor));
+                // On loopback the sender's processor takes in.
+                (0..16).map(|_| std::net::TcpStream::connect(address).unwrap()).collect::<Vec<_>>()
+            });
+            let clients = clients.join().unwrap();
+            let accepted =
+                listeners.iter().map(|listener| std::iter::from_fn(|| listener.accept().ok()).count());
+            let accepted: Vec<usize> = accepted.collect();
+            assert_eq!(accepted[core], clients.len(), "processor {processor}: {accepted:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 """Registered users: passwords, tokens, reserved nicknames, and private messages that wait for them."""
 
 import json
+import uuid
 
 import pytest
 
@@ -171,17 +172,185 @@ def test_what_a_session_did_not_receive_waits_for_the_user(disk):
     assert alice.expect("private")["content"] == "psst"
 
 
+def privates(bob, client):
+    """The private messages that a client of alice's is told, up to one that bob sends now."""
+    mark = f"#{uuid.uuid4()}"
+    tell(bob, mark)
+    heard = []
+    while not heard or heard[-1][0] != mark:
+        event = client.expect("private")
+        heard.append((event["content"], event.get("offset")))
+    return [(content, offset) for content, offset in heard if not content.startswith("#")]
+
+
+@pytest.fixture
+def bob(server):
+    return server.ws("bob", "den")
+
+
+def away(client, bob):
+    """Breaks a connection of a member of den, and waits until the others have noticed."""
+    client.drop()
+    bob.expect("presence", event="away", nickname=client.welcome["nickname"])
+
+
+def enter(server, **hello):
+    client = server.ws().enter(None, **hello)
+    if not client.welcome["resumed"]:
+        client.call("join", room="den")
+    return client
+
+
+def tell(bob, content):
+    ack = bob.call("private", target="alice", content=content)
+    assert ack["type"] == "ack", ack
+    return ack["delivered"], ack["stored"]
+
+
+@pytest.mark.parametrize("comes_back", ["anew", "resumed"])
+def test_what_waits_is_heard_by_whichever_session_comes_first(server, bob, comes_back):
+    token = register(server, "alice")
+    alice = enter(server, token=token)
+    assert tell(bob, "live") == (1, False)
+    assert alice.expect("private")["content"] == "live" and alice.until_pong() == []
+    away(alice, bob)
+    assert [tell(bob, content) for content in ("one", "two")] == [(0, True)] * 2
+    hello = {"token": token} if comes_back == "anew" else {"resume": alice.welcome["resume"]}
+    first = enter(server, **hello)
+    assert privates(bob, first) == [("one", 1), ("two", 2)]
+    is_away = comes_back == "anew"
+    assert tell(bob, "three") == (1, is_away), "told at once, and kept for the one that is away"
+    assert first.expect("private")["content"] == "three"
+    assert first.call("received", offset=1)["type"] == "ack"
+    # The other one hears what has not been received, and only that.
+    other = {"resume": alice.welcome["resume"]} if comes_back == "anew" else {"token": token}
+    other = enter(server, **other)
+    heard = [content for content, _ in privates(bob, other)]
+    assert heard == (["two", "three"] if is_away else ["two"])
+    assert other.call("received", offset=99)["type"] == "ack"
+    for client in (first, other):
+        assert client.call("quit")["type"] == "bye"
+    assert privates(bob, enter(server, token=token)) == []
+
+
+def test_a_copy_for_a_session_that_is_away_is_for_that_one_alone(disk, restart):
+    settings = {"rate__registrations_per_hour": 0, "session__grace_ms": 60_000}
+    server = disk(**settings)
+    bob = server.ws("bob", "den")
+    token = register(server, "alice")
+    here, gone, lost = (enter(server, token=token) for _ in range(3))
+    for left, client in ((2, gone), (1, lost)):
+        client.drop()
+        wait_until(lambda: tell(bob, "#?")[0] == left, "the session to be away")
+    assert tell(bob, "one") == (1, True)
+    here.expect("private", content="one")
+    assert privates(bob, enter(server, token=token)) == [], "a session that was not there then"
+    server = restart(server, **settings)
+    bob = server.ws("bobby", "den")
+    gone = enter(server, resume=gone.welcome["resume"])
+    assert [content for content, _ in privates(bob, gone)] == ["one"]
+    assert gone.call("received", offset=999)["type"] == "ack"
+    gone = enter(server, resume=gone.welcome["resume"])
+    assert privates(bob, gone) == []
+    lost = enter(server, resume=lost.welcome["resume"])
+    assert [content for content, _ in privates(bob, lost)] == ["one"], "the other's word is not this one's"
+
+
+def test_what_comes_while_the_inbox_is_told_comes_behind_it(disk):
+    server = disk(limits__private_kept=2000)
+    token = register(server, "alice")
+    bob = server.ws("bob")
+    for n in range(300):
+        bob.send("private", target="alice", content=f"{n}:" + "x" * 1000, id=str(n))
+    for n in range(300):
+        assert bob.expect("ack")["stored"] is True
+    alice = server.ws()
+    alice.send("hello", token=token)
+    told = 300
+    heard = []
+    while len(heard) < told:
+        event = alice.expect("private")
+        heard.append(event["content"].split(":")[0])
+        if len(heard) == 5:
+            for n in range(300, 310):
+                assert tell(bob, f"{n}:")[0] in (0, 1)
+            told = 310
+    assert heard == [str(n) for n in range(310)]
+
+
+def test_a_message_in_doubt_is_not_lost_with_its_session(disk):
+    server = disk(session__grace_ms=200)
+    token = register(server, "alice")
+    bob = server.ws("bob", "den")
+    alice = server.json_line().enter(None, "den", token=token)
+    # It does not read, and its connection is reset with bytes unread: nobody knows what it has heard.
+    for n in range(20):
+        assert tell(bob, str(n)) == (1, False)
+    alice.drop()
+    bob.expect("presence", event="leave", nickname="alice", reason="timeout")
+    again = enter(server, token=token)
+    assert [content for content, _ in privates(bob, again)] == [str(n) for n in range(20)]
+
+
+def user(data, *arguments, password=None):
+    command = [binary(), "user", *arguments, "--data-dir", str(data), *(["--password-stdin"] if password else [])]
+    ended = run(command, input=(password or "").encode())
+    assert ended.returncode == 0, ended
+    return ended.stdout.decode()
+
+
+@pytest.mark.parametrize("change", ["passwd", "disable", "remove"])
+def test_whoever_has_a_token_that_is_void_is_put_out(disk, tmp_path, change):
+    server = disk(rate__registrations_per_hour=0, rate__logins_per_minute=0)
+    bob = server.ws("bob", "den")
+    token = register(server, "alice")
+    here, gone = enter(server, token=token), enter(server, token=token)
+    gone.drop()
+    wait_until(lambda: tell(bob, "#?")[0] == 1, "the session to be away")
+    push = server.connect()
+    body = b'{"content":"hi"}'
+    request = f"POST /api/rooms/den/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    push.send(request + body)
+    assert push.response().status == 200
+    user(tmp_path / "data", change, "alice", password="another password" if change == "passwd" else None)
+    bye = here.expect("bye")
+    assert (bye["code"], bye["reason"], bye["resumable"]) == (4101, "unauthenticated", False)
+    bob.expect("presence", event="leave", nickname="alice")
+    reason = "bad_credentials" if change == "disable" else "bad_token"
+    for hello in ({"token": token}, {"resume": gone.welcome["resume"]}):
+        answer = server.ws().call("hello", **hello)
+        assert (answer["code"], answer["reason"]) == (401, reason), answer
+    push.send(request + body)
+    assert push.response().status == 401
+    if change == "passwd":
+        status, body = post(server, "/api/login", {"username": "alice", "password": "another password"})
+        assert status == 200
+        enter(server, token=body["token"])
+    if change == "remove":
+        # Who registers under the name next is somebody else.
+        assert server.ws().call("hello", token=register(server, "alice"))["type"] == "welcome"
+        assert server.ws().call("hello", token=token)["reason"] == "bad_token"
+
+
+def test_what_became_void_while_no_server_ran_is_void(disk, restart, tmp_path):
+    server = disk()
+    bob = server.ws("bob", "den")
+    token = register(server, "alice")
+    alice = enter(server, token=token)
+    away(alice, bob)
+    server.kill()
+    user(tmp_path / "data", "passwd", "alice", password="another password")
+    server = disk()
+    for hello in ({"token": token}, {"resume": alice.welcome["resume"]}):
+        assert server.ws().call("hello", **hello)["reason"] == "bad_token"
+    members = server.ws("carol", "den").call("members", room="den")["members"]
+    assert "alice" not in [member["nickname"] for member in members], members
+
+
 def test_the_command_line_changes_a_running_server(disk, tmp_path):
     server = disk(rate__logins_per_minute=0)
-    data = ["--data-dir", str(tmp_path / "data")]
-
-    def user(*arguments, password=None):
-        command = [binary(), "user", *arguments, *data, *(["--password-stdin"] if password else [])]
-        ended = run(command, input=(password or "").encode())
-        assert ended.returncode == 0, ended
-        return ended.stdout.decode()
-
-    user("add", "alice", password=PASSWORD)
+    data = tmp_path / "data"
+    user(data, "add", "alice", password=PASSWORD)
     status, body = post(server, "/api/login", {"username": "alice", "password": PASSWORD})
     assert status == 200
 
@@ -192,15 +361,20 @@ def test_the_command_line_changes_a_running_server(disk, tmp_path):
         return reply
 
     wait_until(lambda: hello(nickname="alice")["type"] == "error", "the nickname to be reserved")
-    user("passwd", "alice", password="another password")
+    user(data, "passwd", "alice", password="another password")
     refused(post(server, "/api/login", {"username": "alice", "password": PASSWORD}), 401, "bad_credentials")
-    user("disable", "alice")
+    user(data, "disable", "alice")
     refused(post(server, "/api/login", {"username": "alice", "password": "another password"}), 401, "bad_credentials")
-    wait_until(lambda: hello(token=body["token"]).get("reason") == "bad_credentials", "the token to be refused")
-    user("enable", "alice")
-    wait_until(lambda: hello(token=body["token"])["type"] == "welcome", "the token to be good again")
-    assert "alice" in user("list")
-    run([binary(), "user", "remove", "alice", *data])
+    wait_until(lambda: hello(token=body["token"])["type"] == "error", "the token to be refused")
+    status, body = post(server, "/api/login", {"username": "alice", "password": "another password"})
+    assert status == 401
+    user(data, "enable", "alice")
+    status, body = post(server, "/api/login", {"username": "alice", "password": "another password"})
+    assert status == 200
+    wait_until(lambda: hello(token=body["token"])["type"] == "welcome", "the user to be enabled")
+    assert "alice" in user(data, "list")
+    user(data, "remove", "alice")
+    wait_until(lambda: hello(nickname="alice")["type"] == "welcome", "the nickname to be free")
 
 
 def test_the_tools_work_beside_a_running_server(disk, tmp_path):

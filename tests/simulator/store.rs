@@ -462,8 +462,9 @@ impl Store {
                 });
                 StoreNews::Page(then, entries)
             }
-            StoreRequest::Inbox { user, to, recent } => {
-                let inbox = (!fails).then(|| read_inbox(db, user.folded()).expect("an inbox can be read"));
+            StoreRequest::Inbox { user, to, offsets, recent } => {
+                let inbox =
+                    (!fails).then(|| read_inbox(db, user.folded(), &offsets).expect("an inbox can be read"));
                 StoreNews::Inbox { to, inbox, recent }
             }
             StoreRequest::Account { .. } => unreachable!("its clients do not register"),

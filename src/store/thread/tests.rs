@@ -24,6 +24,7 @@ fn start(sql: &str) -> Running {
     let links = Links {
         exchange: Arc::new(Exchange::new(2, 1024)),
         wakers: Arc::new(wakers),
+        users: Arc::default(),
         bell: Arc::default(),
         stops: Arc::default(),
     };
@@ -32,7 +33,6 @@ fn start(sql: &str) -> Running {
         path,
         rings: vec![ring.clone()],
         ring_paths: Vec::new(),
-        users: Vec::new(),
         sync_ms: 1000,
         receipts_ms: 1000,
         links: links.clone(),
