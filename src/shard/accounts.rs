@@ -9,7 +9,7 @@ use super::closing::Closing;
 use super::http::What;
 use super::limits::{Cost, too_fast};
 use super::mail::{ConnectionRef, Reply};
-use super::reading::StoreRequest;
+use super::reading::{StoreRequest, Waiting};
 use crate::auth::Claims;
 use crate::auth::password::{PasswordError, check_password};
 use crate::base::slots::Id;
@@ -201,11 +201,12 @@ impl Shard {
 
     /// Asks the threads that look at passwords.
     pub(super) fn ask_about_account(&mut self, to: ConnectionRef, request: AccountRequest) {
-        self.ask_store(self.core, StoreRequest::Account { request, to });
+        let wait = self.wait_for_store(Waiting::Account(to.connection));
+        self.ask_store(self.core, StoreRequest::Account { request, wait });
     }
 
     /// They have answered.
-    pub(super) fn hear_account(&mut self, to: ConnectionRef, outcome: AccountOutcome) {
+    pub(super) fn hear_account(&mut self, to: Id, outcome: AccountOutcome) {
         let reply = match outcome {
             AccountOutcome::Granted { name, since_ms } => {
                 let accounts = self.authority.accounts.as_ref().expect("it was there when it was asked");
@@ -233,6 +234,6 @@ impl Shard {
                 Reply::Refused(Refusal::with_retry(Reason::StoreDown, message, QUEUE_RETRY_MS))
             }
         };
-        self.handle_api_reply(to.connection, self.store(), reply);
+        self.handle_api_reply(to, self.store(), reply);
     }
 }

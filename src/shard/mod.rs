@@ -75,6 +75,7 @@ use crate::config::{Config, Limits, ListenKind, Presence};
 use crate::proto::frame;
 use crate::proto::wire::Event;
 use crate::record::AccountState;
+use reading::Waits;
 
 use closing::Closing;
 use connection::{Connection, Pause, Protocol, Stage};
@@ -117,6 +118,8 @@ pub struct Shard {
     attempts: Arc<Attempts>,
     /// The registered users, by folded name: every core checks their tokens.
     accounts: HashMap<Box<str>, AccountState>,
+    /// What has been asked of the storage threads.
+    waits: Waits,
     rates: Rates,
     room_rules: RoomRules,
     rng: Rng,
@@ -262,6 +265,7 @@ impl Shard {
             sessions: Slots::default(),
             home: Home::default(),
             accounts: HashMap::new(),
+            waits: Waits::default(),
             directory: HashMap::new(),
             away: 0,
             local_rooms: LocalRooms::default(),

@@ -1,6 +1,7 @@
 //! What is read from the store: messages that are not in memory any more, and inboxes. A core never waits for it: what is to be done with
-//! the answer travels with the request, and comes back with it.
+//! the answer is kept here until it comes, or until it has taken too long.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shard;
@@ -8,9 +9,11 @@ use super::accounts::{AccountOutcome, AccountRequest};
 use super::encode::{Encoding, Scratch};
 use super::home::{HomeRoom, no_such_room};
 use super::journal::Asker;
-use super::mail::{ConnectionRef, Join, Mail, Page, Reply, ReplyTo};
+use super::mail::{Join, Mail, Page, Reply, ReplyTo};
 use super::queue::Frames;
-use crate::base::slots::Id;
+use super::timers::Timer;
+use crate::base::slots::{Id, Slots};
+use crate::base::time::Tick;
 use crate::chat::history::Entry;
 use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
@@ -29,11 +32,11 @@ pub(super) const READS_MAX: u8 = 8;
 #[allow(missing_docs)]
 pub enum StoreRequest {
     /// Messages of a room.
-    Page(HistoryPage, Box<AfterRead>),
+    Page { page: HistoryPage, wait: Id },
     /// What is at these places of a user's inbox, for a session. What may not be in the store yet comes along.
     Inbox { user: Nickname, to: SessionRef, offsets: Vec<u64>, recent: Vec<Kept> },
     /// To register somebody, or log somebody in, for an HTTP request.
-    Account { request: AccountRequest, to: ConnectionRef },
+    Account { request: AccountRequest, wait: Id },
 }
 
 /// What the storage threads tell a core.
@@ -47,13 +50,33 @@ pub enum StoreNews {
     /// Messages of a room, by its number, are no longer kept: this one is the first that is.
     Trimmed { room: u64, first_kept: u64 },
     /// The messages asked for; `None`: they could not be read.
-    Page(Box<AfterRead>, Option<Vec<Entry>>),
+    Page { wait: Id, entries: Option<Vec<Entry>> },
     /// The inbox asked for, for a session of this core.
     Inbox { to: SessionRef, inbox: Option<Vec<KeptPrivate>>, recent: Vec<Kept> },
     /// What came of a request about an account.
-    Account { to: ConnectionRef, outcome: AccountOutcome },
+    Account { wait: Id, outcome: AccountOutcome },
     /// These are registered now, and their accounts are so, or they are not (`None`).
     Users(Vec<(Nickname, Option<AccountState>)>),
+}
+
+/// What waits for the storage threads. A disk may be stuck: nobody waits for it longer than an acknowledgement does.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    waiting: Slots<Waiting>,
+    /// The order in which they were asked, with those that have been answered behind one that has not.
+    order: VecDeque<(Tick, Id)>,
+    has_timer: bool,
+}
+
+/// What is waited for.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// Messages of a room.
+    Page(AfterRead),
+    /// The inbox of a session's user.
+    Inbox(Id),
+    /// What comes of a request about an account, on a connection of this core.
+    Account(Id),
 }
 
 /// What is to be done with messages that were read.
@@ -97,6 +120,59 @@ impl Shard {
     pub(super) fn ask_store(&mut self, from: u16, request: StoreRequest) {
         self.counters.store_requests.add(1);
         self.post(self.store(), Mail::StoreRequest { from, request });
+    }
+
+    /// Asks for messages of a room.
+    fn ask_for_page(&mut self, page: HistoryPage, then: AfterRead) {
+        let wait = self.wait_for_store(Waiting::Page(then));
+        self.ask_store(self.core, StoreRequest::Page { page, wait });
+    }
+
+    /// Something is asked of the storage threads, whose answer is waited for so long and no longer.
+    pub(super) fn wait_for_store(&mut self, waiting: Waiting) -> Id {
+        let waits = &mut self.waits;
+        let id = waits.waiting.insert(waiting);
+        waits.order.push_back((self.now.tick, id));
+        if !std::mem::replace(&mut waits.has_timer, true) {
+            self.wheel.insert(self.now.tick + self.config.store.deadline_ms, Timer::Read);
+        }
+        id
+    }
+
+    /// An answer has come; `None` if it took too long.
+    pub(super) fn end_wait(&mut self, id: Id) -> Option<Waiting> {
+        let Waits { waiting, order, .. } = &mut self.waits;
+        let ended = waiting.remove(id);
+        while order.front().is_some_and(|(_, id)| waiting.get(*id).is_none()) {
+            order.pop_front();
+        }
+        ended
+    }
+
+    /// Answers those who have waited for the storage threads for too long.
+    pub(super) fn expire_reads(&mut self) {
+        let (now, deadline_ms) = (self.now.tick, self.config.store.deadline_ms);
+        while let Some((since, id)) = self.waits.order.front().copied()
+            && now.since(since) >= deadline_ms
+        {
+            self.waits.order.pop_front();
+            let Some(late) = self.end_wait(id) else { continue };
+            let is_late = !matches!(late, Waiting::Inbox(session) if !self.awaits_inbox(session));
+            self.counters.store_overdue.add(u64::from(is_late));
+            match late {
+                Waiting::Page(then) => self.hear_page(then, None),
+                Waiting::Inbox(session) => self.give_up_inbox(session),
+                Waiting::Account(connection) => {
+                    self.hear_account(connection, AccountOutcome::Down("it does not answer".into()));
+                }
+            }
+        }
+        self.waits.has_timer = false;
+        if let Some((since, _)) = self.waits.order.front().copied() {
+            self.waits.has_timer = true;
+            self.wheel.insert(since + deadline_ms, Timer::Read);
+        }
+        self.settle();
     }
 
     /// Answers a query about messages, from memory or through the store.
@@ -148,7 +224,7 @@ impl Shard {
             bytes_max,
         };
         let then = AfterRead::History { asker, room, epoch, limit, tail: in_memory };
-        self.ask_store(self.core, StoreRequest::Page(page, Box::new(then)));
+        self.ask_for_page(page, then);
     }
 
     /// Takes a joiner in, after reading what is to be told of the past and is not in memory, in up to `reads` steps. `older` has been read
@@ -163,7 +239,7 @@ impl Shard {
     ) {
         if let Some(page) = self.page_before_join(&join, &older).filter(|_| reads > 0) {
             let then = AfterRead::Join { from, reply_to, join, tail: self.tail_of(&page), reads: reads - 1 };
-            return self.ask_store(self.core, StoreRequest::Page(page, Box::new(then)));
+            return self.ask_for_page(page, then);
         }
         let reply = self.join_room(from, *join, older);
         self.reply_to_asker(Asker::Session(from, reply_to), reply);
@@ -218,7 +294,7 @@ impl Shard {
             let limit = REPLAY_LIMIT;
             let page = HistoryPage { room: number, after, before, is_ascending: true, limit, bytes_max };
             let then = AfterRead::Replay { from, reply_to, room, after, encoding, bytes_max };
-            return self.ask_store(self.core, StoreRequest::Page(page, Box::new(then)));
+            return self.ask_for_page(page, then);
         }
         self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, after, page });
     }

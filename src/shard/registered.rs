@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::Shard;
 use super::journal::{Asker, Pending};
 use super::mail::{Handover, InboxNotice, Mail, Reply, ReplyTo, Request};
-use super::reading::{StoreNews, StoreRequest};
+use super::reading::{StoreNews, StoreRequest, Waiting as Wait};
 use crate::base::slots::Id;
 use crate::chat::inbox::Kept;
 use crate::chat::name::Nickname;
@@ -218,8 +218,16 @@ impl Shard {
             StoreNews::Progress { stored, synced } => self.note_progress(stored, synced),
             StoreNews::Down(down) => self.note_store(down),
             StoreNews::Trimmed { room, first_kept } => self.note_trimmed(room, first_kept),
-            StoreNews::Page(then, read) => self.hear_page(*then, read),
-            StoreNews::Account { to, outcome } => self.hear_account(to, outcome),
+            StoreNews::Page { wait, entries } => {
+                if let Some(Wait::Page(then)) = self.end_wait(wait) {
+                    self.hear_page(then, entries);
+                }
+            }
+            StoreNews::Account { wait, outcome } => {
+                if let Some(Wait::Account(connection)) = self.end_wait(wait) {
+                    self.hear_account(connection, outcome);
+                }
+            }
             StoreNews::Inbox { to, inbox, recent } => self.hear_inbox(to.session, inbox, recent),
             StoreNews::Users(users) => self.note_accounts(users),
         }
@@ -252,8 +260,10 @@ impl Shard {
             self.become_registered(id);
         }
         if let Some(session) = self.sessions.get_mut(id) {
-            session.awaits_inbox =
-                registered == Some(InboxNotice::Follows) && !std::mem::take(&mut session.has_inbox);
+            session.awaits_inbox = registered == Some(InboxNotice::Follows) && !session.has_inbox;
+            if session.awaits_inbox {
+                self.wait_for_store(Wait::Inbox(id));
+            }
             self.tell_inbox(id);
         }
     }
@@ -280,11 +290,9 @@ impl Shard {
     /// The inbox of a session's user has been read.
     fn hear_inbox(&mut self, id: Id, inbox: Option<Vec<KeptPrivate>>, recent: Vec<Kept>) {
         let Some(session) = self.sessions.get_mut(id).filter(|session| !session.is_ending()) else { return };
-        if !std::mem::take(&mut session.awaits_inbox) {
-            session.has_inbox = true;
-        }
-        if session.connection.is_none() {
-            return; // the next hello tries again, and so it does if the inbox could not be read
+        session.awaits_inbox = false;
+        if session.connection.is_none() || std::mem::replace(&mut session.has_inbox, true) {
+            return; // too late; the next hello tries again, and so it does if the inbox could not be read
         }
         if let Some(items) = inbox {
             let mut items: Vec<Kept> = items.into_iter().map(super::restore::kept).collect();
@@ -293,6 +301,21 @@ impl Shard {
             session.inbox.get_or_insert_default().put_read(items);
         }
         self.tell_inbox(id);
+    }
+
+    /// Whether the inbox of its user is being read for a session.
+    pub(super) fn awaits_inbox(&self, id: Id) -> bool {
+        self.sessions.get(id).is_some_and(|session| session.awaits_inbox)
+    }
+
+    /// The inbox of a session's user could not be read in time: what comes is told without what waits there, for the next hello.
+    pub(super) fn give_up_inbox(&mut self, id: Id) {
+        if self.awaits_inbox(id)
+            && let Some(session) = self.sessions.get_mut(id)
+        {
+            (session.awaits_inbox, session.has_inbox) = (false, true);
+            self.tell_inbox(id);
+        }
     }
 
     /// A private message is in the inbox of a session's user. Whoever has no connection reads it from there later.

@@ -74,7 +74,7 @@ pub struct Session {
     /// Whether its user is registered: private messages that cannot be told at once are in the user's inbox then, and in this one only while
     /// there is a connection to tell them on.
     pub is_registered: bool,
-    /// Whether the user's inbox is being read for it; and whether that came before it was said to.
+    /// Whether the user's inbox is being read for it; and whether that has come, or is not waited for any more.
     pub awaits_inbox: bool,
     pub has_inbox: bool,
     /// The connection that it had last, while it is not known whether all that was told on it has arrived.

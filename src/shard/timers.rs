@@ -30,8 +30,9 @@ pub enum Timer {
     Room(Id),
     /// A session has been away for as long as it may.
     Grace(Id),
-    /// Somebody has waited for the store for as long as one may.
+    /// Somebody has waited for the store for as long as one may: for an acknowledgement, or for something that was to be read.
     Store,
+    Read,
     /// The clients are told to go.
     Drain,
 }
@@ -65,6 +66,7 @@ impl Shard {
                 self.arm(id);
             }
             Timer::Store => self.expire_store_waits(),
+            Timer::Read => self.expire_reads(),
             Timer::Presence(room) => self.tell_presence_batch(room),
             Timer::Room(room) => self.look_at_room(room),
             Timer::Grace(session) => self.expire_grace(session),

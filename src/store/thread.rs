@@ -19,11 +19,12 @@ use super::engine::{Engine, Part, Trimmed};
 use super::hashers::{Hashers, Outcome};
 use super::read::Reader;
 use super::{StoreError, load};
+use crate::base::slots::Id;
 use crate::chat::name::Nickname;
 use crate::reactor::mailbox::Exchange;
 use crate::record::{AccountState, Frame};
 use crate::shard::accounts::AccountOutcome;
-use crate::shard::mail::{ConnectionRef, Mail, Parcel};
+use crate::shard::mail::{Mail, Parcel};
 use crate::shard::reading::{StoreNews, StoreRequest};
 use crate::sys::bell::Bell;
 use crate::sys::ring::Ring;
@@ -442,7 +443,7 @@ pub fn read(path: PathBuf, links: Links, hashers: (usize, usize), mut wait: impl
         while let Some(parcel) = mailbox.pop() {
             for mail in parcel.mail {
                 let Mail::StoreRequest { from, request } = mail else { continue };
-                if let Some(news) = answers.answer(request) {
+                if let Some(news) = answers.answer(from, request) {
                     teller.tell(usize::from(from), news);
                 }
             }
@@ -468,25 +469,25 @@ struct Answers {
 
 impl Answers {
     /// The answer to a request; `None`: it comes from the threads that look at passwords.
-    fn answer(&mut self, request: StoreRequest) -> Option<StoreNews> {
+    fn answer(&mut self, from: u16, request: StoreRequest) -> Option<StoreNews> {
         Some(match request {
-            StoreRequest::Page(page, then) => {
+            StoreRequest::Page { page, wait } => {
                 let entries = self.read(|reader| reader.page(&page));
-                StoreNews::Page(then, entries)
+                StoreNews::Page { wait, entries }
             }
             StoreRequest::Inbox { user, to, offsets, recent } => {
                 let inbox = self.read(|reader| reader.inbox(user.folded(), &offsets));
                 StoreNews::Inbox { to, inbox, recent }
             }
-            StoreRequest::Account { request, to } => {
+            StoreRequest::Account { request, wait } => {
                 let outcome = match &self.hashers {
                     None => AccountOutcome::Down("the threads for passwords could not be started".into()),
-                    Some(hashers) => match hashers.submit(request, to) {
+                    Some(hashers) => match hashers.submit(request, (from, wait)) {
                         Ok(()) => return None,
                         Err(_) => AccountOutcome::Busy,
                     },
                 };
-                StoreNews::Account { to, outcome }
+                StoreNews::Account { wait, outcome }
             }
         })
     }
@@ -510,7 +511,8 @@ impl Answers {
     }
 }
 
-type AccountHashers = Hashers<ConnectionRef>;
+/// A job's context: the core that asked, and what it waits for.
+type AccountHashers = Hashers<(u16, Id)>;
 
 /// Starts the threads that look at passwords. They tell the cores themselves.
 fn start_hashers(
@@ -520,7 +522,7 @@ fn start_hashers(
     links: &Links,
 ) -> Result<AccountHashers, StoreError> {
     let links = links.clone();
-    Hashers::start(path, threads, queue, move |to: ConnectionRef, outcome| {
+    Hashers::start(path, threads, queue, move |(from, wait), outcome| {
         let mut teller = Teller::new(links.clone());
         let deliver = |teller: &mut Teller| {
             while !teller.deliver() && !links.stops.load(Ordering::Acquire) {
@@ -547,7 +549,7 @@ fn start_hashers(
             Outcome::Down(error) => AccountOutcome::Down(error.message.into()),
             Outcome::Failed(why) => AccountOutcome::Down(why.into()),
         };
-        teller.tell(usize::from(to.core), StoreNews::Account { to, outcome });
+        teller.tell(usize::from(from), StoreNews::Account { wait, outcome });
         deliver(&mut teller);
     })
 }

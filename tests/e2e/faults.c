@@ -8,6 +8,7 @@
  *   half      half of each write arrives, then there is no room
  *   stall     writes and syncs wait until it says something else
  *   eio-read  reads fail
+ *   stall-read  reads wait until it says something else
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -65,7 +66,11 @@ static ssize_t allowed(int fd, size_t bytes) {
 static int fails_to_read(int fd) {
     char now[32];
     if (!is_faulty(fd)) return 0;
-    mode(now, sizeof now);
+    for (;;) {
+        mode(now, sizeof now);
+        if (strcmp(now, "stall-read")) break;
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+    }
     if (strcmp(now, "eio-read")) return 0;
     errno = EIO;
     return 1;

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from helpers import wait_until
+from test_accounts import post
 
 HERE = pathlib.Path(__file__).parent
 
@@ -176,6 +177,35 @@ def test_history_that_cannot_be_read_is_refused_and_the_rest_goes_on(disk):
     disk.be("ok")
     page = wait_until(lambda: read(alice), "the disk to be readable")
     assert [m["offset"] for m in page["messages"]] == list(range(1, 43))
+
+
+def test_nobody_waits_for_ever_for_a_disk_that_does_not_answer_reads(disk):
+    settings = {"history__memory_count": 5, "rate__logins_per_minute": 0}
+    server = disk.start(**settings)
+    alice = server.ws("alice", "den")
+    alice.say("den", *(str(n) for n in range(1, 41)))
+    assert alice.call("message", room="den", content="41", ack="synced")["offset"] == 41
+    account = {"username": "carol", "password": "correct horse battery"}
+    status, token = post(server, "/api/register", account)
+    assert status == 200
+    assert alice.call("private", target="carol", content="psst")["stored"] is True
+    server.kill()
+    server = disk.start(**settings)
+    alice = server.ws("alicia", "den")
+    disk.be("stall-read")
+    alice.refused(503, "store_down", "history", room="den", limit=100)
+    status, body = post(server, "/api/login", account)
+    assert (status, body["reason"]) == (503, "store_down"), body
+    # What is said meanwhile is heard, though the inbox is not.
+    carol = server.ws().enter(None, token=token["token"])
+    assert alice.say("den", "42")[0]["offset"] == 42
+    wait_until(lambda: alice.call("private", target="carol", content="live")["delivered"] == 1, "the inbox to be given up")
+    assert carol.expect("private", content="live")
+    disk.be("ok")
+    page = wait_until(lambda: read(alice), "the disk to be readable")
+    assert [m["offset"] for m in page["messages"]] == list(range(1, 43))
+    again = server.ws().enter(None, token=token["token"])
+    assert again.expect("private")["content"] == "psst"
 
 
 def read(client):

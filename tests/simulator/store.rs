@@ -455,12 +455,12 @@ impl Store {
             model.store.read_failed_at = model.moment;
         }
         let news = match request {
-            StoreRequest::Page(page, then) => {
+            StoreRequest::Page { page, wait } => {
                 let entries = (!fails).then(|| read_page(db, &page).expect("a page can be read"));
                 kernel.trace.note(&[52, page.after, page.before], || {
                     format!("the store reads {page:?}: {:?}", entries.as_ref().map(Vec::len))
                 });
-                StoreNews::Page(then, entries)
+                StoreNews::Page { wait, entries }
             }
             StoreRequest::Inbox { user, to, offsets, recent } => {
                 let inbox =
