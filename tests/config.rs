@@ -212,6 +212,9 @@ fn contradictions_name_both_sides_and_their_sources() {
     assert!(message.contains("limits.content_bytes = 262145 (STARLING_LIMITS_CONTENT_BYTES)"), "{message}");
     assert!(message.contains("limits.inbound_bytes = 262144 (default)"), "{message}");
 
+    let large = "[limits]\ninbound_bytes = 2000000\ncontent_bytes = 600000\n[store]\nqueue_bytes = 1048576\n";
+    assert_refused(large, &["store.queue_bytes = 1048576", "at least twice limits.content_bytes = 600000"]);
+    resolve(&format!("{large}kind = \"memory\"\n"), &[], &[]).unwrap();
     assert_refused("[limits]\nquery_limit_max = 10", &["query_limit_default = 50 (default)"]);
     assert_refused("[limits]\nhttp_head_bytes = 1024", &["http_target_bytes = 8192 (default)"]);
     let two_keys = "[auth]\njwt_secret = \"hush\"\njwks_file = \"a\"";

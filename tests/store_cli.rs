@@ -83,6 +83,32 @@ fn a_whole_store_passes_and_a_damaged_one_is_told_line_by_line() {
 }
 
 #[test]
+fn a_damaged_store_is_not_copied_in_silence_and_one_of_a_newer_server_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let copies = tempfile::tempdir().unwrap();
+    let copy = copies.path().join(FILE);
+    let mut engine = opened(directory.path());
+    publish(&mut engine, 1, "Lobby", 1, 5000);
+    drop(engine);
+    let path = directory.path().join(FILE);
+    let whole = std::fs::read(&path).unwrap();
+    let mut damaged = whole.clone();
+    let middle = damaged.len() / 2 & !4095;
+    damaged[middle..middle + 4096].fill(0xa5);
+    std::fs::write(&path, damaged).unwrap();
+    assert_failed(&store(directory.path(), &["backup", copy.to_str().unwrap()]), "damaged");
+    assert!(!copy.exists());
+    std::fs::write(&path, whole).unwrap();
+    assert_ok(&store(directory.path(), &["backup", copy.to_str().unwrap()]));
+    let newer = starling::store::connection::connect(&path, true).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    for command in [&["export", "--room", "Lobby"][..], &["stats"], &["check"]] {
+        assert_failed(&store(directory.path(), command), "use a newer one");
+    }
+}
+
+#[test]
 fn a_backup_is_made_beside_a_busy_store() {
     let directory = tempfile::tempdir().unwrap();
     let copies = tempfile::tempdir().unwrap();

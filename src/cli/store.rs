@@ -266,7 +266,7 @@ fn export(path: &Path, flags: &ExportFlags) -> Result<ExitCode, String> {
         Err(why) => return Ok(fail(EXIT_USAGE, format!("--room: {:?}: {why}", flags.room))),
     };
     let failed = |error: StoreError| about_store(path, &error);
-    let db = connection::connect(path, false).map_err(failed)?;
+    let db = connection::open_to_read(path).map_err(failed)?;
     let found = db
         .query_row("SELECT id, name FROM rooms WHERE folded = ?1", [room.folded()], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))

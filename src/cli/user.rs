@@ -236,7 +236,7 @@ fn read_password() -> Result<String, Failure> {
 fn list(flags: &ListFlags) -> Result<(), Failure> {
     let config = flags.data.resolve().map_err(usage)?;
     let path = place::find(&config.data_dir).map_err(failed)?;
-    let db = connection::connect(&path, false).map_err(|error| cannot_open(&path, &error))?;
+    let db = connection::open_to_read(&path).map_err(|error| cannot_open(&path, &error))?;
     if !flags.json {
         let title =
             format!("{:NICKNAME_CHARS_MAX$}  {:24}  {:8}  WAITING\n", "NICKNAME", "REGISTERED", "LOGIN");

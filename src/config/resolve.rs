@@ -162,6 +162,15 @@ impl Layers {
             let wrong = self.contradiction("store.ack", "is more than can be given with", "store.kind");
             return Err(ConfigError::new(format!("{wrong}: set store.ack = \"sequenced\"")));
         }
+        // A message that takes most of the queue would be told again and again that there is no place for it now.
+        for (name, bytes) in [
+            ("limits.content_bytes", limits.content_bytes),
+            ("limits.state_value_bytes", limits.state_value_bytes),
+        ] {
+            if config.store.kind != StoreKind::Memory && config.store.queue_bytes / 2 < bytes {
+                return Err(self.contradiction("store.queue_bytes", "must be at least twice", name));
+            }
+        }
         for origin in &config.web.allowed_origins {
             if !is_origin(origin) {
                 let source = self.source("web.allowed_origins");

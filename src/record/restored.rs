@@ -24,13 +24,23 @@ pub struct Restored {
     pub is_lossy: bool,
 }
 
+/// More places than anybody gives out in an inbox in the time for which what was stored may stay off the disk.
+const LOST_PLACES: u64 = 1 << 32;
+
 impl Restored {
     /// Gives every room a new epoch, because something that was announced may be lost. Here, before anything is made of it: what
     /// commands are answered when they come again names the new ones too.
+    ///
+    /// Inboxes have no epochs. Their places leave out as many as can have been given and lost, so that none is given twice.
     pub fn renew_epochs(&mut self, mut random: impl FnMut() -> u64) {
         self.is_lossy = true;
         for room in &mut self.rooms {
             room.epoch = format!("{:016x}", random()).into();
+        }
+        let users = self.users.iter_mut().map(|user| &mut user.last_offset);
+        let sessions = self.sessions.iter_mut().map(|session| &mut session.inbox.last_offset);
+        for last_offset in users.chain(sessions) {
+            *last_offset += LOST_PLACES;
         }
     }
 }

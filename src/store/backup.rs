@@ -96,6 +96,13 @@ fn copy(source: rusqlite::Connection, partial: &Path, progress: &Progress) -> Re
             }
         }
     }
+    let found: String = target.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        return Err(StoreError::new(format!(
+            "the store is damaged, and so would the copy be ({}): see what `starling store check` finds",
+            found.split_whitespace().collect::<Vec<_>>().join(" ")
+        )));
+    }
     load::set_meta(&target, COPIED, &unix_ms().to_string())?;
     // One file without a log beside it: so it can be moved, and read from where nothing can be written. A server turns it back.
     let mode: String = target.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;

@@ -20,6 +20,16 @@ pub fn connect(path: &Path, is_writer: bool) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Opens a store for a tool that only reads.
+///
+/// # Errors
+/// When it cannot be opened, or is none of this version's.
+pub fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(path, false)?;
+    super::schema::check(&connection)?;
+    Ok(connection)
+}
+
 pub(super) fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.busy_timeout(std::time::Duration::from_secs(5))?;

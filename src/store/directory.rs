@@ -300,9 +300,14 @@ pub fn replay_ring(engine: &mut Engine, index: usize, ring: &Ring) -> Result<(us
 
 /// A secret that the store keeps, made when it is asked for first.
 fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {
-    let known = load::meta(db, key)?.and_then(|text| BASE64_STANDARD.decode(text).ok());
-    if let Some(secret) = known.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
-        return Ok(secret);
+    if let Some(text) = load::meta(db, key)? {
+        let bytes = BASE64_STANDARD.decode(text).ok();
+        // Another one in its place would make tokens void without anybody knowing why.
+        return bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+            StoreError::new(format!(
+                "the store's {key} cannot be read: restore a backup, or delete it from the table meta, which makes all tokens void"
+            ))
+        });
     }
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|why| StoreError::new(format!("no random bytes: {why}")))?;

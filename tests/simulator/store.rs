@@ -136,6 +136,11 @@ impl Ledger {
         self.read_failed_at >= since
     }
 
+    /// Notes that somebody has waited for the store in vain.
+    pub fn note_overdue(&mut self, moment: u64) {
+        self.read_failed_at = moment;
+    }
+
     /// Notes which messages a group has brought.
     fn note_committed(&mut self, group: &[Vec<Vec<u8>>], is_synced: bool) {
         self.commits += 1;
@@ -452,7 +457,7 @@ impl Store {
         let db = self.engine.connection();
         model.count(if fails { "reads_failed" } else { "pages_read" });
         if fails {
-            model.store.read_failed_at = model.moment;
+            model.store.note_overdue(model.moment);
         }
         let news = match request {
             StoreRequest::Page { page, wait } => {

@@ -465,10 +465,14 @@ impl World {
             return;
         }
         self.kernel.borrow_mut().trace.note(&[43, number as u64], || format!("core {number} turns"));
+        let overdue = core.reactor.world().counters().store_overdue.value();
         core.state = match core.reactor.turn() {
             Turn::Done => State::Awake,
             Turn::Over => State::Ended,
         };
+        if core.reactor.world().counters().store_overdue.value() > overdue {
+            self.model.store.note_overdue(self.model.moment); // somebody has waited for a page for too long
+        }
         let inventory = core.reactor.world().inventory();
         let queued_max = self.config.limits.send_queue_bytes + TURN_BYTES;
         assert!(inventory.queued_bytes_max <= queued_max, "core {number}: {inventory:?}");
