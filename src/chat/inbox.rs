@@ -224,12 +224,16 @@ impl Inbox {
         self.items.len() < before
     }
 
-    /// The user is in a room again: that it was put out before, and has not been told so, is not true any more.
-    pub fn forget_expelled(&mut self, room: &RoomName) {
+    /// The user is in a room again: takes out that it was put out before, if it has not been told so, which is not true any more behind
+    /// everything else.
+    pub fn take_expelled(&mut self, room: &RoomName) -> Option<Kept> {
         let is_about = |item: &Kept| matches!(item, Kept::Expelled { room: other, .. } if other == room);
+        let mut last = None;
         while let Some(place) = self.items.iter().position(is_about) {
+            last = self.items.get(place).cloned();
             self.remove(place);
         }
+        last
     }
 
     /// How many items are kept.
@@ -377,7 +381,9 @@ mod tests {
             let room = RoomName::parse(room).unwrap();
             assert!(inbox.keep(Kept::Expelled { room, reason: LeaveReason::Kicked }, BOUNDS));
         }
-        inbox.forget_expelled(&RoomName::parse("DEN").unwrap());
+        let den = RoomName::parse("DEN").unwrap();
+        assert!(matches!(inbox.take_expelled(&den), Some(Kept::Expelled { room, .. }) if room == den));
+        assert!(inbox.take_expelled(&den).is_none());
         assert!(matches!(inbox.tell_next(), Some(Kept::Expelled { room, .. }) if room.as_str() == "ops"));
         assert!(inbox.tell_next().is_none());
     }

@@ -257,7 +257,7 @@ impl Shard {
         }
     }
 
-    fn say_kept(&mut self, connection: Id, kept: &Kept) {
+    pub(super) fn say_kept(&mut self, connection: Id, kept: &Kept) {
         let event = match kept {
             Kept::Private { offset, sender, target, content, timestamp_ms } => Event::Private {
                 sender: sender.as_str(),
@@ -277,7 +277,7 @@ impl Shard {
     }
 
     /// Remembers what was told on a connection whose user may come back.
-    fn note_told(&mut self, id: Id, kept: Kept) {
+    pub(super) fn note_told(&mut self, id: Id, kept: Kept) {
         let (now, bounds) = (self.now.tick, self.inbox_bounds());
         let Some(connection) = self.connections.get_mut(id) else { return };
         if self.config.session.grace_ms == 0 || connection.encoding == Encoding::Text {

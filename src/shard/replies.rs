@@ -269,16 +269,19 @@ impl Shard {
         memberships.retain(|m| m.key != key);
         memberships.push(Membership { room, key, echo: options.echo, position: None });
         self.write_session(id);
+        let expelled = self.sessions[id].inbox.as_mut().and_then(|inbox| inbox.take_expelled(&joined.room));
         let Some(connection) = self.sessions[id].connection else {
-            if let Some(inbox) = &mut self.sessions[id].inbox {
-                inbox.forget_expelled(&joined.room);
-            }
             // The connection broke while the room was asked, which takes the member for connected.
             return self.ask(id, home, Request::Detach { room: joined.key });
         };
         if let Some(upgrade) = then.upgrade {
             self.finish_upgrade(connection, &upgrade);
             self.say_welcome(id, &ReplyTo::default(), false);
+        }
+        // It may wait behind much that is to be told, and comes before what follows here.
+        if let Some(expelled) = expelled {
+            self.say_kept(connection, &expelled);
+            self.note_told(connection, expelled);
         }
         let messages = joined.messages.as_ref().map(|messages| history_messages(messages));
         let state: Vec<StateEntry> = joined

@@ -262,3 +262,28 @@ def test_an_answer_to_a_ping_says_nothing_of_what_came_after_the_ping(start_serv
     back.enter(None, resume=resume)
     again = [event["content"] for event in back.until_pong() if event["type"] == "private"]
     assert [content for content in again if content != "away"] == [f"p{number}" for number in range(10, said)]
+
+
+def test_who_was_put_out_hears_that_before_the_room_that_is_entered_again(start_server):
+    server = start_server(limits__private_kept_bytes=1 << 24, rate__commands_per_second=0)
+    bob = server.ws("bob", "den")  # its host
+    alice = server.json_line("alice", "den")
+    alice.drop()
+    bob.expect("presence", event="away", nickname="alice")
+    # More than goes into buffers on the way, so that what comes behind it waits.
+    messages = 300
+    for n in range(messages):
+        bob.send("private", target="alice", content=f"{n}:" + "x" * 30_000, id=str(n))
+    for _ in range(messages):
+        assert bob.expect("ack")["stored"] is True
+    assert bob.call("kick", room="den", target="alice")["type"] == "ack"
+    again = server.keep(JsonLineClient(server.line, receive_buffer_bytes=4096))
+    again.send("hello", resume=alice.welcome["resume"])
+    again.send("join", room="den", id="j")
+    bob.expect("presence", event="join", nickname="alice")
+    heard = []
+    while sum(event["type"] == "private" for event in heard) < messages or "joined" not in [e["type"] for e in heard]:
+        heard.append(again.next())
+    heard += again.until_pong()
+    words = [event["type"] for event in heard if event["type"] in ("left", "joined")]
+    assert words == ["left", "joined"], words
