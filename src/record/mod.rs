@@ -49,6 +49,13 @@ pub enum Owner<'a> {
     },
 }
 
+impl Owner<'_> {
+    /// The one session of a user that something in the user's inbox is for, or comes from, as the database writes numbers.
+    pub fn one_session(&self) -> Option<i64> {
+        if let Owner::SessionOf { session, .. } = self { Some(*session as i64) } else { None }
+    }
+}
+
 /// A fact. Numbers of rooms are given out by their homes and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]

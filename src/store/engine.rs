@@ -11,8 +11,10 @@ use super::{StoreError, place, schema};
 use crate::chat::history::ENTRY_BYTES;
 use crate::record::{CommandKey, Frame, Owner, Record, Retention};
 
-/// Bytes of the write-ahead log that stay when it begins anew.
-const LOG_BYTES_KEPT: i64 = 4 * 1024 * 1024;
+/// Pages of the write-ahead log after which a commit moves what is left of it into the file, so that it begins anew; and bytes of it that
+/// stay then. A log that is written over has its blocks already: to sync it costs the file system less.
+const LOG_PAGES: u32 = 8000;
+const LOG_BYTES_KEPT: i64 = 48 * 1024 * 1024;
 
 /// How far over its bound a room may grow before messages are deleted, in messages: one statement for many, not one each.
 const TRIM_SLACK: u64 = 64;
@@ -105,11 +107,6 @@ impl RoomFacts {
     }
 }
 
-/// The one session of a user that something in an inbox is for, or comes from.
-fn session_of(owner: Owner) -> Option<i64> {
-    if let Owner::SessionOf { session, .. } = owner { Some(session as i64) } else { None }
-}
-
 /// An open store, for its one writer.
 #[derive(Debug)]
 pub struct Engine {
@@ -165,8 +162,8 @@ impl Engine {
             if mode != "wal" {
                 return Err(StoreError::new(format!("this file system allows no write-ahead log ({mode})")));
             }
-            // Checkpoints are made by another connection, so that a commit does not wait for one.
-            connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+            // Most is moved by another connection; but that does not get to the end of a log that is always written to.
+            connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
             // When it begins anew it is cut, or it would stay as large as it ever was.
             connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
             connection.pragma_update(None, "synchronous", "FULL")?;
@@ -361,7 +358,7 @@ impl Engine {
             }
             Record::Kept { owner, offset, sender, target, content, timestamp_ms } => {
                 let inbox = self.inbox(owner, offset)?;
-                let session = session_of(owner);
+                let session = owner.one_session();
                 // What a session kept on one core may come after what it received on the next. A user's inbox has one core.
                 db.prepare_cached(
                     "INSERT OR REPLACE INTO inbox (inbox, offset, timestamp, sender, target, content, session)
@@ -379,7 +376,7 @@ impl Engine {
             }
             Record::Received { owner, through } => {
                 let inbox = self.inbox(owner, 0)?;
-                let place = params![inbox, through.min(i64::MAX as u64) as i64, session_of(owner)];
+                let place = params![inbox, through.min(i64::MAX as u64) as i64, owner.one_session()];
                 db.prepare_cached(
                     "UPDATE inboxes SET received = max(received, ?2) WHERE id = ?1 AND ?3 IS NULL",
                 )?

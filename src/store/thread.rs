@@ -71,7 +71,7 @@ impl Complaint {
 
 /// Bytes of the write-ahead log from which on it is moved into the file, by another thread; and from which on the writer waits for that.
 const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
-const CHECKPOINT_NOW_BYTES: u64 = 32 * 1024 * 1024;
+const CHECKPOINT_NOW_BYTES: u64 = 128 * 1024 * 1024;
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
 
 /// What the threads share.
@@ -344,7 +344,7 @@ impl Writer {
     }
 
     fn try_chores(&mut self) -> Result<bool, StoreError> {
-        // The other thread does not get to the end of a log that is always written to.
+        // Somebody reads what is old, and lets the log grow.
         if file_bytes(&wal_of(&self.path)) > CHECKPOINT_NOW_BYTES {
             self.move_log()?;
         }
