@@ -347,20 +347,18 @@ impl Shard {
     pub(super) fn receive_private(&mut self, id: Id, offset: u64) -> Option<(u16, Request)> {
         let session = &mut self.sessions[id];
         let (number, is_durable) = (session.number, session.is_durable());
-        let last_offset = session.inbox.as_ref().map_or(0, |inbox| inbox.last_offset());
+        // Places that have not been given are not received.
+        let through = session.inbox.as_ref().map_or(0, |inbox| inbox.last_offset()).min(offset);
         let was_there = session.inbox.as_mut().is_some_and(|inbox| inbox.received(offset));
         if session.is_registered {
             // While the inbox is read it is not known what it has; what was told on an earlier connection may be received on this one.
             let nickname = session.nickname.clone().filter(|_| was_there || session.awaits_inbox)?;
+            let through = if session.awaits_inbox { offset } else { through };
             let home = self.home_of(nickname.folded());
-            return Some((
-                home,
-                Request::ReceivedByUser { nickname, through: offset, number, is_command: true },
-            ));
+            return Some((home, Request::ReceivedByUser { nickname, through, number, is_command: true }));
         }
         if was_there && is_durable {
-            // Whoever says it again and again is not to fill the journal. Places that have not been given are not received.
-            let through = offset.min(last_offset);
+            // Whoever says it again and again is not to fill the journal.
             self.write_down(&Record::Received { owner: Owner::Session(number), through });
         }
         None

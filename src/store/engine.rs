@@ -498,8 +498,9 @@ impl Engine {
         Ok(())
     }
 
-    /// The key of somebody's inbox, which is made if it is missing; its last place is at least `offset`.
-    fn inbox(&self, owner: Owner, offset: u64) -> Result<i64, StoreError> {
+    /// The key of somebody's inbox, which is made if it is missing; its last place is at least `offset`. None of a user who has been removed:
+    /// whoever registers under the name next must not get it.
+    fn inbox(&self, owner: Owner, offset: u64) -> Result<Option<i64>, StoreError> {
         let (session, user, sql) = match owner {
             Owner::Session(number) => (
                 Some(number as i64),
@@ -510,12 +511,12 @@ impl Engine {
             Owner::User(folded) | Owner::SessionOf { user: folded, .. } => (
                 None,
                 Some(folded),
-                "INSERT INTO inboxes (session, user, last) VALUES (?1, ?2, ?3)
+                "INSERT INTO inboxes (session, user, last) SELECT ?1, folded, ?3 FROM users WHERE folded = ?2
                  ON CONFLICT (user) DO UPDATE SET last = max(last, excluded.last) RETURNING id",
             ),
         };
         let mut statement = self.connection.prepare_cached(sql)?;
-        Ok(statement.query_row(params![session, user, offset as i64], |row| row.get(0))?)
+        Ok(statement.query_row(params![session, user, offset as i64], |row| row.get(0)).optional()?)
     }
 
     /// Brings the rows of up to `rooms_max` rooms up to date.

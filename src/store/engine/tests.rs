@@ -217,3 +217,37 @@ fn rows_that_were_not_brought_up_to_date_are_found_again_from_the_messages() {
     let restored = load(&mut engine, 0, 0).unwrap();
     assert_eq!((restored.rooms[0].offset, restored.rooms[0].first_kept), (50, 1));
 }
+
+/// What waits for bob, by place and the session that it is for.
+fn waiting(engine: &mut Engine) -> Vec<(u64, u64)> {
+    let users = load(engine, 0, 10).unwrap().users;
+    users.iter().flat_map(|user| &user.waiting).map(|waiting| (waiting.offset, waiting.session)).collect()
+}
+
+#[test]
+fn an_inbox_is_its_users_and_some_of_it_one_sessions_alone() {
+    let bob = crate::chat::name::Nickname::parse("bob").unwrap();
+    let kept = |owner, offset| Record::Kept {
+        owner,
+        offset,
+        sender: "alice",
+        target: "bob",
+        content: "psst",
+        timestamp_ms: 1,
+    };
+    let of = |session| Owner::SessionOf { user: "bob", session };
+    let mut engine = Engine::in_memory();
+    // Nobody is registered under the name: whoever will be, must not get what was for another.
+    apply(&mut engine, &[kept(Owner::User("bob"), 1), kept(of(8), 2)], 10).unwrap();
+    crate::store::accounts::add(engine.connection(), &bob, "hash", 5).unwrap();
+    assert_eq!(waiting(&mut engine), []);
+    let both = [kept(Owner::User("bob"), 1), kept(of(8), 2), kept(of(9), 3), kept(Owner::User("bob"), 4)];
+    apply(&mut engine, &both, 20).unwrap();
+    assert_eq!(waiting(&mut engine), [(1, 0), (2, 8), (3, 9), (4, 0)]);
+    apply(&mut engine, &[Record::Received { owner: of(8), through: 3 }], 30).unwrap();
+    assert_eq!(waiting(&mut engine), [(3, 9), (4, 0)], "the other session has not received its own");
+    apply(&mut engine, &[Record::SessionEnded { number: 9, revision: 1 }], 40).unwrap();
+    assert_eq!(waiting(&mut engine), [(4, 0)]);
+    let last = load(&mut engine, 0, 10).unwrap().users[0].last_offset;
+    assert_eq!(last, 4, "no place is given twice");
+}
