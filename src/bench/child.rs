@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub struct Server {
     pub addresses: BTreeMap<String, SocketAddr>,
     /// The arguments that it was started with.
     pub arguments: Vec<String>,
+    /// What it keeps, if it keeps anything; goes with it.
+    data: PathBuf,
     /// As long as this is here, the thread is that started it.
     _keeper: mpsc::Sender<()>,
 }
@@ -39,6 +42,10 @@ impl Server {
                 .map(str::to_owned)
                 .into();
         arguments.extend(["--cores".into(), cores.to_string()]);
+        // Nobody's chat, and nothing of an earlier run.
+        let name = format!("starling-bench-{}-{:08x}", std::process::id(), crate::sys::random_u64() as u32);
+        let data = std::env::temp_dir().join(name);
+        arguments.extend(["--data-dir".into(), data.display().to_string()]);
         // A load generator is a flood by design; and what is measured is the server, where the flags do not say that it is the disk.
         for setting in ["rate.commands_per_second=0", "store.kind=memory"] {
             arguments.extend(["--set".into(), setting.into()]);
@@ -67,7 +74,7 @@ impl Server {
                 let _ = tell.send(line);
             }
         });
-        let mut server = Server { child, addresses: BTreeMap::new(), arguments, _keeper: keeper };
+        let mut server = Server { child, addresses: BTreeMap::new(), arguments, data, _keeper: keeper };
         let deadline = Instant::now() + START_MAX;
         while server.addresses.len() < 3 {
             let line = told
@@ -93,12 +100,14 @@ impl Drop for Server {
         let deadline = Instant::now() + END_MAX;
         while Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
+                let _ = std::fs::remove_dir_all(&self.data);
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.data);
     }
 }
 

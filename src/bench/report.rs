@@ -250,8 +250,14 @@ impl Report {
         let is_late = is_open_loop && lateness.p99_ns > LATE_NS;
         if is_late {
             warnings.push(format!(
-                "the generator was the bottleneck: 1 % of its sends were over {:.1} ms late; give it more --threads or --cpus, or a lower --rate",
-                lateness.p99_ns as f64 / 1e6
+                "the generator was the bottleneck: 1 % of its sends were over {:.1} ms late, while its busiest thread was at work {:.0} % of the time; {}",
+                lateness.p99_ns as f64 / 1e6,
+                busy_share * 100.0,
+                if busy_share > 0.5 {
+                    "give it more --threads or --cpus, or a lower --rate"
+                } else {
+                    "others may have had its processors: measure on a quiet machine, or with other --cpus"
+                }
             ));
         }
         let is_busy = busy_share > BUSY_MAX;

@@ -24,7 +24,6 @@ pub struct Registered {
     last_offset: u64,
     /// The messages that wait, the oldest first.
     waiting: VecDeque<Waiting>,
-    bytes: usize,
 }
 
 /// A private message in a user's inbox that is not in the store yet.
@@ -45,19 +44,17 @@ impl Registered {
             name: user.name.clone(),
             last_offset: user.last_offset,
             waiting: user.waiting.iter().copied().collect(),
-            bytes: user.waiting.iter().map(|waiting| waiting.bytes).sum(),
         }
     }
 
     fn new(name: Nickname) -> Self {
-        Registered { name, last_offset: 0, waiting: VecDeque::new(), bytes: 0 }
+        Registered { name, last_offset: 0, waiting: VecDeque::new() }
     }
 
     /// Forgets those that wait of which that is true, and says whether there were any.
     fn forget(&mut self, is_over: impl Fn(&Waiting) -> bool) -> bool {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| !is_over(waiting));
-        self.bytes = self.waiting.iter().map(|waiting| waiting.bytes).sum();
         self.waiting.len() < before
     }
 }
@@ -151,7 +148,11 @@ impl Shard {
         let bounds = self.inbox_bounds();
         let registered = self.home.registered.get_mut(target.folded())?;
         let Kept::Private { sender, target, content, timestamp_ms, .. } = kept else { return None };
-        if registered.waiting.len() >= bounds.items || registered.bytes + content.len() > bounds.bytes {
+        // Copies for one session have bounds of their own, and leave those of the user alone.
+        let others = registered.waiting.iter().filter(|waiting| waiting.session == session);
+        let (items, bytes) =
+            others.fold((0, 0), |(items, bytes), waiting| (items + 1, bytes + waiting.bytes));
+        if items >= bounds.items || bytes + content.len() > bounds.bytes {
             self.counters.private_not_kept.add(1);
             return None;
         }
@@ -159,7 +160,6 @@ impl Shard {
         registered.last_offset += 1;
         let offset = registered.last_offset;
         registered.waiting.push_back(Waiting { offset, bytes: content.len(), session });
-        registered.bytes += content.len();
         let name = registered.name.clone();
         let record = Record::Kept {
             owner: owner(name.folded(), session),

@@ -247,7 +247,7 @@ pub fn find(db: &Connection, name: &Nickname) -> Result<Option<Account>, Account
 /// When the store fails.
 pub fn list(db: &Connection, after: &str, limit: usize) -> Result<Vec<Listed>, AccountError> {
     let mut statement = db.prepare_cached(
-        "SELECT u.name, u.disabled, u.created, (SELECT count(*) FROM inbox WHERE inbox = i.id)
+        "SELECT u.name, u.disabled, u.created, (SELECT count(*) FROM inbox WHERE inbox = i.id AND session IS NULL)
          FROM users u LEFT JOIN inboxes i ON i.user = u.folded WHERE u.folded > ?1 ORDER BY u.folded LIMIT ?2",
     )?;
     let mut rows = statement.query(params![after, limit as i64])?;

@@ -42,6 +42,11 @@ pub fn backup(from: &Path, to: &Path, replaces: bool, progress: &Progress) -> Re
 
 fn check_target(from: &Path, to: &Path, replaces: bool) -> Result<(), StoreError> {
     let place = to.display();
+    if is_beside(from, to) {
+        return Err(StoreError::new(format!(
+            "{place} belongs to the store itself: name a file in another directory"
+        )));
+    }
     // SQLite would take what is in them for a part of the new file.
     for log in ["-wal", "-journal"].map(|end| beside(to, end)) {
         if log.exists() && !is_same(from, to)? {
@@ -65,6 +70,17 @@ fn check_target(from: &Path, to: &Path, replaces: bool) -> Result<(), StoreError
         ))),
         Ok(_) => Ok(()),
     }
+}
+
+/// Whether it is one of the files that a server has beside its store, by whatever way to the directory.
+fn is_beside(from: &Path, to: &Path) -> bool {
+    let directory = |path: &Path| {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        parent.unwrap_or(Path::new(".")).canonicalize().ok()
+    };
+    let name = to.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_ours = name != super::FILE && name.starts_with(super::FILE) || name == super::directory::LOCK;
+    is_ours && directory(from).is_some_and(|place| directory(to) == Some(place))
 }
 
 /// Whether both are one file, by whatever names.

@@ -15,6 +15,8 @@ pub fn connect(path: &Path, is_writer: bool) -> Result<Connection, StoreError> {
         true => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         false => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
+    // A path that begins with `file:` would be taken for a URI.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     configure(&connection)?;
     Ok(connection)

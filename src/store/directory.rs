@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::record::Restored;
 use crate::sys::ring::Ring;
 
 /// Held by the server that uses the directory.
-const LOCK: &str = "starling.lock";
+pub(super) const LOCK: &str = "starling.lock";
 
 /// Where journals lie: in memory, and beyond the process. See shm_overview(7).
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -68,13 +68,31 @@ pub struct Wanted<'a> {
 /// When another server holds the directory, or something in it cannot be read or written; the message names it.
 pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     place::make_directory(wanted.directory)?;
-    let lock = take_lock(wanted.directory)?;
+    let (lock, last_run) = take_lock(wanted.directory)?;
     let path = wanted.directory.join(FILE);
-    open_file(wanted, lock, &path)
+    refuse_links(&path)?;
+    open_file(wanted, lock, last_run, &path)
         .map_err(|error| StoreError { message: format!("{}: {}", path.display(), error.message), ..error })
 }
 
-fn open_file(wanted: &Wanted, lock: File, path: &Path) -> Result<Opened, StoreError> {
+/// Another name for the file would be a way around the lock.
+fn refuse_links(path: &Path) -> Result<(), StoreError> {
+    match path.symlink_metadata() {
+        Ok(facts) if facts.is_symlink() || facts.nlink() > 1 => Err(StoreError::new(format!(
+            "{} is a link, and a server may be running on the file by its other name: name the directory of that with --data-dir",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// `last_run` is what the directory says of the run that used it last, if it says so.
+fn open_file(
+    wanted: &Wanted,
+    mut lock: File,
+    last_run: Option<String>,
+    path: &Path,
+) -> Result<Opened, StoreError> {
     let mut engine = Engine::open(path)?;
     let is_clean = load::meta(engine.connection(), "clean")?.as_deref() != Some("0");
     let is_copy = load::meta(engine.connection(), COPIED)?.is_some();
@@ -89,13 +107,21 @@ fn open_file(wanted: &Wanted, lock: File, path: &Path) -> Result<Opened, StoreEr
             id
         }
     };
+    // A file that was put back, from a copy that was made by hand: what came after it is lost.
+    let is_older =
+        last_run.is_some_and(|last| load::meta(engine.connection(), "run").ok().flatten() != Some(last));
     let (is_whole, left_behind) = if is_copy { (true, Vec::new()) } else { replay(&mut engine, &identity)? };
     let mut restored = load::load(&mut engine, wanted.receipts_since_ms, wanted.receipts_max)?;
-    if is_copy || (!is_clean && !is_whole) {
+    if is_copy || is_older || (!is_clean && !is_whole) {
         restored.renew_epochs(crate::sys::random_u64);
         if is_copy {
             log::info!(
                 "this is a backup: rooms get new epochs, because messages may have been announced after it was made"
+            );
+        } else if is_older {
+            log::warn!(
+                "this is not the file that the last server here had: rooms get new epochs, because messages may have been announced since. \
+                 `starling store backup` makes copies that know what they are"
             );
         } else if !restored.rooms.is_empty() {
             log::warn!(
@@ -117,6 +143,10 @@ fn open_file(wanted: &Wanted, lock: File, path: &Path) -> Result<Opened, StoreEr
     load::set_meta(db, "clean", "0")?;
     settle_last_run(db, &restored)?;
     db.execute_batch("DELETE FROM meta WHERE key = 'copied'; COMMIT")?;
+    // In the file itself: a log that somebody removes must not take along that it was there.
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    write_lock(&mut lock, Some(run))
+        .map_err(|error| StoreError::new(format!("cannot write {LOCK}: {error}")))?;
     for path in left_behind {
         let _ = fs::remove_file(path);
     }
@@ -190,7 +220,16 @@ fn ring_path(identity: &str, run: u64, core: usize) -> PathBuf {
     Path::new(SHARED_MEMORY).join(format!("starling-{identity}-{run:016x}-{core}"))
 }
 
-fn take_lock(directory: &Path) -> Result<File, StoreError> {
+/// Writes down who holds the directory, and the run that uses it from now on.
+fn write_lock(lock: &mut File, run: Option<u64>) -> std::io::Result<()> {
+    let run = run.map(|run| format!(" {run:016x}")).unwrap_or_default();
+    lock.set_len(0)?;
+    lock.rewind()?;
+    write!(lock, "{}{run}", std::process::id())
+}
+
+/// Takes the directory, and says which run had it last.
+fn take_lock(directory: &Path) -> Result<(File, Option<String>), StoreError> {
     let path = directory.join(LOCK);
     let opened = OpenOptions::new()
         .read(true)
@@ -206,9 +245,9 @@ fn take_lock(directory: &Path) -> Result<File, StoreError> {
         Err(fs::TryLockError::WouldBlock) => {
             let mut holder = String::new();
             let _ = lock.read_to_string(&mut holder);
-            let holder = match holder.trim() {
-                "" => "another process".to_owned(),
-                pid => crate::sys::owner::describe(pid),
+            let holder = match holder.split_whitespace().next() {
+                None => "another process".to_owned(),
+                Some(pid) => crate::sys::owner::describe(pid),
             };
             return Err(StoreError::new(format!(
                 "{} is in use by {holder}: stop it, or choose another directory with --data-dir",
@@ -219,10 +258,14 @@ fn take_lock(directory: &Path) -> Result<File, StoreError> {
             return Err(StoreError::new(format!("cannot lock {}: {error}", path.display())));
         }
     }
-    let written =
-        lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
-    written.map_err(|error| StoreError::new(format!("cannot write {}: {error}", path.display())))?;
-    Ok(lock)
+    let mut held = String::new();
+    let _ = lock.read_to_string(&mut held);
+    let last_run = held.split_whitespace().nth(1).map(str::to_owned);
+    // The run stays until there is another, or a start that fails would take it along.
+    let run = last_run.as_deref().and_then(|run| u64::from_str_radix(run, 16).ok());
+    write_lock(&mut lock, run)
+        .map_err(|error| StoreError::new(format!("cannot write {}: {error}", path.display())))?;
+    Ok((lock, last_run))
 }
 
 /// Looks whether the file is whole, after a server that did not stop by itself.

@@ -184,7 +184,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The connection, for what is done while no server runs.
+    /// The connection.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -765,16 +765,20 @@ impl Engine {
         Ok(receipts + places)
     }
 
-    /// Gives up to `pages` unused pages back to the file system.
+    /// Gives up to `pages` unused pages back to the file system; some are kept, for what comes next.
     ///
     /// # Errors
     /// When the database fails.
     pub fn shrink(&mut self, pages: u32) -> Result<(), StoreError> {
-        let free: i64 = self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-        let all: i64 = self.connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-        // Some are kept, for what comes next.
+        let db = &self.connection;
+        let free: i64 = db.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        let all: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0))?;
         if free > all / 4 && free > 1024 {
-            self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))?;
+            let mut steps = db.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+            let mut rows = steps.query([])?;
+            while rows.next()?.is_some() {} // each gives back a page
+            // The file itself becomes shorter when the log is moved into it.
+            db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         }
         Ok(())
     }
@@ -787,7 +791,7 @@ impl Engine {
         }
     }
 
-    /// The numbers of rooms that the store knows. For tests and tools.
+    /// The numbers of rooms that it knows.
     pub fn room_numbers(&self) -> HashSet<u64> {
         self.rooms.keys().copied().collect()
     }

@@ -43,7 +43,7 @@ const FLUSH_ROOMS: usize = 4096;
 const SWEEP_ROOMS: usize = 256;
 
 /// Pages given back to the file system in one step.
-const SHRINK_PAGES: u32 = 64;
+const SHRINK_PAGES: u32 = 512;
 
 /// How often the chores are done: old messages, forgotten answers, users that somebody else has registered.
 const CHORES: Duration = Duration::from_secs(1);

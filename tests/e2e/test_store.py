@@ -326,6 +326,81 @@ def test_a_damaged_file_is_not_served(disk, tmp_path):
     assert ended.returncode == 1 and "damaged" in words and re.search("backup", words), words
 
 
+def publish_and_kill(disk, *contents):
+    """Publishes, each on the disk, and returns where the last is; then the server is killed."""
+    server = disk()
+    carol = server.ws("carol", "den")
+    acks = [carol.call("message", room="den", content=content, ack="synced") for content in contents]
+    server.kill()
+    return acks[-1]["epoch"], acks[-1]["offset"]
+
+
+def test_a_log_that_was_removed_is_told_by_a_new_epoch(disk, tmp_path):
+    server = disk()
+    server.ws("alice", "den").call("message", room="den", content="old", ack="synced")
+    server.close()  # the file says that all is well
+    lost = publish_and_kill(disk, "lost 1", "lost 2")
+    (tmp_path / "data" / "starling.db-wal").unlink()
+    server = disk()
+    bob = server.ws("bob", "den")
+    ack = bob.call("message", room="den", content="other", ack="synced")
+    page = bob.call("history", room="den")
+    told = {(page["epoch"], m["offset"]): m["content"] for m in page["messages"]}
+    assert told.get(lost) in (None, "lost 2"), told
+    assert told[ack["epoch"], ack["offset"]] == "other"
+
+
+def test_a_file_that_was_put_back_is_told_by_a_new_epoch(disk, tmp_path):
+    file = tmp_path / "data" / "starling.db"
+    server = disk()
+    server.ws("alice", "den").call("message", room="den", content="old", ack="synced")
+    server.close()
+    before = file.read_bytes()
+    lost = publish_and_kill(disk, "lost")
+    server = disk()
+    server.close()
+    file.write_bytes(before)
+    server = disk()
+    ack = server.ws("bob", "den").call("message", room="den", content="other", ack="synced")
+    assert (ack["epoch"], ack["offset"]) != lost
+    assert any("not the file that the last server here had" in line for line in server.log), server.log[-10:]
+    epoch = ack["epoch"]
+    server.close()
+    # And only once: the same file is the same history.
+    assert disk().ws("dora", "den").call("history", room="den")["epoch"] == epoch
+
+
+def test_what_a_running_server_uses_is_no_place_for_a_backup_or_another_server(disk, tmp_path):
+    server = disk()
+    alice = server.ws("alice", "den")
+    alice.call("message", room="den", content="x", ack="synced")
+    data = tmp_path / "data"
+    for name in ("starling.db-wal", "starling.db-shm", "starling.db-journal", "starling.lock"):
+        ended = run([binary(), "store", "backup", str(data / name), "--force", "--data-dir", str(data)])
+        assert ended.returncode == 1 and b"belongs to the store itself" in ended.stderr, ended
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "starling.db").symlink_to(data / "starling.db")
+    command = [binary(), "serve", "--data-dir", str(other), "--web", "127.0.0.1:0", "--line", "127.0.0.1:0", "--frame", "127.0.0.1:0"]
+    ended = run(command)
+    assert ended.returncode == 1 and b"is a link" in ended.stderr, ended
+    server.kill()
+    assert [m["content"] for m in disk().ws("bob", "den").call("history", room="den")["messages"]] == ["x"]
+
+
+def test_free_pages_are_given_back(disk, tmp_path):
+    server = disk(history__count=1000)
+    alice = server.ws("alice", "den")
+    file = tmp_path / "data" / "starling.db"
+    for _ in range(30):
+        alice.say("den", *["x" * 60_000] * 10)
+    alice.call("message", room="den", content="last", ack="synced")
+    server.close()
+    assert file.stat().st_size > 15_000_000
+    disk(history__count=10)
+    wait_until(lambda: file.stat().st_size < 8_000_000, "most of the file to be given back", 40)
+
+
 def test_in_memory_no_level_beyond_sequenced_is_given(start_server):
     server = start_server(store__kind="memory")
     alice = server.ws("alice", "den")

@@ -221,6 +221,12 @@ fn draw(flags: &BenchFlags) -> Result<(), String> {
     if flags.files.is_empty() {
         return Err("plot: name the runs to draw, which --json has written".into());
     }
+    if let Some(file) = flags.files.iter().find(|file| is_same(file, path)) {
+        return Err(format!(
+            "plot: {} is a run to be drawn: name another file for the picture",
+            file.display()
+        ));
+    }
     let mut reports = Vec::new();
     for file in &flags.files {
         let told = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
@@ -231,6 +237,11 @@ fn draw(flags: &BenchFlags) -> Result<(), String> {
         reports.extend(found.map_err(|why| told(&format_args!("no result of starling bench: {why}")))?);
     }
     write(path, &plot::page(&reports))
+}
+
+/// Whether both are one file, by whatever names.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Everything that runs need besides their plan.
@@ -254,6 +265,15 @@ fn measure(flags: &BenchFlags, profile: Profile) -> ExitCode {
         Ok(objective) => objective,
         Err(why) => return fail(EXIT_USAGE, why),
     };
+    match (&flags.json, &flags.plot) {
+        (_, Some(plot)) if plot == Path::new("-") => {
+            return fail(EXIT_USAGE, "--plot: a picture is a file: name one, as in --plot run.html");
+        }
+        (Some(json), Some(plot)) if is_same(json, plot) => {
+            return fail(EXIT_USAGE, "--json and --plot are the same file: name two");
+        }
+        _ => {}
+    }
     // Noticed now rather than when there is something to write.
     for path in
         [&flags.json, &flags.plot].into_iter().flatten().filter(|path| path.as_path() != Path::new("-"))

@@ -21,6 +21,16 @@ const MOVES_MAX: f64 = 100_000.0;
 /// Streams that one thread keeps the next number of: 4 bytes each.
 const STREAMS_MAX: usize = 256 << 20;
 
+/// Threads, which take about 1.5 MB each; bytes of a message, which no server of ours may be told to take more of; and bytes that may be
+/// under way.
+const THREADS_MAX: usize = 1024;
+const BYTES_MAX: usize = 16 << 20;
+const UNDER_WAY_MAX: usize = 1 << 30;
+
+/// What a message has around its content, and what the server takes without being told.
+const ENVELOPE_BYTES: usize = 4096;
+const SERVER_CONTENT_BYTES: usize = 65_536;
+
 /// Ports of one address for connections to one other: Linux's default, see `net.ipv4.ip_local_port_range`.
 const PORTS: usize = 28_000;
 
@@ -90,7 +100,7 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
         bytes: flags.size,
         warmup_ns: span("--warmup", &flags.warmup)?,
         duration_ns: span("--duration", &flags.duration)?,
-        threads: flags.threads.unwrap_or(cpus.len()).max(1),
+        threads: flags.threads.unwrap_or(cpus.len().min(shape.connections)).max(1),
         cpus,
         sources: flags.sources.as_deref().map(values::sources).transpose()?.unwrap_or_default(),
         seed: flags.seed,
@@ -104,6 +114,17 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
     refuse_nonsense(flags, &plan, &traits)?;
     refuse_sources(&plan, &target)?;
     let mut server_flags = flags.server_flag.clone();
+    if plan.bytes > SERVER_CONTENT_BYTES {
+        // It is there to take them.
+        let room = plan.bytes * 2 + ENVELOPE_BYTES;
+        let limits = [
+            format!("limits.content_bytes={}", plan.bytes),
+            format!("limits.inbound_bytes={room}"),
+            format!("limits.send_queue_bytes={}", room.max(1 << 20)),
+            format!("store.queue_bytes={}", (room * 2).max(8 << 20)),
+        ];
+        server_flags.splice(0..0, limits.into_iter().flat_map(|limit| ["--set".to_owned(), limit]));
+    }
     if profile == Profile::Resume {
         // All that is said while everybody is away has to be there when they are back.
         server_flags.splice(0..0, ["--set".to_owned(), "history.count=1000000".to_owned()]);
@@ -180,6 +201,20 @@ fn refuse_nonsense(flags: &BenchFlags, plan: &Plan, traits: &Traits) -> Result<(
     let wrong = |is_wrong: bool, why: &dyn Fn() -> String| if is_wrong { Err(why()) } else { Ok(()) };
     wrong(plan.connections == 0, &|| "--connections: 0 connections measure nothing".into())?;
     wrong(flags.threads == Some(0), &|| "--threads: nobody would do anything with 0".into())?;
+    wrong(plan.threads > THREADS_MAX.min(plan.connections), &|| {
+        let (threads, connections) = (plan.threads, plan.connections);
+        format!("--threads: {threads} for {connections} connections: at most one each, and {THREADS_MAX}")
+    })?;
+    wrong(plan.bytes > BYTES_MAX, &|| format!("--size: a message has at most {BYTES_MAX} bytes"))?;
+    let under_way = match plan.load {
+        Load::InFlight(count) => (count as usize).saturating_mul(plan.publishers).saturating_mul(plan.bytes),
+        Load::Rate(_) => 0,
+    };
+    wrong(under_way > UNDER_WAY_MAX, &|| {
+        format!(
+            "--in-flight: {under_way} bytes would be under way: at most {UNDER_WAY_MAX}, over all publishers"
+        )
+    })?;
     wrong(plan.handshakes == 0, &|| "--handshakes: nobody would ever connect with 0".into())?;
     wrong(plan.duration_ns == 0, &|| "--duration: nothing can be measured in no time".into())?;
     wrong(plan.publishers > plan.connections, &|| {
