@@ -21,7 +21,6 @@ const TRIM_SLACK: u64 = 64;
 
 /// Sessions and answers of each kind that are forgotten in one step.
 const FORGET_ROWS: usize = 1000;
-
 /// What one journal has for a transaction: whole frames, in order.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
