@@ -107,8 +107,15 @@ fn publish(directory: &Path, messages: u64, window: u64) -> (f64, f64) {
     let (bell, stops) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
     let exchange = Arc::new(Exchange::new(2, 1024));
     let wakers = Arc::new(vec![waker, reader_waker]);
-    let users = Arc::default();
-    let links = Links { exchange: exchange.clone(), wakers, users, bell: bell.clone(), stops: stops.clone() };
+    let (users, watched) = (Arc::default(), Arc::default());
+    let links = Links {
+        exchange: exchange.clone(),
+        wakers,
+        users,
+        watched,
+        bell: bell.clone(),
+        stops: stops.clone(),
+    };
     let (rings, ring_paths) = (vec![ring.clone()], Vec::new());
     let start = WriterStart {
         engine,

@@ -214,6 +214,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         exchange: exchange.clone(),
         wakers: wakers.clone(),
         users: Arc::new(Mutex::new(users)),
+        watched: Arc::default(),
         bell: bell.clone(),
         stops: stops.clone(),
     };
@@ -334,6 +335,7 @@ fn start_storage(
         thread::write(start);
     })
     .map_err(failed)?;
+    let watched_links = links.clone();
     let read_path = path.clone();
     let hashers = (config.limits.password_threads, config.limits.password_queue);
     let reader = threads::spawn("store-reader".into(), move || {
@@ -344,7 +346,10 @@ fn start_storage(
     let checkpointer =
         threads::spawn("store-log".into(), move || thread::checkpoint(&path, &checkpoint_stops))
             .map_err(failed)?;
-    Ok(Storage { writer, others: vec![reader, checkpointer], stops, bell, wakers, _lock: lock })
+    let deadline_ms = config.store.deadline_ms;
+    let watcher = threads::spawn("store-watch".into(), move || thread::watch(&watched_links, deadline_ms))
+        .map_err(failed)?;
+    Ok(Storage { writer, others: vec![reader, checkpointer, watcher], stops, bell, wakers, _lock: lock })
 }
 
 /// Waits until every core has begun, and closes what they have taken along.

@@ -93,7 +93,7 @@ fn a_damaged_store_is_not_copied_in_silence_and_one_of_a_newer_server_is_not_rea
     let path = directory.path().join(FILE);
     let whole = std::fs::read(&path).unwrap();
     let mut damaged = whole.clone();
-    let middle = damaged.len() / 2 & !4095;
+    let middle = (damaged.len() / 2) & !4095;
     damaged[middle..middle + 4096].fill(0xa5);
     std::fs::write(&path, damaged).unwrap();
     assert_failed(&store(directory.path(), &["backup", copy.to_str().unwrap()]), "damaged");

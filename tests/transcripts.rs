@@ -51,6 +51,7 @@ fn admin_token(name: &str) -> String {
         rooms: None,
         tags: Vec::new(),
         expires_at_ms: None,
+        account_at_ms: None,
     };
     let signer = Signer::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET)).unwrap();
     signer.sign(&claims, &Options::default()).unwrap()

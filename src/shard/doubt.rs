@@ -417,7 +417,7 @@ impl Shard {
         if state.is_ending() {
             self.go_on_ending(session);
         } else {
-            self.keep_doubtful(session, mark, told, unacknowledged);
+            self.keep_doubtful(session, mark, *told, unacknowledged);
             self.surrender_if_quiet(session);
         }
         for (from, reply_to, handover) in held {
@@ -427,7 +427,7 @@ impl Shard {
     }
 
     /// Keeps what a session's user may not have heard.
-    fn keep_doubtful(&mut self, session: Id, mark: Mark, told: Box<Told>, unacknowledged: usize) {
+    fn keep_doubtful(&mut self, session: Id, mark: Mark, told: Told, unacknowledged: usize) {
         let state = &mut self.sessions[session];
         // Who was put out of a room and has come back to it since is not to hear the first without the second.
         let is_true = |kept: &Kept| match kept {

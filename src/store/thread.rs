@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -84,10 +84,54 @@ pub struct Links {
     /// The registered users that the cores know of. Whoever tells them of others holds this meanwhile, so that what was told last is what
     /// is so.
     pub users: Arc<Mutex<HashMap<Nickname, AccountState>>>,
+    /// What the writer is doing.
+    pub watched: Arc<Watched>,
     /// Wakes the writer.
     pub bell: Arc<Bell>,
     /// Set when the cores have ended.
     pub stops: Arc<AtomicBool>,
+}
+
+/// What the writer is doing, for somebody who sees that it takes too long: a thread that waits for a disk can say nothing itself.
+#[derive(Debug, Default)]
+pub struct Watched {
+    /// Since when a group is being written, in milliseconds of the clock of the loops; 0: none is.
+    busy_since: AtomicU64,
+    /// Whether the cores have been told that the disk does not answer.
+    is_told: AtomicBool,
+}
+
+/// How often somebody looks whether the disk answers.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+
+/// Tells the cores and the log when a group has been written for longer than somebody waits for an acknowledgement.
+pub fn watch(links: &Links, deadline_ms: u64) {
+    let mut teller = Teller::new(links.clone());
+    let mut complaint = Complaint::default();
+    while !links.stops.load(Ordering::Acquire) {
+        std::thread::park_timeout(WATCH_EVERY);
+        teller.deliver();
+        let since = links.watched.busy_since.load(Ordering::SeqCst);
+        let waited_ms = crate::sys::monotonic_ms().saturating_sub(since);
+        if since == 0 || waited_ms < deadline_ms {
+            continue;
+        }
+        if complaint.is_due() {
+            log::error!("the store is down: the disk has not answered for {waited_ms} ms; it is waited for");
+        }
+        if links.watched.is_told.load(Ordering::SeqCst) {
+            continue;
+        }
+        teller.tell_all(|| StoreNews::Down(Some("the disk does not answer".into())));
+        teller.deliver();
+        links.watched.is_told.store(true, Ordering::SeqCst);
+        // It may have answered meanwhile. Whoever takes the mark back is the one who tells.
+        if links.watched.busy_since.load(Ordering::SeqCst) != since
+            && links.watched.is_told.swap(false, Ordering::SeqCst)
+        {
+            teller.tell_all(|| StoreNews::Down(None));
+        }
+    }
 }
 
 /// Tells cores things, and keeps what finds a full mailbox.
@@ -109,6 +153,12 @@ impl Teller {
     fn tell(&mut self, core: usize, news: StoreNews) {
         if let Some(kept) = self.kept.get_mut(core) {
             kept.push(Mail::Store(news));
+        }
+    }
+
+    fn tell_all(&mut self, news: impl Fn() -> StoreNews) {
+        for core in 0..self.cores() {
+            self.tell(core, news());
         }
     }
 
@@ -269,8 +319,15 @@ impl Writer {
             .filter(|ring| !self.group[*ring].is_empty() || !has_frames)
             .map(|ring| Part { ring, frames: &self.group[ring], end: self.ends[ring] })
             .collect();
+        let watched = self.teller.links.watched.clone();
+        watched.busy_since.store(crate::sys::monotonic_ms().max(1), Ordering::SeqCst);
         let applied = self.engine.apply(&parts, wants_sync);
+        watched.busy_since.store(0, Ordering::SeqCst);
         drop(parts);
+        if watched.is_told.swap(false, Ordering::SeqCst) && applied.is_ok() {
+            log::info!("the disk answers again");
+            self.teller.tell_all(|| StoreNews::Down(None));
+        }
         match applied {
             Ok(()) => {
                 self.note_written(wants_sync);
@@ -302,7 +359,7 @@ impl Writer {
         if let Some(since) = self.down_since.take() {
             self.complaint = Complaint::default();
             log::info!("the store is back after {} ms", since.elapsed().as_millis());
-            self.tell_all(|| StoreNews::Down(None));
+            self.teller.tell_all(|| StoreNews::Down(None));
         }
     }
 
@@ -315,16 +372,10 @@ impl Writer {
         if self.down_since.is_none() {
             self.down_since = Some(Instant::now());
             let why: Box<str> = error.message.as_str().into();
-            self.tell_all(|| StoreNews::Down(Some(why.clone())));
+            self.teller.tell_all(|| StoreNews::Down(Some(why.clone())));
         }
         if self.complaint.is_due() {
             log::error!("the store is down: {error}; it is tried again until it is back");
-        }
-    }
-
-    fn tell_all(&mut self, news: impl Fn() -> StoreNews) {
-        for core in 0..self.teller.cores() {
-            self.teller.tell(core, news());
         }
     }
 
@@ -380,7 +431,7 @@ impl Writer {
         let Trimmed { room, ring, first_kept } = trimmed;
         match ring {
             Some(core) => self.teller.tell(core, StoreNews::Trimmed { room, first_kept }),
-            None => self.tell_all(|| StoreNews::Trimmed { room, first_kept }),
+            None => self.teller.tell_all(|| StoreNews::Trimmed { room, first_kept }),
         }
     }
 
@@ -402,7 +453,7 @@ impl Writer {
         *users = now;
         if !changes.is_empty() {
             log::debug!("{} accounts have changed", changes.len());
-            self.tell_all(|| StoreNews::Users(changes.clone()));
+            self.teller.tell_all(|| StoreNews::Users(changes.clone()));
         }
         Ok(())
     }

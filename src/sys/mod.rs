@@ -15,6 +15,12 @@ pub mod waker;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Milliseconds since this was first asked, by a clock that nobody sets.
+pub fn monotonic_ms() -> u64 {
+    static STARTED: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    STARTED.get_or_init(std::time::Instant::now).elapsed().as_millis() as u64
+}
+
 /// The wall clock: milliseconds since the Unix epoch.
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

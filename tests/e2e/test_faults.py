@@ -116,6 +116,10 @@ def test_a_disk_that_hangs_stops_nobody(disk):
     reply = alice.call("message", room="den", content="held", ack="synced", id="held")
     assert reply["reason"] == "store_down", reply
     alice.refused(503, "store_down", "message", room="den", content="at once", ack="stored")
+    # Whoever is asked, on whichever core, says the same.
+    wait_until(lambda: {health(server) for _ in range(20)} == {(200, "OK store_down")}, "all cores to say so")
+    assert {health(server) for _ in range(20)} == {(200, "OK store_down")}
+    wait_until(lambda: any("the disk has not answered" in line for line in server.log), "the log to say so")
     for n in range(50):
         alice.say("den", f"meanwhile {n}")
     assert bob.expect("message", content="meanwhile 49")["offset"] == 52
@@ -123,7 +127,20 @@ def test_a_disk_that_hangs_stops_nobody(disk):
     disk.be("ok")
     again = wait_until(lambda: accepted(alice, "held", "synced", id="held"), "the disk to be back")
     assert (again["offset"], again["level"]) == (2, "synced")
+    wait_for_health(server, "OK")
     assert len([row for row in disk.rows() if row[1] != "x"]) == 52
+
+
+def test_a_disk_that_hangs_is_noticed_though_nobody_waits_for_it(disk):
+    server = disk.start()
+    alice = server.ws("alice", "den")
+    alice.say("den", "before")
+    wait_for_health(server, "OK")
+    disk.be("stall")
+    alice.say("den", "meanwhile")
+    wait_for_health(server, "OK store_down")
+    disk.be("ok")
+    wait_for_health(server, "OK")
 
 
 def test_a_killed_server_loses_nothing_that_a_failing_disk_held_up(disk):

@@ -25,6 +25,7 @@ fn start(sql: &str) -> Running {
         exchange: Arc::new(Exchange::new(2, 1024)),
         wakers: Arc::new(wakers),
         users: Arc::default(),
+        watched: Arc::default(),
         bell: Arc::default(),
         stops: Arc::default(),
     };
