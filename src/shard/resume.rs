@@ -227,11 +227,11 @@ impl Shard {
         let session = &mut self.sessions[id];
         (session.number, session.revision) = (number, revision);
         session.nickname = Some(nickname.clone());
-        // Until the nickname's home has said whether there is one.
-        session.awaits_inbox = self.journal.is_on;
         if !has_token {
             session.identity = identity;
         }
+        // Until the nickname's home has said whether there is one. Nobody without a token is registered.
+        session.awaits_inbox = self.journal.is_on && session.identity.is_some();
         (session.memberships, session.remembered, session.inbox) = (memberships, remembered, inbox);
         let rooms: Vec<_> = session.memberships.iter().map(|m| (m.key, m.room.clone())).collect();
         let home = self.home_of(nickname.folded());
