@@ -39,12 +39,11 @@ impl AccountKey {
     }
 
     /// A token by which somebody is the user of this name for `lifetime_s` seconds, and the moment at which it ends, in
-    /// milliseconds since the Unix epoch.
+    /// milliseconds since the Unix epoch. Tokens from before `since_ms` are void: this one is not, though the clock may not have come so
+    /// far.
     ///
     /// # Errors
     /// When the key cannot sign.
-    ///
-    /// Tokens from before `since_ms` are void: this one is not, though the clock may not have come so far.
     pub fn issue(
         &self,
         name: &Nickname,

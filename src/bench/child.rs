@@ -23,7 +23,7 @@ pub struct Server {
     pub addresses: BTreeMap<String, SocketAddr>,
     /// The arguments that it was started with.
     pub arguments: Vec<String>,
-    /// What it keeps, if it keeps anything; goes with it.
+    /// Where it keeps what it keeps, unless somebody has said where: goes with it.
     data: PathBuf,
     /// As long as this is here, the thread is that started it.
     _keeper: mpsc::Sender<()>,
@@ -45,7 +45,9 @@ impl Server {
         // Nobody's chat, and nothing of an earlier run.
         let name = format!("starling-bench-{}-{:08x}", std::process::id(), crate::sys::random_u64() as u32);
         let data = std::env::temp_dir().join(name);
-        arguments.extend(["--data-dir".into(), data.display().to_string()]);
+        if !flags.iter().any(|flag| flag.starts_with("--data-dir")) {
+            arguments.extend(["--data-dir".into(), data.display().to_string()]);
+        }
         // A load generator is a flood by design; and what is measured is the server, where the flags do not say that it is the disk.
         for setting in ["rate.commands_per_second=0", "store.kind=memory"] {
             arguments.extend(["--set".into(), setting.into()]);

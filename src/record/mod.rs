@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use restored::{
     AccountState, KeptPrivate, Restored, RestoredInbox, RestoredMembership, RestoredReceipt, RestoredRoom,
-    RestoredSession, RestoredState, RestoredUser, SessionBody, Waiting, WrittenClaims,
+    RestoredSession, RestoredState, RestoredUser, SessionBody, WaitingPrivate, WrittenClaims,
 };
 
 /// How much of a room's history is kept; the tightest bound counts, and 0 is none of its own, but for `count`: 0 keeps nothing.

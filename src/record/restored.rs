@@ -182,7 +182,7 @@ pub struct AccountState {
 
 /// A private message that waits in a user's inbox, without what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
+pub struct WaitingPrivate {
     /// Its place.
     pub offset: u64,
     /// Bytes of its content.
@@ -199,7 +199,7 @@ pub struct RestoredUser {
     /// Which of the account's tokens are good.
     pub account: AccountState,
     /// The private messages that wait in the inbox.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitingPrivate>,
     /// The last place given in the inbox.
     pub last_offset: u64,
 }

@@ -9,7 +9,7 @@ use super::closing::Closing;
 use super::http::What;
 use super::limits::{Cost, too_fast};
 use super::mail::{ConnectionRef, Reply};
-use super::reading::{StoreRequest, Waiting};
+use super::reading::{Awaited, StoreRequest};
 use crate::auth::Claims;
 use crate::auth::password::{PasswordError, check_password};
 use crate::base::slots::Id;
@@ -201,7 +201,7 @@ impl Shard {
 
     /// Asks the threads that look at passwords.
     pub(super) fn ask_about_account(&mut self, to: ConnectionRef, request: AccountRequest) {
-        let wait = self.wait_for_store(Waiting::Account(to.connection));
+        let wait = self.wait_for_store(Awaited::Account(to.connection));
         self.ask_store(self.core, StoreRequest::Account { request, wait });
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Mail::Request`] asks the home of a room or nickname for something and is answered by exactly one [`Mail::Reply`]; so is a
 //! [`Mail::ApiRequest`], which an HTTP request makes and no session, by one [`Mail::ApiReply`].
-//! A request makes mail for everybody in a room. A reply makes at most the next requests of its own session, of which there
+//! A request makes mail for everybody in a room, or for all sessions of a user. A reply makes at most the next requests of its own session, of which there
 //! are never more than a few a room; a batch makes none. That is what keeps the mailboxes from deadlock and the
 //! outboxes bounded: while some mailbox is full, requests wait, and everything else is still taken in.
 

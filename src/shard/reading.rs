@@ -62,7 +62,7 @@ pub enum StoreNews {
 /// What waits for the storage threads. A disk may be stuck: nobody waits for it longer than an acknowledgement does.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
-    waiting: Slots<Waiting>,
+    waiting: Slots<Awaited>,
     /// The order in which they were asked, with those that have been answered behind one that has not.
     order: VecDeque<(Tick, Id)>,
     has_timer: bool,
@@ -70,7 +70,7 @@ pub(super) struct Waits {
 
 /// What is waited for.
 #[derive(Debug)]
-pub(super) enum Waiting {
+pub(super) enum Awaited {
     /// Messages of a room.
     Page(AfterRead),
     /// The inbox of a session's user.
@@ -124,12 +124,12 @@ impl Shard {
 
     /// Asks for messages of a room.
     fn ask_for_page(&mut self, page: HistoryPage, then: AfterRead) {
-        let wait = self.wait_for_store(Waiting::Page(then));
+        let wait = self.wait_for_store(Awaited::Page(then));
         self.ask_store(self.core, StoreRequest::Page { page, wait });
     }
 
     /// Something is asked of the storage threads, whose answer is waited for so long and no longer.
-    pub(super) fn wait_for_store(&mut self, waiting: Waiting) -> Id {
+    pub(super) fn wait_for_store(&mut self, waiting: Awaited) -> Id {
         let waits = &mut self.waits;
         let id = waits.waiting.insert(waiting);
         waits.order.push_back((self.now.tick, id));
@@ -140,7 +140,7 @@ impl Shard {
     }
 
     /// An answer has come; `None` if it took too long.
-    pub(super) fn end_wait(&mut self, id: Id) -> Option<Waiting> {
+    pub(super) fn end_wait(&mut self, id: Id) -> Option<Awaited> {
         let Waits { waiting, order, .. } = &mut self.waits;
         let ended = waiting.remove(id);
         while order.front().is_some_and(|(_, id)| waiting.get(*id).is_none()) {
@@ -157,12 +157,12 @@ impl Shard {
         {
             self.waits.order.pop_front();
             let Some(late) = self.end_wait(id) else { continue };
-            let is_late = !matches!(late, Waiting::Inbox(session) if !self.awaits_inbox(session));
+            let is_late = !matches!(late, Awaited::Inbox(session) if !self.awaits_inbox(session));
             self.counters.store_overdue.add(u64::from(is_late));
             match late {
-                Waiting::Page(then) => self.hear_page(then, None),
-                Waiting::Inbox(session) => self.give_up_inbox(session),
-                Waiting::Account(connection) => {
+                Awaited::Page(then) => self.hear_page(then, None),
+                Awaited::Inbox(session) => self.give_up_inbox(session),
+                Awaited::Account(connection) => {
                     self.hear_account(connection, AccountOutcome::Down("it does not answer".into()));
                 }
             }

@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 use super::Shard;
 use super::journal::{Asker, Pending};
 use super::mail::{Handover, InboxNotice, Mail, Reply, ReplyTo, Request};
-use super::reading::{StoreNews, StoreRequest, Waiting as Wait};
+use super::reading::{Awaited, StoreNews, StoreRequest};
 use crate::base::slots::Id;
 use crate::chat::inbox::Kept;
 use crate::chat::name::Nickname;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::user::SessionRef;
 use crate::config::AckLevel;
-use crate::record::{AccountState, KeptPrivate, Owner, Record, RestoredUser, Waiting};
+use crate::record::{AccountState, KeptPrivate, Owner, Record, RestoredUser, WaitingPrivate};
 
 /// A registered user. The inbox of one is the only place of private messages that could not be told at once: to no session, or not to one of
 /// several, for which a copy is kept then that is for that session alone. Places in it are given out here, so that all of the user's
@@ -23,7 +23,7 @@ pub struct Registered {
     name: Nickname,
     last_offset: u64,
     /// The messages that wait, the oldest first.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingPrivate>,
 }
 
 /// A private message in a user's inbox that is not in the store yet.
@@ -52,7 +52,7 @@ impl Registered {
     }
 
     /// Forgets those that wait of which that is true, and says whether there were any.
-    fn forget(&mut self, is_over: impl Fn(&Waiting) -> bool) -> bool {
+    fn forget(&mut self, is_over: impl Fn(&WaitingPrivate) -> bool) -> bool {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| !is_over(waiting));
         self.waiting.len() < before
@@ -159,7 +159,7 @@ impl Shard {
         self.counters.private_kept.add(1);
         registered.last_offset += 1;
         let offset = registered.last_offset;
-        registered.waiting.push_back(Waiting { offset, bytes: content.len(), session });
+        registered.waiting.push_back(WaitingPrivate { offset, bytes: content.len(), session });
         let name = registered.name.clone();
         let record = Record::Kept {
             owner: owner(name.folded(), session),
@@ -219,12 +219,12 @@ impl Shard {
             StoreNews::Down(down) => self.note_store(down),
             StoreNews::Trimmed { room, first_kept } => self.note_trimmed(room, first_kept),
             StoreNews::Page { wait, entries } => {
-                if let Some(Wait::Page(then)) = self.end_wait(wait) {
+                if let Some(Awaited::Page(then)) = self.end_wait(wait) {
                     self.hear_page(then, entries);
                 }
             }
             StoreNews::Account { wait, outcome } => {
-                if let Some(Wait::Account(connection)) = self.end_wait(wait) {
+                if let Some(Awaited::Account(connection)) = self.end_wait(wait) {
                     self.hear_account(connection, outcome);
                 }
             }
@@ -262,7 +262,7 @@ impl Shard {
         if let Some(session) = self.sessions.get_mut(id) {
             session.awaits_inbox = registered == Some(InboxNotice::Follows) && !session.has_inbox;
             if session.awaits_inbox {
-                self.wait_for_store(Wait::Inbox(id));
+                self.wait_for_store(Awaited::Inbox(id));
             }
             self.tell_inbox(id);
         }

@@ -30,8 +30,9 @@ pub enum Timer {
     Room(Id),
     /// A session has been away for as long as it may.
     Grace(Id),
-    /// Somebody has waited for the store for as long as one may: for an acknowledgement, or for something that was to be read.
+    /// Somebody has waited for an acknowledgement of the store for as long as one may.
     Store,
+    /// Somebody has waited for an answer of the storage threads for as long.
     Read,
     /// The clients are told to go.
     Drain,

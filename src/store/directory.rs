@@ -118,12 +118,12 @@ fn open_file(
             log::info!(
                 "this is a backup: rooms get new epochs, because messages may have been announced after it was made"
             );
-        } else if is_older {
+        } else if is_older && !restored.rooms.is_empty() {
             log::warn!(
                 "this is not the file that the last server here had: rooms get new epochs, because messages may have been announced since. \
                  `starling store backup` makes copies that know what they are"
             );
-        } else if !restored.rooms.is_empty() {
+        } else if !is_older && !restored.rooms.is_empty() {
             log::warn!(
                 "the last server did not stop by itself, and its journals are gone: rooms get new epochs, because messages may be lost \
                  that were announced, but not stored"
@@ -144,7 +144,7 @@ fn open_file(
     settle_last_run(db, &restored)?;
     db.execute_batch("DELETE FROM meta WHERE key = 'copied'; COMMIT")?;
     // In the file itself: a log that somebody removes must not take along that it was there.
-    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     write_lock(&mut lock, Some(run))
         .map_err(|error| StoreError::new(format!("cannot write {LOCK}: {error}")))?;
     for path in left_behind {

@@ -10,7 +10,7 @@ use super::engine::Engine;
 use crate::chat::name::{Nickname, RoomName};
 use crate::record::{
     AccountState, KeptPrivate, Restored, RestoredInbox, RestoredReceipt, RestoredRoom, RestoredSession,
-    RestoredState, RestoredUser, Retention, SessionBody, Waiting,
+    RestoredState, RestoredUser, Retention, SessionBody, WaitingPrivate,
 };
 
 /// A fact that the store keeps about itself.
@@ -271,7 +271,7 @@ fn users(db: &Connection) -> Result<Vec<RestoredUser>, StoreError> {
             .query_map([row.get::<_, Option<i64>>(3)?], |row| {
                 let (offset, bytes): (i64, i64) = (row.get(0)?, row.get(1)?);
                 let session = row.get::<_, i64>(2)? as u64;
-                Ok(Waiting { offset: offset as u64, bytes: bytes as usize, session })
+                Ok(WaitingPrivate { offset: offset as u64, bytes: bytes as usize, session })
             })?
             .collect::<Result<_, _>>()?;
         let last_offset = row.get::<_, i64>(2)? as u64;
