@@ -341,12 +341,18 @@ pub fn replay_ring(engine: &mut Engine, index: usize, ring: &Ring) -> Result<(us
     Ok((applied, !ring.is_behind()))
 }
 
+/// A secret of 32 bytes, as the first versions wrote it: nothing else here has so many.
+const HEX_DIGITS: usize = 64;
+
 /// A secret that the store keeps, made when it is asked for first.
 fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {
     if let Some(text) = load::meta(db, key)? {
-        let bytes = BASE64_STANDARD.decode(text).ok();
+        let bytes = match text.len() {
+            HEX_DIGITS => db.query_row("SELECT unhex(?1)", [&text], |row| row.get(0))?, // as versions before wrote it
+            _ => BASE64_STANDARD.decode(text).ok(),
+        };
         // Another one in its place would make tokens void without anybody knowing why.
-        return bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+        return bytes.and_then(|bytes: Vec<u8>| bytes.try_into().ok()).ok_or_else(|| {
             StoreError::new(format!(
                 "the store's {key} cannot be read: restore a backup, or delete it from the table meta, which makes all tokens void"
             ))
@@ -356,4 +362,23 @@ fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {
     getrandom::fill(&mut secret).map_err(|why| StoreError::new(format!("no random bytes: {why}")))?;
     load::set_meta(db, key, &BASE64_STANDARD.encode(secret))?;
     Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_stays_what_it_is_and_is_not_replaced() {
+        let engine = Engine::in_memory();
+        let db = engine.connection();
+        let made = secret(db, "a").unwrap();
+        assert_eq!(secret(db, "a").unwrap(), made);
+        load::set_meta(db, "b", &"0a".repeat(32)).unwrap();
+        assert_eq!(secret(db, "b").unwrap(), [10; 32], "of a version before");
+        for damaged in ["", "AAAA", &"x".repeat(64), &"0a".repeat(31)] {
+            load::set_meta(db, "c", damaged).unwrap();
+            assert!(secret(db, "c").unwrap_err().message.contains("cannot be read"), "{damaged}");
+        }
+    }
 }
