@@ -233,7 +233,8 @@ impl Director<'_> {
     }
 
     fn wait_until(&mut self, moment_ns: u64, what: &str) {
-        while self.shared.clock.now_ns() < moment_ns && !self.is_interrupted {
+        // With nobody left there is nothing to wait for, and the run has failed.
+        while self.shared.clock.now_ns() < moment_ns && !self.is_interrupted && !self.is_deserted() {
             let left = Duration::from_nanos(moment_ns - self.shared.clock.now_ns());
             if left < LOOK {
                 std::thread::sleep(left);
@@ -241,6 +242,12 @@ impl Director<'_> {
                 return;
             }
         }
+    }
+
+    /// Whether every connection has broken. Visitors come anew.
+    fn is_deserted(&self) -> bool {
+        let plan = &self.shared.plan;
+        plan.profile != Profile::Churn && self.shared.sum(|gauges| &gauges.lost) >= plan.connections as u64
     }
 
     /// Waits for what is under way, as long as some of it comes.

@@ -187,13 +187,15 @@ fn put_profile(out: &mut String, report: &Report) {
 }
 
 fn put_times(out: &mut String, what: &str, times: &Times) {
+    // Beyond which one of so many lies: of fewer it would be the slowest, by another name.
+    let at = |many: u64, ns: u64| if times.count >= many { time(ns) } else { "-".to_owned() };
     let figures = format!(
         "p50 {}  p90 {}  p99 {}  p99.9 {}  p99.99 {}  max {}",
-        time(times.p50_ns),
-        time(times.p90_ns),
-        time(times.p99_ns),
-        time(times.p999_ns),
-        time(times.p9999_ns),
+        at(2, times.p50_ns),
+        at(10, times.p90_ns),
+        at(100, times.p99_ns),
+        at(1000, times.p999_ns),
+        at(10_000, times.p9999_ns),
         time(times.max_ns)
     );
     row(out, what, &figures);
