@@ -154,8 +154,8 @@ impl Director<'_> {
             shared.end_ns.store(gathering_ns, Relaxed);
             return Ok((gathering_ns, gathering_ns, before.zip(after)));
         }
-        let is_deserted = profile != Profile::Churn && shared.sum(|gauges| &gauges.ready) == 0;
-        if self.is_interrupted || is_deserted {
+        let is_anybody_there = profile == Profile::Churn || shared.sum(|gauges| &gauges.ready) > 0;
+        if self.is_interrupted || !is_anybody_there {
             return Ok((0, gathering_ns, None));
         }
         let begin_ns = shared.clock.now_ns() + PAUSE_NS;
@@ -178,6 +178,14 @@ impl Director<'_> {
 
     /// What the target has used. If it has ended meanwhile the run has failed, and what was measured is told all the same.
     fn usage_now(&mut self) -> Option<Usage> {
+        if self.is_deserted() {
+            // A process that has just been killed may still have figures.
+            let problem = "the target has ended, or has closed every connection".to_owned();
+            if !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
+            return None;
+        }
         match self.subject.map(Subject::usage)? {
             Ok(usage) => Some(usage),
             Err(why) => {
