@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `schema` | the tables, and how older files become ones of this version |
 //! | `directory` | who holds the data directory, and what an earlier server left |
-//! | `thread` | the threads: group commit, reading, checkpoints |
+//! | `thread` | the threads: group commit, reading, checkpoints, a watch on the disk |
 //! | `connection` | what all connections have in common |
 //! | `engine` | frames of records to rows, each whole or not at all; deletion in small steps |
 //! | `load` | rows to what a server begins with |

@@ -1,4 +1,5 @@
-//! The storage threads: one that writes, one that reads, one that moves the write-ahead log into the file.
+//! The storage threads: one that writes, one that reads, one that moves the write-ahead log into the file, and one that sees when the disk does
+//! not answer.
 //!
 //! The writer takes what the journals hold, all of them together, into one transaction, and tells each core how far its own has got. While it
 //! commits, the journals gather the next group: the more there is to do, the larger the groups (group commit), and no core ever waits. When
