@@ -73,6 +73,14 @@ counters! {
     sent_bytes,
     /// Writes to connections, whatever they carry.
     writes,
+    /// Calls of gRPC that began.
+    calls,
+    /// Calls that their clients took back.
+    calls_cancelled,
+    /// Calls whose time was over before they were.
+    call_deadlines,
+    /// Connections of HTTP/2 closed for a flood of frames that carry nothing.
+    http2_floods,
     /// Messages given an offset here.
     published,
     /// Room events queued on a member's connection.

@@ -42,6 +42,21 @@ section! {
         http_head_ms: u64 = 10_000, 1..=3_600_000;
         /// Milliseconds that an HTTP connection is kept without a request.
         http_idle_ms: u64 = 75_000, 1..=3_600_000;
+        /// Streams of HTTP/2 that one connection may have open, each a call of gRPC; more are refused (REFUSED_STREAM).
+        http2_streams: usize = 100, 1..=65_536;
+        /// Bytes of the header fields of a call, each counted with 32 more (RFC 9113, 6.5.2).
+        http2_header_bytes: usize = 16_384, 1024..=1_048_576;
+        /// Bytes that a stream may send before they have been looked at.
+        http2_stream_bytes: usize = 65_535, 1024..=16_777_216;
+        /// Bytes that all streams of a connection may send before they have been looked at.
+        http2_connection_bytes: usize = 1_048_576, 65_535..=1_073_741_824;
+        /// Bytes of frames that are made ahead of what the socket takes, and bytes of one stream ahead of what its windows take.
+        http2_output_bytes: usize = 65_536, 16_384..=16_777_216;
+        /// Streams that a peer may reset before they have been looked at (rapid reset); more end the connection.
+        http2_pending_resets: usize = 20, 1..=65_536;
+        /// Frames that carry nothing (PING, SETTINGS, PRIORITY, RST_STREAM, CONTINUATION, empty DATA) in 10 s; more end the
+        /// connection. Clients that measure the bandwidth send a PING a round trip, thousands a second where that is short.
+        http2_control_frames: usize = 100_000, 100..=4_294_967_295;
         /// Bytes of one message at /echo, which conformance suites drive with large ones.
         echo_message_bytes: usize = 16_777_216, 1..=268_435_456;
         /// Fragments of one message at /echo; a peer could send empty ones without end.

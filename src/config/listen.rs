@@ -111,7 +111,12 @@ pub struct Tls {
 pub(super) fn default_listeners() -> Vec<Listen> {
     let local =
         |kind, port| Listen { kind, address: Address::Socket((Ipv4Addr::LOCALHOST, port).into()), tls: None };
-    vec![local(ListenKind::Web, 8080), local(ListenKind::Line, 9000), local(ListenKind::Frame, 9001)]
+    vec![
+        local(ListenKind::Web, 8080),
+        local(ListenKind::Line, 9000),
+        local(ListenKind::Frame, 9001),
+        local(ListenKind::Grpc, 50051),
+    ]
 }
 
 /// The most listeners: each has a socket on every core.
@@ -153,7 +158,6 @@ pub(super) fn refusal(listeners: &[Listen]) -> Option<String> {
     for (index, listen) in listeners.iter().enumerate() {
         let what = match listen {
             Listen { tls: Some(_), .. } => Some("tls".to_owned()),
-            Listen { kind: ListenKind::Grpc, .. } => Some(format!("the kind {}", listen.kind.word())),
             Listen { address: Address::Unix(_), .. } => Some("a unix address".to_owned()),
             _ => None,
         };

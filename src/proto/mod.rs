@@ -2,7 +2,9 @@
 //! they say, in whatever chunks they come. `wire` is the vocabulary that all encodings share.
 
 pub mod frame;
+pub mod grpc;
 pub mod http1;
+pub mod http2;
 pub mod json;
 pub mod line;
 pub mod protobuf;

@@ -107,7 +107,18 @@ impl Shard {
             // The error's own words could quote the password.
             Refusal::new(reason, "the body is a JSON object with `username` and `password`, which are texts")
         })?;
-        let name = super::commands::parse_nickname(&username)?;
+        self.check_credentials(id, action, &username, password)
+    }
+
+    /// Checks what somebody shows to register or log in, as far as that goes without the store, and counts the attempt.
+    pub(super) fn check_credentials(
+        &mut self,
+        id: Id,
+        action: AccountAction,
+        username: &str,
+        password: String,
+    ) -> Result<AccountRequest, Refusal> {
+        let name = super::commands::parse_nickname(username)?;
         let least = if action == AccountAction::Register { self.config.auth.password_bytes_min } else { 0 };
         check_password(&password, least).map_err(|error| match error {
             PasswordError::TooShort { .. } => Refusal::new(Reason::BadRequest, error.to_string()),

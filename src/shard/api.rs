@@ -319,6 +319,9 @@ impl Shard {
         let now = self.now.tick;
         // The connection may have gone, or be on its way out.
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.call.is_some() {
+            return self.hear_call_reply(id, reply);
+        }
         let Protocol::Http(http) = &mut connection.protocol else { return };
         http.restart(now);
         let answers = &mut http.under_way.answers;

@@ -78,13 +78,19 @@ impl Shard {
             }
             is_understood = connection.http_bytes as usize <= connection.queue.bytes();
         }
-        if let (Closing::Bye(Farewell::Timeout) | Closing::Broken, Some(told)) =
-            (&closing, &mut connection.told)
+        let is_call = connection.call.is_some(); // its bytes are told to nobody by the kernel
+        if let Some(told) = &mut connection.told
+            && (is_call || matches!(closing, Closing::Bye(Farewell::Timeout) | Closing::Broken))
         {
             told.unheard();
         }
         if is_understood {
             self.say_last_words(id, &closing);
+        }
+        if is_call {
+            self.note_status(id, &closing);
+        } else if self.is_http2(id) {
+            self.close_calls(id);
         }
         let session = {
             let connection = self.connections.get_mut(id).expect("still open");
@@ -254,7 +260,9 @@ impl Shard {
         let queued = connection.queue.bytes();
         // Where messages are left out, what cannot be left out has as much place again.
         let bytes_max = self.limits.send_queue_bytes * if connection.skips { 2 } else { 1 };
-        if queued > bytes_max && !matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_)) {
+        let is_chat =
+            !matches!(connection.protocol, Protocol::Http(_) | Protocol::Http2(_) | Protocol::Echo(_));
+        if queued > bytes_max && is_chat {
             self.close(id, Closing::Bye(Farewell::SlowConsumer));
         } else if queued == 0 {
             let is_telling = connection.is_telling;
@@ -264,7 +272,10 @@ impl Shard {
             if is_telling {
                 self.go_on_telling(id);
             }
-            let connection = self.connections.get_mut(id).expect("looked at above");
+            self.continue_http2(id);
+            let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+                return;
+            };
             if connection.pause == Some(Pause::Output) && connection.queue.is_empty() {
                 connection.pause = None;
                 self.resumable.push_back(id);
@@ -318,6 +329,11 @@ impl Shard {
             if self.connections.get(id).is_some_and(Connection::is_asking) {
                 continue;
             }
+            if self.is_http2(id) {
+                self.leave_http2(id);
+                continue;
+            }
+            self.tell_watcher(id);
             self.close(id, Closing::Bye(Farewell::Draining));
         }
     }
@@ -330,7 +346,7 @@ impl Shard {
                 let refusal = Refusal::new(Reason::BadRequest, "the request did not become complete in time");
                 self.say_http_error(id, 408, &refusal);
             }
-            (Protocol::Http(_), _) => {}
+            (Protocol::Http(_) | Protocol::Http2(_), _) => {}
             (_, Closing::Violation(violation)) => {
                 let (code, why) = (violation.code, violation.why);
                 self.say_raw(id, |out| websocket::put_close(out, Some(code), why));

@@ -597,6 +597,9 @@ impl Shard {
 
     /// Answers a command with an error that came from elsewhere.
     pub(super) fn refuse_later(&mut self, id: Id, reply_to: &ReplyTo, refusal: &Refusal) {
+        if self.connections.get(id).is_some_and(|c| c.call.is_some()) && self.refuse_call(id, refusal) {
+            return;
+        }
         self.counters.errors.add(1);
         // What a room refuses was paid for here already, and the next try is to be paid for again.
         let retry_after_ms = match refusal.reason {

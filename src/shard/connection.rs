@@ -13,6 +13,7 @@
 use std::net::IpAddr;
 
 use super::encode::Encoding;
+use super::grpc::{Call, Http2};
 use super::http::Http;
 use super::limits::Ignoring;
 use super::queue::SendQueue;
@@ -25,7 +26,7 @@ use crate::base::time::Tick;
 use crate::base::wheel::TimerKey;
 use crate::chat::refusal::{Farewell, Refusal};
 use crate::config::ListenKind;
-use crate::proto::{frame, line, websocket};
+use crate::proto::{frame, grpc, line, websocket};
 
 /// One open socket, as the shard sees it.
 #[derive(Debug)]
@@ -95,6 +96,8 @@ pub struct Connection {
     pub told: Option<Box<Told>>,
     /// Whether more of what was kept for its user is to be told.
     pub is_telling: bool,
+    /// The call that it is, if it is a stream of another connection and has no socket.
+    pub call: Option<Box<Call>>,
 }
 
 /// What is held against a connection: most never have one, so that they do not pay for it.
@@ -129,6 +132,10 @@ pub enum Protocol {
     WebSocket(websocket::Decoder),
     /// A WebSocket that hears what it says.
     Echo(websocket::Decoder),
+    /// HTTP/2, which carries calls.
+    Http2(Box<Http2>),
+    /// A call of gRPC.
+    Messages(grpc::Decoder),
     /// Nothing more is decoded; also stands here while the protocol is at work.
     Ended,
 }
@@ -206,6 +213,7 @@ impl Connection {
             behind: 0,
             told: None,
             is_telling: false,
+            call: None,
         }
     }
 
@@ -219,8 +227,11 @@ impl Connection {
         matches!(&self.protocol, Protocol::Http(http) if http.under_way.is_holding())
     }
 
-    /// Whether a home has been asked about an HTTP request, and has not replied.
+    /// Whether a home has been asked about an HTTP request or a call, and has not replied.
     pub fn is_asking(&self) -> bool {
-        matches!(&self.protocol, Protocol::Http(http) if http.under_way.is_asking())
+        match &self.call {
+            Some(call) => call.is_asking,
+            None => matches!(&self.protocol, Protocol::Http(http) if http.under_way.is_asking()),
+        }
     }
 }

@@ -20,7 +20,6 @@
 use std::collections::VecDeque;
 
 use super::Shard;
-use super::encode::Encoding;
 use super::mail::{Handover, ReplyTo};
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -247,10 +246,10 @@ impl Shard {
                 state.is_telling = false;
                 return;
             };
-            let is_text = state.encoding == Encoding::Text;
+            let can_say_so = state.encoding.can_resume();
             self.say_kept(connection, &kept);
             match kept.offset() {
-                Some(offset) if is_text => self.receive_as_told(session, offset), // people cannot say so
+                Some(offset) if !can_say_so => self.receive_as_told(session, offset), // people cannot say so
                 Some(_) => {} // it stays until it is received
                 None => self.note_told(connection, kept),
             }
@@ -280,7 +279,7 @@ impl Shard {
     pub(super) fn note_told(&mut self, id: Id, kept: Kept) {
         let (now, bounds) = (self.now.tick, self.inbox_bounds());
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if self.config.session.grace_ms == 0 || connection.encoding == Encoding::Text {
+        if self.config.session.grace_ms == 0 || !connection.encoding.can_resume() {
             return;
         }
         let told = connection.told.get_or_insert_with(|| {

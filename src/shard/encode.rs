@@ -1,7 +1,7 @@
 //! Events into the bytes of each kind of connection: where the wire's vocabulary meets its transports.
 
 use crate::proto::wire::Event;
-use crate::proto::{frame, json, protobuf, text, websocket};
+use crate::proto::{frame, grpc, json, protobuf, text, websocket};
 
 /// How a connection wants its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,12 +19,18 @@ pub enum Encoding {
     JsonFrame,
     /// A Protobuf message a binary frame.
     ProtobufFrame,
+    /// An `Event` a message of gRPC.
+    GrpcEvent,
+    /// A `Message` a message of gRPC; what it has no place for is not told.
+    GrpcMessage,
+    /// The response to a call of gRPC with one, of which no room ever hears.
+    GrpcResponse,
 }
 
-/// How many encodings there are.
-pub const ENCODINGS: usize = 6;
+/// How many encodings rooms may be heard in.
+pub const ENCODINGS: usize = 8;
 
-/// All encodings, in the order of their numbers.
+/// Those encodings, in the order of their numbers.
 pub const ALL: [Encoding; ENCODINGS] = [
     Encoding::Text,
     Encoding::JsonLine,
@@ -32,6 +38,8 @@ pub const ALL: [Encoding; ENCODINGS] = [
     Encoding::ProtobufMessage,
     Encoding::JsonFrame,
     Encoding::ProtobufFrame,
+    Encoding::GrpcEvent,
+    Encoding::GrpcMessage,
 ];
 
 /// How much memory the buffers may keep after a large event.
@@ -110,6 +118,22 @@ impl Encoding {
                     scratch.protobuf(event),
                 );
             }
+            Encoding::GrpcEvent => {
+                grpc::put(out, |out| out.extend_from_slice(scratch.protobuf_message(event)));
+            }
+            Encoding::GrpcMessage => {
+                let start = out.len();
+                let mut is_shown = false;
+                grpc::put(out, |out| is_shown = grpc::write_event(event, out));
+                if !is_shown {
+                    out.truncate(start);
+                }
+            }
+            Encoding::GrpcResponse => {
+                if let Event::Ack(ack) = event {
+                    grpc::put(out, |out| grpc::write_sent(ack, out));
+                }
+            }
         }
     }
 
@@ -121,6 +145,11 @@ impl Encoding {
     /// Whether events come in binary frames.
     pub fn is_frame(self) -> bool {
         matches!(self, Encoding::JsonFrame | Encoding::ProtobufFrame)
+    }
+
+    /// Whether a session goes on for a while without its connection: not where its client could not say that it is back.
+    pub fn can_resume(self) -> bool {
+        !matches!(self, Encoding::Text | Encoding::GrpcMessage | Encoding::GrpcResponse)
     }
 
     /// Whether a connection that speaks `other` can hear this one too: only binary frames tell their encoding.

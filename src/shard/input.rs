@@ -71,12 +71,18 @@ impl Shard {
         if connection.pause.is_some() || self.pause_if_unread(id) {
             return;
         }
+        if self.connections[id].call.is_some() && self.enter_first_room(id) {
+            return;
+        }
         let connection = self.connections.get_mut(id).expect("looked at above");
         if let Some(held) = connection.held.take() {
             match connection.encoding {
                 Encoding::Text => self.hear_text(id, &held),
                 Encoding::JsonLine | Encoding::JsonMessage => self.hear_json(id, &held),
                 Encoding::ProtobufMessage => self.hear_protobuf(id, &held),
+                Encoding::GrpcEvent | Encoding::GrpcMessage | Encoding::GrpcResponse => {
+                    held.is_empty() || self.obey_call(id, &held)
+                }
                 Encoding::JsonFrame | Encoding::ProtobufFrame => {
                     let (encoding, kind) = connection.held_frame;
                     self.hear_frame(id, Frame { encoding, kind, payload: &held })
@@ -91,6 +97,8 @@ impl Shard {
         if connection.stage == Stage::Open && connection.pause.is_none() {
             if connection.input_ended {
                 self.finish_input(id);
+            } else if connection.call.is_some() {
+                self.resumed_calls.push(id);
             } else {
                 self.resumed.push(id);
             }
@@ -103,8 +111,12 @@ impl Shard {
         if connection.pause.is_some() || connection.has_backlog() {
             return;
         }
+        if connection.call.is_some() {
+            return self.finish_call_input(id);
+        }
         let mut protocol = std::mem::replace(&mut connection.protocol, Protocol::Ended);
         match &mut protocol {
+            Protocol::Http2(http2) => return self.end_http2_input(id, http2),
             Protocol::Text(text) => {
                 if let Some(rest) = text.lines.finish() {
                     self.hear_text(id, rest);
@@ -150,6 +162,8 @@ impl Shard {
                 Protocol::WebSocket(decoder) => self.decode_websocket(id, decoder, input, Self::hear_message),
                 Protocol::Echo(decoder) => self.decode_websocket(id, decoder, input, Self::echo),
                 Protocol::Http(http) => self.decode_http(id, http, input, &mut next),
+                Protocol::Http2(http2) => self.decode_http2(id, http2, input),
+                Protocol::Messages(decoder) => self.decode_messages(id, decoder, input),
                 Protocol::Detect | Protocol::Ended => input.len(),
             };
             input = &mut input[used..];
@@ -344,7 +358,7 @@ impl Shard {
         self.follow(id, flow, payload)
     }
 
-    fn understand(
+    pub(super) fn understand(
         &mut self,
         id: Id,
         encoding: Encoding,

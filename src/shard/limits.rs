@@ -99,8 +99,11 @@ impl Shard {
     ) -> Result<(), Refusal> {
         let now = self.now.tick;
         let (rates, counters) = (&self.rates, &self.counters);
-        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
+        let Some(connection) = self.connections.get(id) else { return Ok(()) };
         let session = connection.session.and_then(|id| self.sessions.get(id));
+        // Calls on one connection share what that may ask.
+        let payer = connection.call.as_ref().map_or(id, |call| call.parent);
+        let Some(connection) = self.connections.get_mut(payer) else { return Ok(()) };
         let user_bucket = session.and_then(|session| session.user_bucket.as_deref()).or(user_bucket);
         let address_bucket = connection.address_bucket.as_ref();
         // What the connection has for itself is taken from copies, which count only if nobody refuses.
@@ -162,7 +165,8 @@ impl Shard {
     /// After how many milliseconds the connection itself may send another command.
     pub(super) fn next_command_ms(&self, id: Id) -> u64 {
         let now = self.now.tick;
-        self.connections.get(id).map_or(0, |c| c.commands.wait_ms(&self.rates.commands, 1, now))
+        let payer = self.connections.get(id).and_then(|c| c.call.as_ref()).map_or(id, |call| call.parent);
+        self.connections.get(payer).map_or(0, |c| c.commands.wait_ms(&self.rates.commands, 1, now))
     }
 
     /// Notes that a client was told to wait, and says whether it is to be closed: for going on asking too much, whatever it is told.

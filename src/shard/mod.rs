@@ -14,6 +14,7 @@
 //! | `resume` | who says hello, and how a session outlives its connection |
 //! | `input` | bytes to commands: which protocol, and when a command has to wait |
 //! | `limits`, `commands`, `replies` | what a session asks, and what it hears back |
+//! | `grpc` | connections of HTTP/2, and the calls on them |
 //! | `lines`, `http`, `api` | what text lines and HTTP requests mean, and what those requests ask of homes |
 //! | `accounts`, `registered` | users with passwords: who logs in, and what their nicknames' homes know of them |
 //! | `home`, `rooms` | the rooms and nicknames that live here |
@@ -34,6 +35,7 @@ mod connection;
 mod doubt;
 mod encode;
 mod fanout;
+mod grpc;
 mod home;
 mod http;
 mod input;
@@ -168,6 +170,12 @@ pub struct Shard {
     doubts: Vec<Id>,
     /// The number of the last connection on which something was told to one user alone.
     next_told: u32,
+    /// The calls on each connection of HTTP/2 that has any.
+    calls: HashMap<Id, Vec<Id>>,
+    /// Calls whose pause is over, and that may be read again.
+    resumed_calls: Vec<Id>,
+    /// An empty list, for the calls that have something to flush.
+    touched_calls: Vec<Id>,
     /// Connections with something to flush, and how many of them have had it since before this turn.
     touched: Vec<Id>,
     untried: usize,
@@ -285,6 +293,9 @@ impl Shard {
             answered_bytes: 0,
             doubts: Vec::new(),
             next_told: 0,
+            calls: HashMap::new(),
+            resumed_calls: Vec::new(),
+            touched_calls: Vec::new(),
             touched: Vec::new(),
             untried: 0,
             resumable: VecDeque::new(),
@@ -304,12 +315,14 @@ impl Shard {
         let protocol = match kind {
             ListenKind::Web => Protocol::Http(Box::new(http::Http::new(&self.limits, self.now.tick))),
             ListenKind::Frame => Protocol::Frames(frame::Decoder::new(self.limits.inbound_bytes)),
-            _ => Protocol::Detect,
+            ListenKind::Grpc => Protocol::Http2(Box::new(grpc::Http2::new(&self.limits))),
+            ListenKind::Line => Protocol::Detect,
         };
         let encoding = match kind {
             ListenKind::Web => Encoding::JsonMessage,
             ListenKind::Frame => Encoding::JsonFrame,
-            _ => Encoding::Text,
+            ListenKind::Grpc => grpc::NO_ENCODING,
+            ListenKind::Line => Encoding::Text,
         };
         // Those who are being told to go have places in the reserve.
         let has_room = self.connections.len() < self.core_connections;
@@ -329,7 +342,8 @@ impl Shard {
                     match kind {
                         ListenKind::Web => {}
                         ListenKind::Frame => self.close(id, Closing::Bye(Farewell::Draining)),
-                        _ => self.connections[id].turned_away = Some(Farewell::Draining),
+                        ListenKind::Grpc => self.refuse_http2(id, Farewell::Draining.as_str()),
+                        ListenKind::Line => self.connections[id].turned_away = Some(Farewell::Draining),
                     }
                 }
             }
@@ -337,10 +351,15 @@ impl Shard {
                 self.counters.refused_connections.add(1);
                 match kind {
                     ListenKind::Web => self.refuse_http(id, full),
+                    ListenKind::Grpc => self.refuse_http2(id, Farewell::TooManyConnections.as_str()),
                     // Not even time to see which language it speaks.
                     ListenKind::Frame => self.close(id, Closing::Bye(Farewell::TooManyConnections)),
-                    _ if is_crowded => self.close(id, Closing::Bye(Farewell::TooManyConnections)),
-                    _ => self.connections[id].turned_away = Some(Farewell::TooManyConnections),
+                    ListenKind::Line if is_crowded => {
+                        self.close(id, Closing::Bye(Farewell::TooManyConnections))
+                    }
+                    ListenKind::Line => {
+                        self.connections[id].turned_away = Some(Farewell::TooManyConnections);
+                    }
                 }
             }
         }
@@ -500,16 +519,26 @@ impl Shard {
     pub fn take_touched(&mut self, list: &mut Vec<Id>) {
         debug_assert!(list.is_empty());
         std::mem::swap(&mut self.touched, list);
+        let mut calls = std::mem::take(&mut self.touched_calls);
         for id in list.iter() {
             if let Some(connection) = self.connections.get_mut(*id) {
                 connection.is_touched = false;
+                if connection.call.is_some() {
+                    calls.push(*id);
+                }
             }
+        }
+        if calls.is_empty() && self.resumed_calls.is_empty() {
+            self.touched_calls = calls;
+        } else {
+            self.flush_calls(calls);
         }
     }
 
     /// Whether something waits to be sent: queued bytes, gathered events, or mail.
     pub fn has_unsent(&self) -> bool {
         !self.touched.is_empty()
+            || !self.resumed_calls.is_empty()
             || self.home.has_gathered()
             || self.outboxes.iter().any(|outbox| !outbox.is_empty())
     }
@@ -528,6 +557,10 @@ impl Shard {
                 self.connections.remove(id).expect("closed connections keep their slot until here");
             if connection.is_counted {
                 self.census.leave(connection.peer);
+            }
+            if let Some(call) = &connection.call {
+                self.drop_call(id, call);
+                continue;
             }
             close(id, connection.is_cut_off);
         }
@@ -573,6 +606,9 @@ impl Shard {
         self.say_as(id, encoding, event);
         if let Some(connection) = self.connections.get(id) {
             self.answered_bytes += connection.queue.bytes() - before;
+        }
+        if let (Encoding::GrpcResponse, Event::Ack(_)) = (encoding, event) {
+            self.complete_call(id);
         }
     }
 

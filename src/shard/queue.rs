@@ -9,7 +9,10 @@ use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use slab::Slab;
+
+use crate::proto::http2::Chunk;
 
 const NONE: u32 = u32::MAX;
 
@@ -191,6 +194,19 @@ impl SendPool {
             written -= length;
             self.pop(queue);
         }
+    }
+
+    /// Takes at most `bytes_max` bytes off the head, as far as they are of one segment.
+    pub fn take(&mut self, queue: &mut SendQueue, bytes_max: usize) -> Option<Chunk> {
+        let Node { segment, start, end, .. } = *self.ranges.get(queue.head as usize)?;
+        let (start, end) = (start as usize, end as usize);
+        let end = end.min(start + bytes_max);
+        let chunk = match &self.segments[segment as usize].data {
+            Data::Shared(frames) => Chunk::Shared { bytes: frames.bytes.clone(), start, end },
+            Data::Own(bytes, _) => Chunk::Own(Bytes::copy_from_slice(&bytes[start..end])),
+        };
+        self.advance(queue, end - start);
+        Some(chunk)
     }
 
     /// Drops everything.

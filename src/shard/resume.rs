@@ -16,7 +16,6 @@ use std::sync::Arc;
 use super::Shard;
 use super::closing::Closing;
 use super::commands::Asked;
-use super::encode::Encoding;
 use super::input::Flow;
 use super::mail::{Mail, Reply, ReplyTo, Request};
 use super::session::{Estate, Identity, Session, Step, Successor, Then};
@@ -249,7 +248,7 @@ impl Shard {
         let session = &self.sessions[id];
         let nickname = session.nickname.clone().expect("welcomed by name");
         // People on text lines have no session that could go on.
-        let resume = if session.encoding == Encoding::Text {
+        let resume = if !session.encoding.can_resume() {
             String::new()
         } else {
             self.authority.resume.issue(&Ticket {
@@ -279,7 +278,7 @@ impl Shard {
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
         let Some(nickname) = session.nickname.as_ref().filter(|_| session.number != 0) else { return };
-        if session.encoding == Encoding::Text || matches!(session.step, Step::Ending { .. }) {
+        if !session.encoding.can_resume() || matches!(session.step, Step::Ending { .. }) {
             return;
         }
         let claims = session.identity.as_ref().map(|identity| WrittenClaims {
@@ -418,7 +417,7 @@ impl Shard {
             return false;
         }
         config.grace_ms > 0
-            && session.encoding != Encoding::Text
+            && session.encoding.can_resume()
             && !session.is_ending()
             && !session.is_upgrading()
             && is_known

@@ -113,6 +113,27 @@ impl Shard {
         if let Protocol::Http(http) = &connection.protocol {
             return http.deadline(&self.limits);
         }
+        if let Protocol::Http2(http2) = &connection.protocol {
+            return Some(match http2.is_greeted() {
+                true => self.silence_ends(id, connection),
+                false => connection.awaited_since + self.limits.hello_ms,
+            });
+        }
+        let of_call = connection.call.as_ref().and_then(|call| self.call_deadline(connection, call));
+        if connection.call.as_ref().is_some_and(|call| !Self::is_chat(call)) {
+            return of_call;
+        }
+        if let Some(until) = of_call
+            && until <= self.now.tick
+        {
+            return Some(until);
+        }
+        let deadline = self.deadline_of_chat(id, connection);
+        [deadline, of_call].into_iter().flatten().min()
+    }
+
+    /// When a peer that chats will have been silent, or nameless, for too long.
+    fn deadline_of_chat(&self, id: Id, connection: &Connection) -> Option<Tick> {
         let is_echo = matches!(connection.protocol, Protocol::Echo(_));
         if !is_echo && !self.has_said_hello(connection) {
             let ms = if connection.encoding == Encoding::Text {
@@ -123,14 +144,19 @@ impl Shard {
             return Some(connection.awaited_since + ms);
         }
         let expiry = self.token_expiry(connection);
-        if connection.encoding == Encoding::Text {
-            return expiry; // TCP keepalive alone looks after people who have nothing to say
+        if !connection.encoding.can_resume() {
+            return expiry; // TCP keepalive, or HTTP/2's, looks after people who have nothing to say
         }
-        let silence = match connection.probed_at {
+        let silence = self.silence_ends(id, connection);
+        Some(expiry.map_or(silence, |expiry| expiry.min(silence)))
+    }
+
+    /// When a silent peer is asked for a sign of life, or given up.
+    fn silence_ends(&self, id: Id, connection: &Connection) -> Tick {
+        match connection.probed_at {
             Some(probed_at) => self.give_up_at(connection, probed_at),
             None => self.probe_at(id, connection),
-        };
-        Some(expiry.map_or(silence, |expiry| expiry.min(silence)))
+        }
     }
 
     /// When the token of the connection's user expires, by the clock of the loops.
@@ -175,8 +201,23 @@ impl Shard {
         if self.deadline_of_peer(id, connection).is_none_or(|deadline| deadline > now) {
             return;
         }
+        if let Some(call) = &connection.call
+            && self.call_deadline(connection, call).is_some_and(|deadline| deadline <= now)
+        {
+            self.counters.call_deadlines.add(1);
+            return self.close(id, Closing::RequestTimeout);
+        }
         match &connection.protocol {
             Protocol::Detect => self.greet(id),
+            Protocol::Http2(http2) if !http2.is_greeted() => {
+                self.counters.no_hello.add(1);
+                self.refuse_http2(id, Farewell::NoHello.as_str());
+            }
+            Protocol::Http2(_) if connection.probed_at.is_some() => {
+                self.counters.timeouts.add(1);
+                self.close(id, Closing::Bye(Farewell::Timeout));
+            }
+            Protocol::Http2(_) => self.probe(id),
             Protocol::Http(http) => {
                 let closing =
                     if http.is_between_requests() { Closing::Idle } else { Closing::RequestTimeout };
@@ -191,7 +232,7 @@ impl Shard {
                 } else if self.token_expiry(connection).is_some_and(|expiry| expiry <= now) {
                     self.counters.expired_tokens.add(1);
                     self.close(id, Closing::Bye(Farewell::ExpiredToken));
-                } else if connection.encoding == Encoding::Text {
+                } else if !connection.encoding.can_resume() {
                     // Woken for a token that has not expired yet, by a clock that was set.
                 } else if connection.probed_at.is_some() {
                     self.counters.timeouts.add(1);
@@ -222,6 +263,10 @@ impl Shard {
     pub(super) fn probe(&mut self, id: Id) {
         let connection = self.connections.get_mut(id).expect("checked by the caller");
         connection.probed_at = Some(self.now.tick);
+        if self.is_http2(id) {
+            return self.ping_http2(id);
+        }
+        let connection = self.connections.get(id).expect("looked at above");
         let encoding = connection.encoding;
         let marker = self.note_ping(id);
         match encoding.is_websocket() {

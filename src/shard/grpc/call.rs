@@ -1,0 +1,348 @@
+//! The life of a call: begun by a request, ended by a status.
+
+use bytes::Bytes;
+use http::{Method as Verb, Request};
+
+use super::{Http2, Open};
+use crate::base::slots::Id;
+use crate::base::time::Tick;
+use crate::chat::refusal::{Farewell, Reason, Refusal};
+use crate::proto::grpc::{self, Code, Decoder, Method, NoTime, Status, Violation};
+use crate::proto::http2::Stream;
+use crate::shard::Shard;
+use crate::shard::closing::Closing;
+use crate::shard::connection::{Connection, Pause, Protocol, Stage};
+use crate::shard::encode::Encoding;
+use crate::shard::limits::Cost;
+
+/// What is told to a client whose call comes after the server has begun to leave.
+const LEAVING: &str = "the server is about to stop";
+
+/// What a connection is besides, if it is a call.
+#[derive(Debug)]
+pub struct Call {
+    /// The connection of HTTP/2 that it is on.
+    pub parent: Id,
+    /// The place of its stream there.
+    pub stream: u32,
+    /// What is called.
+    pub method: Method,
+    /// What the request's metadata says of who calls.
+    pub metadata: Metadata,
+    /// When the client gives it up.
+    pub deadline: Option<Tick>,
+    /// How it ends, when all that is queued has been said.
+    pub status: Option<Status>,
+    /// Whether its stream has got all of the answer.
+    pub is_answered: bool,
+    /// Whether the one message of a unary call has come.
+    pub has_asked: bool,
+    /// Whether another core or thread has been asked, and has not replied.
+    pub is_asking: bool,
+    /// The room to join when the hello has been answered.
+    pub enters: Option<Box<str>>,
+    /// Whether anything was said: an empty message before that only tells who comes.
+    pub has_spoken: bool,
+}
+
+/// What metadata may say.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Metadata {
+    pub nickname: Option<Box<str>>,
+    pub token: Option<Box<str>>,
+    pub api_key: Option<Box<str>>,
+    pub room: Option<Box<str>>,
+    pub idempotency_key: Option<Bytes>,
+}
+
+impl Metadata {
+    fn of(request: &Request<()>) -> Self {
+        let text = |name: &str| grpc::text(request.headers(), name).map(Box::from);
+        let bearer = grpc::text(request.headers(), "authorization").and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' ').into())
+        });
+        Metadata {
+            nickname: text("nickname"),
+            token: bearer,
+            api_key: text("x-api-key"),
+            room: text("room"),
+            idempotency_key: request
+                .headers()
+                .get("idempotency-key")
+                .map(|key| Bytes::copy_from_slice(key.as_bytes())),
+        }
+    }
+}
+
+/// The status that a refusal ends a call with.
+pub(super) fn status_of(refusal: &Refusal) -> Status {
+    let code = match refusal.reason {
+        Reason::AlreadyJoined | Reason::AlreadySaidHello => Code::FailedPrecondition,
+        reason => Code::of_http(reason.code()),
+    };
+    let status = Status::new(code, refusal.reason.as_str(), refusal.message.clone());
+    Status { retry_after_ms: refusal.retry_after_ms, ..status }
+}
+
+/// The status that a call ends with when its connection would be told good-bye.
+fn status_of_farewell(farewell: Farewell) -> Status {
+    let (code, message) = match farewell {
+        Farewell::Quit => return Status::OK,
+        Farewell::BadProtocol => (Code::InvalidArgument, "what came is no message"),
+        Farewell::Unauthenticated => (Code::Unauthenticated, "your token is void"),
+        Farewell::Banned => (Code::PermissionDenied, "you are banned"),
+        Farewell::Kicked => (Code::PermissionDenied, "you were put out"),
+        Farewell::Replaced => (Code::Cancelled, "your session goes on elsewhere"),
+        Farewell::TooManyErrors => (Code::InvalidArgument, "too many malformed commands"),
+        Farewell::TooManyConnections => (Code::ResourceExhausted, "there is no place for another"),
+        Farewell::NoHello => (Code::DeadlineExceeded, "no hello came"),
+        Farewell::Internal => (Code::Internal, "the server failed"),
+        Farewell::SlowConsumer => (Code::ResourceExhausted, "you read too slowly"),
+        Farewell::RateLimited => (Code::ResourceExhausted, "you ask too much"),
+        Farewell::Timeout => (Code::Unavailable, "no sign of life came"),
+        Farewell::Overloaded => (Code::Unavailable, "the server is overloaded"),
+        Farewell::ExpiredToken => (Code::Unauthenticated, "your token has expired"),
+        Farewell::Draining => (Code::Unavailable, LEAVING),
+    };
+    Status::new(code, farewell.as_str(), message)
+}
+
+impl Shard {
+    /// Begins a call, or refuses it.
+    pub(super) fn begin_call(
+        &mut self,
+        parent: Id,
+        http2: &mut Http2,
+        request: &Request<()>,
+        mut stream: Stream,
+    ) {
+        if request.method() != Verb::POST || !grpc::is_call(request.headers()) {
+            return stream.answer(grpc::not_a_call());
+        }
+        let (method, deadline) = match self.consider_call(parent, request) {
+            Ok(considered) => considered,
+            Err(status) => return stream.answer(status.answer()),
+        };
+        self.counters.calls.add(1);
+        let encoding = match method {
+            Method::Connect => Encoding::GrpcEvent,
+            Method::StreamMessages => Encoding::GrpcMessage,
+            _ => Encoding::GrpcResponse,
+        };
+        let number = http2.streams.vacant_key();
+        http2.server.watch(&mut stream, number as u32);
+        let Some(state) = self.connections.get(parent) else { return };
+        let protocol = Protocol::Messages(Decoder::new(self.limits.inbound_bytes));
+        let mut connection = Connection::new(state.peer, state.kind, protocol, encoding, self.now.tick);
+        connection.address_bucket = state.address_bucket.clone();
+        connection.call = Some(Box::new(Call {
+            parent,
+            stream: number as u32,
+            method,
+            metadata: Metadata::of(request),
+            deadline,
+            status: None,
+            is_answered: false,
+            has_asked: false,
+            is_asking: false,
+            enters: None,
+            has_spoken: false,
+        }));
+        let id = self.connections.insert(connection);
+        self.calls.entry(parent).or_default().push(id);
+        http2.streams.insert(Open { stream, call: id });
+        self.arm(id);
+        self.touch(id); // its head is sent at once, so that the client knows that it is heard
+        self.begin_chat(id);
+        if let Some(open) = http2.streams.get_mut(number) {
+            self.read_call(&mut open.stream, id);
+        }
+    }
+
+    /// What can be said of a call by its request alone.
+    fn consider_call(&mut self, parent: Id, request: &Request<()>) -> Result<(Method, Option<Tick>), Status> {
+        let path = request.uri().path();
+        let method = Method::at(path).ok_or_else(|| {
+            Status::new(Code::Unimplemented, "not_found", format!("there is no method {path}"))
+        })?;
+        let timeout_ms = grpc::timeout_ms(request.headers())
+            .map_err(|NoTime| Status::new(Code::InvalidArgument, "bad_request", "grpc-timeout: no time"))?;
+        if let Some(coding) = grpc::text(request.headers(), "grpc-encoding")
+            && !coding.eq_ignore_ascii_case("identity")
+        {
+            let message = format!("the only coding of messages known here is identity, not {coding}");
+            return Err(Status::new(Code::Unimplemented, "bad_request", message));
+        }
+        if self.is_leaving() && !matches!(method, Method::HealthCheck | Method::HealthList) {
+            return Err(Status::new(Code::Unavailable, Reason::Draining.as_str(), LEAVING));
+        }
+        if self.connections.len() >= self.core_connections {
+            self.counters.refused_connections.add(1);
+            return Err(status_of_farewell(Farewell::TooManyConnections));
+        }
+        self.charge(parent, Cost { commands: 1, bytes: 0, joins: 0 }, None)
+            .map_err(|refusal| status_of(&refusal))?;
+        Ok((method, timeout_ms.map(|ms| self.now.tick + ms)))
+    }
+
+    /// Finds messages in what a call's client has said.
+    pub(in crate::shard) fn decode_messages(&mut self, id: Id, decoder: &mut Decoder, input: &[u8]) -> usize {
+        let mut used = 0;
+        while used < input.len() {
+            let message = match decoder.decode(&input[used..]) {
+                Ok((taken, message)) => {
+                    used += taken;
+                    message
+                }
+                Err(violation) => {
+                    self.counters.too_large.add(u64::from(violation == Violation::TooLarge));
+                    self.end_call(id, status_of_violation(violation, self.limits.inbound_bytes));
+                    return input.len();
+                }
+            };
+            let Some(message) = message else { break };
+            if !self.hear_call(id, message) {
+                break;
+            }
+        }
+        decoder.release();
+        used
+    }
+
+    /// Hears a message of a call, and says whether the next one may be looked at.
+    fn hear_call(&mut self, id: Id, message: &[u8]) -> bool {
+        let Some(call) = self.call_mut(id) else { return false };
+        let is_first = !std::mem::replace(&mut call.has_asked, true);
+        if call.method.is_unary() && !is_first {
+            return true; // one message is asked for, and has come
+        }
+        self.obey_call(id, message)
+    }
+
+    /// Does what a message of a call asks for, also if it had to wait, and says whether the next one may be looked at.
+    pub(in crate::shard) fn obey_call(&mut self, id: Id, message: &[u8]) -> bool {
+        let Some(call) = self.call_mut(id) else { return false };
+        match call.method {
+            Method::Connect => self.hear_event_command(id, message),
+            Method::StreamMessages => {
+                let flow = self.hear_said(id, message);
+                self.follow(id, flow, message)
+            }
+            Method::SendMessage => {
+                let flow = self.hear_sent(id, message);
+                self.follow(id, flow, message)
+            }
+            Method::Login => self.hear_login(id, message),
+            method @ (Method::HealthCheck | Method::HealthList | Method::HealthWatch) => {
+                self.hear_health(id, method, message)
+            }
+            Method::Reflection => self.hear_reflection(id, message),
+        }
+    }
+
+    /// The client will say no more on this call.
+    pub(in crate::shard) fn finish_call_input(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+            return;
+        };
+        let is_within = matches!(&connection.protocol, Protocol::Messages(decoder) if decoder.is_within());
+        let Some(call) = &connection.call else { return };
+        if is_within {
+            let message = "the last message is not complete";
+            return self.end_call(id, Status::new(Code::InvalidArgument, "bad_request", message));
+        }
+        match call.method {
+            Method::HealthWatch if call.has_asked => {} // it is answered for as long as the client listens
+            method if method.is_unary() && !call.has_asked => {
+                let message = "this call wants one message";
+                self.end_call(id, Status::new(Code::InvalidArgument, "bad_request", message));
+            }
+            method if method.is_unary() => {} // the answer is on its way
+            // What was said last is still heard by whoever said it.
+            _ => self.close_after_session(id, Closing::InputEnded),
+        }
+    }
+
+    /// Ends a call with a status, when what is queued has been said.
+    pub(in crate::shard) fn end_call(&mut self, id: Id, status: Status) {
+        if let Some(call) = self.call_mut(id) {
+            call.status = Some(status);
+            self.close(id, Closing::LastResponse);
+        }
+    }
+
+    /// Ends a call with a status, when its session has ended too.
+    pub(super) fn end_call_after_session(&mut self, id: Id, status: Status) {
+        if let Some(call) = self.call_mut(id) {
+            call.status = Some(status);
+            self.close_after_session(id, Closing::LastResponse);
+        }
+    }
+
+    /// Ends a call for a refusal, which has no other way to be told where a call carries no events. Says whether it did.
+    pub(in crate::shard) fn refuse_call(&mut self, id: Id, refusal: &Refusal) -> bool {
+        match self.call_mut(id) {
+            Some(call) if call.method != Method::Connect => {
+                self.counters.errors.add(1);
+                self.end_call_after_session(id, status_of(refusal));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes with which status a call ends that is being closed.
+    pub(in crate::shard) fn note_status(&mut self, id: Id, closing: &Closing) {
+        let Some(call) = self.call_mut(id) else { return };
+        if call.status.is_none() {
+            call.status = Some(match closing {
+                Closing::Bye(farewell) => status_of_farewell(*farewell),
+                Closing::RequestTimeout => {
+                    Status::new(Code::DeadlineExceeded, "deadline", "the time for this call is over")
+                }
+                _ => Status::OK,
+            });
+        }
+    }
+
+    /// When something has to be done about a call, whatever its client says.
+    pub(in crate::shard) fn call_deadline(&self, connection: &Connection, call: &Call) -> Option<Tick> {
+        let is_late = call.method.is_unary() && !call.has_asked;
+        let first = is_late.then(|| connection.awaited_since + self.limits.hello_ms);
+        [call.deadline, first].into_iter().flatten().min()
+    }
+
+    /// Whether a call has a session, or is to have one.
+    pub(in crate::shard) fn is_chat(call: &Call) -> bool {
+        matches!(call.method, Method::Connect | Method::StreamMessages)
+    }
+
+    pub(super) fn call_mut(&mut self, id: Id) -> Option<&mut Call> {
+        let connection = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open)?;
+        connection.call.as_deref_mut()
+    }
+
+    /// Has a call wait for a reply.
+    pub(super) fn await_reply(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) {
+            connection.pause = Some(Pause::Reply);
+            if let Some(call) = &mut connection.call {
+                call.is_asking = true;
+            }
+        }
+    }
+}
+
+fn status_of_violation(violation: Violation, bytes_max: usize) -> Status {
+    match violation {
+        Violation::TooLarge => {
+            let message = format!("a message may have {bytes_max} bytes");
+            Status::new(Code::ResourceExhausted, Reason::TooLarge.as_str(), message)
+        }
+        Violation::Compressed => {
+            Status::new(Code::Unimplemented, "bad_request", "messages are not to be compressed")
+        }
+    }
+}
