@@ -235,6 +235,7 @@ impl Shard {
                 return self.route_private(from, reply_to, target, sender, content, tries);
             }
             Request::Handover(handover) => return self.hand_over(from, reply_to, handover),
+            Request::Readdress(handover) => return self.readdress(from, reply_to, handover),
             Request::KeepForUser(handover) => return self.keep_for_user(from, reply_to, *handover),
             Request::Resume { number } => return self.find_session(from, reply_to, number),
             Request::Surrender { to, number, home } => {
@@ -356,6 +357,8 @@ impl Shard {
             is_full: false,
             is_registered,
             untold: Vec::new(),
+            asked: Vec::new(),
+            has_missed: false,
             timestamp_ms: self.now.unix_ms,
             tries,
         };
@@ -385,25 +388,18 @@ impl Shard {
         handover.to.remove(0);
         match self.sessions.get(next.session) {
             // It has just gone on elsewhere, or ended: its nickname's home will know.
-            None if handover.to.is_empty()
-                && handover.delivered == 0
-                && !handover.is_stored
-                && handover.untold.is_empty()
-                && handover.tries < HANDOVER_TRIES_MAX =>
-            {
-                let Handover { home, target, sender, content, tries, .. } = *handover;
-                let request = Request::Private { target, sender, content, tries: tries + 1 };
-                return self.post(home, Mail::Request { from, reply_to, request });
-            }
-            None => {}
+            None => handover.has_missed = true,
+            Some(session) if handover.asked.contains(&session.number) => {}
             Some(session) if session.is_ending() || session.is_upgrading() => {}
             // Its hello has not been answered: what is kept for its user comes to it too.
             Some(session) if handover.is_registered && session.number == 0 => {}
             Some(session) if handover.is_registered && !session.may_be_told() => {
+                handover.asked.push(session.number);
                 handover.untold.push(session.number);
             }
             Some(session) => {
                 let number = session.number;
+                handover.asked.push(number);
                 let kept = Kept::Private {
                     offset: None,
                     sender: handover.sender.clone(),
@@ -429,6 +425,29 @@ impl Shard {
             let core = next.core;
             return self.post(core, Mail::Request { from, reply_to, request: Request::Handover(handover) });
         }
+        if std::mem::take(&mut handover.has_missed) && handover.tries < HANDOVER_TRIES_MAX {
+            handover.tries += 1;
+            let home = handover.home;
+            return self.post(home, Mail::Request { from, reply_to, request: Request::Readdress(handover) });
+        }
+        self.finish_handover(from, reply_to, handover);
+    }
+
+    /// A session of a nickname was not where it was looked for: it may be elsewhere now, or be coming there.
+    fn readdress(&mut self, from: SessionRef, reply_to: ReplyTo, mut handover: Box<Handover>) {
+        let sessions = self.home.nicknames.find(&handover.target).map(|(sessions, _)| sessions.to_vec());
+        handover.to = sessions.unwrap_or_default();
+        match handover.to.first() {
+            Some(first) => {
+                let core = first.core;
+                self.post(core, Mail::Request { from, reply_to, request: Request::Handover(handover) });
+            }
+            None => self.finish_handover(from, reply_to, handover),
+        }
+    }
+
+    /// All sessions have been asked: what could not be told is kept, and the sender hears what became of it.
+    fn finish_handover(&mut self, from: SessionRef, reply_to: ReplyTo, handover: Box<Handover>) {
         if !handover.untold.is_empty() {
             let home = handover.home;
             return self
@@ -508,4 +527,58 @@ pub(super) fn inbox_full() -> Refusal {
 
 pub(super) fn no_such_user() -> Refusal {
     Refusal::new(Reason::NoSuchUser, "nobody here has this nickname")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use super::*;
+    use crate::base::census::Census;
+    use crate::base::time::Now;
+    use crate::config::{Config, ListenKind};
+    use crate::shard::Flock;
+
+    #[test]
+    fn a_session_that_has_moved_is_looked_for_where_it_is_now() {
+        let flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
+        let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+        let mut hello = |name: &str| {
+            let id = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
+            shard.receive(id, &mut format!("{{\"type\":\"hello\",\"nickname\":\"{name}\"}}\n").into_bytes());
+            (id, shard.connections[id].session.unwrap())
+        };
+        let ((alice, _), (_, bob)) = (hello("alice"), hello("bob"));
+        let gone = Id { index: 77, generation: 1 };
+        let nickname = |shard: &Shard, session: Id| shard.sessions[session].nickname.clone().unwrap();
+        let target = nickname(&shard, shard.connections[alice].session.unwrap());
+        // As if another session of alice's had been told, and this one had come back on another core since its home was asked.
+        let handover = Handover {
+            home: 0,
+            to: vec![SessionRef { core: 0, session: gone }],
+            target,
+            sender: nickname(&shard, bob),
+            content: "psst".into(),
+            delivered: 1,
+            is_stored: false,
+            is_full: false,
+            is_registered: false,
+            untold: Vec::new(),
+            asked: vec![12345],
+            has_missed: false,
+            timestamp_ms: 0,
+            tries: 0,
+        };
+        let from = SessionRef { core: 0, session: bob };
+        shard.sessions[bob].under_way += 1;
+        shard.window[0] += 1;
+        shard.hand_over(from, ReplyTo { id: Some("1".into()), encoding: None }, Box::new(handover));
+        shard.settle();
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = shard.gather(alice, &mut slices);
+        let told: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        let told = String::from_utf8(told).unwrap();
+        assert_eq!(told.matches("psst").count(), 1, "{told}");
+        assert!(shard.sessions[bob].is_idle(), "the sender has had its answer");
+    }
 }

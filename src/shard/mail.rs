@@ -177,6 +177,8 @@ pub enum Request {
     Private { target: Nickname, sender: Nickname, content: Arc<str>, tries: u8 },
     /// A private message on its way through the sessions of its target. `home` is the core that was asked first.
     Handover(Box<Handover>),
+    /// A session of the target was not where it was looked for: the others that there are now are to be asked too.
+    Readdress(Box<Handover>),
     /// A private message for a registered user, which some of the user's sessions, or all, could not be told.
     KeepForUser(Box<Handover>),
     /// Become a member, or hear a room again after a resume.
@@ -250,6 +252,10 @@ pub struct Handover {
     pub is_registered: bool,
     /// The numbers of the sessions that could not be told.
     pub untold: Vec<u64>,
+    /// The numbers of all that have been asked: whoever has moved meanwhile is not asked again.
+    pub asked: Vec<u64>,
+    /// Whether a session was not where it was looked for: it has moved, or ended.
+    pub has_missed: bool,
     /// When it came, in milliseconds since the Unix epoch.
     pub timestamp_ms: u64,
     /// How often the target was looked for in vain.

@@ -14,6 +14,7 @@ use crate::shard::closing::Closing;
 use crate::shard::connection::{Connection, Pause, Protocol, Stage};
 use crate::shard::encode::Encoding;
 use crate::shard::limits::Cost;
+use crate::shard::mail::ReplyTo;
 
 /// What is told to a client whose call comes after the server has begun to leave.
 const LEAVING: &str = "the server is about to stop";
@@ -261,7 +262,7 @@ impl Shard {
             }
             method if method.is_unary() => {} // the answer is on its way
             // What was said last is still heard by whoever said it.
-            _ => self.close_after_session(id, Closing::InputEnded),
+            _ => self.close_after_session(id, Closing::Quit(ReplyTo::default())),
         }
     }
 
