@@ -45,6 +45,7 @@ fn help_and_version() {
         "--web",
         "--line",
         "--frame",
+        "--grpc",
         "--set",
     ];
     for flag in flags.into_iter().chain(["--log-level", "--log-file", "--log-format", "--max-connections"]) {
@@ -74,8 +75,8 @@ fn a_wrong_configuration_is_exit_code_2_and_one_line() {
         assert_wrong(&output(&[command, "--set", "limits.contentbytes=1"]), "limits.content_bytes?");
         assert_wrong(&output(&[command, "--set", "limits"]), "KEY=VALUE");
         assert_wrong(
-            &output(&[command, "--listen", "grpc=127.0.0.1:50051"]),
-            "not supported by this version",
+            &output(&[command, "--listen", "grcp=127.0.0.1:50051"]),
+            "grcp",
         );
         assert_wrong(
             &output(&[command, "--web", "example.org:80"]),

@@ -36,7 +36,9 @@ fn addresses(config: &Config) -> Vec<String> {
 fn nothing_gives_the_defaults() {
     let config = Config::resolve(None, std::iter::empty(), &Overrides::default()).unwrap();
     assert_eq!(config, Config::default());
-    assert_eq!(addresses(&config), ["web=127.0.0.1:8080", "line=127.0.0.1:9000", "frame=127.0.0.1:9001"]);
+    let four =
+        ["web=127.0.0.1:8080", "line=127.0.0.1:9000", "frame=127.0.0.1:9001", "grpc=127.0.0.1:50051"];
+    assert_eq!(addresses(&config), four);
     assert_eq!(config.limits.content_bytes, 65_536);
     assert_eq!(config.limits.inbound_bytes, 262_144);
     assert_eq!(config.heartbeat.timeout_ms, 90_000);
@@ -118,7 +120,8 @@ fn listeners() {
     let mut flags = Overrides::default();
     flags.set_address("--line", starling::config::ListenKind::Line, "0.0.0.0:1");
     let config = Config::resolve(None, std::iter::empty(), &flags).unwrap();
-    assert_eq!(addresses(&config), ["web=127.0.0.1:8080", "line=0.0.0.0:1", "frame=127.0.0.1:9001"]);
+    let four = ["web=127.0.0.1:8080", "line=0.0.0.0:1", "frame=127.0.0.1:9001", "grpc=127.0.0.1:50051"];
+    assert_eq!(addresses(&config), four);
     assert!(config.is_echo_on(), "the web listener is not");
 }
 
@@ -137,10 +140,6 @@ fn addresses_parse() {
 fn listeners_that_cannot_be() {
     let listen = |fields: &str| format!("[[listen]]\n{fields}\n");
     let later = "is not supported by this version";
-    assert_refused(
-        &listen("kind = \"grpc\"\naddress = \"127.0.0.1:50051\""),
-        &["test.toml:1", "grpc", later],
-    );
     let frame = resolve(&listen("kind = \"frame\"\naddress = \"127.0.0.1:9\""), &[], &[]).unwrap();
     assert_eq!(addresses(&frame), ["frame=127.0.0.1:9"]);
     assert_refused(&listen("kind = \"web\"\naddress = \"unix:/run/a.sock\""), &["unix:/run/a.sock", later]);

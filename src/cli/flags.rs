@@ -30,7 +30,7 @@ pub struct Flags {
     /// Give connections to the core whose processor takes in their packets: for network cards that spread them
     #[arg(long)]
     steer: bool,
-    /// A listener: web, line or frame; may be repeated; these replace the configured ones
+    /// A listener: web, line, frame or grpc; may be repeated; these replace the configured ones
     #[arg(long, value_name = "KIND=ADDRESS")]
     listen: Vec<String>,
     /// The address of the web listener: HTTP and WebSocket
@@ -42,6 +42,9 @@ pub struct Flags {
     /// The address of the frame listener: binary frames
     #[arg(long, value_name = "ADDRESS")]
     frame: Option<String>,
+    /// The address of the grpc listener: gRPC over HTTP/2
+    #[arg(long, value_name = "ADDRESS")]
+    grpc: Option<String>,
     /// off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -113,6 +116,7 @@ impl Flags {
             ("--web", ListenKind::Web, &self.web),
             ("--line", ListenKind::Line, &self.line),
             ("--frame", ListenKind::Frame, &self.frame),
+            ("--grpc", ListenKind::Grpc, &self.grpc),
         ];
         for (flag, kind, address) in addresses {
             if let Some(address) = address {

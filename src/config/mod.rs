@@ -41,7 +41,7 @@ key::config! {
         steer: bool = false;
         /// The directory for what outlives the process.
         data_dir: PathBuf = PathBuf::from("./starling-data");
-        /// Where clients are heard: kind is web, line or frame, address is like 127.0.0.1:8080, `[::1]:8080` or
+        /// Where clients are heard: kind is web, line, frame or grpc, address is like 127.0.0.1:8080, `[::1]:8080` or
         /// localhost:8080; port 0 takes a free one. These replace the default listeners.
         listen: Vec<Listen> = listen::default_listeners();
     }

@@ -52,6 +52,7 @@ impl Server {
         }
         // Not pinned: several servers run at a time, and all would be pinned to the same first core.
         command.args(["serve", "--web", "127.0.0.1:0", "--line", "127.0.0.1:0", "--frame", "127.0.0.1:0"]);
+        command.args(["--grpc", "127.0.0.1:0"]);
         // What is tried here goes faster than people do; a test of the limits sets its own.
         command
             .args(["--no-pin", "--set", "rate.commands_per_second=0", "--set", "store.kind=memory"])
@@ -73,7 +74,7 @@ impl Server {
                 let _ = announce.send(line);
             }
         });
-        let mut addresses = [("web", None), ("line", None), ("frame", None)];
+        let mut addresses = [("web", None), ("line", None), ("frame", None), ("grpc", None)];
         while addresses.iter().any(|(_, address)| address.is_none()) {
             let Ok(line) = announced.recv_timeout(DEADLINE) else {
                 let _ = child.kill();
@@ -84,7 +85,7 @@ impl Server {
             let (_, known) = addresses.iter_mut().find(|(name, _)| *name == kind).expect("a known kind");
             *known = Some(address.parse().expect("an address"));
         }
-        let [(_, web), (_, line), (_, frame)] = addresses;
+        let [(_, web), (_, line), (_, frame), _] = addresses;
         Server { child, web: web.unwrap(), line: line.unwrap(), frame: frame.unwrap(), log }
     }
 

@@ -13,6 +13,7 @@ import tempfile
 from google.protobuf.unknown_fields import UnknownFieldSet
 from grpc_tools import protoc
 
+from grpc_client import GrpcClient
 from helpers import Eventful, RawClient, WsClient
 
 MAGIC = 0xCAFEBABE
@@ -186,4 +187,5 @@ CARRIERS = {
     "proto_ws": ProtoWsClient,
     "json_frame": lambda server: FrameClient(server, JSON),
     "proto_frame": lambda server: FrameClient(server, PROTOBUF),
+    "grpc": GrpcClient,
 }

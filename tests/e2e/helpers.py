@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 DEADLINE_S = 15.0
 
 # Every kind of listener, in the order that a Server has their addresses.
-LISTENERS = ["web", "line", "frame"]
+LISTENERS = ["web", "line", "frame", "grpc"]
 
 
 def binary():
@@ -93,7 +93,7 @@ class Server:
         self._lines = queue.Queue()
         for pipe, sink in [(self.process.stdout, self._lines.put), (self.process.stderr, self.log.append)]:
             threading.Thread(target=self._drain_pipe, args=(pipe, sink), daemon=True).start()
-        self.web, self.line, self.frame = self._addresses()
+        self.web, self.line, self.frame, self.grpc = self._addresses()
 
     @staticmethod
     def _drain_pipe(pipe, sink):

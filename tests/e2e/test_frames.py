@@ -42,7 +42,7 @@ def test_kinds_are_the_field_numbers_of_the_schema(server):
 # Each command, by each carrier.
 
 
-@pytest.mark.parametrize("carrier", ["proto_ws", "json_frame", "proto_frame"])
+@pytest.mark.parametrize("carrier", ["proto_ws", "json_frame", "proto_frame", "grpc"])
 def test_every_command_is_answered_as_over_json(server, carrier):
     """One conversation twice, over WebSocket with JSON and otherwise, in two rooms: the same answers but for what is chance."""
 

@@ -183,8 +183,11 @@ impl Shard {
             self.counters.refused_connections.add(1);
             return Err(status_of_farewell(Farewell::TooManyConnections));
         }
-        self.charge(parent, Cost { commands: 1, bytes: 0, joins: 0 }, None)
-            .map_err(|refusal| status_of(&refusal))?;
+        // Who has commands of its own pays for those.
+        if method != Method::Connect {
+            self.charge(parent, Cost { commands: 1, bytes: 0, joins: 0 }, None)
+                .map_err(|refusal| status_of(&refusal))?;
+        }
         Ok((method, timeout_ms.map(|ms| self.now.tick + ms)))
     }
 
@@ -249,6 +252,11 @@ impl Shard {
             return;
         };
         let is_within = matches!(&connection.protocol, Protocol::Messages(decoder) if decoder.is_within());
+        let session = connection.session.and_then(|session| self.sessions.get(session));
+        if connection.is_asking() || session.is_some_and(|session| !session.is_idle()) {
+            connection.pause = Some(Pause::Reply); // what was said before is answered first
+            return;
+        }
         let Some(call) = &connection.call else { return };
         if is_within {
             let message = "the last message is not complete";
