@@ -36,8 +36,7 @@ fn addresses(config: &Config) -> Vec<String> {
 fn nothing_gives_the_defaults() {
     let config = Config::resolve(None, std::iter::empty(), &Overrides::default()).unwrap();
     assert_eq!(config, Config::default());
-    let four =
-        ["web=127.0.0.1:8080", "line=127.0.0.1:9000", "frame=127.0.0.1:9001", "grpc=127.0.0.1:50051"];
+    let four = ["web=127.0.0.1:8080", "line=127.0.0.1:9000", "frame=127.0.0.1:9001", "grpc=127.0.0.1:50051"];
     assert_eq!(addresses(&config), four);
     assert_eq!(config.limits.content_bytes, 65_536);
     assert_eq!(config.limits.inbound_bytes, 262_144);
