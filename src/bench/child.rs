@@ -29,6 +29,9 @@ pub struct Server {
     _keeper: mpsc::Sender<()>,
 }
 
+/// What it listens for.
+const LISTENERS: [&str; 4] = ["web", "line", "frame", "grpc"];
+
 impl Server {
     /// Starts one, on these processors. `flags` come last.
     ///
@@ -38,9 +41,10 @@ impl Server {
         let program =
             std::env::current_exe().map_err(|why| format!("cannot find this program's own file: {why}"))?;
         let mut arguments: Vec<String> =
-            ["serve", "--web", "127.0.0.1:0", "--line", "127.0.0.1:0", "--frame", "127.0.0.1:0"]
-                .map(str::to_owned)
-                .into();
+            LISTENERS.iter().fold(vec!["serve".to_owned()], |mut arguments, kind| {
+                arguments.extend([format!("--{kind}"), "127.0.0.1:0".to_owned()]);
+                arguments
+            });
         arguments.extend(["--cores".into(), cores.to_string()]);
         // Nobody's chat, and nothing of an earlier run.
         let name = format!("starling-bench-{}-{:08x}", std::process::id(), crate::sys::random_u64() as u32);
@@ -78,7 +82,7 @@ impl Server {
         });
         let mut server = Server { child, addresses: BTreeMap::new(), arguments, data, _keeper: keeper };
         let deadline = Instant::now() + START_MAX;
-        while server.addresses.len() < 3 {
+        while server.addresses.len() < LISTENERS.len() {
             let line = told
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
                 .map_err(|_| "the server did not start; its own words are above".to_owned())?;

@@ -2,6 +2,7 @@
 
 mod any_websocket;
 mod http;
+mod http2;
 mod irc;
 mod mqtt;
 mod nats;

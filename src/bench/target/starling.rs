@@ -7,7 +7,7 @@ use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Ack, Heard, Joined, Level, Persona, Protocol, Stage, Traits, websocket};
+use super::{Ack, Heard, Joined, Level, Persona, Protocol, Stage, Traits, http2, websocket};
 use crate::bench::marker::{Content, MARKER_BYTES, Marker, name_hash};
 use crate::proto::frame::{ENCODING_JSON, ENCODING_PROTOBUF, EVENT_KIND_BASE, HEADER_BYTES, MAGIC, VERSION};
 use crate::proto::protobuf::schema::{self, command::Kind, event::Kind as EventKind};
@@ -22,6 +22,8 @@ pub enum Framing {
     Lines,
     /// Binary frames.
     Frames,
+    /// Messages of gRPC.
+    Grpc,
 }
 
 /// Numbers of commands and events, the same in Protobuf and in frames.
@@ -41,6 +43,9 @@ mod number {
     pub const ERROR: u8 = 16;
     pub const PING: u8 = 17;
 }
+
+/// What is called by gRPC.
+const CONNECT: &str = "/chat.ChatService/Connect";
 
 /// The field `id` of commands and events.
 const ID_FIELD: u32 = 100;
@@ -78,8 +83,13 @@ impl Protocol for Starling {
     }
 
     fn open(&self, _me: &Persona<'_>, out: &mut Vec<u8>) -> bool {
-        if self.framing != Framing::WebSocket {
-            return true;
+        match self.framing {
+            Framing::WebSocket => {}
+            Framing::Grpc => {
+                http2::put_call(CONNECT, &self.host, out);
+                return true;
+            }
+            Framing::Lines | Framing::Frames => return true,
         }
         let name = if self.is_protobuf { "starling.proto.v1" } else { "starling.json.v1" };
         websocket::put_request(&self.host, &self.path, (!self.is_echo).then_some(name), out);
@@ -154,6 +164,9 @@ impl Protocol for Starling {
     }
 
     fn pong(&self, payload: &[u8], out: &mut Vec<u8>) {
+        if self.framing == Framing::Grpc && !payload.is_empty() {
+            return out.extend_from_slice(payload); // a frame of HTTP/2, which is the answer to another
+        }
         if self.framing == Framing::WebSocket {
             return websocket::put_pong(payload, out);
         }
@@ -169,11 +182,17 @@ impl Protocol for Starling {
             Framing::WebSocket => self.decode_websocket(stage, input, heard),
             Framing::Lines => Ok(self.decode_lines(input, heard)),
             Framing::Frames => self.decode_frames(input, heard),
+            Framing::Grpc => http2::decode(input, heard, |event, heard| self.hear_protobuf(event, heard)),
         }
     }
 }
 
 impl Starling {
+    /// Whether a message is a `Command` or `Event`, and not only that of a kind.
+    fn has_whole_commands(&self) -> bool {
+        matches!(self.framing, Framing::WebSocket | Framing::Grpc)
+    }
+
     /// Appends a command that is not one of many.
     fn put(&self, kind: u8, out: &mut Vec<u8>, json: impl FnOnce() -> Value, proto: impl FnOnce() -> Kind) {
         self.frame(kind, out, |out| {
@@ -181,7 +200,7 @@ impl Starling {
                 return serde_json::to_writer(out, &json()).expect("a vector takes every byte");
             }
             let kind = proto();
-            if self.framing == Framing::WebSocket {
+            if self.has_whole_commands() {
                 return put_whole(&schema::Command { id: String::new(), kind: Some(kind) }, out);
             }
             match kind {
@@ -197,6 +216,7 @@ impl Starling {
     fn frame(&self, kind: u8, out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
         match self.framing {
             Framing::WebSocket => websocket::put_frame(!self.is_protobuf, out, put),
+            Framing::Grpc => http2::put_message(out, put),
             Framing::Lines => {
                 put(out);
                 out.push(b'\n');
@@ -227,7 +247,7 @@ impl Starling {
         };
         let say = schema::Say { room: me.room.into(), content: text(bytes), ack: level as i32 };
         let id = ack.map(|_| text(MARKER_BYTES)).unwrap_or_default();
-        if self.framing == Framing::WebSocket {
+        if self.has_whole_commands() {
             return put_whole(&schema::Command { id, kind: Some(Kind::Message(say)) }, out);
         }
         put_whole(&say, out);
@@ -558,8 +578,8 @@ mod tests {
     }
 
     fn all() -> Vec<Starling> {
-        use Framing::{Frames, Lines, WebSocket};
-        [(WebSocket, false), (WebSocket, true), (Lines, false), (Frames, false), (Frames, true)]
+        use Framing::{Frames, Grpc, Lines, WebSocket};
+        [(WebSocket, false), (WebSocket, true), (Lines, false), (Frames, false), (Frames, true), (Grpc, true)]
             .map(|(framing, is_protobuf)| starling(framing, is_protobuf))
             .into()
     }
@@ -578,6 +598,7 @@ mod tests {
                 out.extend_from_slice(&payload);
                 out.push(b'\n');
             }
+            Framing::Grpc => http2::put_message(out, |out| out.extend_from_slice(&payload)),
             Framing::Frames => {
                 frame::put(out, u8::from(target.is_protobuf), EVENT_KIND_BASE + event.number(), &payload)
             }

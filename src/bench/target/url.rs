@@ -40,8 +40,7 @@ pub struct Options {
 }
 
 /// The schemes, for messages.
-const SCHEMES: &str =
-    "ws, ws+proto, lines, frames, frames+proto, text (starling's), ws-any, redis, nats, mqtt, irc, http, tcp";
+const SCHEMES: &str = "ws, ws+proto, lines, frames, frames+proto, grpc, text (starling's), ws-any, redis, nats, mqtt, irc, http, tcp";
 
 impl Target {
     /// The target that a URL names.
@@ -70,6 +69,7 @@ impl Target {
             "lines" => starling(Framing::Lines, false),
             "frames" => starling(Framing::Frames, false),
             "frames+proto" => starling(Framing::Frames, true),
+            "grpc" => starling(Framing::Grpc, true),
             "text" => Box::new(Text),
             "tcp" => Box::new(Raw { is_echo: options.is_echo }),
             "redis" => Box::new(Redis::default()),
@@ -122,6 +122,7 @@ mod tests {
             "ws://127.0.0.1:1/ws",
             "lines://[::1]:9000",
             "frames+proto://127.0.0.1:9001",
+            "grpc://127.0.0.1:50051",
             "tcp://127.0.0.1:7",
         ] {
             let target = Target::parse(url, &Options::default()).unwrap();

@@ -64,11 +64,11 @@ pub struct BenchFlags {
     /// The runs to draw (`plot`)
     files: Vec<PathBuf>,
     /// What to measure, as SCHEME://HOST:PORT; without it: a server of this program's, started and ended with the run.
-    /// Schemes: ws, ws+proto, lines, frames, frames+proto, text (starling's); ws-any, redis, nats, mqtt, irc, http,
+    /// Schemes: ws, ws+proto, lines, frames, frames+proto, grpc, text (starling's); ws-any, redis, nats, mqtt, irc, http,
     /// tcp (others')
     #[arg(long, value_name = "URL", help_heading = "Target")]
     target: Option<String>,
-    /// How to speak to the started server: ws, ws+proto, lines, frames, frames+proto, text or ws-echo
+    /// How to speak to the started server: ws, ws+proto, lines, frames, frames+proto, grpc, text or ws-echo
     #[arg(long, value_name = "SCHEME", conflicts_with = "target", help_heading = "Target")]
     transport: Option<String>,
     /// The target's process, to watch what it uses; may be repeated; found by itself on loopback

@@ -53,6 +53,7 @@ pub fn url_of(transport: &str, addresses: &BTreeMap<String, SocketAddr>) -> Stri
         "ws-echo" => ("ws", "web", "/echo"),
         "ws" | "ws+proto" => (transport, "web", "/ws"),
         "lines" | "text" => (transport, "line", ""),
+        "grpc" => (transport, "grpc", ""),
         _ => (transport, "frame", ""),
     };
     format!("{scheme}://{}{path}", addresses[kind])
@@ -62,13 +63,14 @@ pub fn url_of(transport: &str, addresses: &BTreeMap<String, SocketAddr>) -> Stri
 pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), String> {
     let default_transport = if profile == Profile::Echo { "ws-echo" } else { "ws" };
     let transport = flags.transport.clone().unwrap_or_else(|| default_transport.into());
-    const TRANSPORTS: [&str; 7] = ["ws", "ws+proto", "lines", "frames", "frames+proto", "text", "ws-echo"];
+    const TRANSPORTS: [&str; 8] =
+        ["ws", "ws+proto", "lines", "frames", "frames+proto", "grpc", "text", "ws-echo"];
     if !TRANSPORTS.contains(&transport.as_str()) {
         return Err(format!("--transport: {transport:?} is none of {}", TRANSPORTS.join(", ")));
     }
     let url = flags.target.clone().unwrap_or_else(|| {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 1));
-        url_of(&transport, &["web", "line", "frame"].map(|kind| (kind.to_owned(), anywhere)).into())
+        url_of(&transport, &["web", "line", "frame", "grpc"].map(|kind| (kind.to_owned(), anywhere)).into())
     });
     let target = Target::parse(&url, &flags.options())?;
     let traits = target.traits();
