@@ -46,8 +46,9 @@ section! {
         http2_streams: usize = 100, 1..=65_536;
         /// Bytes of the header fields of a call, each counted with 32 more (RFC 9113, 6.5.2).
         http2_header_bytes: usize = 16_384, 1024..=1_048_576;
-        /// Bytes that a stream may send before they have been looked at.
-        http2_stream_bytes: usize = 65_535, 1024..=16_777_216;
+        /// Bytes that a stream may send before they have been looked at. Not less than the protocol's own beginning: a client that
+        /// has used that up before it hears of less would wait for an update that never comes.
+        http2_stream_bytes: usize = 65_535, 65_535..=16_777_216;
         /// Bytes that all streams of a connection may send before they have been looked at.
         http2_connection_bytes: usize = 1_048_576, 65_535..=1_073_741_824;
         /// Bytes of frames that are made ahead of what the socket takes, and bytes of one stream ahead of what its windows take.

@@ -9,6 +9,7 @@ use starling::config::AckLevel;
 
 use crate::comeback::Session;
 use crate::faults::{Shape, happens};
+use crate::http2::{self, Call};
 use crate::kernel::{Kernel, Received};
 use crate::model::Model;
 use crate::wire;
@@ -22,6 +23,19 @@ pub enum Kind {
     Web,
     /// Lines as people type them.
     Text,
+    /// A `Command` or `Event` a message of gRPC, in one call.
+    Grpc,
+}
+
+impl Kind {
+    /// The number of the listener for it.
+    pub fn listener(self) -> usize {
+        match self {
+            Kind::Json | Kind::Text => 0,
+            Kind::Web => 1,
+            Kind::Grpc => 2,
+        }
+    }
 }
 
 /// The bounds of the server that its clients know.
@@ -61,6 +75,9 @@ pub struct Client {
     pub input: Vec<u8>,
     /// For WebSocket: whether the request has been granted.
     pub is_upgraded: bool,
+    /// For gRPC: the call, and whether it is over.
+    pub call: Option<Box<Call>>,
+    pub is_call_over: bool,
     pub nickname: Option<String>,
     /// The rooms that it knows itself to be in, by folded name.
     pub rooms: BTreeMap<String, Membership>,
@@ -243,6 +260,8 @@ impl Client {
             terms: terms.clone(),
             input: Vec::new(),
             is_upgraded: false,
+            call: None,
+            is_call_over: false,
             nickname: None,
             rooms: BTreeMap::new(),
             outstanding: VecDeque::new(),
@@ -309,6 +328,23 @@ impl Client {
         arrived || heard
     }
 
+    /// Begins with what comes before anything is said.
+    pub fn begin(&mut self, kernel: &mut Kernel) {
+        (self.call, self.is_call_over) = (None, false);
+        if self.kind == Kind::Grpc {
+            let mut out = Vec::new();
+            self.call = Some(Box::new(Call::begin(&mut out)));
+            self.send(kernel, &out);
+        }
+    }
+
+    /// Sends frames that are no words, whatever else it says.
+    fn send_frames(&mut self, kernel: &mut Kernel, frames: &[u8]) {
+        if !frames.is_empty() && !self.is_gone && !self.is_call_over {
+            kernel.send(self.conn, frames);
+        }
+    }
+
     /// Sends bytes, unless it has ended its side.
     pub fn send(&mut self, kernel: &mut Kernel, bytes: &[u8]) {
         if !self.has_ended && !self.is_gone {
@@ -320,7 +356,15 @@ impl Client {
     pub fn end(&mut self, kernel: &mut Kernel) {
         if !self.has_ended && !self.is_gone {
             kernel.trace.note(&[20, self.number as u64], || format!("client {} ends its side", self.number));
-            kernel.end_input(self.conn);
+            match &mut self.call {
+                Some(call) if !self.is_call_over => {
+                    let mut out = Vec::new();
+                    call.end(&mut out, &mut kernel.rng);
+                    self.send_frames(kernel, &out);
+                }
+                Some(_) => {}
+                None => kernel.end_input(self.conn),
+            }
             (self.has_ended, self.is_silent) = (true, true);
         }
     }
@@ -352,7 +396,10 @@ impl Client {
                 if self.dawdles {
                     return false;
                 }
-                self.hear_end(kernel, model);
+                if !self.is_call_over {
+                    self.hear_end(kernel, model);
+                }
+                self.is_gone = true;
                 true
             }
         }
@@ -371,6 +418,25 @@ impl Client {
                     if let Some((opcode, payload)) = wire::take_frame(&mut self.input) {
                         self.hear_frame(kernel, model, opcode, &payload);
                     }
+                }
+                Kind::Grpc => {
+                    let mut out = Vec::new();
+                    let call = self.call.as_mut().expect("it is called from the beginning");
+                    let heard = call.take(&mut self.input, &mut out, &mut kernel.rng);
+                    self.send_frames(kernel, &out);
+                    match heard {
+                        Some(http2::Heard::Event(event)) => {
+                            self.hear_json(kernel, model, event.to_string().as_bytes())
+                        }
+                        Some(http2::Heard::Over) => self.hear_end(kernel, model),
+                        Some(http2::Heard::GoAway(why)) => match why.as_str() {
+                            "too_many_connections" => self.hear_bye(kernel, model, 4105),
+                            "draining" => self.hear_bye(kernel, model, 4300),
+                            _ => {}
+                        },
+                        None => return,
+                    }
+                    continue;
                 }
                 Kind::Json => {
                     if let Some(line) = wire::take_line(&mut self.input) {
@@ -395,8 +461,9 @@ impl Client {
         kernel.trace.note(&[23, self.number as u64], || format!("client {} hears the end", self.number));
         // One that does not read may be cut off in the middle of a frame when the time for its last words is over.
         let may_be_cut = self.has_stalled || model.has_jumped;
+        let is_within = self.call.as_ref().is_some_and(|call| call.is_within());
         assert!(
-            self.input.is_empty() || may_be_cut,
+            self.input.is_empty() && !is_within || may_be_cut || self.call.is_some() && !is_within,
             "client {}: cut off within {:?}",
             self.number,
             self.input
@@ -410,7 +477,11 @@ impl Client {
             }
         }
         self.end(kernel);
-        self.is_gone = true;
+        if self.call.is_some() && !std::mem::replace(&mut self.is_call_over, true) {
+            kernel.end_input(self.conn); // it wanted the connection for this call alone
+        } else {
+            self.is_gone = true;
+        }
         if self.bye.is_none() && !self.is_silent {
             self.is_cut_off = true;
         }

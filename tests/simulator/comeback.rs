@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Kind, Membership, What};
+use crate::http2::{self, Call};
 use crate::kernel::{Kernel, Received};
 use crate::model::{Model, fold};
 use crate::talk::ROOMS;
@@ -57,6 +58,7 @@ pub struct Ghost {
     kind: Kind,
     input: Vec<u8>,
     is_upgraded: bool,
+    call: Option<Box<Call>>,
     pub bye: Option<u16>,
     pub is_over: bool,
     /// Whether there may be no farewell.
@@ -98,7 +100,9 @@ impl Client {
     }
 
     fn has_quit(&self) -> bool {
+        // On a call the end of what is said is one.
         self.outstanding.iter().any(|sent| matches!(sent.what, What::Quit))
+            || self.call.is_some() && self.has_ended
     }
 
     /// Goes on with another connection. Returns the one left behind.
@@ -116,6 +120,7 @@ impl Client {
             kind: self.kind,
             input: std::mem::take(&mut self.input),
             is_upgraded: self.is_upgraded,
+            call: self.call.take(),
             bye: self.bye,
             is_over: self.is_gone,
             was_reset: self.is_gone || self.is_silent,
@@ -369,6 +374,26 @@ impl Ghost {
                     Some(_) => continue,
                     None => return,
                 },
+                Kind::Grpc => {
+                    let Some(call) = &mut self.call else { return };
+                    let mut out = Vec::new();
+                    let heard = call.take(&mut self.input, &mut out, &mut kernel.rng);
+                    if !out.is_empty() {
+                        kernel.send(self.conn, &out);
+                    }
+                    match heard {
+                        Some(http2::Heard::Event(event)) => event.to_string().into_bytes(),
+                        Some(http2::Heard::Over) => {
+                            // Nothing more comes; the connection was for this call alone.
+                            self.was_reset |= self.bye.is_none();
+                            self.call = None;
+                            kernel.end_input(self.conn);
+                            return;
+                        }
+                        Some(http2::Heard::GoAway(_)) => continue,
+                        None => return,
+                    }
+                }
                 Kind::Json | Kind::Text => match wire::take_line(&mut self.input) {
                     Some(line) => line,
                     None => return,

@@ -78,6 +78,8 @@ pub struct Shape {
     /// Whether an event reports all that a connection is ready for, as epoll(7) does, or only what has changed, as
     /// kqueue(2) does.
     pub reports_levels: bool,
+    /// Whether some of the programs speak gRPC.
+    pub has_grpc: bool,
     /// Whether the run ends with a drain instead of the clients' leaving.
     pub ends_by_drain: bool,
     /// How the store behaves, if there is one.
@@ -128,6 +130,7 @@ impl Shape {
             burst: 1,
             content_bytes: 20,
             reports_levels: true,
+            has_grpc: false,
             ends_by_drain: false,
             storage: None,
         }
@@ -145,6 +148,7 @@ impl Shape {
             burst: pick(rng, &[1, 3, 12, 40]),
             content_bytes: pick(rng, &[20, 200, 900]),
             reports_levels: rng.chance(70),
+            has_grpc: false,
             ends_by_drain: rng.chance(40),
             storage: None,
         }

@@ -108,7 +108,8 @@ impl Call {
 
     fn go_on(&mut self, out: &mut Vec<u8>, rng: &mut Rng) {
         while !self.waiting.is_empty() {
-            let place = self.stream_window.min(self.connection_window).clamp(0, FRAME_BYTES_MAX as i64) as usize;
+            let place =
+                self.stream_window.min(self.connection_window).clamp(0, FRAME_BYTES_MAX as i64) as usize;
             let most = if rng.chance(20) { 1 + rng.below(40) as usize } else { FRAME_BYTES_MAX };
             let count = place.min(most).min(self.waiting.len());
             if count == 0 {
@@ -157,7 +158,8 @@ impl Call {
                 SETTINGS if flags & ACK == 0 => {
                     for setting in payload.chunks(6) {
                         if setting[..2] == [0, 4] {
-                            let initial = i64::from(u32::from_be_bytes(setting[2..].try_into().expect("four")));
+                            let initial =
+                                i64::from(u32::from_be_bytes(setting[2..].try_into().expect("four")));
                             self.stream_window += initial - self.initial_window;
                             self.initial_window = initial;
                         }
@@ -238,7 +240,7 @@ fn to_command(from: &Value) -> Option<schema::Command> {
             resume: text("resume"),
         }),
         "nick" => Kind::Nick(schema::Nick { nickname: text("nickname") }),
-        "join" => Kind::Join(join("room")),
+        "join" if from["room"].is_string() => Kind::Join(join("room")),
         "leave" => Kind::Leave(schema::Leave { room: text("room") }),
         "switch" => Kind::Switch(schema::Switch { from: text("from"), to: Some(join("to")) }),
         "message" if from["room"].is_string() => Kind::Message(schema::Say {
@@ -253,11 +255,9 @@ fn to_command(from: &Value) -> Option<schema::Command> {
         }),
         "private" => Kind::Private(schema::Private { target: text("target"), content: text("content") }),
         "received" => Kind::Received(schema::Received { offset: number("offset") }),
-        "members" => Kind::Members(schema::Members {
-            room: text("room"),
-            limit: count("limit"),
-            after: text("after"),
-        }),
+        "members" => {
+            Kind::Members(schema::Members { room: text("room"), limit: count("limit"), after: text("after") })
+        }
         "rooms" => Kind::Rooms(schema::Rooms { limit: count("limit"), after: text("after") }),
         "history" => Kind::History(schema::History {
             room: text("room"),
@@ -401,7 +401,8 @@ fn to_json(event: schema::Event) -> Value {
             ("members", json!({"room": e.room, "total": e.total, "members": members}))
         }
         Kind::Rooms(e) => {
-            let room = |r: &schema::RoomInfo| json!({"room": r.room, "members": r.members, "offset": r.offset});
+            let room =
+                |r: &schema::RoomInfo| json!({"room": r.room, "members": r.members, "offset": r.offset});
             ("rooms", json!({"rooms": e.rooms.iter().map(room).collect::<Value>()}))
         }
         Kind::History(e) => {

@@ -11,6 +11,7 @@
 mod client;
 mod comeback;
 mod faults;
+mod http2;
 mod kernel;
 mod model;
 mod moderation;
@@ -81,6 +82,8 @@ const HAPPENS: &[&str] = &[
     "private_kept_heard",
     "private_repeated",
     "received",
+    "calls",
+    "calls_cancelled",
     "retold",
     "private_refused",
     "output_pauses",

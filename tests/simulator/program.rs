@@ -141,12 +141,16 @@ impl Client {
                 assert!(!is_own, "client {} hears itself typing", self.number);
             }
             "ping" => {
-                assert_eq!(self.kind, Kind::Json);
-                self.send(kernel, b"{\"type\":\"pong\"}\n");
+                assert!(matches!(self.kind, Kind::Json | Kind::Grpc));
+                self.say_bytes(kernel, b"{\"type\":\"pong\"}".to_vec());
             }
             "bye" => {
                 let code = number(&event, "code") as u16;
-                if code == 1000 {
+                // Whoever says no more on a call says goodbye.
+                let is_half_close = self.call.is_some() && self.has_ended && event["id"].is_null();
+                if code == 1000
+                    && !(is_half_close && !self.outstanding.iter().any(|s| matches!(s.what, What::Quit)))
+                {
                     self.hear_reply(model, &event);
                 }
                 self.hear_bye(kernel, model, code);

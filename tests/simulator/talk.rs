@@ -5,6 +5,7 @@ use starling::config::AckLevel;
 
 use crate::client::{Client, Kind, Sent, What};
 use crate::faults::{Shape, happens, pick};
+use crate::http2;
 use crate::kernel::Kernel;
 use crate::model::{Model, Said, fold};
 use crate::wire;
@@ -43,7 +44,7 @@ impl Client {
                     self.request_upgrade(kernel, model);
                 }
             }
-            Kind::Json | Kind::Web => {
+            Kind::Json | Kind::Web | Kind::Grpc => {
                 for _ in 0..1 + kernel.rng.below(shape.burst) {
                     if !self.is_silent {
                         self.say_something(kernel, model, shape);
@@ -92,8 +93,14 @@ impl Client {
         self.say_bytes(kernel, bytes);
     }
 
-    fn say_bytes(&mut self, kernel: &mut Kernel, mut bytes: Vec<u8>) {
-        if self.kind == Kind::Web {
+    pub fn say_bytes(&mut self, kernel: &mut Kernel, mut bytes: Vec<u8>) {
+        if let Some(call) = &mut self.call {
+            let mut frames = Vec::new();
+            if !self.has_ended {
+                call.say(&http2::encode(&bytes), &mut frames, &mut kernel.rng);
+            }
+            bytes = frames;
+        } else if self.kind == Kind::Web {
             let mut frames = Vec::new();
             wire::put_message(&mut frames, &bytes, &mut kernel.rng);
             bytes = frames;

@@ -32,7 +32,7 @@ use crate::store::{Storage, Store};
 use crate::trace::Trace;
 
 /// The listeners of each core, by number.
-const LISTENERS: [ListenKind; 2] = [ListenKind::Line, ListenKind::Web];
+const LISTENERS: [ListenKind; 3] = [ListenKind::Line, ListenKind::Web, ListenKind::Grpc];
 
 /// Steps of one stretch of a run, between two moments of rest.
 const STEPS: u64 = 5000;
@@ -87,6 +87,11 @@ impl World {
         let faults = Faults::draw(&mut rng);
         let mut shape = Shape::draw(&mut rng, cores);
         let mut config = draw_config(&mut rng);
+        // By the seed itself: what is drawn here would change all that is drawn after it.
+        shape.has_grpc = seed % 2 == 1;
+        if seed % 4 == 3 {
+            config.limits.http2_output_bytes = 16_384;
+        }
         // By dice of its own, so that runs without a store are what they were before there was one.
         let mut rng_of_store = Rng::new(seed ^ 0x0005_704E);
         if rng_of_store.chance(50) {
@@ -262,23 +267,25 @@ impl World {
     pub fn connect(&mut self, kind: Kind, core: usize) -> usize {
         let kernel = &mut *self.kernel.borrow_mut();
         let number = self.clients.len();
-        let listener = usize::from(kind == Kind::Web);
-        let conn = kernel.connect(core, listener);
+        let conn = kernel.connect(core, kind.listener());
         kernel.trace.note(&[40, number as u64, core as u64], || {
             format!("client {number} ({kind:?}) connects to core {core} as conn {conn}")
         });
-        self.clients.push(Client::new(number, kind, conn, &self.terms, kernel.clock_ms));
+        let mut client = Client::new(number, kind, conn, &self.terms, kernel.clock_ms);
+        client.begin(kernel);
+        self.clients.push(client);
         number
     }
 
     /// Lets a client go on with another connection, to a core.
     pub fn come_back(&mut self, number: usize, kind: Kind, core: usize) {
         let kernel = &mut *self.kernel.borrow_mut();
-        let conn = kernel.connect(core, usize::from(kind == Kind::Web));
+        let conn = kernel.connect(core, kind.listener());
         kernel.trace.note(&[44, number as u64, core as u64], || {
             format!("client {number} ({kind:?}) comes back to core {core} as conn {conn}")
         });
         let ghost = self.clients[number].come_back(kernel, &mut self.model, kind, conn);
+        self.clients[number].begin(kernel);
         self.ghosts.push(ghost);
     }
 
@@ -391,7 +398,8 @@ impl World {
         let (is_newcomer, nth, kind, core) = {
             let rng = &mut self.kernel.borrow_mut().rng;
             let nth = rng.below(there.len().max(1) as u64) as usize;
-            let kind = pick(rng, &[Kind::Json, Kind::Json, Kind::Web, Kind::Text]);
+            let program = if self.shape.has_grpc { Kind::Grpc } else { Kind::Json };
+            let kind = pick(rng, &[Kind::Json, program, Kind::Web, Kind::Text]);
             (has_place && rng.chance(5), nth, kind, rng.below(self.cores.len() as u64) as usize)
         };
         let lost: Vec<usize> = (0..self.clients.len()).filter(|c| self.clients[*c].may_come_back()).collect();
@@ -403,7 +411,11 @@ impl World {
         };
         if comes_back || takes_over {
             let number = if comes_back { lost[nth % lost.len()] } else { there[nth] };
-            let kind = if kind == Kind::Web && comes_back { Kind::Web } else { Kind::Json };
+            let kind = match kind {
+                Kind::Web if comes_back => Kind::Web,
+                Kind::Grpc => Kind::Grpc,
+                _ => Kind::Json,
+            };
             self.come_back(number, kind, core);
             if takes_over && !comes_back {
                 // The connection left behind waits for that.
