@@ -145,14 +145,14 @@ impl Server {
         }
     }
 
-    /// Takes bytes of the peer.
+    /// Takes bytes of the peer. Says whether some of them are what a stream says.
     ///
     /// # Errors
     /// If it sends too many frames that carry nothing: the connection is not to be turned any more, but left.
-    pub fn receive(&mut self, bytes: &[u8], now_ms: u64) -> Result<(), Flood> {
-        self.meter.count(bytes, now_ms)?;
+    pub fn receive(&mut self, bytes: &[u8], now_ms: u64) -> Result<bool, Flood> {
+        let has_data = self.meter.count(bytes, now_ms)?;
         self.wire.borrow_mut().input.extend_from_slice(bytes);
-        Ok(())
+        Ok(has_data)
     }
 
     /// The peer will say no more.

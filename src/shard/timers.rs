@@ -114,10 +114,11 @@ impl Shard {
             return http.deadline(&self.limits);
         }
         if let Protocol::Http2(http2) = &connection.protocol {
-            return Some(match http2.is_greeted() {
+            let silence = match http2.is_greeted() {
                 true => self.silence_ends(id, connection),
                 false => connection.awaited_since + self.limits.hello_ms,
-            });
+            };
+            return Some(http2.leaves_by.map_or(silence, |leaves_by| leaves_by.min(silence)));
         }
         let of_call = connection.call.as_ref().and_then(|call| self.call_deadline(connection, call));
         if connection.call.as_ref().is_some_and(|call| !Self::is_chat(call)) {
@@ -209,6 +210,9 @@ impl Shard {
         }
         match &connection.protocol {
             Protocol::Detect => self.greet(id),
+            Protocol::Http2(http2) if http2.leaves_by.is_some_and(|leaves_by| leaves_by <= now) => {
+                self.close(id, Closing::Bye(Farewell::Draining));
+            }
             Protocol::Http2(http2) if !http2.is_greeted() => {
                 self.counters.no_hello.add(1);
                 self.refuse_http2(id, Farewell::NoHello.as_str());

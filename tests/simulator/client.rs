@@ -428,7 +428,15 @@ impl Client {
                         Some(http2::Heard::Event(event)) => {
                             self.hear_json(kernel, model, event.to_string().as_bytes())
                         }
-                        Some(http2::Heard::Over) => self.hear_end(kernel, model),
+                        // What comes behind the end of the call is of the connection.
+                        Some(http2::Heard::Over { .. }) if self.is_call_over => {}
+                        Some(http2::Heard::Over { is_refused }) => {
+                            if is_refused && self.bye.is_none() {
+                                assert!(model.is_draining, "client {}: its call is refused", self.number);
+                                self.hear_bye(kernel, model, 4300);
+                            }
+                            self.hear_end(kernel, model);
+                        }
                         Some(http2::Heard::GoAway(why)) => match why.as_str() {
                             "too_many_connections" => self.hear_bye(kernel, model, 4105),
                             "draining" => self.hear_bye(kernel, model, 4300),

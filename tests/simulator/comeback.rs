@@ -383,7 +383,7 @@ impl Ghost {
                     }
                     match heard {
                         Some(http2::Heard::Event(event)) => event.to_string().into_bytes(),
-                        Some(http2::Heard::Over) => {
+                        Some(http2::Heard::Over { .. }) => {
                             // Nothing more comes; the connection was for this call alone.
                             self.was_reset |= self.bye.is_none();
                             self.call = None;

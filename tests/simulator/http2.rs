@@ -41,6 +41,8 @@ pub struct Call {
     is_end_said: bool,
     /// The beginning of a message.
     partial: Vec<u8>,
+    /// Whether the head of the answer has come.
+    has_begun: bool,
 }
 
 /// What was heard.
@@ -48,8 +50,8 @@ pub struct Call {
 pub enum Heard {
     /// An event, in the JSON shape.
     Event(Value),
-    /// The call is over.
-    Over,
+    /// The call is over; whether it never began.
+    Over { is_refused: bool },
     /// The server wants no more calls, for this reason if it gives one.
     GoAway(String),
 }
@@ -83,6 +85,7 @@ impl Call {
             has_ended: false,
             is_end_said: false,
             partial: Vec::new(),
+            has_begun: false,
         }
     }
 
@@ -150,11 +153,12 @@ impl Call {
                 }
                 HEADERS => {
                     assert_eq!((stream, flags & END_HEADERS), (1, END_HEADERS));
+                    let is_first = !std::mem::replace(&mut self.has_begun, true);
                     if flags & END_STREAM != 0 {
-                        return Some(Heard::Over);
+                        return Some(Heard::Over { is_refused: is_first });
                     }
                 }
-                RST_STREAM => return Some(Heard::Over),
+                RST_STREAM => return Some(Heard::Over { is_refused: false }),
                 SETTINGS if flags & ACK == 0 => {
                     for setting in payload.chunks(6) {
                         if setting[..2] == [0, 4] {

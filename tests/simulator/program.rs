@@ -147,10 +147,9 @@ impl Client {
             "bye" => {
                 let code = number(&event, "code") as u16;
                 // Whoever says no more on a call says goodbye.
+                let has_quit = self.outstanding.iter().any(|sent| matches!(sent.what, What::Quit));
                 let is_half_close = self.call.is_some() && self.has_ended && event["id"].is_null();
-                if code == 1000
-                    && !(is_half_close && !self.outstanding.iter().any(|s| matches!(s.what, What::Quit)))
-                {
+                if code == 1000 && (has_quit || !is_half_close) {
                     self.hear_reply(model, &event);
                 }
                 self.hear_bye(kernel, model, code);

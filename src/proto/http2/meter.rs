@@ -27,6 +27,8 @@ pub(super) struct Meter {
     header: [u8; HEADER_BYTES],
     /// How many bytes of the header have come.
     known: usize,
+    /// Whether the payload that is still to come is what a stream says.
+    is_data: bool,
     count: u32,
     count_max: u32,
     since_ms: u64,
@@ -34,11 +36,20 @@ pub(super) struct Meter {
 
 impl Meter {
     pub fn new(count_max: u32) -> Self {
-        Meter { skip: PREFACE_BYTES, header: [0; HEADER_BYTES], known: 0, count: 0, count_max, since_ms: 0 }
+        Meter {
+            skip: PREFACE_BYTES,
+            header: [0; HEADER_BYTES],
+            known: 0,
+            is_data: false,
+            count: 0,
+            count_max,
+            since_ms: 0,
+        }
     }
 
-    /// Looks at bytes of the peer, which may be cut anywhere.
-    pub fn count(&mut self, mut bytes: &[u8], now_ms: u64) -> Result<(), Flood> {
+    /// Looks at bytes of the peer, which may be cut anywhere. Says whether some of them are what a stream says.
+    pub fn count(&mut self, mut bytes: &[u8], now_ms: u64) -> Result<bool, Flood> {
+        let mut has_data = self.is_data && self.skip > 0 && !bytes.is_empty();
         if now_ms.saturating_sub(self.since_ms) >= WINDOW_MS {
             (self.count, self.since_ms) = (0, now_ms);
         }
@@ -61,12 +72,14 @@ impl Meter {
                 HEADERS | WINDOW_UPDATE => true,
                 _ => false,
             };
+            self.is_data = kind == DATA && carries;
+            has_data |= self.is_data;
             self.count += u32::from(!carries);
             if self.count > self.count_max {
                 return Err(Flood);
             }
         }
-        Ok(())
+        Ok(has_data)
     }
 }
 
@@ -99,7 +112,7 @@ mod tests {
             frames.iter().for_each(|(kind, length)| bytes.extend(frame(*kind, *length)));
             let mut meter = Meter::new(expected);
             for part in bytes.chunks(chunk) {
-                prop_assert_eq!(meter.count(part, 0), Ok(()));
+                prop_assert!(meter.count(part, 0).is_ok());
             }
             prop_assert_eq!(meter.count, expected);
             prop_assert_eq!(meter.count(&frame(6, 0), 0), Err(Flood));
@@ -107,11 +120,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_stream_says_is_told_from_other_frames() {
+        let mut meter = Meter::new(10);
+        meter.skip = 0;
+        assert_eq!(meter.count(&frame(6, 8), 0), Ok(false));
+        let data = frame(DATA, 5);
+        assert_eq!(meter.count(&data[..8], 0), Ok(false));
+        assert_eq!(meter.count(&data[8..10], 0), Ok(true));
+        assert_eq!(meter.count(&data[10..12], 0), Ok(true));
+        assert_eq!(meter.count(&data[12..], 0), Ok(true));
+        assert_eq!(meter.count(&frame(DATA, 0), 0), Ok(false));
+        assert_eq!(meter.count(&frame(WINDOW_UPDATE, 4), 0), Ok(false));
+    }
+
+    #[test]
     fn a_window_of_time_ends() {
         let mut meter = Meter::new(1);
         meter.skip = 0;
-        assert_eq!(meter.count(&frame(6, 8), 0), Ok(()));
-        assert_eq!(meter.count(&frame(6, 8), WINDOW_MS), Ok(()));
+        assert_eq!(meter.count(&frame(6, 8), 0), Ok(false));
+        assert_eq!(meter.count(&frame(6, 8), WINDOW_MS), Ok(false));
         assert_eq!(meter.count(&frame(6, 8), WINDOW_MS + 1), Err(Flood));
     }
 }

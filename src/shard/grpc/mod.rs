@@ -30,8 +30,9 @@ use super::closing::Closing;
 use super::connection::{Connection, Pause, Protocol, Stage};
 use super::encode::Encoding;
 use crate::base::slots::Id;
+use crate::base::time::Tick;
 use crate::config::Limits;
-use crate::proto::http2::{self, Read, Reason, Server, Settings, Stream, Turned};
+use crate::proto::http2::{self, Flood, Read, Reason, Server, Settings, Stream, Turned};
 
 pub use call::Call;
 
@@ -42,6 +43,8 @@ pub struct Http2 {
     streams: Slab<Open>,
     /// The streams that have news, between two looks at them.
     ready: Vec<u32>,
+    /// When its calls must have ended, once the server has told it to go.
+    pub(super) leaves_by: Option<Tick>,
 }
 
 /// A stream, and the call on it.
@@ -63,7 +66,7 @@ impl Http2 {
             pending_resets: limits.http2_pending_resets,
             control_frames: count(limits.http2_control_frames),
         };
-        Http2 { server: Server::new(&settings), streams: Slab::new(), ready: Vec::new() }
+        Http2 { server: Server::new(&settings), streams: Slab::new(), ready: Vec::new(), leaves_by: None }
     }
 
     /// Whether the peer has begun as HTTP/2 begins.
@@ -75,10 +78,14 @@ impl Http2 {
 impl Shard {
     /// Takes in what was read from a connection of HTTP/2.
     pub(super) fn decode_http2(&mut self, id: Id, http2: &mut Http2, input: &[u8]) -> usize {
-        if http2.server.receive(input, self.now.tick.0).is_err() {
-            self.counters.http2_floods.add(1);
-            log::debug!("connection {}.{}: a flood of frames that carry nothing", self.core, id.index);
-            http2.server.abort(Reason::ENHANCE_YOUR_CALM);
+        match http2.server.receive(input, self.now.tick.0) {
+            Ok(true) => self.note_signs_of_life(id),
+            Ok(false) => {}
+            Err(Flood) => {
+                self.counters.http2_floods.add(1);
+                log::debug!("connection {}.{}: a flood of frames that carry nothing", self.core, id.index);
+                http2.server.abort(Reason::ENHANCE_YOUR_CALM);
+            }
         }
         self.turn_http2(id, http2);
         input.len()
@@ -159,12 +166,29 @@ impl Shard {
         });
     }
 
-    /// Tells the peer to open no more streams: when the calls that are under way have ended, the connection is closed.
+    /// Tells the peer to open no more streams: when the calls that are under way have ended, the connection is closed, or when they
+    /// have had the time for it that a slow consumer has.
     pub(super) fn leave_http2(&mut self, id: Id) {
+        let leaves_by = self.now.tick + self.limits.close_ms;
         self.with_http2(id, |shard, http2| {
-            http2.server.leave();
-            shard.turn_http2(id, http2);
+            if http2.leaves_by.is_none() {
+                http2.leaves_by = Some(leaves_by);
+                http2.server.leave();
+                shard.turn_http2(id, http2);
+            }
         });
+        self.arm(id);
+    }
+
+    /// A call may say much at a time, of which nothing is known until all of a frame is there. Bytes of it are a sign of life all
+    /// the same; those by which the client's library answers ours are not, as the program may hang.
+    fn note_signs_of_life(&mut self, id: Id) {
+        let now = self.now.tick;
+        for call in self.calls.get(&id).into_iter().flatten() {
+            if let Some(connection) = self.connections.get_mut(*call) {
+                (connection.last_seen, connection.probed_at) = (now, None);
+            }
+        }
     }
 
     /// Takes a connection's HTTP/2 out of it while `work` is done. Does nothing if it is out already, or has none any more.
