@@ -211,7 +211,7 @@ impl Shard {
         match &connection.protocol {
             Protocol::Detect => self.greet(id),
             Protocol::Http2(http2) if http2.leaves_by.is_some_and(|leaves_by| leaves_by <= now) => {
-                self.close(id, Closing::Bye(Farewell::Draining));
+                self.close(id, Closing::Broken); // it has had its time for the last words
             }
             Protocol::Http2(http2) if !http2.is_greeted() => {
                 self.counters.no_hello.add(1);
