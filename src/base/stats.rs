@@ -81,6 +81,24 @@ counters! {
     call_deadlines,
     /// Connections of HTTP/2 closed for a flood of frames that carry nothing.
     http2_floods,
+    /// Messages compressed; one to all members of a room that share it counts once.
+    deflated,
+    /// Bytes that they had.
+    deflated_bytes_before,
+    /// Bytes that they were compressed to.
+    deflated_bytes_after,
+    /// Messages of clients inflated.
+    inflated,
+    /// Bytes that they had then.
+    inflated_bytes,
+    /// Compressed messages refused because they would have been too long.
+    inflated_too_large,
+    /// Times that a connection was not read from for a moment, because its messages had become many bytes.
+    inflate_pauses,
+    /// Connections whose compression may refer to earlier messages now.
+    deflate_contexts,
+    /// Connections told to do without, because there were as many as there may be.
+    deflate_contexts_refused,
     /// Messages given an offset here.
     published,
     /// Room events queued on a member's connection.

@@ -62,6 +62,12 @@ section! {
         echo_message_bytes: usize = 16_777_216, 1..=268_435_456;
         /// Fragments of one message at /echo; a peer could send empty ones without end.
         echo_fragments: usize = 65_536, 1..=1_048_576;
+        /// Bytes of a WebSocket message from which on it is compressed, where that is agreed on: a shorter one takes the time and
+        /// saves less than the packet's own headers take.
+        deflate_min_bytes: usize = 256, 0..=1_073_741_824;
+        /// WebSockets of one core whose compression may refer to earlier messages, if they offer it. Each takes about 400 KiB and
+        /// is compressed for alone; past it the others are told to do without.
+        deflate_contexts: usize = 0, 0..=1_000_000;
         /// Milliseconds for which a closing connection is still read and discarded, so that unread input does not
         /// turn the last words into a reset.
         linger_ms: u64 = 2000, 1..=60_000;

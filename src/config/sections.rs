@@ -161,6 +161,12 @@ section! {
         allowed_origins: Vec<String> = Vec::new();
         /// Whether /echo is served. Not set: only while every web listener is on loopback.
         echo: Option<bool> = None;
+        /// Whether messages to WebSockets that offer it are compressed (permessage-deflate, RFC 7692): fewer bytes for more
+        /// time. Room messages are compressed once for all members, unless a connection keeps its context
+        /// (limits.deflate_contexts).
+        deflate: bool = false;
+        /// How much time compression takes for how few bytes: 1 is fast, 9 is small.
+        deflate_level: u64 = 6, 1..=9;
     }
 }
 

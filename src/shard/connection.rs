@@ -94,6 +94,8 @@ pub struct Connection {
     pub behind: u32,
     /// What was told to its user alone, of late.
     pub told: Option<Box<Told>>,
+    /// Whether the compression of what it is sent refers to what it was sent before.
+    pub keeps_context: bool,
     /// Whether more of what was kept for its user is to be told.
     pub is_telling: bool,
     /// The call that it is, if it is a stream of another connection and has no socket.
@@ -160,7 +162,7 @@ pub enum Pause {
     Window(u16),
     /// The peer does not read the answers to its requests.
     Output,
-    /// The peer goes on although it is told that it asks too much; it is heard again at this time.
+    /// The peer goes on although it is told that it asks too much, or says much in few bytes; it is heard again at this time.
     Limited(Tick),
 }
 
@@ -212,6 +214,7 @@ impl Connection {
             skips: false,
             behind: 0,
             told: None,
+            keeps_context: false,
             is_telling: false,
             call: None,
         }

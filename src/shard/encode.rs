@@ -1,5 +1,7 @@
 //! Events into the bytes of each kind of connection: where the wire's vocabulary meets its transports.
 
+use super::deflate::Deflaters;
+use crate::config::Config;
 use crate::proto::wire::Event;
 use crate::proto::{frame, grpc, json, protobuf, text, websocket};
 
@@ -19,6 +21,14 @@ pub enum Encoding {
     JsonFrame,
     /// A Protobuf message a binary frame.
     ProtobufFrame,
+    /// A compressed [`Encoding::JsonMessage`].
+    JsonDeflated,
+    /// A compressed [`Encoding::ProtobufMessage`].
+    ProtobufDeflated,
+    /// A [`Encoding::JsonDeflated`] for those who asked for a shorter window than the longest.
+    JsonDeflatedNarrow,
+    /// The same of a [`Encoding::ProtobufMessage`].
+    ProtobufDeflatedNarrow,
     /// An `Event` a message of gRPC.
     GrpcEvent,
     /// A `Message` a message of gRPC; what it has no place for is not told.
@@ -28,7 +38,7 @@ pub enum Encoding {
 }
 
 /// How many encodings rooms may be heard in.
-pub const ENCODINGS: usize = 8;
+pub const ENCODINGS: usize = 12;
 
 /// Those encodings, in the order of their numbers.
 pub const ALL: [Encoding; ENCODINGS] = [
@@ -38,6 +48,10 @@ pub const ALL: [Encoding; ENCODINGS] = [
     Encoding::ProtobufMessage,
     Encoding::JsonFrame,
     Encoding::ProtobufFrame,
+    Encoding::JsonDeflated,
+    Encoding::ProtobufDeflated,
+    Encoding::JsonDeflatedNarrow,
+    Encoding::ProtobufDeflatedNarrow,
     Encoding::GrpcEvent,
     Encoding::GrpcMessage,
 ];
@@ -51,9 +65,16 @@ pub struct Scratch {
     json: Vec<u8>,
     protobuf: Vec<u8>,
     protobuf_message: Vec<u8>,
+    /// What compresses them.
+    pub(super) deflaters: Deflaters,
 }
 
 impl Scratch {
+    /// Empty buffers, and what compresses as the configuration has it.
+    pub fn new(config: &Config) -> Self {
+        Scratch { deflaters: Deflaters::new(config), ..Scratch::default() }
+    }
+
     /// Forgets the payloads of the event before.
     pub fn begin(&mut self) {
         for payload in [&mut self.json, &mut self.protobuf, &mut self.protobuf_message] {
@@ -102,6 +123,14 @@ impl Encoding {
             }
             Encoding::JsonMessage => websocket::put_text(out, scratch.json(event)),
             Encoding::ProtobufMessage => websocket::put_binary(out, scratch.protobuf_message(event)),
+            Encoding::JsonDeflated
+            | Encoding::ProtobufDeflated
+            | Encoding::JsonDeflatedNarrow
+            | Encoding::ProtobufDeflatedNarrow => {
+                let at = out.len();
+                self.uncompressed().put_with(event, scratch, out);
+                scratch.deflaters.compress_last(self, out, at);
+            }
             Encoding::JsonFrame => {
                 frame::put(
                     out,
@@ -139,7 +168,27 @@ impl Encoding {
 
     /// Whether events come in frames of a WebSocket.
     pub fn is_websocket(self) -> bool {
-        matches!(self, Encoding::JsonMessage | Encoding::ProtobufMessage)
+        matches!(self.uncompressed(), Encoding::JsonMessage | Encoding::ProtobufMessage)
+    }
+
+    /// The same without compression.
+    pub fn uncompressed(self) -> Encoding {
+        match self {
+            Encoding::JsonDeflated | Encoding::JsonDeflatedNarrow => Encoding::JsonMessage,
+            Encoding::ProtobufDeflated | Encoding::ProtobufDeflatedNarrow => Encoding::ProtobufMessage,
+            plain => plain,
+        }
+    }
+
+    /// A WebSocket's encoding with compression, which refers to nothing outside the message.
+    pub fn deflated(self, is_narrow: bool) -> Encoding {
+        match (self, is_narrow) {
+            (Encoding::JsonMessage, false) => Encoding::JsonDeflated,
+            (Encoding::JsonMessage, true) => Encoding::JsonDeflatedNarrow,
+            (Encoding::ProtobufMessage, false) => Encoding::ProtobufDeflated,
+            (Encoding::ProtobufMessage, true) => Encoding::ProtobufDeflatedNarrow,
+            (other, _) => other,
+        }
     }
 
     /// Whether events come in binary frames.

@@ -12,15 +12,18 @@
 //! - one that joined with `"overflow":"gap"` and does not keep up has messages left out, until its queue is empty; then it
 //!   is told which, and is live.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::Shard;
 use super::closing::Closing;
+use super::connection::Connection;
+use super::deflate::{Deflaters, Whom};
 use super::encode::{ENCODINGS, Encoding};
 use super::mail::{Page, Request, RoomKey};
-use super::queue::{Frames, SendPool, SendQueue, Shared};
+use super::queue::{Frames, SendPool, Shared};
 use crate::base::slots::Id;
 use crate::chat::refusal::Farewell;
 use crate::chat::user::SessionRef;
@@ -82,6 +85,8 @@ struct LocalMember {
     encoding: Encoding,
     /// Whether messages are left out when it does not keep up.
     skips: bool,
+    /// Whether it is sent what was compressed for it alone.
+    is_alone: bool,
     hears: Hears,
 }
 
@@ -118,7 +123,8 @@ impl Shard {
             _ => Hears::All,
         };
         state.skips |= skips;
-        let member = LocalMember { connection, session, encoding: state.encoding, skips, hears };
+        let (encoding, is_alone) = (state.encoding, state.keeps_context);
+        let member = LocalMember { connection, session, encoding, skips, is_alone, hears };
         let local = self
             .local_rooms
             .entry(room)
@@ -175,6 +181,7 @@ impl Shard {
         let bytes_max = self.limits.send_queue_bytes;
         let slow_bytes = bytes_max / SLOW_FRACTION;
         let mut deliveries = 0;
+        let mut hand_out = HandOut { pool: &mut self.pool, deflaters: &mut self.scratch.deflaters };
         for member in &mut local.members {
             let Some(connection) = self.connections.get_mut(member.connection) else { continue };
             let Some((shared, frames)) = &shared[member.encoding as usize] else { continue };
@@ -197,7 +204,8 @@ impl Shard {
                         let is_deaf =
                             batch.exceptions.iter().any(|e| e.event == *event && e.who.includes(me, true));
                         if !is_deaf {
-                            self.pool.push(&mut connection.queue, shared, frames.range(*event as usize));
+                            let range = frames.range(*event as usize);
+                            hand_out.push(member, connection, shared, frames, range);
                             deliveries += 1;
                         }
                     }
@@ -211,7 +219,8 @@ impl Shard {
                 }
             }
             if batch.exceptions.is_empty() {
-                self.pool.push(&mut connection.queue, shared, 0..frames.bytes.len() as u32);
+                let all = 0..frames.bytes.len() as u32;
+                hand_out.push(member, connection, shared, frames, all);
                 deliveries += u64::from(batch.events);
             } else {
                 let me = SessionRef { core: self.core, session: member.session };
@@ -225,7 +234,9 @@ impl Shard {
                 };
                 let deaf = batch.exceptions.iter().filter(|e| is_deaf_to(e.who)).map(|e| e.event);
                 deliveries += u64::from(batch.events)
-                    - push_without(&mut self.pool, &mut connection.queue, shared, frames, deaf);
+                    - push_without(frames, deaf, |range| {
+                        hand_out.push(member, connection, shared, frames, range);
+                    });
                 self.counters.typing_dropped.add(typing_dropped);
             }
             mark_touched(connection, member.connection, before, &mut self.touched);
@@ -270,7 +281,7 @@ impl Shard {
             let local = self.local_rooms.get_mut(&key).expect("looked at above");
             let member = &mut local.members[position as usize];
             member.hears = Hears::Missed { through, is_asked: true };
-            let encoding = member.encoding;
+            let encoding = member.encoding.uncompressed(); // it is compressed where it is sent from
             let bytes_max = self.limits.replay_page_bytes.min(self.limits.send_queue_bytes / 2);
             self.ask(
                 session,
@@ -316,6 +327,12 @@ impl Shard {
         }
         let all = 0..page.frames.bytes.len() as u32;
         self.counters.replayed.add(page.frames.ends.len() as u64);
+        let whom = Whom::of(id, connection);
+        if whom.is_compressed() {
+            let deflaters = &mut self.scratch.deflaters;
+            deflaters.push(&mut self.pool, &mut connection.queue, whom, &page.frames, all);
+            return self.touch(id);
+        }
         let shared = self.pool.share(page.frames);
         self.pool.push(&mut connection.queue, &shared, all);
         self.pool.done(shared);
@@ -349,34 +366,52 @@ fn note_left_out(member: &mut LocalMember, behind: &mut u32, after: u64, message
     }
 }
 
-fn mark_touched(
-    connection: &mut super::connection::Connection,
-    id: Id,
-    before: usize,
-    touched: &mut Vec<Id>,
-) {
+fn mark_touched(connection: &mut Connection, id: Id, before: usize, touched: &mut Vec<Id>) {
     if connection.queue.bytes() != before && !connection.is_touched {
         connection.is_touched = true;
         touched.push(id);
     }
 }
 
-/// Queues all frames but those `left_out`, in as few ranges as they make, and returns how many were left out.
+/// What a batch is handed out with.
+struct HandOut<'a> {
+    pool: &'a mut SendPool,
+    deflaters: &'a mut Deflaters,
+}
+
+impl HandOut<'_> {
+    /// Queues a range of whole frames on a member's connection: shared, unless it is alone with its compression.
+    fn push(
+        &mut self,
+        member: &LocalMember,
+        connection: &mut Connection,
+        shared: &Shared,
+        frames: &Frames,
+        range: Range<u32>,
+    ) {
+        if member.is_alone {
+            let whom = Whom::of(member.connection, connection);
+            self.deflaters.push(self.pool, &mut connection.queue, whom, frames, range);
+        } else {
+            self.pool.push(&mut connection.queue, shared, range);
+        }
+    }
+}
+
+/// Pushes all frames but those `left_out`, in as few ranges as they make, and returns how many were left out.
 fn push_without(
-    pool: &mut SendPool,
-    queue: &mut SendQueue,
-    shared: &Shared,
     frames: &Frames,
     left_out: impl Iterator<Item = u32>,
+    mut push: impl FnMut(Range<u32>),
 ) -> u64 {
     let mut from = 0;
     let mut count = 0;
     for event in left_out {
         let hole = frames.range(event as usize);
-        pool.push(queue, shared, from..hole.start);
+        push(from..hole.start);
         from = hole.end;
         count += 1;
     }
-    pool.push(queue, shared, from..frames.bytes.len() as u32);
+    push(from..frames.bytes.len() as u32);
     count
 }

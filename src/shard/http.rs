@@ -11,6 +11,7 @@ use super::api::{Caller, UnderWay};
 use super::closing::Closing;
 use super::commands::Asked;
 use super::connection::{Pause, Protocol};
+use super::deflate;
 use super::encode::Encoding;
 use super::limits::Cost;
 use super::mail::Push;
@@ -23,6 +24,7 @@ use crate::chat::room::Stamp;
 use crate::config::Limits;
 use crate::proto::http1::{self, BodyDecoder, Content, Head, HeadDecoder, Piece, Reply, is_known_method};
 use crate::proto::json;
+use crate::proto::websocket::extension::{Agreement, Offer};
 use crate::proto::websocket::{self, handshake};
 use crate::proto::wire::{Error, Event};
 use crate::web::{self, Asset, Route};
@@ -116,6 +118,7 @@ pub(super) enum What {
     },
     Echo {
         key: String,
+        deflate: Option<Offer>,
     },
     Chat(Box<PendingUpgrade>, Option<Hello>),
 }
@@ -132,16 +135,19 @@ pub struct PendingUpgrade {
     key: String,
     protocol: Option<&'static str>,
     request_id: String,
+    /// The compression that was offered, until it is decided on.
+    offer: Option<Offer>,
+    agreement: Option<Agreement>,
 }
 
 impl PendingUpgrade {
     /// How the WebSocket will want its events. No subprotocol, or only unknown ones, means JSON.
     fn encoding(&self) -> Encoding {
-        if self.protocol == Some(PROTOBUF_PROTOCOL) {
-            Encoding::ProtobufMessage
-        } else {
-            Encoding::JsonMessage
-        }
+        let encoding = match self.protocol {
+            Some(PROTOBUF_PROTOCOL) => Encoding::ProtobufMessage,
+            _ => Encoding::JsonMessage,
+        };
+        deflate::encoding_of(self.agreement.as_ref(), encoding)
     }
 }
 
@@ -354,8 +360,12 @@ impl Shard {
                 return What::Error { status: refusal.status, message: refusal.message, headers };
             }
         };
+        let offer = match self.config.web.deflate.then(|| upgrade.deflate()).transpose() {
+            Ok(offer) => offer.flatten(),
+            Err(refusal) => return What::error(refusal.status, refusal.message),
+        };
         if route == Route::Echo {
-            return What::Echo { key: upgrade.key.to_owned() };
+            return What::Echo { key: upgrade.key.to_owned(), deflate: offer };
         }
         let Some(query) = http1::query_pairs(head.query.unwrap_or_default()) else {
             return What::error(400, "the query is not well formed");
@@ -380,6 +390,8 @@ impl Shard {
                 [JSON_PROTOCOL, PROTOBUF_PROTOCOL].into_iter().find(|own| *own == offered)
             }),
             request_id: request_id.to_owned(),
+            offer,
+            agreement: None,
         };
         if let Err(refusal) = self.check_query(&hello, says_hello) {
             return What::Refusal(refusal);
@@ -469,17 +481,25 @@ impl Shard {
             | What::Asked => {
                 unreachable!("a home is asked before this is answered")
             }
-            What::Echo { key } => {
+            What::Echo { key, deflate } => {
+                let agreement = self.agree_on_deflate(id, deflate);
                 let limits = &self.limits;
                 // A sender that cuts a message evenly may end it with an empty fragment, which is one more.
                 let fragments =
                     u32::try_from(limits.echo_fragments).map_or(u32::MAX, |n| n.saturating_add(1));
-                *next = Some(Protocol::Echo(websocket::Decoder::new(limits.echo_message_bytes, fragments)));
-                self.say_raw(id, |out| handshake::put_response(out, &key, None, reply.request_id));
+                let decoder = websocket::Decoder::new(limits.echo_message_bytes, fragments);
+                *next = Some(Protocol::Echo(with_deflate(decoder, agreement.as_ref())));
+                self.say_raw(id, |out| {
+                    handshake::put_response(out, &key, None, agreement.as_ref(), reply.request_id);
+                });
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.encoding = deflate::encoding_of(agreement.as_ref(), Encoding::JsonMessage);
+                }
                 return false;
             }
-            What::Chat(pending, None) => {
-                *next = Some(self.chat_protocol());
+            What::Chat(mut pending, None) => {
+                pending.agreement = self.agree_on_deflate(id, pending.offer);
+                *next = Some(self.chat_protocol(&pending));
                 self.say_switching(id, &pending);
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.encoding = pending.encoding();
@@ -512,7 +532,7 @@ impl Shard {
         !is_deaf
     }
 
-    fn hello_by_query(&mut self, id: Id, pending: Box<PendingUpgrade>, hello: &Hello) {
+    fn hello_by_query(&mut self, id: Id, mut pending: Box<PendingUpgrade>, hello: &Hello) {
         let joins = u64::from(hello.room.is_some());
         // As much as the same commands cost on their own. The rest was checked when the head was read, and nothing has changed
         // since but perhaps that the server drains.
@@ -522,6 +542,7 @@ impl Shard {
         match who {
             Ok(who) => {
                 let room = hello.room.as_deref().and_then(|room| super::commands::parse_room(room).ok());
+                pending.agreement = self.agree_on_deflate(id, pending.offer);
                 let asked = Asked { by: id, id: None, encoding: pending.encoding(), bytes: 0 };
                 self.hello(asked, who, Then { room, upgrade: Some(pending) });
                 if let Some(connection) = self.connections.get_mut(id) {
@@ -535,7 +556,7 @@ impl Shard {
     /// All that the query of a WebSocket request asked for has been done: it becomes one.
     pub(super) fn finish_upgrade(&mut self, id: Id, pending: &PendingUpgrade) {
         self.say_switching(id, pending);
-        let protocol = self.chat_protocol();
+        let protocol = self.chat_protocol(pending);
         if let Some(connection) = self.connections.get_mut(id) {
             connection.protocol = protocol;
             connection.encoding = pending.encoding();
@@ -546,6 +567,7 @@ impl Shard {
     /// The query of a WebSocket request asked for something that is refused: the request is answered so, and the
     /// connection is ready for another.
     pub(super) fn refuse_upgrade(&mut self, id: Id, pending: &PendingUpgrade, refusal: &Refusal) {
+        self.disagree_on_deflate(id);
         self.say_http_refusal(id, &pending.request_id, refusal);
         self.let_go_on(id);
     }
@@ -595,15 +617,17 @@ impl Shard {
 
     fn say_switching(&mut self, id: Id, pending: &PendingUpgrade) {
         self.say_raw(id, |out| {
-            handshake::put_response(out, &pending.key, pending.protocol, Some(&pending.request_id));
+            let PendingUpgrade { key, protocol, request_id, agreement, .. } = pending;
+            handshake::put_response(out, key, *protocol, agreement.as_ref(), Some(request_id));
         });
         if let Some(connection) = self.connections.get_mut(id) {
             connection.http_bytes = u32::try_from(connection.queue.bytes()).unwrap_or(u32::MAX);
         }
     }
 
-    fn chat_protocol(&self) -> Protocol {
-        Protocol::WebSocket(websocket::Decoder::new(self.limits.inbound_bytes, CHAT_FRAGMENTS_MAX))
+    fn chat_protocol(&self, pending: &PendingUpgrade) -> Protocol {
+        let decoder = websocket::Decoder::new(self.limits.inbound_bytes, CHAT_FRAGMENTS_MAX);
+        Protocol::WebSocket(with_deflate(decoder, pending.agreement.as_ref()))
     }
 
     fn date(&mut self) -> String {
@@ -613,6 +637,10 @@ impl Shard {
         }
         self.date_cache.text.clone()
     }
+}
+
+fn with_deflate(decoder: websocket::Decoder, agreement: Option<&Agreement>) -> websocket::Decoder {
+    if agreement.is_some() { decoder.with_deflate() } else { decoder }
 }
 
 fn put_error(out: &mut Vec<u8>, reply: &Reply, status: u16, body: &[u8]) {

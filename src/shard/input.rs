@@ -16,7 +16,7 @@ use crate::chat::refusal::{Farewell, Reason, Refusal};
 use crate::proto::frame::{self, Frame};
 use crate::proto::json::{self, Envelope, Malformed};
 use crate::proto::line::{self, Line};
-use crate::proto::websocket::{self, Item};
+use crate::proto::websocket::{self, Item, Opcode};
 use crate::proto::{protobuf, wire};
 
 /// What becomes of a connection's input after a command.
@@ -76,7 +76,7 @@ impl Shard {
         }
         let connection = self.connections.get_mut(id).expect("looked at above");
         if let Some(held) = connection.held.take() {
-            match connection.encoding {
+            match connection.encoding.uncompressed() {
                 Encoding::Text => self.hear_text(id, &held),
                 Encoding::JsonLine | Encoding::JsonMessage => self.hear_json(id, &held),
                 Encoding::ProtobufMessage => self.hear_protobuf(id, &held),
@@ -87,6 +87,7 @@ impl Shard {
                     let (encoding, kind) = connection.held_frame;
                     self.hear_frame(id, Frame { encoding, kind, payload: &held })
                 }
+                _ => unreachable!("without compression there are these"),
             };
         }
         self.resume_held(id);
@@ -232,7 +233,8 @@ impl Shard {
         input: &mut [u8],
         hear: fn(&mut Self, Id, Item) -> bool,
     ) -> usize {
-        let mut used = 0;
+        let (mut used, mut inflated_bytes) = (0, 0);
+        let bytes_max = decoder.message_bytes_max();
         while used < input.len() {
             let item = match decoder.decode(&mut input[used..]) {
                 Ok((taken, item)) => {
@@ -240,13 +242,24 @@ impl Shard {
                     item
                 }
                 Err(violation) => {
-                    self.counters.too_large.add(u64::from(violation.code == 1009));
-                    self.close(id, Closing::Violation(violation));
-                    return input.len();
+                    return self.refuse_violation(id, violation, input.len());
                 }
             };
             let goes_on = match item {
                 None => break,
+                Some(Item::Deflated { is_text, payload }) => {
+                    match self.hear_deflated(id, is_text, payload, bytes_max, hear) {
+                        Ok((bytes, goes_on)) => {
+                            inflated_bytes += bytes;
+                            if inflated_bytes > self.limits.read_bytes_per_turn {
+                                self.pause_after_inflating(id);
+                                break;
+                            }
+                            goes_on
+                        }
+                        Err(violation) => return self.refuse_violation(id, violation, input.len()),
+                    }
+                }
                 Some(Item::Ping(payload)) => {
                     self.say_raw(id, |out| websocket::put_pong(out, payload));
                     !self.pause_if_unread(id)
@@ -269,9 +282,16 @@ impl Shard {
         used
     }
 
+    /// Ends a connection whose client broke the protocol; all of its input is used up.
+    fn refuse_violation(&mut self, id: Id, violation: websocket::Violation, all: usize) -> usize {
+        self.counters.too_large.add(u64::from(violation.code == 1009));
+        self.close(id, Closing::Violation(violation));
+        all
+    }
+
     /// Hears a message of the chat, and says whether the next one may be looked at.
     fn hear_message(&mut self, id: Id, item: Item) -> bool {
-        let encoding = self.connections.get(id).map(|connection| connection.encoding);
+        let encoding = self.connections.get(id).map(|connection| connection.encoding.uncompressed());
         match (item, encoding) {
             (Item::Text(text), Some(Encoding::JsonMessage)) => self.hear_json(id, text.as_bytes()),
             (Item::Binary(bytes), Some(Encoding::ProtobufMessage)) => self.hear_protobuf(id, bytes),
@@ -289,8 +309,9 @@ impl Shard {
     /// Sends a message back, and says whether the next one may be looked at.
     fn echo(&mut self, id: Id, item: Item) -> bool {
         match item {
-            Item::Text(text) => self.say_raw(id, |out| websocket::put_text(out, text.as_bytes())),
-            Item::Binary(bytes) => self.say_raw(id, |out| websocket::put_binary(out, bytes)),
+            Item::Text(text) => self.say_message(id, Opcode::Text, text.as_bytes()),
+            Item::Binary(bytes) => self.say_message(id, Opcode::Binary, bytes),
+            Item::Deflated { .. } => unreachable!("it has been inflated"),
             Item::Ping(_) | Item::Pong(_) | Item::Close { .. } => unreachable!("control frames are not data"),
         }
         !self.pause_if_unread(id)
@@ -321,7 +342,10 @@ impl Shard {
     }
 
     fn hear_protobuf(&mut self, id: Id, bytes: &[u8]) -> bool {
-        let flow = self.understand(id, Encoding::ProtobufMessage, bytes.len(), protobuf::parse(bytes));
+        let Some(encoding) = self.connections.get(id).map(|connection| connection.encoding) else {
+            return false;
+        };
+        let flow = self.understand(id, encoding, bytes.len(), protobuf::parse(bytes));
         self.follow(id, flow, bytes)
     }
 

@@ -21,6 +21,7 @@
 //! | `broadcast` | what is said to many |
 //! | `doubt` | what was told to one user, and may not have arrived when the connection broke |
 //! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
+//! | `deflate` | who has WebSocket messages compressed, and what with |
 //! | `journal`, `reading`, `restore` | what is written down, what is read again, and what a server begins with |
 //! | `mail` | between cores |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
@@ -32,6 +33,7 @@ mod broadcast;
 mod closing;
 mod commands;
 mod connection;
+mod deflate;
 mod doubt;
 mod encode;
 mod fanout;
@@ -74,13 +76,14 @@ use crate::base::wheel::Wheel;
 use crate::chat::refusal::Farewell;
 use crate::chat::user::SessionRef;
 use crate::config::{Config, Limits, ListenKind, Presence};
-use crate::proto::frame;
 use crate::proto::wire::Event;
+use crate::proto::{frame, websocket};
 use crate::record::AccountState;
 use reading::Waits;
 
 use closing::Closing;
 use connection::{Connection, Pause, Protocol, Stage};
+use deflate::Whom;
 use encode::{Encoding, Scratch};
 use fanout::LocalRooms;
 use home::Home;
@@ -147,6 +150,8 @@ pub struct Shard {
     wheel: Wheel<Timer>,
     /// Holds events until the length of their frames is known.
     scratch: Scratch,
+    /// Reads compressed messages; made with the first.
+    inflater: Option<Box<websocket::Inflater>>,
     date_cache: http::DateCache,
 
     /// Mail from this core to itself.
@@ -280,7 +285,8 @@ impl Shard {
             journal: Journal::new(flock.has_store, flock.config.store.queue_bytes.next_power_of_two()),
             pool: SendPool::default(),
             wheel: Wheel::new(now.tick),
-            scratch: Scratch::default(),
+            scratch: Scratch::new(&flock.config),
+            inflater: None,
             date_cache: http::DateCache::default(),
             local: VecDeque::new(),
             deferred: VecDeque::new(),
@@ -491,6 +497,7 @@ impl Shard {
         self.answered_bytes = 0;
         self.send_gathered();
         self.settle();
+        self.count_deflated();
     }
 
     /// Tells whether a mailbox was full when this core's mail was last sent. While one is, requests wait: they are
@@ -558,6 +565,7 @@ impl Shard {
             if connection.is_counted {
                 self.census.leave(connection.peer);
             }
+            self.scratch.deflaters.forget(id);
             if let Some(call) = &connection.call {
                 self.drop_call(id, call);
                 continue;
@@ -591,7 +599,14 @@ impl Shard {
         if connection.stage != Stage::Open {
             return;
         }
-        self.pool.push_frame(&mut connection.queue, |out| encoding.put(event, &mut self.scratch, out));
+        let whom = Whom::of(id, connection);
+        self.pool.push_frame(&mut connection.queue, |out| {
+            let at = out.len();
+            encoding.put(event, &mut self.scratch, out);
+            if whom.keeps_context() {
+                self.scratch.deflaters.compress_last_for(whom, out, at);
+            }
+        });
         self.touch(id);
     }
 

@@ -39,6 +39,14 @@ impl Frames {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         start..self.ends[index]
     }
+
+    /// The frames that lie in `range`, which begins and ends with one.
+    pub fn within(&self, range: Range<u32>) -> impl Iterator<Item = Range<u32>> {
+        let first = self.ends.partition_point(|end| *end <= range.start);
+        (first..self.ends.len())
+            .map(|index| self.range(index))
+            .take_while(move |frame| frame.start < range.end)
+    }
 }
 
 /// The bytes queued on one connection.

@@ -162,7 +162,8 @@ impl Shard {
         let replay = match since {
             Some(since) if recovered == Some(true) && since.offset < offset => {
                 // What is not in memory is asked for by the member's core, a page at a time.
-                let page = self.page(key, since.offset, encoding, replay_bytes);
+                // It is compressed where it is sent from.
+                let page = self.page(key, since.offset, encoding.uncompressed(), replay_bytes);
                 page.or_else(|| Some(Page::nothing_after(since.offset)))
             }
             _ => None,

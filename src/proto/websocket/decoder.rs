@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::frame::{HEADER_BYTES_MAX, Header, Opcode, unmask};
+use super::deflate::deflated_bytes_max;
+use super::frame::{HEADER_BYTES_MAX, Header, Opcode, RESERVED_BITS, RSV1, unmask};
 use super::utf8::Validator;
 use super::{Fault, Violation};
 
@@ -20,6 +21,13 @@ pub enum Item<'a> {
     Text(&'a str),
     /// A whole binary message.
     Binary(&'a [u8]),
+    /// A whole compressed message, for an [`Inflater`](super::Inflater).
+    Deflated {
+        /// Whether it is a text, which has to be UTF-8 once inflated.
+        is_text: bool,
+        /// The frames' payloads, one after the other.
+        payload: &'a [u8],
+    },
     /// To be answered by a pong with these bytes.
     Ping(&'a [u8]),
     /// An answer to a ping, or a sign of life.
@@ -42,6 +50,10 @@ pub struct Decoder {
     stage: Stage,
     message_bytes_max: u32,
     fragments_max: u32,
+    /// The bits of a header that must not be set: one less where compression was negotiated.
+    reserved: u8,
+    /// Whether the message under way is compressed.
+    is_deflated: bool,
     /// Frames of the message under way; 0 when there is none.
     fragments: u32,
     /// Text or binary: the message under way.
@@ -92,6 +104,7 @@ enum Spent {
 /// A whole message or control frame: where it lies.
 struct Found {
     opcode: Opcode,
+    is_deflated: bool,
     place: Place,
 }
 
@@ -109,11 +122,26 @@ impl Decoder {
             stage: Stage::START,
             message_bytes_max: u32::try_from(message_bytes_max).unwrap_or(u32::MAX),
             fragments_max,
+            reserved: RESERVED_BITS,
+            is_deflated: false,
             fragments: 0,
             message: Opcode::Binary,
             utf8: Validator::new(),
             spent: Spent::Nothing,
         }
+    }
+
+    /// The same decoder where compression was negotiated. The bound on a message is then the inflater's; here a compressed
+    /// one may have as many bytes as an incompressible message of that length takes.
+    #[must_use]
+    pub fn with_deflate(mut self) -> Decoder {
+        self.reserved = RESERVED_BITS & !RSV1;
+        self
+    }
+
+    /// How many bytes a message may have.
+    pub fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max as usize
     }
 
     /// Takes bytes from the front of `input` up to the end of a message or control frame; returns how many, and what it
@@ -124,12 +152,12 @@ impl Decoder {
         self.forget_spent();
         let item = match self.advance(input) {
             Ok((taken, None)) => return Ok((taken, None)),
-            Ok((taken, Some(Found { opcode, place }))) => {
+            Ok((taken, Some(Found { opcode, is_deflated, place }))) => {
                 let payload = match place {
                     Place::Input(range) => &input[range],
                     Place::Buffer(range) => &self.buffer[range],
                 };
-                item(opcode, payload).map(|item| (taken, Some(item)))
+                item(opcode, is_deflated, payload).map(|item| (taken, Some(item)))
             }
             Err(fault) => Err(fault),
         };
@@ -191,13 +219,13 @@ impl Decoder {
     ) -> Result<(usize, Option<Header>), Fault> {
         let known = usize::from(count);
         if known == 0
-            && let Some((header, header_bytes)) = Header::read(input)?
+            && let Some((header, header_bytes)) = Header::read(input, self.reserved)?
         {
             return Ok((header_bytes, Some(header)));
         }
         let added = input.len().min(HEADER_BYTES_MAX - known);
         bytes[known..known + added].copy_from_slice(&input[..added]);
-        match Header::read(&bytes[..known + added])? {
+        match Header::read(&bytes[..known + added], self.reserved)? {
             Some((header, header_bytes)) => Ok((header_bytes - known, Some(header))),
             None => {
                 self.stage = Stage::Header { bytes, count: (known + added) as u8 };
@@ -208,15 +236,19 @@ impl Decoder {
 
     /// Decides whether a frame may come now, by the rules of fragmentation (5.4) and the bounds on a message.
     fn admit(&mut self, header: Header) -> Result<Frame, Fault> {
-        let Header { mut opcode, is_final, length, mask } = header;
+        let Header { mut opcode, is_final, is_deflated, length, mask } = header;
         if !opcode.is_control() {
             match (opcode, self.fragments) {
                 (Opcode::Continuation, 0) => return Err(Fault::ContinuationOfNothing),
                 (Opcode::Continuation, _) => opcode = self.message,
-                (_, 0) => self.message = opcode,
+                (_, 0) => (self.message, self.is_deflated) = (opcode, is_deflated),
                 (_, _) => return Err(Fault::MessageInterrupted),
             }
-            if length > u64::from(self.message_bytes_max) - self.buffer.len() as u64 {
+            let bytes_max = match self.is_deflated {
+                false => self.message_bytes_max,
+                true => deflated_bytes_max(self.message_bytes_max),
+            };
+            if length > u64::from(bytes_max) - self.buffer.len() as u64 {
                 return Err(Fault::MessageLength);
             }
             if self.fragments == self.fragments_max {
@@ -224,14 +256,15 @@ impl Decoder {
             }
             self.fragments += 1;
         }
-        // It fits: a control frame's length is at most 125, and a message's at most `message_bytes_max`.
+        // It fits: a control frame's length is at most 125, and a message's at most one of 32 bits.
         let length = length as u32;
         Ok(Frame { opcode, is_final, mask, length, missing: length })
     }
 
     /// Keeps a part of a payload, unless it spoils the text.
     fn keep(&mut self, opcode: Opcode, part: &[u8]) -> Result<(), Fault> {
-        if opcode == Opcode::Text && !self.utf8.accepts(part) {
+        // Of a compressed text that is known when it has been inflated.
+        if opcode == Opcode::Text && !self.is_deflated && !self.utf8.accepts(part) {
             return Err(Fault::Utf8);
         }
         self.buffer.extend_from_slice(part);
@@ -244,16 +277,18 @@ impl Decoder {
         let lies_in_input = missing == length;
         if opcode.is_control() {
             if lies_in_input {
-                return Ok(Some(Found { opcode, place: Place::Input(place) }));
+                return Ok(Some(Found { opcode, is_deflated: false, place: Place::Input(place) }));
             }
             self.keep(opcode, part)?;
             self.spent = Spent::Control(length as u8);
             let end = self.buffer.len();
-            return Ok(Some(Found { opcode, place: Place::Buffer(end - length as usize..end) }));
+            let place = Place::Buffer(end - length as usize..end);
+            return Ok(Some(Found { opcode, is_deflated: false, place }));
         }
+        let is_deflated = self.is_deflated;
         if is_final && lies_in_input && self.buffer.is_empty() {
             self.fragments = 0;
-            return Ok(Some(Found { opcode, place: Place::Input(place) }));
+            return Ok(Some(Found { opcode, is_deflated, place: Place::Input(place) }));
         }
         self.keep(opcode, part)?;
         if !is_final {
@@ -261,7 +296,7 @@ impl Decoder {
         }
         self.fragments = 0;
         self.spent = Spent::Message;
-        Ok(Some(Found { opcode, place: Place::Buffer(0..self.buffer.len()) }))
+        Ok(Some(Found { opcode, is_deflated, place: Place::Buffer(0..self.buffer.len()) }))
     }
 
     fn forget_spent(&mut self) {
@@ -275,8 +310,11 @@ impl Decoder {
 }
 
 /// What a whole message or control frame says.
-fn item(opcode: Opcode, payload: &[u8]) -> Result<Item<'_>, Fault> {
+fn item(opcode: Opcode, is_deflated: bool, payload: &[u8]) -> Result<Item<'_>, Fault> {
     Ok(match opcode {
+        Opcode::Text | Opcode::Binary if is_deflated => {
+            Item::Deflated { is_text: opcode == Opcode::Text, payload }
+        }
         // Of a text that came in parts only its end is in doubt. To look at all of it once more costs little next to
         // the copies it took, and spares an `unsafe`.
         Opcode::Text => Item::Text(simdutf8::basic::from_utf8(payload).map_err(|_| Fault::Utf8)?),

@@ -16,7 +16,10 @@ pub(super) const CONTROL_BYTES_MAX: usize = 125;
 const REASON_BYTES_MAX: usize = CONTROL_BYTES_MAX - 2;
 
 const FIN: u8 = 0x80;
-const RESERVED_BITS: u8 = 0x70;
+/// The bits that must not be set where no extension gives them a meaning.
+pub(super) const RESERVED_BITS: u8 = 0x70;
+/// The first of them: the message is compressed (RFC 7692, 6).
+pub(super) const RSV1: u8 = 0x40;
 const MASK: u8 = 0x80;
 const LENGTH_IN_16_BITS: u8 = 126;
 const LENGTH_IN_64_BITS: u8 = 127;
@@ -55,19 +58,25 @@ impl Opcode {
 pub(super) struct Header {
     pub(super) opcode: Opcode,
     pub(super) is_final: bool,
+    /// Whether it begins a compressed message.
+    pub(super) is_deflated: bool,
     pub(super) length: u64,
     pub(super) mask: [u8; 4],
 }
 
 impl Header {
     /// Reads the header at the front of `bytes`: it and its length, or `None` if it is not all there. What is wrong
-    /// is told as soon as the byte is there that makes it so.
-    pub(super) fn read(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
+    /// is told as soon as the byte is there that makes it so. None of the bits in `reserved` may be set.
+    pub(super) fn read(bytes: &[u8], reserved: u8) -> Result<Option<(Header, usize)>, Fault> {
         let Some(&first) = bytes.first() else { return Ok(None) };
-        if first & RESERVED_BITS != 0 {
+        if first & reserved != 0 {
             return Err(Fault::ReservedBits);
         }
         let opcode = Opcode::from_bits(first & 0x0F).ok_or(Fault::ReservedOpcode)?;
+        let is_deflated = first & RSV1 != 0;
+        if is_deflated && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err(Fault::CompressedBit);
+        }
         let is_final = first & FIN != 0;
         if opcode.is_control() && !is_final {
             return Err(Fault::ControlFragmented);
@@ -104,7 +113,7 @@ impl Header {
             return Err(Fault::LengthForm);
         }
         let Some((&mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
-        Ok(Some((Header { opcode, is_final, length, mask }, bytes.len() - rest.len())))
+        Ok(Some((Header { opcode, is_final, is_deflated, length, mask }, bytes.len() - rest.len())))
     }
 }
 
@@ -132,7 +141,27 @@ pub fn header_bytes(payload_bytes: usize) -> usize {
 
 /// Writes the header of an unfragmented server's frame: FIN set, no mask (RFC 6455, 5.1).
 pub fn put_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
-    let first = FIN | opcode as u8;
+    put_header_of(out, FIN | opcode as u8, payload_bytes);
+}
+
+/// Writes the header of a frame that is a whole compressed message.
+pub(super) fn put_deflated_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
+    put_header_of(out, FIN | RSV1 | opcode as u8, payload_bytes);
+}
+
+/// Takes an uncompressed server's frame apart that has been written here: what it is, and where its payload begins.
+pub(super) fn split_message(frame: &[u8]) -> Option<(Opcode, usize)> {
+    let &[first, length, ..] = frame else { return None };
+    let header = match length {
+        LENGTH_IN_16_BITS => 4,
+        LENGTH_IN_64_BITS => 10,
+        _ => 2,
+    };
+    let opcode = Opcode::from_bits(first ^ FIN)?;
+    (header <= frame.len() && !opcode.is_control()).then_some((opcode, header))
+}
+
+fn put_header_of(out: &mut Vec<u8>, first: u8, payload_bytes: usize) {
     match payload_bytes {
         0..=CONTROL_BYTES_MAX => out.extend_from_slice(&[first, payload_bytes as u8]),
         126..=0xFFFF => {
@@ -180,7 +209,8 @@ pub fn put_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     out.extend_from_slice(&reason.as_bytes()[..reason_bytes]);
 }
 
-fn put_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+/// Writes an uncompressed frame of any kind.
+pub fn put_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.reserve(header_bytes(payload.len()) + payload.len());
     put_header(out, opcode, payload.len());
     out.extend_from_slice(payload);
@@ -204,9 +234,27 @@ mod tests {
             (&[0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF], Fault::LengthForm),
             (&[0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0], Fault::LengthSign),
         ] {
-            assert_eq!(Header::read(bytes), Err(fault), "{bytes:x?}");
-            assert_eq!(Header::read(&bytes[..bytes.len() - 1]), Ok(None), "{bytes:x?}");
+            assert_eq!(Header::read(bytes, RESERVED_BITS), Err(fault), "{bytes:x?}");
+            assert_eq!(Header::read(&bytes[..bytes.len() - 1], RESERVED_BITS), Ok(None), "{bytes:x?}");
         }
+    }
+
+    #[test]
+    fn the_bit_for_compression_stands_where_a_message_begins_and_nowhere_else() {
+        for (first, outcome) in [
+            (0xC1, Ok(None)),
+            (0x42, Ok(None)),
+            (0xC0, Err(Fault::CompressedBit)),
+            (0xC9, Err(Fault::CompressedBit)),
+            (0xC8, Err(Fault::CompressedBit)),
+            (0xE1, Err(Fault::ReservedBits)),
+            (0xD1, Err(Fault::ReservedBits)),
+        ] {
+            assert_eq!(Header::read(&[first], RESERVED_BITS & !RSV1), outcome, "{first:x}");
+        }
+        let bytes = [0x41, 0x80, 1, 2, 3, 4];
+        let (header, _) = Header::read(&bytes, RESERVED_BITS & !RSV1).unwrap().unwrap();
+        assert!(header.is_deflated && !header.is_final);
     }
 
     #[test]
@@ -220,8 +268,8 @@ mod tests {
             (&[0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF], i64::MAX as u64),
         ] {
             let bytes = [&[0x02], form, &mask, b"payload"].concat();
-            let header = Header { opcode: Opcode::Binary, is_final: false, length, mask };
-            assert_eq!(Header::read(&bytes), Ok(Some((header, 1 + form.len() + 4))));
+            let header = Header { opcode: Opcode::Binary, is_final: false, is_deflated: false, length, mask };
+            assert_eq!(Header::read(&bytes, RESERVED_BITS), Ok(Some((header, 1 + form.len() + 4))));
         }
     }
 

@@ -5,6 +5,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use sha1_smol::Sha1;
 
+use super::extension::{Agreement, Malformed, Offer};
 use crate::proto::http1::{Body, Head, list_has, put_field};
 
 /// What is hashed together with the key (1.3).
@@ -38,6 +39,13 @@ impl<'a> Upgrade<'a> {
             .flat_map(|list| list.split(','))
             .map(str::trim_ascii)
             .filter(|protocol| !protocol.is_empty())
+    }
+
+    /// The compression offered, if there is an offer that can be accepted. A field that is not of its form means that the
+    /// handshake has failed (RFC 6455, 9.1).
+    pub fn deflate(&self) -> Result<Option<Offer>, Refusal> {
+        Offer::first(self.head.headers_named("sec-websocket-extensions"))
+            .map_err(|Malformed| Refusal::bad_request("the list of extensions is not well formed"))
     }
 }
 
@@ -97,13 +105,24 @@ pub fn accept_key(key: &str) -> String {
 }
 
 /// Writes the answer that makes the connection a WebSocket.
-pub fn put_response(out: &mut Vec<u8>, key: &str, protocol: Option<&str>, request_id: Option<&str>) {
+pub fn put_response(
+    out: &mut Vec<u8>,
+    key: &str,
+    protocol: Option<&str>,
+    deflate: Option<&Agreement>,
+    request_id: Option<&str>,
+) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
     );
     put_field(out, "Sec-WebSocket-Accept", &accept_key(key));
     if let Some(protocol) = protocol {
         put_field(out, "Sec-WebSocket-Protocol", protocol);
+    }
+    if let Some(deflate) = deflate {
+        out.extend_from_slice(b"Sec-WebSocket-Extensions: ");
+        deflate.put(out);
+        out.extend_from_slice(b"\r\n");
     }
     if let Some(request_id) = request_id {
         put_field(out, "X-Request-Id", request_id);
@@ -185,11 +204,14 @@ mod tests {
     fn the_key_of_the_rfc_is_answered_as_the_rfc_does() {
         assert_eq!(accept_key(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let mut out = Vec::new();
-        put_response(&mut out, KEY, Some("starling.json.v1"), Some("r-1"));
+        let offer =
+            Offer::first(["permessage-deflate; server_no_context_takeover"].into_iter()).unwrap().unwrap();
+        put_response(&mut out, KEY, Some("starling.json.v1"), Some(&offer.agree(true)), Some("r-1"));
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: starling.json.v1\r\n\
+             Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n\
              X-Request-Id: r-1\r\n\r\n"
         );
     }

@@ -1,15 +1,21 @@
-//! WebSocket (RFC 6455), the server's side, without extensions.
+//! WebSocket (RFC 6455), the server's side, and its compression (permessage-deflate, RFC 7692).
 //!
 //! [`Decoder`] turns a client's bytes into messages and control frames, the `put_` functions write the server's frames,
-//! and [`handshake`] decides about the upgrade.
+//! and [`handshake`] decides about the upgrade. What is compressed, [`extension`] negotiates, and [`Inflater`] and [`Deflater`]
+//! read and write.
 
 mod decoder;
+mod deflate;
+pub mod extension;
 mod frame;
 pub mod handshake;
 mod utf8;
 
 pub use decoder::{Decoder, Item};
-pub use frame::{Opcode, header_bytes, put_binary, put_close, put_header, put_ping, put_pong, put_text};
+pub use deflate::{Deflater, Inflater, Window};
+pub use frame::{
+    Opcode, header_bytes, put_binary, put_close, put_frame, put_header, put_ping, put_pong, put_text,
+};
 
 /// Why a connection must be closed: the peer broke the protocol, or a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +30,7 @@ pub struct Violation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     ReservedBits,
+    CompressedBit,
     ReservedOpcode,
     ControlFragmented,
     ControlLength,
@@ -35,6 +42,8 @@ enum Fault {
     MessageLength,
     FragmentCount,
     Utf8,
+    Deflate,
+    FinalBlockCount,
     CloseLength,
     CloseCode,
     CloseReason,
@@ -44,6 +53,7 @@ impl Fault {
     fn violation(self) -> Violation {
         let (code, why) = match self {
             Fault::ReservedBits => (1002, "reserved bits are set and no extension is in use"),
+            Fault::CompressedBit => (1002, "the bit for compression is set within a message"),
             Fault::ReservedOpcode => (1002, "the opcode is reserved"),
             Fault::ControlFragmented => (1002, "a control frame is fragmented"),
             Fault::ControlLength => (1002, "a control frame is longer than 125 bytes"),
@@ -55,6 +65,8 @@ impl Fault {
             Fault::MessageLength => (1009, "the message is too long"),
             Fault::FragmentCount => (1009, "the message has too many fragments"),
             Fault::Utf8 => (1007, "the text is not UTF-8"),
+            Fault::Deflate => (1007, "the compressed data is not valid"),
+            Fault::FinalBlockCount => (1009, "the compressed message has too many final blocks"),
             Fault::CloseLength => (1002, "a close frame has half a status code"),
             Fault::CloseCode => (1002, "the status code must not be sent"),
             Fault::CloseReason => (1007, "the reason is not UTF-8"),

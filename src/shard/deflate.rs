@@ -1,0 +1,282 @@
+//! Compression of WebSocket messages (permessage-deflate): who has which kind, and what it is done with.
+//!
+//! A connection without context refers to nothing but the message itself. So one deflater a core does for all of them, what goes
+//! to a room is compressed once, at its home, as an [`Encoding`] of its own, and one inflater a core reads what they say. A
+//! connection that keeps its context has a deflater of its own, is sent what was compressed for it alone, and has a place among
+//! a bounded number.
+
+use std::ops::Range;
+
+use hashbrown::HashMap;
+
+use super::Shard;
+use super::connection::{Connection, Pause, Stage};
+use super::encode::Encoding;
+use super::queue::{Frames, SendPool, SendQueue};
+use crate::base::slots::Id;
+use crate::config::Config;
+use crate::proto::websocket::extension::{Agreement, Offer};
+use crate::proto::websocket::{self, Deflater, Inflater, Item, Opcode, Violation, Window};
+
+/// The longest window (RFC 7692, 7.1.2).
+const WIDE_BITS: u8 = 15;
+
+/// The shortest: one that any bound on the window allows.
+const NARROW_BITS: u8 = 8;
+
+/// How much memory the buffer may keep after a large message.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// How long a connection waits when its messages have become more bytes than may be read from it in a turn, in milliseconds: the
+/// shortest time that there is.
+const INFLATE_PAUSE_MS: u64 = 1;
+
+/// What a connection keeps from one message to the next.
+#[derive(Debug)]
+struct Contexts {
+    /// Compresses what it is sent, if that may refer to what it was sent before.
+    outbound: Option<Deflater>,
+    /// What its messages may refer to, if they do.
+    inbound: Option<Window>,
+}
+
+/// The deflaters of one core: those that serve many connections, made when they are first needed, and those of the few
+/// connections that keep their context.
+#[derive(Debug)]
+pub struct Deflaters {
+    level: u32,
+    min_bytes: usize,
+    wide: Option<Box<Deflater>>,
+    narrow: Option<Box<Deflater>>,
+    buffer: Vec<u8>,
+    /// The connections that keep their context. A table of its own, because most connections would have nothing here.
+    contexts: HashMap<Id, Contexts>,
+    // What has been compressed so far.
+    messages: u64,
+    bytes_before: u64,
+    bytes_after: u64,
+}
+
+impl Default for Deflaters {
+    fn default() -> Self {
+        Deflaters::new(&Config::default())
+    }
+}
+
+impl Deflaters {
+    pub(super) fn new(config: &Config) -> Self {
+        Deflaters {
+            level: config.web.deflate_level as u32,
+            min_bytes: config.limits.deflate_min_bytes,
+            wide: None,
+            narrow: None,
+            buffer: Vec::new(),
+            contexts: HashMap::new(),
+            messages: 0,
+            bytes_before: 0,
+            bytes_after: 0,
+        }
+    }
+
+    /// Compresses the message that is the last thing in `out`, from `at` on, for everybody with this encoding, if that pays.
+    pub(super) fn compress_last(&mut self, encoding: Encoding, out: &mut Vec<u8>, at: usize) {
+        let (deflater, bits) = match encoding {
+            Encoding::JsonDeflated | Encoding::ProtobufDeflated => (&mut self.wide, WIDE_BITS),
+            Encoding::JsonDeflatedNarrow | Encoding::ProtobufDeflatedNarrow => {
+                (&mut self.narrow, NARROW_BITS)
+            }
+            _ => return,
+        };
+        let deflater = deflater.get_or_insert_with(|| Box::new(Deflater::new(self.level, bits, false)));
+        let compressed = deflater.compress_last(out, at, self.min_bytes, &mut self.buffer);
+        self.note(compressed);
+    }
+
+    /// The same for a connection that may have a deflater for itself: `keeps_context` says so.
+    pub(super) fn compress_last_for(&mut self, whom: Whom, out: &mut Vec<u8>, at: usize) {
+        let own = if whom.keeps_context { self.contexts.get_mut(&whom.id) } else { None };
+        match own.and_then(|contexts| contexts.outbound.as_mut()) {
+            Some(own) => {
+                let compressed = own.compress_last(out, at, self.min_bytes, &mut self.buffer);
+                self.note(compressed);
+            }
+            None => self.compress_last(whom.encoding, out, at),
+        }
+    }
+
+    /// Queues a part of a batch that is not compressed, compressed for one connection and so copied.
+    pub(super) fn push(
+        &mut self,
+        pool: &mut SendPool,
+        queue: &mut SendQueue,
+        whom: Whom,
+        frames: &Frames,
+        range: Range<u32>,
+    ) {
+        for frame in frames.within(range) {
+            pool.push_frame(queue, |out| {
+                let at = out.len();
+                out.extend_from_slice(&frames.bytes[frame.start as usize..frame.end as usize]);
+                self.compress_last_for(whom, out, at);
+            });
+        }
+    }
+
+    /// Takes back what a connection kept.
+    pub(super) fn forget(&mut self, id: Id) {
+        if !self.contexts.is_empty() {
+            self.contexts.remove(&id);
+        }
+    }
+
+    fn note(&mut self, compressed: Option<(usize, usize)>) {
+        if let Some((before, after)) = compressed {
+            self.messages += 1;
+            self.bytes_before += before as u64;
+            self.bytes_after += after as u64;
+        }
+        if self.buffer.capacity() > KEPT_BYTES {
+            self.buffer = Vec::new();
+        }
+    }
+}
+
+/// For whom something is compressed.
+#[derive(Debug, Clone, Copy)]
+pub struct Whom {
+    id: Id,
+    encoding: Encoding,
+    keeps_context: bool,
+}
+
+impl Whom {
+    /// That connection.
+    pub(super) fn of(id: Id, connection: &Connection) -> Whom {
+        Whom { id, encoding: connection.encoding, keeps_context: connection.keeps_context }
+    }
+
+    /// Whether it has a deflater for itself.
+    pub(super) fn keeps_context(self) -> bool {
+        self.keeps_context
+    }
+
+    /// Whether what it is sent is compressed at all.
+    pub(super) fn is_compressed(self) -> bool {
+        self.keeps_context || self.encoding != self.encoding.uncompressed()
+    }
+}
+
+/// How a WebSocket's events are written, `encoding` being how they are without compression.
+pub(super) fn encoding_of(agreement: Option<&Agreement>, encoding: Encoding) -> Encoding {
+    match agreement {
+        Some(agreement) if !agreement.server_keeps_context => {
+            encoding.deflated(agreement.server_bits < WIDE_BITS)
+        }
+        _ => encoding,
+    }
+}
+
+impl Shard {
+    /// Decides how messages of a connection will be compressed that is to become a WebSocket, and gives it what it needs for
+    /// that.
+    pub(super) fn agree_on_deflate(&mut self, id: Id, offer: Option<Offer>) -> Option<Agreement> {
+        let offer = offer?;
+        let contexts_max = self.limits.deflate_contexts;
+        let deflaters = &mut self.scratch.deflaters;
+        let may_keep_context = deflaters.contexts.len() < contexts_max;
+        if !may_keep_context && contexts_max > 0 && offer.wants_context() {
+            self.counters.deflate_contexts_refused.add(1);
+        }
+        let agreement = offer.agree(may_keep_context);
+        let connection = self.connections.get_mut(id)?;
+        connection.keeps_context = agreement.server_keeps_context;
+        if agreement.server_keeps_context || agreement.client_keeps_context {
+            let deflater = || Deflater::new(deflaters.level, agreement.server_bits, true);
+            let outbound = agreement.server_keeps_context.then(deflater);
+            let inbound = agreement.client_keeps_context.then(|| Window::new(agreement.client_bits));
+            deflaters.contexts.insert(id, Contexts { outbound, inbound });
+        }
+        Some(agreement)
+    }
+
+    /// A connection does not become a WebSocket after all.
+    pub(super) fn disagree_on_deflate(&mut self, id: Id) {
+        self.scratch.deflaters.forget(id);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.keeps_context = false;
+        }
+    }
+
+    /// Tells how much has been compressed.
+    pub(super) fn count_deflated(&self) {
+        let Deflaters { messages, bytes_before, bytes_after, contexts, .. } = &self.scratch.deflaters;
+        self.counters.deflate_contexts.set(contexts.len() as u64);
+        self.counters.deflated.set(*messages);
+        self.counters.deflated_bytes_before.set(*bytes_before);
+        self.counters.deflated_bytes_after.set(*bytes_after);
+    }
+
+    /// Sends a WebSocket message to one connection, compressed if that is agreed and pays.
+    pub(super) fn say_message(&mut self, id: Id, opcode: Opcode, payload: &[u8]) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.stage != Stage::Open {
+            return;
+        }
+        let whom = Whom::of(id, connection);
+        let deflaters = &mut self.scratch.deflaters;
+        self.pool.push_frame(&mut connection.queue, |out| {
+            let at = out.len();
+            websocket::put_frame(out, opcode, payload);
+            deflaters.compress_last_for(whom, out, at);
+        });
+        self.touch(id);
+    }
+
+    /// Inflates a client's message and hears it; says how many bytes it has and whether the next one may be looked at.
+    pub(super) fn hear_deflated(
+        &mut self,
+        id: Id,
+        is_text: bool,
+        payload: &[u8],
+        bytes_max: usize,
+        hear: fn(&mut Self, Id, Item) -> bool,
+    ) -> Result<(usize, bool), Violation> {
+        let contexts = self.scratch.deflaters.contexts.get_mut(&id);
+        let window = contexts.and_then(|contexts| contexts.inbound.as_mut());
+        // Taken out of the shard, so that what it holds can be heard.
+        let mut inflater: Box<Inflater> = self.inflater.take().unwrap_or_default();
+        let outcome = match inflater.inflate(is_text, payload, window, bytes_max) {
+            Ok(item) => {
+                let bytes = match item {
+                    Item::Text(text) => text.len(),
+                    Item::Binary(bytes) => bytes.len(),
+                    _ => unreachable!("what is inflated is data"),
+                };
+                self.counters.inflated.add(1);
+                self.counters.inflated_bytes.add(bytes as u64);
+                Ok((bytes, hear(self, id, item)))
+            }
+            Err(violation) => {
+                self.counters.inflated_too_large.add(u64::from(violation.code == 1009));
+                Err(violation)
+            }
+        };
+        inflater.release();
+        self.inflater = Some(inflater);
+        outcome
+    }
+
+    /// Lets a connection wait for a moment that has sent few bytes and said much with them: what is read of one connection in a
+    /// turn is bounded, and what becomes of it should be too.
+    pub(super) fn pause_after_inflating(&mut self, id: Id) {
+        let until = self.now.tick + INFLATE_PAUSE_MS;
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+            return;
+        };
+        if connection.pause.is_none() {
+            connection.pause = Some(Pause::Limited(until));
+            self.counters.inflate_pauses.add(1);
+            self.arm(id);
+        }
+    }
+}
