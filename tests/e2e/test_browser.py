@@ -410,3 +410,24 @@ def contrast(tab, selector):
 
     lighter, darker = sorted([luminance(text), luminance(ground)], reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_the_browser_has_messages_compressed(chromium, start_server):
+    server = start_server(web__deflate="true", limits__deflate_min_bytes=0)
+    tab = Tab(chromium, server).enter("ada")
+    told = tab.driver.execute_async_script("""
+        const done = arguments[arguments.length - 1];
+        const socket = new WebSocket(location.origin.replace('http', 'ws') + '/echo');
+        const said = ['', 'hello', 'hello '.repeat(20000), 'κόσμε 😀'.repeat(100)];
+        const heard = [];
+        socket.onopen = () => said.forEach((text) => socket.send(text));
+        socket.onerror = () => done('an error');
+        socket.onmessage = (event) => {
+            heard.push(event.data);
+            if (heard.length === said.length) done([socket.extensions, heard.every((text, at) => text === said[at])]);
+        };""")
+    assert told == ["permessage-deflate; server_no_context_takeover; client_no_context_takeover", True]
+    content = "and so is what people say, " * 20
+    server.ws("bob", "lobby").call("message", room="lobby", content=content)
+    tab.expect_message("bob", content)
+    assert tab.complaints() == []

@@ -58,6 +58,8 @@ pub struct Terms {
     /// Whether what is said may be refused for reasons that the speaker cannot know: then everything has an id, so that each
     /// answer has its command.
     pub may_be_refused: bool,
+    /// Whether compression is switched on.
+    pub has_deflate: bool,
     /// Whether there is a store, and when messages are acknowledged that do not say so.
     pub has_store: bool,
     pub ack: AckLevel,
@@ -78,6 +80,8 @@ pub struct Client {
     /// For gRPC: the call, and whether it is over.
     pub call: Option<Box<Call>>,
     pub is_call_over: bool,
+    /// And what was agreed on about compression.
+    pub deflate: Option<wire::Deflate>,
     pub nickname: Option<String>,
     /// The rooms that it knows itself to be in, by folded name.
     pub rooms: BTreeMap<String, Membership>,
@@ -262,6 +266,7 @@ impl Client {
             is_upgraded: false,
             call: None,
             is_call_over: false,
+            deflate: None,
             nickname: None,
             rooms: BTreeMap::new(),
             outstanding: VecDeque::new(),
@@ -410,12 +415,14 @@ impl Client {
             let before = self.input.len();
             match self.kind {
                 Kind::Web if !self.is_upgraded => {
-                    if let Some((status, body)) = wire::take_response(&mut self.input) {
+                    if let Some((status, body, extensions)) = wire::take_response(&mut self.input) {
+                        self.agree_on_deflate(model, extensions.as_deref());
                         self.hear_response(kernel, model, status, &body);
                     }
                 }
                 Kind::Web => {
-                    if let Some((opcode, payload)) = wire::take_frame(&mut self.input) {
+                    if let Some((opcode, payload)) = wire::take_frame(&mut self.input, self.deflate.as_mut())
+                    {
                         self.hear_frame(kernel, model, opcode, &payload);
                     }
                 }
@@ -461,6 +468,14 @@ impl Client {
             if self.input.len() == before {
                 return;
             }
+        }
+    }
+
+    fn agree_on_deflate(&mut self, model: &mut Model, extensions: Option<&str>) {
+        assert!(extensions.is_none() || self.terms.has_deflate, "what nobody has switched on is agreed on");
+        self.deflate = extensions.map(|answer| wire::Deflate::agreed(self.number, answer));
+        if self.deflate.is_some() {
+            model.count("deflate_agreed");
         }
     }
 

@@ -59,6 +59,7 @@ pub struct Ghost {
     input: Vec<u8>,
     is_upgraded: bool,
     call: Option<Box<Call>>,
+    deflate: Option<wire::Deflate>,
     pub bye: Option<u16>,
     pub is_over: bool,
     /// Whether there may be no farewell.
@@ -121,6 +122,7 @@ impl Client {
             input: std::mem::take(&mut self.input),
             is_upgraded: self.is_upgraded,
             call: self.call.take(),
+            deflate: self.deflate.take(),
             bye: self.bye,
             is_over: self.is_gone,
             was_reset: self.is_gone || self.is_silent,
@@ -163,6 +165,7 @@ impl Client {
         session.kept.retain(|room, _| !unsure.contains(room));
         (self.kind, self.conn, self.connected_ms) = (kind, conn, kernel.clock_ms);
         (self.nickname, self.bye, self.is_upgraded) = (None, None, false);
+        self.deflate = None;
         (self.has_ended, self.is_silent, self.is_cut_off, self.is_gone) = (false, false, false, false);
         (self.is_stalled, self.has_stalled, self.dawdles, self.is_deaf) = (false, false, false, false);
         (self.errors_400, self.quiet_until_ms, self.entitled) = (0, None, None);
@@ -358,13 +361,15 @@ impl Ghost {
         loop {
             let event = match self.kind {
                 Kind::Web if !self.is_upgraded => match wire::take_response(&mut self.input) {
-                    Some((status, _)) => {
+                    Some((status, _, extensions)) => {
                         self.is_upgraded = status == 101;
+                        let agreed = |answer: String| wire::Deflate::agreed(self.number, &answer);
+                        self.deflate = extensions.map(agreed);
                         continue;
                     }
                     None => return,
                 },
-                Kind::Web => match wire::take_frame(&mut self.input) {
+                Kind::Web => match wire::take_frame(&mut self.input, self.deflate.as_mut()) {
                     Some((wire::TEXT, payload)) => payload,
                     // The answer to a close of its own, if there has been no farewell.
                     Some((wire::CLOSE, _)) => {

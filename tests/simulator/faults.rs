@@ -195,6 +195,14 @@ pub fn draw_config(rng: &mut Rng) -> Config {
     config
 }
 
+/// Compression: which messages, how much, and how many connections may keep their context.
+pub fn draw_deflate(rng: &mut Rng, config: &mut Config) {
+    config.web.deflate = true;
+    config.web.deflate_level = pick(rng, &[1, 6, 9]);
+    config.limits.deflate_min_bytes = pick(rng, &[0, 60, config.limits.deflate_min_bytes]);
+    config.limits.deflate_contexts = pick(rng, &[0, 2, 100]);
+}
+
 /// How fast commands may come: in most runs as fast as they like.
 fn draw_rates(rng: &mut Rng, config: &mut Config) {
     config.limits.rate_ignored_ms = pick(rng, &[300, config.limits.rate_ignored_ms]);

@@ -102,7 +102,7 @@ impl Client {
             bytes = frames;
         } else if self.kind == Kind::Web {
             let mut frames = Vec::new();
-            wire::put_message(&mut frames, &bytes, &mut kernel.rng);
+            wire::put_message(&mut frames, &bytes, self.deflate.as_mut(), &mut kernel.rng);
             bytes = frames;
         } else {
             bytes.extend(if kernel.rng.chance(10) { &b"\r\n"[..] } else { b"\n" });
@@ -128,7 +128,8 @@ impl Client {
         }
         request.push_str(&format!(
             "GET /ws{query} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
+            wire::extensions(self.number)
         ));
         expect(What::Upgrade { nickname: nickname.map(str::to_owned), room: room.map(fold) });
         if let Some(nickname) = nickname {

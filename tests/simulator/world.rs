@@ -25,7 +25,7 @@ use starling::sys::ring::Ring;
 
 use crate::client::{Client, Kind, Terms};
 use crate::comeback::Ghost;
-use crate::faults::{Faults, Shape, draw_config, happens, pick, plain};
+use crate::faults::{Faults, Shape, draw_config, draw_deflate, happens, pick, plain};
 use crate::kernel::{Kernel, SimOs};
 use crate::model::Model;
 use crate::store::{Storage, Store};
@@ -97,6 +97,11 @@ impl World {
         if rng_of_store.chance(50) {
             shape.storage = Some(Storage::draw(&mut rng_of_store, &mut config));
         }
+        // So is compression, which has no dice of its own where it is off.
+        let mut rng_of_deflate = Rng::new(seed ^ 0x000D_EF1A);
+        if rng_of_deflate.chance(50) {
+            draw_deflate(&mut rng_of_deflate, &mut config);
+        }
         World::build(rng, faults, shape, config, trace)
     }
 
@@ -120,6 +125,7 @@ impl World {
             grace_ms: config.session.grace_ms,
             history_count: config.history.count as u64,
             tells_presence_at_once: config.presence.exact_members > 100,
+            has_deflate: config.web.deflate,
             has_rates: config.rate != plain().rate,
             rate_is_own: config.rate
                 == Rate {
