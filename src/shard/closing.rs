@@ -73,6 +73,8 @@ impl Shard {
         if closing == Closing::Bye(Farewell::SlowConsumer) {
             self.counters.slow_consumers.add(1);
             self.pool.cut_at_frame(&mut connection.queue);
+            // What follows must not refer to what it never gets.
+            connection.keeps_context = false;
             if let Some(told) = &mut connection.told {
                 told.cut(connection.queue.bytes());
             }

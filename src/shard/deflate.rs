@@ -280,3 +280,155 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::census::Census;
+    use crate::base::time::Now;
+    use crate::config::ListenKind;
+    use crate::shard::Flock;
+
+    const SHARED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    const NARROW: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover; \
+                          server_max_window_bits=10";
+    const KEEPING: &str = "permessage-deflate";
+
+    /// The first byte of each frame that waits to be sent, and its payload.
+    fn queued(shard: &Shard, id: Id) -> Vec<(u8, Vec<u8>)> {
+        let mut slices = [std::io::IoSlice::new(&[]); 64];
+        let count = shard.gather(id, &mut slices);
+        let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+        let mut frames = Vec::new();
+        let mut rest = &bytes[..];
+        while let &[first, short, ..] = rest {
+            let (header, length) = match short {
+                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+                _ => (2, usize::from(short)),
+            };
+            frames.push((first, rest[header..header + length].to_vec()));
+            rest = &rest[header + length..];
+        }
+        frames
+    }
+
+    fn shard(contexts: usize) -> Shard {
+        let mut config = Config::default();
+        config.web.deflate = true;
+        config.limits.deflate_contexts = contexts;
+        config.limits.deflate_min_bytes = 1000;
+        config.limits.send_queue_bytes = 2000;
+        let flock = Flock::of_one(Arc::new(config), Arc::new(Census::new(0, 0)));
+        Shard::new(0, &flock, Arc::default(), 1, Now::default())
+    }
+
+    fn open(shard: &mut Shard, path: &str, offer: &str) -> Id {
+        let id = shard.open([127, 0, 0, 1].into(), ListenKind::Web);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Extensions: {offer}\r\n\r\n"
+        );
+        shard.receive(id, &mut request.into_bytes());
+        shard.send_gathered_events();
+        id
+    }
+
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        websocket::put_frame(&mut out, Opcode::Text, payload);
+        let header = websocket::header_bytes(payload.len());
+        out[0] = first;
+        out[1] |= 0x80;
+        out.splice(header..header, [0; 4]);
+        out
+    }
+
+    fn say(shard: &mut Shard, id: Id, content: &str) {
+        let command = format!(r#"{{"type":"message","room":"lobby","content":"{content}"}}"#);
+        shard.receive(id, &mut frame(0x81, command.as_bytes()));
+        shard.send_gathered_events();
+    }
+
+    #[test]
+    fn a_message_is_compressed_once_for_all_that_share_it() {
+        let mut shard = shard(1);
+        let speaker = open(&mut shard, "/ws?nickname=speaker&room=lobby", "");
+        for (number, offer) in [SHARED, SHARED, SHARED, NARROW, NARROW].into_iter().enumerate() {
+            open(&mut shard, &format!("/ws?nickname=user{number}&room=lobby"), offer);
+        }
+        assert_eq!(shard.counters.deflated.value(), 0, "what is short is not compressed");
+        say(&mut shard, speaker, &"so it goes, ".repeat(200));
+        assert_eq!(shard.counters.deflated.value(), 2, "once for each window");
+        open(&mut shard, "/ws?nickname=alone&room=lobby", KEEPING);
+        assert_eq!(shard.counters.deflate_contexts.value(), 1);
+        say(&mut shard, speaker, &"so it goes, ".repeat(200));
+        assert_eq!(shard.counters.deflated.value(), 5, "and for each that keeps its context");
+        let counters = &shard.counters;
+        assert!(10 * counters.deflated_bytes_after.value() < counters.deflated_bytes_before.value());
+    }
+
+    #[test]
+    fn contexts_are_bounded_and_given_back() {
+        let mut shard = shard(1);
+        let first = open(&mut shard, "/echo", KEEPING);
+        open(&mut shard, "/echo", SHARED);
+        assert_eq!(shard.counters.deflate_contexts_refused.value(), 0);
+        open(&mut shard, "/ws", KEEPING);
+        assert_eq!(shard.counters.deflate_contexts_refused.value(), 1);
+        assert_eq!(shard.scratch.deflaters.contexts.len(), 1);
+        shard.broken(first);
+        shard.take_closed(|_, _| {});
+        assert_eq!(shard.scratch.deflaters.contexts.len(), 0);
+    }
+
+    #[test]
+    fn last_words_do_not_refer_to_what_was_thrown_away() {
+        let mut shard = shard(1);
+        shard.scratch.deflaters.min_bytes = 0;
+        let speaker = open(&mut shard, "/ws?nickname=speaker&room=lobby", "");
+        let slow = open(&mut shard, "/ws?nickname=slow&room=lobby", KEEPING);
+        let before = shard.connections[slow].queue.bytes();
+        shard.sent(slow, before);
+        let mut content = String::new();
+        let mut rng = crate::base::rng::Rng::new(1);
+        while shard.connections[slow].stage == Stage::Open {
+            content.clear();
+            content.extend((0..300).map(|_| char::from(b'a' + rng.below(26) as u8)));
+            say(&mut shard, speaker, &content);
+            shard.sent(speaker, shard.connections[speaker].queue.bytes());
+            assert!(!shard.flushed(slow));
+        }
+        let last: Vec<u8> = queued(&shard, slow).iter().map(|(first, _)| *first).collect();
+        assert_eq!(last, [0x81, 0x88], "the farewell and the close frame, neither of them compressed");
+    }
+
+    #[test]
+    fn who_says_much_in_few_bytes_waits_its_turn() {
+        let mut shard = shard(0);
+        let id = open(&mut shard, "/ws", SHARED);
+        let message = [&br#"{"type":"ping"}"#[..], &[b' '; 100_000]].concat();
+        let mut out = Vec::new();
+        websocket::put_frame(&mut out, Opcode::Text, &message);
+        Deflater::new(9, 15, false).compress_last(&mut out, 0, 0, &mut Vec::new()).unwrap();
+        let header = if out[1] == 126 { 4 } else { 2 };
+        let flood = frame(0xC1, &out[header..]).repeat(20);
+        assert!(flood.len() < 5000);
+        shard.receive(id, &mut flood.clone());
+        let most = shard.limits.read_bytes_per_turn + message.len();
+        assert!((1..=most as u64).contains(&shard.counters.inflated_bytes.value()));
+        assert!(!shard.wants_input(id));
+        let mut now = Now::default();
+        for turn in 1..20 {
+            now.tick = now.tick + INFLATE_PAUSE_MS;
+            shard.tick(now);
+            while shard.expire() {}
+            assert!(shard.counters.inflated_bytes.value() <= (turn + 1) * most as u64);
+        }
+        assert_eq!(shard.counters.inflated.value(), 20, "all of them are heard in the end");
+        assert!(shard.wants_input(id));
+        assert_eq!(shard.take_resumed().next(), Some(id));
+    }
+}
