@@ -217,7 +217,7 @@ impl Shard {
     }
 
     /// Sends a WebSocket message to one connection, compressed if that is agreed and pays.
-    pub(super) fn say_message(&mut self, id: Id, opcode: Opcode, payload: &[u8]) {
+    pub(super) fn say_websocket(&mut self, id: Id, opcode: Opcode, payload: &[u8]) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.stage != Stage::Open {
             return;

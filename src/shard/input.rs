@@ -309,8 +309,8 @@ impl Shard {
     /// Sends a message back, and says whether the next one may be looked at.
     fn echo(&mut self, id: Id, item: Item) -> bool {
         match item {
-            Item::Text(text) => self.say_message(id, Opcode::Text, text.as_bytes()),
-            Item::Binary(bytes) => self.say_message(id, Opcode::Binary, bytes),
+            Item::Text(text) => self.say_websocket(id, Opcode::Text, text.as_bytes()),
+            Item::Binary(bytes) => self.say_websocket(id, Opcode::Binary, bytes),
             Item::Deflated { .. } => unreachable!("it has been inflated"),
             Item::Ping(_) | Item::Pong(_) | Item::Close { .. } => unreachable!("control frames are not data"),
         }

@@ -77,11 +77,11 @@ pub struct Client {
     pub input: Vec<u8>,
     /// For WebSocket: whether the request has been granted.
     pub is_upgraded: bool,
+    /// And what was agreed on about compression.
+    pub deflate: Option<wire::Deflate>,
     /// For gRPC: the call, and whether it is over.
     pub call: Option<Box<Call>>,
     pub is_call_over: bool,
-    /// And what was agreed on about compression.
-    pub deflate: Option<wire::Deflate>,
     pub nickname: Option<String>,
     /// The rooms that it knows itself to be in, by folded name.
     pub rooms: BTreeMap<String, Membership>,
