@@ -150,7 +150,7 @@ pub fn websocket_upgrade() -> Run {
     into_buffer(move |out| {
         let (_, head) = decoder.decode(black_box(BROWSER)).expect("it is a request");
         let upgrade = handshake::upgrade(&head.expect("it is all there")).expect("it is a handshake");
-        handshake::put_response(out, upgrade.key, None, None);
+        handshake::put_response(out, upgrade.key, None, None, None);
     })
 }
 

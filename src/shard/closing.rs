@@ -74,7 +74,7 @@ impl Shard {
             self.counters.slow_consumers.add(1);
             self.pool.cut_at_frame(&mut connection.queue);
             // What follows must not refer to what it never gets.
-            connection.keeps_context = false;
+            self.scratch.deflaters.forget_sent(id);
             if let Some(told) = &mut connection.told {
                 told.cut(connection.queue.bytes());
             }

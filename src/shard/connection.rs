@@ -94,8 +94,6 @@ pub struct Connection {
     pub behind: u32,
     /// What was told to its user alone, of late.
     pub told: Option<Box<Told>>,
-    /// Whether the compression of what it is sent refers to what it was sent before.
-    pub keeps_context: bool,
     /// Whether more of what was kept for its user is to be told.
     pub is_telling: bool,
     /// The call that it is, if it is a stream of another connection and has no socket.
@@ -214,7 +212,6 @@ impl Connection {
             skips: false,
             behind: 0,
             told: None,
-            keeps_context: false,
             is_telling: false,
             call: None,
         }

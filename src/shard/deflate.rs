@@ -10,7 +10,7 @@ use std::ops::Range;
 use hashbrown::HashMap;
 
 use super::Shard;
-use super::connection::{Connection, Pause, Stage};
+use super::connection::{Pause, Stage};
 use super::encode::Encoding;
 use super::queue::{Frames, SendPool, SendQueue};
 use crate::base::slots::Id;
@@ -92,7 +92,7 @@ impl Deflaters {
         self.note(compressed);
     }
 
-    /// The same for a connection that may have a deflater for itself: `keeps_context` says so.
+    /// The same for one connection, which may have a deflater for itself.
     pub(super) fn compress_last_for(&mut self, whom: Whom, out: &mut Vec<u8>, at: usize) {
         let own = if whom.keeps_context { self.contexts.get_mut(&whom.id) } else { None };
         match own.and_then(|contexts| contexts.outbound.as_mut()) {
@@ -119,6 +119,20 @@ impl Deflaters {
                 out.extend_from_slice(&frames.bytes[frame.start as usize..frame.end as usize]);
                 self.compress_last_for(whom, out, at);
             });
+        }
+    }
+
+    /// For whom something is compressed, in that encoding.
+    pub(super) fn whom(&self, id: Id, encoding: Encoding) -> Whom {
+        let keeps_context = !self.contexts.is_empty()
+            && self.contexts.get(&id).is_some_and(|contexts| contexts.outbound.is_some());
+        Whom { id, encoding, keeps_context }
+    }
+
+    /// What a connection was sent has not all arrived: nothing refers to it any more.
+    pub(super) fn forget_sent(&mut self, id: Id) {
+        if let Some(contexts) = self.contexts.get_mut(&id) {
+            contexts.outbound = None;
         }
     }
 
@@ -150,11 +164,6 @@ pub struct Whom {
 }
 
 impl Whom {
-    /// That connection.
-    pub(super) fn of(id: Id, connection: &Connection) -> Whom {
-        Whom { id, encoding: connection.encoding, keeps_context: connection.keeps_context }
-    }
-
     /// Whether it has a deflater for itself.
     pub(super) fn keeps_context(self) -> bool {
         self.keeps_context
@@ -188,8 +197,6 @@ impl Shard {
             self.counters.deflate_contexts_refused.add(1);
         }
         let agreement = offer.agree(may_keep_context);
-        let connection = self.connections.get_mut(id)?;
-        connection.keeps_context = agreement.server_keeps_context;
         if agreement.server_keeps_context || agreement.client_keeps_context {
             let deflater = || Deflater::new(deflaters.level, agreement.server_bits, true);
             let outbound = agreement.server_keeps_context.then(deflater);
@@ -197,14 +204,6 @@ impl Shard {
             deflaters.contexts.insert(id, Contexts { outbound, inbound });
         }
         Some(agreement)
-    }
-
-    /// A connection does not become a WebSocket after all.
-    pub(super) fn disagree_on_deflate(&mut self, id: Id) {
-        self.scratch.deflaters.forget(id);
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.keeps_context = false;
-        }
     }
 
     /// Tells how much has been compressed.
@@ -222,8 +221,8 @@ impl Shard {
         if connection.stage != Stage::Open {
             return;
         }
-        let whom = Whom::of(id, connection);
         let deflaters = &mut self.scratch.deflaters;
+        let whom = deflaters.whom(id, connection.encoding);
         self.pool.push_frame(&mut connection.queue, |out| {
             let at = out.len();
             websocket::put_frame(out, opcode, payload);

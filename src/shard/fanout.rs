@@ -20,7 +20,7 @@ use hashbrown::HashMap;
 use super::Shard;
 use super::closing::Closing;
 use super::connection::Connection;
-use super::deflate::{Deflaters, Whom};
+use super::deflate::Deflaters;
 use super::encode::{ENCODINGS, Encoding};
 use super::mail::{Page, Request, RoomKey};
 use super::queue::{Frames, SendPool, Shared};
@@ -123,7 +123,8 @@ impl Shard {
             _ => Hears::All,
         };
         state.skips |= skips;
-        let (encoding, is_alone) = (state.encoding, state.keeps_context);
+        let encoding = state.encoding;
+        let is_alone = self.scratch.deflaters.whom(connection, encoding).keeps_context();
         let member = LocalMember { connection, session, encoding, skips, is_alone, hears };
         let local = self
             .local_rooms
@@ -327,9 +328,9 @@ impl Shard {
         }
         let all = 0..page.frames.bytes.len() as u32;
         self.counters.replayed.add(page.frames.ends.len() as u64);
-        let whom = Whom::of(id, connection);
+        let deflaters = &mut self.scratch.deflaters;
+        let whom = deflaters.whom(id, connection.encoding);
         if whom.is_compressed() {
-            let deflaters = &mut self.scratch.deflaters;
             deflaters.push(&mut self.pool, &mut connection.queue, whom, &page.frames, all);
             return self.touch(id);
         }
@@ -390,7 +391,7 @@ impl HandOut<'_> {
         range: Range<u32>,
     ) {
         if member.is_alone {
-            let whom = Whom::of(member.connection, connection);
+            let whom = self.deflaters.whom(member.connection, connection.encoding);
             self.deflaters.push(self.pool, &mut connection.queue, whom, frames, range);
         } else {
             self.pool.push(&mut connection.queue, shared, range);

@@ -567,7 +567,7 @@ impl Shard {
     /// The query of a WebSocket request asked for something that is refused: the request is answered so, and the
     /// connection is ready for another.
     pub(super) fn refuse_upgrade(&mut self, id: Id, pending: &PendingUpgrade, refusal: &Refusal) {
-        self.disagree_on_deflate(id);
+        self.scratch.deflaters.forget(id);
         self.say_http_refusal(id, &pending.request_id, refusal);
         self.let_go_on(id);
     }

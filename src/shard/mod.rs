@@ -83,7 +83,6 @@ use reading::Waits;
 
 use closing::Closing;
 use connection::{Connection, Pause, Protocol, Stage};
-use deflate::Whom;
 use encode::{Encoding, Scratch};
 use fanout::LocalRooms;
 use home::Home;
@@ -599,7 +598,7 @@ impl Shard {
         if connection.stage != Stage::Open {
             return;
         }
-        let whom = Whom::of(id, connection);
+        let whom = self.scratch.deflaters.whom(id, connection.encoding);
         self.pool.push_frame(&mut connection.queue, |out| {
             let at = out.len();
             encoding.put(event, &mut self.scratch, out);
