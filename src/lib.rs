@@ -55,6 +55,7 @@
 //! | [`web`] | the routes and the embedded page |
 //! | [`record`] | what is to outlive the process, as facts in bytes |
 //! | [`shard`] | one core's world, pure: where `proto` and `chat` meet |
+//! | [`tls`] | one encrypted connection as bytes in and out, and what it is made from |
 //! | [`reactor`] | the loop, over the [`reactor::Os`] trait |
 //! | [`sys`] | the kernel as the loops need it, and all `unsafe` |
 //! | [`store`] | the database: the thread that writes it, the threads that read it, accounts, and tools |
@@ -116,4 +117,5 @@ pub mod server;
 pub mod shard;
 pub mod store;
 pub mod sys;
+pub mod tls;
 pub mod web;

@@ -1,5 +1,7 @@
 //! The server as a whole: it opens the listeners, starts a thread a core, waits for a signal, drains and stops.
 
+mod certificates;
+
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -21,7 +23,7 @@ use crate::base::census::Census;
 use crate::base::stats::Counters;
 use crate::config::{Address, Config, Listen, ListenKind, StoreKind};
 use crate::reactor::mailbox::Exchange;
-use crate::reactor::{Reactor, Turn};
+use crate::reactor::{Door, Reactor, Turn};
 use crate::record::Restored;
 use crate::shard::mail::Parcel;
 use crate::shard::restore::{Share, share_out};
@@ -31,7 +33,8 @@ use crate::store::thread::{self, Links, WriterStart};
 use crate::sys::bell::Bell;
 use crate::sys::kernel::{Journal, Kernel, Sleeper, read_clocks};
 use crate::sys::waker::Waker;
-use crate::sys::{descriptors, listen, owner, random_u64, signals, threads};
+use crate::sys::{descriptors, listen, owner, random_u64, signals, terminal, threads};
+use certificates::Certificates;
 
 /// The part of the open-file limit that is not used for connections: listeners, wakers, logs, and clients that are told
 /// that there is no room for them. At least this many, and one in [`RESERVE_PART`].
@@ -70,6 +73,7 @@ struct Start {
     core: usize,
     sleeper: Sleeper,
     listeners: Vec<(ListenKind, TcpListener)>,
+    doors: Vec<Door>,
     wakers: Arc<Vec<Waker>>,
     exchange: Arc<Exchange<Parcel>>,
     flock: Flock,
@@ -90,6 +94,8 @@ struct Start {
 /// When a listener cannot be opened, or a core stops without having been asked.
 pub fn run(config: Config) -> Result<(), ServeError> {
     let mut authority = load_authority(&config).map_err(failure)?;
+    let certificates = Certificates::load(&config.listen).map_err(failure)?;
+    let has_terminal = terminal::is_controlled();
     let config = Arc::new(config);
     let processors = threads::processors();
     let cores = match config.cores {
@@ -113,7 +119,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     for listen in &config.listen {
         let steered = config.steer.then_some(&processors[..]);
         let opened = open(listen, cores, config.limits.listen_backlog, steered)?;
-        addresses.push((listen.kind, opened[0].local_addr().map_err(|e| failure(e.to_string()))?));
+        let address = opened[0].local_addr().map_err(|e| failure(e.to_string()))?;
+        addresses.push((listen.kind, address, listen.tls.is_some()));
         for (core, listener) in opened.into_iter().enumerate() {
             listeners[core].push((listen.kind, listener));
         }
@@ -193,6 +200,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             keep: own.iter().copied().chain(wakers.iter().map(Waker::descriptor)).collect(),
             sleeper,
             listeners,
+            doors: certificates.doors().to_vec(),
             wakers: wakers.clone(),
             exchange: exchange.clone(),
             flock: flock.clone(),
@@ -235,7 +243,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     })
     .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     drop(news);
-    let ended = attend(&heard, cores, &drains, &wakers[..cores]);
+    let hang_up = HangUp { certificates, has_terminal };
+    let ended = attend(&heard, cores, &drains, &wakers[..cores], &hang_up);
     if let Some(storage) = storage {
         storage.stop();
     }
@@ -394,13 +403,39 @@ fn begin(
 }
 
 /// Tells what listens where, a line each, for people and for programs that started this one.
-fn announce(addresses: &[(ListenKind, SocketAddr)]) {
+fn announce(addresses: &[(ListenKind, SocketAddr, bool)]) {
     let mut out = io::stdout().lock();
-    for (kind, address) in addresses {
+    for (kind, address, is_tls) in addresses {
+        let line = format!("listening {} {address}{}", kind.word(), if *is_tls { " tls" } else { "" });
         // Where nobody reads, the server serves all the same.
-        if let Err(error) = writeln!(out, "listening {} {address}", kind.word()).and_then(|()| out.flush()) {
-            log::warn!("standard output cannot be written ({error}): listening {} {address}", kind.word());
+        if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+            log::warn!("standard output cannot be written ({error}): {line}");
         }
+    }
+}
+
+/// What SIGHUP is about.
+struct HangUp {
+    certificates: Certificates,
+    /// Whether the server was started at a terminal.
+    has_terminal: bool,
+}
+
+impl HangUp {
+    /// Reads certificates again. Returns whether the signal means something else: the terminal at which the server was started is
+    /// gone, and so is whoever could stop it there.
+    fn hear(&self) -> bool {
+        if self.has_terminal && !terminal::is_controlled() {
+            return true;
+        }
+        match self.certificates.is_empty() {
+            true => log::info!("SIGHUP: there are no certificates to read again"),
+            false => {
+                log::info!("SIGHUP: reading certificates again");
+                self.certificates.reload();
+            }
+        }
+        false
     }
 }
 
@@ -410,11 +445,13 @@ fn attend(
     cores: usize,
     drains: &AtomicBool,
     wakers: &[Waker],
+    hang_up: &HangUp,
 ) -> Result<(), ServeError> {
     let mut running = cores;
     let mut all_cut_off = 0;
     while running > 0 {
         match heard.recv() {
+            Ok(News::Signal(signals::HANG_UP, _)) if !hang_up.hear() => {}
             Ok(News::Signal(name, number)) => {
                 if drains.swap(true, Ordering::Relaxed) {
                     log::warn!("{name} again: leaving at once");
@@ -470,7 +507,6 @@ fn run_core(start: Start, news: &Sender<News>) {
         return;
     }
     let config = start.flock.config.clone();
-    let kinds: Vec<ListenKind> = start.listeners.iter().map(|(kind, _)| *kind).collect();
     let kernel = Kernel::new(
         start.sleeper,
         start.listeners,
@@ -486,7 +522,8 @@ fn run_core(start: Start, news: &Sender<News>) {
     let now = read_clocks(start.started);
     let mut shard = Shard::new(core as u16, &start.flock, start.counters, random_u64(), now);
     shard.restore(start.share);
-    let mut reactor = Reactor::new(core, kernel, shard, &config.limits, config.spin, &kinds, start.exchange);
+    let mut reactor =
+        Reactor::new(core, kernel, shard, &config.limits, config.spin, start.doors, start.exchange);
     loop {
         if start.drains.load(Ordering::Relaxed) {
             reactor.world().drain();

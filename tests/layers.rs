@@ -19,23 +19,24 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("web", &["base", "config", "proto"]),
     ("record", &["base", "chat"]),
     ("shard", &["base", "config", "proto", "chat", "auth", "web", "record"]),
-    ("reactor", &["base", "config", "shard"]),
+    ("tls", &["base", "config"]),
+    ("reactor", &["base", "config", "shard", "tls"]),
     ("sys", &["base", "config", "reactor"]),
     ("store", &["base", "config", "chat", "auth", "record", "shard", "reactor", "sys"]),
     ("observe", &["base", "config", "sys"]),
     (
         "server",
         &[
-            "base", "config", "proto", "chat", "auth", "web", "record", "shard", "reactor", "sys", "store",
-            "observe",
+            "base", "config", "proto", "chat", "auth", "web", "record", "shard", "tls", "reactor", "sys",
+            "store", "observe",
         ],
     ),
-    ("bench", &["base", "config", "proto", "reactor", "sys"]),
+    ("bench", &["base", "config", "proto", "tls", "reactor", "sys"]),
     (
         "cli",
         &[
-            "base", "config", "proto", "chat", "auth", "web", "record", "shard", "reactor", "sys", "store",
-            "observe", "server", "bench",
+            "base", "config", "proto", "chat", "auth", "web", "record", "shard", "tls", "reactor", "sys",
+            "store", "observe", "server", "bench",
         ],
     ),
     ("main", &["cli"]),
@@ -43,7 +44,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Everything below `sys`: handed time, randomness and bytes as values, so that a simulator can decide all of them.
-const PURE: &[&str] = &["base", "config", "proto", "chat", "auth", "web", "record", "shard", "reactor"];
+const PURE: &[&str] =
+    &["base", "config", "proto", "chat", "auth", "web", "record", "shard", "tls", "reactor"];
 
 /// Where those values come from.
 const WORLD: &[&[&str]] = &[

@@ -67,9 +67,19 @@ counters! {
     refused_connections,
     /// Times that accept failed for want of descriptors or memory, and was put off.
     accept_backoffs,
-    /// Bytes read from connections.
+    /// TLS handshakes that were completed.
+    tls_handshakes,
+    /// Those of them that went on from an earlier session.
+    tls_resumed,
+    /// Connections that ended, or took too long, before their TLS handshake was complete.
+    tls_unfinished,
+    /// Connections ended for what is no TLS, for a certificate that was missing or wrong, or by an alert of the peer.
+    tls_failures,
+    /// Times that a step of a TLS handshake was put off to the next turn.
+    tls_handshakes_put_off,
+    /// Bytes read from connections, where they are encrypted those that they say.
     received_bytes,
-    /// Bytes written to connections.
+    /// Bytes written to connections, where they are encrypted those that they say.
     sent_bytes,
     /// Writes to connections, whatever they carry.
     writes,

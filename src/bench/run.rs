@@ -19,7 +19,7 @@ use super::tally::Tally;
 use super::target::Target;
 use crate::config::Config;
 use crate::reactor::mailbox::Exchange;
-use crate::reactor::{Reactor, Turn};
+use crate::reactor::{Door, Reactor, Turn};
 use crate::sys::kernel::{Kernel, Sleeper};
 use crate::sys::{descriptors, random_u64, threads};
 
@@ -344,7 +344,7 @@ fn live(shared: Arc<Shared>, thread: usize) -> Result<Tally, String> {
             .map_err(|why| format!("cannot make an event poll: {why}"))?;
     let generator = Generator::new(shared, thread);
     let exchange = Arc::new(Exchange::new(1, 1));
-    let mut reactor = Reactor::new(0, kernel, generator, &limits, false, &[], exchange);
+    let mut reactor = Reactor::new(0, kernel, generator, &limits, false, Vec::<Door>::new(), exchange);
     while reactor.turn() != Turn::Over {}
     Ok(reactor.world().into_tally())
 }

@@ -30,7 +30,7 @@ pub struct Flags {
     /// Give connections to the core whose processor takes in their packets: for network cards that spread them
     #[arg(long)]
     steer: bool,
-    /// A listener: web, line, frame or grpc; may be repeated; these replace the configured ones
+    /// A listener: web, line, frame or grpc, or web+tls and so on; may be repeated; these replace the configured ones
     #[arg(long, value_name = "KIND=ADDRESS")]
     listen: Vec<String>,
     /// The address of the web listener: HTTP and WebSocket
@@ -45,6 +45,12 @@ pub struct Flags {
     /// The address of the grpc listener: gRPC over HTTP/2
     #[arg(long, value_name = "ADDRESS")]
     grpc: Option<String>,
+    /// The certificate (PEM): all listeners are encrypted, unless some are named KIND+tls
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
     /// off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -90,6 +96,8 @@ impl Flags {
             ("--spin", "spin", self.spin.then(|| "true".to_owned())),
             ("--steer", "steer", self.steer.then(|| "true".to_owned())),
             ("--listen", "listen", list(&self.listen)),
+            ("--tls-cert", "tls.cert", self.tls_cert.clone()),
+            ("--tls-key", "tls.key", self.tls_key.clone()),
             ("--log-level", "log.level", self.log_level.clone()),
             ("--log-file", "log.file", self.log_file.clone()),
             ("--log-format", "log.format", self.log_format.clone()),

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, and here what they share.
 
 pub mod bench;
+pub mod cert;
 pub mod config;
 mod flags;
 pub mod serve;
@@ -31,6 +32,9 @@ pub enum Command {
     /// Print a token for a user, signed with the configured secret or a private key
     #[command(after_help = TOKEN_EXAMPLES)]
     Token(Box<token::TokenFlags>),
+    /// Make a certificate and its key, for trying TLS
+    #[command(after_help = cert::EXAMPLES)]
+    Cert(cert::CertFlags),
     /// Register users, change and disable them, also while the server runs
     #[command(subcommand, after_help = user::EXAMPLES)]
     User(user::UserCommand),
@@ -55,6 +59,7 @@ Examples:
   starling serve --config starling.toml
   starling config > starling.toml           a commented file to start from
   starling token --sub alice                a token by which alice says hello
+  starling cert                             cert.pem and key.pem for trying TLS
   starling user add alice                   a user with a password
   starling store stats                      what the server keeps on disk
   starling bench fanout                     what a message to 1,000 costs here
@@ -66,6 +71,9 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   starling serve --web 0.0.0.0:8080 --line 0.0.0.0:9000
   starling serve --listen 'web=[::1]:8080' --listen web=127.0.0.1:8080
+  starling serve --tls-cert cert.pem --tls-key key.pem       all listeners over TLS
+  starling serve --tls-cert cert.pem --tls-key key.pem \\
+      --listen web+tls=0.0.0.0:8443 --listen web=127.0.0.1:8080
   starling serve --cores 2 --set limits.content_bytes=16384
   STARLING_LOG_LEVEL=debug starling serve --log-file starling.log --log-format json
 
@@ -74,7 +82,8 @@ the defaults. Every key has a variable: limits.content_bytes is
 STARLING_LIMITS_CONTENT_BYTES. `starling config` shows them all.
 
 Standard output tells one line a listener (`listening web 127.0.0.1:8080`) once
-it takes connections; the log goes to standard error.";
+it takes connections, with ` tls` behind it where it is encrypted; the log goes to
+standard error. SIGHUP has certificates read again.";
 
 const CONFIG_EXAMPLES: &str = "\
 Examples:

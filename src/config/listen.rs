@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Value;
 
 use super::key::{Setting, choice};
+use super::sections::Tls;
 
 /// One place where clients are heard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,14 +20,17 @@ pub struct Listen {
     pub address: Address,
     /// Certificate and key, where it is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsFiles>,
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}={}", self.kind.word(), self.address)
+        write!(out, "{}{}={}", self.kind.word(), if self.tls.is_some() { TLS } else { "" }, self.address)
     }
 }
+
+/// What stands behind the kind of an encrypted listener: `web+tls=127.0.0.1:8443`.
+const TLS: &str = "+tls";
 
 choice! {
     /// What a listener speaks.
@@ -97,14 +101,68 @@ impl fmt::Display for Address {
     }
 }
 
-/// Files for an encrypted listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+choice! {
+    /// Whether the clients of a listener must show a certificate.
+    ClientAuth {
+        /// They are asked for one, and may do without; one that is shown must be good.
+        Optional = "optional",
+        /// Without a good one there is no connection.
+        Required = "required",
+    }
+}
+
+/// Files for an encrypted listener. What it does not name is that of `[tls]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tls {
+pub struct TlsFiles {
     /// The certificate chain (PEM).
-    pub cert: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
     /// Its private key (PEM).
-    pub key: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Roots of clients' certificates (PEM), if clients are asked for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client may do without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// Gives each encrypted listener its files. With a certificate in `[tls]` and no listener that is said to be encrypted, all of them
+/// are: whoever names a certificate wants it used. The error says what is missing.
+pub(super) fn settle_tls(listeners: &mut [Listen], defaults: &Tls) -> Result<(), String> {
+    if defaults.cert.is_some() && listeners.iter().all(|listen| listen.tls.is_none()) {
+        listeners.iter_mut().for_each(|listen| listen.tls = Some(TlsFiles::default()));
+    }
+    for listen in listeners {
+        let name = listen.to_string();
+        let Some(files) = &mut listen.tls else { continue };
+        match (&files.cert, &files.key) {
+            (None, None) => (files.cert, files.key) = (defaults.cert.clone(), defaults.key.clone()),
+            (Some(_), Some(_)) => {}
+            _ => return Err(format!("{name}: tls must have cert and key, or none of both")),
+        }
+        if files.cert.is_none() {
+            return Err(format!(
+                "{name}: needs a certificate: set tls.cert and tls.key (--tls-cert and --tls-key), or cert and key in its tls; \
+                 `starling cert` makes one for trying"
+            ));
+        }
+        files.client_ca = files.client_ca.take().or_else(|| defaults.client_ca.clone());
+        files.client_auth = files.client_auth.or(defaults.client_auth);
+        match (&files.client_ca, files.client_auth) {
+            (None, Some(_)) => {
+                return Err(format!(
+                    "{name}: client_auth needs client_ca: the roots of clients' certificates"
+                ));
+            }
+            // Whoever names roots does not expect that others get in.
+            (Some(_), None) => files.client_auth = Some(ClientAuth::Required),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The listeners of a server that was told nothing.
@@ -137,19 +195,25 @@ impl Setting for Vec<Listen> {
         Value::try_from(self).ok()
     }
 
-    /// `web=127.0.0.1:8080,line=127.0.0.1:9000`.
+    /// `web=127.0.0.1:8080,web+tls=127.0.0.1:8443,line=127.0.0.1:9000`.
     fn text_to_toml(text: &str) -> Result<Value, String> {
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         let listener = |item: &str| {
             let (kind, address) = item.split_once('=')?;
-            let fields = [("kind", kind.trim()), ("address", address.trim())];
+            let kind = kind.trim();
+            let (kind, is_tls) = kind.strip_suffix(TLS).map_or((kind, false), |kind| (kind, true));
+            let fields = [("kind", kind), ("address", address.trim())];
             let field = |(name, text): (&str, &str)| (name.to_owned(), Value::String(text.to_owned()));
-            Some(Value::Table(fields.into_iter().map(field).collect()))
+            let mut table: toml::Table = fields.into_iter().map(field).collect();
+            if is_tls {
+                table.insert("tls".to_owned(), Value::Table(toml::Table::new()));
+            }
+            Some(Value::Table(table))
         };
         let listeners: Option<Vec<Value>> = items.map(listener).collect();
         listeners
             .map(Value::Array)
-            .ok_or_else(|| "must be KIND=ADDRESS, several separated by commas".to_owned())
+            .ok_or_else(|| "must be KIND=ADDRESS or KIND+tls=ADDRESS, several separated by commas".to_owned())
     }
 }
 
@@ -157,8 +221,7 @@ impl Setting for Vec<Listen> {
 pub(super) fn refusal(listeners: &[Listen]) -> Option<String> {
     for (index, listen) in listeners.iter().enumerate() {
         let what = match listen {
-            Listen { tls: Some(_), .. } => Some("tls".to_owned()),
-            Listen { address: Address::Unix(_), .. } => Some("a unix address".to_owned()),
+            Listen { address: Address::Unix(_), .. } => Some("a unix address"),
             _ => None,
         };
         if let Some(what) = what {

@@ -16,11 +16,11 @@ use std::path::PathBuf;
 
 pub use key::{Key, Secret};
 pub use limits::Limits;
-pub use listen::{Address, Listen, ListenKind, Tls};
+pub use listen::{Address, ClientAuth, Listen, ListenKind, TlsFiles};
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
     AckLevel, ApiKey, Auth, Cluster, Drain, Heartbeat, History, HistoryRule, JwtAlgorithm, Log, LogFormat,
-    Presence, Rate, Session, Store, StoreKind, Web,
+    Presence, Rate, Session, Store, StoreKind, Tls, Web,
 };
 
 key::config! {
@@ -42,10 +42,12 @@ key::config! {
         /// The directory for what outlives the process.
         data_dir: PathBuf = PathBuf::from("./starling-data");
         /// Where clients are heard: kind is web, line, frame or grpc, address is like 127.0.0.1:8080, `[::1]:8080` or
-        /// localhost:8080; port 0 takes a free one. These replace the default listeners.
+        /// localhost:8080; port 0 takes a free one. These replace the default listeners. With tls = { } one is encrypted,
+        /// by what `[tls]` says, or by files of its own: tls = { cert = "..", key = "..", client_ca = "..", client_auth = ".." }.
         listen: Vec<Listen> = listen::default_listeners();
     }
     sections {
+        tls: Tls,
         limits: Limits,
         rate: Rate,
         heartbeat: Heartbeat,

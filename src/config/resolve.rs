@@ -27,6 +27,7 @@ pub(super) fn resolve(
     }
     layers.apply_env(env)?;
     layers.apply_flags(flags)?;
+    layers.settle_tls()?;
     layers.check()?;
     Ok(layers.config)
 }
@@ -124,6 +125,19 @@ impl Layers {
         key.set(&mut self.config, value).map_err(|why| refused(&source, key, value, &why))?;
         self.sources.insert(key.name, source);
         Ok(())
+    }
+
+    fn settle_tls(&mut self) -> Result<(), ConfigError> {
+        let tls = self.config.tls.clone();
+        for (name, value, other, missing) in
+            [("tls.cert", &tls.cert, "tls.key", &tls.key), ("tls.key", &tls.key, "tls.cert", &tls.cert)]
+        {
+            if value.is_some() && missing.is_none() {
+                return Err(self.contradiction(name, "cannot be used without", other));
+            }
+        }
+        listen::settle_tls(&mut self.config.listen, &tls)
+            .map_err(|why| ConfigError::new(format!("{}: listen: {why}", self.source("listen"))))
     }
 
     /// What no single key shows.

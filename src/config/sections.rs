@@ -6,6 +6,22 @@ use serde::{Deserialize, Serialize};
 use toml::Value;
 
 use super::key::{Secret, Setting, choice, section};
+use super::listen::ClientAuth;
+
+section! {
+    /// Certificates of encrypted listeners. With a cert here and no listener that says tls (`web+tls=ADDRESS`), all of them
+    /// are encrypted. The files are read again on SIGHUP.
+    Tls in tls {
+        /// The certificate chain (PEM), the server's own first.
+        cert: Option<PathBuf> = None;
+        /// Its private key (PEM), without a password.
+        key: Option<PathBuf> = None;
+        /// Roots of clients' certificates (PEM). With it clients are asked for one.
+        client_ca: Option<PathBuf> = None;
+        /// Whether a client may do without a certificate: optional or required. Where it is not set, required.
+        client_auth: Option<ClientAuth> = None;
+    }
+}
 
 section! {
     /// How fast commands may come. 0 is unlimited; a burst is how many may come at once after a pause, and a burst of 0

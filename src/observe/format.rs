@@ -96,7 +96,7 @@ pub fn push_time(out: &mut String, time_ms: u64) {
 }
 
 /// Year, month and day of the Gregorian calendar, `days` after 1970-01-01.
-fn date(days: u64) -> (u64, u64, u64) {
+pub fn date(days: u64) -> (u64, u64, u64) {
     const DAYS_IN_400_YEARS: u64 = 146_097;
     // Whole cycles first: the steps below are then at most 400, whatever the clock says.
     let mut year = 1970 + days / DAYS_IN_400_YEARS * 400;

@@ -4,4 +4,4 @@ mod format;
 pub mod logging;
 mod writer;
 
-pub use format::push_time;
+pub use format::{date, push_time};

@@ -7,11 +7,28 @@ use super::turn::Reactor;
 use super::world::World;
 use crate::base::time::Tick;
 use crate::config::ListenKind;
+use crate::tls::{ServerSettings, Tls};
+
+/// What clients find at a listener.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// What is spoken there.
+    pub kind: ListenKind,
+    /// What its connections are made from, if it is encrypted.
+    pub tls: Option<ServerSettings>,
+}
+
+impl From<ListenKind> for Door {
+    /// One that is not encrypted.
+    fn from(kind: ListenKind) -> Self {
+        Door { kind, tls: None }
+    }
+}
 
 /// What the kernel has said about a listener.
 #[derive(Debug)]
 pub struct Listening {
-    kind: ListenKind,
+    door: Door,
     /// Whether there may be connections to accept.
     pub is_ready: bool,
     /// When to try again after accept has failed. An edge-triggered listener stays silent until another client comes,
@@ -23,8 +40,8 @@ pub struct Listening {
 
 impl Listening {
     /// A listener of which nothing is known. Clients may have come before it was registered, so it counts as ready.
-    pub fn new(kind: ListenKind) -> Self {
-        Listening { kind, is_ready: true, retry_at: None, is_failing: false }
+    pub fn new(door: Door) -> Self {
+        Listening { door, is_ready: true, retry_at: None, is_failing: false }
     }
 }
 
@@ -49,10 +66,13 @@ impl<O: Os, W: World> Reactor<O, W> {
     fn accept_one(&mut self, index: usize) {
         match self.os.accept(index) {
             Ok((socket, peer)) => {
-                let kind = self.listeners[index].kind;
-                self.listeners[index].is_failing = false;
+                let listener = &mut self.listeners[index];
+                listener.is_failing = false;
+                let kind = listener.door.kind;
+                // Those of the moment: they may have been read again since the last client came.
+                let settings = listener.door.tls.as_ref().map(|settings| settings.load_full());
                 self.world.counters().accepted.add(1);
-                self.take_in(socket, peer, kind);
+                self.take_in(socket, peer, kind, settings);
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => self.listeners[index].is_ready = false,
@@ -78,7 +98,10 @@ impl<O: Os, W: World> Reactor<O, W> {
         for _ in 0..self.limits.accepts_per_turn {
             let Some(connect) = self.world.next_connect() else { return };
             match self.os.connect(connect.to, connect.from) {
-                Ok(socket) => self.link(connect.id, socket, false),
+                Ok(socket) => {
+                    let tls = self.client_settings.as_ref().map(Tls::connect);
+                    self.link(connect.id, socket, false, tls);
+                }
                 Err(error) => {
                     log::debug!("cannot connect to {}: {error}", connect.to);
                     self.world.broken(connect.id);

@@ -8,6 +8,7 @@ mod accept;
 pub mod doorbell;
 pub mod mailbox;
 pub mod os;
+mod secure;
 mod turn;
 mod world;
 
@@ -17,6 +18,7 @@ mod sync {
     pub use std::sync::atomic::{AtomicBool, Ordering, fence};
 }
 
+pub use accept::Door;
 pub use os::{Event, Os, Source};
 pub use turn::{Reactor, Turn};
 pub use world::{Connect, World};

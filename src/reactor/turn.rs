@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::accept::Listening;
+use rustls::ServerConfig;
+
+use super::accept::{Door, Listening};
 use super::mailbox::Exchange;
 use super::os::{Event, Os, Source};
 use super::world::World;
@@ -13,6 +16,7 @@ use crate::base::time::Tick;
 use crate::config::{Limits, ListenKind};
 use crate::shard::Shard;
 use crate::shard::mail::Parcel;
+use crate::tls::{ClientSettings, INPUT_OVERHEAD, Tls};
 
 /// How many ranges the first `writev` of a flush takes, and how many each further one. The second is larger than the number of
 /// rooms that a connection commonly hears from in one turn, and small enough for the stack; the kernel's own bound is 1,024
@@ -37,10 +41,18 @@ pub struct Reactor<O: Os, W: World = Shard> {
     pub(super) listeners: Vec<Listening>,
     /// Connections that may have input to read.
     pub(super) run_queue: VecDeque<Id>,
+    /// Connections whose handshake has a step to make for which the turn had no time left, in order.
+    pub(super) handshakes: VecDeque<Id>,
+    /// How many more steps this turn has time for.
+    pub(super) handshake_steps: usize,
+    /// What connections are made from that the world wants to have, if they are to be encrypted.
+    pub(super) client_settings: Option<ClientSettings>,
     events: Vec<Event>,
     /// Input is read into this one buffer and decoded there: a connection at rest owns none.
-    buffer: Box<[u8]>,
-    to_flush: Vec<Id>,
+    pub(super) buffer: Box<[u8]>,
+    /// Where any connection is encrypted, its input is read into this one, and decrypted into the other.
+    pub(super) ciphertext: Box<[u8]>,
+    pub(super) to_flush: Vec<Id>,
     exchange: Arc<Exchange<Parcel<W::Mail>>>,
     /// Mail for each core that found its mailbox full.
     kept: Vec<Option<Parcel<W::Mail>>>,
@@ -51,13 +63,15 @@ pub struct Reactor<O: Os, W: World = Shard> {
 
 /// A connection's socket, and what the kernel has said about it.
 pub(super) struct Link<S> {
-    id: Id,
-    socket: S,
-    readable: bool,
-    writable: bool,
-    read_closed: bool,
-    /// Whether it is in the run queue.
-    is_queued: bool,
+    pub(super) id: Id,
+    pub(super) socket: S,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    pub(super) read_closed: bool,
+    /// Whether it is in the run queue, or in that of handshakes.
+    pub(super) is_queued: bool,
+    /// What stands between the socket and the world, if it is encrypted.
+    pub(super) tls: Option<Box<Tls>>,
 }
 
 /// What a turn came to.
@@ -70,17 +84,19 @@ pub enum Turn {
 }
 
 impl<O: Os, W: World> Reactor<O, W> {
-    /// A core with its listeners (their kinds, in the order of their numbers in `os`), and no connection.
+    /// A core with its listeners, in the order of their numbers in `os`, and no connection.
     pub fn new(
         core: usize,
         os: O,
         world: W,
         limits: &Limits,
         spins: bool,
-        listeners: &[ListenKind],
+        listeners: impl IntoIterator<Item = impl Into<Door>>,
         exchange: Arc<Exchange<Parcel<W::Mail>>>,
     ) -> Self {
-        Reactor {
+        let doors: Vec<Door> = listeners.into_iter().map(Into::into).collect();
+        let is_secure = doors.iter().any(|door| door.tls.is_some());
+        let mut reactor = Reactor {
             core,
             os,
             world,
@@ -88,16 +104,35 @@ impl<O: Os, W: World> Reactor<O, W> {
             spins,
             now: Tick::default(),
             links: Vec::new(),
-            listeners: listeners.iter().map(|kind| Listening::new(*kind)).collect(),
+            listeners: doors.into_iter().map(Listening::new).collect(),
             run_queue: VecDeque::new(),
+            handshakes: VecDeque::new(),
+            handshake_steps: 0,
+            client_settings: None,
             events: Vec::with_capacity(limits.events_per_turn),
             buffer: vec![0; limits.read_buffer_bytes].into(),
+            ciphertext: Box::default(),
             to_flush: Vec::new(),
             kept: (0..exchange.cores()).map(|_| None).collect(),
             has_kept: false,
             is_journal_behind: false,
             exchange,
+        };
+        if is_secure {
+            reactor.make_place_for_ciphertext();
         }
+        reactor
+    }
+
+    /// Has the connections that the world wants made encrypted.
+    pub fn encrypt_connections(&mut self, settings: ClientSettings) {
+        self.client_settings = Some(settings);
+        self.make_place_for_ciphertext();
+    }
+
+    fn make_place_for_ciphertext(&mut self) {
+        self.ciphertext = vec![0; self.limits.read_buffer_bytes].into();
+        self.buffer = vec![0; self.limits.read_buffer_bytes + INPUT_OVERHEAD].into();
     }
 
     /// One turn of the loop. Every step is bounded, and only the poll may block.
@@ -197,6 +232,7 @@ impl<O: Os, W: World> Reactor<O, W> {
 
     /// Step 6: read from the connections in the run queue, each until it has nothing more or its budget is used up.
     fn run_ready_connections(&mut self) {
+        self.run_handshakes();
         for _ in 0..self.run_queue.len() {
             if self.world.has_gathered_enough() {
                 self.world.counters().reads_put_off.add(1);
@@ -205,7 +241,10 @@ impl<O: Os, W: World> Reactor<O, W> {
             let id = self.run_queue.pop_front().expect("counted before");
             let Some(link) = link_mut(&mut self.links, id) else { continue };
             link.is_queued = false;
-            self.run_connection(id);
+            match link.tls {
+                None => self.run_connection(id),
+                Some(_) => self.run_secure_connection(id),
+            }
         }
         self.run_resumed();
     }
@@ -274,6 +313,9 @@ impl<O: Os, W: World> Reactor<O, W> {
     fn flush_connection(&mut self, id: Id) {
         self.write_journal(); // what was done while others were flushed is heard from here on
         let Some(link) = link_mut(&mut self.links, id) else { return };
+        if link.tls.is_some() {
+            return self.flush_secure_connection(id);
+        }
         // Most have one range or two. A large array costs more to make than what is in it costs to write.
         let mut wrote = Wrote::All;
         if link.writable {
@@ -312,7 +354,10 @@ impl<O: Os, W: World> Reactor<O, W> {
     fn settle_doubts(&mut self) {
         while let Some(id) = self.world.next_doubt() {
             let link = link_mut(&mut self.links, id);
-            let unacknowledged = link.map_or(0, |link| self.os.unacknowledged(&mut link.socket));
+            let unacknowledged = link.map_or(0, |link| {
+                let bytes = self.os.unacknowledged(&mut link.socket);
+                link.tls.as_ref().map_or(bytes, |tls| tls.unacknowledged(bytes))
+            });
             self.world.settle_doubt(id, unacknowledged);
         }
     }
@@ -359,7 +404,7 @@ impl<O: Os, W: World> Reactor<O, W> {
         let (links, os) = (&mut self.links, &mut self.os);
         self.world.take_closed(|id, is_cut_off| {
             if let Some(mut link) = links.get_mut(id.index as usize).and_then(Option::take) {
-                if is_cut_off {
+                if is_cut_off || link.tls.is_some_and(|tls| tls.has_output()) {
                     os.abort(&mut link.socket);
                 }
                 os.close(link.socket);
@@ -368,15 +413,31 @@ impl<O: Os, W: World> Reactor<O, W> {
     }
 
     /// Takes in a socket that has been accepted.
-    pub(super) fn take_in(&mut self, socket: O::Socket, peer: std::net::IpAddr, kind: ListenKind) {
+    pub(super) fn take_in(
+        &mut self,
+        socket: O::Socket,
+        peer: IpAddr,
+        kind: ListenKind,
+        settings: Option<Arc<ServerConfig>>,
+    ) {
         let id = self.world.open(peer, kind);
+        if settings.is_some() {
+            self.world.securing(id);
+        }
         // Written to at once, without waiting for the edge that says it can be: a new socket's buffer is empty.
-        self.link(id, socket, true);
+        self.link(id, socket, true, settings.map(Tls::accept));
     }
 
     /// Has a socket's events reported under the connection's Id from now on.
-    pub(super) fn link(&mut self, id: Id, mut socket: O::Socket, writable: bool) {
-        if self.os.register(&mut socket, id).is_err() {
+    pub(super) fn link(
+        &mut self,
+        id: Id,
+        mut socket: O::Socket,
+        writable: bool,
+        tls: Option<Result<Tls, rustls::Error>>,
+    ) {
+        let tls = tls.transpose();
+        if self.os.register(&mut socket, id).is_err() || tls.is_err() {
             self.world.broken(id); // the end of the turn closes it, as any other
         }
         let index = id.index as usize;
@@ -384,7 +445,8 @@ impl<O: Os, W: World> Reactor<O, W> {
             self.links.resize_with(index + 1, || None);
         }
         debug_assert!(self.links[index].is_none(), "a slot was reused before its socket was closed");
-        let link = Link { id, socket, readable: false, writable, read_closed: false, is_queued: false };
+        let tls = tls.ok().flatten().map(Box::new);
+        let link = Link { id, socket, readable: false, writable, read_closed: false, is_queued: false, tls };
         self.links[index] = Some(link);
     }
 
@@ -392,6 +454,7 @@ impl<O: Os, W: World> Reactor<O, W> {
     fn has_work(&mut self) -> bool {
         self.run_resumed();
         !self.run_queue.is_empty()
+            || !self.handshakes.is_empty()
             || !self.to_flush.is_empty()
             || self.world.has_unsent()
             || self.has_ready_listener()
@@ -410,6 +473,7 @@ impl<O: Os, W: World> Reactor<O, W> {
     /// What must hold when nothing happens any more. For the simulator.
     pub fn is_quiescent(&self) -> bool {
         self.run_queue.is_empty()
+            && self.handshakes.is_empty()
             && self.to_flush.is_empty()
             && !self.has_kept
             && !self.world.has_deferred()
@@ -456,11 +520,11 @@ fn write_gathered<O: Os, W: World, const N: usize>(
     }
 }
 
-fn link_mut<S>(links: &mut [Option<Link<S>>], id: Id) -> Option<&mut Link<S>> {
+pub(super) fn link_mut<S>(links: &mut [Option<Link<S>>], id: Id) -> Option<&mut Link<S>> {
     links.get_mut(id.index as usize)?.as_mut().filter(|link| link.id == id)
 }
 
-fn enqueue<S>(run_queue: &mut VecDeque<Id>, link: &mut Link<S>) {
+pub(super) fn enqueue<S>(run_queue: &mut VecDeque<Id>, link: &mut Link<S>) {
     if !link.is_queued {
         link.is_queued = true;
         run_queue.push_back(link.id);

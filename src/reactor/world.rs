@@ -33,6 +33,15 @@ pub trait World {
 
     /// A peer has connected.
     fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id;
+    /// That connection is encrypted, and its handshake begins: until it is over nothing that is queued can be written.
+    fn securing(&mut self, _id: Id) {}
+    /// It is over.
+    fn secured(&mut self, _id: Id) {}
+    /// What comes on an encrypted connection cannot be understood any more, and nothing can be said on it but that: it is ended in
+    /// a way that the peer hears of.
+    fn spoiled(&mut self, id: Id) {
+        self.broken(id);
+    }
     /// The next connection that is to be made, if there is one. Its slot is taken.
     fn next_connect(&mut self) -> Option<Connect> {
         None
@@ -41,6 +50,10 @@ pub trait World {
     fn receive(&mut self, id: Id, input: &mut [u8]);
     /// The peer has ended its side.
     fn input_ended(&mut self, id: Id);
+    /// The peer of an encrypted connection has ended its side without saying so: what came last may not have been all.
+    fn input_torn(&mut self, id: Id) {
+        self.input_ended(id);
+    }
     /// The socket has failed.
     fn broken(&mut self, id: Id);
     /// Whether the connection's input may be read now.
@@ -69,6 +82,10 @@ pub trait World {
     fn gather<'a>(&'a self, id: Id, slices: &mut [IoSlice<'a>]) -> usize;
     /// So many of the gathered bytes have been written.
     fn sent(&mut self, id: Id, bytes: usize);
+    /// Whether all that will ever be said has been written, so that the end of our side comes next.
+    fn has_said_all(&self, _id: Id) -> bool {
+        false
+    }
     /// What could be written has been. Says whether our side is to be ended now.
     #[must_use]
     fn flushed(&mut self, id: Id) -> bool;
@@ -119,8 +136,24 @@ impl World for Shard {
         self.open(peer, kind)
     }
 
+    fn securing(&mut self, id: Id) {
+        self.securing(id);
+    }
+
+    fn secured(&mut self, id: Id) {
+        self.secured(id);
+    }
+
+    fn spoiled(&mut self, id: Id) {
+        self.spoiled(id);
+    }
+
     fn receive(&mut self, id: Id, input: &mut [u8]) {
         self.receive(id, input);
+    }
+
+    fn input_torn(&mut self, id: Id) {
+        self.input_torn(id);
     }
 
     fn input_ended(&mut self, id: Id) {
@@ -169,6 +202,10 @@ impl World for Shard {
 
     fn sent(&mut self, id: Id, bytes: usize) {
         self.sent(id, bytes);
+    }
+
+    fn has_said_all(&self, id: Id) -> bool {
+        self.has_said_all(id)
     }
 
     fn flushed(&mut self, id: Id) -> bool {

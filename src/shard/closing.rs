@@ -31,6 +31,10 @@ pub enum Closing {
     RequestTimeout,
     /// The peer ended its side, and everything it asked for has been answered.
     InputEnded,
+    /// The TLS handshake did not become complete in time.
+    Handshake,
+    /// What came is no TLS, or not that of this connection.
+    Spoiled,
     /// The socket failed.
     Broken,
 }
@@ -81,8 +85,10 @@ impl Shard {
             is_understood = connection.http_bytes as usize <= connection.queue.bytes();
         }
         let is_call = connection.call.is_some(); // its bytes are told to nobody by the kernel
+        let is_without_trust =
+            matches!(closing, Closing::Bye(Farewell::Timeout) | Closing::Spoiled | Closing::Broken);
         if let Some(told) = &mut connection.told
-            && (is_call || matches!(closing, Closing::Bye(Farewell::Timeout) | Closing::Broken))
+            && (is_call || is_without_trust)
         {
             told.unheard();
         }
@@ -343,7 +349,8 @@ impl Shard {
     fn say_last_words(&mut self, id: Id, closing: &Closing) {
         let connection = self.connections.get(id).expect("checked by the caller");
         match (&connection.protocol, closing) {
-            (_, Closing::Broken | Closing::InputEnded | Closing::LastResponse | Closing::Idle) => {}
+            (_, Closing::Broken | Closing::Spoiled | Closing::Handshake) => {}
+            (_, Closing::InputEnded | Closing::LastResponse | Closing::Idle) => {}
             (Protocol::Http(_), Closing::RequestTimeout) => {
                 let refusal = Refusal::new(Reason::BadRequest, "the request did not become complete in time");
                 self.say_http_error(id, 408, &refusal);

@@ -35,6 +35,8 @@ pub struct Connection {
     pub peer: IpAddr,
     /// The listener it came through.
     pub kind: ListenKind,
+    /// Whether it is encrypted, and how far that has come.
+    pub security: Security,
     /// What it speaks.
     pub protocol: Protocol,
     /// How its events are written.
@@ -98,6 +100,19 @@ pub struct Connection {
     pub is_telling: bool,
     /// The call that it is, if it is a stream of another connection and has no socket.
     pub call: Option<Box<Call>>,
+}
+
+/// What the loop has said of a connection's encryption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// There is none.
+    Plain,
+    /// Both ends do not have their keys yet: nothing comes, and nothing can be written.
+    Handshaking,
+    /// They have.
+    Secure,
+    /// The peer's side ended without saying so (RFC 8446 section 6.1): somebody between may have cut off what it said.
+    Torn,
 }
 
 /// What is held against a connection: most never have one, so that they do not pay for it.
@@ -183,6 +198,7 @@ impl Connection {
         Connection {
             peer,
             kind,
+            security: Security::Plain,
             protocol,
             encoding,
             session: None,
@@ -215,6 +231,11 @@ impl Connection {
             is_telling: false,
             call: None,
         }
+    }
+
+    /// Whether nobody between can read along.
+    pub fn is_secure(&self) -> bool {
+        self.security != Security::Plain
     }
 
     /// Whether there is input that waits to be looked at.

@@ -344,13 +344,13 @@ impl Shard {
             Route::Register => self.consider_account(id, head, AccountAction::Register),
             Route::Login => self.consider_account(id, head, AccountAction::Login),
             Route::Messages(room) => self.consider_push(id, head, room, caller),
-            Route::WebSocket | Route::Echo => self.consider_upgrade(head, request_id, route),
+            Route::WebSocket | Route::Echo => self.consider_upgrade(id, head, request_id, route),
             Route::NotFound => unreachable!("answered above"),
         }
     }
 
-    fn consider_upgrade(&self, head: &Head, request_id: &str, route: Route) -> What {
-        if !self.is_origin_allowed(head) {
+    fn consider_upgrade(&self, id: Id, head: &Head, request_id: &str, route: Route) -> What {
+        if !self.is_origin_allowed(head, self.connections.get(id).is_some_and(|c| c.is_secure())) {
             return What::error(403, "this origin may not connect");
         }
         let upgrade = match handshake::upgrade(head) {
@@ -410,14 +410,13 @@ impl Shard {
     }
 
     /// A page may connect to the server that it came from, or if it is configured. Who is no page has no origin.
-    fn is_origin_allowed(&self, head: &Head) -> bool {
+    fn is_origin_allowed(&self, head: &Head, is_secure: bool) -> bool {
         let Some(origin) = head.origin else { return true };
         let is_own = head.host.is_some_and(|host| {
             let (origin, host) = (origin.to_ascii_lowercase(), host.to_ascii_lowercase());
-            let without_default_port = host.strip_suffix(":80").unwrap_or(&host);
-            origin
-                .strip_prefix("http://")
-                .is_some_and(|origin| origin == host || origin == without_default_port)
+            let (scheme, default_port) = if is_secure { ("https://", ":443") } else { ("http://", ":80") };
+            let without_default_port = host.strip_suffix(default_port).unwrap_or(&host);
+            origin.strip_prefix(scheme).is_some_and(|origin| origin == host || origin == without_default_port)
         });
         is_own || self.config.web.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
     }

@@ -8,7 +8,7 @@
 use super::Shard;
 use super::closing::Closing;
 use super::commands::Asked;
-use super::connection::{Pause, Protocol, Stage};
+use super::connection::{Pause, Protocol, Security, Stage};
 use super::encode::Encoding;
 use super::mail::ReplyTo;
 use crate::base::slots::Id;
@@ -115,9 +115,11 @@ impl Shard {
         if connection.call.is_some() {
             return self.finish_call_input(id);
         }
+        let is_torn = connection.security == Security::Torn;
         let mut protocol = std::mem::replace(&mut connection.protocol, Protocol::Ended);
         match &mut protocol {
             Protocol::Http2(http2) => return self.end_http2_input(id, http2),
+            _ if is_torn => {} // what stands behind the last line break may be the beginning of a line
             Protocol::Text(text) => {
                 if let Some(rest) = text.lines.finish() {
                     self.hear_text(id, rest);

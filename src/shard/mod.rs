@@ -24,6 +24,7 @@
 //! | `deflate` | who has WebSocket messages compressed, and what with |
 //! | `journal`, `reading`, `restore` | what is written down, what is read again, and what a server begins with |
 //! | `mail` | between cores |
+//! | `security` | what encryption changes for a connection |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
 //! | `inventory` | what is held, counted |
 
@@ -53,6 +54,7 @@ mod replies;
 pub mod restore;
 mod resume;
 mod rooms;
+mod security;
 mod session;
 mod timers;
 

@@ -3,7 +3,7 @@
 
 use super::Shard;
 use super::closing::Closing;
-use super::connection::{Connection, Pause, Protocol, Stage};
+use super::connection::{Connection, Pause, Protocol, Security, Stage};
 use super::encode::Encoding;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -107,6 +107,9 @@ impl Shard {
             Stage::Closed => return None,
             Stage::Open => {}
         }
+        if connection.security == Security::Handshaking {
+            return Some(connection.awaited_since + self.limits.tls_handshake_ms);
+        }
         if let Protocol::Detect = connection.protocol {
             return Some(connection.awaited_since + self.limits.detect_ms);
         }
@@ -209,6 +212,10 @@ impl Shard {
             return self.close(id, Closing::RequestTimeout);
         }
         match &connection.protocol {
+            _ if connection.security == Security::Handshaking => {
+                self.counters.tls_unfinished.add(1);
+                self.close(id, Closing::Handshake);
+            }
             Protocol::Detect => self.greet(id),
             Protocol::Http2(http2) if http2.leaves_by.is_some_and(|leaves_by| leaves_by <= now) => {
                 self.close(id, Closing::Broken); // it has had its time for the last words

@@ -6,13 +6,16 @@
 use std::io;
 use std::mem::MaybeUninit;
 
-/// The signals that ask the server to stop.
-const STOP: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+/// The signals that ask the server to stop, or to read its certificates again.
+const AWAITED: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
-/// Keeps the signals that stop the server from interrupting anything: they wait for [`wait`]. Threads inherit this, so
+/// What [`wait`] calls the last of them.
+pub const HANG_UP: &str = "SIGHUP";
+
+/// Keeps those signals from interrupting anything: they wait for [`wait`]. Threads inherit this, so
 /// it must come before the first one is made.
 pub fn block() -> io::Result<()> {
-    let set = stop_set();
+    let set = awaited_set();
     // SAFETY: `set` is initialised, and the old mask is not asked for.
     match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } {
         0 => Ok(()),
@@ -22,11 +25,12 @@ pub fn block() -> io::Result<()> {
 
 /// Waits for a signal that was blocked by [`block`], and returns its name and number.
 pub fn wait() -> io::Result<(&'static str, i32)> {
-    let set = stop_set();
+    let set = awaited_set();
     let mut signal = 0;
     // SAFETY: both pointers are to initialised values of the right type.
     match unsafe { libc::sigwait(&set, &mut signal) } {
         0 if signal == libc::SIGINT => Ok(("SIGINT", signal)),
+        0 if signal == libc::SIGHUP => Ok((HANG_UP, signal)),
         0 => Ok(("SIGTERM", signal)),
         error => Err(io::Error::from_raw_os_error(error)),
     }
@@ -37,7 +41,7 @@ pub fn unblock_in(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt as _;
 
     let unblock = || {
-        let set = stop_set();
+        let set = awaited_set();
         // SAFETY: `set` is initialised, and the old mask is not asked for.
         match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) } {
             0 => Ok(()),
@@ -79,12 +83,12 @@ pub fn ask_to_stop(process: u32) -> io::Result<()> {
     if unsafe { libc::kill(process, libc::SIGTERM) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn stop_set() -> libc::sigset_t {
+fn awaited_set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set, and the signals are valid, so neither call can fail.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
-        for signal in STOP {
+        for signal in AWAITED {
             libc::sigaddset(set.as_mut_ptr(), signal);
         }
         set.assume_init()

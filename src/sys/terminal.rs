@@ -1,4 +1,4 @@
-//! Reading a password from a terminal: what is typed is not shown.
+//! Terminals: whether there is one, and reading a password from it: what is typed is not shown.
 //!
 //! The terminal gives each byte as it comes, and no signal for Ctrl-C, which would end the process and leave a terminal that shows nothing
 //! (termios(3)). So the few keys that edit a line are understood here.
@@ -23,6 +23,11 @@ pub enum Typed {
     Line(String),
     /// Ctrl-C, or Ctrl-D: they want to do something else.
     Interrupted,
+}
+
+/// Whether the process has a terminal from which it is controlled (tty(4)). It loses it when that is closed.
+pub fn is_controlled() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// Asks on standard error, and reads a line from standard input, which is a terminal, without showing it.

@@ -29,7 +29,7 @@ pub fn reactors<O: Os>(
     let exchange = Arc::new(Exchange::new(kernels.len(), config.limits.mailbox_parcels));
     let core = |(core, kernel)| {
         let shard = Shard::new(core as u16, &flock, Arc::default(), core as u64, now);
-        Reactor::new(core, kernel, shard, &config.limits, false, listeners, exchange.clone())
+        Reactor::new(core, kernel, shard, &config.limits, false, listeners.iter().copied(), exchange.clone())
     };
     kernels.enumerate().map(core).collect()
 }
