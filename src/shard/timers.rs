@@ -218,7 +218,10 @@ impl Shard {
             }
             Protocol::Detect => self.greet(id),
             Protocol::Http2(http2) if http2.leaves_by.is_some_and(|leaves_by| leaves_by <= now) => {
-                self.close(id, Closing::Broken); // it has had its time for the last words
+                // It has had its time for the last words; if it has taken them it gets that for ending its side.
+                let has_taken_all = connection.queue.is_empty();
+                let closing = if has_taken_all { Closing::Bye(Farewell::Draining) } else { Closing::Broken };
+                self.close(id, closing);
             }
             Protocol::Http2(http2) if !http2.is_greeted() => {
                 self.counters.no_hello.add(1);

@@ -204,7 +204,7 @@ impl World {
             let mut shard = Shard::new(core as u16, &flock, Arc::new(Counters::default()), seed, now);
             shard.restore(share);
             let reactor =
-                Reactor::new(core, os, shard, &config.limits, false, &LISTENERS, self.exchange.clone());
+                Reactor::new(core, os, shard, &config.limits, false, LISTENERS, self.exchange.clone());
             Core { reactor, state: State::Awake, frozen_until: 0 }
         });
         self.cores = cores.collect();
