@@ -84,11 +84,11 @@ impl Shard {
             }
             is_understood = connection.http_bytes as usize <= connection.queue.bytes();
         }
-        let is_call = connection.call.is_some(); // its bytes are told to nobody by the kernel
+        let is_call = connection.call.is_some();
         let is_without_trust =
             matches!(closing, Closing::Bye(Farewell::Timeout) | Closing::Spoiled | Closing::Broken);
         if let Some(told) = &mut connection.told
-            && (is_call || is_without_trust)
+            && is_without_trust
         {
             told.unheard();
         }

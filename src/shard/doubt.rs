@@ -45,6 +45,8 @@ pub(super) struct Told {
     /// Bytes written since this began, and of these where what was thrown away began.
     sent_bytes: u64,
     cut_at: Option<u64>,
+    /// Whether no kernel can be asked: what was written on a call of gRPC is in frames that wait elsewhere. Only answers to pings tell.
+    is_blind: bool,
     /// Tells a ping sent on account of this from those of an earlier one on the same connection.
     number: u32,
     /// Where the pings stood that lines and frames have not answered.
@@ -73,13 +75,14 @@ struct Item {
 }
 
 impl Told {
-    fn new(number: u32, pings_owed: u8) -> Self {
+    fn new(number: u32, pings_owed: u8, is_blind: bool) -> Self {
         Told {
             items: VecDeque::new(),
             bytes: 0,
             is_probed: false,
             sent_bytes: 0,
             cut_at: None,
+            is_blind,
             number,
             asked: std::iter::repeat_n(0, usize::from(pings_owed)).collect(),
             read_to: 0,
@@ -117,9 +120,17 @@ impl Told {
         item.end <= read_to || spoke_at.is_some_and(|spoke_at| item.told_at < spoke_at)
     }
 
+    /// How many bytes have arrived for certain, if so many of those written have not been acknowledged.
+    fn certain(&self, unacknowledged: usize) -> u64 {
+        match self.is_blind {
+            true => self.read_to,
+            false => self.sent_bytes.saturating_sub(unacknowledged as u64),
+        }
+    }
+
     /// Forgets what the peer has, if so many of the bytes written have not been acknowledged.
     fn forget(&mut self, unacknowledged: usize) {
-        let certain = self.sent_bytes.saturating_sub(unacknowledged as u64);
+        let certain = self.certain(unacknowledged);
         while let Some(item) = self.items.front()
             && item.end <= certain
             && Self::is_read(item, self.read_to, self.spoke_at)
@@ -150,7 +161,7 @@ impl Told {
 
     /// What may not have arrived, if so many of the bytes written have not been acknowledged.
     fn doubtful(self, unacknowledged: usize) -> impl Iterator<Item = Kept> {
-        let certain = self.sent_bytes.saturating_sub(unacknowledged as u64);
+        let certain = self.certain(unacknowledged);
         let certain = self.cut_at.map_or(certain, |cut_at| certain.min(cut_at));
         let (is_unheard, read_to, spoke_at) = (self.is_unheard, self.read_to, self.spoke_at);
         self.items
@@ -284,7 +295,7 @@ impl Shard {
         }
         let told = connection.told.get_or_insert_with(|| {
             self.next_told = self.next_told.wrapping_add(1);
-            Box::new(Told::new(self.next_told, connection.pings_owed))
+            Box::new(Told::new(self.next_told, connection.pings_owed, connection.call.is_some()))
         });
         let end = told.sent_bytes + connection.queue.bytes() as u64;
         if told.has_taken(1, kept.bytes(), bounds) {
@@ -485,7 +496,7 @@ mod tests {
         let items: VecDeque<Item> =
             ends.iter().map(|end| Item { end: *end, told_at: Tick(*end), kept: kept(*end) }).collect();
         let bytes = items.iter().map(|item| item.kept.bytes()).sum();
-        Told { items, bytes, sent_bytes, ..Told::new(7, 0) }
+        Told { items, bytes, sent_bytes, ..Told::new(7, 0, false) }
     }
 
     fn doubtful(told: Told, unacknowledged: usize) -> Vec<String> {
@@ -494,6 +505,18 @@ mod tests {
             _ => unreachable!("only these are made here"),
         };
         told.doubtful(unacknowledged).map(content).collect()
+    }
+
+    #[test]
+    fn on_a_call_only_answers_to_pings_tell_what_has_arrived() {
+        let on_call = || Told { is_blind: true, spoke_at: Some(Tick(100)), ..told(&[10, 20, 30], 30) };
+        let mut spoke = on_call();
+        spoke.forget(0);
+        assert_eq!(doubtful(spoke, 0), ["10", "20", "30"], "it may have spoken without having listened");
+        let mut answered = Told { read_to: 20, ..on_call() };
+        answered.forget(0);
+        assert_eq!(answered.items.len(), 1);
+        assert_eq!(doubtful(answered, 0), ["30"]);
     }
 
     #[test]
@@ -550,7 +573,7 @@ mod tests {
     fn a_pong_proves_no_more_than_its_ping() {
         let told = told(&[], 0);
         assert_eq!(told.place(&told.marker(300)), Some(300));
-        assert_eq!(told.place(&Told::new(8, 0).marker(300)), None, "of what was told before");
+        assert_eq!(told.place(&Told::new(8, 0, false).marker(300)), None, "of what was told before");
         assert_eq!(told.place(b""), None);
         assert_eq!(told.place(b"abc"), None);
         assert_eq!(told.place(b"something else"), None);

@@ -377,7 +377,15 @@ impl Client {
     /// Goes without a word.
     pub fn reset(&mut self, kernel: &mut Kernel) {
         kernel.trace.note(&[21, self.number as u64], || format!("client {} resets", self.number));
-        kernel.reset(self.conn);
+        if let Some(call) = self.call.as_ref().filter(|_| !self.is_call_over && self.number.is_multiple_of(2))
+        {
+            let mut out = Vec::new();
+            call.cancel(&mut out);
+            self.send_frames(kernel, &out);
+            kernel.end_input(self.conn);
+        } else {
+            kernel.reset(self.conn);
+        }
         (self.is_cut_off, self.is_gone) = (true, true);
     }
 

@@ -103,6 +103,11 @@ impl Call {
         }
     }
 
+    /// Takes the call back.
+    pub fn cancel(&self, out: &mut Vec<u8>) {
+        put(RST_STREAM, 0, 1, &8_u32.to_be_bytes(), out); // CANCEL
+    }
+
     /// Says that no more will be said.
     pub fn end(&mut self, out: &mut Vec<u8>, rng: &mut Rng) {
         self.has_ended = true;
