@@ -4,14 +4,17 @@ use std::hint::black_box;
 
 use prost::Message as _;
 use starling::proto::protobuf::schema;
-use starling::proto::websocket::{self, Opcode, handshake};
+use starling::proto::websocket::{self, Deflater, Inflater, Opcode, handshake};
 use starling::proto::wire::{Ack, Event};
 use starling::proto::{frame, http1, json, line, protobuf, text};
 
-use crate::works::{CONTENT_BYTES, Run, repeat, words};
+use crate::works::{CONTENT_BYTES, Run, prose, repeat, words};
 
 /// More than any input here is long.
 const BYTES_MAX: usize = 1 << 20;
+
+/// As much as the server compresses where nobody says otherwise.
+const LEVEL: u32 = 6;
 
 /// A client's masking key. Of ASCII, so that masked ASCII is ASCII too: a frame that is decoded again and again in place
 /// is masked every other time, and must be UTF-8 all the same.
@@ -59,6 +62,39 @@ pub fn websocket_decode(bytes: usize) -> Run {
 pub fn websocket_encode(bytes: usize) -> Run {
     let payload = words(bytes);
     into_buffer(move |out| websocket::put_text(out, black_box(payload.as_bytes())))
+}
+
+/// The event `message` of so many bytes, in a frame.
+fn event_frame(bytes: usize) -> Vec<u8> {
+    let head = r#"{"type":"message","room":"lobby","sender":"alice","content":""#;
+    let tail = r#"","offset":12345,"timestamp":1795259281741}"#;
+    let content = prose(bytes.saturating_sub(head.len() + tail.len()));
+    let mut frame = Vec::new();
+    websocket::put_text(&mut frame, format!("{head}{content}{tail}").as_bytes());
+    frame
+}
+
+/// Compresses a frame that is there, as it is done once for all members of a room.
+pub fn websocket_deflate(bytes: usize) -> Run {
+    let frame = event_frame(bytes);
+    let (mut deflater, mut buffer) = (Deflater::new(LEVEL, 15, false), Vec::new());
+    into_buffer(move |out| {
+        out.extend_from_slice(black_box(&frame));
+        assert!(deflater.compress_last(out, 0, 0, &mut buffer).is_some());
+    })
+}
+
+/// Reads it again.
+pub fn websocket_inflate(bytes: usize) -> Run {
+    let mut frame = event_frame(bytes);
+    let (_, after) = Deflater::new(LEVEL, 15, false)
+        .compress_last(&mut frame, 0, 0, &mut Vec::new())
+        .expect("it becomes shorter");
+    let payload = frame.split_off(frame.len() - after);
+    let mut inflater = Inflater::default();
+    repeat(move || {
+        black_box(inflater.inflate(true, black_box(&payload), None, BYTES_MAX).expect("compressed"));
+    })
 }
 
 pub fn json_parse_message() -> Run {

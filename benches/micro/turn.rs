@@ -11,7 +11,7 @@ use starling::reactor::Reactor;
 use crate::codecs::masked;
 use crate::cores;
 use crate::memory::Memory;
-use crate::works::{CONTENT_BYTES, Run, repeat, words};
+use crate::works::{CONTENT_BYTES, Run, prose, repeat, words};
 
 type Core = Reactor<Memory>;
 
@@ -26,6 +26,8 @@ const PRESENCE_MS: u64 = 5000;
 #[derive(Clone, Copy)]
 enum Speech {
     WebSocket,
+    /// A WebSocket that wants its messages compressed.
+    Deflated,
     JsonLines,
     Text,
 }
@@ -60,9 +62,12 @@ fn deliveries(cores: &mut [Core]) -> u64 {
     cores.iter_mut().map(|core| core.world().counters().deliveries.value()).sum()
 }
 
-fn get(target: &str) -> Vec<u8> {
+/// What a browser offers.
+const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+
+fn get(target: &str, fields: &str) -> Vec<u8> {
     format!(
-        "GET {target} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {target} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     .into_bytes()
@@ -78,7 +83,8 @@ fn gather(cores: &mut [Core], count: usize, speeches: &[Speech]) {
     let speech = |client: usize| speeches[client % speeches.len()];
     for core in &mut *cores {
         for client in 0..count {
-            core.os().connect(if matches!(speech(client), Speech::WebSocket) { WEB } else { LINE });
+            let is_web = matches!(speech(client), Speech::WebSocket | Speech::Deflated);
+            core.os().connect(if is_web { WEB } else { LINE });
         }
     }
     settle(cores);
@@ -86,7 +92,8 @@ fn gather(cores: &mut [Core], count: usize, speeches: &[Speech]) {
         for client in 0..count {
             let nickname = format!("member{number}.{client}");
             let hello = match speech(client) {
-                Speech::WebSocket => get(&format!("/ws?nickname={nickname}&room=lobby")),
+                Speech::WebSocket => get(&format!("/ws?nickname={nickname}&room=lobby"), ""),
+                Speech::Deflated => get(&format!("/ws?nickname={nickname}&room=lobby"), DEFLATE),
                 Speech::JsonLines => {
                     let hello = format!(r#"{{"type":"hello","nickname":"{nickname}"}}"#);
                     format!("{hello}\n{{\"type\":\"join\",\"room\":\"lobby\"}}\n").into_bytes()
@@ -143,23 +150,30 @@ pub fn echo(bytes: usize) -> Run {
     let mut cores = cores(1);
     let client = cores[0].os().connect(WEB);
     settle(&mut cores);
-    cores[0].os().say(client, &get("/echo"));
+    cores[0].os().say(client, &get("/echo", ""));
     settle(&mut cores);
     answered(cores.remove(0), masked(Opcode::Text, words(bytes).as_bytes()))
 }
 
 /// A turn in which a member says something, and each of so many hears it.
 pub fn fan_out(members: usize) -> Run {
-    published(lobby(members, &[Speech::WebSocket]), members)
+    published(lobby(members, &[Speech::WebSocket]), members, &message("lobby"))
+}
+
+/// The same with a KiB of what people say, compressed once for all of them or not at all.
+pub fn fan_out_long(members: usize, is_deflated: bool) -> Run {
+    let speech = if is_deflated { Speech::Deflated } else { Speech::WebSocket };
+    let message = format!(r#"{{"type":"message","room":"lobby","content":"{}"}}"#, prose(1 << 10));
+    published(lobby(members, &[speech]), members, &message)
 }
 
 /// The same, to members who speak in three ways.
 pub fn fan_out_mixed(members: usize) -> Run {
-    published(lobby(members, MIXED), members)
+    published(lobby(members, MIXED), members, &message("lobby"))
 }
 
-fn published(mut core: Core, hearers: usize) -> Run {
-    let input = masked(Opcode::Text, message("lobby").as_bytes());
+fn published(mut core: Core, hearers: usize, message: &str) -> Run {
+    let input = masked(Opcode::Text, message.as_bytes());
     repeat(move || {
         let writes = core.os().calls.writes;
         core.os().say(0, &input);

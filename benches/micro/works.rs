@@ -34,12 +34,34 @@ pub fn words(bytes: usize) -> String {
     "the quick brown fox jumps over the lazy dog ".chars().cycle().take(bytes).collect()
 }
 
+/// The same in no order that repeats itself, as people talk: for compression, which would make little of the other.
+pub fn prose(bytes: usize) -> String {
+    const WORDS: [&str; 40] = [
+        "the", "of", "and", "to", "in", "is", "you", "that", "it", "was", "for", "on", "are", "with", "they",
+        "be", "at", "one", "have", "this", "from", "had", "hot", "word", "but", "what", "some", "we", "can",
+        "out", "other", "were", "all", "there", "when", "up", "use", "your", "how", "said",
+    ];
+    let mut rng = starling::base::rng::Rng::new(1);
+    let mut text = String::new();
+    while text.len() < bytes {
+        text.push_str(WORDS[rng.below(WORDS.len() as u64) as usize]);
+        text.push(' ');
+    }
+    text.truncate(bytes);
+    text
+}
+
 const fn codec(name: &'static str, bytes: u64, make: fn() -> Run) -> Work {
     Work { name, counted_calls: 1000, throughput: Bytes(bytes), make }
 }
 
 const fn other(name: &'static str, counted_calls: u64, elements: u64, make: fn() -> Run) -> Work {
     Work { name, counted_calls, throughput: Elements(elements), make }
+}
+
+/// One that is only timed: how many instructions compression takes depends on the processor that it finds.
+const fn timed(name: &'static str, throughput: Throughput, make: fn() -> Run) -> Work {
+    Work { name, counted_calls: 0, throughput, make }
 }
 
 const CONTENT: u64 = CONTENT_BYTES as u64;
@@ -50,6 +72,13 @@ pub const WORKS: &[Work] = &[
     codec("codec/websocket/decode/16KiB", 16 << 10, || codecs::websocket_decode(16 << 10)),
     codec("codec/websocket/encode/128B", 128, || codecs::websocket_encode(128)),
     codec("codec/websocket/encode/16KiB", 16 << 10, || codecs::websocket_encode(16 << 10)),
+    timed("codec/websocket/deflate/131B", Bytes(131), || codecs::websocket_deflate(131)),
+    timed("codec/websocket/deflate/256B", Bytes(256), || codecs::websocket_deflate(256)),
+    timed("codec/websocket/deflate/1KiB", Bytes(1 << 10), || codecs::websocket_deflate(1 << 10)),
+    timed("codec/websocket/deflate/8KiB", Bytes(8 << 10), || codecs::websocket_deflate(8 << 10)),
+    timed("codec/websocket/inflate/131B", Bytes(131), || codecs::websocket_inflate(131)),
+    timed("codec/websocket/inflate/1KiB", Bytes(1 << 10), || codecs::websocket_inflate(1 << 10)),
+    timed("codec/websocket/inflate/8KiB", Bytes(8 << 10), || codecs::websocket_inflate(8 << 10)),
     codec("codec/json/parse/message", CONTENT, codecs::json_parse_message),
     codec("codec/json/write/message", CONTENT, codecs::json_write_message),
     other("codec/json/write/ack", 1000, 1, codecs::json_write_ack),
@@ -81,5 +110,7 @@ pub const WORKS: &[Work] = &[
     other("fanout/1000", 10, 1000, || turn::fan_out(1000)),
     other("fanout/1000/mixed", 10, 1000, || turn::fan_out_mixed(1000)),
     other("fanout/1000/2-cores", 10, 1000, || turn::fan_out_across(1000)),
+    timed("fanout/1000/1KiB", Elements(1000), || turn::fan_out_long(1000, false)),
+    timed("fanout/1000/1KiB/deflated", Elements(1000), || turn::fan_out_long(1000, true)),
     other("fanout/1000x10", 2, 10_000, || turn::fan_out_of_rooms(1000, 10)),
 ];

@@ -19,6 +19,7 @@ pub fn reactors<O: Os>(
     let mut config = Config::default();
     config.rate.commands_per_second = 0; // what is measured here is not how fast one may go
     config.history.count = 16; // a ring that has stopped growing
+    config.web.deflate = true; // for whoever offers it
     let config = Arc::new(config);
     let flock = Flock {
         cores: kernels.len() as u16,
