@@ -65,7 +65,7 @@ section! {
         /// Bytes of a WebSocket message from which on it is compressed, where that is agreed on: a shorter one takes the time and
         /// saves less than the packet's own headers take.
         deflate_min_bytes: usize = 256, 0..=1_073_741_824;
-        /// WebSockets of one core whose compression may refer to earlier messages, if they offer it. Each takes about 400 KiB and
+        /// WebSockets of one core whose compression may refer to earlier messages, if they offer it. Each takes up to 400 KiB and
         /// is compressed for alone; past it the others are told to do without.
         deflate_contexts: usize = 0, 0..=1_000_000;
         /// Milliseconds for which a closing connection is still read and discarded, so that unread input does not
