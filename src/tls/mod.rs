@@ -12,6 +12,8 @@
 pub mod certificate;
 pub mod settings;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

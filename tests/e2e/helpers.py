@@ -109,7 +109,7 @@ class Server:
                 line = self._lines.get(timeout=deadline.left())
             except (queue.Empty, TimeoutError):
                 line = ""
-            if match := re.fullmatch(rf"listening ({'|'.join(LISTENERS)}) 127\.0\.0\.1:(\d+)", line):
+            if match := re.fullmatch(rf"listening ({'|'.join(LISTENERS)}) 127\.0\.0\.1:(\d+)( tls)?", line):
                 found[match[1]] = ("127.0.0.1", int(match[2]))
             elif not line:
                 self.process.kill()

@@ -491,7 +491,7 @@ impl Client {
     fn hear_end(&mut self, kernel: &mut Kernel, model: &mut Model) {
         kernel.trace.note(&[23, self.number as u64], || format!("client {} hears the end", self.number));
         // One that does not read may be cut off in the middle of a frame when the time for its last words is over.
-        let may_be_cut = self.has_stalled || model.has_jumped;
+        let may_be_cut = self.has_stalled || model.has_jumped || kernel.conns[self.conn].may_be_unfinished();
         let is_within = self.call.as_ref().is_some_and(|call| call.is_within());
         assert!(
             self.input.is_empty() && !is_within || may_be_cut || self.call.is_some() && !is_within,

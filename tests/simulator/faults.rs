@@ -84,6 +84,8 @@ pub struct Shape {
     pub ends_by_drain: bool,
     /// How the store behaves, if there is one.
     pub storage: Option<Storage>,
+    /// How many of a hundred connections are encrypted.
+    pub secure_percent: u64,
 }
 
 impl Faults {
@@ -133,6 +135,7 @@ impl Shape {
             has_grpc: false,
             ends_by_drain: false,
             storage: None,
+            secure_percent: 0,
         }
     }
 
@@ -151,6 +154,7 @@ impl Shape {
             has_grpc: false,
             ends_by_drain: rng.chance(40),
             storage: None,
+            secure_percent: 0,
         }
     }
 }

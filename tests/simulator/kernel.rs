@@ -29,6 +29,7 @@ use starling::reactor::{Event, Os, Source};
 use starling::sys::ring::Ring;
 
 use crate::faults::{Faults, Shape, happens};
+use crate::secure::Secure;
 use crate::trace::Trace;
 
 /// The world outside of the cores.
@@ -96,6 +97,9 @@ pub struct Conn {
     /// What has happened since the last event, for a kernel that reports only that.
     happened: Readiness,
     is_listed: bool,
+    /// The client's end of TLS, where the listener is encrypted, and whether anything has come through it.
+    secure: Option<Box<Secure>>,
+    has_heard_plaintext: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -176,6 +180,25 @@ impl Kernel {
         self.list(core, Source::Wake);
     }
 
+    /// A client connects to an encrypted listener of a core, and begins with its handshake.
+    pub fn connect_securely(&mut self, core: usize, listener: usize) -> usize {
+        let number = self.connect(core, listener);
+        self.conns[number].secure = Some(Box::new(Secure::new()));
+        self.send_ciphertext(number);
+        number
+    }
+
+    /// Puts onto the wire what the client's end of TLS has to say.
+    fn send_ciphertext(&mut self, conn: usize) {
+        let c = &mut self.conns[conn];
+        let Some(secure) = &mut c.secure else { return };
+        let (bytes, ends) = secure.take_output();
+        if !c.wire_ends && !c.is_reset {
+            c.wire.extend(bytes);
+            c.wire_ends = ends;
+        }
+    }
+
     /// A client connects to a listener of a core.
     pub fn connect(&mut self, core: usize, listener: usize) -> usize {
         let number = self.conns.len();
@@ -188,12 +211,24 @@ impl Kernel {
     /// A client sends bytes. They arrive when they are delivered.
     pub fn send(&mut self, conn: usize, bytes: &[u8]) {
         debug_assert!(!self.conns[conn].wire_ends);
-        self.conns[conn].wire.extend(bytes);
+        match &mut self.conns[conn].secure {
+            None => self.conns[conn].wire.extend(bytes),
+            Some(secure) => {
+                secure.say(bytes);
+                self.send_ciphertext(conn);
+            }
+        }
     }
 
     /// A client ends its side, behind what it has sent.
     pub fn end_input(&mut self, conn: usize) {
-        self.conns[conn].wire_ends = true;
+        match &mut self.conns[conn].secure {
+            None => self.conns[conn].wire_ends = true,
+            Some(secure) => {
+                secure.end();
+                self.send_ciphertext(conn);
+            }
+        }
     }
 
     /// The connection is reset: by the client, or by the network between.
@@ -261,14 +296,26 @@ impl Kernel {
             c.happened.writable = true;
             self.note_edge(conn);
         }
-        let c = &self.conns[conn];
-        if !bytes.is_empty() {
+        let c = &mut self.conns[conn];
+        let has_bytes = !bytes.is_empty();
+        let bytes = match &mut c.secure {
+            Some(secure) if has_bytes => secure.hear(&bytes),
+            _ => bytes,
+        };
+        self.send_ciphertext(conn);
+        let c = &mut self.conns[conn];
+        c.has_heard_plaintext |= !bytes.is_empty();
+        if has_bytes {
             self.trace.note(&[2, conn as u64, bytes.len() as u64], || {
                 format!("conn {conn}: client reads {}", bytes.escape_ascii())
             });
             self.trace.hash_bytes(&bytes);
             Received::Bytes(bytes)
         } else if c.outgoing.is_empty() && c.outgoing_ends {
+            if let Some(secure) = &mut c.secure {
+                let is_said = secure.has_heard_end() || secure.is_handshaking();
+                assert!(is_said || c.output_ended_ms.is_none(), "conn {conn}: the end of TLS was not said");
+            }
             Received::End
         } else {
             Received::Nothing
@@ -390,6 +437,12 @@ impl Conn {
     /// Whether the connection was reset because the server had closed it with bytes unread, or on their way.
     pub fn is_discarding(&self) -> bool {
         self.is_reset
+    }
+
+    /// Whether the handshake may never have been completed on the server's side, which gives it up without a word that a client
+    /// would understand.
+    pub fn may_be_unfinished(&self) -> bool {
+        self.secure.is_some() && !self.has_heard_plaintext
     }
 
     /// Bytes that the client has sent and that have not arrived.
@@ -549,10 +602,13 @@ impl Os for SimOs {
         let kernel = &mut *self.kernel.borrow_mut();
         let c = &mut kernel.conns[socket.0];
         assert!(!c.is_closed, "closed twice");
-        if !c.has_ended && !c.is_reset {
+        // A client that has said the end of TLS sends nothing that could be lost, even if the end of the stream is still on its way.
+        let has_said_end = c.secure.is_some() && c.wire_ends && c.wire.is_empty();
+        if !c.has_ended && !c.is_reset && !has_said_end {
             // Whoever may still be sending gets time to read the last words, and to end its side.
             let lingered_ms = c.output_ended_ms.map(|at_ms| kernel.clock_ms - at_ms);
-            let is_due = lingered_ms.map_or(c.was_blocked, |ms| ms >= kernel.linger_ms);
+            let is_due =
+                lingered_ms.map_or(c.was_blocked || c.may_be_unfinished(), |ms| ms >= kernel.linger_ms);
             assert!(is_due, "conn {}: closed after it lingered for {lingered_ms:?} ms", socket.0);
         }
         (c.is_closed, c.outgoing_ends) = (true, true);

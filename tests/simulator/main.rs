@@ -20,6 +20,7 @@ mod program;
 mod regressions;
 mod restart;
 mod scenario;
+mod secure;
 mod store;
 mod talk;
 mod trace;
@@ -128,6 +129,9 @@ const HAPPENS: &[&str] = &[
     "kills",
     "replayed_journals",
     "machine_failures",
+    "tls_handshakes",
+    "tls_unfinished",
+    "tls_handshakes_put_off",
     "messages_lost",
 ];
 

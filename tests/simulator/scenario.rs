@@ -353,7 +353,7 @@ fn end_by_drain(world: &mut World) {
         let (is_accepted, was_blocked) = {
             let conn = &world.kernel.borrow().conns[client.conn];
             // A slow consumer may not have taken its last words in time.
-            (conn.is_accepted, conn.was_blocked)
+            (conn.is_accepted, conn.was_blocked || conn.may_be_unfinished())
         };
         assert!(
             is_told || is_request || !is_accepted || was_blocked,

@@ -15,7 +15,7 @@ use starling::base::stats::Counters;
 use starling::base::time::{Now, Tick};
 use starling::config::{Config, ListenKind, Rate};
 use starling::reactor::mailbox::Exchange;
-use starling::reactor::{Os, Reactor, Turn};
+use starling::reactor::{Door, Os, Reactor, Turn};
 use starling::record::Restored;
 use starling::shard::mail::Parcel;
 use starling::shard::restore::share_out;
@@ -28,10 +28,11 @@ use crate::comeback::Ghost;
 use crate::faults::{Faults, Shape, draw_config, draw_deflate, happens, pick, plain};
 use crate::kernel::{Kernel, SimOs};
 use crate::model::Model;
+use crate::secure;
 use crate::store::{Storage, Store};
 use crate::trace::Trace;
 
-/// The listeners of each core, by number.
+/// The listeners of each core, by number; behind them come the same ones encrypted.
 const LISTENERS: [ListenKind; 3] = [ListenKind::Line, ListenKind::Web, ListenKind::Grpc];
 
 /// Steps of one stretch of a run, between two moments of rest.
@@ -102,6 +103,13 @@ impl World {
         if rng_of_deflate.chance(50) {
             draw_deflate(&mut rng_of_deflate, &mut config);
         }
+        // Nor are those without TLS others.
+        let mut rng_of_tls = Rng::new(seed ^ 0x0000_0715);
+        if rng_of_tls.chance(40) {
+            shape.secure_percent = pick(&mut rng_of_tls, &[10, 50, 100]);
+            config.limits.tls_handshakes_per_turn = pick(&mut rng_of_tls, &[1, 8]);
+            config.limits.tls_handshake_ms = pick(&mut rng_of_tls, &[200, 10_000]);
+        }
         World::build(rng, faults, shape, config, trace)
     }
 
@@ -141,7 +149,7 @@ impl World {
         };
         let home_seed = rng.next_u64();
         let seeds: Vec<u64> = (0..shape.cores).map(|_| rng.next_u64()).collect();
-        let mut kernel = Kernel::new(rng, faults, &shape, LISTENERS.len(), limits, trace);
+        let mut kernel = Kernel::new(rng, faults, &shape, 2 * LISTENERS.len(), limits, trace);
         let faults = kernel.faults.clone();
         kernel.trace.note(&[0], || {
             format!(
@@ -203,8 +211,8 @@ impl World {
             let now: Now = os.now();
             let mut shard = Shard::new(core as u16, &flock, Arc::new(Counters::default()), seed, now);
             shard.restore(share);
-            let reactor =
-                Reactor::new(core, os, shard, &config.limits, false, LISTENERS, self.exchange.clone());
+            let doors = LISTENERS.map(Door::from).into_iter().chain(LISTENERS.map(secure::door));
+            let reactor = Reactor::new(core, os, shard, &config.limits, false, doors, self.exchange.clone());
             Core { reactor, state: State::Awake, frozen_until: 0 }
         });
         self.cores = cores.collect();
@@ -273,7 +281,7 @@ impl World {
     pub fn connect(&mut self, kind: Kind, core: usize) -> usize {
         let kernel = &mut *self.kernel.borrow_mut();
         let number = self.clients.len();
-        let conn = kernel.connect(core, kind.listener());
+        let conn = connect(kernel, &self.shape, kind, core);
         kernel.trace.note(&[40, number as u64, core as u64], || {
             format!("client {number} ({kind:?}) connects to core {core} as conn {conn}")
         });
@@ -286,7 +294,7 @@ impl World {
     /// Lets a client go on with another connection, to a core.
     pub fn come_back(&mut self, number: usize, kind: Kind, core: usize) {
         let kernel = &mut *self.kernel.borrow_mut();
-        let conn = kernel.connect(core, kind.listener());
+        let conn = connect(kernel, &self.shape, kind, core);
         kernel.trace.note(&[44, number as u64, core as u64], || {
             format!("client {number} ({kind:?}) comes back to core {core} as conn {conn}")
         });
@@ -519,7 +527,11 @@ impl World {
                 assert!(!(is_readable && wants_input), "core {number} sleeps beside conn {conn}, unread");
                 let mut slices = [std::io::IoSlice::new(&[])];
                 let has_output = core.reactor.world().gather(id, &mut slices) > 0;
-                assert!(!(is_writable && has_output), "core {number} sleeps beside conn {conn}, unwritten");
+                let may_speak = core.reactor.may_speak(id);
+                assert!(
+                    !(is_writable && has_output && may_speak),
+                    "core {number} sleeps beside conn {conn}, unwritten"
+                );
             }
         }
     }
@@ -535,5 +547,14 @@ impl World {
     fn what_goes_on(&self) -> String {
         let states: Vec<State> = self.cores.iter().map(|core| core.state).collect();
         format!("{states:?}")
+    }
+}
+
+/// Connects to a listener for clients of this kind, encrypted or not.
+fn connect(kernel: &mut Kernel, shape: &Shape, kind: Kind, core: usize) -> usize {
+    let listener = kind.listener();
+    match shape.secure_percent > 0 && kernel.rng.chance(shape.secure_percent) {
+        true => kernel.connect_securely(core, LISTENERS.len() + listener),
+        false => kernel.connect(core, listener),
     }
 }
