@@ -103,9 +103,11 @@ impl Layers {
         for (kind, Override { flag, key, text }) in &flags.addresses {
             let address =
                 Address::try_from(text.clone()).map_err(|why| ConfigError::new(format!("{flag}: {why}")))?;
-            let new = Listen { kind: *kind, address, tls: None };
             let listeners = &mut self.config.listen;
             let place = listeners.iter().position(|old| old.kind == *kind).unwrap_or(listeners.len());
+            // Elsewhere, but not without what protects it.
+            let tls = listeners.get(place).and_then(|old| old.tls.clone());
+            let new = Listen { kind: *kind, address, tls };
             listeners.retain(|old| old.kind != *kind);
             listeners.insert(place, new);
             if let Some(key) = key_named(key) {

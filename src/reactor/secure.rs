@@ -108,8 +108,9 @@ impl<O: Os, W: World> Reactor<O, W> {
                 self.to_flush.push(id); // what was queued meanwhile can be said now
             }
         }
-        if plain > 0 {
-            self.world.receive(id, &mut self.buffer[..plain]);
+        match plain {
+            0 => self.world.heard(id), // a part of something
+            _ => self.world.receive(id, &mut self.buffer[..plain]),
         }
         if let Some(failure) = failure {
             log::debug!("connection {}: TLS: {failure}", id.index);

@@ -46,6 +46,8 @@ pub trait World {
     fn next_connect(&mut self) -> Option<Connect> {
         None
     }
+    /// Something has come on an encrypted connection that does not say anything yet.
+    fn heard(&mut self, _id: Id) {}
     /// Bytes have come from a peer. They may be changed in place.
     fn receive(&mut self, id: Id, input: &mut [u8]);
     /// The peer has ended its side.
@@ -146,6 +148,10 @@ impl World for Shard {
 
     fn spoiled(&mut self, id: Id) {
         self.spoiled(id);
+    }
+
+    fn heard(&mut self, id: Id) {
+        self.heard(id);
     }
 
     fn receive(&mut self, id: Id, input: &mut [u8]) {

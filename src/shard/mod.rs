@@ -377,10 +377,8 @@ impl Shard {
     /// Bytes have come from a peer. They are changed in place: WebSocket payloads are unmasked.
     pub fn receive(&mut self, id: Id, input: &mut [u8]) {
         self.counters.received_bytes.add(input.len() as u64);
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.last_seen = self.now.tick;
-        connection.probed_at = None;
-        if connection.stage == Stage::Open {
+        self.heard(id);
+        if self.connections.get(id).is_some_and(|connection| connection.stage == Stage::Open) {
             self.take_in(id, input);
             self.settle();
         }

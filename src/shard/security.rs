@@ -27,6 +27,14 @@ impl Shard {
         self.arm(id);
     }
 
+    /// Something has come from a peer, which so is alive, if it is not known yet what it says.
+    pub fn heard(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.last_seen = self.now.tick;
+            connection.probed_at = None;
+        }
+    }
+
     /// What comes cannot be understood any more, and nothing can be said.
     pub fn spoiled(&mut self, id: Id) {
         self.close(id, Closing::Spoiled);

@@ -1,6 +1,6 @@
 """TLS on every kind of listener, by clients that others wrote: curl, OpenSSL, Python's ssl, websockets, grpcio, and a browser."""
 
-import itertools
+import contextlib
 import json
 import os
 import pty
@@ -114,7 +114,7 @@ def test_lines_in_both_versions(start, identity, version):
 
 def test_older_versions_are_refused(start, identity):
     told = s_client(start().web, "-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0")
-    assert re.search(r"alert protocol version|no protocols available|unsupported protocol", told), told
+    assert re.search(r"alert (protocol version|handshake failure)|no protocols available|unsupported protocol", told), told
 
 
 def test_http_and_websocket(start, identity):
@@ -279,18 +279,16 @@ def test_an_end_that_is_not_said_may_be_somebody_elses(start, identity):
         client = json_line(server, identity, nickname, "lobby")
         client.raw.send(b'{"type":"message","room":"lobby","content":"whole"}\n{"type":"message","room":"lobby","content":"cut"}')
         if is_said:
-            client.raw.socket.settimeout(DEADLINE_S)
-            client.raw.socket.unwrap()
+            # What the library makes of answers that come behind its own end is its own affair.
+            with contextlib.suppress(ssl.SSLError):
+                client.raw.socket.unwrap()
         else:
             client.raw.socket.shutdown(socket.SHUT_WR)
-        heard = [bob.expect("message", sender=nickname)["content"]]
-        while not any(event.get("type") == "presence" and event.get("nickname") == nickname for event in [bob.next()]):
-            heard += [event["content"] for event in bob._unread if event.get("sender") == nickname]
-            if heard[-1:] == ["cut"] or not is_said:
-                break
-        rest = bob.until_pong()
-        heard += [event["content"] for event in rest if event.get("sender") == nickname and event["type"] == "message"]
-        assert ("cut" in heard) == is_said, heard
+        heard = []
+        # Until it has gone: what it has said is told before that.
+        while (event := bob.next()).get("type") != "presence" or event["event"] == "join":
+            heard += [event["content"]] if event["type"] == "message" else []
+        assert heard == (["whole", "cut"] if is_said else ["whole"]), nickname
 
 
 def test_a_slow_reader_is_closed_with_its_last_words(start, identity):
@@ -298,10 +296,10 @@ def test_a_slow_reader_is_closed_with_its_last_words(start, identity):
     slow = server.keep(TlsClient(server.line, trusting(identity), receive_buffer_bytes=4096))
     slow.send(b'{"type":"hello","nickname":"slow"}\n{"type":"join","room":"lobby"}\n')
     slow.until(b'"joined"')
-    fast = json_line(server, identity, "fast", "lobby")
+    fast = json_line(server, identity, "fast")
+    fast.call("join", room="lobby", echo=False)
     for _ in range(400):
         fast.send("message", room="lobby", content="x" * 20_000)
-        fast._unread.clear()
     fast.call("ping")
     last = slow.rest().splitlines()[-1]
     assert json.loads(last)["code"] == 4201, last[:200]
@@ -372,6 +370,7 @@ def test_mistakes_are_told_at_the_start(identity, tmp_path):
 def test_a_browser_comes_by_https(start, identity, tmp_path):
     selenium = pytest.importorskip("selenium.webdriver")
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
 
     from test_browser import FLAGS
 
@@ -383,10 +382,9 @@ def test_a_browser_comes_by_https(start, identity, tmp_path):
     driver = selenium.Chrome(options=options, service=selenium.ChromeService("/usr/bin/chromedriver"))
     try:
         driver.get(f"https://127.0.0.1:{server.web[1]}/")
-        state = "return document.body.dataset.connection"
-        wait_until(lambda: driver.execute_script(state), "the page")
-        field = wait_until(lambda: driver.find_elements(By.CSS_SELECTOR, "dialog[open] input, #nickname"), "the field for a nickname")[0]
-        field.send_keys("eve\n")
-        wait_until(lambda: driver.execute_script(state) == "online", "the connection over wss")
+        field = wait_until(lambda: [field for field in driver.find_elements(By.ID, "nickname") if field.is_displayed()], "the question")[0]
+        field.send_keys(Keys.CONTROL + "a")
+        field.send_keys("eve" + Keys.ENTER)
+        wait_until(lambda: driver.execute_script("return document.body.dataset.connection") == "online", "the connection over wss")
     finally:
         driver.quit()

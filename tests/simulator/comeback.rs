@@ -350,7 +350,11 @@ impl Ghost {
     pub fn check_rest(&self, kernel: &Kernel, model: &Model) {
         assert!(self.is_over, "conn {}, which client {} has left behind, is kept", self.conn, self.number);
         assert!(
-            self.bye.is_some() || self.was_reset || model.has_jumped || kernel.conns[self.conn].was_blocked,
+            self.bye.is_some()
+                || self.was_reset
+                || model.has_jumped
+                || kernel.conns[self.conn].was_blocked
+                || kernel.conns[self.conn].may_be_unfinished(),
             "conn {}, client {}: no bye",
             self.conn,
             self.number
