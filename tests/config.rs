@@ -1,7 +1,7 @@
 //! The configuration from outside: precedence, refusals, and the printed form.
 
 use proptest::prelude::*;
-use starling::config::{Address, Config, LogFormat, Overrides, Secret, StoreKind};
+use starling::config::{Address, ClientAuth, Config, LogFormat, Overrides, Secret, StoreKind};
 
 fn resolve(file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, String> {
     let mut overrides = Overrides::default();
@@ -125,6 +125,56 @@ fn listeners() {
 }
 
 #[test]
+fn encrypted_listeners() {
+    let files = [("STARLING_TLS_CERT", "c.pem"), ("STARLING_TLS_KEY", "k.pem")];
+    let config = resolve("", &files, &[]).unwrap();
+    assert!(
+        config.listen.iter().all(|listen| listen.tls.is_some()),
+        "whoever names a certificate wants it used"
+    );
+    let tls = config.listen[0].tls.clone().unwrap();
+    assert_eq!((tls.cert.unwrap().to_str(), tls.key.unwrap().to_str()), (Some("c.pem"), Some("k.pem")));
+    assert_eq!((tls.client_ca, tls.client_auth), (None, None));
+
+    let named =
+        [files[0], files[1], ("STARLING_LISTEN", "web+tls=127.0.0.1:1, web=127.0.0.1:2,line=127.0.0.1:3")];
+    let config = resolve("", &named, &[]).unwrap();
+    assert_eq!(addresses(&config), ["web+tls=127.0.0.1:1", "web=127.0.0.1:2", "line=127.0.0.1:3"]);
+
+    // A listener's own files come before those of the section, and a key belongs to its certificate.
+    let file = "
+        [[listen]]
+        kind = \"web\"
+        address = \"127.0.0.1:1\"
+        tls = { cert = \"own.pem\", key = \"own.key\" }
+        [[listen]]
+        kind = \"line\"
+        address = \"127.0.0.1:2\"
+        tls = { }
+        [tls]
+        client_ca = \"ca.pem\"
+    ";
+    let config = resolve(file, &files, &[]).unwrap();
+    let tls: Vec<_> = config.listen.iter().map(|listen| listen.tls.clone().unwrap()).collect();
+    assert_eq!(
+        [&tls[0], &tls[1]].map(|tls| tls.cert.as_ref().unwrap().to_str().unwrap()),
+        ["own.pem", "c.pem"]
+    );
+    assert!(tls.iter().all(|tls| tls.client_auth == Some(ClientAuth::Required)), "nobody else is let in");
+    assert_round_trip(&config);
+
+    // Another address for a listener does not take its protection away.
+    let mut flags = Overrides::default();
+    flags.set_address("--web", starling::config::ListenKind::Web, "127.0.0.1:9");
+    let config = Config::resolve(
+        Some(("test.toml", file)),
+        files.map(|(name, value)| (name.into(), value.into())).into_iter(),
+        &flags,
+    );
+    assert_eq!(addresses(&config.unwrap()), ["web+tls=127.0.0.1:9", "line+tls=127.0.0.1:2"]);
+}
+
+#[test]
 fn addresses_parse() {
     for text in ["127.0.0.1:0", "[::1]:8080", "localhost:65535", "unix:/run/a.sock"] {
         Address::try_from(text.to_owned()).unwrap();
@@ -142,8 +192,18 @@ fn listeners_that_cannot_be() {
     let frame = resolve(&listen("kind = \"frame\"\naddress = \"127.0.0.1:9\""), &[], &[]).unwrap();
     assert_eq!(addresses(&frame), ["frame=127.0.0.1:9"]);
     assert_refused(&listen("kind = \"web\"\naddress = \"unix:/run/a.sock\""), &["unix:/run/a.sock", later]);
-    let tls = "kind = \"web\"\naddress = \"127.0.0.1:1\"\ntls = { cert = \"a\", key = \"b\" }";
-    assert_refused(&listen(tls), &["tls", later]);
+    let tls =
+        |fields: &str| listen(&format!("kind = \"web\"\naddress = \"127.0.0.1:1\"\ntls = {{ {fields} }}"));
+    assert_refused(&tls(""), &["web+tls=127.0.0.1:1", "--tls-cert", "starling cert"]);
+    assert_refused(&tls("cert = \"a\""), &["web+tls=127.0.0.1:1", "cert and key"]);
+    assert_refused(
+        &tls("cert = \"a\", key = \"b\", client_auth = \"optional\""),
+        &["client_auth", "client_ca"],
+    );
+    assert_refused(&tls("cert = \"a\", key = \"b\", client_auth = \"maybe\""), &["maybe", "`optional`"]);
+    assert_refused(&tls("certificate = \"a\""), &["certificate", "`cert`"]);
+    assert_refused("tls.cert = \"a\"", &["tls.cert = \"a\" (test.toml:1)", "without", "tls.key"]);
+    assert_refused("tls.key = \"a\"", &["tls.key", "without", "tls.cert"]);
     assert_refused(&listen("kind = \"wep\"\naddress = \"127.0.0.1:1\""), &["wep", "`web`"]);
     assert_refused(&listen("kind = \"web\""), &["address"]);
     assert_refused(&listen("kind = \"web\"\naddress = \"nowhere\""), &["nowhere", "127.0.0.1:8080"]);

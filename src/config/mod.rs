@@ -42,8 +42,9 @@ key::config! {
         /// The directory for what outlives the process.
         data_dir: PathBuf = PathBuf::from("./starling-data");
         /// Where clients are heard: kind is web, line, frame or grpc, address is like 127.0.0.1:8080, `[::1]:8080` or
-        /// localhost:8080; port 0 takes a free one. These replace the default listeners. With tls = { } one is encrypted,
-        /// by what `[tls]` says, or by files of its own: tls = { cert = "..", key = "..", client_ca = "..", client_auth = ".." }.
+        /// localhost:8080; port 0 takes a free one. These replace the default listeners. With tls = { } one is
+        /// encrypted, as `[tls]` says or by files of its own: tls = { cert = "..", key = "..", client_ca = "..",
+        /// client_auth = ".." }.
         listen: Vec<Listen> = listen::default_listeners();
     }
     sections {

@@ -9,8 +9,8 @@ use super::key::{Secret, Setting, choice, section};
 use super::listen::ClientAuth;
 
 section! {
-    /// Certificates of encrypted listeners. With a cert here and no listener that says tls (`web+tls=ADDRESS`), all of them
-    /// are encrypted. The files are read again on SIGHUP.
+    /// Certificates of encrypted listeners. With a cert here and no listener that says tls (`web+tls=ADDRESS`), all of
+    /// them are encrypted. The files are read again on SIGHUP.
     Tls in tls {
         /// The certificate chain (PEM), the server's own first.
         cert: Option<PathBuf> = None;
