@@ -77,6 +77,10 @@ counters! {
     tls_failures,
     /// Times that a step of a TLS handshake was put off to the next turn.
     tls_handshakes_put_off,
+    /// Connections to listeners for proxies that came from elsewhere, and were closed.
+    proxy_strangers,
+    /// Connections of proxies closed because they did not tell for whom they are, or not in time.
+    proxy_violations,
     /// Bytes read from connections, where they are encrypted those that they say.
     received_bytes,
     /// Bytes written to connections, where they are encrypted those that they say.

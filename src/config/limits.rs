@@ -90,7 +90,7 @@ section! {
         mailbox_parcels: usize = 1024, 1..=1_048_576;
         /// Connections accepted in one turn of a loop, so that a storm of them does not starve those that are there.
         accepts_per_turn: usize = 64, 1..=65_536;
-        /// Milliseconds from accept to the end of the TLS handshake; what is awaited after that has its time from
+        /// Milliseconds from accept to the end of what a proxy says first, and from there to the end of the TLS handshake; what is awaited after that has its time from
         /// there.
         tls_handshake_ms: u64 = 10_000, 1..=3_600_000;
         /// Steps of TLS handshakes in one turn of a loop. One takes about 0.2 ms of public-key work, so that a storm

@@ -1,9 +1,10 @@
 //! Listeners and their addresses.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
@@ -21,7 +22,48 @@ pub struct Listen {
     /// Certificate and key, where it is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
+    /// The proxies that it is for: nobody else may connect, and they must tell for whom they do (PROXY protocol, versions 1 and 2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxies: Option<Networks>,
 }
+
+/// Addresses and networks: `["127.0.0.1", "10.0.0.0/8"]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub struct Networks(Vec<IpNet>);
+
+impl Networks {
+    /// Whether an address is in one of them.
+    pub fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl TryFrom<Vec<String>> for Networks {
+    type Error = String;
+
+    fn try_from(texts: Vec<String>) -> Result<Self, String> {
+        if texts.is_empty() || texts.len() > NETWORKS_MAX {
+            return Err(format!("proxies must name from 1 to {NETWORKS_MAX} addresses or networks"));
+        }
+        let network = |text: &String| {
+            let address = text.parse().map(|address: IpAddr| IpNet::from(address.to_canonical()));
+            address.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+                format!("{text:?} is no address or network (127.0.0.1, 10.0.0.0/8, ::1 or fd00::/8)")
+            })
+        };
+        texts.iter().map(network).collect::<Result<_, _>>().map(Networks)
+    }
+}
+
+impl From<Networks> for Vec<String> {
+    fn from(networks: Networks) -> Self {
+        networks.0.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// The most networks of proxies of a listener: they are looked at one after the other for each connection.
+const NETWORKS_MAX: usize = 64;
 
 impl fmt::Display for Listen {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,8 +209,12 @@ pub(super) fn settle_tls(listeners: &mut [Listen], defaults: &Tls) -> Result<(),
 
 /// The listeners of a server that was told nothing.
 pub(super) fn default_listeners() -> Vec<Listen> {
-    let local =
-        |kind, port| Listen { kind, address: Address::Socket((Ipv4Addr::LOCALHOST, port).into()), tls: None };
+    let local = |kind, port| Listen {
+        kind,
+        address: Address::Socket((Ipv4Addr::LOCALHOST, port).into()),
+        tls: None,
+        proxies: None,
+    };
     vec![
         local(ListenKind::Web, 8080),
         local(ListenKind::Line, 9000),

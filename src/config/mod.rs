@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 pub use key::{Key, Secret};
 pub use limits::Limits;
-pub use listen::{Address, ClientAuth, Listen, ListenKind, TlsFiles};
+pub use listen::{Address, ClientAuth, Listen, ListenKind, Networks, TlsFiles};
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
     AckLevel, ApiKey, Auth, Cluster, Drain, Heartbeat, History, HistoryRule, JwtAlgorithm, Log, LogFormat,
@@ -44,7 +44,7 @@ key::config! {
         /// Where clients are heard: kind is web, line, frame or grpc, address is like 127.0.0.1:8080, `[::1]:8080` or
         /// localhost:8080; port 0 takes a free one. These replace the default listeners. With tls = { } one is
         /// encrypted, as `[tls]` says or by files of its own: tls = { cert = "..", key = "..", client_ca = "..",
-        /// client_auth = ".." }.
+        /// client_auth = ".." }. With proxies = ["10.0.0.0/8"] only they may connect, and must tell for whom (PROXY protocol).
         listen: Vec<Listen> = listen::default_listeners();
     }
     sections {

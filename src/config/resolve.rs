@@ -106,8 +106,9 @@ impl Layers {
             let listeners = &mut self.config.listen;
             let place = listeners.iter().position(|old| old.kind == *kind).unwrap_or(listeners.len());
             // Elsewhere, but not without what protects it.
-            let tls = listeners.get(place).and_then(|old| old.tls.clone());
-            let new = Listen { kind: *kind, address, tls };
+            let (tls, proxies) =
+                listeners.get(place).map(|old| (old.tls.clone(), old.proxies.clone())).unwrap_or_default();
+            let new = Listen { kind: *kind, address, tls, proxies };
             listeners.retain(|old| old.kind != *kind);
             listeners.insert(place, new);
             if let Some(key) = key_named(key) {

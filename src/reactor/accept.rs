@@ -6,7 +6,7 @@ use super::os::Os;
 use super::turn::Reactor;
 use super::world::World;
 use crate::base::time::Tick;
-use crate::config::ListenKind;
+use crate::config::{ListenKind, Networks};
 use crate::tls::{ServerSettings, Tls};
 
 /// What clients find at a listener.
@@ -16,12 +16,14 @@ pub struct Door {
     pub kind: ListenKind,
     /// What its connections are made from, if it is encrypted.
     pub tls: Option<ServerSettings>,
+    /// The proxies that alone may connect, and tell for whom they do, if it is for proxies.
+    pub proxies: Option<Networks>,
 }
 
 impl From<ListenKind> for Door {
     /// One that is not encrypted.
     fn from(kind: ListenKind) -> Self {
-        Door { kind, tls: None }
+        Door { kind, tls: None, proxies: None }
     }
 }
 
@@ -71,8 +73,17 @@ impl<O: Os, W: World> Reactor<O, W> {
                 let kind = listener.door.kind;
                 // Those of the moment: they may have been read again since the last client came.
                 let settings = listener.door.tls.as_ref().map(|settings| settings.load_full());
+                let proxies = listener.door.proxies.as_ref();
+                let (is_proxied, is_stranger) =
+                    (proxies.is_some(), proxies.is_some_and(|proxies| !proxies.contain(peer)));
                 self.world.counters().accepted.add(1);
-                self.take_in(socket, peer, kind, settings);
+                if is_stranger {
+                    // There is no telling whose words these are, nor in which language to refuse them.
+                    log::debug!("{peer} is not among the proxies of the {} listener", kind.word());
+                    self.world.counters().proxy_strangers.add(1);
+                    return self.os.close(socket);
+                }
+                self.take_in(socket, peer, kind, settings, is_proxied);
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => self.listeners[index].is_ready = false,

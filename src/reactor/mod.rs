@@ -8,6 +8,7 @@ mod accept;
 pub mod doorbell;
 pub mod mailbox;
 pub mod os;
+mod proxied;
 mod secure;
 mod turn;
 mod world;

@@ -84,7 +84,7 @@ impl<O: Os, W: World> Reactor<O, W> {
     }
 
     /// Decrypts what has been read.
-    fn take_ciphertext(&mut self, id: Id, bytes: usize) {
+    pub(super) fn take_ciphertext(&mut self, id: Id, bytes: usize) {
         let Some(link) = link_mut(&mut self.links, id) else { return };
         let Some(tls) = &mut link.tls else { return };
         if tls.failure().is_some() || tls.has_said_end() {
@@ -99,7 +99,9 @@ impl<O: Os, W: World> Reactor<O, W> {
             self.to_flush.push(id);
         }
         if was_handshaking {
-            self.handshake_steps -= usize::from(has_output || !is_handshaking || failure.is_some());
+            let is_step = has_output || !is_handshaking || failure.is_some();
+            // What came together with a proxy's header is looked at whatever is left.
+            self.handshake_steps = self.handshake_steps.saturating_sub(usize::from(is_step));
             if !is_handshaking {
                 let counters = self.world.counters();
                 counters.tls_handshakes.add(1);

@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use super::accept::{Door, Listening};
 use super::mailbox::Exchange;
 use super::os::{Event, Os, Source};
+use super::proxied::Announcement;
 use super::world::World;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -72,6 +73,8 @@ pub(super) struct Link<S> {
     pub(super) is_queued: bool,
     /// What stands between the socket and the world, if it is encrypted.
     pub(super) tls: Option<Box<Tls>>,
+    /// What a proxy says first, until it has.
+    pub(super) announcement: Option<Box<Announcement>>,
 }
 
 /// What a turn came to.
@@ -241,9 +244,10 @@ impl<O: Os, W: World> Reactor<O, W> {
             let id = self.run_queue.pop_front().expect("counted before");
             let Some(link) = link_mut(&mut self.links, id) else { continue };
             link.is_queued = false;
-            match link.tls {
-                None => self.run_connection(id),
-                Some(_) => self.run_secure_connection(id),
+            match (&link.announcement, &link.tls) {
+                (None, None) => self.run_connection(id),
+                (None, Some(_)) => self.run_secure_connection(id),
+                (Some(_), _) => self.run_announcement(id),
             }
         }
         self.run_resumed();
@@ -419,13 +423,20 @@ impl<O: Os, W: World> Reactor<O, W> {
         peer: IpAddr,
         kind: ListenKind,
         settings: Option<Arc<ServerConfig>>,
+        is_proxied: bool,
     ) {
-        let id = self.world.open(peer, kind);
-        if settings.is_some() {
+        let id = match is_proxied {
+            true => self.world.open_for_another(peer, kind),
+            false => self.world.open(peer, kind),
+        };
+        if settings.is_some() && !is_proxied {
             self.world.securing(id);
         }
         // Written to at once, without waiting for the edge that says it can be: a new socket's buffer is empty.
         self.link(id, socket, true, settings.map(Tls::accept));
+        if is_proxied && let Some(link) = link_mut(&mut self.links, id) {
+            link.announcement = Some(Box::new(Announcement::new(peer)));
+        }
     }
 
     /// Has a socket's events reported under the connection's Id from now on.
@@ -446,7 +457,16 @@ impl<O: Os, W: World> Reactor<O, W> {
         }
         debug_assert!(self.links[index].is_none(), "a slot was reused before its socket was closed");
         let tls = tls.ok().flatten().map(Box::new);
-        let link = Link { id, socket, readable: false, writable, read_closed: false, is_queued: false, tls };
+        let link = Link {
+            id,
+            socket,
+            readable: false,
+            writable,
+            read_closed: false,
+            is_queued: false,
+            tls,
+            announcement: None,
+        };
         self.links[index] = Some(link);
     }
 

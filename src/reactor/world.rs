@@ -33,6 +33,12 @@ pub trait World {
 
     /// A peer has connected.
     fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id;
+    /// A proxy has connected for somebody else, of whom nothing is known yet.
+    fn open_for_another(&mut self, proxy: IpAddr, kind: ListenKind) -> Id {
+        self.open(proxy, kind)
+    }
+    /// It has told for whom.
+    fn introduced(&mut self, _id: Id, _client: IpAddr) {}
     /// That connection is encrypted, and its handshake begins: until it is over nothing that is queued can be written.
     fn securing(&mut self, _id: Id) {}
     /// It is over.
@@ -136,6 +142,14 @@ impl World for Shard {
 
     fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id {
         self.open(peer, kind)
+    }
+
+    fn open_for_another(&mut self, proxy: IpAddr, kind: ListenKind) -> Id {
+        self.open_for_another(proxy, kind)
+    }
+
+    fn introduced(&mut self, id: Id, client: IpAddr) {
+        self.introduced(id, client);
     }
 
     fn securing(&mut self, id: Id) {

@@ -43,9 +43,9 @@ impl Certificates {
     pub fn load(listeners: &[Listen]) -> Result<Self, String> {
         let mut groups: Vec<Group> = Vec::new();
         let mut doors = Vec::new();
-        for Listen { kind, tls, .. } in listeners {
+        for Listen { kind, tls, proxies, .. } in listeners {
             let Some(files) = tls else {
-                doors.push(Door::from(*kind));
+                doors.push(Door { proxies: proxies.clone(), ..Door::from(*kind) });
                 continue;
             };
             let nth = match groups.iter().position(|group| group.files == *files) {
@@ -69,7 +69,7 @@ impl Certificates {
             }
             let settings: ServerSettings = Arc::new(ArcSwap::from_pointee(config));
             groups[nth].listeners.push((*kind, settings.clone()));
-            doors.push(Door { kind: *kind, tls: Some(settings) });
+            doors.push(Door { kind: *kind, tls: Some(settings), proxies: proxies.clone() });
         }
         Ok(Certificates { doors, groups })
     }

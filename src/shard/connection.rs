@@ -107,6 +107,8 @@ pub struct Connection {
 pub enum Security {
     /// There is none.
     Plain,
+    /// A proxy has not told yet for whom the connection is: nothing else comes before that.
+    Announced,
     /// Both ends do not have their keys yet: nothing comes, and nothing can be written.
     Handshaking,
     /// They have.
@@ -235,7 +237,7 @@ impl Connection {
 
     /// Whether nobody between can read along.
     pub fn is_secure(&self) -> bool {
-        self.security != Security::Plain
+        !matches!(self.security, Security::Plain | Security::Announced)
     }
 
     /// Whether there is input that waits to be looked at.

@@ -319,6 +319,13 @@ impl Shard {
 
     /// A peer has connected. It is taken in even where a limit forbids it to stay: then it is told so, and closed.
     pub fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id {
+        let id = self.insert_connection(peer, kind);
+        self.let_in(id, peer);
+        self.arm(id);
+        id
+    }
+
+    fn insert_connection(&mut self, peer: IpAddr, kind: ListenKind) -> Id {
         let protocol = match kind {
             ListenKind::Web => Protocol::Http(Box::new(http::Http::new(&self.limits, self.now.tick))),
             ListenKind::Frame => Protocol::Frames(frame::Decoder::new(self.limits.inbound_bytes)),
@@ -331,18 +338,24 @@ impl Shard {
             ListenKind::Grpc => grpc::NO_ENCODING,
             ListenKind::Line => Encoding::Text,
         };
-        // Those who are being told to go have places in the reserve.
-        let has_room = self.connections.len() < self.core_connections;
-        let is_crowded =
-            self.connections.len() >= self.core_connections.saturating_add(self.core_reserve / 2);
-        let is_full = if has_room { self.census.enter(peer).err() } else { Some(Full::Server) };
-        let mut connection = Connection::new(peer, kind, protocol, encoding, self.now.tick);
-        connection.is_counted = is_full.is_none();
-        if !self.rates.address.is_unlimited() {
-            connection.address_bucket = Some(self.address_buckets.get(peer, self.now.tick));
-        }
-        let id = self.connections.insert(connection);
+        let id = self.connections.insert(Connection::new(peer, kind, protocol, encoding, self.now.tick));
         self.counters.connections.set(self.connections.len() as u64);
+        id
+    }
+
+    /// Lets a connection stay, or tells it that it may not.
+    fn let_in(&mut self, id: Id, peer: IpAddr) {
+        let others = self.connections.len() - 1;
+        // Those who are being told to go have places in the reserve.
+        let has_room = others < self.core_connections;
+        let is_crowded = others >= self.core_connections.saturating_add(self.core_reserve / 2);
+        let is_full = if has_room { self.census.enter(peer).err() } else { Some(Full::Server) };
+        let address_bucket =
+            (!self.rates.address.is_unlimited()).then(|| self.address_buckets.get(peer, self.now.tick));
+        let connection = &mut self.connections[id];
+        connection.is_counted = is_full.is_none();
+        connection.address_bucket = address_bucket;
+        let kind = connection.kind;
         match is_full {
             None => {
                 if self.is_leaving() {
@@ -370,8 +383,6 @@ impl Shard {
                 }
             }
         }
-        self.arm(id);
-        id
     }
 
     /// Bytes have come from a peer. They are changed in place: WebSocket payloads are unmasked.

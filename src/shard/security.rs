@@ -1,12 +1,40 @@
 //! What encryption changes for a connection: it takes a while before anything can be said, it can fail in ways of its own, and a page
-//! that comes by it has another origin.
+//! that comes by it has another origin. And proxies, which say something before that.
+
+use std::net::IpAddr;
 
 use super::Shard;
 use super::closing::Closing;
 use super::connection::{Protocol, Security, Stage};
 use crate::base::slots::Id;
+use crate::config::ListenKind;
 
 impl Shard {
+    /// A proxy has connected for somebody else. Nothing is known of them, and so nothing is counted or limited yet.
+    pub fn open_for_another(&mut self, proxy: IpAddr, kind: ListenKind) -> Id {
+        let id = self.insert_connection(proxy, kind);
+        self.connections[id].security = Security::Announced;
+        self.arm(id);
+        id
+    }
+
+    /// The proxy has told for whom: from now on they are as if they had connected themselves.
+    pub fn introduced(&mut self, id: Id, client: IpAddr) {
+        let now = self.now.tick;
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
+            return;
+        };
+        connection.security = Security::Plain;
+        connection.peer = client;
+        (connection.awaited_since, connection.last_seen) = (now, now);
+        if let Protocol::Http(http) = &mut connection.protocol {
+            http.restart(now);
+        }
+        self.let_in(id, client);
+        self.arm(id);
+        self.settle();
+    }
+
     /// A connection that has just been opened is encrypted, and its handshake begins.
     pub fn securing(&mut self, id: Id) {
         if let Some(connection) = self.connections.get_mut(id) {

@@ -107,7 +107,7 @@ impl Shard {
             Stage::Closed => return None,
             Stage::Open => {}
         }
-        if connection.security == Security::Handshaking {
+        if matches!(connection.security, Security::Announced | Security::Handshaking) {
             return Some(connection.awaited_since + self.limits.tls_handshake_ms);
         }
         if let Protocol::Detect = connection.protocol {
@@ -212,6 +212,10 @@ impl Shard {
             return self.close(id, Closing::RequestTimeout);
         }
         match &connection.protocol {
+            _ if connection.security == Security::Announced => {
+                self.counters.proxy_violations.add(1);
+                self.close(id, Closing::Handshake);
+            }
             _ if connection.security == Security::Handshaking => {
                 self.counters.tls_unfinished.add(1);
                 self.close(id, Closing::Handshake);

@@ -71,7 +71,7 @@ def wait_until(condition, what, seconds=DEADLINE_S):
 class Server:
     """A server process on free ports. `settings` are configuration keys, such as `limits.hello_ms`, with `.` as `__`."""
 
-    def __init__(self, _environment=None, **settings):
+    def __init__(self, _environment=None, _flags=(), **settings):
         # A short drain, so that a test's end does not wait for clients it has forgotten; and no limit of the rate, because
         # tests are faster than people.
         settings = {"drain__spread_ms": 200, "drain__timeout_ms": 3000, "rate__commands_per_second": 0,
@@ -83,6 +83,7 @@ class Server:
         command = [binary(), "serve", "--cores", str(cores())]
         for listener in LISTENERS:
             command += [f"--{listener}", "127.0.0.1:0"]
+        command += _flags
         for key, value in settings.items():
             command += ["--set", f"{key.replace('__', '.')}={value}"]
         self.process = subprocess.Popen(command, env=environment() | (_environment or {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

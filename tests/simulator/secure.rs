@@ -56,7 +56,11 @@ fn settings() -> &'static Settings {
             .with_root_certificates(roots)
             .with_no_client_auth();
         client.resumption = Resumption::disabled();
-        let door = Door { kind: ListenKind::Line, tls: Some(Arc::new(ArcSwap::from_pointee(server))) };
+        let door = Door {
+            kind: ListenKind::Line,
+            tls: Some(Arc::new(ArcSwap::from_pointee(server))),
+            proxies: None,
+        };
         Settings { door, client: Arc::new(client) }
     })
 }
