@@ -51,6 +51,8 @@ pub struct Deflaters {
     buffer: Vec<u8>,
     /// The connections that keep their context. A table of its own, because most connections would have nothing here.
     contexts: HashMap<Id, Contexts>,
+    /// Whether anybody has ever agreed on compression.
+    is_used: bool,
     // What has been compressed so far.
     messages: u64,
     bytes_before: u64,
@@ -72,6 +74,7 @@ impl Deflaters {
             narrow: None,
             buffer: Vec::new(),
             contexts: HashMap::new(),
+            is_used: false,
             messages: 0,
             bytes_before: 0,
             bytes_after: 0,
@@ -196,6 +199,7 @@ impl Shard {
         if !may_keep_context && contexts_max > 0 && offer.wants_context() {
             self.counters.deflate_contexts_refused.add(1);
         }
+        deflaters.is_used = true;
         let agreement = offer.agree(may_keep_context);
         if agreement.server_keeps_context || agreement.client_keeps_context {
             let deflater = || Deflater::new(deflaters.level, agreement.server_bits, true);
@@ -208,7 +212,11 @@ impl Shard {
 
     /// Tells how much has been compressed.
     pub(super) fn count_deflated(&self) {
-        let Deflaters { messages, bytes_before, bytes_after, contexts, .. } = &self.scratch.deflaters;
+        let Deflaters { messages, bytes_before, bytes_after, contexts, is_used, .. } =
+            &self.scratch.deflaters;
+        if !is_used {
+            return;
+        }
         self.counters.deflate_contexts.set(contexts.len() as u64);
         self.counters.deflated.set(*messages);
         self.counters.deflated_bytes_before.set(*bytes_before);

@@ -182,11 +182,18 @@ impl Shard {
         let bytes_max = self.limits.send_queue_bytes;
         let slow_bytes = bytes_max / SLOW_FRACTION;
         let mut deliveries = 0;
-        let mut hand_out = HandOut { pool: &mut self.pool, deflaters: &mut self.scratch.deflaters };
         for member in &mut local.members {
             let Some(connection) = self.connections.get_mut(member.connection) else { continue };
             let Some((shared, frames)) = &shared[member.encoding as usize] else { continue };
             let before = connection.queue.bytes();
+            let (id, is_alone) = (member.connection, member.is_alone);
+            let mut hand_out = |range: Range<u32>, connection: &mut Connection| match is_alone {
+                false => self.pool.push(&mut connection.queue, shared, range),
+                true => {
+                    let deflaters = &mut self.scratch.deflaters;
+                    push_alone(&mut self.pool, deflaters, id, connection, frames, range);
+                }
+            };
             let is_over = member.skips && before + frames.bytes.len() > bytes_max;
             if is_over || member.hears != Hears::All {
                 // Everything but the messages; they are left out, or come with what was missed.
@@ -205,8 +212,7 @@ impl Shard {
                         let is_deaf =
                             batch.exceptions.iter().any(|e| e.event == *event && e.who.includes(me, true));
                         if !is_deaf {
-                            let range = frames.range(*event as usize);
-                            hand_out.push(member, connection, shared, frames, range);
+                            hand_out(frames.range(*event as usize), connection);
                             deliveries += 1;
                         }
                     }
@@ -220,8 +226,7 @@ impl Shard {
                 }
             }
             if batch.exceptions.is_empty() {
-                let all = 0..frames.bytes.len() as u32;
-                hand_out.push(member, connection, shared, frames, all);
+                hand_out(0..frames.bytes.len() as u32, connection);
                 deliveries += u64::from(batch.events);
             } else {
                 let me = SessionRef { core: self.core, session: member.session };
@@ -234,10 +239,8 @@ impl Shard {
                     who.includes(me, is_slow)
                 };
                 let deaf = batch.exceptions.iter().filter(|e| is_deaf_to(e.who)).map(|e| e.event);
-                deliveries += u64::from(batch.events)
-                    - push_without(frames, deaf, |range| {
-                        hand_out.push(member, connection, shared, frames, range);
-                    });
+                deliveries +=
+                    u64::from(batch.events) - push_without(frames, deaf, |range| hand_out(range, connection));
                 self.counters.typing_dropped.add(typing_dropped);
             }
             mark_touched(connection, member.connection, before, &mut self.touched);
@@ -374,29 +377,18 @@ fn mark_touched(connection: &mut Connection, id: Id, before: usize, touched: &mu
     }
 }
 
-/// What a batch is handed out with.
-struct HandOut<'a> {
-    pool: &'a mut SendPool,
-    deflaters: &'a mut Deflaters,
-}
-
-impl HandOut<'_> {
-    /// Queues a range of whole frames on a member's connection: shared, unless it is alone with its compression.
-    fn push(
-        &mut self,
-        member: &LocalMember,
-        connection: &mut Connection,
-        shared: &Shared,
-        frames: &Frames,
-        range: Range<u32>,
-    ) {
-        if member.is_alone {
-            let whom = self.deflaters.whom(member.connection, connection.encoding);
-            self.deflaters.push(self.pool, &mut connection.queue, whom, frames, range);
-        } else {
-            self.pool.push(&mut connection.queue, shared, range);
-        }
-    }
+/// Queues a range of whole frames on a member's connection that is alone with its compression, and so not shared.
+#[cold]
+fn push_alone(
+    pool: &mut SendPool,
+    deflaters: &mut Deflaters,
+    id: Id,
+    connection: &mut Connection,
+    frames: &Frames,
+    range: Range<u32>,
+) {
+    let whom = deflaters.whom(id, connection.encoding);
+    deflaters.push(pool, &mut connection.queue, whom, frames, range);
 }
 
 /// Pushes all frames but those `left_out`, in as few ranges as they make, and returns how many were left out.

@@ -244,11 +244,8 @@ impl Decoder {
                 (_, 0) => (self.message, self.is_deflated) = (opcode, is_deflated),
                 (_, _) => return Err(Fault::MessageInterrupted),
             }
-            let bytes_max = match self.is_deflated {
-                false => self.message_bytes_max,
-                true => deflated_bytes_max(self.message_bytes_max),
-            };
-            if length > u64::from(bytes_max) - self.buffer.len() as u64 {
+            let room = u64::from(self.message_bytes_max).saturating_sub(self.buffer.len() as u64);
+            if length > room && !self.has_room_if_deflated(length) {
                 return Err(Fault::MessageLength);
             }
             if self.fragments == self.fragments_max {
@@ -259,6 +256,13 @@ impl Decoder {
         // It fits: a control frame's length is at most 125, and a message's at most one of 32 bits.
         let length = length as u32;
         Ok(Frame { opcode, is_final, mask, length, missing: length })
+    }
+
+    /// Whether a frame that is more than the bound on a message has left may come, because its message is compressed.
+    #[cold]
+    fn has_room_if_deflated(&self, length: u64) -> bool {
+        let bytes_max = u64::from(deflated_bytes_max(self.message_bytes_max));
+        self.is_deflated && length <= bytes_max.saturating_sub(self.buffer.len() as u64)
     }
 
     /// Keeps a part of a payload, unless it spoils the text.
