@@ -144,7 +144,8 @@ fn an_objective_that_no_rate_meets_fails() {
     assert_eq!((&report["verdict"], code), (&Value::from("failed"), 1));
 }
 
-const TRANSPORTS: [&str; 6] = ["ws", "ws+proto", "lines", "frames", "frames+proto", "text"];
+const TRANSPORTS: [&str; 9] =
+    ["ws", "ws+proto", "lines", "frames", "frames+proto", "text", "ws+tls", "grpc+tls", "frames+proto+tls"];
 
 #[test]
 fn round_trips_over_every_transport() {

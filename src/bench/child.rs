@@ -86,6 +86,7 @@ impl Server {
             let line = told
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
                 .map_err(|_| "the server did not start; its own words are above".to_owned())?;
+            let line = line.strip_suffix(" tls").unwrap_or(&line);
             let said = line.strip_prefix("listening ").and_then(|rest| rest.split_once(' '));
             if let Some((kind, address)) = said.and_then(|(kind, at)| Some((kind, at.parse().ok()?))) {
                 server.addresses.insert(kind.to_owned(), address);

@@ -342,9 +342,13 @@ fn live(shared: Arc<Shared>, thread: usize) -> Result<Tally, String> {
     let kernel =
         Kernel::new(sleeper, Vec::new(), Arc::new(vec![waker]), None, limits.events_per_turn, shared.clock.0)
             .map_err(|why| format!("cannot make an event poll: {why}"))?;
+    let tls = shared.target.tls.clone();
     let generator = Generator::new(shared, thread);
     let exchange = Arc::new(Exchange::new(1, 1));
     let mut reactor = Reactor::new(0, kernel, generator, &limits, false, Vec::<Door>::new(), exchange);
+    if let Some(tls) = tls {
+        reactor.encrypt_connections(tls);
+    }
     while reactor.turn() != Turn::Over {}
     Ok(reactor.world().into_tally())
 }

@@ -26,6 +26,9 @@ warn. For others to come, get one from a certificate authority (Let's Encrypt)."
 /// The hosts of a certificate for which none was named.
 const HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
+/// Milliseconds of a day.
+pub(super) const DAY_MS: u64 = 86_400_000;
+
 /// Who may use the key.
 const KEY_MODE: u32 = 0o600;
 const CERT_MODE: u32 = 0o644;
@@ -53,12 +56,12 @@ pub fn run(flags: &CertFlags) -> ExitCode {
         true => HOSTS.map(str::to_owned).into(),
         false => flags.host.clone(),
     };
-    let (cert, key) = match make(&hosts, unix_ms() / 86_400_000, u64::from(flags.days)) {
+    let (cert, key) = match make(&hosts, unix_ms() / DAY_MS, u64::from(flags.days)) {
         Ok(made) => made,
         Err(why) => return fail(EXIT_USAGE, why),
     };
     let (cert_path, key_path) = (flags.out.join("cert.pem"), flags.out.join("key.pem"));
-    if let Err(why) = put_both(flags, (&cert_path, &cert), (&key_path, &key)) {
+    if let Err(why) = put_both(&flags.out, flags.force, (&cert_path, &cert), (&key_path, &key)) {
         return fail(EXIT_FAILURE, why);
     }
     let host = &hosts[0];
@@ -74,7 +77,7 @@ pub fn run(flags: &CertFlags) -> ExitCode {
 }
 
 /// A certificate and its key, as PEM: valid from the day before `today` (in days since the Unix epoch), since clocks differ.
-fn make(hosts: &[String], today: u64, days: u64) -> Result<(String, String), String> {
+pub(super) fn make(hosts: &[String], today: u64, days: u64) -> Result<(String, String), String> {
     let mut parameters = CertificateParams::new(hosts)
         .map_err(|why| format!("--host: not a name or address that a certificate can have: {why}"))?;
     let day = |days| {
@@ -95,9 +98,14 @@ fn make(hosts: &[String], today: u64, days: u64) -> Result<(String, String), Str
 }
 
 /// Writes both files, or none.
-fn put_both(flags: &CertFlags, cert: (&Path, &str), key: (&Path, &str)) -> Result<(), String> {
-    fs::create_dir_all(&flags.out).map_err(|why| format!("cannot make {}: {why}", flags.out.display()))?;
-    if !flags.force {
+pub(super) fn put_both(
+    directory: &Path,
+    replaces: bool,
+    cert: (&Path, &str),
+    key: (&Path, &str),
+) -> Result<(), String> {
+    fs::create_dir_all(directory).map_err(|why| format!("cannot make {}: {why}", directory.display()))?;
+    if !replaces {
         for (path, _) in [cert, key] {
             if path.symlink_metadata().is_ok() {
                 return Err(format!(
@@ -107,8 +115,8 @@ fn put_both(flags: &CertFlags, cert: (&Path, &str), key: (&Path, &str)) -> Resul
             }
         }
     }
-    put(key.0, key.1, KEY_MODE, flags.force)?;
-    put(cert.0, cert.1, CERT_MODE, flags.force)
+    put(key.0, key.1, KEY_MODE, replaces)?;
+    put(cert.0, cert.1, CERT_MODE, replaces)
 }
 
 fn put(path: &Path, text: &str, mode: u32, replaces: bool) -> Result<(), String> {

@@ -114,6 +114,7 @@ Examples:
   starling bench fanout -c 1000 -p 10 -i 8        closed loop: 10 publishers with 8
                                                   under way each
   starling bench fanout --transport frames+proto
+  starling bench fanout --transport ws+tls
   starling bench rooms --find-max --slo p99=5ms   the highest rate that holds
   starling bench idle -c 100000 --sources 127.0.0.2-127.0.0.9
   starling bench fanout --target ws://10.0.0.5:8080/ws --pid 4711

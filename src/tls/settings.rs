@@ -3,12 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, InconsistentKeys, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use super::ClientSettings;
 
 use crate::config::{ClientAuth, ListenKind};
 
@@ -111,6 +117,76 @@ pub fn server(
     // What clients without tickets would have the server remember for them.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok((config, first))
+}
+
+/// What connections to a server of this name are made from. `roots` (PEM) are those of its certificate; without them any
+/// certificate will do, which is good for measuring and for nothing else.
+///
+/// # Errors
+/// Says what is wrong with the roots or the name.
+pub fn client(
+    host: &str,
+    roots: Option<&[u8]>,
+    alpn: Option<&'static str>,
+) -> Result<ClientSettings, String> {
+    let provider = provider();
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = match roots {
+        Some(pem) => {
+            let mut store = RootCertStore::empty();
+            for root in certificates(pem)? {
+                store.add(root).map_err(|why| format!("has a certificate that cannot be used: {why}"))?;
+            }
+            builder.with_root_certificates(store)
+        }
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+    };
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = alpn.into_iter().map(|name| name.as_bytes().to_vec()).collect();
+    let name =
+        ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no name of a server"))?;
+    Ok(ClientSettings { config: Arc::new(config), name })
+}
+
+/// Takes any certificate, as long as the server has its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// What is spoken behind the handshake, as clients name it (RFC 7301). Where there is none, what they name is passed over.

@@ -477,6 +477,10 @@ impl World for Generator {
         }
     }
 
+    fn has_said_all(&self, id: Id) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.out.is_empty() && matches!(peer.state, State::Quitting))
+    }
+
     fn flushed(&mut self, id: Id) -> bool {
         let Some(peer) = self.peers.get(id) else { return false };
         if !peer.out.is_empty() {

@@ -13,7 +13,7 @@ mod text;
 mod url;
 mod websocket;
 
-pub use url::{Options, Target};
+pub use url::{Options, Roots, Target};
 
 use super::marker::{Content, Marker, NO_NAME};
 

@@ -13,6 +13,7 @@ use super::redis::Redis;
 use super::starling::{Framing, Starling};
 use super::text::Text;
 use super::{Protocol, Traits};
+use crate::tls::{ClientSettings, settings};
 
 /// What is measured.
 pub struct Target {
@@ -24,6 +25,8 @@ pub struct Target {
     pub is_answered: bool,
     /// How it is spoken to.
     pub protocol: Box<dyn Protocol>,
+    /// What its connections are made from, where they are encrypted.
+    pub tls: Option<ClientSettings>,
 }
 
 /// What a URL alone does not say.
@@ -37,10 +40,27 @@ pub struct Options {
     pub is_silent_to_sender: bool,
     /// Whether the run is one of round trips: raw connections get back what they sent.
     pub is_echo: bool,
+    /// Whose certificates will do where the target is encrypted.
+    pub roots: Roots,
 }
 
+/// Who may have signed a target's certificate.
+#[derive(Debug, Clone, Default)]
+pub enum Roots {
+    /// Nobody has said so.
+    #[default]
+    Unknown,
+    /// Anybody.
+    Any,
+    /// The owners of these (PEM).
+    Pem(Vec<u8>),
+}
+
+/// What stands behind the scheme of an encrypted target.
+const TLS: &str = "+tls";
+
 /// The schemes, for messages.
-const SCHEMES: &str = "ws, ws+proto, lines, frames, frames+proto, grpc, text (starling's), ws-any, redis, nats, mqtt, irc, http, tcp";
+const SCHEMES: &str = "ws, ws+proto, lines, frames, frames+proto, grpc, text (starling's), ws-any, redis, nats, mqtt, irc, http, tcp; with +tls behind it, or wss and https, over TLS";
 
 impl Target {
     /// The target that a URL names.
@@ -50,6 +70,11 @@ impl Target {
     pub fn parse(url: &str, options: &Options) -> Result<Target, String> {
         let (scheme, rest) =
             url.split_once("://").ok_or_else(|| format!("{url:?} is no URL: write SCHEME://HOST:PORT"))?;
+        let (scheme, is_tls) = match scheme {
+            "wss" => ("ws", true),
+            "https" => ("http", true),
+            _ => scheme.strip_suffix(TLS).map_or((scheme, false), |scheme| (scheme, true)),
+        };
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let starling = |framing, is_protobuf| {
             let path = if path.len() <= 1 { "/ws" } else { path };
@@ -99,13 +124,35 @@ impl Target {
             .map_err(|why| format!("{url:?}: {host:?} is no HOST:PORT ({why})"))?
             .next()
             .ok_or_else(|| format!("{url:?}: {host:?} has no address"))?;
-        Ok(Target { url: url.into(), address, is_answered: scheme == "http", protocol })
+        let tls = is_tls.then(|| client_settings(scheme, host, &options.roots)).transpose()?;
+        Ok(Target { url: url.into(), address, is_answered: scheme == "http", protocol, tls })
     }
 
     /// What it can do.
     pub fn traits(&self) -> Traits {
         self.protocol.traits()
     }
+}
+
+fn client_settings(scheme: &str, host: &str, roots: &Roots) -> Result<ClientSettings, String> {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let alpn = match scheme {
+        "grpc" => Some("h2"),
+        "http" | "ws" | "ws+proto" | "ws-any" => Some("http/1.1"),
+        _ => None,
+    };
+    let roots = match roots {
+        Roots::Unknown => {
+            return Err(
+                "the target is encrypted: name the root of its certificate with --ca FILE, or say --insecure"
+                    .into(),
+            );
+        }
+        Roots::Any => None,
+        Roots::Pem(pem) => Some(&pem[..]),
+    };
+    settings::client(name, roots, alpn).map_err(|why| format!("--ca: {why}"))
 }
 
 #[cfg(test)]
@@ -130,6 +177,21 @@ mod tests {
         }
         let echo = Target::parse("ws://127.0.0.1:1/echo", &Options::default()).unwrap();
         assert!(echo.traits().is_echo && !echo.traits().has_offsets);
+    }
+
+    #[test]
+    fn an_encrypted_target_needs_to_be_trusted() {
+        assert!(why("wss://localhost:1").contains("--insecure"));
+        let options = Options { roots: Roots::Any, ..Options::default() };
+        for url in [
+            "wss://localhost:1/ws",
+            "ws+proto+tls://127.0.0.1:1",
+            "lines+tls://[::1]:1",
+            "grpc+tls://localhost:1",
+        ] {
+            assert!(Target::parse(url, &options).unwrap().tls.is_some(), "{url}");
+        }
+        assert!(Target::parse("ws://localhost:1", &options).unwrap().tls.is_none());
     }
 
     #[test]

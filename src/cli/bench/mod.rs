@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use clap::{Args, ValueEnum};
 
-use super::{EXIT_FAILURE, EXIT_USAGE, fail};
+use super::{EXIT_FAILURE, EXIT_USAGE, cert, fail};
 use crate::bench::child::Server;
 use crate::bench::plan::{Load, Plan, Profile};
 use crate::bench::progress::Progress;
 use crate::bench::report::{Report, Verdict};
 use crate::bench::search::{self, Objective, Search, Try};
 use crate::bench::subject::Subject;
-use crate::bench::target::{Options, Target};
+use crate::bench::target::{Options, Roots, Target};
 use crate::bench::{plot, run, table};
-use crate::sys::{signals, threads};
+use crate::sys::{signals, threads, unix_ms};
 
 /// The exit code after Ctrl-C, as shells have it.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -65,12 +65,19 @@ pub struct BenchFlags {
     files: Vec<PathBuf>,
     /// What to measure, as SCHEME://HOST:PORT; without it: a server of this program's, started and ended with the run.
     /// Schemes: ws, ws+proto, lines, frames, frames+proto, grpc, text (starling's); ws-any, redis, nats, mqtt, irc, http,
-    /// tcp (others')
+    /// tcp (others'); with +tls behind it, or wss and https, over TLS
     #[arg(long, value_name = "URL", help_heading = "Target")]
     target: Option<String>,
-    /// How to speak to the started server: ws, ws+proto, lines, frames, frames+proto, grpc, text or ws-echo
+    /// How to speak to the started server: ws, ws+proto, lines, frames, frames+proto, grpc, text or ws-echo; with +tls
+    /// behind it, over TLS
     #[arg(long, value_name = "SCHEME", conflicts_with = "target", help_heading = "Target")]
     transport: Option<String>,
+    /// The roots of the target's certificate (PEM), where it is encrypted
+    #[arg(long, value_name = "FILE", requires = "target", help_heading = "Target")]
+    ca: Option<PathBuf>,
+    /// Take any certificate of the target
+    #[arg(long, requires = "target", conflicts_with = "ca", help_heading = "Target")]
+    insecure: bool,
     /// The target's process, to watch what it uses; may be repeated; found by itself on loopback
     #[arg(long, value_name = "PID", help_heading = "Target")]
     pid: Vec<u32>,
@@ -204,13 +211,21 @@ impl BenchFlags {
         })
     }
 
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> Result<Options, String> {
+        let roots = match &self.ca {
+            Some(path) => Roots::Pem(
+                fs::read(path).map_err(|why| format!("--ca: cannot read {}: {why}", path.display()))?,
+            ),
+            None if self.insecure => Roots::Any,
+            None => Roots::Unknown,
+        };
+        Ok(Options {
+            roots,
             hello: self.hello.clone(),
             publish: self.publish.clone(),
             is_silent_to_sender: self.no_echo,
             is_echo: self.what == What::Echo,
-        }
+        })
     }
 }
 
@@ -248,6 +263,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 struct Bench<'a> {
     flags: &'a BenchFlags,
     url: String,
+    options: Options,
     subject: Option<Subject>,
     stop: Arc<AtomicBool>,
     progress: Progress,
@@ -316,8 +332,14 @@ fn attempt(
     stop: Arc<AtomicBool>,
 ) -> Result<Vec<Report>, String> {
     let mut progress = Progress::new(flags.quiet);
+    let mut options = flags.options()?;
     let server = match &flags.target {
         Some(_) => None,
+        None if placement.transport.ends_with(plan::TLS) => {
+            let (server, cert) = start_with_certificate(flags.server_cores, placement)?;
+            options.roots = Roots::Pem(cert);
+            Some(server)
+        }
         None => Some(Server::start(flags.server_cores, &placement.server_cpus, &placement.server_flags)?),
     };
     let url = match (&flags.target, &server) {
@@ -325,7 +347,7 @@ fn attempt(
         (None, Some(server)) => plan::url_of(&placement.transport, &server.addresses),
         (None, None) => unreachable!("one of them is there"),
     };
-    let target = Target::parse(&url, &flags.options())?;
+    let target = Target::parse(&url, &options)?;
     let subject = match (&server, flags.pid.is_empty()) {
         (Some(server), _) => Some(Subject::new(vec![server.pid()])?),
         (None, false) => Some(Subject::new(flags.pid.clone())?),
@@ -334,7 +356,7 @@ fn attempt(
     if let Some(server) = &server {
         progress.say(&format!("started starling {}", server.arguments.join(" ")));
     }
-    let mut bench = Bench { flags, url, subject, stop, progress };
+    let mut bench = Bench { flags, url, options, subject, stop, progress };
     match objective {
         Some(objective) => bench.find_max(plan, objective).map(|report| vec![report]),
         None if plan.profile == Profile::Acks => bench.acks(&plan),
@@ -342,9 +364,25 @@ fn attempt(
     }
 }
 
+/// Starts a server with a certificate of its own, and returns that.
+fn start_with_certificate(cores: usize, placement: &plan::Placement) -> Result<(Server, Vec<u8>), String> {
+    /// It is for this run.
+    const DAYS: u64 = 2;
+    let directory = std::env::temp_dir().join(format!("starling-bench-{}-tls", std::process::id()));
+    let (cert, key) = cert::make(&["127.0.0.1".to_owned()], unix_ms() / cert::DAY_MS, DAYS)?;
+    let (cert_path, key_path) = (directory.join("cert.pem"), directory.join("key.pem"));
+    cert::put_both(&directory, true, (&cert_path, &cert), (&key_path, &key))?;
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let mut flags = vec!["--tls-cert".to_owned(), path(&cert_path), "--tls-key".to_owned(), path(&key_path)];
+    flags.extend_from_slice(&placement.server_flags);
+    let server = Server::start(cores, &placement.server_cpus, &flags);
+    let _ = fs::remove_dir_all(&directory); // it has read them
+    Ok((server?, cert.into_bytes()))
+}
+
 impl Bench<'_> {
     fn once(&mut self, plan: &Plan) -> Result<Report, String> {
-        let target = Target::parse(&self.url, &self.flags.options())?;
+        let target = Target::parse(&self.url, &self.options)?;
         let outcome = run::run(plan.clone(), target, self.subject.as_ref(), &self.stop, &mut self.progress)?;
         let pids = self.subject.as_ref().map_or(&[][..], |subject| &subject.pids);
         let label = self.flags.label.clone().unwrap_or_else(|| {

@@ -9,7 +9,7 @@ use crate::bench::cast::Cast;
 use crate::bench::marker::{MARKER_BYTES, PUBLISHERS_MAX};
 use crate::bench::plan::{Load, Plan, Profile};
 use crate::bench::search::parse_time_ns;
-use crate::bench::target::{Target, Traits};
+use crate::bench::target::{Roots, Target, Traits};
 use crate::sys::{descriptors, threads};
 
 /// Messages a second that may be due: several times what one machine sends. What is due and cannot be sent waits in memory.
@@ -37,6 +37,9 @@ const PORTS: usize = 28_000;
 /// Files of a thread that are not connections.
 const FILES_KEPT: usize = 64;
 
+/// What stands behind the scheme of an encrypted transport.
+pub const TLS: &str = "+tls";
+
 /// Where the started server runs, and how it is spoken to.
 pub struct Placement {
     /// Its processors.
@@ -49,6 +52,10 @@ pub struct Placement {
 
 /// The URL of a started server.
 pub fn url_of(transport: &str, addresses: &BTreeMap<String, SocketAddr>) -> String {
+    let (transport, tls) = match transport.strip_suffix(TLS) {
+        Some(transport) => (transport, TLS),
+        None => (transport, ""),
+    };
     let (scheme, kind, path) = match transport {
         "ws-echo" => ("ws", "web", "/echo"),
         "ws" | "ws+proto" => (transport, "web", "/ws"),
@@ -56,7 +63,7 @@ pub fn url_of(transport: &str, addresses: &BTreeMap<String, SocketAddr>) -> Stri
         "grpc" => (transport, "grpc", ""),
         _ => (transport, "frame", ""),
     };
-    format!("{scheme}://{}{path}", addresses[kind])
+    format!("{scheme}{tls}://{}{path}", addresses[kind])
 }
 
 /// The plan, or one line on what is wrong with the flags.
@@ -65,14 +72,19 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
     let transport = flags.transport.clone().unwrap_or_else(|| default_transport.into());
     const TRANSPORTS: [&str; 8] =
         ["ws", "ws+proto", "lines", "frames", "frames+proto", "grpc", "text", "ws-echo"];
-    if !TRANSPORTS.contains(&transport.as_str()) {
-        return Err(format!("--transport: {transport:?} is none of {}", TRANSPORTS.join(", ")));
+    if !TRANSPORTS.contains(&transport.strip_suffix(TLS).unwrap_or(&transport)) {
+        let known = TRANSPORTS.join(", ");
+        return Err(format!("--transport: {transport:?} is none of {known}, or one of them with +tls"));
     }
     let url = flags.target.clone().unwrap_or_else(|| {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 1));
         url_of(&transport, &["web", "line", "frame", "grpc"].map(|kind| (kind.to_owned(), anywhere)).into())
     });
-    let target = Target::parse(&url, &flags.options())?;
+    let mut options = flags.options()?;
+    if flags.target.is_none() {
+        options.roots = Roots::Any; // those of a server of one's own are known when it is there
+    }
+    let target = Target::parse(&url, &options)?;
     let traits = target.traits();
     let all = threads::processors();
     let server_cpus = match &flags.server_cpus {
