@@ -3,6 +3,7 @@
 //! Every core gets its share before it turns for the first time. Keys into the tables of other cores are known beforehand, because each share
 //! is put into empty tables in its own order.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub struct Share {
     rooms: Vec<RoomShare>,
     sessions: Vec<SessionShare>,
     nicknames: Vec<(Nickname, SessionRef, bool)>,
+    /// Sessions that cannot go on, by number and revision.
+    ended: Vec<(u64, u64)>,
     users: Vec<RestoredUser>,
     accounts: Vec<(Nickname, AccountState)>,
     pushed: Vec<(String, Pushed)>,
@@ -86,11 +89,22 @@ pub fn share_out(restored: Restored, flock: &Flock) -> Vec<Share> {
             });
         shares[core].rooms.push(RoomShare { room, rules: rules.unwrap_or_default(), members: Vec::new() });
     }
+    let mut holders: HashMap<String, bool> = HashMap::new();
     for session in restored.sessions {
         let core = (session.number % cores as u64) as usize;
         let me = SessionRef { core: core as u16, session: nth(shares[core].sessions.len()) };
         let Ok(nickname) = Nickname::parse(&session.body.nickname) else { continue };
         let identity = session.body.claims.clone().and_then(|claims| identity_of(&nickname, claims));
+        // A machine that failed may have lost that somebody let go of a nickname, and not that somebody else took it. Only sessions of
+        // one user have the same one; of others one is left.
+        match holders.entry(nickname.folded().to_owned()) {
+            Entry::Vacant(holder) => drop(holder.insert(identity.is_some())),
+            Entry::Occupied(holder) if *holder.get() && identity.is_some() => {}
+            Entry::Occupied(_) => {
+                shares[core].ended.push((session.number, session.revision));
+                continue;
+            }
+        }
         let mut memberships = Vec::new();
         for written in &session.body.rooms {
             // A room that has ended meanwhile is not there any more.
@@ -160,7 +174,7 @@ fn remembered(
 impl Shard {
     /// Takes in this core's share, before anything else.
     pub fn restore(&mut self, share: Share) {
-        let Share { rooms, sessions, nicknames, users, accounts, pushed } = share;
+        let Share { rooms, sessions, nicknames, ended, users, accounts, pushed } = share;
         self.accounts.extend(accounts.into_iter().map(|(name, account)| (name.folded().into(), account)));
         for (index, room) in rooms.into_iter().enumerate() {
             let key = self.restore_room(room);
@@ -172,6 +186,10 @@ impl Shard {
         }
         for (nickname, session, has_token) in nicknames {
             self.home.nicknames.claim(&nickname, session, has_token, usize::MAX);
+        }
+        for (number, revision) in ended {
+            log::warn!("session {number:016x} is ended: another one has its nickname since");
+            self.write_down(&Record::SessionEnded { number, revision: revision + 1 });
         }
         for user in users {
             let registered = Registered::restored(&user);
@@ -265,4 +283,48 @@ impl Shard {
 pub(super) fn kept(item: KeptPrivate) -> Kept {
     let KeptPrivate { offset, sender, target, content, timestamp_ms } = item;
     Kept::Private { offset: Some(offset), sender, target, content, timestamp_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::census::Census;
+    use crate::base::time::Now;
+    use crate::config::Config;
+    use crate::record::{RestoredMembership, SessionBody};
+
+    #[test]
+    fn two_strangers_do_not_come_back_with_one_nickname() {
+        let flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
+        let session = |number: u64, nickname: &str, claims: Option<WrittenClaims>| RestoredSession {
+            number,
+            revision: 1,
+            body: SessionBody {
+                nickname: nickname.into(),
+                claims,
+                rooms: vec![RestoredMembership { room: "den".into(), echo: true }],
+            },
+            inbox: Default::default(),
+            receipts: Vec::new(),
+        };
+        let claims = || WrittenClaims {
+            admin: false,
+            rooms: None,
+            tags: Vec::new(),
+            expires_at_ms: None,
+            account_at_ms: None,
+        };
+        let sessions = vec![
+            session(1, "gil", None),
+            session(2, "Gil", None),
+            session(3, "ann", Some(claims())),
+            session(4, "ann", Some(claims())),
+            session(5, "ann", None),
+        ];
+        let mut shares = share_out(Restored { sessions, ..Restored::default() }, &flock);
+        assert_eq!((shares[0].sessions(), &shares[0].ended[..]), (3, &[(2, 1), (5, 1)][..]));
+        let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+        shard.restore(shares.remove(0));
+        assert_eq!((shard.inventory().sessions, shard.inventory().nicknames), (3, 2));
+    }
 }

@@ -379,13 +379,15 @@ impl Client {
         kernel.trace.note(&[21, self.number as u64], || format!("client {} resets", self.number));
         if let Some(call) = self.call.as_ref().filter(|_| !self.is_call_over && self.number.is_multiple_of(2))
         {
+            // The call alone is taken back; the connection that was for it ends in order.
             let mut out = Vec::new();
             call.cancel(&mut out);
             self.send_frames(kernel, &out);
             kernel.end_input(self.conn);
-        } else {
-            kernel.reset(self.conn);
+            (self.has_ended, self.is_call_over, self.is_silent, self.is_cut_off) = (true, true, true, true);
+            return;
         }
+        kernel.reset(self.conn);
         (self.is_cut_off, self.is_gone) = (true, true);
     }
 
@@ -434,6 +436,7 @@ impl Client {
                         self.hear_frame(kernel, model, opcode, &payload);
                     }
                 }
+                Kind::Grpc if self.is_call_over => return self.input.clear(),
                 Kind::Grpc => {
                     let mut out = Vec::new();
                     let call = self.call.as_mut().expect("it is called from the beginning");
@@ -443,8 +446,6 @@ impl Client {
                         Some(http2::Heard::Event(event)) => {
                             self.hear_json(kernel, model, event.to_string().as_bytes())
                         }
-                        // What comes behind the end of the call is of the connection.
-                        Some(http2::Heard::Over { .. }) if self.is_call_over => {}
                         Some(http2::Heard::Over { is_refused }) => {
                             if is_refused && self.bye.is_none() {
                                 assert!(model.is_draining, "client {}: its call is refused", self.number);
