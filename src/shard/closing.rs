@@ -337,7 +337,9 @@ impl Shard {
             if self.connections.get(id).is_some_and(Connection::is_asking) {
                 continue;
             }
-            if self.is_http2(id) {
+            // Where nothing can be said yet there is nobody to leave.
+            let may_speak = self.connections.get(id).is_some_and(Connection::may_speak);
+            if may_speak && self.is_http2(id) {
                 self.leave_http2(id);
                 continue;
             }

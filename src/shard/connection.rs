@@ -235,6 +235,11 @@ impl Connection {
         }
     }
 
+    /// Whether something can be said on it: both ends of it know each other.
+    pub fn may_speak(&self) -> bool {
+        !matches!(self.security, Security::Announced | Security::Handshaking)
+    }
+
     /// Whether nobody between can read along.
     pub fn is_secure(&self) -> bool {
         !matches!(self.security, Security::Plain | Security::Announced)

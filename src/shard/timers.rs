@@ -107,7 +107,7 @@ impl Shard {
             Stage::Closed => return None,
             Stage::Open => {}
         }
-        if matches!(connection.security, Security::Announced | Security::Handshaking) {
+        if !connection.may_speak() {
             return Some(connection.awaited_since + self.limits.tls_handshake_ms);
         }
         if let Protocol::Detect = connection.protocol {
