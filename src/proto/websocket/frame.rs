@@ -69,14 +69,11 @@ impl Header {
     /// is told as soon as the byte is there that makes it so. None of the bits in `reserved` may be set.
     pub(super) fn read(bytes: &[u8], reserved: u8) -> Result<Option<(Header, usize)>, Fault> {
         let Some(&first) = bytes.first() else { return Ok(None) };
-        if first & reserved != 0 {
-            return Err(Fault::ReservedBits);
+        if first & RESERVED_BITS != 0 {
+            check_reserved(first, reserved)?;
         }
         let opcode = Opcode::from_bits(first & 0x0F).ok_or(Fault::ReservedOpcode)?;
         let is_deflated = first & RSV1 != 0;
-        if is_deflated && !matches!(opcode, Opcode::Text | Opcode::Binary) {
-            return Err(Fault::CompressedBit);
-        }
         let is_final = first & FIN != 0;
         if opcode.is_control() && !is_final {
             return Err(Fault::ControlFragmented);
@@ -114,6 +111,17 @@ impl Header {
         }
         let Some((&mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
         Ok(Some((Header { opcode, is_final, is_deflated, length, mask }, bytes.len() - rest.len())))
+    }
+}
+
+/// Whether the bits that are set may be, of which most frames have none.
+#[cold]
+fn check_reserved(first: u8, reserved: u8) -> Result<(), Fault> {
+    match Opcode::from_bits(first & 0x0F) {
+        _ if first & reserved != 0 => Err(Fault::ReservedBits),
+        Some(Opcode::Text | Opcode::Binary) => Ok(()),
+        Some(_) => Err(Fault::CompressedBit),
+        None => Err(Fault::ReservedOpcode),
     }
 }
 
