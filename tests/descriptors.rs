@@ -84,8 +84,8 @@ fn each_core_holds_its_own_descriptors_and_nobody_elses() {
         let count = |kind: &str| table.iter().filter(|target| target.starts_with(kind)).count();
         assert_eq!(count("anon_inode:[eventpoll]"), 1, "{core} polls once: {table:?}");
         assert_eq!(count("anon_inode:[eventfd]"), 2, "{core} can wake both: {table:?}");
-        // Standard streams, three listeners, a poll, two wakers.
-        assert_eq!(table.len(), 3 + 3 + 1 + 2, "{core}: {table:?}");
+        // Standard streams, four listeners, a poll, two wakers.
+        assert_eq!(table.len(), 3 + 4 + 1 + 2, "{core}: {table:?}");
     }
     assert_eq!(server.stop().code(), Some(0));
 }

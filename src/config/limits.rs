@@ -46,8 +46,8 @@ section! {
         http2_streams: usize = 100, 1..=65_536;
         /// Bytes of the header fields of a call, each counted with 32 more (RFC 9113, 6.5.2).
         http2_header_bytes: usize = 16_384, 1024..=1_048_576;
-        /// Bytes that a stream may send before they have been looked at. Not less than the protocol's own beginning: a client that
-        /// has used that up before it hears of less would wait for an update that never comes.
+        /// Bytes that a stream may send before they have been looked at. Not less than the protocol's own beginning: a client
+        /// that has used that up before it hears of less would wait for an update that never comes.
         http2_stream_bytes: usize = 65_535, 65_535..=16_777_216;
         /// Bytes that all streams of a connection may send before they have been looked at.
         http2_connection_bytes: usize = 1_048_576, 65_535..=1_073_741_824;
@@ -62,11 +62,11 @@ section! {
         echo_message_bytes: usize = 16_777_216, 1..=268_435_456;
         /// Fragments of one message at /echo; a peer could send empty ones without end.
         echo_fragments: usize = 65_536, 1..=1_048_576;
-        /// Bytes of a WebSocket message from which on it is compressed, where that is agreed on: a shorter one takes the time and
-        /// saves less than the packet's own headers take.
+        /// Bytes of a WebSocket message from which on it is compressed, where that is agreed on: a shorter one takes the time
+        /// and saves less than the packet's own headers take.
         deflate_min_bytes: usize = 256, 0..=1_073_741_824;
-        /// WebSockets of one core whose compression may refer to earlier messages, if they offer it. Each takes up to 400 KiB and
-        /// is compressed for alone; past it the others are told to do without.
+        /// WebSockets of one core whose compression may refer to earlier messages, if they offer it. Each takes up to 400 KiB
+        /// and is compressed for alone; past it the others are told to do without.
         deflate_contexts: usize = 0, 0..=1_000_000;
         /// Milliseconds for which a closing connection is still read and discarded, so that unread input does not
         /// turn the last words into a reset.
@@ -90,8 +90,8 @@ section! {
         mailbox_parcels: usize = 1024, 1..=1_048_576;
         /// Connections accepted in one turn of a loop, so that a storm of them does not starve those that are there.
         accepts_per_turn: usize = 64, 1..=65_536;
-        /// Milliseconds from accept to the end of what a proxy says first, and from there to the end of the TLS handshake; what is awaited after that has its time from
-        /// there.
+        /// Milliseconds from accept to the end of what a proxy says first, and from there to the end of the TLS
+        /// handshake; what is awaited after that has its time from there.
         tls_handshake_ms: u64 = 10_000, 1..=3_600_000;
         /// Steps of TLS handshakes in one turn of a loop. One takes about 0.2 ms of public-key work, so that a storm
         /// of them would hold up those that are there; further ones wait for the next turn, in order.
