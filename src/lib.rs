@@ -56,6 +56,7 @@
 //! | [`record`] | what is to outlive the process, as facts in bytes |
 //! | [`shard`] | one core's world, pure: where `proto` and `chat` meet |
 //! | [`tls`] | one encrypted connection as bytes in and out, and what it is made from |
+//! | [`proxy`] | what a proxy says first, as bytes |
 //! | [`reactor`] | the loop, over the [`reactor::Os`] trait |
 //! | [`sys`] | the kernel as the loops need it, and all `unsafe` |
 //! | [`store`] | the database: the thread that writes it, the threads that read it, accounts, and tools |
@@ -111,6 +112,7 @@ pub mod cli;
 pub mod config;
 pub mod observe;
 pub mod proto;
+pub mod proxy;
 pub mod reactor;
 pub mod record;
 pub mod server;

@@ -20,7 +20,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("record", &["base", "chat"]),
     ("shard", &["base", "config", "proto", "chat", "auth", "web", "record"]),
     ("tls", &["base", "config"]),
-    ("reactor", &["base", "config", "shard", "tls"]),
+    ("proxy", &["base", "config"]),
+    ("reactor", &["base", "config", "shard", "tls", "proxy"]),
     ("sys", &["base", "config", "reactor"]),
     ("store", &["base", "config", "chat", "auth", "record", "shard", "reactor", "sys"]),
     ("observe", &["base", "config", "sys"]),
@@ -45,7 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Everything below `sys`: handed time, randomness and bytes as values, so that a simulator can decide all of them.
 const PURE: &[&str] =
-    &["base", "config", "proto", "chat", "auth", "web", "record", "shard", "tls", "reactor"];
+    &["base", "config", "proto", "chat", "auth", "web", "record", "shard", "tls", "proxy", "reactor"];
 
 /// Where those values come from.
 const WORLD: &[&[&str]] = &[

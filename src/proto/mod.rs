@@ -8,7 +8,6 @@ pub mod http2;
 pub mod json;
 pub mod line;
 pub mod protobuf;
-pub mod proxy;
 mod scan;
 pub mod text;
 pub mod value;

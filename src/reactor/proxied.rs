@@ -8,7 +8,7 @@ use super::os::Os;
 use super::turn::{Reactor, enqueue, link_mut};
 use super::world::World;
 use crate::base::slots::Id;
-use crate::proto::proxy::{Decoder, Source};
+use crate::proxy::{Decoder, Source};
 
 /// What stands before a connection's first words.
 #[derive(Debug)]
