@@ -268,9 +268,11 @@ impl Shard {
         let queued = connection.queue.bytes();
         // Where messages are left out, what cannot be left out has as much place again.
         let bytes_max = self.limits.send_queue_bytes * if connection.skips { 2 } else { 1 };
-        let is_chat =
-            !matches!(connection.protocol, Protocol::Http(_) | Protocol::Http2(_) | Protocol::Echo(_));
-        if queued > bytes_max && is_chat {
+        let is_http2 = matches!(connection.protocol, Protocol::Http2(_));
+        if queued > bytes_max
+            && !is_http2
+            && !matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_))
+        {
             self.close(id, Closing::Bye(Farewell::SlowConsumer));
         } else if queued == 0 {
             let is_telling = connection.is_telling;
@@ -280,11 +282,13 @@ impl Shard {
             if is_telling {
                 self.go_on_telling(id);
             }
-            self.continue_http2(id);
-            let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
-                return;
-            };
-            if connection.pause == Some(Pause::Output) && connection.queue.is_empty() {
+            if is_http2 {
+                self.continue_http2(id);
+            }
+            if let Some(connection) = self.connections.get_mut(id)
+                && connection.pause == Some(Pause::Output)
+                && connection.queue.is_empty()
+            {
                 connection.pause = None;
                 self.resumable.push_back(id);
             }
