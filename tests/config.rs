@@ -189,6 +189,7 @@ fn addresses_parse() {
 fn listeners_that_cannot_be() {
     let listen = |fields: &str| format!("[[listen]]\n{fields}\n");
     let later = "is not supported by this version";
+    assert_refused("[tls]\nclient_ca = \"roots.pem\"", &["tls.client_ca", "none is"]);
     let frame = resolve(&listen("kind = \"frame\"\naddress = \"127.0.0.1:9\""), &[], &[]).unwrap();
     assert_eq!(addresses(&frame), ["frame=127.0.0.1:9"]);
     assert_refused(&listen("kind = \"web\"\naddress = \"unix:/run/a.sock\""), &["unix:/run/a.sock", later]);

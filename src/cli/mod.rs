@@ -55,7 +55,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  starling serve                            on 127.0.0.1: web 8080, lines 9000, frames 9001
+  starling serve                            on 127.0.0.1: web 8080, lines 9000, frames 9001, gRPC 50051
   starling serve --config starling.toml
   starling config > starling.toml           a commented file to start from
   starling token --sub alice                a token by which alice says hello

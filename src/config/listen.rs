@@ -177,6 +177,10 @@ pub(super) fn settle_tls(listeners: &mut [Listen], defaults: &Tls) -> Result<(),
     if defaults.cert.is_some() && listeners.iter().all(|listen| listen.tls.is_none()) {
         listeners.iter_mut().for_each(|listen| listen.tls = Some(TlsFiles::default()));
     }
+    let is_any_encrypted = listeners.iter().any(|listen| listen.tls.is_some());
+    if !is_any_encrypted && (defaults.client_ca.is_some() || defaults.client_auth.is_some()) {
+        return Err("tls.client_ca and tls.client_auth are for encrypted listeners, and none is: set tls.cert and tls.key".to_owned());
+    }
     for listen in listeners {
         let name = listen.to_string();
         let Some(files) = &mut listen.tls else { continue };

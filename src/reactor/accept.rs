@@ -38,12 +38,14 @@ pub struct Listening {
     retry_at: Option<Tick>,
     /// Whether the last accept failed: told once, not at every try.
     is_failing: bool,
+    /// Whether somebody who is no proxy has come to a listener for proxies: told once, because there is no end of them.
+    has_told_stranger: bool,
 }
 
 impl Listening {
     /// A listener of which nothing is known. Clients may have come before it was registered, so it counts as ready.
     pub fn new(door: Door) -> Self {
-        Listening { door, is_ready: true, retry_at: None, is_failing: false }
+        Listening { door, is_ready: true, retry_at: None, is_failing: false, has_told_stranger: false }
     }
 }
 
@@ -79,7 +81,11 @@ impl<O: Os, W: World> Reactor<O, W> {
                 self.world.counters().accepted.add(1);
                 if is_stranger {
                     // There is no telling whose words these are, nor in which language to refuse them.
-                    log::debug!("{peer} is not among the proxies of the {} listener", kind.word());
+                    let level = match std::mem::replace(&mut listener.has_told_stranger, true) {
+                        false => log::Level::Warn,
+                        true => log::Level::Debug,
+                    };
+                    log::log!(level, "{peer} is not among the proxies of the {} listener", kind.word());
                     self.world.counters().proxy_strangers.add(1);
                     return self.os.close(socket);
                 }

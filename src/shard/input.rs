@@ -13,6 +13,7 @@ use super::encode::Encoding;
 use super::mail::ReplyTo;
 use crate::base::slots::Id;
 use crate::chat::refusal::{Farewell, Reason, Refusal};
+use crate::config::ListenKind;
 use crate::proto::frame::{self, Frame};
 use crate::proto::json::{self, Envelope, Malformed};
 use crate::proto::line::{self, Line};
@@ -174,7 +175,7 @@ impl Shard {
                 return;
             };
             connection.protocol = next.unwrap_or(protocol);
-            if matches!(connection.kind, crate::config::ListenKind::Web) {
+            if matches!(connection.kind, ListenKind::Web | ListenKind::Grpc) {
                 self.arm(id);
             }
         }
@@ -461,7 +462,7 @@ mod tests {
     use super::*;
     use crate::base::census::Census;
     use crate::base::time::Now;
-    use crate::config::{Config, ListenKind};
+    use crate::config::Config;
     use crate::shard::Flock;
 
     #[test]

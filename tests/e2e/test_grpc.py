@@ -207,6 +207,17 @@ def test_a_repeated_call_publishes_once(server, chat):
     assert [m["content"] for m in bob.until_pong() if m["type"] == "message"] == ["once", "twice"]
 
 
+def test_calls_of_one_user_at_a_time_are_each_answered(server, chat):
+    """None has the nickname before the others want it, and none keeps it."""
+    for n in range(15):
+        requests = [chat.classes.SendMessageRequest(message=chat.message(f"u{n}", f"m{i}")) for i in range(4)]
+        futures = [chat.stub.SendMessage.future(request, timeout=DEADLINE_S) for request in requests]
+        assert [future.code() for future in futures] == [grpc.StatusCode.OK] * 4
+    # Nor does anybody else get away with it.
+    server.ws("taken")
+    refused(grpc.StatusCode.ALREADY_EXISTS, "nickname_in_use", chat.send, "taken")
+
+
 def test_many_calls_at_a_time_are_each_answered(server, chat):
     bob = server.ws("bob", "lobby")
     requests = [chat.classes.SendMessageRequest(message=chat.message(f"u{n}", f"m{n}")) for n in range(300)]
@@ -656,6 +667,24 @@ def test_a_client_that_finds_no_place_is_told(start_server):
     assert second.ended() == 11  # ENHANCE_YOUR_CALM
     first.close()
     wait_until(lambda: works(server), "a place")
+
+
+def test_a_library_that_finds_no_place_does_not_try_without_end(start_server):
+    server = start_server(limits__connections=1, log__level="debug")
+    first = RawHttp2(server)
+    health_is_answered(first)
+    channel = channel_to(server)
+    health = health_pb2_grpc.HealthStub(channel)
+    with pytest.raises(grpc.RpcError) as error:
+        health.Check(health_pb2.HealthCheckRequest(), timeout=2)
+    assert error.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED), error.value
+    assert sum("closes: LastResponse" in line for line in server.log) < 20
+
+
+def test_a_silent_connection_is_asked_for_a_sign_of_life(start_server):
+    server = start_server(heartbeat__probe_ms=200, heartbeat__timeout_ms=800, limits__hello_ms=60_000)
+    raw = RawHttp2(server)
+    raw.until(h2.events.PingReceived)
 
 
 def works(server):

@@ -29,7 +29,7 @@ impl From<schema::Message> for Said {
 /// # Errors
 /// What is wrong with it, for people.
 pub fn read_message(bytes: &[u8]) -> Result<Said, String> {
-    schema::Message::decode(bytes).map(Said::from).map_err(|error| format!("bad Protobuf: {error}"))
+    schema::Message::decode(bytes).map(Said::from).map_err(|error| error.to_string())
 }
 
 /// Reads a `SendMessageRequest`; one without a message is one with an empty message.
@@ -39,7 +39,7 @@ pub fn read_message(bytes: &[u8]) -> Result<Said, String> {
 pub fn read_sent(bytes: &[u8]) -> Result<Said, String> {
     schema::SendMessageRequest::decode(bytes)
         .map(|request| request.message.unwrap_or_default().into())
-        .map_err(|error| format!("bad Protobuf: {error}"))
+        .map_err(|error| error.to_string())
 }
 
 /// Reads a `LoginRequest`: the username and the password.

@@ -131,7 +131,7 @@ fn not_found(what: &str) -> MessageResponse {
 /// # Errors
 /// What is wrong with the request, for people.
 pub fn answer(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-    let request = ServerReflectionRequest::decode(bytes).map_err(|error| format!("bad Protobuf: {error}"))?;
+    let request = ServerReflectionRequest::decode(bytes).map_err(|error| error.to_string())?;
     let asked = request.message_request.as_ref().ok_or("a request asks for something")?;
     let response = ServerReflectionResponse {
         valid_host: request.host.clone(),

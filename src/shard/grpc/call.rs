@@ -42,6 +42,8 @@ pub struct Call {
     pub is_asking: bool,
     /// The room to join when the hello has been answered.
     pub enters: Option<Box<str>>,
+    /// How often its nickname was refused.
+    pub tries: u8,
     /// Whether anything was said: an empty message before that only tells who comes.
     pub has_spoken: bool,
 }
@@ -149,6 +151,7 @@ impl Shard {
             has_asked: false,
             is_asking: false,
             enters: None,
+            tries: 0,
             has_spoken: false,
         }));
         let id = self.connections.insert(connection);
@@ -168,8 +171,10 @@ impl Shard {
         let method = Method::at(path).ok_or_else(|| {
             Status::new(Code::Unimplemented, "not_found", format!("there is no method {path}"))
         })?;
-        let timeout_ms = grpc::timeout_ms(request.headers())
-            .map_err(|NoTime| Status::new(Code::InvalidArgument, "bad_request", "grpc-timeout: no time"))?;
+        let timeout_ms = grpc::timeout_ms(request.headers()).map_err(|NoTime| {
+            let message = "grpc-timeout has up to eight digits and one of H, M, S, m, u and n";
+            Status::new(Code::InvalidArgument, "bad_request", message)
+        })?;
         if let Some(coding) = grpc::text(request.headers(), "grpc-encoding")
             && !coding.eq_ignore_ascii_case("identity")
         {
@@ -292,6 +297,9 @@ impl Shard {
 
     /// Ends a call for a refusal, which has no other way to be told where a call carries no events. Says whether it did.
     pub(in crate::shard) fn refuse_call(&mut self, id: Id, refusal: &Refusal) -> bool {
+        if self.may_ask_again(id, refusal) {
+            return true; // its message is held, and is heard again
+        }
         match self.call_mut(id) {
             Some(call) if call.method != Method::Connect => {
                 self.counters.errors.add(1);

@@ -26,6 +26,9 @@ use crate::shard::session::Identity;
 /// The room of whoever names none.
 const LOBBY: &str = "lobby";
 
+/// How often a call asks for its nickname again.
+const TRIES_MAX: u8 = 3;
+
 /// Who a message is from, and by which credentials.
 type Sender = (Nickname, Option<Arc<Identity>>);
 
@@ -171,13 +174,33 @@ impl Shard {
             return Ok(Some((nickname, Some(identity))));
         }
         // Whoever chats by another call on the same connection is known by that.
-        let name = fold(named.as_deref().unwrap_or(&said.user_id));
+        Ok(self.sender_beside(parent, &fold(named.as_deref().unwrap_or(&said.user_id))))
+    }
+
+    /// Who has a nickname by a call on this connection. One that is ending has it until its home is told otherwise, and then whoever
+    /// asks for it next comes behind that.
+    fn sender_beside(&self, parent: Id, folded: &str) -> Option<Sender> {
         let calls = self.calls.get(&parent).map(Vec::as_slice).unwrap_or_default();
         let sessions = calls.iter().filter_map(|call| self.connections.get(*call)?.session);
-        let own = sessions.filter_map(|session| self.sessions.get(session)).find(|session| {
-            !session.is_ending() && session.nickname.as_ref().is_some_and(|own| own.folded() == name)
-        });
-        Ok(own.and_then(|own| own.nickname.clone().map(|nickname| (nickname, own.identity.clone()))))
+        let mut sessions = sessions.filter_map(|session| self.sessions.get(session));
+        sessions.find_map(|session| {
+            let nickname = session.nickname.clone().filter(|nickname| nickname.folded() == folded)?;
+            Some((nickname, session.identity.clone()))
+        })
+    }
+
+    /// Whether a call that was refused its nickname is to try once more: another call on its connection, that asked for it at the
+    /// same moment, may have been the one that got it.
+    pub(super) fn may_ask_again(&mut self, id: Id, refusal: &Refusal) -> bool {
+        if refusal.reason != Reason::NicknameInUse {
+            return false;
+        }
+        let Some(call) = self.call_mut(id).filter(|call| call.method == Method::SendMessage) else {
+            return false;
+        };
+        call.tries += 1;
+        call.tries <= TRIES_MAX
+            && self.connections.get(id).is_some_and(|connection| connection.held.is_some())
     }
 
     /// Publishes a message of somebody who need not be in the room.

@@ -50,7 +50,7 @@ impl Shard {
         let service = match HealthCheckRequest::decode(bytes) {
             Ok(request) => request.service,
             Err(error) => {
-                let refusal = Refusal::new(Reason::BadRequest, format!("bad Protobuf: {error}"));
+                let refusal = Refusal::new(Reason::BadRequest, error.to_string());
                 self.end_call(id, status_of(&refusal));
                 return false;
             }
