@@ -28,7 +28,7 @@ use crate::chat::refusal::{Farewell, Refusal};
 use crate::config::ListenKind;
 use crate::proto::{frame, grpc, line, websocket};
 
-/// One open socket, as the shard sees it.
+/// One open socket, or a call on another connection, as the shard sees it.
 #[derive(Debug)]
 pub struct Connection {
     /// The peer's address.
@@ -233,6 +233,11 @@ impl Connection {
             is_telling: false,
             call: None,
         }
+    }
+
+    /// Notes that its peer has given a sign of life.
+    pub fn note_sign_of_life(&mut self, now: Tick) {
+        (self.last_seen, self.probed_at) = (now, None);
     }
 
     /// Whether something can be said on it: both ends of it know each other.

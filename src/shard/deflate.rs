@@ -234,7 +234,9 @@ impl Shard {
         self.pool.push_frame(&mut connection.queue, |out| {
             let at = out.len();
             websocket::put_frame(out, opcode, payload);
-            deflaters.compress_last_for(whom, out, at);
+            if whom.is_compressed() {
+                deflaters.compress_last_for(whom, out, at);
+            }
         });
         self.touch(id);
     }

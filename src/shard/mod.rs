@@ -180,8 +180,8 @@ pub struct Shard {
     calls: HashMap<Id, Vec<Id>>,
     /// Calls whose pause is over, and that may be read again.
     resumed_calls: Vec<Id>,
-    /// An empty list, for the calls that have something to flush.
-    touched_calls: Vec<Id>,
+    /// An empty list, for the connections whose calls have been flushed.
+    flushed_parents: Vec<Id>,
     /// Connections with something to flush, and how many of them have had it since before this turn.
     touched: Vec<Id>,
     untried: usize,
@@ -302,7 +302,7 @@ impl Shard {
             next_told: 0,
             calls: HashMap::new(),
             resumed_calls: Vec::new(),
-            touched_calls: Vec::new(),
+            flushed_parents: Vec::new(),
             touched: Vec::new(),
             untried: 0,
             resumable: VecDeque::new(),
@@ -388,8 +388,9 @@ impl Shard {
     /// Bytes have come from a peer. They are changed in place: WebSocket payloads are unmasked.
     pub fn receive(&mut self, id: Id, input: &mut [u8]) {
         self.counters.received_bytes.add(input.len() as u64);
-        self.heard(id);
-        if self.connections.get(id).is_some_and(|connection| connection.stage == Stage::Open) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.note_sign_of_life(self.now.tick);
+        if connection.stage == Stage::Open {
             self.take_in(id, input);
             self.settle();
         }
@@ -536,19 +537,13 @@ impl Shard {
     pub fn take_touched(&mut self, list: &mut Vec<Id>) {
         debug_assert!(list.is_empty());
         std::mem::swap(&mut self.touched, list);
-        let mut calls = std::mem::take(&mut self.touched_calls);
         for id in list.iter() {
             if let Some(connection) = self.connections.get_mut(*id) {
                 connection.is_touched = false;
-                if connection.call.is_some() {
-                    calls.push(*id);
-                }
             }
         }
-        if calls.is_empty() && self.resumed_calls.is_empty() {
-            self.touched_calls = calls;
-        } else {
-            self.flush_calls(calls);
+        if !self.calls.is_empty() || !self.resumed_calls.is_empty() {
+            self.flush_calls(list);
         }
     }
 

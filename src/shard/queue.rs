@@ -189,6 +189,7 @@ impl SendPool {
     ///
     /// # Panics
     /// When the queue holds fewer.
+    #[inline]
     pub fn advance(&mut self, queue: &mut SendQueue, mut written: usize) {
         assert!(written <= queue.bytes(), "wrote more than was queued");
         queue.bytes -= written as u32;

@@ -20,18 +20,12 @@ impl Shard {
 
     /// The proxy has told for whom: from now on they are as if they had connected themselves.
     pub fn introduced(&mut self, id: Id, client: IpAddr) {
-        let now = self.now.tick;
         let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
             return;
         };
-        connection.security = Security::Plain;
         connection.peer = client;
-        (connection.awaited_since, connection.last_seen) = (now, now);
-        if let Protocol::Http(http) = &mut connection.protocol {
-            http.restart(now);
-        }
+        self.begin_waiting(id, Security::Plain);
         self.let_in(id, client);
-        self.arm(id);
         self.settle();
     }
 
@@ -45,9 +39,14 @@ impl Shard {
 
     /// The handshake is over: whoever is awaited has its time from now on.
     pub fn secured(&mut self, id: Id) {
+        self.begin_waiting(id, Security::Secure);
+    }
+
+    /// Whatever a peer is to say first is waited for from now on.
+    fn begin_waiting(&mut self, id: Id, security: Security) {
         let now = self.now.tick;
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.security = Security::Secure;
+        connection.security = security;
         (connection.awaited_since, connection.last_seen) = (now, now);
         if let Protocol::Http(http) = &mut connection.protocol {
             http.restart(now);
@@ -55,11 +54,11 @@ impl Shard {
         self.arm(id);
     }
 
-    /// Something has come from a peer, which so is alive, if it is not known yet what it says.
+    /// A part of something has come from a peer, which so is alive. It may be what any of its calls says.
     pub fn heard(&mut self, id: Id) {
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.last_seen = self.now.tick;
-            connection.probed_at = None;
+            connection.note_sign_of_life(self.now.tick);
+            self.note_signs_of_life(id);
         }
     }
 
@@ -86,5 +85,55 @@ impl Shard {
     pub fn has_said_all(&self, id: Id) -> bool {
         let connection = self.connections.get(id);
         connection.is_some_and(|c| matches!(c.stage, Stage::Flushing(_)) && c.queue.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::census::Census;
+    use crate::base::time::{Now, Tick};
+    use crate::config::Config;
+    use crate::shard::Flock;
+
+    /// What begins a connection of HTTP/2 (RFC 9113, 3.4), and on it a call of `chat.ChatService/Connect` (literals without
+    /// indexing, RFC 7541, 6.2.2).
+    fn call() -> Vec<u8> {
+        let mut fields = vec![0x83, 0x86]; // POST, http
+        for (name, value) in [
+            (&b"\x04"[..], "/chat.ChatService/Connect"),
+            (b"\x01", "chat.example"),
+            (b"\x0f\x10", "application/grpc"),
+        ] {
+            fields.extend_from_slice(name);
+            fields.push(value.len() as u8);
+            fields.extend_from_slice(value.as_bytes());
+        }
+        let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        out.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]); // SETTINGS
+        out.extend([0, 0, fields.len() as u8, 1, 4, 0, 0, 0, 1]); // HEADERS, with END_HEADERS
+        out.extend(fields);
+        out
+    }
+
+    #[test]
+    fn a_part_of_a_record_is_a_sign_of_life_of_the_calls_too() {
+        let flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
+        let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+        let id = shard.open([127, 0, 0, 1].into(), ListenKind::Grpc);
+        shard.securing(id);
+        shard.secured(id);
+        shard.receive(id, &mut call());
+        let call = shard.calls[&id][0];
+        shard.connections[call].probed_at = Some(Tick::default());
+        let later = Tick::default() + 5;
+        shard.tick(Now { tick: later, ..Now::default() });
+        shard.heard(id);
+        for id in [id, call] {
+            let connection = &shard.connections[id];
+            assert_eq!((connection.last_seen, connection.probed_at), (later, None));
+        }
     }
 }

@@ -123,17 +123,12 @@ impl Shard {
             };
             return Some(http2.leaves_by.map_or(silence, |leaves_by| leaves_by.min(silence)));
         }
-        let of_call = connection.call.as_ref().and_then(|call| self.call_deadline(connection, call));
-        if connection.call.as_ref().is_some_and(|call| !Self::is_chat(call)) {
+        let Some(call) = &connection.call else { return self.deadline_of_chat(id, connection) };
+        let of_call = self.call_deadline(connection, call);
+        if !Self::is_chat(call) {
             return of_call;
         }
-        if let Some(until) = of_call
-            && until <= self.now.tick
-        {
-            return Some(until);
-        }
-        let deadline = self.deadline_of_chat(id, connection);
-        [deadline, of_call].into_iter().flatten().min()
+        [self.deadline_of_chat(id, connection), of_call].into_iter().flatten().min()
     }
 
     /// When a peer that chats will have been silent, or nameless, for too long.

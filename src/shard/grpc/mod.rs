@@ -182,11 +182,10 @@ impl Shard {
 
     /// A call may say much at a time, of which nothing is known until all of a frame is there. Bytes of it are a sign of life all
     /// the same; those by which the client's library answers ours are not, as the program may hang.
-    fn note_signs_of_life(&mut self, id: Id) {
-        let now = self.now.tick;
+    pub(super) fn note_signs_of_life(&mut self, id: Id) {
         for call in self.calls.get(&id).into_iter().flatten() {
             if let Some(connection) = self.connections.get_mut(*call) {
-                (connection.last_seen, connection.probed_at) = (now, None);
+                connection.note_sign_of_life(self.now.tick);
             }
         }
     }
@@ -224,8 +223,7 @@ impl Shard {
             match stream.read() {
                 Read::Data(bytes) => {
                     let connection = self.connections.get_mut(id).expect("it wants input");
-                    connection.last_seen = self.now.tick;
-                    connection.probed_at = None;
+                    connection.note_sign_of_life(self.now.tick);
                     if connection.stage == Stage::Open {
                         self.take_in(id, &mut Vec::from(bytes));
                     }
@@ -246,8 +244,8 @@ impl Shard {
         }
     }
 
-    /// Reads on from the calls whose pause is over, and hands what is queued on calls to their streams.
-    pub(super) fn flush_calls(&mut self, mut to_flush: Vec<Id>) {
+    /// Reads on from the calls whose pause is over, and hands what is queued on those of `touched` that are calls to their streams.
+    pub(super) fn flush_calls(&mut self, touched: &[Id]) {
         let mut resumed = std::mem::take(&mut self.resumed_calls);
         for id in resumed.drain(..) {
             let Some((parent, number)) = self.stream_of(id) else { continue };
@@ -261,16 +259,23 @@ impl Shard {
         if self.resumed_calls.is_empty() {
             self.resumed_calls = resumed;
         }
-        for id in to_flush.drain(..) {
+        // What a room hears goes to many calls of one connection: it is turned once for all of them.
+        let mut parents = std::mem::take(&mut self.flushed_parents);
+        for id in touched.iter().copied() {
             let Some((parent, number)) = self.stream_of(id) else { continue };
             self.with_http2(parent, |shard, http2| {
                 if let Some(open) = http2.streams.get_mut(number).filter(|open| open.call == id) {
                     shard.flush_call(&mut open.stream, id);
                 }
-                shard.turn_http2(parent, http2);
             });
+            parents.push(parent);
         }
-        self.touched_calls = to_flush;
+        parents.sort_unstable();
+        parents.dedup();
+        for parent in parents.drain(..) {
+            self.with_http2(parent, |shard, http2| shard.turn_http2(parent, http2));
+        }
+        self.flushed_parents = parents;
     }
 
     /// The connection of a call, and the place of its stream there.
@@ -333,6 +338,8 @@ impl Shard {
 
     /// A call is over: its stream goes. One that was not answered in full is reset.
     pub(super) fn drop_call(&mut self, id: Id, call: &Call) {
+        let open = &self.counters.calls_open;
+        open.set(open.value() - 1);
         if let Some(calls) = self.calls.get_mut(&call.parent) {
             calls.retain(|other| *other != id);
             if calls.is_empty() {
