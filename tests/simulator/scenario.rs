@@ -25,9 +25,9 @@ const TRIES: usize = 20;
 const REST_MS: u64 = 600;
 
 /// For how long the world rests between two stretches. Where commands are refused for coming too fast, the refusals take their
-/// time too.
+/// time too; where messages are compressed, each may be more bytes than are read in a turn, and have the next one wait.
 fn rest_ms(world: &World) -> u64 {
-    if world.terms.has_rates { 10 * REST_MS } else { REST_MS }
+    if world.terms.has_rates || world.terms.has_deflate { 10 * REST_MS } else { REST_MS }
 }
 
 fn rest(world: &mut World) {
