@@ -37,6 +37,10 @@
 //!    copy and no allocation a member.
 //! 7. Each connection with something queued is written to, once a turn (step 8).
 //!
+//! Three things may stand between the socket and step 2, each known only to those who come by it: a proxy's header
+//! (`reactor/proxied.rs`), TLS (`reactor/secure.rs`), and HTTP/2 (`shard/grpc/mod.rs`), whose streams are connections of their own, without
+//! a socket, so that everything from step 2 on is theirs too.
+//!
 //! With a store, the message is also put into this core's journal, in shared memory, before step 7: what anybody has heard outlives the
 //! process. The storage thread takes it from there into the database, and tells the core, which acknowledges what waited for that
 //! ([`record`], `shard/journal.rs`, [`store`]).
@@ -49,7 +53,7 @@
 //! |---|---|
 //! | [`base`] | data structures that know nothing else: slots with generations, timer wheel, counters, randomness |
 //! | [`config`] | every key and limit, with its unit, reason and range |
-//! | [`proto`] | bytes to frames and back, without I/O: lines, binary frames, JSON, Protobuf, HTTP/1, WebSocket |
+//! | [`proto`] | bytes to frames and back, without I/O: lines, binary frames, JSON, Protobuf, HTTP/1, WebSocket, HTTP/2, gRPC |
 //! | [`chat`] | what the service means, without protocols: names, rooms, nicknames, presence, refusals |
 //! | [`auth`] | who somebody is: users' tokens, programs' keys and resume tokens, checked and signed |
 //! | [`web`] | the routes and the embedded page |
@@ -72,14 +76,14 @@
 //! - Nothing below [`sys`] reads a clock, a random source or a socket. The simulator in `tests/simulator` runs the same
 //!   reactor and shard over a kernel of its own, from a seed.
 //! - Every loop of a turn has a budget; nothing but the poll blocks.
-//! - A connection is registered once, for reading and writing, edge-triggered, and never again.
+//! - A socket is registered once, for reading and writing, edge-triggered, and never again.
 //! - Keys that leave their table carry a generation ([`base::slots::Id`]), so that a stale one finds nothing.
 //! - A request to a home is answered by exactly one reply, and a session keeps its slot until all have come. The connection of
 //!   an HTTP request may have gone by then: its key finds nothing.
 //! - Only requests make mail for others. While some mailbox is full, requests wait and everything else is taken in, so
 //!   that cores cannot block each other; clients whose requests wait are no longer read from.
 //! - There is no unbounded queue: commands under way are bounded a session and a pair of cores, bytes to send a
-//!   connection, input to look at by one read.
+//!   connection, input to look at by one read, and what compressed input becomes by as much again.
 //! - What follows from a record is heard by nobody before the record is in the journal. No core ever waits for a disk.
 //! - A peer's bytes never reach a panic. `assert!` and `expect` stand only where a bug of ours is the cause.
 //! - A connection ends through one entry (`Shard::close`), with a typed reason from which the log line, the wire code and
@@ -91,7 +95,8 @@
 //! |---|---|
 //! | core | a thread with its loop; pinned to a processor unless told otherwise |
 //! | turn | one pass of the loop |
-//! | connection | a socket and the protocol it speaks |
+//! | connection | a socket and the protocol it speaks, or a call |
+//! | call | one request of gRPC and its answers: a stream of a connection of HTTP/2 |
 //! | session | a user's presence: nickname and rooms |
 //! | home | the core that alone decides about a room or nickname |
 //! | mail, parcel | what one core says to another; all of it of one turn |

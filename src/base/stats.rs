@@ -51,8 +51,10 @@ counters! {
     events,
     /// Connections accepted.
     accepted,
-    /// Connections that are open now.
+    /// Connections that are open now, and calls of gRPC, each of which counts as one.
     connections,
+    /// Calls of gRPC among them.
+    calls_open,
     /// Attempts to log in or register that came too soon after others.
     rate_limited_logins,
     /// Commands refused because the store is down, too slow, or its queue is full.

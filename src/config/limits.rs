@@ -5,7 +5,8 @@ use super::key::section;
 section! {
     /// Bounds. A name ends in its unit: bytes, ms (milliseconds); all others are counts.
     Limits in limits {
-        /// Connections at a time, all listeners together. 0: as many as the open-file limit leaves room for.
+        /// Connections at a time, all listeners together; a call of gRPC counts as one. 0: as many as the open-file limit leaves
+        /// room for.
         connections: usize = 0, 0..=10_000_000;
         /// Connections at a time from one IP address, so that one peer cannot take all of them. 0: no limit, which
         /// suits a server behind a proxy, where all come from one address.

@@ -155,6 +155,9 @@ impl Shard {
             has_spoken: false,
         }));
         let id = self.connections.insert(connection);
+        self.counters.connections.set(self.connections.len() as u64);
+        let open = &self.counters.calls_open;
+        open.set(open.value() + 1);
         self.calls.entry(parent).or_default().push(id);
         http2.streams.insert(Open { stream, call: id });
         self.arm(id);
