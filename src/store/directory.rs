@@ -182,8 +182,8 @@ fn make_rings(
     Ok((rings, paths))
 }
 
-/// Forgets what only the journals of the last run had a use for, and notes new epochs: from now on the journals of this run say what is
-/// lost, and whoever ends it at once must not bring the old epochs back.
+/// Forgets what only the journals of the last run had a use for, and what is of sessions that were lost with a machine; and notes new
+/// epochs: from now on the journals of this run say what is lost, and whoever ends it at once must not bring the old epochs back.
 ///
 /// # Errors
 /// When the database fails.
@@ -197,7 +197,8 @@ pub fn settle_last_run(db: &Connection, restored: &Restored) -> Result<(), Store
     db.execute_batch(
         "DELETE FROM journals;
          DELETE FROM sessions WHERE body IS NULL;
-         DELETE FROM inboxes WHERE session IS NOT NULL AND session NOT IN (SELECT number FROM sessions)",
+         DELETE FROM inboxes WHERE session IS NOT NULL AND session NOT IN (SELECT number FROM sessions);
+         DELETE FROM receipts WHERE session <> 0 AND session NOT IN (SELECT number FROM sessions) -- 0: those of programs",
     )?;
     Ok(())
 }
@@ -367,6 +368,31 @@ fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_of_lost_sessions_goes_with_them() {
+        let mut engine = Engine::in_memory();
+        engine
+            .connection()
+            .execute_batch(
+                "INSERT INTO sessions (number, revision, body) VALUES (1, 1, '{}'), (2, 1, NULL);
+                 INSERT INTO inboxes (session) VALUES (1), (2), (3);
+                 INSERT INTO inboxes (user) VALUES ('ann');
+                 INSERT INTO receipts (session, command, timestamp, target, delivered, stored)
+                     VALUES (0, 'a', 1, 'ann', 1, 0), (1, 'b', 1, 'ann', 1, 0), (2, 'c', 1, 'ann', 1, 0), (3, 'd', 1, 'ann', 1, 0);",
+            )
+            .unwrap();
+        let restored = load::load(&mut engine, 0, usize::MAX).unwrap();
+        let db = engine.connection();
+        settle_last_run(db, &restored).unwrap();
+        let owners = |table: &str| -> Vec<Option<i64>> {
+            let mut statement = db.prepare(&format!("SELECT session FROM {table} ORDER BY session")).unwrap();
+            let rows = statement.query_map([], |row| row.get(0)).unwrap();
+            rows.collect::<Result<_, _>>().unwrap()
+        };
+        assert_eq!(owners("inboxes"), [None, Some(1)]);
+        assert_eq!(owners("receipts"), [Some(0), Some(1)]);
+    }
 
     #[test]
     fn a_secret_stays_what_it_is_and_is_not_replaced() {
