@@ -354,6 +354,7 @@ impl Client {
     pub fn send(&mut self, kernel: &mut Kernel, bytes: &[u8]) {
         if !self.has_ended && !self.is_gone {
             kernel.send(self.conn, bytes);
+            kernel.note_words(self.conn);
         }
     }
 
@@ -456,6 +457,7 @@ impl Client {
                         Some(http2::Heard::GoAway(why)) => match why.as_str() {
                             "too_many_connections" => self.hear_bye(kernel, model, 4105),
                             "draining" => self.hear_bye(kernel, model, 4300),
+                            "no_hello" => self.hear_bye(kernel, model, 4106),
                             _ => {}
                         },
                         None => return,
@@ -550,8 +552,13 @@ impl Client {
                 model.count("rate_byes");
             }
             4203 => {
-                let silence = conn.longest_silence_ms.max(kernel.clock_ms - conn.last_read_ms);
+                let mut silence = conn.longest_silence_ms.max(kernel.clock_ms - conn.last_read_ms);
                 // On a call only what it says counts, and not the other frames of its connection.
+                if self.call.is_some() {
+                    let wordless =
+                        if conn.words_on_wire == 0 { kernel.clock_ms - conn.last_word_ms } else { 0 };
+                    silence = silence.max(conn.longest_wordless_ms).max(wordless);
+                }
                 let least_ms = self.terms.timeout_ms / if self.call.is_some() { 2 } else { 1 };
                 assert!(silence >= least_ms, "timeout after {silence} ms");
             }

@@ -94,6 +94,11 @@ pub struct Conn {
     pub last_read_ms: u64,
     /// The longest time between two such reads.
     pub longest_silence_ms: u64,
+    /// How much of what is on the wire is what a client has said, and not a frame that its library sends by itself, and what comes
+    /// before that; when such bytes arrived last, and the longest time between two such arrivals.
+    pub words_on_wire: usize,
+    pub last_word_ms: u64,
+    pub longest_wordless_ms: u64,
     /// What has happened since the last event, for a kernel that reports only that.
     happened: Readiness,
     is_listed: bool,
@@ -202,7 +207,8 @@ impl Kernel {
     /// A client connects to a listener of a core.
     pub fn connect(&mut self, core: usize, listener: usize) -> usize {
         let number = self.conns.len();
-        self.conns.push(Conn { core, last_read_ms: self.clock_ms, ..Conn::default() });
+        let now = self.clock_ms;
+        self.conns.push(Conn { core, last_read_ms: now, last_word_ms: now, ..Conn::default() });
         self.cores[core].backlogs[listener].push_back(number);
         self.list(core, Source::Listener(listener));
         number
@@ -218,6 +224,12 @@ impl Kernel {
                 self.send_ciphertext(conn);
             }
         }
+    }
+
+    /// What has been sent up to here was said by the client itself.
+    pub fn note_words(&mut self, conn: usize) {
+        let c = &mut self.conns[conn];
+        c.words_on_wire = c.wire.len();
     }
 
     /// A client ends its side, behind what it has sent.
@@ -269,6 +281,11 @@ impl Kernel {
         }
         let bytes = c.wire.len().min(most).min(room);
         c.incoming.extend(c.wire.drain(..bytes));
+        if c.words_on_wire > 0 {
+            c.words_on_wire = c.words_on_wire.saturating_sub(bytes);
+            c.longest_wordless_ms = c.longest_wordless_ms.max(self.clock_ms - c.last_word_ms);
+            c.last_word_ms = self.clock_ms;
+        }
         let ends = c.wire.is_empty() && c.wire_ends && !c.has_ended && (bytes == 0 || self.rng.chance(50));
         c.has_ended |= ends;
         if bytes == 0 && !ends {
