@@ -60,6 +60,10 @@ impl Closing {
     }
 }
 
+/// How long a refused client is read from, when more than half of the places for refused clients are taken: a round trip
+/// in most networks. Others wait for those places.
+const CROWDED_LINGER_MS: u64 = 20;
+
 impl Shard {
     /// Ends a connection: says why if that is due, ends its session, and lets what is queued be written. Does nothing
     /// for a connection that is ending already, except that a broken socket ends it at once.
@@ -261,39 +265,75 @@ impl Shard {
         self.closed.push(id);
     }
 
+    /// Goes on with a connection that is to end, after a flush, and says whether our side of it ends now.
+    pub(super) fn ends_our_side(&mut self, id: Id) -> bool {
+        let is_crowded =
+            self.connections.len() >= self.core_connections.saturating_add(self.core_reserve / 2);
+        let connection = &mut self.connections[id];
+        match connection.stage {
+            Stage::Flushing(_) if connection.queue.is_empty() && !connection.input_ended => {
+                let ms = match connection.is_counted {
+                    true => self.limits.linger_ms,
+                    false if is_crowded => CROWDED_LINGER_MS.min(self.limits.refused_linger_ms),
+                    false => self.limits.refused_linger_ms,
+                };
+                connection.stage = Stage::Lingering(self.now.tick + ms);
+                self.arm(id);
+                return true;
+            }
+            Stage::Flushing(_) if connection.queue.is_empty() => self.end(id),
+            Stage::Lingering(_) if connection.input_ended => self.end(id),
+            _ => {}
+        }
+        false
+    }
+
     /// Looks at the output of an open connection after a flush: closes slow consumers, and lets those be read again
     /// that had been asked to read their answers first.
+    #[inline]
     pub(super) fn check_output(&mut self, id: Id) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let queued = connection.queue.bytes();
-        // Where messages are left out, what cannot be left out has as much place again.
-        let bytes_max = self.limits.send_queue_bytes * if connection.skips { 2 } else { 1 };
-        let is_http2 = matches!(connection.protocol, Protocol::Http2(_));
-        if queued > bytes_max
-            && !is_http2
-            && !matches!(connection.protocol, Protocol::Http(_) | Protocol::Echo(_))
+        let Some(connection) = self.connections.get(id) else { return };
+        match connection.queue.bytes() {
+            0 if connection.waits_for_output() => self.output_has_gone(id),
+            bytes if bytes > self.limits.send_queue_bytes => self.check_slowness(id),
+            _ => {}
+        }
+    }
+
+    /// Goes on with what has waited until nothing was left to write.
+    #[cold]
+    fn output_has_gone(&mut self, id: Id) {
+        let connection = &self.connections[id];
+        let (is_telling, is_behind) = (connection.is_telling, connection.behind > 0);
+        if is_behind {
+            self.catch_up(id);
+        }
+        if is_telling {
+            self.go_on_telling(id);
+        }
+        self.continue_http2(id);
+        if let Some(connection) = self.connections.get_mut(id)
+            && connection.pause == Some(Pause::Output)
+            && connection.queue.is_empty()
         {
-            self.close(id, Closing::Bye(Farewell::SlowConsumer));
-        } else if queued == 0 {
-            let is_telling = connection.is_telling;
-            if connection.behind > 0 {
-                self.catch_up(id);
-            }
-            if is_telling {
-                self.go_on_telling(id);
-            }
-            if is_http2 {
-                self.continue_http2(id);
-            }
-            if let Some(connection) = self.connections.get_mut(id)
-                && connection.pause == Some(Pause::Output)
-                && connection.queue.is_empty()
-            {
-                connection.pause = None;
-                self.resumable.push_back(id);
-            }
+            connection.pause = None;
+            self.resumable.push_back(id);
         }
         self.settle();
+    }
+
+    /// Closes a connection whose peer reads too slowly for what it is sent.
+    #[cold]
+    fn check_slowness(&mut self, id: Id) {
+        let connection = &self.connections[id];
+        // Where messages are left out, what cannot be left out has as much place again.
+        let bytes_max = self.limits.send_queue_bytes * if connection.skips { 2 } else { 1 };
+        let may_be =
+            !matches!(connection.protocol, Protocol::Http(_) | Protocol::Http2(_) | Protocol::Echo(_));
+        if may_be && connection.queue.bytes() > bytes_max {
+            self.close(id, Closing::Bye(Farewell::SlowConsumer));
+            self.settle();
+        }
     }
 
     /// Begins to drain: the clients are told to go, after the configured delay.

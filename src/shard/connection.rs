@@ -240,6 +240,14 @@ impl Connection {
         (self.last_seen, self.probed_at) = (now, None);
     }
 
+    /// Whether something is to be done when nothing is left to write.
+    pub fn waits_for_output(&self) -> bool {
+        self.behind > 0
+            || self.is_telling
+            || self.pause == Some(Pause::Output)
+            || matches!(self.protocol, Protocol::Http2(_))
+    }
+
     /// Whether something can be said on it: both ends of it know each other.
     pub fn may_speak(&self) -> bool {
         !matches!(self.security, Security::Announced | Security::Handshaking)

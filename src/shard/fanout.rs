@@ -41,7 +41,7 @@ pub struct RoomBatch {
     /// The offset of the last message before the first one here: the messages follow without a gap.
     pub after: u64,
     /// The events in each encoding that some member wants.
-    pub frames: [Option<Frames>; ENCODINGS],
+    pub frames: Vec<(Encoding, Frames)>,
     /// Events that some do not hear, in order.
     pub exceptions: Vec<Exception>,
 }
@@ -176,9 +176,10 @@ impl Shard {
         let Some(local) = self.local_rooms.get_mut(&batch.room) else {
             return; // its last member here has left while the batch was on its way
         };
-        let shared: [Option<(Shared, &Frames)>; ENCODINGS] = std::array::from_fn(|encoding| {
-            batch.frames[encoding].as_ref().map(|frames| (self.pool.share(frames.clone()), frames))
-        });
+        let mut shared: [Option<(Shared, &Frames)>; ENCODINGS] = [const { None }; ENCODINGS];
+        for (encoding, frames) in &batch.frames {
+            shared[*encoding as usize] = Some((self.pool.share(frames.clone()), frames));
+        }
         let bytes_max = self.limits.send_queue_bytes;
         let slow_bytes = bytes_max / SLOW_FRACTION;
         let mut deliveries = 0;

@@ -101,8 +101,10 @@ pub struct HomeRoom {
     pub(super) is_noted: bool,
     /// The version of its rules that has been written down.
     pub(super) rules_written: u64,
-    /// How many of its listeners each core has, by encoding.
-    shares: Vec<[u32; ENCODINGS]>,
+    /// How many of its listeners each core has.
+    on_cores: Vec<u32>,
+    /// How many of them hear each encoding.
+    in_encodings: [u32; ENCODINGS],
     /// What has happened in this turn, encoded, if anything has.
     gathered: Option<Box<[Gathered; ENCODINGS]>>,
     events: u32,
@@ -131,7 +133,8 @@ impl HomeRoom {
             kept_from: 1,
             is_noted: false,
             rules_written: 0,
-            shares: vec![[0; ENCODINGS]; cores],
+            on_cores: vec![0; cores],
+            in_encodings: [0; ENCODINGS],
             gathered: None,
             events: 0,
             others: Vec::new(),
@@ -144,18 +147,16 @@ impl HomeRoom {
     pub(super) fn listen(&mut self, session: SessionRef, encoding: Encoding) {
         self.unlisten(session);
         self.listeners.insert(session, encoding);
-        self.shares[usize::from(session.core)][encoding as usize] += 1;
+        self.on_cores[usize::from(session.core)] += 1;
+        self.in_encodings[encoding as usize] += 1;
     }
 
     /// Lets a session hear no more.
     pub(super) fn unlisten(&mut self, session: SessionRef) {
         if let Some(encoding) = self.listeners.remove(&session) {
-            self.shares[usize::from(session.core)][encoding as usize] -= 1;
+            self.on_cores[usize::from(session.core)] -= 1;
+            self.in_encodings[encoding as usize] -= 1;
         }
-    }
-
-    fn wants(&self, encoding: Encoding) -> bool {
-        self.shares.iter().any(|share| share[encoding as usize] > 0)
     }
 
     /// Encodes an event for everybody who will hear it, into buffers that are there.
@@ -175,7 +176,7 @@ impl HomeRoom {
         scratch.begin();
         let mut bytes = 0;
         for encoding in ALL {
-            if !self.wants(encoding) {
+            if self.in_encodings[encoding as usize] == 0 {
                 continue;
             }
             let gathered = &mut self.gathered.as_mut().expect("taken before")[encoding as usize];
@@ -193,17 +194,20 @@ impl HomeRoom {
         room: RoomKey,
         mut buffers: Box<[Gathered; ENCODINGS]>,
     ) -> (RoomBatch, Box<[Gathered; ENCODINGS]>) {
-        let frames = std::array::from_fn(|encoding| {
-            let gathered = &mut buffers[encoding];
-            let frames = (!gathered.ends.is_empty()).then(|| Frames {
-                bytes: gathered.bytes.as_slice().into(),
-                ends: gathered.ends.as_slice().into(),
-            });
+        let wanted = buffers.iter().filter(|gathered| !gathered.ends.is_empty()).count();
+        let mut frames = Vec::with_capacity(wanted);
+        for (encoding, gathered) in ALL.into_iter().zip(buffers.iter_mut()) {
+            if gathered.ends.is_empty() {
+                continue;
+            }
+            frames.push((
+                encoding,
+                Frames { bytes: gathered.bytes.as_slice().into(), ends: gathered.ends.as_slice().into() },
+            ));
             gathered.bytes.clear();
             gathered.ends.clear();
             gathered.bytes.shrink_to(KEPT_BUFFER_BYTES);
-            frames
-        });
+        }
         let batch = RoomBatch {
             room,
             events: std::mem::take(&mut self.events),
@@ -503,9 +507,8 @@ impl Shard {
             self.home.spare.push(buffers);
         }
         let batch = Arc::new(batch);
-        let cores: Vec<u16> = (0..entry.shares.len() as u16)
-            .filter(|core| entry.shares[*core as usize].iter().any(|members| *members > 0))
-            .collect();
+        let cores: Vec<u16> =
+            (0..entry.on_cores.len() as u16).filter(|core| entry.on_cores[*core as usize] > 0).collect();
         for core in cores {
             self.post(core, Mail::Room(batch.clone()));
         }

@@ -101,10 +101,6 @@ use timers::Timer;
 /// on a member than it could be written in between, and those who ask for much share the turns with others.
 const TURN_FANOUT_BYTES: usize = 256 * 1024;
 
-/// How long a refused client is read from, when more than half of the places for refused clients are taken: a round trip
-/// in most networks. Others wait for those places.
-const CROWDED_LINGER_MS: u64 = 20;
-
 /// The name that the server gives itself.
 pub const SERVER: &str = concat!("starling/", env!("CARGO_PKG_VERSION"));
 
@@ -454,33 +450,13 @@ impl Shard {
     /// What could be written has been. Says whether our side is to be ended now; the peer's may go on.
     #[must_use]
     pub fn flushed(&mut self, id: Id) -> bool {
-        let is_crowded =
-            self.connections.len() >= self.core_connections.saturating_add(self.core_reserve / 2);
-        let Some(connection) = self.connections.get_mut(id) else { return false };
-        match connection.stage {
-            Stage::Open => {
+        match self.connections.get(id).map(|connection| connection.stage) {
+            None | Some(Stage::Closed) => false,
+            Some(Stage::Open) => {
                 self.check_output(id);
                 false
             }
-            Stage::Flushing(_) if connection.queue.is_empty() => {
-                if connection.input_ended {
-                    self.end(id);
-                    return false;
-                }
-                let ms = match connection.is_counted {
-                    true => self.limits.linger_ms,
-                    false if is_crowded => CROWDED_LINGER_MS.min(self.limits.refused_linger_ms),
-                    false => self.limits.refused_linger_ms,
-                };
-                connection.stage = Stage::Lingering(self.now.tick + ms);
-                self.arm(id);
-                true
-            }
-            Stage::Lingering(_) if connection.input_ended => {
-                self.end(id);
-                false
-            }
-            Stage::Flushing(_) | Stage::Lingering(_) | Stage::Closed => false,
+            Some(Stage::Flushing(_) | Stage::Lingering(_)) => self.ends_our_side(id),
         }
     }
 
@@ -534,6 +510,7 @@ impl Shard {
     }
 
     /// Swaps the list of connections that have something to flush for an empty one.
+    #[inline]
     pub fn take_touched(&mut self, list: &mut Vec<Id>) {
         debug_assert!(list.is_empty());
         std::mem::swap(&mut self.touched, list);

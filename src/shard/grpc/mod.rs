@@ -245,6 +245,7 @@ impl Shard {
     }
 
     /// Reads on from the calls whose pause is over, and hands what is queued on those of `touched` that are calls to their streams.
+    #[cold]
     pub(super) fn flush_calls(&mut self, touched: &[Id]) {
         let mut resumed = std::mem::take(&mut self.resumed_calls);
         for id in resumed.drain(..) {
@@ -276,6 +277,7 @@ impl Shard {
             self.with_http2(parent, |shard, http2| shard.turn_http2(parent, http2));
         }
         self.flushed_parents = parents;
+        self.settle();
     }
 
     /// The connection of a call, and the place of its stream there.
