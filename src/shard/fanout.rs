@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::Shard;
 use super::closing::Closing;
@@ -40,8 +41,8 @@ pub struct RoomBatch {
     pub others: Vec<u32>,
     /// The offset of the last message before the first one here: the messages follow without a gap.
     pub after: u64,
-    /// The events in each encoding that some member wants.
-    pub frames: Vec<(Encoding, Frames)>,
+    /// The events in each encoding that some member wants: few, in most rooms.
+    pub frames: SmallVec<[(Encoding, Frames); 3]>,
     /// Events that some do not hear, in order.
     pub exceptions: Vec<Exception>,
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::Shard;
 use super::doubt::Delivery;
@@ -194,8 +195,7 @@ impl HomeRoom {
         room: RoomKey,
         mut buffers: Box<[Gathered; ENCODINGS]>,
     ) -> (RoomBatch, Box<[Gathered; ENCODINGS]>) {
-        let wanted = buffers.iter().filter(|gathered| !gathered.ends.is_empty()).count();
-        let mut frames = Vec::with_capacity(wanted);
+        let mut frames = SmallVec::new();
         for (encoding, gathered) in ALL.into_iter().zip(buffers.iter_mut()) {
             if gathered.ends.is_empty() {
                 continue;
