@@ -1,11 +1,11 @@
 //! The server as a whole: it opens the listeners, starts a thread a core, waits for a signal, drains and stops.
 
 mod certificates;
+mod listeners;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -21,7 +21,7 @@ use crate::auth::resume::ResumeKey;
 use crate::base::attempts::Attempts;
 use crate::base::census::Census;
 use crate::base::stats::Counters;
-use crate::config::{Address, Config, Listen, ListenKind, StoreKind};
+use crate::config::{Address, Config, ListenKind, StoreKind};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::{Door, Reactor, Turn};
 use crate::record::Restored;
@@ -32,8 +32,10 @@ use crate::store::directory::{self, Opened};
 use crate::store::thread::{self, Links, WriterStart};
 use crate::sys::bell::Bell;
 use crate::sys::kernel::{Journal, Kernel, Sleeper, read_clocks};
+use crate::sys::listen::Listener;
+use crate::sys::path::SocketFile;
 use crate::sys::waker::Waker;
-use crate::sys::{descriptors, listen, owner, random_u64, signals, terminal, threads};
+use crate::sys::{descriptors, random_u64, signals, terminal, threads};
 use certificates::Certificates;
 
 /// The part of the open-file limit that is not used for connections: listeners, wakers, logs, and clients that are told
@@ -72,7 +74,7 @@ enum News {
 struct Start {
     core: usize,
     sleeper: Sleeper,
-    listeners: Vec<(ListenKind, TcpListener)>,
+    listeners: Vec<(ListenKind, Listener)>,
     doors: Vec<Door>,
     wakers: Arc<Vec<Waker>>,
     exchange: Arc<Exchange<Parcel>>,
@@ -114,15 +116,16 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let reserve = RESERVE_MIN.max(files / RESERVE_PART);
     let core_connections = files.saturating_sub(reserve).max(1);
 
-    let mut listeners: Vec<Vec<(ListenKind, TcpListener)>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut of_cores: Vec<Vec<(ListenKind, Listener)>> = (0..cores).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
-    for listen in &config.listen {
+    let mut socket_files = Vec::new();
+    for (index, listen) in config.listen.iter().enumerate() {
         let steered = config.steer.then_some(&processors[..]);
-        let opened = open(listen, cores, config.limits.listen_backlog, steered)?;
-        let address = opened[0].local_addr().map_err(|e| failure(e.to_string()))?;
-        addresses.push((listen.kind, address, listen.tls.is_some()));
-        for (core, listener) in opened.into_iter().enumerate() {
-            listeners[core].push((listen.kind, listener));
+        let opened = listeners::open(listen, cores, index % cores, config.limits.listen_backlog, steered)?;
+        addresses.push((listen.kind, opened.address, listen.tls.is_some()));
+        socket_files.extend(opened.file);
+        for (core, listener) in opened.listeners.into_iter().enumerate() {
+            of_cores[core].push((listen.kind, listener));
         }
     }
     let mut store = match config.store.kind {
@@ -192,9 +195,9 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let (going, go) = unbounded();
 
     let mut lent: Vec<Vec<RawFd>> = Vec::new();
-    for (core, (sleeper, listeners)) in sleepers.into_iter().zip(listeners).enumerate() {
+    for (core, (sleeper, listeners)) in sleepers.into_iter().zip(of_cores).enumerate() {
         let own: Vec<RawFd> =
-            listeners.iter().map(|(_, l)| l.as_raw_fd()).chain([sleeper.descriptor()]).collect();
+            listeners.iter().flat_map(|(_, l)| l.descriptors()).chain([sleeper.descriptor()]).collect();
         let start = Start {
             core,
             keep: own.iter().copied().chain(wakers.iter().map(Waker::descriptor)).collect(),
@@ -244,7 +247,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     drop(news);
     let hang_up = HangUp { certificates, has_terminal };
-    let ended = attend(&heard, cores, &drains, &wakers[..cores], &hang_up);
+    let ended = attend(&heard, cores, &drains, &wakers[..cores], &hang_up, &mut socket_files);
     if let Some(storage) = storage {
         storage.stop();
     }
@@ -403,7 +406,7 @@ fn begin(
 }
 
 /// Tells what listens where, a line each, for people and for programs that started this one.
-fn announce(addresses: &[(ListenKind, SocketAddr, bool)]) {
+fn announce(addresses: &[(ListenKind, Address, bool)]) {
     let mut out = io::stdout().lock();
     for (kind, address, is_tls) in addresses {
         let line = format!("listening {} {address}{}", kind.word(), if *is_tls { " tls" } else { "" });
@@ -446,6 +449,7 @@ fn attend(
     drains: &AtomicBool,
     wakers: &[Waker],
     hang_up: &HangUp,
+    socket_files: &mut Vec<SocketFile>,
 ) -> Result<(), ServeError> {
     let mut running = cores;
     let mut all_cut_off = 0;
@@ -455,6 +459,7 @@ fn attend(
             Ok(News::Signal(name, number)) => {
                 if drains.swap(true, Ordering::Relaxed) {
                     log::warn!("{name} again: leaving at once");
+                    socket_files.clear();
                     // What a shell reports of a process that a signal ended.
                     std::process::exit(128 + number);
                 }
@@ -534,30 +539,6 @@ fn run_core(start: Start, news: &Sender<News>) {
     }
     ending.cut_off = reactor.world().connection_count();
     ending.drained = true;
-}
-
-fn open(
-    listen: &Listen,
-    cores: usize,
-    backlog: usize,
-    processors: Option<&[usize]>,
-) -> Result<Vec<TcpListener>, ServeError> {
-    let Address::Socket(address) = &listen.address else {
-        return Err(failure(format!("{}: only TCP addresses are supported", listen.address)));
-    };
-    listen::listen(*address, cores, backlog, processors).map_err(|error| {
-        let kind = listen.kind.word();
-        failure(match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                let owner = owner::of_port(*address).unwrap_or_else(|| "another process".into());
-                format!("{address} is taken by {owner}: stop it, or choose another address with --listen {kind}=ADDRESS")
-            }
-            io::ErrorKind::PermissionDenied => {
-                format!("{address}: ports below 1024 need privileges; choose another with --listen {kind}=ADDRESS")
-            }
-            _ => format!("cannot listen on {address}: {error}"),
-        })
-    })
 }
 
 /// What tokens and keys are checked with, from the configuration and the files that it names.

@@ -188,11 +188,22 @@ fn addresses_parse() {
 #[test]
 fn listeners_that_cannot_be() {
     let listen = |fields: &str| format!("[[listen]]\n{fields}\n");
-    let later = "is not supported by this version";
     assert_refused("[tls]\nclient_ca = \"roots.pem\"", &["tls.client_ca", "none is"]);
     let frame = resolve(&listen("kind = \"frame\"\naddress = \"127.0.0.1:9\""), &[], &[]).unwrap();
     assert_eq!(addresses(&frame), ["frame=127.0.0.1:9"]);
-    assert_refused(&listen("kind = \"web\"\naddress = \"unix:/run/a.sock\""), &["unix:/run/a.sock", later]);
+    let path = |fields: &str| listen(&format!("kind = \"web\"\naddress = \"unix:/run/a.sock\"\n{fields}"));
+    for (given, printed) in [("600", "600"), ("0660", "660"), ("000", "000"), ("777", "777")] {
+        let config = resolve(&path(&format!("mode = \"{given}\"")), &[], &[]).unwrap();
+        assert_eq!(addresses(&config), ["web=unix:/run/a.sock"]);
+        let listener = toml::Value::try_from(&config.listen[0]).unwrap();
+        assert_eq!(listener["mode"].as_str(), Some(printed));
+    }
+    for wrong in ["0o660", "\"9\"", "\"1777\"", "\"rw-rw----\"", "\"66\"", "\"\"", "true"] {
+        assert_refused(&path(&format!("mode = {wrong}")), &["octal digits and quotes"]);
+    }
+    assert_refused(&format!("{0}{0}", path("")), &["web=unix:/run/a.sock", "taken by another listener"]);
+    let port = "kind = \"web\"\naddress = \"127.0.0.1:9\"\nmode = \"660\"";
+    assert_refused(&listen(port), &["web=127.0.0.1:9", "mode is for paths"]);
     let tls =
         |fields: &str| listen(&format!("kind = \"web\"\naddress = \"127.0.0.1:1\"\ntls = {{ {fields} }}"));
     assert_refused(&tls(""), &["web+tls=127.0.0.1:1", "--tls-cert", "starling cert"]);

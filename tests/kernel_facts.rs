@@ -12,18 +12,20 @@ mod common;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use socket2::{SockAddr, Socket, Type};
 use starling::base::slots::Id;
 use starling::base::time::Now;
 use starling::config::ListenKind;
 use starling::reactor::{Event, Os, Reactor, Source};
 use starling::sys::kernel::{Kernel, Sleeper, read_clocks};
+use starling::sys::listen::{self, Listener};
 
 use common::{Client, DEADLINE, Server, limited};
 
@@ -64,19 +66,18 @@ fn edges_until_silence(poll: &mut Poll) -> Vec<Edge> {
 }
 
 /// A client whose kernel takes little before somebody reads, so that writing to it blocks soon.
-fn connect_narrow(address: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+fn connect_narrow(address: &SockAddr) -> Socket {
+    let socket = Socket::new(address.domain(), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    socket.connect(&address.into()).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream
+    socket.connect(address).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
 }
 
 /// Both ends of a connection: the peer's, and ours as mio has it.
 fn pair() -> (TcpStream, mio::net::TcpStream) {
     let listener = TcpListener::bind(ANY).unwrap();
-    let peer = connect_narrow(listener.local_addr().unwrap());
+    let peer = TcpStream::from(connect_narrow(&listener.local_addr().unwrap().into()));
     let (ours, _) = listener.accept().unwrap();
     ours.set_nonblocking(true).unwrap();
     (peer, mio::net::TcpStream::from_std(ours))
@@ -203,7 +204,7 @@ struct Watched {
 }
 
 impl Os for Watched {
-    type Socket = mio::net::TcpStream;
+    type Socket = socket2::Socket;
 
     fn now(&mut self) -> Now {
         read_clocks(self.started)
@@ -223,7 +224,7 @@ impl Os for Watched {
         Ok(())
     }
 
-    fn accept(&mut self, listener: usize) -> io::Result<(Self::Socket, IpAddr)> {
+    fn accept(&mut self, listener: usize) -> io::Result<Option<(Self::Socket, IpAddr)>> {
         self.kernel.accept(listener)
     }
 
@@ -261,11 +262,32 @@ impl Os for Watched {
     }
 }
 
-/// A core over real sockets with one listener, and its address.
-fn watched(kind: ListenKind) -> (Reactor<Watched>, SocketAddr) {
-    let listener = TcpListener::bind(ANY).unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
+/// Where a listener is.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Port,
+    Path,
+}
+
+/// A core over real sockets with one listener, and a client of it.
+fn watched(kind: ListenKind, place: Place) -> (Reactor<Watched>, Socket) {
+    match place {
+        Place::Port => {
+            let mut listeners = listen::listen(ANY.parse().unwrap(), 1, 16, None).unwrap();
+            let client = connect_narrow(&listeners[0].local_addr().unwrap().into());
+            (reactor_of(kind, Listener::Port(listeners.remove(0))), client)
+        }
+        Place::Path => {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("s");
+            let (mut listeners, _file) = listen::listen_on_path(&path, 0o600, 1, 0, 16).unwrap();
+            let client = connect_narrow(&SockAddr::unix(&path).unwrap());
+            (reactor_of(kind, listeners.remove(0)), client)
+        }
+    }
+}
+
+fn reactor_of(kind: ListenKind, listener: Listener) -> Reactor<Watched> {
     let started = Instant::now();
     let (sleeper, waker) = Sleeper::new().unwrap();
     let kernel =
@@ -280,8 +302,7 @@ fn watched(kind: ListenKind) -> (Reactor<Watched>, SocketAddr) {
         edges_after_block: 0,
         closed: 0,
     };
-    let mut reactors = core::reactors([watched], &[kind], read_clocks(started));
-    (reactors.remove(0), address)
+    core::reactors([watched], &[kind], read_clocks(started)).remove(0)
 }
 
 #[track_caller]
@@ -295,11 +316,20 @@ fn turn_until(reactor: &mut Reactor<Watched>, mut is_so: impl FnMut(&mut Reactor
 
 #[test]
 fn the_loop_writes_again_when_the_edge_comes_and_not_before() {
+    writes_at_edges(Place::Port);
+}
+
+#[test]
+fn on_a_path_too() {
+    writes_at_edges(Place::Path);
+    finds_the_end(Place::Path);
+}
+
+fn writes_at_edges(place: Place) {
     /// More than both kernels hold of it.
     const REQUESTS: usize = 1000;
     const REQUEST: &[u8] = b"GET /chat.js HTTP/1.1\r\nHost: a\r\n\r\n";
-    let (mut reactor, address) = watched(ListenKind::Web);
-    let mut client = connect_narrow(address);
+    let (mut reactor, mut client) = watched(ListenKind::Web, place);
     let (go, gone) = mpsc::channel();
     let reader = std::thread::spawn(move || {
         client.write_all(&REQUEST.repeat(REQUESTS)).unwrap();
@@ -327,9 +357,11 @@ fn the_loop_writes_again_when_the_edge_comes_and_not_before() {
 
 #[test]
 fn the_loop_finds_the_end_behind_the_last_words() {
-    let (mut reactor, address) = watched(ListenKind::Line);
-    let mut client = TcpStream::connect(address).unwrap();
-    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    finds_the_end(Place::Port);
+}
+
+fn finds_the_end(place: Place) {
+    let (mut reactor, mut client) = watched(ListenKind::Line, place);
     client.write_all(b"alice\n/ping\n").unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
     turn_until(&mut reactor, |reactor| reactor.os().closed == 1);

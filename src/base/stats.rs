@@ -51,6 +51,8 @@ counters! {
     events,
     /// Connections accepted.
     accepted,
+    /// Connections by a path that were accepted for another core, which counts them as accepted.
+    handed_on,
     /// Connections that are open now, and calls of gRPC, each of which counts as one.
     connections,
     /// Calls of gRPC among them.

@@ -19,12 +19,57 @@ pub struct Listen {
     pub kind: ListenKind,
     /// Where it is.
     pub address: Address,
+    /// Who may connect, where it is a path; [`Mode::DEFAULT`] where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
     /// Certificate and key, where it is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
     /// The proxies that it is for: nobody else may connect, and they must tell for whom they do (PROXY protocol, versions 1 and 2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxies: Option<Networks>,
+}
+
+/// The permissions of a socket's file (chmod(2)), in octal: whoever may write to it can connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(u32);
+
+impl Mode {
+    /// Its owner, and its group: a proxy, say. Others may not.
+    pub const DEFAULT: Mode = Mode(0o660);
+
+    /// The bits.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Serialize for Mode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:03o}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+        impl serde::de::Visitor<'_> for Digits {
+            type Value = Mode;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a mode in octal digits and quotes, from \"000\" to \"777\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Mode, E> {
+                let is_octal =
+                    (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+                let bits = if is_octal { u32::from_str_radix(text, 8).ok() } else { None };
+                let bits = bits.filter(|bits| *bits <= 0o777);
+                bits.map(Mode).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(Digits)
+    }
 }
 
 /// Addresses and networks: `["127.0.0.1", "10.0.0.0/8"]`.
@@ -216,6 +261,7 @@ pub(super) fn default_listeners() -> Vec<Listen> {
     let local = |kind, port| Listen {
         kind,
         address: Address::Socket((Ipv4Addr::LOCALHOST, port).into()),
+        mode: None,
         tls: None,
         proxies: None,
     };
@@ -267,15 +313,11 @@ impl Setting for Vec<Listen> {
     }
 }
 
-/// Why this version cannot serve `listeners`; `None` if it can.
+/// Why `listeners` cannot be served; `None` if they can.
 pub(super) fn refusal(listeners: &[Listen]) -> Option<String> {
     for (index, listen) in listeners.iter().enumerate() {
-        let what = match listen {
-            Listen { address: Address::Unix(_), .. } => Some("a unix address"),
-            _ => None,
-        };
-        if let Some(what) = what {
-            return Some(format!("{listen}: {what} is not supported by this version"));
+        if listen.mode.is_some() && matches!(listen.address, Address::Socket(_)) {
+            return Some(format!("{listen}: mode is for paths (unix:PATH)"));
         }
         let is_any_port = matches!(listen.address, Address::Socket(address) if address.port() == 0);
         if !is_any_port && listeners[..index].iter().any(|earlier| earlier.address == listen.address) {

@@ -106,9 +106,14 @@ impl Layers {
             let listeners = &mut self.config.listen;
             let place = listeners.iter().position(|old| old.kind == *kind).unwrap_or(listeners.len());
             // Elsewhere, but not without what protects it.
-            let (tls, proxies) =
-                listeners.get(place).map(|old| (old.tls.clone(), old.proxies.clone())).unwrap_or_default();
-            let new = Listen { kind: *kind, address, tls, proxies };
+            let old = listeners.get(place);
+            let new = Listen {
+                kind: *kind,
+                mode: old.and_then(|old| old.mode).filter(|_| matches!(address, Address::Unix(_))),
+                tls: old.and_then(|old| old.tls.clone()),
+                proxies: old.and_then(|old| old.proxies.clone()),
+                address,
+            };
             listeners.retain(|old| old.kind != *kind);
             listeners.insert(place, new);
             if let Some(key) = key_named(key) {

@@ -69,7 +69,11 @@ impl<O: Os, W: World> Reactor<O, W> {
 
     fn accept_one(&mut self, index: usize) {
         match self.os.accept(index) {
-            Ok((socket, peer)) => {
+            Ok(None) => {
+                self.listeners[index].is_failing = false;
+                self.world.counters().handed_on.add(1);
+            }
+            Ok(Some((socket, peer))) => {
                 let listener = &mut self.listeners[index];
                 listener.is_failing = false;
                 let kind = listener.door.kind;

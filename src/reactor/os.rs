@@ -20,8 +20,8 @@ pub trait Os {
     /// reported is not reported again until it has changed. Fails with `Interrupted` when a signal came.
     fn poll(&mut self, events: &mut Vec<Event>, wait_ms: Option<u64>) -> io::Result<()>;
 
-    /// Accepts a connection on listener number `listener`.
-    fn accept(&mut self, listener: usize) -> io::Result<(Self::Socket, IpAddr)>;
+    /// Accepts a connection on listener number `listener`. `None`: there was one, which is another core's now.
+    fn accept(&mut self, listener: usize) -> io::Result<Option<(Self::Socket, IpAddr)>>;
 
     /// Begins to connect to `to`, from `from` if that matters: the socket can be written to when the connection is there.
     /// Kernels that only serve do without.

@@ -48,9 +48,15 @@ fn choose_port_late(_: &Socket) -> io::Result<()> {
 }
 
 /// How many of the bytes written the peer has not acknowledged: `SIOCOUTQ` of tcp(7). Works on a connection that has been reset,
-/// too. 0 where the kernel does not tell.
+/// too. 0 where the kernel does not tell; and on a connection by a path, where bytes are with the peer as soon as they are written,
+/// and the kernel tells what memory they take.
 #[cfg(target_os = "linux")]
-pub fn unacknowledged(socket: &impl std::os::fd::AsRawFd) -> usize {
+pub fn unacknowledged(socket: &Socket) -> usize {
+    use std::os::fd::AsRawFd;
+
+    if socket.domain().is_ok_and(|domain| domain == Domain::UNIX) {
+        return 0;
+    }
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open, and the kernel writes an int.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
@@ -59,7 +65,7 @@ pub fn unacknowledged(socket: &impl std::os::fd::AsRawFd) -> usize {
 
 /// How many of the bytes written the peer has not acknowledged, which this system does not tell.
 #[cfg(not(target_os = "linux"))]
-pub fn unacknowledged<T>(_: &T) -> usize {
+pub fn unacknowledged(_: &Socket) -> usize {
     0
 }
 
@@ -88,7 +94,7 @@ mod tests {
 
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = begin(listener.local_addr().unwrap(), None).unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
+        let mut stream = Socket::from(listener.accept().unwrap().0);
         stream.set_nonblocking(true).unwrap();
         // More than the peer's kernel takes for it: the rest waits in ours.
         let mut written = 0;

@@ -1,18 +1,21 @@
 //! The real kernel, through mio: epoll(7) or kqueue(2), edge-triggered.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::{TcpListener, UnixListener};
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Socket, TcpKeepalive};
 
 use super::bell::Bell;
-use super::connect;
+use super::listen::Listener;
 use super::ring::Ring;
 use super::waker::Waker;
+use super::{connect, path};
 use crate::base::slots::Id;
 use crate::base::time::{Now, Tick};
 use crate::config::ListenKind;
@@ -29,15 +32,27 @@ const LISTENERS: usize = usize::MAX - 1;
 const KEEPALIVE_IDLE_S: u64 = 60;
 const KEEPALIVE_INTERVAL_S: u64 = 15;
 
+/// Clients who come by a path have no address: they are of this machine.
+const PEER_ON_PATH: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// One core's share of the kernel.
 #[derive(Debug)]
 pub struct Kernel {
     poll: Poll,
     ready: Events,
-    listeners: Vec<(ListenKind, TcpListener)>,
+    listeners: Vec<(ListenKind, Registered)>,
     wakers: Arc<Vec<Waker>>,
     journal: Option<Journal>,
     started: Instant,
+}
+
+/// A listener whose readiness is reported.
+#[derive(Debug)]
+enum Registered {
+    Port(TcpListener),
+    /// With what leads to each of the cores, and the number of the one that gets the next client.
+    Path(UnixListener, Vec<Option<OwnedFd>>, usize),
+    Passage(OwnedFd),
 }
 
 /// A core's journal, and the bell of the thread that reads it.
@@ -81,7 +96,7 @@ impl Kernel {
     /// The kernel of one core. `started` is the zero of its monotonic clock, the same for all cores.
     pub fn new(
         sleeper: Sleeper,
-        listeners: Vec<(ListenKind, std::net::TcpListener)>,
+        listeners: Vec<(ListenKind, Listener)>,
         wakers: Arc<Vec<Waker>>,
         journal: Option<Journal>,
         events_per_turn: usize,
@@ -90,8 +105,26 @@ impl Kernel {
         let poll = sleeper.poll;
         let mut registered = Vec::with_capacity(listeners.len());
         for (index, (kind, listener)) in listeners.into_iter().enumerate() {
-            let mut listener = TcpListener::from_std(listener);
-            poll.registry().register(&mut listener, Token(LISTENERS - index), Interest::READABLE)?;
+            let token = Token(LISTENERS - index);
+            let register = |source: &mut dyn mio::event::Source| {
+                poll.registry().register(source, token, Interest::READABLE)
+            };
+            let listener = match listener {
+                Listener::Port(listener) => {
+                    let mut listener = TcpListener::from_std(listener);
+                    register(&mut listener)?;
+                    Registered::Port(listener)
+                }
+                Listener::Path(acceptor) => {
+                    let mut listener = UnixListener::from_std(acceptor.listener);
+                    register(&mut listener)?;
+                    Registered::Path(listener, acceptor.passages, 0)
+                }
+                Listener::Passage(passage) => {
+                    register(&mut SourceFd(&passage.as_raw_fd()))?;
+                    Registered::Passage(passage)
+                }
+            };
             registered.push((kind, listener));
         }
         Ok(Kernel {
@@ -110,8 +143,22 @@ pub fn read_clocks(started: Instant) -> Now {
     Now { tick: Tick(started.elapsed().as_millis() as u64), unix_ms: super::unix_ms() }
 }
 
+/// Sets what a connection by TCP is to have. Options can fail only on one that has been reset, which the next read will tell.
+fn prepare(socket: &Socket, kind: ListenKind) {
+    if !cfg!(target_os = "linux") {
+        let _ = socket.set_tcp_nodelay(true); // there it is inherited from the listener
+    }
+    if kind == ListenKind::Line {
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(KEEPALIVE_IDLE_S))
+            .with_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S));
+        let _ = socket.set_tcp_keepalive(&keepalive);
+    }
+}
+
 impl Os for Kernel {
-    type Socket = TcpStream;
+    /// By TCP or a path: what is asked of either is the same.
+    type Socket = Socket;
 
     fn now(&mut self) -> Now {
         read_clocks(self.started)
@@ -137,36 +184,45 @@ impl Os for Kernel {
         Ok(())
     }
 
-    fn accept(&mut self, listener: usize) -> io::Result<(TcpStream, IpAddr)> {
-        let (kind, listener) = &self.listeners[listener];
-        let (stream, peer) = listener.accept()?;
-        // Options can fail only on a connection that has been reset, which the next read will tell.
-        if !cfg!(target_os = "linux") {
-            let _ = stream.set_nodelay(true); // there it is inherited from the listener
+    fn accept(&mut self, listener: usize) -> io::Result<Option<(Socket, IpAddr)>> {
+        let (kind, listener) = &mut self.listeners[listener];
+        match listener {
+            Registered::Port(listener) => {
+                let (stream, peer) = listener.accept()?;
+                let socket = Socket::from(std::net::TcpStream::from(stream));
+                prepare(&socket, *kind);
+                Ok(Some((socket, peer.ip().to_canonical())))
+            }
+            Registered::Path(listener, passages, next) => {
+                let (stream, _) = listener.accept()?;
+                let stream = OwnedFd::from(std::os::unix::net::UnixStream::from(stream));
+                let core = *next;
+                *next = (core + 1) % passages.len();
+                let kept = match &passages[core] {
+                    Some(passage) => path::pass(passage, stream).err(),
+                    None => Some(stream),
+                };
+                Ok(kept.map(|stream| (stream.into(), PEER_ON_PATH)))
+            }
+            Registered::Passage(passage) => Ok(Some((path::receive(passage)?.into(), PEER_ON_PATH))),
         }
-        if *kind == ListenKind::Line {
-            let keepalive = TcpKeepalive::new()
-                .with_time(Duration::from_secs(KEEPALIVE_IDLE_S))
-                .with_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S));
-            let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-        }
-        Ok((stream, peer.ip().to_canonical()))
     }
 
-    fn connect(&mut self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
-        Ok(TcpStream::from_std(connect::begin(to, from)?))
+    fn connect(&mut self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<Socket> {
+        Ok(connect::begin(to, from)?.into())
     }
 
-    fn register(&mut self, socket: &mut TcpStream, id: Id) -> io::Result<()> {
+    fn register(&mut self, socket: &mut Socket, id: Id) -> io::Result<()> {
         let token = Token(id.to_bits() as usize);
-        self.poll.registry().register(socket, token, Interest::READABLE | Interest::WRITABLE)
+        let mut source = SourceFd(&socket.as_raw_fd());
+        self.poll.registry().register(&mut source, token, Interest::READABLE | Interest::WRITABLE)
     }
 
-    fn read(&mut self, socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, socket: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
         socket.read(buffer)
     }
 
-    fn write(&mut self, socket: &mut TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn write(&mut self, socket: &mut Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         // send(2) spares the kernel the work of writev(2) on a list of one, which is what most writes are.
         match slices {
             [one] => socket.write(one),
@@ -174,20 +230,20 @@ impl Os for Kernel {
         }
     }
 
-    fn unacknowledged(&mut self, socket: &mut TcpStream) -> usize {
+    fn unacknowledged(&mut self, socket: &mut Socket) -> usize {
         super::connect::unacknowledged(socket)
     }
 
-    fn end_output(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+    fn end_output(&mut self, socket: &mut Socket) -> io::Result<()> {
         socket.shutdown(Shutdown::Write)
     }
 
-    fn abort(&mut self, socket: &mut TcpStream) {
+    fn abort(&mut self, socket: &mut Socket) {
         // SO_LINGER of zero seconds, socket(7). Can only fail on a connection that has been reset already.
-        let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+        let _ = socket.set_linger(Some(Duration::ZERO));
     }
 
-    fn close(&mut self, socket: TcpStream) {
+    fn close(&mut self, socket: Socket) {
         drop(socket);
     }
 

@@ -1,12 +1,64 @@
 //! Listening sockets: one a core for each address, and the kernel spreads the clients over them (SO_REUSEPORT,
-//! socket(7)).
+//! socket(7)). Paths are shared otherwise: see [`path`](super::path).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Opens `cores` listening sockets on one address, with a queue of `backlog` clients each. Port 0 takes a free one, the
+use super::path::{self, Acceptor, PathError, SocketFile};
+
+/// Where one core hears of clients.
+#[derive(Debug)]
+pub enum Listener {
+    /// Its own share of a port.
+    Port(TcpListener),
+    /// A path, of whose clients it hands most on.
+    Path(Acceptor),
+    /// Its end of where the core that accepts hands clients on to it.
+    Passage(OwnedFd),
+}
+
+impl Listener {
+    /// Its descriptors.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        match self {
+            Listener::Port(listener) => vec![listener.as_raw_fd()],
+            Listener::Path(acceptor) => {
+                let passages = acceptor.passages.iter().flatten().map(AsRawFd::as_raw_fd);
+                passages.chain([acceptor.listener.as_raw_fd()]).collect()
+            }
+            Listener::Passage(passage) => vec![passage.as_raw_fd()],
+        }
+    }
+}
+
+/// Opens a path for `cores`, of which the one with the number `accepting` accepts; a queue of `backlog` clients, and `mode` as
+/// of chmod(2).
+///
+/// # Errors
+/// As [`path::listen`]; and when there are no descriptors.
+pub fn listen_on_path(
+    path: &Path,
+    mode: u32,
+    cores: usize,
+    accepting: usize,
+    backlog: usize,
+) -> Result<(Vec<Listener>, SocketFile), PathError> {
+    let (listener, file) = path::listen(path, mode, backlog)?;
+    let (passages, ends): (Vec<Option<OwnedFd>>, Vec<Option<OwnedFd>>) =
+        path::passages(cores, accepting)?.into_iter().map(Option::unzip).unzip();
+    let mut acceptor = Some(Acceptor { listener, passages });
+    let of_core = |end| match end {
+        Some(end) => Listener::Passage(end),
+        None => Listener::Path(acceptor.take().expect("one core accepts")),
+    };
+    Ok((ends.into_iter().map(of_core).collect(), file))
+}
+
+/// Opens `cores` listening sockets on one port, with a queue of `backlog` clients each. Port 0 takes a free one, the
 /// same for all. With `processors`, a client goes to the socket whose processor takes in its packets (SO_INCOMING_CPU, socket(7)).
 ///
 /// # Errors

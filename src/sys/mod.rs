@@ -7,6 +7,7 @@ pub mod descriptors;
 pub mod kernel;
 pub mod listen;
 pub mod owner;
+pub mod path;
 pub mod ring;
 pub mod signals;
 pub mod terminal;

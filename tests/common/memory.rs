@@ -99,10 +99,10 @@ impl Os for Memory {
         Ok(())
     }
 
-    fn accept(&mut self, listener: usize) -> io::Result<(usize, IpAddr)> {
+    fn accept(&mut self, listener: usize) -> io::Result<Option<(usize, IpAddr)>> {
         self.calls.accepts += 1;
         let client = self.waiting[listener].pop_front().ok_or(ErrorKind::WouldBlock)?;
-        Ok((client, Ipv4Addr::LOCALHOST.into()))
+        Ok(Some((client, Ipv4Addr::LOCALHOST.into())))
     }
 
     fn register(&mut self, socket: &mut usize, id: Id) -> io::Result<()> {

@@ -517,7 +517,7 @@ impl Os for SimOs {
         Ok(())
     }
 
-    fn accept(&mut self, listener: usize) -> io::Result<(SimSocket, IpAddr)> {
+    fn accept(&mut self, listener: usize) -> io::Result<Option<(SimSocket, IpAddr)>> {
         let kernel = &mut *self.kernel.borrow_mut();
         kernel.interrupted()?;
         let (now, aborted) = (kernel.clock_ms, kernel.faults.aborted_accept);
@@ -540,7 +540,7 @@ impl Os for SimOs {
             .trace
             .note(&[4, self.core as u64, conn as u64], || format!("core {}: accepts conn {conn}", self.core));
         let [_, _, high, low] = (conn as u32).to_be_bytes();
-        Ok((SimSocket(conn), IpAddr::V4(Ipv4Addr::new(10, 0, high, low))))
+        Ok(Some((SimSocket(conn), IpAddr::V4(Ipv4Addr::new(10, 0, high, low)))))
     }
 
     fn register(&mut self, socket: &mut SimSocket, id: Id) -> io::Result<()> {
