@@ -325,6 +325,52 @@ fn on_a_path_too() {
     finds_the_end(Place::Path);
 }
 
+#[test]
+fn clients_of_a_path_are_handed_on_in_turn() {
+    const CORES: usize = 3;
+    const CLIENTS: usize = 2 * CORES;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let (listeners, _file) = listen::listen_on_path(&path, 0o600, CORES, 1, 16).unwrap();
+    let (sleepers, wakers): (Vec<_>, Vec<_>) = (0..CORES).map(|_| Sleeper::new().unwrap()).unzip();
+    let wakers = Arc::new(wakers);
+    let mut kernels: Vec<Kernel> = sleepers
+        .into_iter()
+        .zip(listeners)
+        .map(|(sleeper, listener)| {
+            let listeners = vec![(ListenKind::Line, listener)];
+            Kernel::new(sleeper, listeners, wakers.clone(), None, 64, Instant::now()).unwrap()
+        })
+        .collect();
+    let mut clients: Vec<Socket> =
+        (0..CLIENTS).map(|_| connect_narrow(&SockAddr::unix(&path).unwrap())).collect();
+    let mut accept = |core: usize| {
+        let mut events = Vec::new();
+        kernels[core].poll(&mut events, Some(1000)).unwrap();
+        assert_eq!(events.len(), 1, "core {core} hears of its clients: {events:?}");
+        assert_eq!(events[0].source, Source::Listener(0));
+        let accepted = std::iter::from_fn(|| kernels[core].accept(0).ok());
+        accepted.map(|accepted| accepted.map(|(socket, _)| socket)).collect::<Vec<_>>()
+    };
+    let own = accept(1);
+    assert_eq!(own.len(), CLIENTS, "the others' are counted here as well");
+    let mut served = vec![own.into_iter().flatten().collect::<Vec<_>>()];
+    served.extend(
+        [0, 2].map(|core| accept(core).into_iter().map(|socket| socket.expect("it is ours")).collect()),
+    );
+    for mut sockets in served {
+        assert_eq!(sockets.len(), CLIENTS / CORES);
+        for socket in &mut sockets {
+            socket.write_all(b"hello").unwrap();
+        }
+    }
+    for client in &mut clients {
+        let mut heard = [0; 5];
+        client.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"hello");
+    }
+}
+
 fn writes_at_edges(place: Place) {
     /// More than both kernels hold of it.
     const REQUESTS: usize = 1000;

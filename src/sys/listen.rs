@@ -1,5 +1,5 @@
 //! Listening sockets: one a core for each address, and the kernel spreads the clients over them (SO_REUSEPORT,
-//! socket(7)). Paths are shared otherwise: see [`path`](super::path).
+//! socket(7)). Paths are shared otherwise: see [`path`].
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

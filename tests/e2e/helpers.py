@@ -69,9 +69,10 @@ def wait_until(condition, what, seconds=DEADLINE_S):
 
 
 class Server:
-    """A server process on free ports. `settings` are configuration keys, such as `limits.hello_ms`, with `.` as `__`."""
+    """A server process on free ports. `settings` are configuration keys, such as `limits.hello_ms`, with `.` as `__`. With
+    `_has_listeners`, a file named by the flags says where it listens: on a port and a path for each kind."""
 
-    def __init__(self, _environment=None, _flags=(), **settings):
+    def __init__(self, _environment=None, _flags=(), _has_listeners=False, **settings):
         # A short drain, so that a test's end does not wait for clients it has forgotten; and no limit of the rate, because
         # tests are faster than people.
         settings = {"drain__spread_ms": 200, "drain__timeout_ms": 3000, "rate__commands_per_second": 0,
@@ -81,8 +82,9 @@ class Server:
             self._directory = tempfile.TemporaryDirectory(prefix="starling-test-")
             settings["data_dir"] = self._directory.name
         command = [binary(), "serve", "--cores", str(cores())]
-        for listener in LISTENERS:
-            command += [f"--{listener}", "127.0.0.1:0"]
+        if not _has_listeners:
+            for listener in LISTENERS:
+                command += [f"--{listener}", "127.0.0.1:0"]
         command += _flags
         for key, value in settings.items():
             command += ["--set", f"{key.replace('__', '.')}={value}"]
@@ -94,7 +96,9 @@ class Server:
         self._lines = queue.Queue()
         for pipe, sink in [(self.process.stdout, self._lines.put), (self.process.stderr, self.log.append)]:
             threading.Thread(target=self._drain_pipe, args=(pipe, sink), daemon=True).start()
-        self.web, self.line, self.frame, self.grpc = self._addresses()
+        # The paths by their kinds, if it listens on any.
+        self.paths = {}
+        self.web, self.line, self.frame, self.grpc = self._addresses(len(LISTENERS) if _has_listeners else 0)
 
     @staticmethod
     def _drain_pipe(pipe, sink):
@@ -102,16 +106,18 @@ class Server:
             sink(line.decode(errors="replace").rstrip("\n"))
         sink("")
 
-    def _addresses(self):
+    def _addresses(self, paths):
         found = {}
         deadline = Deadline()
-        while len(found) < len(LISTENERS):
+        while len(found) < len(LISTENERS) or len(self.paths) < paths:
             try:
                 line = self._lines.get(timeout=deadline.left())
             except (queue.Empty, TimeoutError):
                 line = ""
             if match := re.fullmatch(rf"listening ({'|'.join(LISTENERS)}) 127\.0\.0\.1:(\d+)( tls)?", line):
                 found[match[1]] = ("127.0.0.1", int(match[2]))
+            elif match := re.fullmatch(rf"listening ({'|'.join(LISTENERS)}) unix:(.+?)( tls)?", line):
+                self.paths[match[1]] = match[2]
             elif not line:
                 self.process.kill()
                 raise AssertionError("the server did not start:\n" + "\n".join(self.log))
@@ -190,12 +196,15 @@ class RawClient:
     """A socket with a buffer: for bytes that no well-behaved library would send."""
 
     def __init__(self, address, receive_buffer_bytes=None):
-        self.socket = socket.socket()
+        """`address` is a host and a port, or a path."""
+        is_path = isinstance(address, str)
+        self.socket = socket.socket(socket.AF_UNIX if is_path else socket.AF_INET)
         if receive_buffer_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self.socket.settimeout(DEADLINE_S)
         self.socket.connect(address)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not is_path:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
 
     def send(self, data):
