@@ -37,6 +37,9 @@
 //!    copy and no allocation a member.
 //! 7. Each connection with something queued is written to, once a turn (step 8).
 //!
+//! How a connection comes to a core: each has a socket of its own for each port, over which the kernel spreads them (`sys/listen.rs`); of
+//! a path one core accepts, and hands on through a socket that is one more listener to the loop there (`sys/path.rs`).
+//!
 //! Three things may stand between the socket and step 2, each known only to those who come by it: a proxy's header
 //! (`reactor/proxied.rs`), TLS (`reactor/secure.rs`), and HTTP/2 (`shard/grpc/mod.rs`), whose streams are connections of their own, without
 //! a socket, so that everything from step 2 on is theirs too.

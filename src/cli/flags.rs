@@ -30,7 +30,8 @@ pub struct Flags {
     /// Give connections to the core whose processor takes in their packets: for network cards that spread them
     #[arg(long)]
     steer: bool,
-    /// A listener: web, line, frame or grpc, or web+tls and so on; may be repeated; these replace the configured ones
+    /// A listener: web, line, frame or grpc, or web+tls and so on, at HOST:PORT or unix:PATH; may be repeated; these
+    /// replace the configured ones
     #[arg(long, value_name = "KIND=ADDRESS")]
     listen: Vec<String>,
     /// The address of the web listener: HTTP and WebSocket

@@ -71,6 +71,7 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   starling serve --web 0.0.0.0:8080 --line 0.0.0.0:9000
   starling serve --listen 'web=[::1]:8080' --listen web=127.0.0.1:8080
+  starling serve --web unix:/run/starling/web.sock           a path, not a port
   starling serve --tls-cert cert.pem --tls-key key.pem       all listeners over TLS
   starling serve --tls-cert cert.pem --tls-key key.pem \\
       --listen web+tls=0.0.0.0:8443 --listen web=127.0.0.1:8080

@@ -1,5 +1,8 @@
 """The fixtures: one server a test, on free ports, stopped and checked at the test's end."""
 
+import os
+import tempfile
+
 import pytest
 
 from helpers import Server
@@ -17,6 +20,14 @@ def start_server(request):
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def directory():
+    """One with a short name, as a path of a socket has at most 107 bytes, for any user, as a proxy may be another."""
+    with tempfile.TemporaryDirectory(prefix="starling-") as name:
+        os.chmod(name, 0o755)
+        yield name
 
 
 @pytest.fixture

@@ -195,13 +195,15 @@ class Server:
 class RawClient:
     """A socket with a buffer: for bytes that no well-behaved library would send."""
 
-    def __init__(self, address, receive_buffer_bytes=None):
+    def __init__(self, address, receive_buffer_bytes=None, source=None):
         """`address` is a host and a port, or a path."""
         is_path = isinstance(address, str)
         self.socket = socket.socket(socket.AF_UNIX if is_path else socket.AF_INET)
         if receive_buffer_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self.socket.settimeout(DEADLINE_S)
+        if source:
+            self.socket.bind(source)
         self.socket.connect(address)
         if not is_path:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -5,20 +5,12 @@ import signal
 import socket
 import stat
 import subprocess
-import tempfile
 
 import pytest
 
 from helpers import DEADLINE_S, LISTENERS, JsonLineClient, RawClient, WsClient, binary, cores, run, wait_until
 
 HELLO = b'{"type":"hello","nickname":"%s"}\n'
-
-
-@pytest.fixture
-def directory():
-    """One with a short name: a path of a socket has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="starling-") as name:
-        yield name
 
 
 @pytest.fixture
