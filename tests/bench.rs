@@ -144,8 +144,18 @@ fn an_objective_that_no_rate_meets_fails() {
     assert_eq!((&report["verdict"], code), (&Value::from("failed"), 1));
 }
 
-const TRANSPORTS: [&str; 9] =
-    ["ws", "ws+proto", "lines", "frames", "frames+proto", "text", "ws+tls", "grpc+tls", "frames+proto+tls"];
+const TRANSPORTS: [&str; 10] = [
+    "ws",
+    "ws+proto",
+    "ws+deflate",
+    "lines",
+    "frames",
+    "frames+proto",
+    "text",
+    "ws+tls",
+    "grpc+tls",
+    "frames+proto+tls",
+];
 
 #[test]
 fn round_trips_over_every_transport() {

@@ -36,7 +36,7 @@ impl Protocol for AnyWebSocket {
     }
 
     fn open(&self, _me: &Persona<'_>, out: &mut Vec<u8>) -> bool {
-        websocket::put_request(&self.host, &self.path, None, out);
+        websocket::put_request(&self.host, &self.path, None, false, out);
         false
     }
 
@@ -68,7 +68,7 @@ impl Protocol for AnyWebSocket {
     }
 
     fn decode(&self, stage: &mut Stage, input: &[u8], heard: &mut Vec<Heard>) -> Result<usize, String> {
-        let Some(mut at) = websocket::hear_answer(stage, input, heard)? else { return Ok(0) };
+        let Some(mut at) = websocket::hear_answer(stage, false, input, heard)? else { return Ok(0) };
         if at > 0 {
             self.version.get_or_init(|| server_of(&input[..at]));
         }

@@ -57,6 +57,8 @@ pub struct Starling {
     pub framing: Framing,
     /// Whether it is Protobuf rather than JSON.
     pub is_protobuf: bool,
+    /// Whether the target is to compress what it sends by WebSocket.
+    pub deflates: bool,
     /// Host and port, for the request.
     pub host: String,
     /// The path of the WebSocket.
@@ -92,7 +94,7 @@ impl Protocol for Starling {
             Framing::Lines | Framing::Frames => return true,
         }
         let name = if self.is_protobuf { "starling.proto.v1" } else { "starling.json.v1" };
-        websocket::put_request(&self.host, &self.path, (!self.is_echo).then_some(name), out);
+        websocket::put_request(&self.host, &self.path, (!self.is_echo).then_some(name), self.deflates, out);
         false
     }
 
@@ -262,20 +264,25 @@ impl Starling {
         input: &[u8],
         heard: &mut Vec<Heard>,
     ) -> Result<usize, String> {
-        let Some(mut at) = websocket::hear_answer(stage, input, heard)? else { return Ok(0) };
+        let Some(mut at) = websocket::hear_answer(stage, self.deflates, input, heard)? else {
+            return Ok(0);
+        };
         while let Some(frame) = websocket::read_frame(&input[at..])? {
             at += frame.bytes;
             if !frame.is_data(heard) {
                 continue;
             }
-            if self.is_echo {
-                let content = Content::read(frame.payload).ok_or("the echo is not what was sent")?;
-                heard.push(Heard::content(content));
-            } else if self.is_protobuf {
-                self.hear_protobuf(frame.payload, heard)?;
-            } else {
-                self.hear_json(frame.payload, heard);
-            }
+            frame.read(self.deflates, |message| {
+                if self.is_echo {
+                    let content = Content::read(message).ok_or("the echo is not what was sent")?;
+                    heard.push(Heard::content(content));
+                } else if self.is_protobuf {
+                    self.hear_protobuf(message, heard)?;
+                } else {
+                    self.hear_json(message, heard);
+                }
+                Ok(())
+            })?;
         }
         Ok(at)
     }
@@ -570,6 +577,7 @@ mod tests {
         Starling {
             framing,
             is_protobuf,
+            deflates: false,
             host: "h".into(),
             path: "/ws".into(),
             is_echo: false,

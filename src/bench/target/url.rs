@@ -60,7 +60,7 @@ pub enum Roots {
 const TLS: &str = "+tls";
 
 /// The schemes, for messages.
-const SCHEMES: &str = "ws, ws+proto, lines, frames, frames+proto, grpc, text (starling's), ws-any, redis, nats, mqtt, irc, http, tcp; with +tls behind it, or wss and https, over TLS";
+const SCHEMES: &str = "ws, ws+proto, ws+deflate, lines, frames, frames+proto, grpc, text (starling's), ws-any, redis, nats, mqtt, irc, http, tcp; with +tls behind it, or wss and https, over TLS";
 
 impl Target {
     /// The target that a URL names.
@@ -82,6 +82,7 @@ impl Target {
             Box::new(Starling {
                 framing,
                 is_protobuf,
+                deflates: scheme == "ws+deflate",
                 host: host.into(),
                 path: path.into(),
                 is_echo,
@@ -89,7 +90,7 @@ impl Target {
             })
         };
         let protocol: Box<dyn Protocol> = match scheme {
-            "ws" => starling(Framing::WebSocket, false),
+            "ws" | "ws+deflate" => starling(Framing::WebSocket, false),
             "ws+proto" => starling(Framing::WebSocket, true),
             "lines" => starling(Framing::Lines, false),
             "frames" => starling(Framing::Frames, false),
@@ -139,7 +140,7 @@ fn client_settings(scheme: &str, host: &str, roots: &Roots) -> Result<ClientSett
     let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     let alpn = match scheme {
         "grpc" => Some("h2"),
-        "http" | "ws" | "ws+proto" | "ws-any" => Some("http/1.1"),
+        "http" | "ws" | "ws+proto" | "ws+deflate" | "ws-any" => Some("http/1.1"),
         _ => None,
     };
     let roots = match roots {

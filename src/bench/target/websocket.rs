@@ -1,6 +1,10 @@
-//! The client's side of WebSocket (RFC 6455), as far as a load generator needs it.
+//! The client's side of WebSocket (RFC 6455), as far as a load generator needs it: it reads compressed messages (RFC 7692), and writes
+//! none.
+
+use std::cell::RefCell;
 
 use super::{Heard, Stage};
+use crate::proto::websocket::{Inflater, Item};
 
 /// The key by which payloads are masked. The RFC wants unpredictable ones, against proxies in between that are not here.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x96, 0x3c];
@@ -12,7 +16,13 @@ const PING: u8 = 9;
 const PONG: u8 = 10;
 
 const FIN: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+/// Of a compressed message.
+const RSV1: u8 = 0x40;
 const MASKED: u8 = 0x80;
+
+/// The most bytes that a compressed message may become: a target that sends more is broken.
+const INFLATED_BYTES_MAX: usize = 64 << 20;
 
 /// A frame of the server's.
 pub struct Frame<'a> {
@@ -21,11 +31,18 @@ pub struct Frame<'a> {
     /// What is in it.
     pub payload: &'a [u8],
     opcode: u8,
+    is_deflated: bool,
 }
 
-/// Appends the request that makes a connection a WebSocket.
-pub fn put_request(host: &str, path: &str, protocol: Option<&str>, out: &mut Vec<u8>) {
-    let offer = protocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
+/// What is offered where messages are to be compressed, each by itself.
+const DEFLATE: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+
+/// Appends the request that makes a connection a WebSocket, and offers compression if that is wanted.
+pub fn put_request(host: &str, path: &str, protocol: Option<&str>, deflates: bool, out: &mut Vec<u8>) {
+    let mut offer = protocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
+    if deflates {
+        offer.push_str(&format!("Sec-WebSocket-Extensions: {DEFLATE}\r\n"));
+    }
     out.extend_from_slice(
         format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -39,13 +56,22 @@ pub fn put_request(host: &str, path: &str, protocol: Option<&str>, out: &mut Vec
 pub const REQUESTED: Stage = 0;
 pub const OPEN: Stage = 1;
 
-/// Reads the answer to the request, if it has not come yet. How much of the input that was; `None` while it is not whole.
-pub fn hear_answer(stage: &mut Stage, input: &[u8], heard: &mut Vec<Heard>) -> Result<Option<usize>, String> {
+/// Reads the answer to the request, if it has not come yet. How much of the input that was; `None` while it is not whole. Without a
+/// word of compression it is none where that was wanted.
+pub fn hear_answer(
+    stage: &mut Stage,
+    deflates: bool,
+    input: &[u8],
+    heard: &mut Vec<Heard>,
+) -> Result<Option<usize>, String> {
     if *stage != REQUESTED {
         return Ok(Some(0));
     }
     let taken = read_answer(input)?;
-    if taken.is_some() {
+    if let Some(bytes) = taken {
+        if deflates && memchr::memmem::find(&input[..bytes], b"permessage-deflate").is_none() {
+            return Err("the target does not compress: starling does with web.deflate = true".to_owned());
+        }
         *stage = OPEN;
         heard.push(Heard::Open);
     }
@@ -116,7 +142,7 @@ fn put_any(opcode: u8, out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
 #[inline]
 pub fn read_frame(input: &[u8]) -> Result<Option<Frame<'_>>, String> {
     let &[first, second, ..] = input else { return Ok(None) };
-    if second & MASKED != 0 || first & 0x70 != 0 {
+    if second & MASKED != 0 || first & RESERVED & !RSV1 != 0 {
         return Err("a frame that servers do not send: masked, or with reserved bits".to_owned());
     }
     let (header_bytes, payload_bytes) = match second {
@@ -135,7 +161,7 @@ pub fn read_frame(input: &[u8]) -> Result<Option<Frame<'_>>, String> {
     };
     let bytes = header_bytes + payload_bytes.min(usize::MAX / 2);
     let Some(payload) = input.get(header_bytes..bytes) else { return Ok(None) };
-    Ok(Some(Frame { bytes, payload, opcode: first & 15 }))
+    Ok(Some(Frame { bytes, payload, opcode: first & 15, is_deflated: first & RSV1 != 0 }))
 }
 
 impl Frame<'_> {
@@ -154,12 +180,37 @@ impl Frame<'_> {
         }
         false
     }
+
+    /// Has `hear` look at the message that is the payload, inflated if it is compressed.
+    #[inline]
+    pub fn read<R>(
+        &self,
+        deflates: bool,
+        hear: impl FnOnce(&[u8]) -> Result<R, String>,
+    ) -> Result<R, String> {
+        if !self.is_deflated {
+            return hear(self.payload);
+        }
+        if !deflates {
+            return Err("a compressed message, and nobody has offered to read any".to_owned());
+        }
+        // One does for all connections of a thread: no message refers to another.
+        thread_local!(static INFLATER: RefCell<Inflater> = RefCell::default());
+        INFLATER.with_borrow_mut(|inflater| {
+            match inflater.inflate(self.opcode == TEXT, self.payload, None, INFLATED_BYTES_MAX) {
+                Ok(Item::Text(text)) => hear(text.as_bytes()),
+                Ok(Item::Binary(bytes)) => hear(bytes),
+                Ok(item) => unreachable!("a message becomes none of {item:?}"),
+                Err(why) => Err(format!("a compressed message cannot be read: {}", why.why)),
+            }
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::websocket::{Decoder, Item};
+    use crate::proto::websocket::{Decoder, Deflater, put_text};
 
     #[test]
     fn the_server_reads_what_is_put() {
@@ -173,6 +224,23 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn compressed_messages_are_read_where_they_were_asked_for() {
+        let mut frame = Vec::new();
+        put_text(&mut frame, b"one message, one message");
+        Deflater::new(6, 15, false)
+            .compress_last(&mut frame, 0, 0, &mut Vec::new())
+            .expect("it becomes shorter");
+        let frame = read_frame(&frame).unwrap().unwrap();
+        let read =
+            |deflates| frame.read(deflates, |message| Ok(String::from_utf8_lossy(message).into_owned()));
+        assert_eq!(read(true).unwrap(), "one message, one message");
+        assert!(read(false).unwrap_err().contains("nobody has offered"));
+        let mut stage = REQUESTED;
+        let why = hear_answer(&mut stage, true, b"HTTP/1.1 101 X\r\n\r\n", &mut Vec::new()).unwrap_err();
+        assert!(why.contains("web.deflate"), "{why}");
     }
 
     #[test]

@@ -64,12 +64,12 @@ pub struct BenchFlags {
     /// The runs to draw (`plot`)
     files: Vec<PathBuf>,
     /// What to measure, as SCHEME://HOST:PORT; without it: a server of this program's, started and ended with the run.
-    /// Schemes: ws, ws+proto, lines, frames, frames+proto, grpc, text (starling's); ws-any, redis, nats, mqtt, irc, http,
-    /// tcp (others'); with +tls behind it, or wss and https, over TLS
+    /// Schemes: ws, ws+proto, ws+deflate (compressed), lines, frames, frames+proto, grpc, text (starling's); ws-any, redis,
+    /// nats, mqtt, irc, http, tcp (others'); with +tls behind it, or wss and https, over TLS
     #[arg(long, value_name = "URL", help_heading = "Target")]
     target: Option<String>,
-    /// How to speak to the started server: ws, ws+proto, lines, frames, frames+proto, grpc, text or ws-echo; with +tls
-    /// behind it, over TLS
+    /// How to speak to the started server: ws, ws+proto, ws+deflate, lines, frames, frames+proto, grpc, text or ws-echo;
+    /// with +tls behind it, over TLS
     #[arg(long, value_name = "SCHEME", conflicts_with = "target", help_heading = "Target")]
     transport: Option<String>,
     /// The roots of the target's certificate (PEM), where it is encrypted

@@ -40,6 +40,9 @@ const FILES_KEPT: usize = 64;
 /// What stands behind the scheme of an encrypted transport.
 pub const TLS: &str = "+tls";
 
+/// The transport whose messages are compressed.
+const DEFLATE: &str = "ws+deflate";
+
 /// Where the started server runs, and how it is spoken to.
 pub struct Placement {
     /// Its processors.
@@ -58,7 +61,7 @@ pub fn url_of(transport: &str, addresses: &BTreeMap<String, SocketAddr>) -> Stri
     };
     let (scheme, kind, path) = match transport {
         "ws-echo" => ("ws", "web", "/echo"),
-        "ws" | "ws+proto" => (transport, "web", "/ws"),
+        "ws" | "ws+proto" | DEFLATE => (transport, "web", "/ws"),
         "lines" | "text" => (transport, "line", ""),
         "grpc" => (transport, "grpc", ""),
         _ => (transport, "frame", ""),
@@ -70,8 +73,8 @@ pub fn url_of(transport: &str, addresses: &BTreeMap<String, SocketAddr>) -> Stri
 pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), String> {
     let default_transport = if profile == Profile::Echo { "ws-echo" } else { "ws" };
     let transport = flags.transport.clone().unwrap_or_else(|| default_transport.into());
-    const TRANSPORTS: [&str; 8] =
-        ["ws", "ws+proto", "lines", "frames", "frames+proto", "grpc", "text", "ws-echo"];
+    const TRANSPORTS: [&str; 9] =
+        ["ws", "ws+proto", DEFLATE, "lines", "frames", "frames+proto", "grpc", "text", "ws-echo"];
     if !TRANSPORTS.contains(&transport.strip_suffix(TLS).unwrap_or(&transport)) {
         let known = TRANSPORTS.join(", ");
         return Err(format!("--transport: {transport:?} is none of {known}, or one of them with +tls"));
@@ -138,6 +141,9 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
             format!("store.queue_bytes={}", (room * 2).max(8 << 20)),
         ];
         server_flags.splice(0..0, limits.into_iter().flat_map(|limit| ["--set".to_owned(), limit]));
+    }
+    if transport.strip_suffix(TLS).unwrap_or(&transport) == DEFLATE {
+        server_flags.splice(0..0, ["--set".to_owned(), "web.deflate=true".to_owned()]);
     }
     if profile == Profile::Resume {
         // All that is said while everybody is away has to be there when they are back.
