@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use rustls_pki_types::ServerName;
 
 use super::{EXIT_FAILURE, EXIT_USAGE, fail, write};
 use crate::observe::date;
@@ -78,6 +79,14 @@ pub fn run(flags: &CertFlags) -> ExitCode {
 
 /// A certificate and its key, as PEM: valid from the day before `today` (in days since the Unix epoch), since clocks differ.
 pub(super) fn make(hosts: &[String], today: u64, days: u64) -> Result<(String, String), String> {
+    for host in hosts {
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        if ServerName::try_from(name).is_err() {
+            return Err(format!(
+                "--host: {host:?} is no name and no IP address (chat.example, *.chat.example, 10.0.0.5 or ::1; without a port)"
+            ));
+        }
+    }
     let mut parameters = CertificateParams::new(hosts)
         .map_err(|why| format!("--host: not a name or address that a certificate can have: {why}"))?;
     let day = |days| {
@@ -166,7 +175,11 @@ mod tests {
         };
         let (_, first) = settings::server(files, ListenKind::Web, settings::ticketer().unwrap()).unwrap();
         assert_eq!(certificate::not_after(&first), Some(20_365 * 86_400));
-        assert!(make(&["ä".to_owned()], 20_000, 1).is_err());
+        make(&["*.chat.example".to_owned(), "10.0.0.5".to_owned()], 20_000, 1).unwrap();
+        for wrong in ["ä", "", "a b", "localhost:8080", "https://a", "*", "*.*.a", "[::1]"] {
+            let why = make(&["localhost".to_owned(), wrong.to_owned()], 20_000, 1).unwrap_err();
+            assert!(why.contains(&format!("{wrong:?}")), "{why}");
+        }
     }
 
     #[test]

@@ -278,9 +278,19 @@ const LISTENERS_MAX: usize = 64;
 
 impl Setting for Vec<Listen> {
     fn from_toml(value: &Value) -> Result<Self, String> {
-        let listeners: Self = value.clone().try_into().map_err(|error: toml::de::Error| {
-            format!("must be a list of {{ kind, address }}: {}", error.message())
-        })?;
+        let Value::Array(items) = value else {
+            return Err("must be a list of { kind, address }: [[listen]]".to_owned());
+        };
+        let listener = |(index, item): (usize, &Value)| {
+            item.clone().try_into().map_err(|error: toml::de::Error| {
+                // Which one it is: by its address, if it has one.
+                let address = item.get("address").and_then(Value::as_str);
+                let name =
+                    address.map_or_else(|| format!("its number {}", index + 1), |address| format!("{address:?}"));
+                format!("is wrong at {name}: {}", error.message())
+            })
+        };
+        let listeners: Self = items.iter().enumerate().map(listener).collect::<Result<_, _>>()?;
         if listeners.is_empty() || listeners.len() > LISTENERS_MAX {
             return Err(format!("must name from 1 to {LISTENERS_MAX} listeners"));
         }

@@ -43,7 +43,8 @@ key::config! {
         data_dir: PathBuf = PathBuf::from("./starling-data");
         /// Where clients are heard: kind is web, line, frame or grpc, address is like 127.0.0.1:8080, `[::1]:8080`,
         /// localhost:8080 or unix:PATH; port 0 takes a free one. These replace the default listeners. Who may write to a
-        /// path may connect there: mode = "660" (octal) unless something else is said. With tls = { } one is encrypted, as `[tls]` says or by files of its own: tls = { cert = "..", key = "..", client_ca = "..",
+        /// path may connect there: mode = "660" (octal) unless something else is said. With tls = { } one is
+        /// encrypted, as `[tls]` says or by files of its own: tls = { cert = "..", key = "..", client_ca = "..",
         /// client_auth = ".." }. With proxies = ["10.0.0.0/8"] only they may connect, and must tell for whom (PROXY protocol).
         listen: Vec<Listen> = listen::default_listeners();
     }
