@@ -285,8 +285,8 @@ impl Setting for Vec<Listen> {
             item.clone().try_into().map_err(|error: toml::de::Error| {
                 // Which one it is: by its address, if it has one.
                 let address = item.get("address").and_then(Value::as_str);
-                let name =
-                    address.map_or_else(|| format!("its number {}", index + 1), |address| format!("{address:?}"));
+                let name = address
+                    .map_or_else(|| format!("its number {}", index + 1), |address| format!("{address:?}"));
                 format!("is wrong at {name}: {}", error.message())
             })
         };

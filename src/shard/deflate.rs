@@ -59,12 +59,6 @@ pub struct Deflaters {
     bytes_after: u64,
 }
 
-impl Default for Deflaters {
-    fn default() -> Self {
-        Deflaters::new(&Config::default())
-    }
-}
-
 impl Deflaters {
     pub(super) fn new(config: &Config) -> Self {
         Deflaters {

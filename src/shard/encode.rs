@@ -60,7 +60,7 @@ pub const ALL: [Encoding; ENCODINGS] = [
 const KEPT_BYTES: usize = 64 * 1024;
 
 /// The payloads of one event, each made once, when the first encoding needs it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Scratch {
     json: Vec<u8>,
     protobuf: Vec<u8>,
@@ -72,7 +72,12 @@ pub struct Scratch {
 impl Scratch {
     /// Empty buffers, and what compresses as the configuration has it.
     pub fn new(config: &Config) -> Self {
-        Scratch { deflaters: Deflaters::new(config), ..Scratch::default() }
+        Scratch {
+            json: Vec::new(),
+            protobuf: Vec::new(),
+            protobuf_message: Vec::new(),
+            deflaters: Deflaters::new(config),
+        }
     }
 
     /// Forgets the payloads of the event before.

@@ -340,7 +340,7 @@ impl Shard {
 
     /// A page of what was read; `None` if the first of it has been deleted meanwhile.
     fn replayed_page(
-        &self,
+        &mut self,
         key: Id,
         after: u64,
         encoding: Encoding,
@@ -350,15 +350,32 @@ impl Shard {
         let entry = self.home.rooms.get(key)?;
         (entries.first()?.offset == after + 1).then(|| {
             let head = entry.room.offset();
-            encode_page(entry.room.name(), after, head, encoding, bytes_max, entries.iter())
+            encode_page(
+                entry.room.name(),
+                after,
+                head,
+                encoding,
+                &mut self.scratch,
+                bytes_max,
+                entries.iter(),
+            )
         })
     }
 
     /// The messages after an offset, encoded for one member; `None` if they are not all in memory.
-    pub(super) fn page(&self, key: Id, after: u64, encoding: Encoding, bytes_max: usize) -> Option<Page> {
+    pub(super) fn page(&mut self, key: Id, after: u64, encoding: Encoding, bytes_max: usize) -> Option<Page> {
         let room = &self.home.rooms.get(key)?.room;
-        room.history().reaches_back_to(after, room.offset()).then(|| {
-            encode_page(room.name(), after, room.offset(), encoding, bytes_max, room.history().after(after))
+        let (head, history) = (room.offset(), room.history());
+        history.reaches_back_to(after, head).then(|| {
+            encode_page(
+                room.name(),
+                after,
+                head,
+                encoding,
+                &mut self.scratch,
+                bytes_max,
+                history.after(after),
+            )
         })
     }
 }
@@ -381,11 +398,11 @@ fn encode_page<'a>(
     after: u64,
     head: u64,
     encoding: Encoding,
+    scratch: &mut Scratch,
     bytes_max: usize,
     entries: impl Iterator<Item = &'a Entry>,
 ) -> Page {
     let (mut bytes, mut ends, mut through) = (Vec::new(), Vec::new(), after);
-    let mut scratch = Scratch::default();
     for Entry { offset, timestamp_ms, sender, content } in entries {
         let event = Event::Message {
             room: room.as_str(),
@@ -395,7 +412,7 @@ fn encode_page<'a>(
             timestamp: *timestamp_ms,
         };
         let before = bytes.len();
-        encoding.put(&event, &mut scratch, &mut bytes);
+        encoding.put(&event, scratch, &mut bytes);
         // Where there is place for something, one message always has place.
         if bytes.len() > bytes_max && (before > 0 || bytes_max == 0) {
             bytes.truncate(before);
