@@ -75,6 +75,10 @@ fn wanted(bytes: &[u8]) -> Result<usize, Violation> {
 
 fn read(header: &[u8]) -> Result<Source, Violation> {
     if header.first() == Some(&b'P') {
+        // The crate takes a number with a sign before it.
+        if header.starts_with(b"PROXY TCP") && header.contains(&b'+') {
+            return Err(Violation);
+        }
         let header = v1::Header::try_from(header).map_err(|_| Violation)?;
         return Ok(match header.addresses {
             v1::Addresses::Tcp4(addresses) => Source::Client(addresses.source_address.into()),
@@ -166,6 +170,7 @@ mod tests {
             &b"GET / HTTP/1.1\r\n"[..],
             b"PROXY TCP4 192.0.2.1\r\n",
             b"PROXY TCP4 192.0.2.1 10.0.0.1 4660 99999\r\n",
+            b"PROXY TCP4 192.0.2.1 10.0.0.1 +4660 80\r\n",
             b"PROXY TCP5 192.0.2.1 10.0.0.1 1 2\r\n",
             b"\r\n\r\n\0\r\nQUIT\r",
             &v2(1, 0x11, &[0; 11]),

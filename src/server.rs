@@ -246,17 +246,16 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     })
     .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     drop(news);
-    let hang_up = HangUp { certificates, has_terminal };
+    let hang_up = HangUp { certificates: Arc::new(certificates), has_terminal };
     let ended = attend(&heard, cores, &drains, &wakers[..cores], &hang_up, &mut socket_files);
-    if let Some(storage) = storage {
-        storage.stop();
-    }
-    ended
+    let stored = storage.map_or(Ok(()), Storage::stop);
+    ended.and(stored)
 }
 
 /// The storage threads.
 struct Storage {
-    writer: JoinHandle<()>,
+    /// It says whether everything has been stored.
+    writer: JoinHandle<bool>,
     others: Vec<JoinHandle<()>>,
     stops: Arc<AtomicBool>,
     bell: Arc<Bell>,
@@ -267,7 +266,10 @@ struct Storage {
 
 impl Storage {
     /// Waits until everything has been stored.
-    fn stop(self) {
+    ///
+    /// # Errors
+    /// When it could not be.
+    fn stop(self) -> Result<(), ServeError> {
         self.stops.store(true, Ordering::Release);
         self.bell.ring();
         if let Some(waker) = self.wakers.last() {
@@ -286,8 +288,14 @@ impl Storage {
             thread.thread().unpark();
             let _ = thread.join();
         }
-        if self.writer.join().is_err() {
-            log::error!("the storage thread failed; the log says how");
+        match self.writer.join() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failure(
+                "not everything could be stored: what is missing is in the journals, where the next server finds it unless the machine \
+                 is started again before"
+                    .into(),
+            )),
+            Err(_) => Err(failure("the storage thread failed; the log says how".into())),
         }
     }
 }
@@ -344,7 +352,7 @@ fn start_storage(
             }
         }
         let _ending = Ending(writer_stops, news);
-        thread::write(start);
+        thread::write(start)
     })
     .map_err(failed)?;
     let watched_links = links.clone();
@@ -419,7 +427,7 @@ fn announce(addresses: &[(ListenKind, Address, bool)]) {
 
 /// What SIGHUP is about.
 struct HangUp {
-    certificates: Certificates,
+    certificates: Arc<Certificates>,
     /// Whether the server was started at a terminal.
     has_terminal: bool,
 }
@@ -435,7 +443,11 @@ impl HangUp {
             true => log::info!("SIGHUP: there are no certificates to read again"),
             false => {
                 log::info!("SIGHUP: reading certificates again");
-                self.certificates.reload();
+                // On a thread for it: a disk that does not answer must not keep other signals waiting.
+                let certificates = self.certificates.clone();
+                if let Err(error) = threads::spawn("certificates".into(), move || certificates.reload()) {
+                    log::error!("the certificates stay as they were: cannot start a thread: {error}");
+                }
             }
         }
         false

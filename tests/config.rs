@@ -179,8 +179,17 @@ fn addresses_parse() {
     for text in ["127.0.0.1:0", "[::1]:8080", "localhost:65535", "unix:/run/a.sock"] {
         Address::try_from(text.to_owned()).unwrap();
     }
-    for text in ["", "8080", ":8080", "::1:8080x", "example.org:80", "localhost", "127.0.0.1:65536", "unix:"]
-    {
+    for text in [
+        "",
+        "8080",
+        ":8080",
+        "::1:8080x",
+        "example.org:80",
+        "localhost",
+        "127.0.0.1:65536",
+        "unix:",
+        "unix:@a",
+    ] {
         Address::try_from(text.to_owned()).unwrap_err();
     }
 }
@@ -202,6 +211,9 @@ fn listeners_that_cannot_be() {
         assert_refused(&path(&format!("mode = {wrong}")), &["octal digits and quotes"]);
     }
     assert_refused(&format!("{0}{0}", path("")), &["web=unix:/run/a.sock", "taken by another listener"]);
+    let strangers = path("proxies = [\"10.0.0.0/8\"]");
+    assert_refused(&strangers, &["unix:/run/a.sock", "127.0.0.1", "not among its proxies"]);
+    resolve(&path("proxies = [\"127.0.0.1\"]"), &[], &[]).unwrap();
     let port = "kind = \"web\"\naddress = \"127.0.0.1:9\"\nmode = \"660\"";
     assert_refused(&listen(port), &["web=127.0.0.1:9", "mode is for paths"]);
     let tls =

@@ -65,8 +65,9 @@ pub fn run(flags: &CertFlags) -> ExitCode {
     if let Err(why) = put_both(&flags.out, flags.force, (&cert_path, &cert), (&key_path, &key)) {
         return fail(EXIT_FAILURE, why);
     }
-    let host = &hosts[0];
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    // Of a wildcard, one of those that it stands for.
+    let host = hosts[0].replacen('*', "www", 1);
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
     let (cert, key) = (quoted(&cert_path), quoted(&key_path));
     let told = format!(
         "starling serve --tls-cert {cert} --tls-key {key}\ncurl --cacert {cert} https://{host}:8080/health\n"
@@ -113,7 +114,13 @@ pub(super) fn put_both(
     cert: (&Path, &str),
     key: (&Path, &str),
 ) -> Result<(), String> {
-    fs::create_dir_all(directory).map_err(|why| format!("cannot make {}: {why}", directory.display()))?;
+    // Not what is above it, whose name may have been mistyped.
+    match fs::create_dir(directory) {
+        Err(why) if why.kind() != ErrorKind::AlreadyExists => {
+            return Err(format!("cannot make {}: {why}", directory.display()));
+        }
+        _ => {}
+    }
     if !replaces {
         for (path, _) in [cert, key] {
             if path.symlink_metadata().is_ok() {

@@ -143,6 +143,9 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// Clients who come by a path have no address: they are of this machine.
+pub const PEER_ON_PATH: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 impl Address {
     /// Whether only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
@@ -162,6 +165,11 @@ impl TryFrom<String> for Address {
             && !path.is_empty()
             && !path.contains('\0')
         {
+            if path.starts_with('@') {
+                return Err(format!(
+                    "{text:?}: names without a file are not supported; a file of this name is unix:./{path}"
+                ));
+            }
             return Ok(Self::Unix(path.into()));
         }
         if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
@@ -304,22 +312,22 @@ impl Setting for Vec<Listen> {
     /// `web=127.0.0.1:8080,web+tls=127.0.0.1:8443,line=127.0.0.1:9000`.
     fn text_to_toml(text: &str) -> Result<Value, String> {
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let wrong = || "must be KIND=ADDRESS or KIND+tls=ADDRESS, several separated by commas".to_owned();
         let listener = |item: &str| {
-            let (kind, address) = item.split_once('=')?;
+            let (kind, address) = item.split_once('=').ok_or_else(wrong)?;
             let kind = kind.trim();
             let (kind, is_tls) = kind.strip_suffix(TLS).map_or((kind, false), |kind| (kind, true));
+            ListenKind::from_toml(&Value::String(kind.to_owned()))
+                .map_err(|why| format!("has a listener of the kind {kind:?}, which {why}; with +tls behind it where it is encrypted"))?;
             let fields = [("kind", kind), ("address", address.trim())];
             let field = |(name, text): (&str, &str)| (name.to_owned(), Value::String(text.to_owned()));
             let mut table: toml::Table = fields.into_iter().map(field).collect();
             if is_tls {
                 table.insert("tls".to_owned(), Value::Table(toml::Table::new()));
             }
-            Some(Value::Table(table))
+            Ok(Value::Table(table))
         };
-        let listeners: Option<Vec<Value>> = items.map(listener).collect();
-        listeners
-            .map(Value::Array)
-            .ok_or_else(|| "must be KIND=ADDRESS or KIND+tls=ADDRESS, several separated by commas".to_owned())
+        items.map(listener).collect::<Result<_, _>>().map(Value::Array)
     }
 }
 
@@ -328,6 +336,13 @@ pub(super) fn refusal(listeners: &[Listen]) -> Option<String> {
     for (index, listen) in listeners.iter().enumerate() {
         if listen.mode.is_some() && matches!(listen.address, Address::Socket(_)) {
             return Some(format!("{listen}: mode is for paths (unix:PATH)"));
+        }
+        if let (Address::Unix(_), Some(proxies)) = (&listen.address, &listen.proxies)
+            && !proxies.contain(PEER_ON_PATH)
+        {
+            return Some(format!(
+                "{listen}: whoever comes by a path counts as {PEER_ON_PATH}, which is not among its proxies: nobody could connect"
+            ));
         }
         let is_any_port = matches!(listen.address, Address::Socket(address) if address.port() == 0);
         if !is_any_port && listeners[..index].iter().any(|earlier| earlier.address == listen.address) {

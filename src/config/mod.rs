@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 pub use key::{Key, Secret};
 pub use limits::Limits;
-pub use listen::{Address, ClientAuth, Listen, ListenKind, Mode, Networks, TlsFiles};
+pub use listen::{Address, ClientAuth, Listen, ListenKind, Mode, Networks, PEER_ON_PATH, TlsFiles};
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
     AckLevel, ApiKey, Auth, Cluster, Drain, Heartbeat, History, HistoryRule, JwtAlgorithm, Log, LogFormat,

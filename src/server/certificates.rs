@@ -1,7 +1,8 @@
 //! Certificates of encrypted listeners: read at the start, and again when somebody says that they have changed.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +26,7 @@ const WARNING_DAYS: u64 = 14;
 pub struct Certificates {
     doors: Vec<Door>,
     groups: Vec<Group>,
+    reloading: Mutex<()>,
 }
 
 /// Listeners with the same files.
@@ -71,7 +73,7 @@ impl Certificates {
             groups[nth].listeners.push((*kind, settings.clone()));
             doors.push(Door { kind: *kind, tls: Some(settings), proxies: proxies.clone() });
         }
-        Ok(Certificates { doors, groups })
+        Ok(Certificates { doors, groups, reloading: Mutex::new(()) })
     }
 
     /// The listeners, in their order.
@@ -86,6 +88,8 @@ impl Certificates {
 
     /// Reads the files again. New connections get what is in them; where something is wrong with them everything stays as it was.
     pub fn reload(&self) {
+        // One at a time, in the order in which they were asked for.
+        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         for group in &self.groups {
             if let Err(why) = group.reload() {
                 log::error!("the certificate stays as it was: {why}");
@@ -174,7 +178,13 @@ fn ticketer() -> Result<Arc<dyn ProducesTickets>, String> {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)) {
+    // Without a wait: what is opened may be a pipe that nobody writes to.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let is_file = opened.as_ref().map_or(Ok(true), |file| file.metadata().map(|facts| facts.is_file()));
+    if matches!(is_file, Ok(false)) {
+        return Err(format!("{} is no regular file", path.display()));
+    }
+    match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)) {
         Ok(_) if bytes.len() as u64 > FILE_BYTES_MAX => {
             Err(format!("{} is longer than {FILE_BYTES_MAX} bytes: no PEM file is", path.display()))
         }

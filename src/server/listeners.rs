@@ -57,9 +57,17 @@ pub fn open(
     Ok(Opened { listeners, address: Address::Socket(address), file: None })
 }
 
+fn has_directory(place: &Address) -> bool {
+    let Address::Unix(path) = place else { return true };
+    path.parent().is_none_or(|parent| parent.as_os_str().is_empty() || parent.is_dir())
+}
+
 /// Why a path cannot be listened on, and what to do, in a line.
 fn path_failure(kind: &str, place: &Address, error: PathError) -> String {
     match error {
+        PathError::Live(Some(owner)) if owner.ends_with(&format!("(process {})", std::process::id())) => {
+            format!("{place} is the path of another listener, by another name")
+        }
         PathError::Live(owner) => {
             let owner = owner.unwrap_or_else(|| "another process".into());
             format!(
@@ -78,7 +86,7 @@ fn path_failure(kind: &str, place: &Address, error: PathError) -> String {
             )
         }
         PathError::Io(error) => match error.kind() {
-            io::ErrorKind::NotFound => {
+            io::ErrorKind::NotFound if !has_directory(place) => {
                 format!("{place}: its directory does not exist: make it, or choose another path")
             }
             _ => format!("cannot listen on {place}: {error}"),

@@ -1,11 +1,13 @@
 //! A copy of the store as it is at one moment, also while a server writes it (<https://sqlite.org/backup.html>).
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::connection::connect;
 use super::progress::{Progress, Stage};
@@ -29,15 +31,66 @@ pub fn backup(from: &Path, to: &Path, replaces: bool, progress: &Progress) -> Re
     let source = connect(from, false)?;
     schema::check(&source)?;
     check_target(from, to, replaces)?;
+    let _lock = Lock::take(to)?;
     // Made beside its place, so that what is there is whole, also after a power cut.
     let partial = beside(to, ".partial");
-    let _ = fs::remove_file(&partial); // of a backup that was interrupted
+    remove_partial(&partial); // of a backup that was interrupted
     place::make_file(&partial)?;
     let copied = copy(source, &partial, progress).and_then(|()| put_in_place(&partial, to));
     if copied.is_err() {
-        let _ = fs::remove_file(&partial);
+        remove_partial(&partial);
     }
     copied
+}
+
+/// Removes a copy that is not whole, with what SQLite had beside it.
+fn remove_partial(partial: &Path) {
+    for end in ["", "-wal", "-shm", "-journal"] {
+        let _ = fs::remove_file(beside(partial, end));
+    }
+}
+
+/// That no other backup to the same file is under way: each would take the other's copy for what was left of an earlier one. It ends with
+/// the process, whatever becomes of that (flock(2)).
+struct Lock {
+    _file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    fn take(to: &Path) -> Result<Lock, StoreError> {
+        let path = beside(to, ".lock");
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(place::FILE_MODE)
+                .open(&path);
+            let file = file.map_err(|error| cannot("make", &path, &error))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(StoreError::new(format!(
+                        "another backup to {} is under way: let it end, or name another file",
+                        to.display()
+                    )));
+                }
+                Err(error) => return Err(cannot("lock", &path, &error.into())),
+                Ok(()) => {}
+            }
+            // Whoever had it may have removed its name meanwhile, so that others do not find this one.
+            let facts = file.metadata().map_err(|error| cannot("look at", &path, &error))?;
+            if path.metadata().is_ok_and(|named| (named.dev(), named.ino()) == (facts.dev(), facts.ino())) {
+                return Ok(Lock { _file: file, path });
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 fn check_target(from: &Path, to: &Path, replaces: bool) -> Result<(), StoreError> {
@@ -191,6 +244,37 @@ mod tests {
         assert!(load::meta(again.connection(), COPIED).unwrap().is_some(), "and knows that it is a copy");
         let original = Engine::open(&path).unwrap();
         assert_eq!(load::meta(original.connection(), COPIED).unwrap(), None);
+    }
+
+    #[test]
+    fn one_backup_to_a_file_at_a_time() {
+        let (directory, path, _engine) = filled();
+        let copy = directory.path().join("copy.db");
+        to(&path, &copy, false).unwrap();
+        let whole = fs::read(&copy).unwrap();
+        let lock = Lock::take(&copy).unwrap();
+        let why = to(&path, &copy, true).unwrap_err();
+        assert!(why.message.contains("another backup"), "{}", why.message);
+        assert_eq!(fs::read(&copy).unwrap(), whole);
+        drop(lock);
+        to(&path, &copy, true).unwrap();
+        // Of those that begin at one moment, each makes a whole copy or says that another is under way.
+        std::thread::scope(|scope| {
+            let backups: Vec<_> = (0..4).map(|_| scope.spawn(|| to(&path, &copy, true))).collect();
+            let ended: Vec<_> = backups.into_iter().map(|backup| backup.join().unwrap()).collect();
+            assert!(ended.iter().any(Result::is_ok), "{ended:?}");
+            let told = ended.iter().filter_map(|ended| ended.as_ref().err());
+            told.for_each(|why| assert!(why.message.contains("another backup"), "{}", why.message));
+        });
+        assert_eq!(check(&copy, &Progress::default()).unwrap(), [""; 0]);
+        assert_eq!(
+            fs::read_dir(directory.path())
+                .unwrap()
+                .flatten()
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with("copy.db."))
+                .count(),
+            0
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The data directory: who holds it, what an earlier server left in it and in its journals, and what this one begins with.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,6 +71,9 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     let (lock, last_run) = take_lock(wanted.directory)?;
     let path = wanted.directory.join(FILE);
     refuse_links(&path)?;
+    if last_run.is_some() {
+        miss(&path)?;
+    }
     open_file(wanted, lock, last_run, &path)
         .map_err(|error| StoreError { message: format!("{}: {}", path.display(), error.message), ..error })
 }
@@ -82,6 +85,28 @@ fn refuse_links(path: &Path) -> Result<(), StoreError> {
             "{} is a link, and a server may be running on the file by its other name: name the directory of that with --data-dir",
             path.display()
         ))),
+        _ => Ok(()),
+    }
+}
+
+/// A server has been here before: whoever finds nothing of it says so.
+fn miss(path: &Path) -> Result<(), StoreError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let has_log = fs::metadata(log).is_ok_and(|facts| facts.len() > 0);
+    match path.metadata() {
+        Ok(facts) if facts.len() == 0 && !has_log => Err(StoreError::new(format!(
+            "{} is empty, and a server has kept its rooms there: put a backup in its place, or remove it to begin with nothing",
+            path.display()
+        ))),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            log::warn!(
+                "{} is not there, and a server has kept its rooms in it: beginning with nothing. If it was lost, stop this server and put a \
+                 backup there",
+                path.display()
+            );
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

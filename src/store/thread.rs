@@ -7,6 +7,8 @@
 //! have place.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -212,6 +214,8 @@ pub struct WriterStart {
 struct Writer {
     engine: Engine,
     path: PathBuf,
+    /// Which file that was at the beginning.
+    file: Option<(u64, u64)>,
     rings: Vec<Arc<Ring>>,
     ends: Vec<u64>,
     group: Vec<Vec<Vec<u8>>>,
@@ -229,8 +233,9 @@ struct Writer {
     chores_complaint: Complaint,
 }
 
-/// Writes until it is told to stop and everything has been written.
-pub fn write(start: WriterStart) {
+/// Writes until it is told to stop and everything has been written. Says whether that was possible.
+#[must_use]
+pub fn write(start: WriterStart) -> bool {
     let WriterStart { engine, path, rings, ring_paths, sync_ms, receipts_ms, links } = start;
     let bell = links.bell.clone();
     let stops = links.stops.clone();
@@ -239,6 +244,7 @@ pub fn write(start: WriterStart) {
         ends: vec![0; rings.len()],
         group: rings.iter().map(|_| Vec::new()).collect(),
         engine,
+        file: path.metadata().ok().as_ref().map(identity),
         path,
         rings,
         teller: Teller::new(links),
@@ -261,9 +267,8 @@ pub fn write(start: WriterStart) {
         if !is_done {
             // Cores that have ended cannot be served any more; what is in their journals is found there by the next server.
             if is_stopping && writer.down_since.is_some_and(|since| since.elapsed() > RETRY_LAST * 5) {
-                return log::error!(
-                    "the store is still down: what has not been stored stays in the journals"
-                );
+                log::error!("the store is still down: what has not been stored stays in the journals");
+                return false;
             }
             // Not by the bell: whoever writes rings it, and the disk would be tried again each time.
             std::thread::sleep(writer.retry);
@@ -280,12 +285,28 @@ pub fn write(start: WriterStart) {
         let timeout = if has_told { writer.next_wake() } else { Duration::from_millis(1) };
         bell.wait(|| writer.has_input() || stops.load(Ordering::Acquire), timeout);
     }
-    if let Err(error) = directory::close(&mut writer.engine, &ring_paths) {
+    let closed = directory::close(&mut writer.engine, &ring_paths);
+    if let Err(error) = &closed {
         log::error!("the store could not be closed: {error}");
     }
+    closed.is_ok()
+}
+
+/// Which file it is: its device, and its number there.
+fn identity(facts: &std::fs::Metadata) -> (u64, u64) {
+    (facts.dev(), facts.ino())
 }
 
 impl Writer {
+    /// Whether the file still has the name by which the next server will look for it.
+    fn has_its_file(&self) -> bool {
+        match self.path.metadata() {
+            Ok(facts) => self.file.is_none_or(|file| file == identity(&facts)),
+            // Whatever else the disk says, the commit will hear too.
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        }
+    }
+
     fn has_input(&self) -> bool {
         self.rings.iter().zip(&self.ends).any(|(ring, end)| ring.tail() > *end)
     }
@@ -322,7 +343,14 @@ impl Writer {
             .collect();
         let watched = self.teller.links.watched.clone();
         watched.busy_since.store(crate::sys::monotonic_ms().max(1), Ordering::SeqCst);
-        let applied = self.engine.apply(&parts, wants_sync);
+        // SQLite would go on with a file that has no name any more, and end with it.
+        let applied = match self.has_its_file() {
+            true => self.engine.apply(&parts, wants_sync),
+            false => Err(StoreError::new(format!(
+                "{} has been removed or replaced while the server writes it: put it back where it was",
+                self.path.display()
+            ))),
+        };
         watched.busy_since.store(0, Ordering::SeqCst);
         drop(parts);
         if watched.is_told.swap(false, Ordering::SeqCst) && applied.is_ok() {
@@ -410,6 +438,11 @@ impl Writer {
         }
         if Instant::now() < self.chores_at {
             return Ok(has_more);
+        }
+        if let (rooms @ 1.., messages) = self.engine.take_narrowed() {
+            log::warn!(
+                "the bounds of history are narrower than what {rooms} rooms keep: {messages} messages are deleted"
+            );
         }
         let is_swept = self.engine.sweep(crate::sys::unix_ms(), SWEEP_ROOMS)?;
         self.engine.flush_rooms(FLUSH_ROOMS)?;

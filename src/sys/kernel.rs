@@ -1,7 +1,7 @@
 //! The real kernel, through mio: epoll(7) or kqueue(2), edge-triggered.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use super::waker::Waker;
 use super::{connect, path};
 use crate::base::slots::Id;
 use crate::base::time::{Now, Tick};
-use crate::config::ListenKind;
+use crate::config::{ListenKind, PEER_ON_PATH};
 use crate::reactor::{Event, Os, Source};
 
 /// The token of the core's waker. No [`Id`] has it: a table never has that many slots.
@@ -31,9 +31,6 @@ const LISTENERS: usize = usize::MAX - 1;
 /// between probes.
 const KEEPALIVE_IDLE_S: u64 = 60;
 const KEEPALIVE_INTERVAL_S: u64 = 15;
-
-/// Clients who come by a path have no address: they are of this machine.
-const PEER_ON_PATH: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// One core's share of the kernel.
 #[derive(Debug)]

@@ -335,6 +335,35 @@ def publish_and_kill(disk, *contents):
     return acks[-1]["epoch"], acks[-1]["offset"]
 
 
+def test_a_file_that_is_lost_is_missed(disk, tmp_path):
+    server = disk()
+    server.ws("alice", "den").say("den", "hello")
+    server.close()
+    store = tmp_path / "data" / "starling.db"
+    store.write_bytes(b"")
+    refused = run([binary(), "serve", "--data-dir", str(tmp_path / "data"), "--web", "127.0.0.1:0", "--line", "127.0.0.1:0", "--frame",
+                   "127.0.0.1:0", "--grpc", "127.0.0.1:0"])
+    assert refused.returncode == 1 and b"is empty" in refused.stderr and b"remove it" in refused.stderr, refused.stderr
+    store.unlink()
+    server = disk()
+    assert any("is not there" in line and "WARN" in line for line in server.log), server.log
+    assert server.ws("bob", "den").welcome
+
+
+def test_a_store_that_is_moved_away_promises_nothing(disk, tmp_path):
+    server = disk()
+    alice = server.ws("alice", "den")
+    alice.say("den", "before")
+    store = tmp_path / "data" / "starling.db"
+    store.rename(tmp_path / "elsewhere")
+    wait_until(lambda: alice.call("message", room="den", content="x", ack="synced").get("reason") == "store_down", "the loss to be noticed")
+    assert server.get("/health").body == b"OK store_down"
+    (tmp_path / "elsewhere").rename(store)
+    wait_until(lambda: alice.call("message", room="den", content="y", ack="synced").get("level") == "synced", "the store to be back")
+    server.close()
+    assert "before" in [m["content"] for m in history(disk().ws("bob"), "den")["messages"]]
+
+
 def test_a_log_that_was_removed_is_told_by_a_new_epoch(disk, tmp_path):
     server = disk()
     server.ws("alice", "den").call("message", room="den", content="old", ack="synced")
@@ -397,7 +426,8 @@ def test_free_pages_are_given_back(disk, tmp_path):
     alice.call("message", room="den", content="last", ack="synced")
     server.close()
     assert file.stat().st_size > 15_000_000
-    disk(history__count=10)
+    server = disk(history__count=10)
+    wait_until(lambda: any("narrower" in line and "291 messages" in line for line in server.log), "the deletion to be told")
     wait_until(lambda: file.stat().st_size < 8_000_000, "most of the file to be given back", 40)
 
 

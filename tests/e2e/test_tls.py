@@ -388,3 +388,18 @@ def test_a_browser_comes_by_https(start, identity, tmp_path):
         wait_until(lambda: driver.execute_script("return document.body.dataset.connection") == "online", "the connection over wss")
     finally:
         driver.quit()
+
+
+def test_a_file_that_does_not_answer_keeps_nobody_waiting(start, identity):
+    """A pipe that nobody writes to stands for whatever a path may lead to."""
+    server = start()
+    context = trusting(identity)
+    identity.cert.unlink()
+    os.mkfifo(identity.cert)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: any("no regular file" in line for line in server.log), "the complaint")
+    # With the certificate from before.
+    assert server.keep(TlsJsonClient(server.line, context)).enter("alice").nickname == "alice"
+    server.close()
+    refused = run([binary(), "serve", "--tls-cert", str(identity.cert), "--tls-key", str(identity.key), "--set", "store.kind=memory"])
+    assert refused.returncode == 1 and b"no regular file" in refused.stderr, refused.stderr

@@ -40,8 +40,9 @@ const FILES_KEPT: usize = 64;
 /// What stands behind the scheme of an encrypted transport.
 pub const TLS: &str = "+tls";
 
-/// The transport whose messages are compressed.
+/// The transport whose messages are compressed, and the shortest that a server does that for which was told nothing else.
 const DEFLATE: &str = "ws+deflate";
+const DEFLATED_BYTES_MIN: usize = 256;
 
 /// Where the started server runs, and how it is spoken to.
 pub struct Placement {
@@ -142,7 +143,13 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
         ];
         server_flags.splice(0..0, limits.into_iter().flat_map(|limit| ["--set".to_owned(), limit]));
     }
-    if transport.strip_suffix(TLS).unwrap_or(&transport) == DEFLATE {
+    if flags.target.is_none() && transport.strip_suffix(TLS).unwrap_or(&transport) == DEFLATE {
+        if plan.bytes < DEFLATED_BYTES_MIN {
+            return Err(format!(
+                "--transport {transport}: the server compresses no message below {DEFLATED_BYTES_MIN} bytes \
+                 (limits.deflate_min_bytes): name a larger --size"
+            ));
+        }
         server_flags.splice(0..0, ["--set".to_owned(), "web.deflate=true".to_owned()]);
     }
     if profile == Profile::Resume {

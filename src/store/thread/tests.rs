@@ -9,8 +9,8 @@ use crate::sys::kernel::Sleeper;
 struct Running {
     ring: Arc<Ring>,
     links: Links,
-    writer: JoinHandle<()>,
-    _directory: tempfile::TempDir,
+    writer: JoinHandle<bool>,
+    directory: tempfile::TempDir,
 }
 
 /// A writer for one core, on a store that has been prepared by this SQL.
@@ -39,7 +39,7 @@ fn start(sql: &str) -> Running {
         links: links.clone(),
     };
     let writer = std::thread::spawn(move || write(start));
-    Running { ring, links, writer, _directory: directory }
+    Running { ring, links, writer, directory }
 }
 
 impl Running {
@@ -75,7 +75,7 @@ impl Running {
     fn stop(self) {
         self.links.stops.store(true, Ordering::Release);
         self.links.bell.ring();
-        self.writer.join().unwrap();
+        assert!(self.writer.join().unwrap(), "everything is stored");
     }
 }
 
@@ -88,6 +88,53 @@ fn message(offset: u64) -> Record<'static> {
         content: "hello",
         command: None,
     }
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_not_written_to() {
+    let store = start("");
+    let retention = Retention { count: 10, bytes: 0, age_ms: 0 };
+    store.wait_for(store.write(&[Record::Room { room: 1, name: "den", epoch: "e", retention }]));
+    let [path, elsewhere] = [crate::store::FILE, "elsewhere"].map(|name| store.directory.path().join(name));
+    std::fs::rename(&path, &elsewhere).unwrap();
+    let end = store.write(&[message(1)]);
+    let is_down = |parcel: Option<Parcel>| {
+        parcel.is_some_and(|parcel| {
+            let is_told = |mail: &Mail| matches!(mail, Mail::Store(StoreNews::Down(Some(why))) if why.contains("removed"));
+            parcel.mail.iter().any(is_told)
+        })
+    };
+    let began = Instant::now();
+    while !is_down(store.links.exchange.mailbox(0).pop()) {
+        assert!(began.elapsed() < Duration::from_secs(20), "it is not missed");
+        std::thread::yield_now();
+    }
+    std::fs::rename(&elsewhere, &path).unwrap();
+    store.wait_for(end);
+    store.stop();
+}
+
+#[test]
+fn a_room_at_rest_keeps_no_more_than_its_bound() {
+    let store = start("");
+    let retention = Retention { count: 3, bytes: 0, age_ms: 0 };
+    let mut records = vec![Record::Room { room: 1, name: "den", epoch: "e", retention }];
+    records.extend((1..=10).map(message));
+    store.wait_for(store.write(&records));
+    let (began, mut first) = (Instant::now(), 0);
+    while first != 8 {
+        assert!(began.elapsed() < Duration::from_secs(20), "it keeps them from {first} on");
+        let Some(parcel) = store.links.exchange.mailbox(0).pop() else {
+            std::thread::yield_now();
+            continue;
+        };
+        for mail in parcel.mail {
+            if let Mail::Store(StoreNews::Trimmed { first_kept, .. }) = mail {
+                first = first_kept;
+            }
+        }
+    }
+    store.stop();
 }
 
 #[test]
