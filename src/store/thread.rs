@@ -441,7 +441,7 @@ impl Writer {
         }
         if let (rooms @ 1.., messages) = self.engine.take_narrowed() {
             log::warn!(
-                "the bounds of history are narrower than what {rooms} rooms keep: {messages} messages are deleted"
+                "{messages} messages are deleted: the bounds of history have become narrower (rooms: {rooms})"
             );
         }
         let is_swept = self.engine.sweep(crate::sys::unix_ms(), SWEEP_ROOMS)?;

@@ -427,7 +427,7 @@ def test_free_pages_are_given_back(disk, tmp_path):
     server.close()
     assert file.stat().st_size > 15_000_000
     server = disk(history__count=10)
-    wait_until(lambda: any("narrower" in line and "291 messages" in line for line in server.log), "the deletion to be told")
+    wait_until(lambda: any("messages are deleted: the bounds" in line for line in server.log), "the deletion to be told")
     wait_until(lambda: file.stat().st_size < 8_000_000, "most of the file to be given back", 40)
 
 
