@@ -355,6 +355,17 @@ def test_a_deadline_ends_a_call(server, chat):
     bob.expect("presence", event="leave", nickname="alice")
 
 
+def test_calls_of_what_is_not_there_are_counted_too(start_server):
+    server = start_server(rate__commands_per_second=5, rate__burst=5)
+    nothing = channel_to(server).unary_unary("/chat.ChatService/Nothing")
+    codes = set()
+    for _ in range(20):
+        with pytest.raises(grpc.RpcError) as caught:
+            nothing(b"", timeout=DEADLINE_S)
+        codes.add(caught.value.code())
+    assert codes == {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
 def test_what_cannot_be_called(server, chat):
     nothing = chat.channel.unary_unary("/chat.ChatService/Nothing")
     refused(grpc.StatusCode.UNIMPLEMENTED, "not_found", nothing, b"", timeout=DEADLINE_S)
@@ -574,6 +585,14 @@ def test_what_is_no_call_is_refused(raw):
     raw.flush()
     assert raw.status(stream)[:2] == (3, "bad_request")
     health_is_answered(raw)
+
+
+def test_a_connection_without_calls_does_not_hold_a_drain(start_server):
+    server = start_server(limits__close_ms=60_000, limits__linger_ms=1, drain__timeout_ms=60_000)
+    raw = RawHttp2(server)
+    health_is_answered(raw)
+    server.terminate()
+    assert server.exit_code() == 0, "although it never answers the ping behind the first GOAWAY"
 
 
 def test_a_deadline_is_kept_by_the_server_too(raw):

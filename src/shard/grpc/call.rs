@@ -171,7 +171,13 @@ impl Shard {
     /// What can be said of a call by its request alone.
     fn consider_call(&mut self, parent: Id, request: &Request<()>) -> Result<(Method, Option<Tick>), Status> {
         let path = request.uri().path();
-        let method = Method::at(path).ok_or_else(|| {
+        let method = Method::at(path);
+        // Who has commands of its own pays for those.
+        if method != Some(Method::Connect) {
+            self.charge(parent, Cost { commands: 1, bytes: 0, joins: 0 }, None)
+                .map_err(|refusal| status_of(&refusal))?;
+        }
+        let method = method.ok_or_else(|| {
             Status::new(Code::Unimplemented, "not_found", format!("there is no method {path}"))
         })?;
         let timeout_ms = grpc::timeout_ms(request.headers()).map_err(|NoTime| {
@@ -190,11 +196,6 @@ impl Shard {
         if self.connections.len() >= self.core_connections {
             self.counters.refused_connections.add(1);
             return Err(status_of_farewell(Farewell::TooManyConnections));
-        }
-        // Who has commands of its own pays for those.
-        if method != Method::Connect {
-            self.charge(parent, Cost { commands: 1, bytes: 0, joins: 0 }, None)
-                .map_err(|refusal| status_of(&refusal))?;
         }
         Ok((method, timeout_ms.map(|ms| self.now.tick + ms)))
     }

@@ -75,6 +75,9 @@ impl Http2 {
     }
 }
 
+/// How long a connection without calls is there after it has been told that the server leaves: a round trip in any network.
+const IDLE_LEAVE_MS: u64 = 1000;
+
 impl Shard {
     /// Takes in what was read from a connection of HTTP/2.
     pub(super) fn decode_http2(&mut self, id: Id, http2: &mut Http2, input: &[u8]) -> usize {
@@ -169,7 +172,13 @@ impl Shard {
     /// Tells the peer to open no more streams: when the calls that are under way have ended, the connection is closed, or when they
     /// have had the time for it that a slow consumer has.
     pub(super) fn leave_http2(&mut self, id: Id) {
-        let leaves_by = self.now.tick + self.limits.close_ms;
+        // Without a call there is only one answer to wait for: that the peer has heard of it.
+        let ms = if self.calls.contains_key(&id) {
+            self.limits.close_ms
+        } else {
+            IDLE_LEAVE_MS.min(self.limits.close_ms)
+        };
+        let leaves_by = self.now.tick + ms;
         self.with_http2(id, |shard, http2| {
             if http2.leaves_by.is_none() {
                 http2.leaves_by = Some(leaves_by);
