@@ -63,6 +63,11 @@ class Raw(RawWebSocket):
             self.inflater = zlib.decompressobj(-15)
         return self.inflater.decompress(payload + TAIL)
 
+    def expect_joined(self):
+        deadline = Deadline()
+        while json.loads(self.receive_message(deadline)[2])["type"] != "joined":
+            pass
+
     def expect_message(self, content):
         """Whether the message of that content came compressed, and its bytes on the way."""
         deadline = Deadline()
@@ -191,6 +196,7 @@ def test_members_with_and_without_compression_hear_the_same(keeping):
     for nickname, member in members.items():
         member.send("hello", nickname=nickname)
         member.send("join", room="lobby")
+        member.expect_joined()  # whoever joins later does not hear what was said before
     line = keeping.json_line("line", "lobby")
     earlier = None
     for seed in [1, 2, 1]:
