@@ -5,10 +5,12 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import socket
 import ssl
 import subprocess
+import threading
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -47,8 +49,45 @@ def start(start_server, identity):
     return start
 
 
+class OneAtATime(ssl.SSLSocket):
+    """Lets one thread at a time use the connection. `websockets` reads on one and writes on another, and before its version 3.13 Python lets
+    both into OpenSSL at once: now and then, one connection in a thousand on a busy machine, what is written is lost."""
+
+    def _in_turn(self, work, *arguments):
+        lock = self.__dict__.setdefault("_turns", threading.Lock())
+        deadline = Deadline(60)
+        while True:
+            with lock:
+                timeout = self.gettimeout()
+                self.settimeout(0)
+                try:
+                    return work(*arguments)
+                except ssl.SSLWantReadError:
+                    wanted = ([self], [])
+                except ssl.SSLWantWriteError:
+                    wanted = ([], [self])
+                finally:
+                    self.settimeout(timeout)
+            if timeout is not None and deadline.left() < 60 - timeout:
+                raise TimeoutError("timed out")
+            # Not for long: the other thread may have taken in what this one waits for.
+            select.select(*wanted, [], min(0.05, deadline.left()))
+
+    def recv(self, *arguments):
+        return self._in_turn(super().recv, *arguments)
+
+    def send(self, *arguments):
+        return self._in_turn(super().send, *arguments)
+
+    def sendall(self, data, *arguments):
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.send(rest, *arguments):]
+
+
 def trusting(identity, version=None, alpn=None):
     context = ssl.create_default_context(cafile=str(identity.cert))
+    context.sslsocket_class = OneAtATime
     if version:
         context.minimum_version = context.maximum_version = version
     if alpn:
