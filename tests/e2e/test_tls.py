@@ -63,15 +63,18 @@ class OneAtATime(ssl.SSLSocket):
                 try:
                     return work(*arguments)
                 except ssl.SSLWantReadError:
-                    wanted = ([self], [])
+                    wanted = select.POLLIN
                 except ssl.SSLWantWriteError:
-                    wanted = ([], [self])
+                    wanted = select.POLLOUT
                 finally:
                     self.settimeout(timeout)
             if timeout is not None and deadline.left() < 60 - timeout:
                 raise TimeoutError("timed out")
             # Not for long: the other thread may have taken in what this one waits for.
-            select.select(*wanted, [], min(0.05, deadline.left()))
+            poll = select.poll()
+            with contextlib.suppress(ValueError):  # it has been closed meanwhile
+                poll.register(self, wanted)
+                poll.poll(50)
 
     def recv(self, *arguments):
         return self._in_turn(super().recv, *arguments)
