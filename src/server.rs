@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::auth::Authority;
 use crate::auth::account::AccountKey;
@@ -246,7 +246,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     })
     .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     drop(news);
-    let hang_up = HangUp { certificates: Arc::new(certificates), has_terminal };
+    let hang_up = HangUp::new(certificates, has_terminal)?;
     let ended = attend(&heard, cores, &drains, &wakers[..cores], &hang_up, &mut socket_files);
     let stored = storage.map_or(Ok(()), Storage::stop);
     ended.and(stored)
@@ -427,27 +427,39 @@ fn announce(addresses: &[(ListenKind, Address, bool)]) {
 
 /// What SIGHUP is about.
 struct HangUp {
-    certificates: Arc<Certificates>,
+    /// Asks a thread for it to read certificates again, if there are any; once more at the most while it does.
+    certificates: Option<Sender<()>>,
     /// Whether the server was started at a terminal.
     has_terminal: bool,
 }
 
 impl HangUp {
+    /// Certificates have a thread of their own: a disk that does not answer must not keep other signals waiting.
+    fn new(certificates: Certificates, has_terminal: bool) -> Result<Self, ServeError> {
+        if certificates.is_empty() {
+            return Ok(HangUp { certificates: None, has_terminal });
+        }
+        let (asking, asked) = bounded(1);
+        threads::spawn("certificates".into(), move || {
+            while asked.recv().is_ok() {
+                certificates.reload();
+            }
+        })
+        .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
+        Ok(HangUp { certificates: Some(asking), has_terminal })
+    }
+
     /// Reads certificates again. Returns whether the signal means something else: the terminal at which the server was started is
     /// gone, and so is whoever could stop it there.
     fn hear(&self) -> bool {
         if self.has_terminal && !terminal::is_controlled() {
             return true;
         }
-        match self.certificates.is_empty() {
-            true => log::info!("SIGHUP: there are no certificates to read again"),
-            false => {
+        match &self.certificates {
+            None => log::info!("SIGHUP: there are no certificates to read again"),
+            Some(thread) => {
                 log::info!("SIGHUP: reading certificates again");
-                // On a thread for it: a disk that does not answer must not keep other signals waiting.
-                let certificates = self.certificates.clone();
-                if let Err(error) = threads::spawn("certificates".into(), move || certificates.reload()) {
-                    log::error!("the certificates stay as they were: cannot start a thread: {error}");
-                }
+                let _ = thread.try_send(()); // where it has been asked already, that will do
             }
         }
         false

@@ -26,7 +26,6 @@ const WARNING_DAYS: u64 = 14;
 pub struct Certificates {
     doors: Vec<Door>,
     groups: Vec<Group>,
-    reloading: Mutex<()>,
 }
 
 /// Listeners with the same files.
@@ -73,7 +72,7 @@ impl Certificates {
             groups[nth].listeners.push((*kind, settings.clone()));
             doors.push(Door { kind: *kind, tls: Some(settings), proxies: proxies.clone() });
         }
-        Ok(Certificates { doors, groups, reloading: Mutex::new(()) })
+        Ok(Certificates { doors, groups })
     }
 
     /// The listeners, in their order.
@@ -88,8 +87,6 @@ impl Certificates {
 
     /// Reads the files again. New connections get what is in them; where something is wrong with them everything stays as it was.
     pub fn reload(&self) {
-        // One at a time, in the order in which they were asked for.
-        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         for group in &self.groups {
             if let Err(why) = group.reload() {
                 log::error!("the certificate stays as it was: {why}");

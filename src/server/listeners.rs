@@ -76,7 +76,7 @@ fn path_failure(kind: &str, place: &Address, error: PathError) -> String {
         }
         PathError::NoSocket => {
             format!(
-                "{place}: there is something there that is no socket, and is left alone: remove it, or choose another path"
+                "{place}: what is there is a link, or no socket, and is left alone: remove it, or choose another path"
             )
         }
         PathError::TooLong => {

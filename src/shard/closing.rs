@@ -301,7 +301,7 @@ impl Shard {
     }
 
     /// Goes on with what has waited until nothing was left to write.
-    #[cold]
+    #[inline(never)]
     fn output_has_gone(&mut self, id: Id) {
         let connection = &self.connections[id];
         let (is_telling, is_behind) = (connection.is_telling, connection.behind > 0);

@@ -2,16 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
 use super::connection::connect;
 use super::progress::{Progress, Stage};
-use super::{StoreError, load, place, schema};
+use super::{StoreError, WAL, load, place, schema};
+use crate::sys::files::{self, beside};
 use crate::sys::unix_ms;
 
 /// What the copy, and no other store, knows about itself: when it was made, in milliseconds since the Unix epoch. Offsets that were given after
@@ -45,7 +44,7 @@ pub fn backup(from: &Path, to: &Path, replaces: bool, progress: &Progress) -> Re
 
 /// Removes a copy that is not whole, with what SQLite had beside it.
 fn remove_partial(partial: &Path) {
-    for end in ["", "-wal", "-shm", "-journal"] {
+    for end in ["", WAL, "-shm", "-journal"] {
         let _ = fs::remove_file(beside(partial, end));
     }
 }
@@ -59,7 +58,8 @@ struct Lock {
 
 impl Lock {
     fn take(to: &Path) -> Result<Lock, StoreError> {
-        let path = beside(to, ".lock");
+        // Not `.lock`: a copy called `starling` in the server's directory would take the server's.
+        let path = beside(to, ".partial-lock");
         loop {
             let file = OpenOptions::new()
                 .write(true)
@@ -68,19 +68,19 @@ impl Lock {
                 .mode(place::FILE_MODE)
                 .open(&path);
             let file = file.map_err(|error| cannot("make", &path, &error))?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => {
+            match file.try_lock() {
+                Err(fs::TryLockError::WouldBlock) => {
                     return Err(StoreError::new(format!(
                         "another backup to {} is under way: let it end, or name another file",
                         to.display()
                     )));
                 }
-                Err(error) => return Err(cannot("lock", &path, &error.into())),
+                Err(fs::TryLockError::Error(error)) => return Err(cannot("lock", &path, &error)),
                 Ok(()) => {}
             }
             // Whoever had it may have removed its name meanwhile, so that others do not find this one.
             let facts = file.metadata().map_err(|error| cannot("look at", &path, &error))?;
-            if path.metadata().is_ok_and(|named| (named.dev(), named.ino()) == (facts.dev(), facts.ino())) {
+            if path.metadata().is_ok_and(|named| files::id(&named) == files::id(&facts)) {
                 return Ok(Lock { _file: file, path });
             }
         }
@@ -101,7 +101,7 @@ fn check_target(from: &Path, to: &Path, replaces: bool) -> Result<(), StoreError
         )));
     }
     // SQLite would take what is in them for a part of the new file.
-    for log in ["-wal", "-journal"].map(|end| beside(to, end)) {
+    for log in [WAL, "-journal"].map(|end| beside(to, end)) {
         if log.exists() && !is_same(from, to)? {
             return Err(StoreError::new(format!(
                 "{} is there: something has {place} open, or did not close it; name another file",
@@ -127,10 +127,7 @@ fn check_target(from: &Path, to: &Path, replaces: bool) -> Result<(), StoreError
 
 /// Whether it is one of the files that a server has beside its store, by whatever way to the directory.
 fn is_beside(from: &Path, to: &Path) -> bool {
-    let directory = |path: &Path| {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        parent.unwrap_or(Path::new(".")).canonicalize().ok()
-    };
+    let directory = |path: &Path| files::directory_of(path).canonicalize().ok();
     let name = to.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_ours = name != super::FILE && name.starts_with(super::FILE) || name == super::directory::LOCK;
     is_ours && directory(from).is_some_and(|place| directory(to) == Some(place))
@@ -139,7 +136,7 @@ fn is_beside(from: &Path, to: &Path) -> bool {
 /// Whether both are one file, by whatever names.
 fn is_same(from: &Path, to: &Path) -> Result<bool, StoreError> {
     let source = from.metadata().map_err(|error| cannot("look at", from, &error))?;
-    Ok(to.metadata().is_ok_and(|facts| (facts.dev(), facts.ino()) == (source.dev(), source.ino())))
+    Ok(to.metadata().is_ok_and(|facts| files::id(&facts) == files::id(&source)))
 }
 
 fn copy(source: rusqlite::Connection, partial: &Path, progress: &Progress) -> Result<(), StoreError> {
@@ -186,10 +183,7 @@ fn put_in_place(partial: &Path, to: &Path) -> Result<(), StoreError> {
     File::open(partial).and_then(|file| file.sync_all()).map_err(|error| cannot("write", partial, &error))?;
     fs::rename(partial, to).map_err(|error| cannot("make", to, &error))?;
     // The name is in the directory, which is flushed by itself.
-    let directory = match to.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = files::directory_of(to);
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| cannot("write", directory, &error))
@@ -197,13 +191,6 @@ fn put_in_place(partial: &Path, to: &Path) -> Result<(), StoreError> {
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> StoreError {
     StoreError::new(format!("cannot {what} {}: {error}", path.display()))
-}
-
-/// The path with this at its end.
-fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
 }
 
 #[cfg(test)]
@@ -267,6 +254,11 @@ mod tests {
             told.for_each(|why| assert!(why.message.contains("another backup"), "{}", why.message));
         });
         assert_eq!(check(&copy, &Progress::default()).unwrap(), [""; 0]);
+        // In the server's own directory, by a name that its lock begins with.
+        let server_lock = directory.path().join(super::super::directory::LOCK);
+        fs::write(&server_lock, "1").unwrap();
+        to(&path, &directory.path().join("starling"), false).unwrap();
+        assert!(server_lock.exists(), "it is the server's");
         assert_eq!(
             fs::read_dir(directory.path())
                 .unwrap()
@@ -284,9 +276,9 @@ mod tests {
         fs::write(&copy, "precious").unwrap();
         assert!(to(&path, &copy, false).unwrap_err().to_string().contains("--force"));
         assert_eq!(fs::read(&copy).unwrap(), b"precious");
-        fs::write(beside(&copy, "-wal"), "x").unwrap();
+        fs::write(beside(&copy, WAL), "x").unwrap();
         assert!(to(&path, &copy, true).unwrap_err().to_string().contains("copy.db-wal is there"));
-        fs::remove_file(beside(&copy, "-wal")).unwrap();
+        fs::remove_file(beside(&copy, WAL)).unwrap();
         to(&path, &copy, true).unwrap();
         assert_eq!(check(&copy, &Progress::default()).unwrap(), [""; 0]);
         for replaces in [false, true] {

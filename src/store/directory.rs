@@ -13,8 +13,9 @@ use rusqlite::{Connection, params};
 
 use super::backup::COPIED;
 use super::engine::{Engine, Part};
-use super::{FILE, StoreError, load, place};
+use super::{FILE, StoreError, WAL, load, place};
 use crate::record::Restored;
+use crate::sys::files;
 use crate::sys::ring::Ring;
 
 /// Held by the server that uses the directory.
@@ -72,7 +73,7 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     let path = wanted.directory.join(FILE);
     refuse_links(&path)?;
     if last_run.is_some() {
-        miss(&path)?;
+        check_presence(&path)?;
     }
     open_file(wanted, lock, last_run, &path)
         .map_err(|error| StoreError { message: format!("{}: {}", path.display(), error.message), ..error })
@@ -89,11 +90,9 @@ fn refuse_links(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// A server has been here before: whoever finds nothing of it says so.
-fn miss(path: &Path) -> Result<(), StoreError> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let has_log = fs::metadata(log).is_ok_and(|facts| facts.len() > 0);
+/// Where a server has been before, its store is missed if it is not there.
+fn check_presence(path: &Path) -> Result<(), StoreError> {
+    let has_log = files::beside(path, WAL).metadata().is_ok_and(|facts| facts.len() > 0);
     match path.metadata() {
         Ok(facts) if facts.len() == 0 && !has_log => Err(StoreError::new(format!(
             "{} is empty, and a server has kept its rooms there: put a backup in its place, or remove it to begin with nothing",

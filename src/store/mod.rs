@@ -34,6 +34,9 @@ use rusqlite::ErrorCode;
 /// What the file is called, in the data directory.
 pub const FILE: &str = "starling.db";
 
+/// What the name of its write-ahead log has at the end besides.
+const WAL: &str = "-wal";
+
 /// Why the store could not do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreError {

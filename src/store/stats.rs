@@ -6,7 +6,8 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use super::connection::connect;
-use super::{StoreError, schema};
+use super::{StoreError, WAL, schema};
+use crate::sys::files;
 
 /// The numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -71,10 +72,8 @@ impl Stats {
         let db = connect(path, false)?;
         schema::check(&db)?;
         let bytes_of = |path: &Path| path.metadata().map_or(0, |facts| facts.len());
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
         let mut stats = Self::of(&db, rooms_max)?;
-        (stats.file_bytes, stats.wal_bytes) = (bytes_of(path), bytes_of(wal.as_ref()));
+        (stats.file_bytes, stats.wal_bytes) = (bytes_of(path), bytes_of(&files::beside(path, WAL)));
         Ok(stats)
     }
 

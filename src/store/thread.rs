@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +20,7 @@ use super::directory;
 use super::engine::{Engine, Part, Trimmed};
 use super::hashers::{Hashers, Outcome};
 use super::read::Reader;
-use super::{StoreError, load};
+use super::{StoreError, WAL, load};
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
 use crate::reactor::mailbox::Exchange;
@@ -30,6 +29,7 @@ use crate::shard::accounts::AccountOutcome;
 use crate::shard::mail::{Mail, Parcel};
 use crate::shard::reading::{StoreNews, StoreRequest};
 use crate::sys::bell::Bell;
+use crate::sys::files;
 use crate::sys::ring::Ring;
 use crate::sys::waker::Waker;
 
@@ -244,7 +244,7 @@ pub fn write(start: WriterStart) -> bool {
         ends: vec![0; rings.len()],
         group: rings.iter().map(|_| Vec::new()).collect(),
         engine,
-        file: path.metadata().ok().as_ref().map(identity),
+        file: path.metadata().ok().as_ref().map(files::id),
         path,
         rings,
         teller: Teller::new(links),
@@ -292,16 +292,11 @@ pub fn write(start: WriterStart) -> bool {
     closed.is_ok()
 }
 
-/// Which file it is: its device, and its number there.
-fn identity(facts: &std::fs::Metadata) -> (u64, u64) {
-    (facts.dev(), facts.ino())
-}
-
 impl Writer {
     /// Whether the file still has the name by which the next server will look for it.
     fn has_its_file(&self) -> bool {
         match self.path.metadata() {
-            Ok(facts) => self.file.is_none_or(|file| file == identity(&facts)),
+            Ok(facts) => self.file.is_none_or(|file| file == files::id(&facts)),
             // Whatever else the disk says, the commit will hear too.
             Err(error) => error.kind() != ErrorKind::NotFound,
         }
@@ -504,9 +499,7 @@ fn data_version(db: &Connection) -> Result<i64, StoreError> {
 }
 
 fn wal_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
+    files::beside(path, WAL)
 }
 
 fn file_bytes(path: &Path) -> u64 {

@@ -4,6 +4,7 @@
 pub mod bell;
 pub mod connect;
 pub mod descriptors;
+pub mod files;
 pub mod kernel;
 pub mod listen;
 pub mod owner;

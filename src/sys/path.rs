@@ -8,19 +8,18 @@ use std::fs;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::cmsg_space;
-use rustix::fs::FlockOperation;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::owner;
+use super::{files, owner, threads};
 
 /// Between cores a connection is a message. What has no place waits at the core that has accepted it.
 #[cfg(target_os = "linux")]
@@ -31,6 +30,9 @@ const BETWEEN_CORES: SocketType = SocketType::DGRAM;
 /// The most bytes of a path: one less than `sun_path` of unix(7) has, for its end.
 pub const BYTES_MAX: usize =
     std::mem::size_of::<libc::sockaddr_un>() - std::mem::offset_of!(libc::sockaddr_un, sun_path) - 1;
+
+/// For how long one server waits for another that looks at a path in the same directory, in milliseconds. A look takes less than one.
+const TURN_MS: usize = 1000;
 
 /// Why a path cannot be listened on.
 #[derive(Debug)]
@@ -55,14 +57,12 @@ impl From<io::Error> for PathError {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    id: (u64, u64),
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
+        let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|facts| files::id(&facts) == self.id);
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }
@@ -76,12 +76,7 @@ impl Drop for SocketFile {
 /// Where somebody listens, or there is something else than a socket.
 pub fn listen(path: &Path, mode: u32, backlog: usize) -> Result<(UnixListener, SocketFile), PathError> {
     let address = SockAddr::unix(path).map_err(|_| PathError::TooLong)?;
-    // Two servers that look at the same time must not both find nobody. Where the directory cannot be locked, they may.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let lock = fs::File::open(directory);
-    if let Ok(lock) = &lock {
-        rustix::fs::flock(lock, FlockOperation::LockExclusive).map_err(io::Error::from)?;
-    }
+    let _turn = take_turn(files::directory_of(path));
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     match socket.bind(&address) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
@@ -91,12 +86,26 @@ pub fn listen(path: &Path, mode: u32, backlog: usize) -> Result<(UnixListener, S
         bound => bound?,
     }
     // Nobody can connect before the socket listens, and so not before it has its mode.
-    let file = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), device: file.dev(), inode: file.ino() };
+    let id = files::id(&fs::symlink_metadata(path)?);
+    let file = SocketFile { path: path.to_owned(), id };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     socket.set_nonblocking(true)?;
     Ok((OwnedFd::from(socket).into(), file))
+}
+
+/// Two servers that look at the same time must not both find nobody: they take turns, by a lock of the directory. Not for longer than a
+/// second, as others may lock it for reasons of their own, and where it cannot be opened not at all.
+fn take_turn(directory: &Path) -> Option<fs::File> {
+    let lock = fs::File::open(directory).ok()?;
+    for _ in 0..TURN_MS {
+        match lock.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => threads::sleep_ms(1),
+            Err(fs::TryLockError::Error(_)) => return None,
+            Ok(()) => return Some(lock),
+        }
+    }
+    None
 }
 
 /// Removes a socket that nobody listens on.
@@ -261,6 +270,14 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         let long = directory.path().join("s".repeat(200));
         assert!(matches!(listen(&long, 0o600, 16), Err(PathError::TooLong)));
+    }
+
+    #[test]
+    fn a_directory_that_somebody_else_has_locked_is_no_obstacle() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = fs::File::open(directory.path()).unwrap();
+        lock.lock().unwrap();
+        listen(&directory.path().join("s"), 0o600, 16).unwrap();
     }
 
     #[test]

@@ -5,7 +5,7 @@ import tempfile
 
 import pytest
 
-from helpers import Server
+from helpers import LISTENERS, Server
 
 
 @pytest.fixture
@@ -28,6 +28,21 @@ def directory():
     with tempfile.TemporaryDirectory(prefix="starling-") as name:
         os.chmod(name, 0o755)
         yield name
+
+
+@pytest.fixture
+def start_on_paths(directory, start_server):
+    """Starts servers that listen on a port and a path for each kind; `more` is said of the paths."""
+
+    def start(more="", **settings):
+        file = os.path.join(directory, "starling.toml")
+        with open(file, "w") as out:
+            for kind in LISTENERS:
+                out.write(f'[[listen]]\nkind = "{kind}"\naddress = "127.0.0.1:0"\n')
+                out.write(f'[[listen]]\nkind = "{kind}"\naddress = "unix:{directory}/{kind}"\n{more}')
+        return start_server(_flags=["--config", file], _has_listeners=True, **settings)
+
+    return start
 
 
 @pytest.fixture

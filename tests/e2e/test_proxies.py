@@ -6,22 +6,12 @@ import subprocess
 
 import pytest
 
-from helpers import DEADLINE_S, LISTENERS, JsonLineClient, RawClient, WsClient, environment, wait_until
+from helpers import DEADLINE_S, JsonLineClient, RawClient, WsClient, environment, wait_until
 
 
-@pytest.fixture
-def start(directory, start_server):
-    """Starts a server for proxies, on paths."""
-
-    def start(more="", **settings):
-        file = f"{directory}/starling.toml"
-        with open(file, "w") as out:
-            for kind in LISTENERS:
-                out.write(f'[[listen]]\nkind = "{kind}"\naddress = "127.0.0.1:0"\n')
-                out.write(f'[[listen]]\nkind = "{kind}"\naddress = "unix:{directory}/{kind}"\nmode = "666"\n{more}')
-        return start_server(_flags=["--config", file], _has_listeners=True, **settings)
-
-    return start
+# nginx's workers are another user.
+FOR_ALL = 'mode = "666"\n'
+PROXIES = 'proxies = ["127.0.0.1"]\n'
 
 
 def free_ports(count):
@@ -110,17 +100,17 @@ def converse(alice, bob):
     assert alice.expect("message", room="den", sender="bob")["content"] == "and you"
 
 
-@pytest.mark.parametrize(("send", "more"), [("", ""), ("send-proxy", 'proxies = ["127.0.0.1"]\n'), ("send-proxy-v2", 'proxies = ["127.0.0.1"]\n')])
-def test_haproxy(start, haproxy, send, more):
-    server = start(more)
+@pytest.mark.parametrize(("send", "more"), [("", ""), ("send-proxy", PROXIES), ("send-proxy-v2", PROXIES)])
+def test_haproxy(start_on_paths, haproxy, send, more):
+    server = start_on_paths(FOR_ALL + more)
     web, line = haproxy(send)
     alice = server.keep(WsClient(f"ws://127.0.0.1:{web}/ws")).enter("alice", "den")
     bob = server.keep(JsonLineClient(("127.0.0.1", line))).enter("bob", "den")
     converse(alice, bob)
 
 
-def test_limits_behind_haproxy_are_of_each_client(start, haproxy):
-    server = start('proxies = ["127.0.0.1"]\n', limits__connections_per_address=1)
+def test_limits_behind_haproxy_are_of_each_client(start_on_paths, haproxy):
+    server = start_on_paths(FOR_ALL + PROXIES, limits__connections_per_address=1)
     _, line = haproxy()
     for name, host, word in (("alice", "127.0.0.2", b"welcome"), ("bob", "127.0.0.3", b"welcome"), ("carol", "127.0.0.2", b"4105")):
         client = server.keep(RawClient(("127.0.0.1", line), source=(host, 0)))
@@ -129,8 +119,8 @@ def test_limits_behind_haproxy_are_of_each_client(start, haproxy):
         assert word in heard, heard
 
 
-def test_nginx(start, nginx):
-    server = start()
+def test_nginx(start_on_paths, nginx):
+    server = start_on_paths(FOR_ALL)
     web = nginx()
     alice, bob = (server.keep(WsClient(f"ws://127.0.0.1:{web}/ws", origin=f"http://127.0.0.1:{web}")).enter(name, "den") for name in ("alice", "bob"))
     converse(alice, bob)

@@ -53,24 +53,31 @@ class OneAtATime(ssl.SSLSocket):
     """Lets one thread at a time use the connection. `websockets` reads on one and writes on another, and before its version 3.13 Python lets
     both into OpenSSL at once: now and then, one connection in a thousand on a busy machine, what is written is lost."""
 
+    def do_handshake(self, *arguments):
+        super().do_handshake(*arguments)
+        self._limit = super().gettimeout()
+        super().settimeout(0)  # whoever waits does not do so in OpenSSL, where the other thread could not follow
+        self._turns = threading.Lock()
+
+    def settimeout(self, limit):
+        if hasattr(self, "_turns"):
+            self._limit = limit
+        else:
+            super().settimeout(limit)
+
     def _in_turn(self, work, *arguments):
-        lock = self.__dict__.setdefault("_turns", threading.Lock())
-        deadline = Deadline(60)
+        deadline = None
         while True:
-            with lock:
-                timeout = self.gettimeout()
-                self.settimeout(0)
+            with self._turns:
                 try:
                     return work(*arguments)
                 except ssl.SSLWantReadError:
                     wanted = select.POLLIN
                 except ssl.SSLWantWriteError:
                     wanted = select.POLLOUT
-                finally:
-                    self.settimeout(timeout)
-            if timeout is not None and deadline.left() < 60 - timeout:
-                raise TimeoutError("timed out")
-            # Not for long: the other thread may have taken in what this one waits for.
+            if self._limit is not None:
+                deadline = deadline or Deadline(self._limit)
+                deadline.left()
             poll = select.poll()
             with contextlib.suppress(ValueError):  # it has been closed meanwhile
                 poll.register(self, wanted)

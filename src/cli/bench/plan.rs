@@ -10,6 +10,7 @@ use crate::bench::marker::{MARKER_BYTES, PUBLISHERS_MAX};
 use crate::bench::plan::{Load, Plan, Profile};
 use crate::bench::search::parse_time_ns;
 use crate::bench::target::{Roots, Target, Traits};
+use crate::config::Limits;
 use crate::sys::{descriptors, threads};
 
 /// Messages a second that may be due: several times what one machine sends. What is due and cannot be sent waits in memory.
@@ -40,9 +41,8 @@ const FILES_KEPT: usize = 64;
 /// What stands behind the scheme of an encrypted transport.
 pub const TLS: &str = "+tls";
 
-/// The transport whose messages are compressed, and the shortest that a server does that for which was told nothing else.
+/// The transport whose messages are compressed.
 const DEFLATE: &str = "ws+deflate";
-const DEFLATED_BYTES_MIN: usize = 256;
 
 /// Where the started server runs, and how it is spoken to.
 pub struct Placement {
@@ -144,9 +144,10 @@ pub fn plan(flags: &BenchFlags, profile: Profile) -> Result<(Plan, Placement), S
         server_flags.splice(0..0, limits.into_iter().flat_map(|limit| ["--set".to_owned(), limit]));
     }
     if flags.target.is_none() && transport.strip_suffix(TLS).unwrap_or(&transport) == DEFLATE {
-        if plan.bytes < DEFLATED_BYTES_MIN {
+        let bytes_min = Limits::default().deflate_min_bytes;
+        if plan.bytes < bytes_min {
             return Err(format!(
-                "--transport {transport}: the server compresses no message below {DEFLATED_BYTES_MIN} bytes \
+                "--transport {transport}: the server compresses no message below {bytes_min} bytes \
                  (limits.deflate_min_bytes): name a larger --size"
             ));
         }

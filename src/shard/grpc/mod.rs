@@ -254,7 +254,7 @@ impl Shard {
     }
 
     /// Reads on from the calls whose pause is over, and hands what is queued on those of `touched` that are calls to their streams.
-    #[cold]
+    #[inline(never)]
     pub(super) fn flush_calls(&mut self, touched: &[Id]) {
         let mut resumed = std::mem::take(&mut self.resumed_calls);
         for id in resumed.drain(..) {
