@@ -69,6 +69,7 @@ const WORLD: &[&[&str]] = &[
     &["libc"],
     &["mio"],
     &["socket2"],
+    &["rustix"],
 ];
 
 /// Exceptions: the file, what it may name, and why that does no harm.

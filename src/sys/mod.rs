@@ -1,4 +1,4 @@
-//! The kernel: what the loops ask of it, threads and their processors, signals, descriptors; and all `unsafe`. Everything
+//! The kernel: what the loops ask of it, threads and their processors, signals, descriptors, files; and all `unsafe`. Everything
 //! below is handed time, bytes and randomness as values.
 
 pub mod bell;
