@@ -159,6 +159,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         connections => connections,
     };
     let flock = Flock {
+        node: 0,
         cores: cores as u16,
         config: config.clone(),
         census: Arc::new(Census::new(connections, config.limits.connections_per_address)),

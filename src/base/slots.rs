@@ -7,10 +7,11 @@
 
 use std::ops::{Index, IndexMut};
 
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 /// A key into a [`Slots`]: the place, and which of its successive tenants is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Id {
     /// The place in the table.
     pub index: u32,

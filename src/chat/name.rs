@@ -12,6 +12,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 /// Longest nickname, in Unicode scalar values: fits a column of a chat window.
@@ -48,8 +49,23 @@ const INVISIBLE: [(char, char); 17] = [
 const CHAR_BYTES_MAX: usize = 4;
 
 /// What a user is called. Equal, ordered and hashed by its folded form.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Nickname(Name);
+
+impl TryFrom<String> for Nickname {
+    type Error = NameError;
+
+    fn try_from(written: String) -> Result<Self, NameError> {
+        Self::parse(&written)
+    }
+}
+
+impl From<Nickname> for String {
+    fn from(nickname: Nickname) -> Self {
+        nickname.as_str().to_owned()
+    }
+}
 
 impl Nickname {
     /// Checks a nickname that a peer wrote.

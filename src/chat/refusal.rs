@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::name::{ContentError, NameError};
 
 /// A command refused: the reason for programs, a sentence for people.
@@ -232,7 +234,8 @@ impl Farewell {
 }
 
 /// Why somebody is no longer in a room, as the others hear it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum LeaveReason {
     Left,

@@ -1,20 +1,67 @@
 //! Who is here: sessions, and the registry of nicknames that makes each of them unique.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 
 use super::name::Nickname;
 use crate::base::slots::Id;
 
-/// Names a session anywhere in this process: the core it lives on, and its key there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Names a node of a cluster: given out once, at each start. 0 is a node that stands alone.
+pub type NodeId = u32;
+
+/// Names a session anywhere in the cluster: the node and core it lives on, and its key there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct SessionRef {
+    /// The node.
+    pub node: NodeId,
     /// The core.
     pub core: u16,
     /// The key in that core's table of sessions.
     pub session: Id,
+}
+
+impl fmt::Display for SessionRef {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SessionRef { node, core, session: Id { index, generation } } = self;
+        write!(out, "{node}.{core}.{index}.{generation}")
+    }
+}
+
+impl FromStr for SessionRef {
+    type Err = &'static str;
+
+    fn from_str(written: &str) -> Result<Self, Self::Err> {
+        let mut parts = written.split('.').map(|part| part.parse::<u32>().ok());
+        let mut next = || parts.next().flatten();
+        let (node, core, index, generation) = (next(), next(), next(), next());
+        let core = core.and_then(|core| u16::try_from(core).ok());
+        match (node, core, index, generation, parts.next()) {
+            (Some(node), Some(core), Some(index), Some(generation), None) => {
+                Ok(SessionRef { node, core, session: Id { index, generation } })
+            }
+            _ => Err("a session is written as node.core.index.generation"),
+        }
+    }
+}
+
+impl TryFrom<String> for SessionRef {
+    type Error = &'static str;
+
+    fn try_from(written: String) -> Result<Self, Self::Error> {
+        written.parse()
+    }
+}
+
+impl From<SessionRef> for String {
+    fn from(session: SessionRef) -> Self {
+        session.to_string()
+    }
 }
 
 /// The nicknames whose home is one core, each held by one session, or by several of one user with a token.
@@ -107,7 +154,17 @@ mod tests {
     use super::*;
 
     fn session(index: u32) -> SessionRef {
-        SessionRef { core: 0, session: Id { index, generation: 0 } }
+        SessionRef { node: 0, core: 0, session: Id { index, generation: 0 } }
+    }
+
+    #[test]
+    fn a_session_is_written_and_read() {
+        let session = SessionRef { node: 7, core: 3, session: Id { index: 12, generation: u32::MAX } };
+        assert_eq!(session.to_string(), "7.3.12.4294967295");
+        assert_eq!("7.3.12.4294967295".parse(), Ok(session));
+        for bad in ["", "7.3.12", "7.3.12.1.1", "7.70000.12.1", "7.-3.12.1", "a.b.c.d"] {
+            assert!(bad.parse::<SessionRef>().is_err(), "{bad}");
+        }
     }
 
     #[test]

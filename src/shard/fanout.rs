@@ -209,7 +209,7 @@ impl Shard {
                     }
                 }
                 if member.hears != Hears::All || messages == 0 {
-                    let me = SessionRef { core: self.core, session: member.session };
+                    let me = SessionRef { node: self.node, core: self.core, session: member.session };
                     for event in &batch.others {
                         let is_deaf =
                             batch.exceptions.iter().any(|e| e.event == *event && e.who.includes(me, true));
@@ -231,7 +231,7 @@ impl Shard {
                 hand_out(0..frames.bytes.len() as u32, connection);
                 deliveries += u64::from(batch.events);
             } else {
-                let me = SessionRef { core: self.core, session: member.session };
+                let me = SessionRef { node: self.node, core: self.core, session: member.session };
                 let is_slow = before > slow_bytes;
                 let mut typing_dropped = 0;
                 let mut is_deaf_to = |who: Deaf| {

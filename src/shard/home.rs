@@ -558,7 +558,7 @@ mod tests {
         // As if another session of alice's had been told, and this one had come back on another core since its home was asked.
         let handover = Handover {
             home: 0,
-            to: vec![SessionRef { core: 0, session: gone }],
+            to: vec![SessionRef { node: 0, core: 0, session: gone }],
             target,
             sender: nickname(&shard, bob),
             content: "psst".into(),
@@ -572,7 +572,7 @@ mod tests {
             timestamp_ms: 0,
             tries: 0,
         };
-        let from = SessionRef { core: 0, session: bob };
+        let from = SessionRef { node: 0, core: 0, session: bob };
         shard.sessions[bob].under_way += 1;
         shard.window[0] += 1;
         shard.hand_over(from, ReplyTo { id: Some("1".into()), encoding: None }, Box::new(handover));

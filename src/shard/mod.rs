@@ -30,6 +30,7 @@
 
 pub mod accounts;
 mod api;
+pub mod backplane;
 mod broadcast;
 mod closing;
 mod commands;
@@ -76,7 +77,7 @@ use crate::base::stats::Counters;
 use crate::base::time::{Now, Tick};
 use crate::base::wheel::Wheel;
 use crate::chat::refusal::Farewell;
-use crate::chat::user::SessionRef;
+use crate::chat::user::{NodeId, SessionRef};
 use crate::config::{Config, Limits, ListenKind, Presence};
 use crate::proto::wire::Event;
 use crate::proto::{frame, websocket};
@@ -107,6 +108,7 @@ pub const SERVER: &str = concat!("starling/", env!("CARGO_PKG_VERSION"));
 /// One core's connections, sessions and rooms.
 #[derive(Debug)]
 pub struct Shard {
+    node: NodeId,
     core: u16,
     config: Arc<Config>,
     limits: Limits,
@@ -192,6 +194,8 @@ pub struct Shard {
 /// Facts that all cores share when they start.
 #[derive(Debug, Clone)]
 pub struct Flock {
+    /// This node among those of the cluster; 0: it stands alone.
+    pub node: NodeId,
     /// How many cores there are.
     pub cores: u16,
     /// The configuration.
@@ -226,6 +230,7 @@ impl Flock {
             resume: ResumeKey::new([0; 32]),
         };
         Flock {
+            node: 0,
             cores: 1,
             config,
             census,
@@ -252,6 +257,7 @@ impl Shard {
     pub fn new(core: u16, flock: &Flock, counters: Arc<Counters>, random_seed: u64, now: Now) -> Self {
         let cores = usize::from(flock.cores);
         Shard {
+            node: flock.node,
             core,
             limits: flock.config.limits.clone(),
             presence: flock.config.presence.clone(),
@@ -700,7 +706,7 @@ impl Shard {
     fn request(&mut self, session: Id, core: u16, reply_to: ReplyTo, request: Request) {
         self.window[usize::from(core)] += 1;
         self.sessions.get_mut(session).expect("a session asks").under_way += 1;
-        let from = SessionRef { core: self.core, session };
+        let from = SessionRef { node: self.node, core: self.core, session };
         self.post(core, Mail::Request { from, reply_to, request });
     }
 
@@ -708,7 +714,7 @@ impl Shard {
     fn ask(&mut self, session: Id, core: u16, request: Request) {
         self.window[usize::from(core)] += 1;
         self.sessions.get_mut(session).expect("a session asks").background += 1;
-        let from = SessionRef { core: self.core, session };
+        let from = SessionRef { node: self.node, core: self.core, session };
         self.post(core, Mail::Request { from, reply_to: ReplyTo::default(), request });
     }
 }

@@ -127,7 +127,7 @@ impl Shard {
                 let Some(kept) = self.put_into_inbox(&target, kept.clone(), number) else { continue };
                 is_stored = true;
                 let sessions = self.home.nicknames.find(&target).map(|(sessions, _)| sessions.to_vec());
-                for SessionRef { core, session: to } in sessions.into_iter().flatten() {
+                for SessionRef { core, session: to, .. } in sessions.into_iter().flatten() {
                     self.post(core, Mail::PutIntoInbox { to, number, kept: kept.clone() });
                 }
             }

@@ -92,7 +92,7 @@ pub fn share_out(restored: Restored, flock: &Flock) -> Vec<Share> {
     let mut holders: HashMap<String, bool> = HashMap::new();
     for session in restored.sessions {
         let core = (session.number % cores as u64) as usize;
-        let me = SessionRef { core: core as u16, session: nth(shares[core].sessions.len()) };
+        let me = SessionRef { node: flock.node, core: core as u16, session: nth(shares[core].sessions.len()) };
         let Ok(nickname) = Nickname::parse(&session.body.nickname) else { continue };
         let identity = session.body.claims.clone().and_then(|claims| identity_of(&nickname, claims));
         // A machine that failed may have lost that somebody let go of a nickname, and not that somebody else took it. Only sessions of
@@ -271,7 +271,7 @@ impl Shard {
         }
         let number = restored.number;
         let id = self.sessions.insert(session);
-        self.directory.insert(number, SessionRef { core: self.core, session: id });
+        self.directory.insert(number, SessionRef { node: self.node, core: self.core, session: id });
         let deadline = self.now.tick + self.config.session.grace_ms;
         self.sessions[id].grace = Some(self.wheel.insert(deadline, super::timers::Timer::Grace(id)));
         self.away += 1;

@@ -164,7 +164,7 @@ impl Shard {
         // The number names the core; it is not 0, which stands for none.
         let cores = self.cores() as u64;
         let number = (self.rng.next_u64() >> 1 | 1 << 40) / cores * cores + u64::from(self.core);
-        let me = SessionRef { core: self.core, session: id };
+        let me = SessionRef { node: self.node, core: self.core, session: id };
         self.directory.insert(number, me);
         let session = &mut self.sessions[id];
         session.number = number;
@@ -340,7 +340,7 @@ impl Shard {
         }
         let birth_core = self.birth_core(number);
         if birth_core == self.core {
-            self.forget_session(SessionRef { core: self.core, session: id }, number);
+            self.forget_session(SessionRef { node: self.node, core: self.core, session: id }, number);
         } else {
             self.ask(id, birth_core, Request::Forget { number });
         }
@@ -394,7 +394,7 @@ impl Shard {
         let session = self.sessions.remove(id).expect("looked at above");
         let Successor { session: to, home, reply_to } = *session.successor.expect("looked at above");
         let estate = Estate {
-            old: SessionRef { core: self.core, session: id },
+            old: SessionRef { node: self.node, core: self.core, session: id },
             number: session.number,
             revision: session.revision,
             nickname: session.nickname.expect("a session that has an idle step has been welcomed"),

@@ -22,6 +22,7 @@ pub fn reactors<O: Os>(
     config.web.deflate = true; // for whoever offers it
     let config = Arc::new(config);
     let flock = Flock {
+        node: 0,
         cores: kernels.len() as u16,
         core_connections: 10_000,
         core_reserve: 64,

@@ -186,6 +186,7 @@ impl World {
         let (config, cores) = (&self.config, seeds.len());
         self.census = Arc::new(Census::new(config.limits.connections, 0));
         let flock = Flock {
+            node: 0,
             cores: cores as u16,
             core_connections: usize::MAX,
             core_reserve: 64,

@@ -250,7 +250,7 @@ struct Keys(BTreeMap<u32, u32>);
 
 impl Keys {
     fn of(&self, session: u32) -> SessionRef {
-        SessionRef { core: 1, session: Id { index: session, generation: self.0[&session] } }
+        SessionRef { node: 0, core: 1, session: Id { index: session, generation: self.0[&session] } }
     }
 
     fn of_all<'a>(&self, sessions: impl IntoIterator<Item = &'a u32>) -> Vec<SessionRef> {

@@ -11,7 +11,8 @@ use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::user::SessionRef;
 
 /// What a member may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Moderates.
     Host,
@@ -38,7 +39,8 @@ impl Role {
 }
 
 /// What hosts do to others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Action {
     Kick,

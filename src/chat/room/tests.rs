@@ -12,7 +12,7 @@ const BOUNDS: RoomBounds = RoomBounds {
 };
 
 fn session(index: u32) -> SessionRef {
-    SessionRef { core: 0, session: Id { index, generation: 0 } }
+    SessionRef { node: 0, core: 0, session: Id { index, generation: 0 } }
 }
 
 fn name(n: u32) -> Nickname {
