@@ -6,12 +6,14 @@
 //! |---|---|
 //! | `members` | who is in the room |
 //! | `moderation` | roles, bans, mutes |
+//! | `snapshot` | a room that goes on on another node |
 //! | `state` | keys that all members see |
 
 mod members;
 #[cfg(test)]
 mod model;
 mod moderation;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use members::Members;
 pub use members::{Departure, Entered, Entrant, Member};
 use moderation::Restrictions;
 pub use moderation::{Action, Expelled, Held, HeldSentence, Renamed, Role, RoleChange, Rules, Verdict};
+pub use snapshot::Snapshot;
 use state::State;
 pub use state::StateChange;
 
