@@ -176,6 +176,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         core_reserve: reserve,
         home_seed: random_u64(),
         has_store: store.is_some(),
+        has_backplane: false,
     };
     let mailboxes = cores + usize::from(store.is_some());
     let exchange = Arc::new(Exchange::new(mailboxes, config.limits.mailbox_parcels));

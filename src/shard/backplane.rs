@@ -70,8 +70,8 @@ pub enum BackplaneRequest {
     Publish(Box<Publish>),
     /// To append a change. Answered by [`BackplaneNews::Appended`].
     Append(Box<Append>),
-    /// For all entries after a position. Answered by [`BackplaneNews::Entries`], or by [`BackplaneNews::Opened`] where they are not
-    /// there any more, or the room has another epoch.
+    /// For all entries after a position. Answered by [`BackplaneNews::CaughtUp`], or by [`BackplaneNews::Opened`] where they are not
+    /// there any more, the room has another epoch or is not there, or it has not got as far.
     CatchUp(RoomAt),
     /// To begin a room anew whose data was lost: the backplane has another epoch than the copy, none, or has not got as far. Whoever asks
     /// first has its way. Answered by [`BackplaneNews::Opened`].
@@ -122,7 +122,7 @@ pub enum BackplaneRequest {
     },
     /// To have a nickname in the place of another session. Not answered.
     Replace {
-        /// The nickname.
+        /// The nickname, in the spelling of its user.
         nickname: Nickname,
         /// Who had it, on this node or another.
         old: SessionRef,
@@ -250,6 +250,8 @@ pub struct Renew {
 pub struct Keep {
     /// The room, its epoch, and the change.
     pub at: RoomAt,
+    /// How many members it has.
+    pub members: u64,
     /// Its members, rules and state (JSON of the room's own).
     pub snapshot: String,
 }
@@ -416,8 +418,10 @@ pub enum BackplaneNews {
     Published { room: Arc<str>, tag: u64, outcome: Result<Placed, Failed> },
     /// What became of a change.
     Appended { room: Arc<str>, tag: u64, outcome: Result<Position, Failed> },
-    /// Entries of a room, announced or asked for, in order.
+    /// Entries of a room that were announced, in order.
     Entries { room: Arc<str>, epoch: Arc<str>, entries: Vec<LogEntry> },
+    /// Entries of a room that were asked for, as many of them as one answer may have, in order.
+    CaughtUp { room: Arc<str>, epoch: Arc<str>, outcome: Result<Vec<LogEntry>, Failed> },
     /// Where a room that this node hears is; `None`: it is not there. Told now and then, and when what was announced may have been missed.
     At { room: Arc<str>, at: Option<(Arc<str>, Position)> },
     /// Somebody has said something that has no place.

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::backplane::{BackplaneNews, BackplaneRequest};
 use super::encode::Encoding;
 use super::fanout::RoomBatch;
 use super::queue::Frames;
@@ -97,6 +98,36 @@ pub enum Mail {
     },
     /// What the storage threads say.
     Store(StoreNews),
+    /// Asks the link to the backplane for something; it has the mailbox of the storage threads, which a node of a cluster does not have.
+    BackplaneRequest {
+        /// The core that is answered.
+        from: u16,
+        /// What.
+        request: BackplaneRequest,
+    },
+    /// What it says.
+    Backplane(BackplaneNews),
+    /// Members of a room on the core that gets this have missed something that cannot be told any more.
+    Interrupted {
+        /// The room.
+        room: RoomKey,
+        /// The history that it goes on with.
+        epoch: Arc<str>,
+    },
+    /// A session has been given up to another node.
+    HandedOn {
+        /// Its nickname, whose home gets this.
+        nickname: Nickname,
+        /// Where it was.
+        session: SessionRef,
+    },
+    /// The same, for a room that it is in, until it goes on there.
+    HandedOnIn {
+        /// The room's key, at its home, which gets this.
+        room: Id,
+        /// Where it was.
+        session: SessionRef,
+    },
     /// What happened in a room in one turn, for its members on the core that gets this.
     Room(Arc<RoomBatch>),
     /// A session on the core that gets this is no longer in a room, by a host's decision.
@@ -172,7 +203,9 @@ pub enum Request {
     /// Free a nickname, which the session of this number had, if it is ending; else 0.
     Release { nickname: Nickname, number: u64 },
     /// The session of this number continues `old`, and has its nickname from now on.
-    Reclaim { nickname: Nickname, old: SessionRef, number: u64 },
+    Reclaim { nickname: Nickname, old: SessionRef, number: u64, has_token: bool },
+    /// Be a member again of a room of which another node's session `old` was one.
+    Return { room: RoomName, old: SessionRef, echo: bool },
     /// Find who holds the target's nickname, and pass the message on.
     Private { target: Nickname, sender: Nickname, content: Arc<str>, tries: u8 },
     /// A private message on its way through the sessions of its target. `home` is the core that was asked first.
@@ -188,7 +221,7 @@ pub enum Request {
     /// The member's connection is gone; it may come back.
     Detach { room: Id },
     /// The session continues `old` as the same member.
-    Attach { room: Id, name: RoomName, nickname: Nickname, old: SessionRef },
+    Attach { room: Id, name: Box<RoomName>, nickname: Nickname, old: SessionRef },
     /// Send more of what a member missed, that which follows offset `after`.
     Replay { room: Id, after: u64, encoding: Encoding, bytes_max: usize },
     /// Publish a message, which its sender hears too if `echo`. The session has this number if it outlives the process; else 0.
@@ -362,6 +395,8 @@ pub enum Reply {
     Refused(Refusal),
     /// More of what a member missed, or `None`: it is not there any more.
     Replayed { room: Id, after: u64, page: Option<Page> },
+    /// The session is a member again, with this key of the room, or the room is not there.
+    Returned { room: RoomName, key: Option<Id>, echo: bool },
     /// A member's change of session or connection has been noted.
     Noted,
     /// The session that this one continues was no member any more.

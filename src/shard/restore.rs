@@ -145,7 +145,7 @@ fn nth(index: usize) -> Id {
     Id { index: index as u32, generation: 0 }
 }
 
-fn identity_of(nickname: &Nickname, written: WrittenClaims) -> Option<Arc<Identity>> {
+pub(super) fn identity_of(nickname: &Nickname, written: WrittenClaims) -> Option<Arc<Identity>> {
     let WrittenClaims { admin: is_admin, rooms, tags, expires_at_ms, account_at_ms } = written;
     let nickname = nickname.clone();
     let claims = Claims { nickname, is_admin, rooms, tags, expires_at_ms, account_at_ms };

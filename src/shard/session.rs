@@ -22,6 +22,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::closing::Closing;
 use super::encode::Encoding;
 use super::http::PendingUpgrade;
@@ -38,6 +40,7 @@ use crate::chat::refusal::Refusal;
 use crate::chat::room::Stamp;
 use crate::chat::user::SessionRef;
 use crate::config::AckLevel;
+use crate::record::RestoredMembership;
 
 /// One user's presence on the server.
 #[derive(Debug)]
@@ -117,12 +120,15 @@ pub struct Estate {
     pub nickname: Nickname,
     pub identity: Option<Arc<Identity>>,
     pub memberships: Vec<Membership>,
+    /// The rooms of a session of another node, whose copies are not known here yet.
+    pub rooms: Vec<RestoredMembership>,
     pub remembered: Option<Box<Window<Receipt>>>,
     pub inbox: Option<Box<Inbox>>,
 }
 
 /// The answer to a command that may be asked for again by its id.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Receipt {
     Published { room: RoomName, epoch: Arc<str>, stamp: Stamp, level: AckLevel },
@@ -150,6 +156,8 @@ pub enum Step {
     /// The session that a hello resumes was asked for. If it has ended, the hello goes on with this nickname;
     /// if not, a token that the hello itself brought is the one that counts.
     Resume { nickname: Box<Nickname>, has_token: bool, then: Box<Then> },
+    /// The session of another node goes on here, as soon as it is a member of its rooms again.
+    Return { reply_to: ReplyTo },
     /// A nickname was claimed. What comes after it: a room to join, and an HTTP request to answer.
     Hello { then: Box<Then> },
     /// A new nickname was claimed.

@@ -49,6 +49,11 @@ impl Member {
         self.sessions.iter().any(|place| place.is_admin)
     }
 
+    /// Whether one of its sessions has a connection.
+    pub fn is_connected_in(&self, session: SessionRef) -> bool {
+        self.sessions.iter().any(|place| place.session == session && place.is_connected)
+    }
+
     /// Whether it may in this one.
     pub(super) fn is_admin_in(&self, session: SessionRef) -> bool {
         self.sessions.iter().any(|place| place.session == session && place.is_admin)
