@@ -14,7 +14,8 @@ use super::doubt::Delivery;
 use super::encode::{ALL, ENCODINGS, Encoding, Scratch};
 use super::fanout::{Deaf, Exception, RoomBatch};
 use super::journal::Asker;
-use super::mail::{ApiRequest, ConnectionRef, Handover, Mail, Reply, ReplyTo, Request, RoomKey};
+use super::mail::{ApiRequest, ConnectionRef, Handover, Mail, Private, Reply, ReplyTo, Request, RoomKey};
+use super::nodes::PrivateDone;
 use super::queue::Frames;
 use super::reading::READS_MAX;
 use super::registered::{Registered, Unstored};
@@ -75,6 +76,8 @@ pub struct Home {
     spare: Vec<Box<[Gathered; ENCODINGS]>>,
     /// The places of messages that came by HTTP requests, by the sender, the room and the idempotency key.
     pub(super) pushed: Window<Pushed>,
+    /// What became of private messages of other nodes, by the commands that they came by.
+    pub(super) told_private: Window<PrivateDone>,
     /// Bytes gathered in this turn: when it is enough for one turn, no more input is read before it has been sent.
     pub(super) gathered_bytes: usize,
 }
@@ -249,15 +252,13 @@ impl Shard {
                 self.home.nicknames.replace(&nickname, old, from);
                 Reply::Reclaimed { registered: self.send_inbox(&nickname, from, number) }
             }
-            Request::Private { target, sender, content, tries } => {
-                return self.route_private(from, reply_to, target, sender, content, tries);
-            }
+            Request::Private(private) => return self.route_private(from, reply_to, *private),
             Request::Handover(handover) => return self.hand_over(from, reply_to, handover),
             Request::Readdress(handover) => return self.readdress(from, reply_to, handover),
             Request::KeepForUser(handover) => return self.keep_for_user(from, reply_to, *handover),
             Request::Resume { number } => return self.find_session(from, reply_to, number),
             Request::Surrender { to, number, home } => {
-                return self.surrender(to, number, Successor { session: from, home, reply_to });
+                return self.surrender(to, number, Successor { session: from, number, home, reply_to });
             }
             Request::ReceivedByUser { nickname, through, number, is_command } => {
                 self.received_by_user(&nickname, through, number);
@@ -352,15 +353,8 @@ impl Shard {
         }
     }
 
-    fn route_private(
-        &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
-        target: Nickname,
-        sender: Nickname,
-        content: Arc<str>,
-        tries: u8,
-    ) {
+    fn route_private(&mut self, from: SessionRef, reply_to: ReplyTo, private: Private) {
+        let Private { target, sender, content, tries, .. } = private;
         let mut handover = self.new_handover(target, sender, content, tries);
         match self.home.nicknames.find(&handover.target) {
             // Where all of its sessions were ending when they were asked, the inbox of the user is left.
@@ -418,6 +412,8 @@ impl Shard {
             None => handover.has_missed = true,
             Some(session) if handover.asked.contains(&session.number) => {}
             Some(session) if session.is_ending() || session.is_upgrading() => {}
+            // Another node will know.
+            Some(session) if session.is_given_up() => handover.has_missed = true,
             // Its hello has not been answered: what is kept for its user comes to it too.
             Some(session) if handover.is_registered && session.number == 0 => {}
             Some(session) if handover.is_registered && !session.may_be_told() => {
@@ -494,8 +490,8 @@ impl Shard {
         let reply = match (sessions, is_stored) {
             (0, false) if is_full => Reply::Refused(inbox_full()),
             (0, false) => {
-                let tries = HANDOVER_TRIES_MAX + 1;
-                let request = Request::Private { target, sender, content, tries };
+                let (key, tries) = (None, HANDOVER_TRIES_MAX + 1);
+                let request = Request::Private(Box::new(Private { target, sender, content, key, tries }));
                 return self.post(home, Mail::Request { from, reply_to, request });
             }
             _ => Reply::Delivered { target, sessions, is_stored, timestamp_ms },

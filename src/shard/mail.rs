@@ -121,6 +121,20 @@ pub enum Mail {
         /// Where it was.
         session: SessionRef,
     },
+    /// A session that was to be given up stays, for the core that knows where the session of its number is.
+    Stays {
+        /// Its number.
+        number: u64,
+        /// Where it is.
+        session: SessionRef,
+    },
+    /// A session has been given up, or is gone, for the core that knows where the session of its number is.
+    HandedOnNumber {
+        /// Its number.
+        number: u64,
+        /// Who wanted it.
+        session: SessionRef,
+    },
     /// The same, for a room that it is in, until it goes on there.
     HandedOnIn {
         /// The room's key, at its home, which gets this.
@@ -207,7 +221,7 @@ pub enum Request {
     /// Be a member again of a room of which another node's session `old` was one.
     Return { room: RoomName, old: SessionRef, echo: bool },
     /// Find who holds the target's nickname, and pass the message on.
-    Private { target: Nickname, sender: Nickname, content: Arc<str>, tries: u8 },
+    Private(Box<Private>),
     /// A private message on its way through the sessions of its target. `home` is the core that was asked first.
     Handover(Box<Handover>),
     /// A session of the target was not where it was looked for: the others that there are now are to be asked too.
@@ -260,6 +274,21 @@ pub enum Request {
     ReceivedByUser { nickname: Nickname, through: u64, number: u64, is_command: bool },
     /// A session has private messages that its user may not have heard, and that belong into the user's inbox.
     InheritInbox { nickname: Nickname, items: Vec<Kept> },
+}
+
+/// A private message that looks for whom it is for.
+#[derive(Debug)]
+pub struct Private {
+    /// Whom it is for.
+    pub target: Nickname,
+    /// Who sent it.
+    pub sender: Nickname,
+    /// What it says.
+    pub content: Arc<str>,
+    /// What tells the command from all others, wherever it comes again, if it may.
+    pub key: Option<Box<str>>,
+    /// How often the target was looked for in vain.
+    pub tries: u8,
 }
 
 /// A private message on its way.

@@ -728,6 +728,8 @@ impl Shard {
                 self.home.nicknames.release(&nickname, session);
                 self.counters.nicknames.set(self.home.nicknames.len() as u64);
             }
+            Mail::Stays { number, session } => drop(self.directory.insert(number, session)),
+            Mail::HandedOnNumber { number, session } => self.forget_session(session, number),
             Mail::HandedOnIn { room, session } => self.hand_on_in(room, session),
             Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
             Mail::PutIntoInbox { to, number, kept } => self.hear_kept(to, number, kept),

@@ -20,13 +20,13 @@ use super::backplane::{
 };
 use super::home::{SESSIONS_RETRY_MS, no_such_user};
 use super::journal::Asker;
-use super::mail::{Broadcast, Handover, Mail, Reply, ReplyTo, Request, RoomEntry};
+use super::mail::{Broadcast, Handover, Mail, Private, Reply, ReplyTo, Request, RoomEntry};
 use super::reading::Awaited;
-use super::session::{Estate, Receipt, Successor};
+use super::session::{Estate, Receipt, Step, Successor};
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
-use crate::chat::idempotency::Window;
+use crate::chat::idempotency::{Seen, Window};
 use crate::chat::inbox::{Inbox, Kept};
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
@@ -71,6 +71,13 @@ struct GivenUp {
     inbox_offset: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     inbox: Vec<Kept>,
+}
+
+/// What became of a private message of another node here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PrivateDone {
+    delivered: u64,
+    is_stored: bool,
 }
 
 /// A private message on its way to several nodes.
@@ -121,8 +128,8 @@ impl Shard {
                 self.reply_to_asker(Asker::Session(from, reply_to), Reply::Reclaimed { registered: None });
                 None
             }
-            Request::Private { target, sender, content, tries: 0 } => {
-                self.find_for_private(from, reply_to, target, sender, content);
+            Request::Private(private) if private.tries == 0 => {
+                self.find_for_private(from, reply_to, *private);
                 None
             }
             Request::Rooms { after, limit, allowed } => {
@@ -152,13 +159,16 @@ impl Shard {
                 for key in self.home.by_name.values().copied().collect::<Vec<_>>() {
                     self.return_locals(key);
                 }
+                self.keep_sessions();
             }
             BackplaneNews::Opened { room, outcome } => self.hear_opened(room, outcome),
             BackplaneNews::Published { room, tag, outcome } => self.hear_published(&room, tag, outcome),
-            BackplaneNews::Appended { room, tag, outcome } => self.hear_appended(&room, tag, outcome),
+            BackplaneNews::Appended { room, epoch, tag, outcome } => {
+                self.hear_appended(&room, &epoch, tag, outcome);
+            }
             BackplaneNews::Entries { room, epoch, entries } => self.hear_entries(&room, &epoch, entries),
             BackplaneNews::CaughtUp { room, epoch, outcome } => self.hear_caught_up(&room, &epoch, outcome),
-            BackplaneNews::At { room, at } => self.hear_at(&room, at),
+            BackplaneNews::At { room, at, is_doubtful } => self.hear_at(&room, at, is_doubtful),
             BackplaneNews::Uttered { room, utterance } => self.hear_uttered(&room, utterance),
             BackplaneNews::Page { wait, entries } => {
                 if let Some(Awaited::Page(then)) = self.end_wait(wait) {
@@ -170,22 +180,49 @@ impl Shard {
                     self.hear_rooms(from, reply_to, limit, allowed, found, rooms);
                 }
             }
-            BackplaneNews::Claimed { wait, outcome } => {
-                if let Some(Awaited::Claim { from, reply_to, nickname, has_token }) = self.end_wait(wait) {
+            BackplaneNews::Claimed { wait, nickname, session, outcome } => match self.end_wait(wait) {
+                Some(Awaited::Claim { from, reply_to, nickname, has_token }) => {
                     self.hear_claimed(from, reply_to, nickname, has_token, outcome);
                 }
-            }
+                // Nobody waits for it any more.
+                _ if outcome == Ok(ClaimOutcome::Granted) => {
+                    self.ask_backplane(BackplaneRequest::Release { nickname, session });
+                }
+                _ => {}
+            },
             BackplaneNews::Found { wait, outcome } => {
-                if let Some(Awaited::Found { from, reply_to, handover }) = self.end_wait(wait) {
-                    self.hear_found(from, reply_to, *handover, outcome);
+                if let Some(Awaited::Found { from, reply_to, handover, key }) = self.end_wait(wait) {
+                    self.hear_found(from, reply_to, *handover, key, outcome);
+                }
+            }
+            BackplaneNews::Kept { wait, outcome } => {
+                if let Some(Awaited::GivingUp(session)) = self.end_wait(wait) {
+                    self.hear_kept_session(session, outcome.is_ok());
+                }
+            }
+            BackplaneNews::Unkept { session } => {
+                if session.core == self.core {
+                    self.write_session(session.session);
                 }
             }
             BackplaneNews::NicknameLost { session, nickname } => self.lose_nickname(session, &nickname),
-            BackplaneNews::Taken { wait, outcome } => {
-                if let Some(Awaited::Taken { from, reply_to, number, tries }) = self.end_wait(wait) {
+            BackplaneNews::Taken { wait, number, session, outcome } => match (self.end_wait(wait), outcome) {
+                (Some(Awaited::Taken { from, reply_to, number, tries, gone_from }), outcome) => {
+                    let outcome = outcome.map(|outcome| match outcome {
+                        TakeOutcome::Held { node } if gone_from == Some(node) => TakeOutcome::Gone,
+                        outcome => outcome,
+                    });
                     self.hear_taken(from, reply_to, number, tries, outcome);
                 }
-            }
+                // Nobody waits for it any more: it can be taken again.
+                (_, Ok(TakeOutcome::Taken { revision, body, .. })) => {
+                    let (revision, wait, is_given_up) = (revision + 1, None, true);
+                    let keep =
+                        BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
+                    self.ask_backplane(keep);
+                }
+                _ => {}
+            },
             BackplaneNews::Told { from, message } => self.hear_node(from, *message),
         }
     }
@@ -200,6 +237,17 @@ impl Shard {
             }
         }
         // When it is back the link tells where each room is, and whatever waits goes on from there.
+        if self.nodes.down.is_none() {
+            self.keep_sessions();
+        }
+    }
+
+    /// Keeps all sessions of this core once more: what was to be kept lately may have been lost.
+    fn keep_sessions(&mut self) {
+        let ids: Vec<Id> = self.sessions.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            self.write_session(id);
+        }
     }
 
     fn claim_shared(&mut self, from: SessionRef, reply_to: ReplyTo, nickname: Nickname, has_token: bool) {
@@ -271,21 +319,15 @@ impl Shard {
     }
 
     /// Finds out where the sessions are that a private message is for.
-    fn find_for_private(
-        &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
-        target: Nickname,
-        sender: Nickname,
-        content: Arc<str>,
-    ) {
+    fn find_for_private(&mut self, from: SessionRef, reply_to: ReplyTo, private: Private) {
+        let Private { target, sender, content, key, .. } = private;
         if self.nodes.down.is_some() {
             let refusal = self.backplane_down();
             return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
         }
         let nickname = target.clone();
         let handover = Box::new(self.new_handover(target, sender, content, 1));
-        let wait = self.wait_for_store(Awaited::Found { from, reply_to, handover });
+        let wait = self.wait_for_store(Awaited::Found { from, reply_to, handover, key });
         self.ask_backplane(BackplaneRequest::Find { wait, nickname });
     }
 
@@ -294,6 +336,7 @@ impl Shard {
         from: SessionRef,
         reply_to: ReplyTo,
         mut handover: Handover,
+        key: Option<Box<str>>,
         outcome: Result<Option<(Nickname, Vec<SessionRef>)>, Failed>,
     ) {
         let (target, sessions) = match outcome {
@@ -328,8 +371,9 @@ impl Shard {
         let wait = self.wait_for_store(Awaited::Private(Box::new(spread)));
         let ask = Ask { core: self.core, wait };
         for node in others {
-            let (sender, target, content) = (sender.clone(), target.clone(), content.clone());
-            let message = Box::new(NodeMessage::Private { ask, sender, target, content, timestamp_ms });
+            let (sender, target, content, key) =
+                (sender.clone(), target.clone(), content.clone(), key.clone());
+            let message = Box::new(NodeMessage::Private { ask, sender, target, content, key, timestamp_ms });
             self.ask_backplane(BackplaneRequest::Tell { node, message });
         }
     }
@@ -383,6 +427,11 @@ impl Shard {
             Reply::Refused(refusal) => (0, false, refusal.reason == Reason::Unavailable),
             _ => (0, false, false),
         };
+        if let Some(key) = reply_to.id.filter(|_| delivered > 0 || is_stored) {
+            let window = &mut self.home.told_private;
+            window.begin(&key, self.now.tick, self.limits.idempotency_keys);
+            window.finish(&key, PrivateDone { delivered, is_stored });
+        }
         let message = Box::new(NodeMessage::PrivateDone { ask, delivered, is_stored, is_full });
         self.ask_backplane(BackplaneRequest::Tell { node: from.node, message });
     }
@@ -473,12 +522,24 @@ impl Shard {
     /// Another node says something to this core.
     fn hear_node(&mut self, node: NodeId, message: NodeMessage) {
         match message {
-            NodeMessage::Private { ask, sender, target, content, timestamp_ms } => {
+            NodeMessage::Private { ask, sender, target, content, key, timestamp_ms } => {
+                if let Some(key) = &key
+                    && let Seen::Done(done) =
+                        self.home.told_private.look(key, self.now.tick, self.limits.idempotency_ms)
+                {
+                    let PrivateDone { delivered, is_stored } = *done;
+                    self.counters.repeated_commands.add(1);
+                    let message =
+                        Box::new(NodeMessage::PrivateDone { ask, delivered, is_stored, is_full: false });
+                    return self.ask_backplane(BackplaneRequest::Tell { node, message });
+                }
                 let mut handover = self.new_handover(target, sender, content, 1);
                 handover.timestamp_ms = timestamp_ms;
                 // The other node's wait stands for the sender, as long as the message is on its way here.
                 let from = SessionRef { node, core: ask.core, session: ask.wait };
-                self.hand_over_here(from, ReplyTo::default(), handover);
+                // It comes back with the answer.
+                let reply_to = ReplyTo { id: key, encoding: None };
+                self.hand_over_here(from, reply_to, handover);
             }
             NodeMessage::PrivateDone { ask, delivered, is_stored, is_full } => {
                 self.hear_private_done(ask.wait, delivered, is_stored, is_full);
@@ -497,36 +558,49 @@ impl Shard {
                 self.hear_broadcast_done(node, ask.wait, sessions, cores);
             }
             NodeMessage::GiveUp { number, ask } => {
-                let successor = Successor {
-                    session: SessionRef { node, core: ask.core, session: ask.wait },
-                    home: self.core,
-                    reply_to: ReplyTo::default(),
-                };
-                match self.directory.remove(&number) {
-                    Some(old) => {
-                        let from = successor.session;
-                        let request = Request::Surrender { to: old.session, number, home: self.core };
-                        self.post(old.core, Mail::Request { from, reply_to: ReplyTo::default(), request });
+                let (session, home) = (SessionRef { node, core: ask.core, session: ask.wait }, self.core);
+                let successor = Successor { session, number, home, reply_to: ReplyTo::default() };
+                match self.directory.get(&number).copied() {
+                    Some(old) if old.node == self.node => {
+                        self.directory.insert(number, session);
+                        let request = Request::Surrender { to: old.session, number, home };
+                        let (from, reply_to) = (session, ReplyTo::default());
+                        self.post(old.core, Mail::Request { from, reply_to, request });
                     }
-                    None => self.tell_given_up(&successor),
+                    // Another node wants it too, and was first.
+                    Some(_) => self.tell_given_up(&successor, false),
+                    None => self.tell_given_up(&successor, true),
                 }
             }
-            NodeMessage::GivenUp { ask } => {
+            NodeMessage::GivenUp { ask, is_gone } => {
                 if let Some(Awaited::GivenUp { from, reply_to, number, tries }) = self.end_wait(ask.wait) {
-                    self.take_session(from, reply_to, number, tries);
+                    let gone_from = is_gone.then_some(node);
+                    self.take_session_again(from, reply_to, number, tries, gone_from);
                 }
             }
         }
     }
 
     /// Asks for a session of another node, for one of this node that continues it.
-    pub(super) fn take_session(&mut self, from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8) {
+    pub(super) fn take_session(&mut self, from: SessionRef, reply_to: ReplyTo, number: u64) {
+        // Whoever wants it too waits for this one.
+        self.directory.insert(number, from);
+        self.take_session_again(from, reply_to, number, 0, None);
+    }
+
+    /// The same once more, after its node has given it up, or says that it does not have it.
+    fn take_session_again(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        number: u64,
+        tries: u8,
+        gone_from: Option<NodeId>,
+    ) {
         if self.nodes.down.is_some() || tries >= TAKES_MAX {
             return self.refuse_take(from, reply_to, number);
         }
-        // Whoever wants it too waits for this one.
-        self.directory.insert(number, from);
-        let wait = self.wait_for_store(Awaited::Taken { from, reply_to, number, tries });
+        let wait = self.wait_for_store(Awaited::Taken { from, reply_to, number, tries, gone_from });
         self.ask_backplane(BackplaneRequest::TakeSession { wait, number, session: from });
     }
 
@@ -600,41 +674,59 @@ impl Shard {
         })
     }
 
-    /// Gives a session up to another node: it is kept with all that it has, and the other is told.
-    pub(super) fn give_up(&mut self, estate: Estate, successor: &Successor) {
-        let rooms = estate.memberships.iter();
+    /// Gives a session up to another node: it is kept with all that it has, and when that is known the other is told.
+    pub(super) fn give_up(&mut self, id: Id) {
+        let session = &mut self.sessions[id];
+        session.step = Step::GivingUp;
+        session.revision += 1;
+        let (number, revision) = (session.number, u64::from(session.revision));
+        let nickname = session.nickname.as_ref().expect("a session that is given up has been welcomed");
+        let rooms = session.memberships.iter();
         let rooms = rooms.map(|m| RestoredMembership { room: m.room.as_str().to_owned(), echo: m.echo });
-        let claims = estate.identity.as_ref().map(|identity| super::resume::written_claims(identity));
-        let body =
-            SessionBody { nickname: estate.nickname.as_str().to_owned(), claims, rooms: rooms.collect() };
-        let inbox_offset = estate.inbox.as_ref().map_or(0, |inbox| inbox.last_offset());
-        let inbox = estate.inbox.iter().flat_map(|inbox| inbox.items()).cloned().collect();
-        let receipts = estate.remembered.iter().flat_map(|window| window.answered());
+        let claims = session.identity.as_ref().map(|identity| super::resume::written_claims(identity));
+        let body = SessionBody { nickname: nickname.as_str().to_owned(), claims, rooms: rooms.collect() };
+        let inbox_offset = session.inbox.as_ref().map_or(0, |inbox| inbox.last_offset());
+        let inbox = session.inbox.iter().flat_map(|inbox| inbox.items()).cloned().collect();
+        let receipts = session.remembered.iter().flat_map(|window| window.answered());
         let receipts = receipts.map(|(id, receipt)| (id.to_owned(), receipt.clone())).collect();
         let given_up = GivenUp { body, receipts, inbox_offset, inbox };
         let body = serde_json::to_string(&given_up).expect("plain values become JSON");
-        let home = self.home_of(estate.nickname.folded());
-        let (number, session) = (estate.number, estate.old);
-        let revision = u64::from(estate.revision) + 1;
-        self.ask_backplane(BackplaneRequest::KeepSession {
-            number,
-            session,
-            revision,
-            body,
-            is_given_up: true,
-        });
-        for key in estate.memberships.iter().map(|membership| membership.key) {
-            self.post(key.home, Mail::HandedOnIn { room: key.key, session });
+        let (session, is_given_up) = (self.session_ref(id), true);
+        let wait = Some(self.wait_for_store(Awaited::GivingUp(id)));
+        let keep = BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
+        self.ask_backplane(keep);
+    }
+
+    /// A session that was given up is kept, and is no more here; or it is not known to be, and stays.
+    pub(super) fn hear_kept_session(&mut self, id: Id, is_kept: bool) {
+        let at = self.session_ref(id);
+        let Some(session) = self.sessions.get_mut(id).filter(|session| session.is_given_up()) else { return };
+        if !is_kept {
+            (session.step, session.successor) = (Step::Idle, None);
+            let number = session.number;
+            self.post(self.birth_core(number), Mail::Stays { number, session: at });
+            return self.go_away(id);
+        }
+        let session = self.sessions.remove(id).expect("looked at above");
+        for key in session.memberships.iter().map(|membership| membership.key) {
+            self.post(key.home, Mail::HandedOnIn { room: key.key, session: at });
         }
         // Here it has the nickname no more; in the backplane it keeps it until the other node has it.
-        self.post(home, Mail::HandedOn { nickname: estate.nickname, session });
-        self.tell_given_up(successor);
+        if let Some(nickname) = session.nickname {
+            let home = self.home_of(nickname.folded());
+            self.post(home, Mail::HandedOn { nickname, session: at });
+        }
+        if let Some(successor) = session.successor {
+            self.tell_given_up(&successor, false);
+        }
     }
 
     /// Tells another node that a session can be taken, or is gone.
-    pub(super) fn tell_given_up(&mut self, successor: &Successor) {
+    pub(super) fn tell_given_up(&mut self, successor: &Successor, is_gone: bool) {
         let SessionRef { node, core, session: wait } = successor.session;
-        let message = Box::new(NodeMessage::GivenUp { ask: Ask { core, wait } });
+        let (number, session) = (successor.number, successor.session);
+        self.post(self.birth_core(number), Mail::HandedOnNumber { number, session });
+        let message = Box::new(NodeMessage::GivenUp { ask: Ask { core, wait }, is_gone });
         self.ask_backplane(BackplaneRequest::Tell { node, message });
     }
 

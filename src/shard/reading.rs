@@ -20,7 +20,7 @@ use crate::chat::history::Entry;
 use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
-use crate::chat::user::SessionRef;
+use crate::chat::user::{NodeId, SessionRef};
 use crate::proto::wire::Event;
 use crate::record::{AccountState, HistoryPage, KeptPrivate};
 
@@ -83,7 +83,7 @@ pub(super) enum Awaited {
     /// A nickname, from the backplane.
     Claim { from: SessionRef, reply_to: ReplyTo, nickname: Nickname, has_token: bool },
     /// Where the sessions are that a private message is for.
-    Found { from: SessionRef, reply_to: ReplyTo, handover: Box<Handover> },
+    Found { from: SessionRef, reply_to: ReplyTo, handover: Box<Handover>, key: Option<Box<str>> },
     /// What becomes of a private message on other nodes.
     Private(Box<Spread>),
     /// What becomes of an admin's words there.
@@ -97,7 +97,9 @@ pub(super) enum Awaited {
         found: Vec<RoomEntry>,
     },
     /// A session of another node.
-    Taken { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8 },
+    Taken { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8, gone_from: Option<NodeId> },
+    /// That a session of this core is kept, which another node wants.
+    GivingUp(Id),
     /// That its node gives it up.
     GivenUp { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8 },
 }
@@ -200,6 +202,7 @@ impl Shard {
                 Awaited::Account(connection) => {
                     self.hear_account(connection, AccountOutcome::Down("it does not answer".into()));
                 }
+                Awaited::GivingUp(session) => self.hear_kept_session(session, false),
                 Awaited::Private(mut spread) => {
                     spread.is_late = true;
                     self.finish_spread(*spread);

@@ -29,7 +29,7 @@ use crate::chat::inbox::Bounds;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
-use crate::chat::user::SessionRef;
+use crate::chat::user::{NodeId, SessionRef};
 use crate::config::AckLevel;
 use crate::proto::wire::Event;
 use crate::record::{Record, RestoredMembership, SessionBody, WrittenClaims};
@@ -214,6 +214,9 @@ impl Shard {
 
     /// A session is in all of its rooms again.
     pub(super) fn finish_adoption(&mut self, id: Id, reply_to: &ReplyTo) {
+        if self.is_clustered() {
+            self.write_session(id); // where it is now: other nodes know it by that
+        }
         self.find_user_bucket(id);
         match self.sessions[id].connection {
             Some(connection) => {
@@ -225,6 +228,8 @@ impl Shard {
             }
             // It does not wait for its user, who waits for it already.
             None if self.sessions[id].successor.is_some() => {}
+            // It was lost while the rooms of another node were asked.
+            None if self.sessions[id].grace.is_some() => {}
             None => self.go_away(id),
         }
         self.put_out_if_void(id);
@@ -271,7 +276,7 @@ impl Shard {
             self.request(id, home, ReplyTo::default(), request);
             asked += 1;
         }
-        if has_token {
+        if has_token && !self.is_clustered() {
             self.write_session(id); // what the new token says
         }
         asked
@@ -324,14 +329,9 @@ impl Shard {
         let (number, revision) = (session.number, u64::from(session.revision));
         if self.is_clustered() {
             let session = self.session_ref(id);
-            let is_given_up = false;
-            self.ask_backplane(BackplaneRequest::KeepSession {
-                number,
-                session,
-                revision,
-                body,
-                is_given_up,
-            });
+            let (wait, is_given_up) = (None, false);
+            let keep = BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
+            self.ask_backplane(keep);
             return;
         }
         self.write_down(&Record::Session { number, revision, body: &body });
@@ -360,7 +360,7 @@ impl Shard {
 
     /// The core that knows where the session of a number is. It follows from the number, so that it is known by a server that has
     /// more cores than the one that gave it out, or fewer.
-    fn birth_core(&self, number: u64) -> u16 {
+    pub(super) fn birth_core(&self, number: u64) -> u16 {
         (number % self.cores() as u64) as u16
     }
 
@@ -370,12 +370,15 @@ impl Shard {
         let is_clustered = self.is_clustered();
         let Some(at) = self.directory.get_mut(&number) else {
             if is_clustered {
-                return self.take_session(from, reply_to, number, 0);
+                return self.take_session(from, reply_to, number);
             }
             return self
                 .post(from.core, Mail::Reply { to: from.session, home, reply_to, reply: Reply::Ended });
         };
         let old = std::mem::replace(at, from);
+        if old.node != self.node {
+            return self.take_session(from, reply_to, number); // it is being given up
+        }
         let request = Request::Surrender { to: old.session, number, home };
         self.post(old.core, Mail::Request { from, reply_to, request });
     }
@@ -437,9 +440,9 @@ impl Shard {
     /// Tells a session that the one it wants to continue has ended.
     pub(super) fn tell_ended(&mut self, successor: Successor) {
         if successor.session.node != self.node {
-            return self.tell_given_up(&successor);
+            return self.tell_given_up(&successor, true);
         }
-        let Successor { session: to, home, reply_to } = successor;
+        let Successor { session: to, home, reply_to, .. } = successor;
         self.post(to.core, Mail::Reply { to: to.session, home, reply_to, reply: Reply::Ended });
     }
 
@@ -450,6 +453,9 @@ impl Shard {
             return;
         }
         self.end_grace(id); // it may have gone away since the successor asked for it
+        if session_goes_elsewhere(&self.sessions[id], self.node) {
+            return self.give_up(id);
+        }
         let session = self.sessions.remove(id).expect("looked at above");
         let successor = *session.successor.expect("looked at above");
         let estate = Estate {
@@ -463,10 +469,7 @@ impl Shard {
             remembered: session.remembered,
             inbox: session.inbox,
         };
-        if successor.session.node != self.node {
-            return self.give_up(estate, &successor);
-        }
-        let Successor { session: to, home, reply_to } = successor;
+        let Successor { session: to, home, reply_to, .. } = successor;
         let reply = Reply::Surrendered(Box::new(estate));
         self.post(to.core, Mail::Reply { to: to.session, home, reply_to, reply });
     }
@@ -529,6 +532,11 @@ impl Shard {
     pub(super) fn inbox_bounds(&self) -> Bounds {
         Bounds { items: self.limits.private_kept, bytes: self.limits.private_kept_bytes }
     }
+}
+
+/// Whether the session that continues one is on another node.
+fn session_goes_elsewhere(session: &Session, node: NodeId) -> bool {
+    session.successor.as_ref().is_some_and(|successor| successor.session.node != node)
 }
 
 /// What a session's token says, to be written down.

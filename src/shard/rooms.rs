@@ -331,8 +331,15 @@ impl Shard {
 
     /// A member's connection is gone.
     pub(super) fn detach_member(&mut self, from: SessionRef, key: Id) -> Reply {
+        if let Some(entry) = self.home.rooms.get_mut(key) {
+            entry.unlisten(from);
+        }
+        self.note_detached(from, key)
+    }
+
+    /// The others hear that a member has no connection.
+    pub(super) fn note_detached(&mut self, from: SessionRef, key: Id) -> Reply {
         let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Noted };
-        entry.unlisten(from);
         if entry.room.detach(from) == Some(true) {
             let nickname = entry.room.member(from).expect("it was detached").nickname.clone();
             if entry.room.len() <= self.presence.exact_members {

@@ -102,8 +102,10 @@ pub struct Identity {
 /// A session that takes over another one.
 #[derive(Debug)]
 pub struct Successor {
-    /// Which.
+    /// Which; on another node it is what that node knows its wish by.
     pub session: SessionRef,
+    /// The number that both have.
+    pub number: u64,
     /// The core that it asked.
     pub home: u16,
     /// The hello that it answers.
@@ -174,6 +176,8 @@ pub enum Step {
     Rooms { limit: usize, found: Vec<RoomEntry> },
     /// All cores were asked to say something to their sessions.
     Broadcast { sessions: u64 },
+    /// It has been given up to another node, as soon as that is known to be kept.
+    GivingUp,
     /// The session is ending, and this is what its connection waits for.
     Ending { then: Option<AfterEnd> },
 }
@@ -275,6 +279,11 @@ impl Session {
     /// Whether the session is on its way out.
     pub fn is_ending(&self) -> bool {
         matches!(self.step, Step::Ending { .. })
+    }
+
+    /// Whether it is on its way to another node.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.step, Step::GivingUp)
     }
 
     /// Whether it has a connection on which a private message may be told before all else.

@@ -49,6 +49,8 @@ const BACKPLANE_RETRY_MS: u64 = 1000;
 pub(super) struct Shared {
     /// The last change applied.
     change: u64,
+    /// What has been given a place, as far as this node has been told, applied or not.
+    known: Position,
     /// What waits to be appended.
     orders: VecDeque<Order>,
     /// What has been sent to be appended, under this tag.
@@ -97,6 +99,7 @@ impl Shared {
     fn new(now: Tick) -> Self {
         Shared {
             change: 0,
+            known: Position::default(),
             orders: VecDeque::new(),
             appending: None,
             publishing: VecDeque::new(),
@@ -136,10 +139,12 @@ impl Shared {
 impl HomeRoom {
     pub(super) fn at(&self) -> RoomAt {
         let change = self.shared.as_ref().map_or(0, |shared| shared.change);
+        let position = Position { change, offset: self.room.offset() };
         RoomAt {
             room: self.room.name().folded().into(),
             epoch: self.room.epoch().clone(),
-            position: Position { change, offset: self.room.offset() },
+            position,
+            known: self.shared.as_ref().map_or(position, |shared| shared.known.max(position)),
         }
     }
 }
@@ -314,6 +319,10 @@ impl Shard {
         }
         let Some(Opening { waiting, may_make }) = self.home.opening.remove(&folded) else { return };
         match outcome {
+            Ok(Some(opened)) if opened.is_doubtful => {
+                self.home.opening.insert(folded, Opening { waiting, may_make });
+                self.renew_doubtful(&opened);
+            }
             Ok(Some(opened)) => {
                 self.take_in_room(*opened);
                 self.knock_again(waiting);
@@ -409,11 +418,7 @@ impl Shard {
         (shared.is_catching_up, shared.is_renewing) = (false, false);
         let Ok(opened) = outcome else { return };
         match opened {
-            Some(opened)
-                if *opened.epoch != *at.epoch
-                    || (opened.position.change >= at.position.change
-                        && opened.position.offset >= at.position.offset) =>
-            {
+            Some(opened) if *opened.epoch != *at.epoch || opened.position.reaches(at.known) => {
                 self.replace_copy(key, *opened);
             }
             // It has forgotten what this node has seen.
@@ -421,9 +426,35 @@ impl Shard {
         }
     }
 
+    /// Begins a room anew of which something may be lost, and of which nobody has had a copy. Those who wait for it wait for that.
+    fn renew_doubtful(&mut self, opened: &OpenedRoom) {
+        let now_ms = self.now.unix_ms;
+        let (room, entries) = self.copy_of(opened);
+        let (retention, _) = self.room_rules.of(room.name());
+        // It is in no table: nobody hears of what has happened there.
+        let mut entry = HomeRoom::new(room, self.cores(), 0, retention);
+        let change = opened.snapshot.as_ref().map_or(0, |(change, _)| *change);
+        entry.shared = Some(Box::new(Shared { change, ..Shared::new(self.now.tick) }));
+        let key = self.home.rooms.insert(entry);
+        self.apply_all(key, entries);
+        let entry = self.home.rooms.remove(key).expect("just inserted");
+        self.home.history_bytes -= entry.room.history().bytes();
+        let (room, position) = (opened.room.clone(), opened.position);
+        let lost =
+            RoomAt { room: room.folded().into(), epoch: opened.epoch.clone(), position, known: position };
+        self.ask_to_renew(room, lost, &entry.room.snapshot(now_ms));
+    }
+
+    fn ask_to_renew(&mut self, room: RoomName, lost: RoomAt, snapshot: &Snapshot) {
+        self.counters.rooms_renewed.add(1);
+        log::warn!("room {}: the backplane has lost it, or part of it: it begins anew", room.as_str());
+        let epoch = self.new_epoch();
+        let snapshot = serde_json::to_string(snapshot).expect("plain values become JSON");
+        self.ask_backplane(BackplaneRequest::Renew(Box::new(Renew { room, lost, epoch, snapshot })));
+    }
+
     /// Begins a room anew whose data was lost.
     fn renew(&mut self, key: Id) {
-        let epoch = self.new_epoch();
         let now_ms = self.now.unix_ms;
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         let lost = entry.at();
@@ -431,11 +462,8 @@ impl Shard {
         if std::mem::replace(&mut shared.is_renewing, true) {
             return;
         }
-        self.counters.rooms_renewed.add(1);
-        let room = entry.room.name().clone();
-        log::warn!("room {}: the backplane has lost it, or part of it: it begins anew", room.as_str());
-        let snapshot = serde_json::to_string(&entry.room.snapshot(now_ms)).expect("plain values become JSON");
-        self.ask_backplane(BackplaneRequest::Renew(Box::new(Renew { room, lost, epoch, snapshot })));
+        let (room, snapshot) = (entry.room.name().clone(), entry.room.snapshot(now_ms));
+        self.ask_to_renew(room, lost, &snapshot);
     }
 
     /// Puts a copy in the place of another one that cannot be brought up to date. Members have missed something: those who can come back
@@ -458,6 +486,7 @@ impl Shard {
         if let Some(shared) = &mut self.home.rooms[key].shared {
             shared.change = opened.snapshot.as_ref().map_or(0, |(change, _)| *change);
             shared.kept_change = shared.change;
+            shared.known = Position::default();
             shared.early.clear();
             shared.unheard.clear();
         }

@@ -44,13 +44,18 @@ impl Shard {
     }
 
     /// The link tells where a room is.
-    pub(in crate::shard) fn hear_at(&mut self, folded: &str, at: Option<(Arc<str>, Position)>) {
+    pub(in crate::shard) fn hear_at(
+        &mut self,
+        folded: &str,
+        at: Option<(Arc<str>, Position)>,
+        is_doubtful: bool,
+    ) {
         let Some(key) = self.home.by_name.get(folded).copied() else { return };
         let entry = &self.home.rooms[key];
         let mine = entry.at();
         let Some(shared) = &entry.shared else { return };
         match at {
-            Some((epoch, position)) if epoch == mine.epoch && position == mine.position => {
+            Some((epoch, position)) if !is_doubtful && epoch == mine.epoch && position == mine.position => {
                 let is_waiting = shared.appending.is_some() || !shared.orders.is_empty();
                 if is_waiting && !shared.is_catching_up {
                     self.pump(key);

@@ -180,11 +180,19 @@ impl Shard {
     pub(in crate::shard) fn hear_appended(
         &mut self,
         folded: &str,
+        epoch: &str,
         tag: u64,
         outcome: Result<Position, Failed>,
     ) {
         let Some(key) = self.home.by_name.get(folded).copied() else { return };
-        let Some(shared) = &self.home.rooms[key].shared else { return };
+        let entry = &mut self.home.rooms[key];
+        if **entry.room.epoch() != *epoch {
+            return; // it is appended again to what the room is now
+        }
+        let Some(shared) = &mut entry.shared else { return };
+        if let Ok(position) = outcome {
+            shared.known = shared.known.max(position);
+        }
         if shared.appending.as_ref().is_none_or(|(appending, _)| *appending != tag) {
             return;
         }
@@ -275,7 +283,7 @@ impl Shard {
                 self.forget_local(key, session);
                 self.leave_room(session, key, reason)
             }
-            RoomOp::Detach { session } => self.detach_member(session, key),
+            RoomOp::Detach { session } => self.note_detached(session, key),
             RoomOp::Attach { old, session } => self.carry_out_attach(key, old, session, name),
             RoomOp::Rename { session, nickname } => {
                 if let Some(local) = self.home.rooms[key].local_mut(session) {
@@ -290,7 +298,7 @@ impl Shard {
             }
             RoomOp::LoseNode { node } => {
                 for session in self.home.rooms[key].room.sessions_on(node) {
-                    self.detach_member(session, key);
+                    self.note_detached(session, key);
                 }
                 if node == self.node {
                     self.return_locals(key);
@@ -350,9 +358,7 @@ impl Shard {
     ) -> Reply {
         let now_ms = self.now.unix_ms;
         let before = self.home.rooms[key].room.member(old).map(|member| member.nickname.clone());
-        if old.node == self.node && session.node != self.node {
-            self.forget_local(key, old);
-        }
+        self.forget_local(key, old);
         let entry = &mut self.home.rooms[key];
         entry.unlisten(old);
         match entry.room.attach(old, session) {

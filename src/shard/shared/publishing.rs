@@ -193,6 +193,11 @@ impl Shard {
             return;
         }
         let publishing = shared.publishing.remove(index).expect("just found");
+        if let Ok(placed) = &outcome
+            && is_same(&placed.epoch)
+        {
+            shared.known.offset = shared.known.offset.max(placed.offset);
+        }
         let reply = match outcome {
             Ok(placed) => {
                 let is_to_come = !placed.is_repeated && is_same(&placed.epoch) && placed.offset > heard;
