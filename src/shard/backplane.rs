@@ -24,7 +24,8 @@
 //!
 //! Requests of one room are carried out in the order in which they are made, and answered in that order. Every request that says so is
 //! answered exactly once; while the backplane does not answer, with [`Failed::Down`], after `cluster.deadline_ms` at the latest. Whether
-//! something was done is not known then.
+//! something was done is not known then. Nicknames that are released or replaced and sessions that are forgotten meanwhile are so when
+//! the backplane is back; whatever else is not answered is not done.
 
 use std::sync::Arc;
 
@@ -115,8 +116,8 @@ pub enum BackplaneRequest {
         limit: usize,
     },
     /// To have a nickname. Answered by [`BackplaneNews::Claimed`]. It is held until it is released, or the node has not been heard of for
-    /// `cluster.lease_ms` and the time of grace. Sessions of the same node are not in its way: which of them may have it the node
-    /// knows itself.
+    /// `cluster.lease_ms` and the time of grace. Sessions of the same node are not in its way, but for those that it has given up: which of the others
+    /// may have it the node knows itself.
     Claim {
         /// Comes back.
         wait: Id,

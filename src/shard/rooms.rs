@@ -712,6 +712,7 @@ impl Shard {
         let room = RoomKey { home: self.core, key };
         let name = self.home.rooms[key].room.name().clone();
         for session in expelled.sessions {
+            self.forget_attaching(key, session);
             if session.node != self.node {
                 continue; // its own node tells it
             }

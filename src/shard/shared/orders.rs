@@ -376,8 +376,13 @@ impl Shard {
                 }
                 Reply::Noted
             }
+            // The room has lost it, not put it out: of that this node would know.
+            None if let Some(local) = entry.local_mut(session) => {
+                let (nickname, is_admin) = (local.nickname.clone(), local.is_admin);
+                self.order(key, RoomOp::Join { session, nickname, is_admin }, None);
+                Reply::Noted
+            }
             None => {
-                self.forget_local(key, session);
                 let Some(name) = name else { return Reply::Noted };
                 let is_banned = before
                     .is_some_and(|nickname| self.home.rooms[key].room.is_banned(nickname.folded(), now_ms));
@@ -458,6 +463,22 @@ impl Shard {
         self.order(key, RoomOp::Attach { old, session: from }, None);
         let reply = Reply::Returned { room, key: Some(key), echo };
         self.reply_to_asker(Asker::Session(from, reply_to), reply);
+    }
+
+    /// A session has been put out that may be about to go on as one of this node.
+    pub(in crate::shard) fn forget_attaching(&mut self, key: Id, expelled: SessionRef) {
+        let Some(shared) = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut()) else {
+            return;
+        };
+        let under_way = shared.appending.iter().flat_map(|(_, orders)| orders).chain(&shared.orders);
+        let attaching = under_way.filter_map(|order| match &order.op {
+            RoomOp::Attach { old, session } if *old == expelled => Some(*session),
+            _ => None,
+        });
+        let attaching: Vec<SessionRef> = attaching.collect();
+        for session in attaching {
+            shared.locals.remove(&session);
+        }
     }
 
     /// A session of this node is no member any more.

@@ -86,6 +86,8 @@ pub struct Link {
     beat_at: u64,
     look_at: u64,
     held: BTreeMap<SessionRef, (Nickname, bool)>,
+    /// Until when nicknames are those of sessions that were given up.
+    given_up: BTreeMap<String, u64>,
     kept: BTreeMap<u64, SessionRef>,
     /// The number of its last write that was answered.
     mark: u64,
@@ -210,11 +212,13 @@ impl Redis {
         sessions_max: usize,
         now_ms: u64,
         lease_ms: u64,
+        is_given_up: bool,
     ) -> ClaimOutcome {
         let holders = self.nicknames.entry(nickname.folded().into()).or_default();
         holders.retain(|_, holder| holder.until_ms > now_ms);
-        // Of its own sessions a node knows itself which of them may have it.
-        let is_alone = holders.keys().all(|holder| holder.node == session.node);
+        // Of its own sessions a node knows itself which of them may have it, but for one that it has given up.
+        let is_alone =
+            holders.keys().all(|holder| *holder == session || holder.node == session.node && !is_given_up);
         if !is_alone && !(has_token && holders.values().all(|holder| holder.has_token)) {
             return ClaimOutcome::Taken;
         }
@@ -308,6 +312,7 @@ impl Backplane {
             beat_at: 0,
             look_at: 0,
             held: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             kept: BTreeMap::new(),
             mark: 0,
         });
@@ -445,21 +450,24 @@ impl Backplane {
 
     fn refuse_all(&mut self, index: usize, _rng: &mut Rng) {
         let link = &mut self.links[index];
+        let mut later = VecDeque::new();
         while let Some((core, request)) = link.requests.pop_front() {
             match &request {
-                BackplaneRequest::Release { session, .. } => drop(link.held.remove(session)),
-                BackplaneRequest::Replace { nickname, old, session, has_token } => {
-                    link.held.remove(old);
-                    link.held.insert(*session, (nickname.clone(), *has_token));
+                // These are done when it can be: others would take the node to have what it has no more.
+                BackplaneRequest::Release { .. }
+                | BackplaneRequest::Replace { .. }
+                | BackplaneRequest::ForgetSession { .. } => {
+                    later.push_back((core, request));
+                    continue;
                 }
                 BackplaneRequest::Close { room } => drop(link.heard.remove(&**room)),
-                BackplaneRequest::ForgetSession { number, .. } => drop(link.kept.remove(number)),
                 _ => {}
             }
             if let Some(news) = refuse(&request) {
                 link.answers.push_back((core, news));
             }
         }
+        link.requests = later;
     }
 
     fn come_back(&mut self, index: usize) {
@@ -513,7 +521,8 @@ impl Backplane {
             }
             let held: Vec<_> = link.held.iter().map(|(s, (n, t))| (*s, n.clone(), *t)).collect();
             for (session, nickname, has_token) in held {
-                let outcome = self.redis.claim(&nickname, session, has_token, usize::MAX, now_ms, lease_ms);
+                let outcome =
+                    self.redis.claim(&nickname, session, has_token, usize::MAX, now_ms, lease_ms, false);
                 if outcome != ClaimOutcome::Granted {
                     *self.counts.entry("nicknames_lost").or_default() += 1;
                     link.held.remove(&session);
@@ -689,7 +698,16 @@ impl Backplane {
                 Some(BackplaneNews::Rooms { wait, rooms: Some(rooms.collect()) })
             }
             BackplaneRequest::Claim { wait, nickname, session, has_token, sessions_max } => {
-                let outcome = self.redis.claim(&nickname, session, has_token, sessions_max, now_ms, lease_ms);
+                let is_given_up = link.given_up.get(nickname.folded()).is_some_and(|until| *until > now_ms);
+                let outcome = self.redis.claim(
+                    &nickname,
+                    session,
+                    has_token,
+                    sessions_max,
+                    now_ms,
+                    lease_ms,
+                    is_given_up,
+                );
                 if outcome == ClaimOutcome::Granted {
                     self.links[index].held.insert(session, (nickname.clone(), has_token));
                 }
@@ -697,6 +715,7 @@ impl Backplane {
             }
             BackplaneRequest::Replace { nickname, old, session, has_token } => {
                 link.held.remove(&old);
+                link.given_up.remove(nickname.folded());
                 link.held.insert(session, (nickname.clone(), has_token));
                 let holders = self.redis.nicknames.entry(nickname.folded().into()).or_default();
                 holders.remove(&old);
@@ -732,7 +751,10 @@ impl Backplane {
                 }
                 if is_given_up {
                     link.kept.remove(&number);
-                    link.held.remove(&session); // its nickname goes with it, and waits for it where it is
+                    // Its nickname goes with it, and waits for it where it is.
+                    if let Some((nickname, _)) = link.held.remove(&session) {
+                        link.given_up.insert(nickname.folded().into(), now_ms + lease_ms);
+                    }
                 } else {
                     link.kept.insert(number, session);
                 }
