@@ -187,6 +187,8 @@ pub enum BackplaneRequest {
         number: u64,
         /// Where it goes on.
         session: SessionRef,
+        /// Whether this node may be said to have it, and has not: then it is taken too.
+        is_unknown: bool,
     },
     /// To tell another node something. Not answered: the other answers, or the asker's time is over.
     Tell {
@@ -449,8 +451,8 @@ pub enum BackplaneNews {
     Claimed { wait: Id, nickname: Nickname, session: SessionRef, outcome: Result<ClaimOutcome, Failed> },
     /// The sessions that have a nickname, and how their user spells it.
     Found { wait: Id, outcome: Result<Option<(Nickname, Vec<SessionRef>)>, Failed> },
-    /// Whether a session has been kept.
-    Kept { wait: Id, outcome: Result<(), Failed> },
+    /// Whether a session has been kept, or another node has it.
+    Kept { wait: Id, outcome: Result<bool, Failed> },
     /// A session of this core was to be kept, and is not: the data was lost.
     Unkept { session: SessionRef },
     /// A session of this core has lost its nickname, while the node was taken for lost, to somebody else.

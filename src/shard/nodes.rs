@@ -37,6 +37,9 @@ use crate::record::{RestoredMembership, SessionBody};
 /// How often a session is asked for again that its node has just given up or is giving up to somebody else.
 const TAKES_MAX: u8 = 8;
 
+/// How soon a session is taken back of which nobody knows whether it has been given up, in milliseconds.
+const TAKE_BACK_MS: u64 = 500;
+
 /// What a core knows of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
@@ -199,8 +202,8 @@ impl Shard {
                 }
             }
             BackplaneNews::Kept { wait, outcome } => {
-                if let Some(Awaited::GivingUp(session)) = self.end_wait(wait) {
-                    self.hear_kept_session(session, outcome.is_ok());
+                if let Some(Awaited::GivingUp { session, is_taken_back }) = self.end_wait(wait) {
+                    self.hear_kept_session(session, is_taken_back, outcome);
                 }
             }
             BackplaneNews::Unkept { session } => {
@@ -588,10 +591,17 @@ impl Shard {
     }
 
     /// Asks for a session of another node, for one of this node that continues it.
-    pub(super) fn take_session(&mut self, from: SessionRef, reply_to: ReplyTo, number: u64) {
+    pub(super) fn take_session(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        number: u64,
+        is_unknown: bool,
+    ) {
         // Whoever wants it too waits for this one.
         self.directory.insert(number, from);
-        self.take_session_again(from, reply_to, number, 0, None);
+        let tries = if is_unknown { 0 } else { 1 };
+        self.take_session_again(from, reply_to, number, tries, None);
     }
 
     /// The same once more, after its node has given it up, or says that it does not have it.
@@ -607,7 +617,8 @@ impl Shard {
             return self.refuse_take(from, reply_to, number);
         }
         let wait = self.wait_for_store(Awaited::Taken { from, reply_to, number, tries, gone_from });
-        self.ask_backplane(BackplaneRequest::TakeSession { wait, number, session: from });
+        let is_unknown = tries == 0;
+        self.ask_backplane(BackplaneRequest::TakeSession { wait, number, session: from, is_unknown });
     }
 
     /// Nobody knows now whether there is such a session.
@@ -682,8 +693,17 @@ impl Shard {
 
     /// Gives a session up to another node: it is kept with all that it has, and when that is known the other is told.
     pub(super) fn give_up(&mut self, id: Id) {
+        self.sessions[id].step = Step::GivingUp;
+        self.keep_given_up(id, true);
+    }
+
+    /// Tries again to take a session back.
+    pub(super) fn take_back(&mut self, id: Id) {
+        self.keep_given_up(id, false);
+    }
+
+    fn keep_given_up(&mut self, id: Id, is_given_up: bool) {
         let session = &mut self.sessions[id];
-        session.step = Step::GivingUp;
         session.revision += 1;
         let (number, revision) = (session.number, u64::from(session.revision));
         let nickname = session.nickname.as_ref().expect("a session that is given up has been welcomed");
@@ -697,22 +717,35 @@ impl Shard {
         let receipts = receipts.map(|(id, receipt)| (id.to_owned(), receipt.clone())).collect();
         let given_up = GivenUp { body, receipts, inbox_offset, inbox, known_as: None };
         let body = serde_json::to_string(&given_up).expect("plain values become JSON");
-        let (session, is_given_up) = (self.session_ref(id), true);
-        let wait = Some(self.wait_for_store(Awaited::GivingUp(id)));
+        let session = self.session_ref(id);
+        let wait = Awaited::GivingUp { session: id, is_taken_back: !is_given_up };
+        let wait = Some(self.wait_for_store(wait));
         let keep = BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
         self.ask_backplane(keep);
     }
 
-    /// A session that was given up is kept, and is no more here; or it is not known to be, and stays.
-    pub(super) fn hear_kept_session(&mut self, id: Id, is_kept: bool) {
+    /// A session that was given up is kept, and is no more here. Where nobody knows whether it is, it is taken back, and stays if no other
+    /// node has it by then.
+    pub(super) fn hear_kept_session(&mut self, id: Id, is_taken_back: bool, outcome: Result<bool, Failed>) {
         let at = self.session_ref(id);
         let Some(session) = self.sessions.get_mut(id).filter(|session| session.is_given_up()) else { return };
-        if !is_kept {
-            (session.step, session.successor) = (Step::Idle, None);
-            let number = session.number;
-            self.post(self.birth_core(number), Mail::Stays { number, session: at });
-            return self.go_away(id);
+        match outcome {
+            Err(_) => {
+                self.end_grace(id);
+                let deadline = self.now.tick + TAKE_BACK_MS;
+                self.sessions[id].grace = Some(self.wheel.insert(deadline, Timer::Grace(id)));
+                self.away += 1;
+                return;
+            }
+            Ok(true) if is_taken_back => {
+                (session.step, session.successor) = (Step::Idle, None);
+                let number = session.number;
+                self.post(self.birth_core(number), Mail::Stays { number, session: at });
+                return self.go_away(id);
+            }
+            Ok(_) => {}
         }
+        self.end_grace(id);
         let session = self.sessions.remove(id).expect("looked at above");
         for key in session.memberships.iter().map(|membership| membership.key) {
             self.post(key.home, Mail::HandedOnIn { room: key.key, session: at });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::accounts::{AccountOutcome, AccountRequest};
-use super::backplane::BackplaneRequest;
+use super::backplane::{BackplaneRequest, Failed};
 use super::encode::{Encoding, Scratch};
 use super::home::{HomeRoom, no_such_room};
 use super::journal::Asker;
@@ -99,7 +99,7 @@ pub(super) enum Awaited {
     /// A session of another node.
     Taken { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8, gone_from: Option<NodeId> },
     /// That a session of this core is kept, which another node wants.
-    GivingUp(Id),
+    GivingUp { session: Id, is_taken_back: bool },
     /// That its node gives it up.
     GivenUp { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8 },
 }
@@ -202,7 +202,9 @@ impl Shard {
                 Awaited::Account(connection) => {
                     self.hear_account(connection, AccountOutcome::Down("it does not answer".into()));
                 }
-                Awaited::GivingUp(session) => self.hear_kept_session(session, false),
+                Awaited::GivingUp { session, is_taken_back } => {
+                    self.hear_kept_session(session, is_taken_back, Err(Failed::Down));
+                }
                 Awaited::Private(mut spread) => {
                     spread.is_late = true;
                     self.finish_spread(*spread);

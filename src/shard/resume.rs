@@ -370,14 +370,14 @@ impl Shard {
         let is_clustered = self.is_clustered();
         let Some(at) = self.directory.get_mut(&number) else {
             if is_clustered {
-                return self.take_session(from, reply_to, number);
+                return self.take_session(from, reply_to, number, true);
             }
             return self
                 .post(from.core, Mail::Reply { to: from.session, home, reply_to, reply: Reply::Ended });
         };
         let old = std::mem::replace(at, from);
         if old.node != self.node {
-            return self.take_session(from, reply_to, number); // it is being given up
+            return self.take_session(from, reply_to, number, false); // it is being given up
         }
         let request = Request::Surrender { to: old.session, number, home };
         self.post(old.core, Mail::Request { from, reply_to, request });
@@ -521,8 +521,12 @@ impl Shard {
     pub(super) fn expire_grace(&mut self, id: Id) {
         let session = self.sessions.get_mut(id).expect("a session's timer goes with it");
         session.grace = None;
+        let is_given_up = session.is_given_up();
         self.away -= 1;
         self.counters.away.set(self.away as u64);
+        if is_given_up {
+            return self.take_back(id);
+        }
         self.counters.grace_expired.add(1);
         self.end_session(id, LeaveReason::Timeout, None);
         self.settle();

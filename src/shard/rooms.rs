@@ -302,7 +302,9 @@ impl Shard {
 
     /// A room without members may have nothing to remember any more.
     pub(super) fn look_at_room(&mut self, key: Id) {
-        if self.home.rooms.get(key).is_some_and(|entry| entry.room.is_empty() || entry.shared.is_some()) {
+        if self.is_clustered() {
+            self.look_at_shared(key);
+        } else if self.home.rooms.get(key).is_some_and(|entry| entry.room.is_empty()) {
             self.consider_room(key);
         }
     }

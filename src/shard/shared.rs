@@ -70,8 +70,9 @@ pub(super) struct Shared {
     locals: HashMap<SessionRef, Local>,
     /// The change of the last snapshot that is known to be kept.
     kept_change: u64,
-    /// When somebody here last wanted something of it.
+    /// When somebody here last wanted something of it, and whether it will be looked at for that.
     used: Tick,
+    has_timer: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -111,6 +112,7 @@ impl Shared {
             locals: HashMap::new(),
             kept_change: 0,
             used: now,
+            has_timer: false,
         }
     }
 
@@ -379,7 +381,7 @@ impl Shard {
         self.apply_all(key, entries);
         self.finish_copy(key, &opened.position);
         self.look_for_lost_nodes(key);
-        self.wheel.insert(self.now.tick + UNUSED_MS, Timer::Room(key));
+        self.consider_shared(key);
     }
 
     /// A room as its snapshot says, and the entries that are to be applied to it.
@@ -505,18 +507,28 @@ impl Shard {
         }
     }
 
-    /// Gives up a copy that nobody here needs, or looks again later.
+    /// A copy may not be needed here any more: it is looked at later, when nothing is being done with it.
     pub(super) fn consider_shared(&mut self, key: Id) {
+        let now = self.now.tick;
+        let Some(shared) = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut()) else {
+            return;
+        };
+        if shared.is_unused() && !std::mem::replace(&mut shared.has_timer, true) {
+            self.wheel.insert(now + UNUSED_MS, Timer::Room(key));
+        }
+    }
+
+    /// Gives up a copy that nobody here needs.
+    pub(super) fn look_at_shared(&mut self, key: Id) {
         let now = self.now.tick;
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         let Some(shared) = &mut entry.shared else { return };
+        shared.has_timer = false;
         if !shared.is_unused() {
             return;
         }
-        let wait = UNUSED_MS.saturating_sub(now.since(shared.used));
-        if wait > 0 {
-            self.wheel.insert(now + wait, Timer::Room(key));
-            return;
+        if now.since(shared.used) < UNUSED_MS {
+            return self.consider_shared(key);
         }
         let room = entry.room.name().folded().into();
         self.remove_room(key);

@@ -59,7 +59,7 @@ impl RoomOp {
 impl Shard {
     /// Lets those be members again who are here and of whom the others think that they are not.
     pub(in crate::shard) fn return_locals(&mut self, key: Id) {
-        let entry = &self.home.rooms[key];
+        let Some(entry) = self.home.rooms.get(key) else { return };
         let Some(shared) = &entry.shared else { return };
         let mut orders = Vec::new();
         for (session, local) in &shared.locals {
@@ -281,7 +281,12 @@ impl Shard {
             }
             RoomOp::Leave { session, reason } => {
                 self.forget_local(key, session);
-                self.leave_room(session, key, reason)
+                let room = self.home.rooms[key].room.name().clone();
+                match self.leave_room(session, key, reason) {
+                    // The room had lost it already: it has left all the same.
+                    Reply::Refused(_) => Reply::Left { room, reason },
+                    reply => reply,
+                }
             }
             RoomOp::Detach { session } => self.note_detached(session, key),
             RoomOp::Attach { old, session } => self.carry_out_attach(key, old, session, name),

@@ -744,7 +744,8 @@ impl Backplane {
             }
             BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up } => {
                 let known = self.redis.sessions.get(&number);
-                if known.is_none_or(|known| known.at.node == session.node && known.revision < revision) {
+                let is_ours = known.is_none_or(|known| known.at.node == session.node);
+                if is_ours && known.is_none_or(|known| known.revision < revision) {
                     let until_ms = now_ms + lease_ms;
                     let kept = Session { at: session, revision, body, is_given_up, until_ms };
                     self.redis.sessions.insert(number, kept);
@@ -758,7 +759,7 @@ impl Backplane {
                 } else {
                     link.kept.insert(number, session);
                 }
-                wait.map(|wait| BackplaneNews::Kept { wait, outcome: Ok(()) })
+                wait.map(|wait| BackplaneNews::Kept { wait, outcome: Ok(is_ours) })
             }
             BackplaneRequest::ForgetSession { number, session } => {
                 link.kept.remove(&number);
@@ -767,13 +768,16 @@ impl Backplane {
                 }
                 None
             }
-            BackplaneRequest::TakeSession { wait, number, session } => {
+            BackplaneRequest::TakeSession { wait, number, session, is_unknown } => {
                 let nodes = &self.redis.nodes;
                 let outcome = match self.redis.sessions.get_mut(&number).filter(|s| s.until_ms >= now_ms) {
                     None => TakeOutcome::Gone,
-                    Some(known) if known.at.node == node && !known.is_given_up => TakeOutcome::Gone,
+                    Some(known) if known.at.node == node && !known.is_given_up && !is_unknown => {
+                        TakeOutcome::Gone
+                    }
                     Some(known)
                         if !known.is_given_up
+                            && known.at.node != node
                             && nodes.get(&known.at.node).is_some_and(|until| *until >= now_ms) =>
                     {
                         TakeOutcome::Held { node: known.at.node }
@@ -881,7 +885,7 @@ fn refuse(request: &BackplaneRequest) -> Option<BackplaneNews> {
             outcome: Err(down),
         },
         BackplaneRequest::Find { wait, .. } => BackplaneNews::Found { wait: *wait, outcome: Err(down) },
-        BackplaneRequest::TakeSession { wait, number, session } => {
+        BackplaneRequest::TakeSession { wait, number, session, .. } => {
             BackplaneNews::Taken { wait: *wait, number: *number, session: *session, outcome: Err(down) }
         }
         BackplaneRequest::Close { .. }
