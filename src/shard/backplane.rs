@@ -451,7 +451,7 @@ pub enum BackplaneNews {
     Claimed { wait: Id, nickname: Nickname, session: SessionRef, outcome: Result<ClaimOutcome, Failed> },
     /// The sessions that have a nickname, and how their user spells it.
     Found { wait: Id, outcome: Result<Option<(Nickname, Vec<SessionRef>)>, Failed> },
-    /// Whether a session has been kept, or another node has it.
+    /// Whether a session has been kept, or something later of it has been, or another node has it.
     Kept { wait: Id, outcome: Result<bool, Failed> },
     /// A session of this core was to be kept, and is not: the data was lost.
     Unkept { session: SessionRef },

@@ -121,6 +121,15 @@ pub enum Mail {
         /// Where it was.
         session: SessionRef,
     },
+    /// What became of a private message of another node, for the core that it came to.
+    PrivateDone {
+        /// Who waits for it there.
+        from: SessionRef,
+        /// What the command is known by.
+        reply_to: ReplyTo,
+        /// What.
+        reply: Box<Reply>,
+    },
     /// A session that was to be given up stays, for the core that knows where the session of its number is.
     Stays {
         /// Its number.

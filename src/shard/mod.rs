@@ -728,6 +728,9 @@ impl Shard {
                 self.home.nicknames.release(&nickname, session);
                 self.counters.nicknames.set(self.home.nicknames.len() as u64);
             }
+            Mail::PrivateDone { from, reply_to, reply } => {
+                self.answer_private(from, reply_to, self.core, *reply);
+            }
             Mail::Stays { number, session } => drop(self.directory.insert(number, session)),
             Mail::HandedOnNumber { number, session } => self.forget_session(session, number),
             Mail::HandedOnIn { room, session } => self.hand_on_in(room, session),

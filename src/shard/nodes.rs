@@ -430,6 +430,9 @@ impl Shard {
         if from.node == self.node {
             return self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply });
         }
+        if home != self.core {
+            return self.post(home, Mail::PrivateDone { from, reply_to, reply: Box::new(reply) });
+        }
         let ask = Ask { core: from.core, wait: from.session };
         let (delivered, is_stored, is_full) = match reply {
             Reply::Delivered { sessions, is_stored, .. } => (sessions, is_stored, false),

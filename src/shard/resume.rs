@@ -316,7 +316,7 @@ impl Shard {
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
         let Some(nickname) = session.nickname.as_ref().filter(|_| session.number != 0) else { return };
-        if !session.encoding.can_resume() || matches!(session.step, Step::Ending { .. }) {
+        if !session.encoding.can_resume() || matches!(session.step, Step::Ending { .. } | Step::GivingUp) {
             return;
         }
         let claims = session.identity.as_ref().map(|identity| written_claims(identity));

@@ -744,8 +744,9 @@ impl Backplane {
             }
             BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up } => {
                 let known = self.redis.sessions.get(&number);
-                let is_ours = known.is_none_or(|known| known.at.node == session.node);
-                if is_ours && known.is_none_or(|known| known.revision < revision) {
+                let is_kept =
+                    known.is_none_or(|known| known.at.node == session.node && known.revision < revision);
+                if is_kept {
                     let until_ms = now_ms + lease_ms;
                     let kept = Session { at: session, revision, body, is_given_up, until_ms };
                     self.redis.sessions.insert(number, kept);
@@ -759,7 +760,7 @@ impl Backplane {
                 } else {
                     link.kept.insert(number, session);
                 }
-                wait.map(|wait| BackplaneNews::Kept { wait, outcome: Ok(is_ours) })
+                wait.map(|wait| BackplaneNews::Kept { wait, outcome: Ok(is_kept) })
             }
             BackplaneRequest::ForgetSession { number, session } => {
                 link.kept.remove(&number);
