@@ -179,6 +179,13 @@ pub enum BackplaneRequest {
         /// Where it was.
         session: SessionRef,
     },
+    /// To let go of a session that was taken and is not gone on with: another node may have it. Not answered.
+    FreeSession {
+        /// Its number.
+        number: u64,
+        /// For whom it was taken.
+        session: SessionRef,
+    },
     /// To go on in the place of a session of another node. Answered by [`BackplaneNews::Taken`].
     TakeSession {
         /// Comes back.
@@ -403,7 +410,7 @@ pub enum ClaimOutcome {
 pub enum TakeOutcome {
     /// It is the asker's now.
     Taken {
-        /// Where it was.
+        /// What its rooms and its nickname know it by: where it was when it was kept last.
         old: SessionRef,
         /// How often it had been kept.
         revision: u64,

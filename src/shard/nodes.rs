@@ -74,9 +74,6 @@ struct GivenUp {
     inbox_offset: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     inbox: Vec<Kept>,
-    /// What its rooms and its nickname know it by, if it was taken by somebody who did not go on with it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    known_as: Option<SessionRef>,
 }
 
 /// What became of a private message of another node here.
@@ -221,14 +218,8 @@ impl Shard {
                     self.hear_taken(from, reply_to, number, tries, outcome);
                 }
                 // Nobody waits for it any more: it can be taken again.
-                (_, Ok(TakeOutcome::Taken { old, revision, body })) => {
-                    let Ok(mut given_up) = serde_json::from_str::<GivenUp>(&body) else { return };
-                    given_up.known_as.get_or_insert(old);
-                    let body = serde_json::to_string(&given_up).expect("plain values become JSON");
-                    let (revision, wait, is_given_up) = (revision + 1, None, true);
-                    let keep =
-                        BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
-                    self.ask_backplane(keep);
+                (_, Ok(TakeOutcome::Taken { .. })) => {
+                    self.ask_backplane(BackplaneRequest::FreeSession { number, session });
                 }
                 _ => {}
             },
@@ -667,7 +658,7 @@ impl Shard {
         let given_up = given_up
             .inspect_err(|error| log::error!("session {number:016x} cannot be read: {error}"))
             .ok()?;
-        let GivenUp { body, receipts, inbox_offset, inbox, known_as } = given_up;
+        let GivenUp { body, receipts, inbox_offset, inbox } = given_up;
         let nickname = Nickname::parse(&body.nickname).ok()?;
         let identity = match body.claims {
             Some(claims) => Some(super::restore::identity_of(&nickname, claims)?),
@@ -682,7 +673,7 @@ impl Shard {
         let has_inbox = inbox_offset > 0 || !inbox.is_empty();
         let inbox = has_inbox.then(|| Box::new(Inbox::restored(inbox_offset, inbox)));
         Some(Estate {
-            old: known_as.unwrap_or(old),
+            old,
             number,
             revision: revision as u32,
             nickname,
@@ -718,7 +709,7 @@ impl Shard {
         let inbox = session.inbox.iter().flat_map(|inbox| inbox.items()).cloned().collect();
         let receipts = session.remembered.iter().flat_map(|window| window.answered());
         let receipts = receipts.map(|(id, receipt)| (id.to_owned(), receipt.clone())).collect();
-        let given_up = GivenUp { body, receipts, inbox_offset, inbox, known_as: None };
+        let given_up = GivenUp { body, receipts, inbox_offset, inbox };
         let body = serde_json::to_string(&given_up).expect("plain values become JSON");
         let session = self.session_ref(id);
         let wait = Awaited::GivingUp { session: id, is_taken_back: !is_given_up };

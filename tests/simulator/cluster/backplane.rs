@@ -62,6 +62,8 @@ struct Holder {
 #[derive(Debug, Clone)]
 struct Session {
     at: SessionRef,
+    /// Where it was when it was kept last.
+    known_as: SessionRef,
     revision: u64,
     body: String,
     is_given_up: bool,
@@ -456,7 +458,8 @@ impl Backplane {
                 // These are done when it can be: others would take the node to have what it has no more.
                 BackplaneRequest::Release { .. }
                 | BackplaneRequest::Replace { .. }
-                | BackplaneRequest::ForgetSession { .. } => {
+                | BackplaneRequest::ForgetSession { .. }
+                | BackplaneRequest::FreeSession { .. } => {
                     later.push_back((core, request));
                     continue;
                 }
@@ -748,7 +751,8 @@ impl Backplane {
                     known.is_none_or(|known| known.at.node == session.node && known.revision < revision);
                 if is_kept {
                     let until_ms = now_ms + lease_ms;
-                    let kept = Session { at: session, revision, body, is_given_up, until_ms };
+                    let (at, known_as) = (session, session);
+                    let kept = Session { at, known_as, revision, body, is_given_up, until_ms };
                     self.redis.sessions.insert(number, kept);
                 }
                 if is_given_up {
@@ -769,6 +773,14 @@ impl Backplane {
                 }
                 None
             }
+            BackplaneRequest::FreeSession { number, session } => {
+                link.kept.remove(&number);
+                if let Some(known) = self.redis.sessions.get_mut(&number).filter(|known| known.at == session)
+                {
+                    known.is_given_up = true;
+                }
+                None
+            }
             BackplaneRequest::TakeSession { wait, number, session, is_unknown } => {
                 let nodes = &self.redis.nodes;
                 let outcome = match self.redis.sessions.get_mut(&number).filter(|s| s.until_ms >= now_ms) {
@@ -785,11 +797,12 @@ impl Backplane {
                     }
                     Some(known) => {
                         *self.counts.entry("sessions_taken").or_default() += 1;
-                        let old = std::mem::replace(&mut known.at, session);
+                        known.at = session;
                         known.is_given_up = false;
                         known.until_ms = now_ms + lease_ms;
                         self.links[index].kept.insert(number, session);
-                        TakeOutcome::Taken { old, revision: known.revision, body: known.body.clone() }
+                        let (old, revision) = (known.known_as, known.revision);
+                        TakeOutcome::Taken { old, revision, body: known.body.clone() }
                     }
                 };
                 Some(BackplaneNews::Taken { wait, number, session, outcome: Ok(outcome) })
@@ -895,6 +908,7 @@ fn refuse(request: &BackplaneRequest) -> Option<BackplaneNews> {
         | BackplaneRequest::Replace { .. }
         | BackplaneRequest::Release { .. }
         | BackplaneRequest::ForgetSession { .. }
+        | BackplaneRequest::FreeSession { .. }
         | BackplaneRequest::Tell { .. }
         | BackplaneRequest::TellAll { .. } => return None,
     })
