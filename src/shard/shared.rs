@@ -59,6 +59,8 @@ pub(super) struct Shared {
     publishing: VecDeque<Publishing>,
     /// Messages that have their place and have not come yet, and whose senders do not want to hear them.
     unheard: VecDeque<(u64, SessionRef)>,
+    /// What was known when the backplane was asked last what the room is: more has perhaps come since.
+    asked: Position,
     /// Entries that came before their turn.
     early: VecDeque<LogEntry>,
     /// The last change after which somebody may not speak any more who could.
@@ -105,6 +107,7 @@ impl Shared {
             appending: None,
             publishing: VecDeque::new(),
             unheard: VecDeque::new(),
+            asked: Position::default(),
             early: VecDeque::new(),
             guard: 0,
             is_catching_up: false,
@@ -418,11 +421,14 @@ impl Shard {
         let at = entry.at();
         let Some(shared) = &mut entry.shared else { return };
         (shared.is_catching_up, shared.is_renewing) = (false, false);
+        let asked = shared.asked;
         let Ok(opened) = outcome else { return };
         match opened {
             Some(opened) if *opened.epoch != *at.epoch || opened.position.reaches(at.known) => {
                 self.replace_copy(key, *opened);
             }
+            // The copy has got further since it was asked.
+            Some(opened) if opened.position.reaches(asked) => self.bring_up_to_date(key),
             // It has forgotten what this node has seen.
             _ => self.renew(key),
         }
@@ -464,6 +470,7 @@ impl Shard {
         if std::mem::replace(&mut shared.is_renewing, true) {
             return;
         }
+        shared.asked = lost.known;
         let (room, snapshot) = (entry.room.name().clone(), entry.room.snapshot(now_ms));
         self.ask_to_renew(room, lost, &snapshot);
     }

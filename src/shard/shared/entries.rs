@@ -38,6 +38,7 @@ impl Shard {
         let at = entry.at();
         let Some(shared) = &mut entry.shared else { return };
         if !shared.is_renewing && !std::mem::replace(&mut shared.is_catching_up, true) {
+            shared.asked = at.known;
             self.counters.catch_ups.add(1);
             self.ask_backplane(BackplaneRequest::CatchUp(at));
         }

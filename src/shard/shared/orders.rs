@@ -288,7 +288,14 @@ impl Shard {
                     reply => reply,
                 }
             }
-            RoomOp::Detach { session } => self.note_detached(session, key),
+            RoomOp::Detach { session } => {
+                let reply = self.note_detached(session, key);
+                // It has come back since that was ordered.
+                if self.home.rooms[key].local_mut(session).is_some_and(|local| local.is_connected) {
+                    self.return_locals(key);
+                }
+                reply
+            }
             RoomOp::Attach { old, session } => self.carry_out_attach(key, old, session, name),
             RoomOp::Rename { session, nickname } => {
                 if let Some(local) = self.home.rooms[key].local_mut(session) {
