@@ -223,7 +223,7 @@ impl Link {
         Command::script(Script::Keep, &self.settings.keys.room(&at.room))
             .arg(&*at.epoch)
             .arg(at.position.change)
-            .arg(snapshot)
+            .arg(snapshot.unwrap_or_default())
             .arg(members)
             .arg(self.settings.room_ttl_ms)
     }

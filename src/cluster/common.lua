@@ -56,6 +56,6 @@ end
 -- Makes a room that has nothing in it. What writes most comes first: without memory for it nothing is changed.
 local function make(epoch, name, line)
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'name', name, 'change', '0', 'offset', '0',
-        'time', text(now_ms()), 'guard', '0', 'members', '0', 'line', line)
+        'time', text(now_ms()), 'guard', '0', 'members', '0', 'counted', '0', 'line', line)
     redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 end

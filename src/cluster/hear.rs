@@ -45,6 +45,7 @@ pub(super) struct Hearer {
     keys: Keys,
     wake: String,
     inbox: String,
+    nodes: String,
     timeout: Duration,
     teller: Teller,
     /// What has been asked to be heard, on this connection.
@@ -55,12 +56,13 @@ pub(super) struct Hearer {
 impl Hearer {
     pub(super) fn new(shared: Arc<Shared>, keys: Keys, node: NodeId, timeout: Duration) -> Self {
         let teller = Teller::new(shared.exchange.clone(), shared.cores);
-        let (wake, inbox) = (keys.wake_channel(node), keys.inbox_channel(node));
+        let (wake, inbox, nodes) = (keys.wake_channel(node), keys.inbox_channel(node), keys.nodes_channel());
         Hearer {
             shared,
             keys,
             wake,
             inbox,
+            nodes,
             timeout,
             teller,
             subscribed: HashSet::new(),
@@ -108,7 +110,7 @@ impl Hearer {
             state.changed.clear();
             state.rooms.keys().cloned().collect()
         };
-        let mut channels = vec![self.wake.clone(), self.inbox.clone()];
+        let mut channels = vec![self.wake.clone(), self.inbox.clone(), self.nodes.clone()];
         channels.extend(self.subscribed.iter().map(|room| self.keys.room_channel(room)));
         send(&mut connection, "SUBSCRIBE", &channels).map_err(failed)?;
         Ok(connection)
@@ -180,6 +182,10 @@ impl Hearer {
     }
 
     fn hear(&mut self, channel: &str, payload: &str) {
+        if channel == self.nodes {
+            self.shared.state().has_new_nodes = true;
+            return self.shared.wake_link();
+        }
         if channel == self.inbox {
             self.shared.state().keep_inbox(payload);
             return self.shared.wake_link();

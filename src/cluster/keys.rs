@@ -48,6 +48,11 @@ impl Keys {
         rest.strip_prefix(":{")?.strip_suffix("}:live").filter(|room| !room.contains(':'))
     }
 
+    /// The channel on which nodes say that they have come or are gone.
+    pub(super) fn nodes_channel(&self) -> String {
+        format!("{}:{{nodes}}:live", self.prefix)
+    }
+
     /// Names the line that everything is of, until something is found to be lost.
     pub(super) fn line(&self) -> String {
         format!("{}:{{nodes}}:line", self.prefix)

@@ -278,9 +278,13 @@ impl Link {
         let confirmed = std::mem::take(&mut state.confirmed);
         let inbox = std::mem::take(&mut state.inbox);
         let has_missed = std::mem::take(&mut state.has_missed);
+        let has_new_nodes = std::mem::take(&mut state.has_new_nodes);
         drop(state);
         for payload in inbox {
             self.hear_inbox(&payload);
+        }
+        if has_new_nodes {
+            self.beat_at = Instant::now();
         }
         if has_missed {
             self.read_inbox();
@@ -567,9 +571,11 @@ impl Link {
     fn leave(mut self) {
         let Some(wire) = &mut self.wire else { return };
         let Settings { keys, node, deadline, .. } = &self.settings;
-        let gone = Command::keyed("ZREM", &keys.nodes()).arg(*node);
+        // As if its lease had been over: its sessions have their time of grace all the same.
+        let gone = Command::keyed("ZADD", &keys.nodes()).arg(self.clock.0.saturating_sub(1)).arg(*node);
         let wake = Command::anywhere("PUBLISH").arg(keys.wake_channel(*node)).arg("");
-        let (answers, _) = wire.execute(&[gone, wake], Instant::now() + *deadline);
+        let tell = Command::anywhere("PUBLISH").arg(keys.nodes_channel()).arg("");
+        let (answers, _) = wire.execute(&[gone, tell, wake], Instant::now() + *deadline);
         if let Some(Err(trouble)) = answers.first() {
             log::warn!("the backplane could not be told that this node is gone: {}", trouble.text());
         }

@@ -161,7 +161,8 @@ pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
     let node = node_id(&mut wire, &settings)?;
     let settings = Settings { node, ..settings };
     // From now on it is kept for this node that it has been configured so.
-    ask(&mut wire, &settings, &[ask::beat(&settings)])?;
+    let tell = Command::anywhere("PUBLISH").arg(settings.keys.nodes_channel()).arg("");
+    ask(&mut wire, &settings, &[ask::beat(&settings), tell])?;
     Ok(Joined { node, resume_secret, account_secret, settings, wire })
 }
 

@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) confirmed: Vec<Arc<str>>,
     /// What was announced for this node: the id before, the id, and the message.
     pub(super) inbox: VecDeque<String>,
+    /// A node has come, or is gone.
+    pub(super) has_new_nodes: bool,
     /// Something for this node may have been missed.
     pub(super) has_missed: bool,
 }

@@ -274,8 +274,8 @@ pub struct Keep {
     pub at: RoomAt,
     /// How many members it has.
     pub members: u64,
-    /// Its members, rules and state (JSON of the room's own).
-    pub snapshot: String,
+    /// Its members, rules and state (JSON of the room's own); `None`: only their number is to be known.
+    pub snapshot: Option<String>,
 }
 
 /// Something that happens in a room and is no message.

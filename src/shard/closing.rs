@@ -432,7 +432,7 @@ impl Shard {
         let session = self.connections.get(id).and_then(|connection| connection.session);
         // What is in memory alone does not outlive this process.
         let resumable = farewell.is_resumable()
-            && (farewell != Farewell::Draining || self.journal.is_on)
+            && (farewell != Farewell::Draining || self.journal.is_on || self.is_clustered())
             && session.is_some_and(|session| self.may_go_away(session));
         let event = Event::Bye {
             id: reply_to.id(),

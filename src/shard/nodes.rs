@@ -9,7 +9,7 @@
 //! A node that is not heard of for `cluster.lease_ms` is lost: in every room of which somebody has a copy its members are away, and when
 //! the time of grace has passed they have left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,8 @@ pub(super) struct Nodes {
     living: Arc<[NodeId]>,
     /// Those that are lost, and since when.
     lost: Vec<(NodeId, Tick)>,
+    /// Those that rooms have members of and that are neither, and since when that is known: they are new, or have long gone.
+    unknown: HashMap<NodeId, Tick>,
 }
 
 impl Nodes {
@@ -351,11 +353,10 @@ impl Shard {
         };
         handover.target = target;
         let nodes: BTreeSet<NodeId> = sessions.iter().map(|session| session.node).collect();
-        let others: Vec<NodeId> = nodes
-            .iter()
-            .copied()
-            .filter(|node| *node != self.node && self.nodes.living.contains(node))
-            .collect();
+        // Of one that is not known yet it is not known that it is lost.
+        let is_lost = |node: &NodeId| self.nodes.lost.iter().any(|(lost, _)| lost == node);
+        let others = nodes.iter().copied().filter(|node| *node != self.node && !is_lost(node));
+        let others: Vec<NodeId> = others.collect();
         if others.is_empty() {
             if !nodes.contains(&self.node) {
                 let message = "the node that this user was on is lost: the user has not come back yet";
@@ -765,23 +766,22 @@ impl Shard {
 
     /// Tells which nodes live and which are lost.
     fn note_nodes(&mut self, living: Arc<[NodeId]>, lost: &[LostNode]) {
-        self.nodes.living = living;
         let now = self.now.tick;
+        self.nodes.unknown.retain(|node, _| !living.contains(node));
+        self.nodes.living = living;
         self.nodes.lost =
             lost.iter().map(|lost| (lost.node, Tick(now.0.saturating_sub(lost.lost_ms)))).collect();
         self.look_for_lost_nodes_everywhere();
     }
 
-    /// Looks for members of lost nodes in all rooms, now and when the grace of some is over.
+    /// Looks for members of lost nodes in all rooms, now and when something is over for some.
     pub(super) fn look_for_lost_nodes_everywhere(&mut self) {
         for key in self.home.by_name.values().copied().collect::<Vec<_>>() {
             self.look_for_lost_nodes(key);
         }
         let (now, grace_ms) = (self.now.tick, self.config.session.grace_ms);
-        let over = self.nodes.lost.iter().map(|(_, since)| *since + grace_ms).filter(|over| *over > now);
-        if let Some(next) = over.min() {
-            self.wheel.insert(next + 1, Timer::LostNodes);
-        }
+        // Whoever has been unknown for so long is in no room any more, or will be noticed anew.
+        self.nodes.unknown.retain(|_, since| now.since(*since) <= self.config.cluster.lease_ms + grace_ms);
     }
 
     /// Has the members of lost nodes be away in a room, or leave it when they have had their time.
@@ -789,28 +789,36 @@ impl Shard {
         if self.nodes.living.is_empty() {
             return; // nothing is known yet
         }
-        let (now, grace_ms) = (self.now.tick, self.config.session.grace_ms);
+        let (now, grace_ms, lease_ms) =
+            (self.now.tick, self.config.session.grace_ms, self.config.cluster.lease_ms);
         let Some(entry) = self.home.rooms.get(key) else { return };
-        let mut orders = Vec::new();
+        let (mut orders, mut again) = (Vec::new(), None::<Tick>);
         for (node, is_connected) in entry.room.nodes() {
             if node == self.node || self.nodes.living.contains(&node) {
                 continue;
             }
             let since = self.nodes.lost.iter().find(|(lost, _)| *lost == node).map(|(_, since)| *since);
-            match since {
-                Some(since) if now.since(since) < grace_ms => {
-                    if is_connected {
-                        orders.push(RoomOp::LoseNode { node });
-                    }
+            let since = since.unwrap_or_else(|| *self.nodes.unknown.entry(node).or_insert(now) + lease_ms);
+            let next = if now < since {
+                since
+            } else if now.since(since) < grace_ms {
+                if is_connected {
+                    orders.push(RoomOp::LoseNode { node });
                 }
-                // Nobody has heard of it for long.
-                _ => orders.push(RoomOp::ForgetNode { node }),
-            }
+                since + grace_ms
+            } else {
+                orders.push(RoomOp::ForgetNode { node });
+                continue;
+            };
+            again = Some(again.map_or(next, |again| again.min(next)));
         }
         for op in orders {
             if !self.is_ordered(key, &op) {
                 self.order(key, op, None);
             }
+        }
+        if let Some(again) = again {
+            self.wheel.insert(again + 1, Timer::LostNodes(key));
         }
     }
 }

@@ -70,6 +70,9 @@ pub(super) struct Shared {
     is_renewing: bool,
     /// The members that are on this node, and whether each has a connection.
     locals: HashMap<SessionRef, Local>,
+    /// Whether something of this node's has happened since it last told how many members there are, and what it told then.
+    has_own_change: bool,
+    told_members: u64,
     /// The change of the last snapshot that is known to be kept.
     kept_change: u64,
     /// When somebody here last wanted something of it, and whether it will be looked at for that.
@@ -113,6 +116,8 @@ impl Shared {
             is_catching_up: false,
             is_renewing: false,
             locals: HashMap::new(),
+            has_own_change: false,
+            told_members: 0,
             kept_change: 0,
             used: now,
             has_timer: false,

@@ -36,8 +36,8 @@ pub enum Timer {
     Read,
     /// A session that was given up to another node may not have been heard of there. The room's key at its home, and where the session was.
     HandedOn(Id, u16, Id),
-    /// The time of grace of a lost node's sessions may be over.
-    LostNodes,
+    /// The time of grace of a lost node's sessions may be over, in a room at home here.
+    LostNodes(Id),
     /// The clients are told to go.
     Drain,
 }
@@ -76,7 +76,7 @@ impl Shard {
             Timer::Room(room) => self.look_at_room(room),
             Timer::Grace(session) => self.expire_grace(session),
             Timer::HandedOn(room, core, session) => self.expire_handed_on(room, core, session),
-            Timer::LostNodes => self.look_for_lost_nodes_everywhere(),
+            Timer::LostNodes(room) => self.look_for_lost_nodes(room),
             Timer::Drain => self.say_farewell(),
         }
     }

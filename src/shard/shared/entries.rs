@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::slots::Id;
-use crate::chat::room::Stamp;
+use crate::chat::room::{Room, Stamp};
 use crate::proto::wire::Event;
 use crate::shard::Shard;
 use crate::shard::backplane::{BackplaneRequest, Failed, Keep, LogEntry, Position, SharedMessage};
@@ -191,11 +191,22 @@ impl Shard {
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         let (at, members) = (entry.at(), entry.room.len() as u64);
         let Some(shared) = &mut entry.shared else { return };
-        if shared.change < shared.kept_change + KEEP_EVERY.max(members) || self.nodes.down.is_some() {
+        if self.nodes.down.is_some() {
             return;
         }
-        shared.kept_change = shared.change;
-        let snapshot = serde_json::to_string(&entry.room.snapshot(now_ms)).expect("plain values become JSON");
+        let is_due = shared.change >= shared.kept_change + KEEP_EVERY.max(members);
+        // Told by whoever has brought it about, so that not all nodes say the same.
+        let has_changed = std::mem::take(&mut shared.has_own_change) && shared.told_members != members;
+        if !is_due && !has_changed {
+            return;
+        }
+        shared.told_members = members;
+        if is_due {
+            shared.kept_change = shared.change;
+        }
+        let text =
+            |room: &Room| serde_json::to_string(&room.snapshot(now_ms)).expect("plain values become JSON");
+        let snapshot = is_due.then(|| text(&entry.room));
         self.ask_backplane(BackplaneRequest::Keep(Box::new(Keep { at, members, snapshot })));
     }
 }

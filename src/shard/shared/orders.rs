@@ -261,6 +261,7 @@ impl Shard {
             shared.guard = change;
         }
         let is_mine = node == self.node && shared.appending.as_ref().is_some_and(|(mine, _)| *mine == tag);
+        shared.has_own_change |= is_mine;
         let mut orders = match is_mine {
             true => shared.appending.take().map(|(_, orders)| orders).unwrap_or_default().into_iter(),
             false => Vec::new().into_iter(),

@@ -648,11 +648,12 @@ impl Backplane {
                 let room =
                     self.redis.rooms.get_mut(&*keep.at.room).filter(|room| room.epoch == keep.at.epoch);
                 let change = keep.at.position.change;
-                if let Some(room) =
-                    room.filter(|room| room.snapshot.as_ref().is_none_or(|(at, _)| *at < change))
+                let Some(room) = room else { return };
+                room.members = keep.members;
+                if let Some(snapshot) = keep.snapshot
+                    && room.snapshot.as_ref().is_none_or(|(at, _)| *at < change)
                 {
-                    room.snapshot = Some((change, keep.snapshot));
-                    room.members = keep.members;
+                    room.snapshot = Some((change, snapshot));
                     room.changes.retain(|entry| position(entry).change + CHANGES_LEFT > change);
                     *self.counts.entry("snapshots").or_default() += 1;
                 }

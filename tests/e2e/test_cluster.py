@@ -1,0 +1,431 @@
+"""Several nodes that share a Redis, as one server."""
+
+import collections
+import random
+import threading
+import time
+
+import pytest
+
+from helpers import DEADLINE_S, Deadline, run, binary, wait_until
+from redis_server import Redis
+import tokens
+
+# Leases that are over soon, so that a test need not wait for long.
+LEASE_MS = 900
+GRACE_MS = 3000
+
+
+@pytest.fixture
+def start_redis(tmp_path):
+    """Starts Redis servers."""
+    servers = []
+
+    def start(*options, **settings):
+        servers.append(Redis(tmp_path / f"redis-{len(servers)}", *options, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def redis(start_redis):
+    return start_redis(keeps=True)
+
+
+@pytest.fixture
+def start_node(start_server):
+    """Starts nodes of one cluster."""
+
+    def start(redis, **settings):
+        settings = {"cluster__redis": redis if isinstance(redis, str) else redis.url, "cluster__lease_ms": LEASE_MS,
+                    "cluster__deadline_ms": 500, "cluster__look_ms": 300, "session__grace_ms": GRACE_MS, "pin": "false"} | settings
+        return start_server(**settings)
+
+    return start
+
+
+@pytest.fixture
+def nodes(redis, start_node):
+    return [start_node(redis) for _ in range(3)]
+
+
+def resumed(node, client, *rooms):
+    """Goes on on another node, in rooms of which each was known up to an offset."""
+    again = node.ws()
+    again.enter(None, resume=client.welcome["resume"])
+    assert again.welcome["resumed"] is True
+    return again
+
+
+def members(client, room):
+    return {(m["nickname"], m["role"], m["connected"]) for m in client.call("members", room=room, limit=1000)["members"]}
+
+
+def test_rooms_are_the_same_on_all_nodes(nodes):
+    alice, bob, carol = (node.ws(name, "den") for node, name in zip(nodes, ["alice", "bob", "carol"]))
+    alice.expect("presence", event="join", nickname="bob")
+    alice.expect("presence", event="join", nickname="carol")
+    ack = bob.call("message", room="den", content="hé\n")
+    for client in (alice, bob, carol):
+        heard = client.expect("message")
+        assert (heard["sender"], heard["content"], heard["offset"]) == ("bob", "hé\n", ack["offset"])
+    everybody = {("alice", "host", True), ("bob", "member", True), ("carol", "member", True)}
+    for client in (alice, bob, carol):
+        assert members(client, "den") == everybody
+    wait_until(lambda: carol.call("rooms")["rooms"] == [{"room": "den", "members": 3, "offset": 1}], "the list of rooms")
+    dan = nodes[2].ws("dan")
+    history = dan.call("history", room="DEN")
+    assert [m["content"] for m in history["messages"]] == ["hé\n"]
+    assert history["epoch"] == ack["epoch"]
+    assert dan.call("join", room="den", history=5)["messages"][0]["content"] == "hé\n"
+
+
+def test_a_nickname_is_of_one_session_on_all_nodes(nodes):
+    alice = nodes[0].ws("alice", "den")
+    late = nodes[1].ws()
+    late.refused(409, "nickname_in_use", "hello", nickname="ALICE")
+    alice.call("nick", nickname="alix")
+    late.enter("alice", "den")
+    alice.expect("presence", event="join", nickname="alice")
+    alice.call("quit")
+    late.expect("presence", event="leave", nickname="alix", reason="quit")
+    nodes[2].ws("alix")
+
+
+def test_hosts_moderate_on_all_nodes(nodes):
+    host, bob, carol = (node.ws(name, "den") for node, name in zip(nodes, ["host", "bob", "carol"]))
+    host.call("mute", room="den", target="bob")
+    bob.expect("presence", event="mute", nickname="bob")
+    bob.refused(403, "muted", "message", room="den", content="no")
+    host.call("unmute", room="den", target="bob")
+    bob.expect("presence", event="unmute")
+    bob.say("den", "yes")
+    host.call("role", room="den", target="carol", role="host")
+    carol.expect("presence", event="role", nickname="carol", role="host")
+    carol.call("kick", room="den", target="bob")
+    bob.expect("left", room="den", reason="kicked")
+    assert bob.call("join", room="den")["role"] == "member"
+    carol.call("ban", room="den", target="bob", reason="enough")
+    bob.expect("left", room="den", reason="banned")
+    bob.refused(403, "banned", "join", room="den")
+    assert host.call("state", room="den", key="topic", value={"a": [1]})["version"] == 1
+    assert carol.expect("state")["value"] == {"a": [1]}
+    assert nodes[1].ws("dan").call("join", room="den")["state"] == {"topic": {"value": {"a": [1]}, "version": 1}}
+
+
+def test_private_messages_find_their_node(nodes):
+    alice, bob = nodes[0].ws("alice"), nodes[1].ws("Bob")
+    ack = alice.call("private", target="bob", content="psst")
+    assert (ack["target"], ack["delivered"], ack["stored"]) == ("Bob", 1, False)
+    assert bob.expect("private")["content"] == "psst"
+    alice.refused(404, "no_such_user", "private", target="nobody", content="x")
+    bob.drop()
+    ack = wait_until(lambda: (ack := alice.call("private", target="bob", content="later"))["stored"] and ack, "bob to be away")
+    assert ack["delivered"] == 0
+    again = resumed(nodes[2], bob)
+    while again.expect("private")["content"] != "later":
+        pass
+
+
+def test_typing_and_pushes_cross_nodes(start_node, redis):
+    keys = '[{ name = "robot", key = "k1", admin = false }]'
+    nodes = [start_node(redis, auth__api_keys=keys) for _ in range(2)]
+    alice, bob = nodes[0].ws("alice", "den"), nodes[1].ws("bob", "den")
+    bob.send("typing", room="den")
+    assert alice.expect("typing")["nickname"] == "bob"
+    body = b'{"content":"beep"}'
+    request = (b"POST /api/rooms/den/messages HTTP/1.1\r\nHost: x\r\nX-API-Key: k1\r\nIdempotency-Key: 7\r\n"
+               b"Content-Length: %d\r\n\r\n" % len(body)) + body
+    first, again = nodes[0].http(request), nodes[1].http(request)
+    assert (first.status, again.status) == (200, 200)
+    assert first.body == again.body, "the same request on another node"
+    for client in (alice, bob):
+        assert client.expect("message")["sender"] == "robot"
+        client.until_pong()
+
+
+def test_a_session_goes_on_on_another_node(nodes):
+    alice, bob = nodes[0].ws("alice", "den", "club"), nodes[1].ws("bob", "den")
+    epoch = bob.call("history", room="den")["epoch"]
+    bob.say("den", "1", "2")
+    assert [alice.expect("message")["offset"] for _ in range(2)] == [1, 2]
+    first = alice.call("message", room="den", content="3", id="mine")
+    alice.drop()
+    bob.expect("presence", event="away", nickname="alice")
+    bob.say("den", *(str(n) for n in range(4, 31)))
+    again = resumed(nodes[2], alice)
+    bob.expect("presence", event="back", nickname="alice")
+    joined = again.call("join", room="den", since={"epoch": epoch, "offset": 3})
+    assert (joined["recovered"], joined["offset"], joined["role"]) == (True, 30, "host")
+    assert [again.expect("message")["content"] for _ in range(27)] == [str(n) for n in range(4, 31)]
+    repeated = again.call("message", room="den", content="3", id="mine")
+    assert (repeated["offset"], repeated["timestamp"]) == (first["offset"], first["timestamp"])
+    assert members(bob, "den") == {("alice", "host", True), ("bob", "member", True)}
+    assert members(bob, "club") == {("alice", "host", True)}
+    # What is not known any more, or never was, is not recovered.
+    assert again.call("join", room="club", since={"epoch": "other", "offset": 0})["recovered"] is False
+
+
+def test_a_live_session_is_taken_over(nodes):
+    alice = nodes[0].ws("alice", "den")
+    again = resumed(nodes[1], alice)
+    assert alice.closed_with() == 4103
+    assert again.call("join", room="den")["members"] == 1
+
+
+def test_members_of_a_killed_node_are_away_and_then_gone(nodes):
+    alice, bob, carol = nodes[0].ws("alice", "den"), nodes[1].ws("bob", "den"), nodes[1].ws("carol", "den")
+    bob.until_pong()
+    offset = bob.call("message", room="den", content="before", id="b1")["offset"]
+    epoch = alice.expect("message") and alice.call("history", room="den")["epoch"]
+    nodes[1].kill()
+    killed = time.monotonic()
+    for _ in range(2):
+        alice.expect("presence", event="away")
+    away_s = time.monotonic() - killed
+    assert away_s < LEASE_MS / 1000 * 2 + 1
+    alice.say("den", "meanwhile")
+    again = resumed(nodes[2], bob)
+    alice.expect("presence", event="back", nickname="bob")
+    assert again.call("message", room="den", content="before", id="b1")["offset"] == offset, "remembered by Redis"
+    joined = again.call("join", room="den", since={"epoch": epoch, "offset": offset})
+    assert joined["recovered"] is True
+    assert again.expect("message")["content"] == "meanwhile"
+    # Nobody comes for the other one.
+    left = alice.expect("presence", event="leave", nickname="carol", deadline=Deadline(30))
+    assert left["reason"] == "timeout"
+    wait_until(lambda: nodes[2].ws().call("hello", nickname="carol")["type"] == "welcome", "the nickname to be free")
+    assert members(alice, "den") == {("alice", "host", True), ("bob", "member", True)}
+
+
+def test_a_drained_node_leaves_its_sessions_to_the_others(nodes):
+    alice, bob = nodes[0].ws("alice", "den"), nodes[1].ws("bob", "den")
+    nodes[1].terminate()
+    bye = bob.expect("bye", code=4300)
+    assert bye["resumable"] is True
+    assert nodes[1].exit_code() == 0
+    again = resumed(nodes[2], bob)
+    assert again.call("join", room="den", since={"epoch": "x", "offset": 0})["members"] == 2
+    assert members(alice, "den") == {("alice", "host", True), ("bob", "member", True)}
+
+
+@pytest.mark.parametrize("away", ["refuses", "hangs"])
+def test_without_redis_clients_stay_and_publishing_says_so(nodes, redis, away):
+    alice, bob = nodes[0].ws("alice", "den"), nodes[1].ws("bob", "den")
+    bob.say("den", "1")
+    for client in (alice, bob):
+        client.expect("message", content="1")
+    epoch = alice.call("history", room="den")["epoch"]
+    redis.kill() if away == "refuses" else redis.pause()
+    # At once when that is known, and within the deadline before.
+    started = time.monotonic()
+    refusal = alice.refused(503, "backplane_down", "message", room="den", content="no", id="later")
+    assert time.monotonic() - started < 3
+    assert refusal["retryable"] is True
+    wait_until(lambda: "backplane" in " ".join(nodes[1].log), "the other node to notice")
+    assert [m["content"] for m in alice.call("history", room="den")["messages"]] == ["1"], "rooms stay readable"
+    assert len(alice.call("members", room="den")["members"]) == 2
+    nodes[0].ws().refused(503, "backplane_down", "hello", nickname="carol")
+    redis.start() if away == "refuses" else redis.go_on()
+
+    def publish():
+        event = alice.call("message", room="den", content="no", id="later")
+        return event if event["type"] == "ack" else None
+
+    ack = wait_until(publish, "Redis to be back")
+    assert ack["epoch"] == epoch
+    heard = bob.expect("message")
+    assert (heard["offset"], heard["content"]) == (ack["offset"], "no"), "exactly once"
+    bob.until_pong()
+    nodes[2].ws("carol", "den")
+    alice.expect("presence", event="join", nickname="carol")
+
+
+def test_what_redis_has_lost_is_not_taken_for_recovered(nodes, start_redis, redis):
+    alice, bob = nodes[0].ws("alice", "den"), nodes[1].ws("bob", "den")
+    alice.call("state", room="den", key="topic", value="x")
+    bob.say("den", "1", "2", "3")
+    for client in (alice, bob):
+        for _ in range(3):
+            client.expect("message")
+    epoch = alice.call("history", room="den")["epoch"]
+    redis.kill()
+    for file in redis.directory.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    redis.start()
+    # They are sent away, because they cannot be told what they may have missed.
+    assert alice.expect("bye")["code"] == 4200
+    assert bob.expect("bye")["code"] == 4200
+    again = wait_until(lambda: try_resume(nodes[2], alice), "alice to be back")
+    # For a while nothing gets a place, so that all nodes have looked before an offset could be given twice.
+    join = lambda: (answer := again.call("join", room="den", since={"epoch": epoch, "offset": 3}))["type"] == "joined" and answer
+    joined = wait_until(join, "places to be given again")
+    assert joined["recovered"] is False
+    assert joined["epoch"] != epoch and joined["offset"] == 0
+    assert joined["state"]["topic"]["value"] == "x", "what nodes know is not lost"
+    assert again.call("message", room="den", content="anew")["offset"] == 1
+
+
+def try_resume(node, client):
+    again = node.ws()
+    welcome = again.call("hello", resume=client.welcome["resume"])
+    return again if welcome.get("resumed") else again.drop()
+
+
+def test_order_and_exactly_once_through_kills(start_node, redis):
+    """Three nodes, clients that come back wherever they can, while nodes and Redis are killed and paused."""
+    nodes = [start_node(redis) for _ in range(3)]
+    ended = threading.Event()
+    logs = collections.defaultdict(dict)
+    acks, errors = [], []
+    lock = threading.Lock()
+
+    def heard(epoch, message):
+        with lock:
+            known = logs[epoch].setdefault(message["offset"], message["content"])
+            if known != message["content"]:
+                errors.append(f"{epoch} {message['offset']} is {known} and {message['content']}")
+
+    class Chatter(threading.Thread):
+        def __init__(self, number):
+            super().__init__(daemon=True)
+            self.number, self.random = number, random.Random(number)
+            self.token = self.place = None
+            self.unanswered = {}
+            self.count = 0
+
+        def run(self):
+            while not ended.is_set():
+                try:
+                    self.live(self.random.choice(list(nodes)))
+                except (OSError, AssertionError, TimeoutError, Exception):
+                    time.sleep(0.05)
+
+        def live(self, node):
+            client = node.ws_at("/ws")
+            hello = {"resume": self.token} if self.token else {"nickname": f"c{self.number}"}
+            welcome = client.call("hello", **hello)
+            if welcome["type"] == "error":
+                client.drop()
+                return time.sleep(0.1)
+            if not welcome["resumed"]:
+                self.place, self.unanswered = None, {}
+            self.token = welcome["resume"]
+            since = {"since": {"epoch": self.place[0], "offset": self.place[1]}} if self.place else {}
+            joined = client.call("join", room="den", **since)
+            if joined["type"] == "error":
+                client.drop()
+                return time.sleep(0.1)
+            if joined.get("recovered"):
+                self.place = (self.place[0], self.place[1])
+            else:
+                self.place = (joined["epoch"], joined["offset"])
+            for id, content in list(self.unanswered.items()):
+                client.send("message", room="den", content=content, id=id)
+            while not ended.is_set():
+                if len(self.unanswered) < 3:
+                    self.count += 1
+                    id = f"{self.number}-{self.count}"
+                    self.unanswered[id] = f"m{id}"
+                    client.send("message", room="den", content=f"m{id}", id=id)
+                event = client.next(Deadline(5))
+                if event["type"] == "message":
+                    if event["offset"] != self.place[1] + 1:
+                        errors.append(f"c{self.number} hears {event} after {self.place}")
+                    self.place = (self.place[0], event["offset"])
+                    heard(self.place[0], event)
+                elif event["type"] == "ack" and event.get("id") in self.unanswered:
+                    acks.append((event["epoch"], event["offset"], self.unanswered.pop(event["id"])))
+                elif event["type"] == "error" and event.get("id"):
+                    time.sleep(0.02)
+                    client.send("message", room="den", content=self.unanswered[event["id"]], id=event["id"])
+                elif event["type"] == "bye":
+                    return
+
+    chatters = [Chatter(number) for number in range(6)]
+    for chatter in chatters:
+        chatter.start()
+    chance = random.Random(7)
+
+    def progress():
+        before = len(acks)
+        wait_until(lambda: len(acks) > before + 30, "messages to be acknowledged", 60)
+
+    progress()
+    for step in range(6):
+        what = step % 3
+        if what == 0:
+            victim = nodes.pop(chance.randrange(len(nodes)))
+            victim.kill()
+            nodes.append(start_node(redis))
+        elif what == 1:
+            redis.kill()
+            redis.start()
+        else:
+            redis.pause()
+            wait_until(lambda: any("backplane is down" in line for node in nodes for line in node.log), "a node to notice")
+            redis.go_on()
+        progress()
+    ended.set()
+    for chatter in chatters:
+        chatter.join(DEADLINE_S)
+    assert not errors, errors[:5]
+    # Nothing twice, nothing lost, everything where it was said to be.
+    probe = wait_until(lambda: probe_history(nodes[0]), "the history")
+    epoch, stored = probe
+    for ack_epoch, offset, content in acks:
+        assert ack_epoch == epoch, "Redis has kept all"
+        assert stored.get(offset, content) == content
+        assert logs[epoch].get(offset, content) == content
+    contents = [content for _, content in sorted(stored.items())]
+    assert len(contents) == len(set(contents)), "a message is there twice"
+    assert len(acks) > 200
+
+
+def probe_history(node):
+    client = node.ws(f"probe{random.random()}"[:20].replace(".", ""))
+    stored, before, epoch = {}, None, None
+    while True:
+        answer = client.call("history", room="den", limit=1000, **({"before": before} if before else {}))
+        if answer["type"] == "error":
+            return None
+        epoch = answer["epoch"]
+        if not answer["messages"]:
+            return epoch, stored
+        stored |= {m["offset"]: m["content"] for m in answer["messages"]}
+        before = answer["messages"][0]["offset"]
+
+
+def test_a_broadcast_reaches_all_nodes(start_node, redis):
+    nodes = [start_node(redis, auth__jwt_secret=tokens.SECRET) for _ in range(3)]
+    everybody = [node.ws(f"u{n}", "ops" if n else "den") for n, node in enumerate(nodes)]
+    admin = tokens.enter(nodes[0].ws(), "root", admin=True)
+    assert admin.call("broadcast", content="at 6")["sessions"] == 4
+    for client in [*everybody, admin]:
+        assert client.expect("system")["content"] == "at 6"
+    assert admin.call("broadcast", content="ops only", rooms=["op*"])["sessions"] == 2
+
+
+def test_what_is_wrong_is_told_at_the_start(start_redis, redis, start_node):
+    def start(*settings):
+        command = [binary(), "serve", "--web", "127.0.0.1:0", "--line", "127.0.0.1:0", "--frame", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
+        ran = run(command + [f"--set={setting}" for setting in settings])
+        return ran.returncode, ran.stderr.decode()
+
+    code, said = start("cluster.redis=redis://127.0.0.1:1")
+    assert code == 1 and "127.0.0.1:1" in said and "running" in said
+    code, said = start("cluster.redis=http://127.0.0.1:1")
+    assert code == 2 and "redis://" in said
+    secured = start_redis("--requirepass", "hush")
+    code, said = start(f"cluster.redis=redis://:wrong@127.0.0.1:{secured.port}")
+    assert code == 1 and "wrong" not in said.replace("wrong password", "").lower().replace("wrongpass", "")
+    start_node(f"redis://:hush@127.0.0.1:{secured.port}")
+    start_node(redis)
+    code, said = start(f"cluster.redis={redis.url}", "limits.state_keys=3")
+    assert code == 1 and "limits.state_keys = 3" in said
+    code, said = start(f"cluster.redis={redis.url}", "store.ack=synced")
+    assert code == 2 and "store.ack" in said
