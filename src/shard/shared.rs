@@ -187,7 +187,7 @@ impl Shard {
             Request::Join(join) => {
                 let name = join.room.clone();
                 let knock = Knock::Session(from, reply_to, Request::Join(join));
-                let Some((_, knock)) = self.open_or_wait(&name, true, knock) else { return None };
+                let (_, knock) = self.open_or_wait(&name, true, knock)?;
                 let Knock::Session(from, reply_to, Request::Join(join)) = knock else {
                     unreachable!("what was given comes back")
                 };

@@ -22,6 +22,8 @@ from websockets.sync.client import connect
 # Generous, since machines are busy; a test that waits this long has failed.
 DEADLINE_S = 15.0
 
+PREFIXES = itertools.count(os.getpid() * 1000)
+
 # Every kind of listener, in the order that a Server has their addresses.
 LISTENERS = ["web", "line", "frame", "grpc"]
 
@@ -77,6 +79,9 @@ class Server:
         # tests are faster than people.
         settings = {"drain__spread_ms": 200, "drain__timeout_ms": 3000, "rate__commands_per_second": 0,
                     "store__kind": os.environ.get("STARLING_TEST_STORE", "memory")} | settings
+        # A node that shares nothing with others is to behave as one that stands alone.
+        if (redis := os.environ.get("STARLING_TEST_REDIS")) and "cluster__redis" not in settings:
+            settings |= {"store__kind": "memory", "cluster__redis": redis, "cluster__prefix": f"t{next(PREFIXES)}"}
         self._directory = None
         if settings["store__kind"] == "sqlite" and "data_dir" not in settings:
             self._directory = tempfile.TemporaryDirectory(prefix="starling-test-")
