@@ -67,6 +67,7 @@
 //! | [`reactor`] | the loop, over the [`reactor::Os`] trait |
 //! | [`sys`] | the kernel as the loops need it, and all `unsafe` |
 //! | [`store`] | the database: the thread that writes it, the threads that read it, accounts, and tools |
+//! | [`cluster`] | the Redis that nodes share: the thread that asks it, and the one that hears it |
 //! | [`observe`] | logs, written by threads of their own |
 //! | [`server`] | opens listeners, starts cores, drains and stops |
 //! | [`mod@bench`] | the load generator: another world on the same loop, and what is told of its runs |
@@ -117,6 +118,7 @@ pub mod base;
 pub mod bench;
 pub mod chat;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod observe;
 pub mod proto;

@@ -81,6 +81,8 @@ fn every_type_reads_from_file_and_environment() {
         format = "json"
         [cluster]
         redis = "redis://localhost"
+        ca = "ca.pem"
+        prefix = "x-1"
     "#;
     let env = [
         ("STARLING_PIN", "false"),
@@ -95,6 +97,8 @@ fn every_type_reads_from_file_and_environment() {
         ("STARLING_LOG_FILE", "a.log"),
         ("STARLING_LOG_FORMAT", "json"),
         ("STARLING_CLUSTER_REDIS", "redis://localhost"),
+        ("STARLING_CLUSTER_CA", "ca.pem"),
+        ("STARLING_CLUSTER_PREFIX", "x-1"),
         ("STARLING_CONFIG", "names the file and is no key"),
         ("PATH", "not ours"),
     ];
@@ -341,13 +345,24 @@ fn secrets_stay_out_of_messages_and_debug() {
 }
 
 #[test]
-fn what_has_no_effect_is_said() {
-    let file = "[rate]\nburst = 5\n[session]\ngrace_ms = 120000\n[history]\ncount = 5\n[store]\nkind = \"memory\"\n[cluster]\nredis = \"redis://h\"";
-    let notices = resolve(file, &[("STARLING_DATA_DIR", "/tmp"), ("STARLING_AUTH_JWKS_FILE", "a")], &[])
-        .unwrap()
-        .notices();
-    let names: Vec<_> = notices.iter().map(|notice| notice.split(' ').next().unwrap()).collect();
-    assert_eq!(names, ["cluster.redis"]);
+fn where_nodes_meet() {
+    let urls = |file: &str| resolve(file, &[], &[]).unwrap().cluster.redis.0;
+    assert_eq!(urls(""), []);
+    let one = Secret("redis://:p@h".to_owned());
+    assert_eq!(urls("cluster.redis = \"redis://:p@h\""), [one.clone()]);
+    assert_eq!(
+        urls("cluster.redis = [\"redis://:p@h\", \"unix:///r\"]"),
+        [one, Secret("unix:///r".to_owned())]
+    );
+    let env = [("STARLING_CLUSTER_REDIS", "[\"redis://a\", \"redis://b\"]")];
+    assert_eq!(resolve("", &env, &[]).unwrap().cluster.redis.0.len(), 2);
+    for wrong in ["\"\"", "\"hush\"", "\"http://hush\"", "\"redis://\"", "7", "[\"redis://h\", \"hush\"]"] {
+        let refused = refusal(&format!("cluster.redis = {wrong}"));
+        assert!(refused.contains("cluster.redis") && !refused.contains("hush"), "{refused}");
+    }
+    assert_refused("cluster.prefix = \"a{b}\"", &["cluster.prefix", "letters"]);
+    assert_refused(&format!("cluster.prefix = \"{}\"", "a".repeat(33)), &["32"]);
+    assert_refused("cluster.lease_ms = 1", &["cluster.lease_ms", "from 500"]);
 }
 
 #[test]

@@ -24,12 +24,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("reactor", &["base", "config", "shard", "tls", "proxy"]),
     ("sys", &["base", "config", "reactor"]),
     ("store", &["base", "config", "chat", "auth", "record", "shard", "reactor", "sys"]),
+    ("cluster", &["base", "config", "chat", "record", "shard", "reactor", "sys"]),
     ("observe", &["base", "config", "sys"]),
     (
         "server",
         &[
             "base", "config", "proto", "chat", "auth", "web", "record", "shard", "tls", "reactor", "sys",
-            "store", "observe",
+            "store", "cluster", "observe",
         ],
     ),
     ("bench", &["base", "config", "proto", "tls", "reactor", "sys"]),
@@ -68,6 +69,7 @@ const WORLD: &[&[&str]] = &[
     &["getrandom"],
     &["libc"],
     &["mio"],
+    &["redis"],
     &["socket2"],
     &["rustix"],
 ];

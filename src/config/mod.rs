@@ -19,8 +19,8 @@ pub use limits::Limits;
 pub use listen::{Address, ClientAuth, Listen, ListenKind, Mode, Networks, PEER_ON_PATH, TlsFiles};
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
-    AckLevel, ApiKey, Auth, Cluster, Drain, Heartbeat, History, HistoryRule, JwtAlgorithm, Log, LogFormat,
-    Presence, Rate, Session, Store, StoreKind, Tls, Web,
+    AckLevel, ApiKey, Auth, Cluster, Drain, Heartbeat, History, HistoryRule, JwtAlgorithm, KeyPrefix, Log,
+    LogFormat, Presence, Rate, RedisUrls, Session, Store, StoreKind, Tls, Web,
 };
 
 key::config! {
@@ -76,20 +76,9 @@ impl Config {
         resolve::resolve(file, env, flags)
     }
 
-    /// One line for each key that was set away from its default and that this version accepts without obeying, so
-    /// that nobody relies on what is not there.
+    /// One line for each thing that can be meant so, but seldom is.
     pub fn notices(&self) -> Vec<String> {
-        let default = Self::default();
         let mut notices = Vec::new();
-        for key in Self::keys() {
-            let Some((_, because)) = WITHOUT_EFFECT.iter().find(|(prefix, _)| key.name.starts_with(prefix))
-            else {
-                continue;
-            };
-            if (key.value)(self) != (key.value)(&default) {
-                notices.push(format!("{} has no effect in this version: {because}", key.name));
-            }
-        }
         let has_key = self.auth.jwt_secret.is_some()
             || self.auth.jwt_key_file.is_some()
             || self.auth.jwks_file.is_some();
@@ -128,9 +117,6 @@ impl Config {
 
 /// What RFC 7518 section 3.2 asks of a secret for HS256: as long as the hash.
 const JWT_SECRET_BYTES_MIN: usize = 32;
-
-/// Keys (or their common beginning) that are accepted but do nothing yet, and what is true instead.
-const WITHOUT_EFFECT: &[(&str, &str)] = &[("cluster.", "this node stands alone")];
 
 /// What the command line asks for; the strongest layer of [`Config::resolve`].
 #[derive(Clone, Debug, Default)]

@@ -199,10 +199,24 @@ section! {
 }
 
 section! {
-    /// Several nodes as one server.
+    /// Several nodes as one server. They share a Redis or Valkey server (6.2 or later), or a Redis Cluster.
     Cluster in cluster {
-        /// The Redis or Valkey server between the nodes, as a URL: redis://host:6379.
-        redis: Option<Secret> = None;
+        /// Where it is: redis://user:password@host:6379/0, rediss:// for TLS, or unix:///path?db=0; or a list of such. The first of
+        /// them that is a primary is used, and looked for anew when it is lost; of a Redis Cluster any nodes will do. Not set: this
+        /// node stands alone.
+        redis: RedisUrls = RedisUrls::default();
+        /// A file with the certificates (PEM) that vouch for it, for rediss://. Not set: those of the system.
+        ca: Option<PathBuf> = None;
+        /// What its keys and channels begin with: letters, numbers, '_', '.' and '-', at most 32. Nodes with the same are one server.
+        prefix: KeyPrefix = KeyPrefix::default();
+        /// Milliseconds that it has for an answer; then the connection is given up, and what waited is answered with store_down.
+        deadline_ms: u64 = 2000, 50..=60_000;
+        /// Milliseconds that a node may be silent before the others take it for lost. It is heard of three times as often.
+        lease_ms: u64 = 10_000, 500..=3_600_000;
+        /// Milliseconds between looks at each open room, for what may have been missed.
+        look_ms: u64 = 2000, 50..=3_600_000;
+        /// Seconds that a room is kept there when nobody is in it any more.
+        room_ttl_s: u64 = 604_800, 60..=3_153_600_000;
     }
 }
 
@@ -324,6 +338,78 @@ impl Setting for Vec<HistoryRule> {
 
     fn text_to_toml(text: &str) -> Result<Value, String> {
         toml_value(text).ok_or_else(|| "must be a TOML list of { pattern = \"..\", count = .. }".to_owned())
+    }
+}
+
+/// Where the server between the nodes is. They hold passwords.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisUrls(pub Vec<Secret>);
+
+/// How such a URL may begin.
+const REDIS_SCHEMES: [&str; 5] = ["redis://", "rediss://", "unix://", "valkey://", "valkeys://"];
+
+/// Servers to choose from: each of them may be waited for.
+const REDIS_URLS_MAX: usize = 64;
+
+impl Setting for RedisUrls {
+    const IS_SECRET: bool = true;
+
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let urls = Self(items.iter().map(Secret::from_toml).collect::<Result<_, _>>()?);
+        let is_url = |url: &Secret| {
+            REDIS_SCHEMES.iter().any(|scheme| url.0.len() > scheme.len() && url.0.starts_with(scheme))
+        };
+        match urls.0.iter().all(is_url) && urls.0.len() <= REDIS_URLS_MAX {
+            true => Ok(urls),
+            false => Err(format!(
+                "must be a URL that begins with {}, or a list of at most {REDIS_URLS_MAX} such",
+                REDIS_SCHEMES.join(", ")
+            )),
+        }
+    }
+
+    fn to_toml(&self) -> Option<Value> {
+        match &self.0[..] {
+            [] => None,
+            [url] => url.to_toml(),
+            urls => Some(Value::Array(urls.iter().filter_map(Setting::to_toml).collect())),
+        }
+    }
+
+    fn text_to_toml(text: &str) -> Result<Value, String> {
+        if text.starts_with('[') {
+            return toml_value(text).ok_or_else(|| "must be a URL, or a TOML list of URLs".to_owned());
+        }
+        Ok(Value::String(text.to_owned()))
+    }
+}
+
+/// What the keys of a cluster begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPrefix(pub String);
+
+/// Bytes of it: every key and every announcement has it.
+const PREFIX_BYTES_MAX: usize = 32;
+
+impl Default for KeyPrefix {
+    fn default() -> Self {
+        Self("starling".to_owned())
+    }
+}
+
+impl Setting for KeyPrefix {
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        let text = String::from_toml(value)?;
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        match text.len() <= PREFIX_BYTES_MAX && text.bytes().all(is_allowed) {
+            true => Ok(Self(text)),
+            false => Err(format!("must be 1 to {PREFIX_BYTES_MAX} letters, numbers, '_', '.' and '-'")),
+        }
+    }
+
+    fn to_toml(&self) -> Option<Value> {
+        self.0.to_toml()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod mailbox;
 pub mod os;
 mod proxied;
 mod secure;
+pub mod teller;
 mod turn;
 mod world;
 

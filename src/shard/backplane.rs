@@ -252,6 +252,8 @@ pub struct Keep {
     pub at: RoomAt,
     /// Its members, rules and state (JSON of the room's own).
     pub snapshot: String,
+    /// How many members it has.
+    pub members: u64,
 }
 
 /// Something that happens in a room and is no message.

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::backplane::{BackplaneNews, BackplaneRequest};
 use super::encode::Encoding;
 use super::fanout::RoomBatch;
 use super::queue::Frames;
@@ -97,6 +98,15 @@ pub enum Mail {
     },
     /// What the storage threads say.
     Store(StoreNews),
+    /// Asks the link to the backplane for something; it has the mailbox behind those of the cores.
+    BackplaneRequest {
+        /// The core that is answered.
+        from: u16,
+        /// What.
+        request: BackplaneRequest,
+    },
+    /// What the link to the backplane says.
+    Backplane(BackplaneNews),
     /// What happened in a room in one turn, for its members on the core that gets this.
     Room(Arc<RoomBatch>),
     /// A session on the core that gets this is no longer in a room, by a host's decision.

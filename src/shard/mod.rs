@@ -697,6 +697,8 @@ impl Shard {
             Mail::Room(batch) => self.deliver(&batch),
             Mail::Store(news) => self.hear_store(news),
             Mail::StoreRequest { .. } => unreachable!("the storage threads have a mailbox of their own"),
+            Mail::BackplaneRequest { .. } => unreachable!("the link has a mailbox of its own"),
+            Mail::Backplane(_) => {}
             Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
             Mail::PutIntoInbox { to, number, kept } => self.hear_kept(to, number, kept),
         }

@@ -24,14 +24,16 @@ use super::{StoreError, WAL, load};
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
 use crate::reactor::mailbox::Exchange;
+use crate::reactor::teller;
 use crate::record::{AccountState, Frame};
 use crate::shard::accounts::AccountOutcome;
 use crate::shard::mail::{Mail, Parcel};
 use crate::shard::reading::{StoreNews, StoreRequest};
 use crate::sys::bell::Bell;
+use crate::sys::complaint::Complaint;
 use crate::sys::files;
 use crate::sys::ring::Ring;
-use crate::sys::waker::Waker;
+use crate::sys::waker::{self, Waker};
 
 /// Bytes of all journals that one transaction takes.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
@@ -54,23 +56,6 @@ const CHORES: Duration = Duration::from_secs(1);
 /// How soon a failed group is tried again: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(1);
-
-/// How often a store that goes on failing is logged.
-const LOG_AGAIN: Duration = Duration::from_secs(10);
-
-/// Says when a failure that goes on is to be logged again.
-#[derive(Debug, Default)]
-struct Complaint(Option<Instant>);
-
-impl Complaint {
-    fn is_due(&mut self) -> bool {
-        let is_due = self.0.is_none_or(|at| at.elapsed() >= LOG_AGAIN);
-        if is_due {
-            self.0 = Some(Instant::now());
-        }
-        is_due
-    }
-}
 
 /// Bytes of the write-ahead log from which on it is moved into the file, by another thread; and from which on the writer waits for that.
 const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
@@ -140,55 +125,31 @@ pub fn watch(links: &Links, deadline_ms: u64) {
 /// Tells cores things, and keeps what finds a full mailbox.
 struct Teller {
     links: Links,
-    kept: Vec<Vec<Mail>>,
+    cores: teller::Teller,
 }
 
 impl Teller {
     fn new(links: Links) -> Self {
-        let cores = links.exchange.cores() - 1;
-        Teller { links, kept: (0..cores).map(|_| Vec::new()).collect() }
+        let cores = teller::Teller::new(links.exchange.clone(), links.exchange.cores() - 1);
+        Teller { links, cores }
     }
 
     fn cores(&self) -> usize {
-        self.kept.len()
+        self.cores.cores()
     }
 
     fn tell(&mut self, core: usize, news: StoreNews) {
-        if let Some(kept) = self.kept.get_mut(core) {
-            kept.push(Mail::Store(news));
-        }
+        self.cores.tell(core, Mail::Store(news));
     }
 
     fn tell_all(&mut self, news: impl Fn() -> StoreNews) {
-        for core in 0..self.cores() {
-            self.tell(core, news());
-        }
+        self.cores.tell_all(|| Mail::Store(news()));
     }
 
     /// Delivers what there is, and says whether all of it had place.
     fn deliver(&mut self) -> bool {
-        let mut is_all = true;
-        for core in 0..self.kept.len() {
-            if self.kept[core].is_empty() {
-                continue;
-            }
-            let mailbox = self.links.exchange.mailbox(core);
-            let parcel = Parcel { from: self.kept.len() as u16, mail: std::mem::take(&mut self.kept[core]) };
-            match mailbox.push(parcel) {
-                Ok(()) => {
-                    if mailbox.doorbell.ring()
-                        && let Err(error) = self.links.wakers[core].wake()
-                    {
-                        log::error!("core {core} could not be woken: {error}");
-                    }
-                }
-                Err(parcel) => {
-                    self.kept[core] = parcel.mail;
-                    is_all = false;
-                }
-            }
-        }
-        is_all
+        let wakers = &self.links.wakers;
+        self.cores.deliver(|core| waker::wake(wakers, core))
     }
 }
 

@@ -2,6 +2,7 @@
 //! below is handed time, bytes and randomness as values.
 
 pub mod bell;
+pub mod complaint;
 pub mod connect;
 pub mod descriptors;
 pub mod files;

@@ -48,3 +48,10 @@ impl Waker {
         self.counter.as_raw_fd()
     }
 }
+
+/// Wakes one of several cores. If that fails it is logged: whoever wakes can do no more about it.
+pub fn wake(wakers: &[Waker], core: usize) {
+    if let Err(error) = wakers[core].wake() {
+        log::error!("core {core} could not be woken: {error}");
+    }
+}

@@ -1,0 +1,104 @@
+//! Where the backplane is, and how a connection to it begins.
+
+use std::path::Path;
+use std::time::Duration;
+
+use redis::io::tcp::TcpSettings;
+use redis::{
+    Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError,
+    TlsCertificates,
+};
+
+use super::ClusterError;
+use crate::config::Cluster;
+
+/// One server: where it is, and what it is told first. The name has no password.
+#[derive(Clone)]
+pub(super) struct Address {
+    /// For people.
+    pub(super) name: String,
+    info: ConnectionInfo,
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Address({})", self.name)
+    }
+}
+
+/// Those that are configured.
+pub(super) fn configured(config: &Cluster) -> Result<Vec<Address>, ClusterError> {
+    let ca = config.ca.as_deref().map(read).transpose()?;
+    let one = |(index, url): (usize, &crate::config::Secret)| {
+        // The library's own words could quote the password.
+        let wrong = |error: &RedisError| {
+            let why = error.detail().unwrap_or_else(|| error.category()).to_owned();
+            ClusterError::new(format!("cluster.redis: URL {} cannot be used: {why}", index + 1))
+        };
+        let unread = |_| ClusterError::new(format!("cluster.redis: URL {} is no URL", index + 1));
+        let mut info = url.0.as_str().into_connection_info().map_err(unread)?;
+        if let (Some(ca), ConnectionAddr::TcpTls { .. }) = (&ca, info.addr()) {
+            let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.clone()) };
+            let client = Client::build_with_tls(info, certificates).map_err(|error| wrong(&error))?;
+            info = client.get_connection_info().clone();
+        }
+        // Commands are small and waited for.
+        let settings = TcpSettings::default().set_nodelay(true);
+        let settled = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+        let info = info.set_tcp_settings(settings).set_redis_settings(settled);
+        Ok(Address { name: info.addr().to_string(), info })
+    };
+    config.redis.0.iter().enumerate().map(one).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ClusterError> {
+    std::fs::read(path)
+        .map_err(|error| ClusterError::new(format!("cluster.ca: cannot read {}: {error}", path.display())))
+}
+
+impl Address {
+    /// The same server, or another one of the same Redis Cluster, at a host and port.
+    pub(super) fn at(&self, host: &str, port: u16) -> Self {
+        let host = host.to_owned();
+        let addr = match self.info.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        let info = self.info.clone().set_addr(addr);
+        Address { name: info.addr().to_string(), info }
+    }
+
+    /// The host, if it has one.
+    pub(super) fn host(&self) -> Option<&str> {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => Some(host),
+            _ => None,
+        }
+    }
+
+    /// Connects and logs in.
+    pub(super) fn connect(&self, timeout: Duration) -> Result<Connection, String> {
+        let connected =
+            Client::open(self.info.clone()).and_then(|client| client.get_connection_with_timeout(timeout));
+        connected.map_err(|error| format!("{}: {}", self.name, explain(&error)))
+    }
+}
+
+/// What went wrong, and what may help.
+pub(super) fn explain(error: &RedisError) -> String {
+    let text = error.to_string();
+    let hint = if error.is_connection_refusal() {
+        ": is it running?"
+    } else if error.is_timeout() || text.contains("temporarily unavailable") {
+        return "it does not answer in time".to_owned();
+    } else if text.contains("NOAUTH") || text.contains("WRONGPASS") || text.contains("uthentication") {
+        ": look at user and password in cluster.redis"
+    } else if text.contains("UnknownIssuer") || text.contains("certificate") {
+        ": look at cluster.ca and at the name in the certificate"
+    } else {
+        ""
+    };
+    format!("{text}{hint}")
+}

@@ -1,0 +1,304 @@
+//! What each request is in commands.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::smallvec;
+
+use super::job::{Claimed, Job, Listing, Taking, Then};
+use super::link::Link;
+use super::script::Script;
+use super::wire::Command;
+use crate::chat::user::{NodeId, SessionRef};
+use crate::record::HistoryPage;
+use crate::shard::backplane::{
+    Append, BackplaneRequest, Keep, NodeMessage, Publish, Renew, RoomAt, SharedMessage,
+};
+
+/// Messages, and changes, of one answer to somebody who catches up. Where there are more, more is asked for.
+pub(super) const CATCH_UP: usize = 512;
+
+/// Names of rooms that are looked at together.
+const NAMES: usize = 128;
+
+/// JSON of one of our own types, which has no keys but texts.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+impl Link {
+    /// The commands for a request; `None`: there are none.
+    pub(super) fn job_of(&mut self, from: u16, request: BackplaneRequest, until: Instant) -> Option<Job> {
+        let hold_ms = self.settings.hold_ms;
+        let (command, then) = match request {
+            BackplaneRequest::Open { room, make } => {
+                let folded: Arc<str> = room.folded().into();
+                let open = Command::script(Script::Open, &self.settings.keys.room(&folded))
+                    .arg(make.as_deref().unwrap_or(""))
+                    .arg(room.as_str())
+                    .arg(self.settings.room_ttl_ms);
+                let mut job = Job::one(from, open, Then::Open { room: folded.clone() }, until);
+                if make.is_some() {
+                    // After it: whoever takes names of the list because there are no such rooms looks again afterwards.
+                    job.commands.push(self.list_room(&folded));
+                }
+                return Some(job);
+            }
+            // In its turn: an answer to whoever opened it may still come.
+            BackplaneRequest::Close { room } => {
+                return Some(Job { from, commands: smallvec![], then: Then::Close { room }, until });
+            }
+            BackplaneRequest::Publish(publish) => self.publish(*publish),
+            BackplaneRequest::Append(append) => self.append(*append),
+            BackplaneRequest::CatchUp(at) => self.catch_up(at),
+            BackplaneRequest::Renew(renew) => {
+                let folded: Arc<str> = renew.room.folded().into();
+                let renewed = self.renew(*renew);
+                let list = self.list_room(&folded);
+                let commands = smallvec![renewed, list];
+                return Some(Job { from, commands, then: Then::Open { room: folded }, until });
+            }
+            BackplaneRequest::Keep(keep) => (self.keep(*keep), Then::Nothing("keep a room")),
+            BackplaneRequest::Page { wait, room, epoch, page } => {
+                let HistoryPage { after, before, is_ascending, limit, bytes_max, .. } = page;
+                let keys = [self.settings.keys.meta(&room), self.settings.keys.messages(&room)];
+                let command = Command::script(Script::Page, &keys)
+                    .arg(&*epoch)
+                    .arg(after)
+                    .arg(before)
+                    .arg(u8::from(is_ascending))
+                    .arg(limit);
+                (command, Then::Page { wait, is_ascending, bytes_max })
+            }
+            BackplaneRequest::Utter { room, utterance } => {
+                let channel = self.settings.keys.room_channel(&room);
+                let command =
+                    Command::anywhere("PUBLISH").arg(channel).arg(format!("u {}", json(&utterance)));
+                (command, Then::Nothing("utter"))
+            }
+            BackplaneRequest::Rooms { wait, after, limit } => {
+                let listing = Listing { wait, limit, found: Vec::new(), is_end: false };
+                (self.names_after(after.as_deref(), limit), Then::RoomNames(Box::new(listing)))
+            }
+            BackplaneRequest::Claim { wait, nickname, session, has_token, sessions_max } => {
+                let held = Claimed { nickname, session, has_token, sessions_max };
+                (self.claim(&held), Then::Claim { wait, held })
+            }
+            BackplaneRequest::Replace { nickname, old, session, has_token } => {
+                let key = self.settings.keys.nickname(nickname.folded());
+                let before = self.nicknames.remove(&(nickname.folded().into(), old));
+                let sessions_max = before.map_or(usize::MAX, |before| before.sessions_max);
+                let held = Claimed { nickname, session, has_token, sessions_max };
+                self.hold_nickname(&held);
+                let command = Command::script(Script::Replace, &[key])
+                    .arg(session.to_string())
+                    .arg(u8::from(has_token))
+                    .arg(old.to_string())
+                    .arg(hold_ms)
+                    .arg(held.nickname.as_str());
+                (command, Then::HoldNickname(held))
+            }
+            BackplaneRequest::Release { nickname, session } => {
+                let key = self.settings.keys.nickname(nickname.folded());
+                let command = Command::keyed("HDEL", &key).arg(session.to_string());
+                (command, Then::Release { nickname, session })
+            }
+            BackplaneRequest::Find { wait, nickname } => {
+                let key = self.settings.keys.nickname(nickname.folded());
+                (Command::script(Script::Find, &[key]), Then::Find { wait })
+            }
+            BackplaneRequest::KeepSession { number, session, revision, body, is_given_up } => {
+                match is_given_up {
+                    true => drop(self.sessions.remove(&number)),
+                    false => self.sessions.insert(number, session, Instant::now()),
+                }
+                let command = Command::script(Script::KeepSession, &[self.settings.keys.session(number)])
+                    .arg(session.to_string())
+                    .arg(revision)
+                    .arg(body)
+                    .arg(u8::from(is_given_up))
+                    .arg(hold_ms);
+                (command, Then::Nothing("keep a session"))
+            }
+            BackplaneRequest::ForgetSession { number, session } => {
+                if self.sessions.get(&number) == Some(&session) {
+                    self.sessions.remove(&number);
+                }
+                let key = self.settings.keys.session(number);
+                let command = Command::script(Script::ForgetSession, &[key]).arg(session.to_string());
+                (command, Then::Nothing("forget a session"))
+            }
+            BackplaneRequest::TakeSession { wait, number, session } => {
+                let taking = Taking { wait, number, session, is_second: false };
+                (self.seek(taking), Then::Seek(taking))
+            }
+            BackplaneRequest::Tell { node, message } => {
+                (self.message_to(node, &message), Then::Nothing("tell another node"))
+            }
+            BackplaneRequest::TellAll { message } => {
+                let others = self.living.iter().filter(|node| **node != self.settings.node);
+                let commands = others.map(|node| self.message_to(*node, &message)).collect();
+                return Some(Job { from, commands, then: Then::Nothing("tell all nodes"), until });
+            }
+        };
+        Some(Job::one(from, command, then, until))
+    }
+
+    /// A script of a room, with where a copy of it is.
+    fn at(&self, script: Script, at: &RoomAt, more: Option<String>) -> Command {
+        let keys = self.settings.keys.room(&at.room);
+        let command = match more {
+            None => Command::script(script, &keys),
+            Some(key) => {
+                let [meta, messages, changes, snapshot, by] = keys;
+                Command::script(script, &[meta, messages, changes, snapshot, by, key])
+            }
+        };
+        command.arg(&*at.epoch).arg(at.position.change).arg(at.position.offset)
+    }
+
+    fn publish(&self, publish: Publish) -> (Command, Then) {
+        let Publish { at, message, kept, key } = publish;
+        let keys = &self.settings.keys;
+        let key = key.map(|key| keys.message_key(&at.room, &key));
+        let command = self
+            .at(Script::Publish, &at, key)
+            .arg(kept)
+            .arg(self.settings.idempotency_ms.max(1))
+            .arg(self.settings.room_ttl_ms)
+            .arg(keys.room_channel(&at.room))
+            .arg(json(&message));
+        let SharedMessage { tag, .. } = message;
+        (command, Then::Publish { room: at.room, epoch: at.epoch, tag })
+    }
+
+    fn append(&self, append: Append) -> (Command, Then) {
+        let Append { at, ops, tag, is_guard } = append;
+        let command = self
+            .at(Script::Append, &at, None)
+            .arg(self.settings.node)
+            .arg(tag)
+            .arg(u8::from(is_guard))
+            .arg(self.settings.room_ttl_ms)
+            .arg(self.settings.keys.room_channel(&at.room))
+            .arg(json(&ops));
+        (command, Then::Append { room: at.room, tag })
+    }
+
+    pub(super) fn catch_up(&self, at: RoomAt) -> (Command, Then) {
+        let command = self.at(Script::CatchUp, &at, None).arg(CATCH_UP);
+        (command, Then::CatchUp { room: at.room, seen: at.position })
+    }
+
+    fn renew(&self, renew: Renew) -> Command {
+        let Renew { room, lost, epoch, snapshot } = renew;
+        self.at(Script::Renew, &lost, None)
+            .arg(&*epoch)
+            .arg(room.as_str())
+            .arg(snapshot)
+            .arg(self.settings.room_ttl_ms)
+            .arg(self.settings.keys.room_channel(room.folded()))
+    }
+
+    fn keep(&self, keep: Keep) -> Command {
+        let Keep { at, snapshot, members } = keep;
+        Command::script(Script::Keep, &self.settings.keys.room(&at.room))
+            .arg(&*at.epoch)
+            .arg(at.position.change)
+            .arg(snapshot)
+            .arg(members)
+            .arg(self.settings.room_ttl_ms)
+    }
+
+    /// Puts a room on the list of those that there may be.
+    pub(super) fn list_room(&self, room: &str) -> Command {
+        Command::keyed("ZADD", &self.settings.keys.rooms()).arg(0).arg(room)
+    }
+
+    /// Names of rooms after one, for a list that lacks so many.
+    pub(super) fn names_after(&self, after: Option<&str>, lacking: usize) -> Command {
+        let from = after.map_or_else(|| "-".to_owned(), |after| format!("({after}"));
+        let key = self.settings.keys.rooms();
+        Command::keyed("ZRANGEBYLEX", &key)
+            .arg(from)
+            .arg("+")
+            .arg("LIMIT")
+            .arg(0)
+            .arg(lacking.clamp(1, NAMES))
+    }
+
+    /// How many names are looked for at once by somebody who lacks so many.
+    pub(super) fn is_last(lacking: usize, names: usize) -> bool {
+        names < lacking.clamp(1, NAMES)
+    }
+
+    /// Claims a nickname, or says again that a session has it.
+    pub(super) fn claim(&self, held: &Claimed) -> Command {
+        Command::script(Script::Claim, &[self.settings.keys.nickname(held.nickname.folded())])
+            .arg(held.session.to_string())
+            .arg(u8::from(held.has_token))
+            .arg(held.sessions_max)
+            .arg(self.settings.hold_ms)
+            .arg(held.nickname.as_str())
+    }
+
+    pub(super) fn hold_nickname(&mut self, held: &Claimed) {
+        let key = (held.nickname.folded().into(), held.session);
+        self.nicknames.insert(key, held.clone(), Instant::now());
+    }
+
+    pub(super) fn hold_session(&self, number: u64, session: SessionRef) -> Command {
+        Command::script(Script::RenewSession, &[self.settings.keys.session(number)])
+            .arg(session.to_string())
+            .arg(self.settings.hold_ms)
+    }
+
+    pub(super) fn seek(&self, taking: Taking) -> Command {
+        Command::keyed("HMGET", &self.settings.keys.session(taking.number)).arg("ref").arg("free")
+    }
+
+    pub(super) fn take(&self, taking: Taking, old: SessionRef) -> Command {
+        Command::script(Script::TakeSession, &[self.settings.keys.session(taking.number)])
+            .arg(old.to_string())
+            .arg(taking.session.to_string())
+            .arg(self.settings.hold_ms)
+    }
+
+    /// A message to another node.
+    fn message_to(&self, node: NodeId, message: &NodeMessage) -> Command {
+        Command::script(Script::Send, &[self.settings.keys.inbox(node)])
+            .arg(self.settings.keys.inbox_channel(node))
+            .arg(format!("{} {}", self.settings.node, json(message)))
+            .arg(self.settings.hold_ms)
+    }
+
+    /// Says that this node lives.
+    pub(super) fn beat(&mut self) {
+        let command = beat(&self.settings);
+        self.push_urgent(0, command, Then::Beat);
+    }
+
+    pub(super) fn look_at(&mut self, room: Arc<str>) {
+        let command = Command::keyed("HMGET", &self.settings.keys.meta(&room));
+        let command = command.arg("epoch").arg("change").arg("offset");
+        self.push_urgent(0, command, Then::Look { room });
+    }
+
+    /// The same, and lets the room last; and puts it on the list, from which it may have got lost.
+    pub(super) fn touch(&mut self, room: Arc<str>) {
+        let keys = self.settings.keys.room(&room);
+        let list = self.list_room(&room);
+        self.push_urgent(0, list, Then::Nothing("list a room"));
+        let command = Command::script(Script::Touch, &keys).arg(self.settings.room_ttl_ms);
+        self.push_urgent(0, command, Then::Look { room });
+    }
+}
+
+/// Says that a node lives.
+pub(super) fn beat(settings: &super::link::Settings) -> Command {
+    Command::script(Script::Beat, &[settings.keys.nodes(), settings.keys.config()])
+        .arg(settings.node)
+        .arg(settings.lease_ms)
+        .arg(settings.hold_ms)
+        .arg(&settings.digest)
+}

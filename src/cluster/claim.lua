@@ -1,0 +1,35 @@
+-- Claims a nickname for a session, or goes on holding it.
+-- KEYS: 1 the nickname's: a hash from sessions to 'expires_ms has_token spelling'.
+-- ARGV: 1 the session, 2 whether its user has shown a token (0 or 1), 3 how many sessions a user may have, 4 how long it is held, in ms,
+-- 5 the spelling.
+-- Returns 'granted', 'taken' or 'full'.
+local now = now_ms()
+local others, is_shared, is_mine, spelled = 0, true, false, nil
+local held = redis.call('HGETALL', KEYS[1])
+local last = now + tonumber(ARGV[4])
+for i = 1, #held, 2 do
+    local expires, token, spelling = string.match(held[i + 1], '^(%d+) (%d) (.*)$')
+    if not expires or tonumber(expires) < now then
+        redis.call('HDEL', KEYS[1], held[i])
+    elseif held[i] == ARGV[1] then
+        is_mine = true
+    else
+        others = others + 1
+        is_shared = is_shared and token == '1'
+        spelled = spelling
+        last = math.max(last, tonumber(expires))
+    end
+end
+if others > 0 and not is_mine then
+    if not is_shared or ARGV[2] == '0' then
+        return 'taken'
+    end
+    if others >= tonumber(ARGV[3]) then
+        return 'full'
+    end
+end
+local expires = text(now + tonumber(ARGV[4]))
+-- Who is alone with it decides how it is spelled.
+redis.call('HSET', KEYS[1], ARGV[1], expires .. ' ' .. ARGV[2] .. ' ' .. (spelled or ARGV[5]))
+redis.call('PEXPIREAT', KEYS[1], text(last))
+return 'granted'

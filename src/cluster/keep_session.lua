@@ -1,0 +1,13 @@
+-- Keeps what a session is. KEYS: 1 the session's: a hash of ref, rev, body and free.
+-- ARGV: 1 where it is, 2 the revision, 3 the body, 4 whether another node may have it (0 or 1), 5 how long it is kept, in ms.
+-- Returns 1, or 0: another node has it, or a later revision is kept. On one node a session may have moved.
+local kept = redis.call('HMGET', KEYS[1], 'ref', 'rev')
+if kept[1] then
+    local is_ours = string.match(kept[1], '^%d+') == string.match(ARGV[1], '^%d+')
+    if not is_ours or tonumber(kept[2] or '0') >= tonumber(ARGV[2]) then
+        return 0
+    end
+end
+redis.call('HSET', KEYS[1], 'ref', ARGV[1], 'rev', ARGV[2], 'body', ARGV[3], 'free', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+return 1

@@ -1,0 +1,463 @@
+//! The link: the thread that asks the backplane what the cores want, and tells them what it says.
+//!
+//! It takes what is in its mailbox, puts the commands for all of it into one pipeline, waits for the answers and tells them. While it
+//! waits, the mailbox gathers the next ones: the more there is to do, the longer the pipelines, and no core ever waits. It also says what has
+//! to be said from time to time: that the node lives, that its sessions still have their nicknames.
+//!
+//! While the backplane does not answer nothing is kept for it: what is asked is answered with `Down` at once, and somebody tries to
+//! connect again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use super::address::Address;
+use super::hear::BEAT;
+use super::job::{Claimed, Job, Missing, Then};
+use super::keys::Keys;
+use super::periodic::Periodic;
+use super::shared::Shared;
+use super::wire::{Answer, Command, Trouble, Wire};
+use crate::chat::user::{NodeId, SessionRef};
+use crate::reactor::teller::Teller;
+use crate::shard::backplane::{BackplaneNews, BackplaneRequest};
+use crate::shard::mail::Mail;
+use crate::sys::complaint::Complaint;
+use crate::sys::kernel::Sleeper;
+use crate::sys::waker;
+
+/// Commands in a pipeline: enough that the time of a round trip is shared by many, and few enough that the answers come soon.
+const PIPELINE: usize = 512;
+
+/// Requests that are taken out of the mailbox before they have their turn. The rest waits in the mailbox, which is bounded.
+const WAITING_MAX: usize = 16 * 1024;
+
+/// What is said again in one pipeline, of each kind.
+const HOLDS: usize = 256;
+
+/// How soon it is tried again to connect: at first, and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_LAST: Duration = Duration::from_secs(1);
+
+/// How long a core with a full mailbox is left alone.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// The part of a lease after which it is said again.
+pub(super) const LEASE_PART: u32 = 3;
+
+/// What is decided once.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) node: NodeId,
+    pub(super) keys: Keys,
+    pub(super) addresses: Vec<Address>,
+    pub(super) deadline: Duration,
+    pub(super) lease_ms: u64,
+    /// For how long sessions and nicknames last after the node has gone.
+    pub(super) hold_ms: u64,
+    pub(super) look: Duration,
+    pub(super) room_ttl_ms: u64,
+    pub(super) idempotency_ms: u64,
+    /// What all nodes are configured with.
+    pub(super) digest: String,
+}
+
+/// A room that is looked at.
+#[derive(Debug)]
+pub(super) struct Looked {
+    pub(super) core: u16,
+    /// When its keys are to be told again that they last.
+    pub(super) touch_at: Instant,
+}
+
+/// Which core hears a message of another node, where that is decided by a nickname.
+pub(super) type HomeOf = Box<dyn Fn(&str) -> u16 + Send>;
+
+/// The link.
+pub(super) struct Link {
+    pub(super) settings: Settings,
+    pub(super) shared: Arc<Shared>,
+    pub(super) home: HomeOf,
+    pub(super) teller: Teller,
+    sleeper: Sleeper,
+    wire: Option<Wire>,
+    /// When it is tried again to connect, how long to wait after that, and where.
+    retry_at: Instant,
+    retry: Duration,
+    next_address: usize,
+    down_since: Option<Instant>,
+    down_complaint: Complaint,
+    refused_complaint: Complaint,
+    /// Requests, with the time until which they want an answer.
+    waiting: VecDeque<(Instant, u16, BackplaneRequest)>,
+    /// What goes before them: what follows from answers, and what is due.
+    pub(super) urgent: VecDeque<Job>,
+    /// When the mailbox was last seen empty: what is in it has come since.
+    drained_at: Instant,
+    beat_at: Instant,
+    pub(super) wake_at: Instant,
+    pub(super) nicknames: Periodic<(Box<str>, SessionRef), Claimed>,
+    pub(super) sessions: Periodic<u64, SessionRef>,
+    pub(super) rooms: Periodic<Arc<str>, Looked>,
+    /// Rooms that are to be heard as soon as the core knows what they are.
+    pub(super) to_hear: Vec<(Arc<str>, u16)>,
+    pub(super) living: Arc<[NodeId]>,
+    pub(super) missing: Vec<Missing>,
+    /// The last message of another node that has been told, and whether the inbox is being read.
+    pub(super) inbox_last: String,
+    pub(super) is_reading_inbox: bool,
+    /// The clock of the backplane, and when that was.
+    pub(super) clock: (u64, Instant),
+}
+
+impl Link {
+    pub(super) fn new(
+        settings: Settings,
+        shared: Arc<Shared>,
+        sleeper: Sleeper,
+        home: HomeOf,
+        wire: Wire,
+    ) -> Self {
+        let now = Instant::now();
+        let hold = Duration::from_millis(settings.lease_ms) / LEASE_PART;
+        Link {
+            teller: Teller::new(shared.exchange.clone(), shared.cores),
+            nicknames: Periodic::new(hold),
+            sessions: Periodic::new(hold),
+            rooms: Periodic::new(settings.look),
+            settings,
+            shared,
+            home,
+            sleeper,
+            wire: Some(wire),
+            retry_at: now,
+            retry: RETRY_FIRST,
+            next_address: 0,
+            down_since: None,
+            down_complaint: Complaint::default(),
+            refused_complaint: Complaint::default(),
+            waiting: VecDeque::new(),
+            urgent: VecDeque::new(),
+            drained_at: now,
+            beat_at: now,
+            wake_at: now,
+            to_hear: Vec::new(),
+            living: Arc::default(),
+            missing: Vec::new(),
+            inbox_last: "0-0".to_owned(),
+            is_reading_inbox: false,
+            clock: (0, now),
+        }
+    }
+
+    /// The life of the thread: until it is told to stop, and everything that was asked has been done.
+    pub(super) fn run(mut self) {
+        let shared = self.shared.clone();
+        let mailbox = shared.exchange.mailbox(shared.cores);
+        loop {
+            let is_stopping = shared.is_stopping();
+            // As long as a core cannot be told anything, nothing is asked that it would be told too.
+            if !self.deliver() && !is_stopping {
+                self.sleeper.sleep(Some(FULL_PAUSE));
+                continue;
+            }
+            self.hear_what_is_open();
+            self.drain();
+            if shared.will_look() {
+                self.take_heard();
+            }
+            if self.wire.is_some() {
+                self.add_what_is_due();
+                self.round();
+            } else {
+                self.refuse();
+                if !is_stopping {
+                    self.connect();
+                }
+            }
+            let has_work = !self.waiting.is_empty() || !self.urgent.is_empty();
+            if is_stopping && !has_work && mailbox.is_empty() {
+                break;
+            }
+            if has_work || !self.to_hear.is_empty() || !self.deliver() {
+                continue;
+            }
+            let timeout = self.next_wake();
+            if timeout > Duration::ZERO
+                && mailbox.doorbell.park(|| !mailbox.is_empty() || shared.has_heard() || shared.is_stopping())
+            {
+                self.sleeper.sleep(Some(timeout));
+                // Whatever is in the mailbox has woken it.
+                self.drained_at = Instant::now();
+            }
+            mailbox.doorbell.unpark();
+        }
+        self.leave();
+    }
+
+    fn deliver(&mut self) -> bool {
+        let shared = &self.shared;
+        self.teller.deliver(|core| waker::wake(&shared.wakers, core))
+    }
+
+    pub(super) fn tell(&mut self, core: u16, news: BackplaneNews) {
+        self.teller.tell(usize::from(core), Mail::Backplane(news));
+    }
+
+    pub(super) fn tell_all(&mut self, news: impl Fn() -> BackplaneNews) {
+        self.teller.tell_all(|| Mail::Backplane(news()));
+    }
+
+    /// Until when an answer is worth something that is asked for now.
+    pub(super) fn until(&self) -> Instant {
+        Instant::now() + self.settings.deadline
+    }
+
+    fn drain(&mut self) {
+        let until = self.drained_at + self.settings.deadline;
+        let shared = self.shared.clone();
+        let mailbox = shared.exchange.mailbox(shared.cores);
+        let now = Instant::now();
+        while self.waiting.len() < WAITING_MAX {
+            let Some(parcel) = mailbox.pop() else {
+                self.drained_at = now;
+                return;
+            };
+            for mail in parcel.mail {
+                if let Mail::BackplaneRequest { from, request } = mail {
+                    self.waiting.push_back((until, from, request));
+                }
+            }
+        }
+    }
+
+    /// Looks at rooms that are heard anew, and at what was announced to this node.
+    fn take_heard(&mut self) {
+        let shared = self.shared.clone();
+        let mut state = shared.state();
+        let confirmed = std::mem::take(&mut state.confirmed);
+        let inbox = std::mem::take(&mut state.inbox);
+        let has_missed = std::mem::take(&mut state.has_missed);
+        drop(state);
+        for payload in inbox {
+            self.hear_inbox(&payload);
+        }
+        if has_missed {
+            self.read_inbox();
+        }
+        for room in confirmed {
+            self.look_at(room);
+        }
+    }
+
+    /// What the backplane is told from time to time.
+    fn add_what_is_due(&mut self) {
+        let now = Instant::now();
+        if now >= self.beat_at {
+            self.beat_at = now + Duration::from_millis(self.settings.lease_ms) / LEASE_PART;
+            self.beat();
+            self.read_inbox();
+        }
+        if now >= self.wake_at {
+            self.wake_at = now + BEAT;
+            let channel = self.settings.keys.wake_channel(self.settings.node);
+            let command = Command::anywhere("PUBLISH").arg(channel).arg("");
+            self.push_urgent(0, command, Then::Nothing("wake"));
+        }
+        for _ in 0..HOLDS {
+            let Some((_, claimed)) = self.nicknames.pop_due(now) else { break };
+            let claimed = claimed.clone();
+            let command = self.claim(&claimed);
+            self.push_urgent(0, command, Then::HoldNickname(claimed));
+        }
+        for _ in 0..HOLDS {
+            let Some((number, session)) = self.sessions.pop_due(now) else { break };
+            let session = *session;
+            let command = self.hold_session(number, session);
+            self.push_urgent(0, command, Then::HoldSession { number, session });
+        }
+        for _ in 0..HOLDS {
+            let Some((room, looked)) = self.rooms.pop_due(now) else { break };
+            let is_touched = now >= looked.touch_at;
+            if is_touched {
+                looked.touch_at = now + Duration::from_millis(self.settings.room_ttl_ms) / 4;
+            }
+            match is_touched {
+                true => self.touch(room),
+                false => self.look_at(room),
+            }
+        }
+    }
+
+    pub(super) fn push_urgent(&mut self, from: u16, command: Command, then: Then) {
+        let until = self.until();
+        self.urgent.push_back(Job::one(from, command, then, until));
+    }
+
+    /// One pipeline.
+    fn round(&mut self) {
+        let now = Instant::now();
+        let mut jobs = Vec::new();
+        let mut count = 0;
+        while count < PIPELINE {
+            let job = match self.urgent.pop_front() {
+                Some(job) => job,
+                None => match self.waiting.pop_front() {
+                    Some((until, from, request)) => match self.job_of(from, request, until) {
+                        Some(job) => job,
+                        None => continue,
+                    },
+                    None => break,
+                },
+            };
+            // A connection is not to be given up because something came to its turn late.
+            if job.until < now + self.settings.deadline / 4 {
+                self.fail(job, &Trouble::Lost("it waited for too long".to_owned()));
+                continue;
+            }
+            count += job.commands.len();
+            jobs.push(job);
+        }
+        let Some(until) = jobs.iter().map(|job| job.until).min() else { return };
+        let Some(wire) = &mut self.wire else { return };
+        let mut commands = Vec::with_capacity(count);
+        let counts: Vec<usize> = jobs
+            .iter_mut()
+            .map(|job| {
+                let before = commands.len();
+                commands.extend(job.commands.drain(..));
+                commands.len() - before
+            })
+            .collect();
+        let (answers, lost) = wire.execute(&commands, until);
+        let mut answers = answers.into_iter();
+        for (job, count) in jobs.into_iter().zip(counts) {
+            let of_job: SmallVec<[Answer; 1]> = answers.by_ref().take(count).collect();
+            self.finish(job.from, job.then, job.until, &of_job);
+        }
+        if let Some(why) = lost {
+            self.be_down(&why);
+        }
+    }
+
+    /// Answers what was not done.
+    fn fail(&mut self, job: Job, trouble: &Trouble) {
+        let Job { from, then, until, commands } = job;
+        let answers: SmallVec<[Answer; 1]> = commands.iter().map(|_| Err(trouble.clone())).collect();
+        self.finish(from, then, until, &answers);
+    }
+
+    /// Connects anew, if it is time, to the next of the servers.
+    fn connect(&mut self) {
+        let now = Instant::now();
+        if now < self.retry_at || self.settings.addresses.is_empty() {
+            return;
+        }
+        let address = self.settings.addresses[self.next_address % self.settings.addresses.len()].clone();
+        self.next_address = self.next_address.wrapping_add(1);
+        // Meanwhile requests wait: for no longer than they may.
+        match Wire::connect(&address, self.settings.deadline / 2) {
+            Ok(wire) => self.be_back(wire),
+            Err(why) => {
+                if self.down_complaint.is_due() {
+                    log::error!("the backplane is down: {why}; it is tried again until it is back");
+                }
+                self.retry_at = Instant::now() + self.retry;
+                self.retry = (self.retry * 2).min(RETRY_LAST);
+            }
+        }
+    }
+
+    fn be_back(&mut self, wire: Wire) {
+        let now = Instant::now();
+        self.shared.state().servers = wire.addresses();
+        self.wire = Some(wire);
+        self.retry = RETRY_FIRST;
+        self.down_complaint = Complaint::default();
+        if let Some(since) = self.down_since.take() {
+            log::info!("the backplane is back after {} ms", since.elapsed().as_millis());
+        }
+        self.beat_at = now;
+        self.wake_at = now;
+        self.nicknames.hurry(now);
+        self.sessions.hurry(now);
+        self.rooms.hurry(now);
+        self.tell_all(|| BackplaneNews::Down(None));
+    }
+
+    /// Nothing works any more.
+    fn be_down(&mut self, why: &str) {
+        self.wire = None;
+        self.retry_at = Instant::now() + self.retry;
+        if self.down_complaint.is_due() {
+            log::error!("the backplane is down: {why}; it is tried again until it is back");
+        }
+        if self.down_since.is_none() {
+            self.down_since = Some(Instant::now());
+            let why: Box<str> = why.into();
+            self.tell_all(|| BackplaneNews::Down(Some(why.clone())));
+        }
+    }
+
+    /// Logs that something was refused: not each time.
+    pub(super) fn complain(&mut self, what: &str, trouble: &Trouble) {
+        if let Trouble::Refused(why) = trouble
+            && self.refused_complaint.is_due()
+        {
+            log::error!("the backplane refuses ({what}): {why}");
+        }
+    }
+
+    /// Answers everything that waits: it cannot be done.
+    fn refuse(&mut self) {
+        let trouble = Trouble::Lost("the backplane is down".to_owned());
+        while let Some(job) = self.urgent.pop_front() {
+            self.fail(job, &trouble);
+        }
+        while let Some((until, from, request)) = self.waiting.pop_front() {
+            if let Some(job) = self.job_of(from, request, until) {
+                self.fail(job, &trouble);
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Duration {
+        let now = Instant::now();
+        let next = match self.wire {
+            None => self.retry_at,
+            Some(_) => [self.nicknames.next_due(), self.sessions.next_due(), self.rooms.next_due()]
+                .into_iter()
+                .flatten()
+                .fold(self.beat_at.min(self.wake_at), Instant::min),
+        };
+        next.saturating_duration_since(now)
+    }
+
+    /// What was opened has been told: from now on it may be heard.
+    fn hear_what_is_open(&mut self) {
+        if self.to_hear.is_empty() {
+            return;
+        }
+        let mut state = self.shared.state();
+        for (room, core) in self.to_hear.drain(..) {
+            state.changed.insert(room.clone());
+            state.rooms.insert(room, core);
+        }
+        drop(state);
+        self.wake_at = Instant::now();
+    }
+
+    /// Says that this node is gone, so that nobody waits until its lease is over.
+    fn leave(mut self) {
+        let Some(wire) = &mut self.wire else { return };
+        let Settings { keys, node, deadline, .. } = &self.settings;
+        let gone = Command::keyed("ZREM", &keys.nodes()).arg(*node);
+        let wake = Command::anywhere("PUBLISH").arg(keys.wake_channel(*node)).arg("");
+        let (answers, _) = wire.execute(&[gone, wake], Instant::now() + *deadline);
+        if let Some(Err(trouble)) = answers.first() {
+            log::warn!("the backplane could not be told that this node is gone: {}", trouble.text());
+        }
+    }
+}

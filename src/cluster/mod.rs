@@ -1,0 +1,287 @@
+//! The Redis or Valkey server, or Redis Cluster, that the nodes of a cluster share: the thread that asks it ([`start`]), the thread that
+//! hears it, and the scripts that decide there. What the cores ask and hear is [`crate::shard::backplane`].
+//!
+//! ```text
+//!   core 0   core 1                         another node
+//!     |  ^     |  ^
+//!     v  |     v  |      mailboxes
+//!   +------------------+  +------------------+
+//!   | cluster (link.rs)|  | cluster-hear     |
+//!   | asks and tells   |  | (hear.rs)        |
+//!   +-----|------^-----+  +--------^---------+
+//!         |      |                 |
+//!   commands  answers        announcements
+//!         v      |                 |
+//!   +------------------------------------------+
+//!   |  Redis: rooms, nicknames, sessions, ...   |
+//!   +------------------------------------------+
+//! ```
+//!
+//! Both threads block: there is no runtime, and no core ever waits for them. Everything that must be decided in one step is a script (`*.lua`),
+//! which is carried out where the data is. All scripts may be repeated: what an append has done is known by its tag, and what a publish
+//! has done by its key if it has one.
+//!
+//! Data that Redis loses (it may be configured to keep none, or the last second is gone) is not silently taken for less than it was: rooms
+//! have an epoch, and whoever has seen more than there is notices.
+
+mod address;
+mod answer;
+mod ask;
+mod hear;
+mod job;
+mod keys;
+mod link;
+mod periodic;
+mod script;
+mod shared;
+mod told;
+mod wire;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use crate::chat::user::NodeId;
+use crate::config::Config;
+use crate::reactor::mailbox::Exchange;
+use crate::shard::mail::Parcel;
+use crate::sys::kernel::Sleeper;
+use crate::sys::threads;
+use crate::sys::waker::{self, Waker};
+use hear::Hearer;
+use keys::Keys;
+use link::{HomeOf, Link, Settings};
+use shared::Shared;
+use wire::{Command, Wire};
+
+/// Why a node cannot be one of the cluster: one line for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterError {
+    /// The line.
+    pub message: String,
+}
+
+impl ClusterError {
+    fn new(message: impl Into<String>) -> Self {
+        ClusterError { message: message.into() }
+    }
+}
+
+impl fmt::Display for ClusterError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ClusterError {}
+
+/// A node that has its number, and is not heard of yet.
+#[derive(Debug)]
+pub struct Joined {
+    /// Its number, which no other start of a node has had lately.
+    pub node: NodeId,
+    /// What all nodes sign resume tokens with.
+    pub resume_secret: [u8; 32],
+    /// What all nodes sign the tokens of registered users with.
+    pub account_secret: [u8; 32],
+    settings: Settings,
+    wire: Wire,
+}
+
+/// What the threads share with the cores.
+pub struct Links {
+    /// The mailboxes of the cores, and behind them that of the link.
+    pub exchange: Arc<Exchange<Parcel>>,
+    /// Wakes them, in the same order.
+    pub wakers: Arc<Vec<Waker>>,
+    /// What the link sleeps on: that of the last waker.
+    pub sleeper: Sleeper,
+    /// Set when the cores have ended.
+    pub stops: Arc<AtomicBool>,
+    /// The home of a nickname, by its folded form.
+    pub home: Box<dyn Fn(&str) -> u16 + Send>,
+    /// How many cores there are.
+    pub cores: usize,
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Links({} cores)", self.cores)
+    }
+}
+
+/// The threads.
+#[derive(Debug)]
+pub struct Running {
+    link: JoinHandle<()>,
+    hearer: JoinHandle<()>,
+    stops: Arc<AtomicBool>,
+    wakers: Arc<Vec<Waker>>,
+    cores: usize,
+}
+
+/// For how long the number of a node is not given out again, in milliseconds: far longer than anything remembers it.
+const NODE_ID_MS: u64 = 86_400_000;
+
+/// How often another number is tried. They are random: one that is taken is a surprise.
+const NODE_ID_TRIES: usize = 8;
+
+/// Bytes of a secret.
+const SECRET_BYTES: usize = 32;
+
+/// Connects to the backplane and gets what all nodes share. `digest` is what they must have been configured with alike: lines of
+/// `key=value`, which are compared.
+///
+/// # Errors
+/// When the backplane cannot be used, or the other nodes are configured otherwise.
+pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
+    let cluster = &config.cluster;
+    let addresses = address::configured(cluster)?;
+    let deadline = Duration::from_millis(cluster.deadline_ms);
+    let mut wire = connect(&addresses, deadline)?;
+    let settings = Settings {
+        node: 0,
+        keys: Keys::new(&cluster.prefix.0),
+        addresses,
+        deadline,
+        lease_ms: cluster.lease_ms,
+        hold_ms: config.session.grace_ms + cluster.lease_ms,
+        look: Duration::from_millis(cluster.look_ms),
+        room_ttl_ms: cluster.room_ttl_s * 1000,
+        idempotency_ms: config.limits.idempotency_ms,
+        digest: digest.to_owned(),
+    };
+    compare(&mut wire, &settings)?;
+    let [resume_secret, account_secret] = secrets(&mut wire, &settings)?;
+    let node = node_id(&mut wire, &settings)?;
+    let settings = Settings { node, ..settings };
+    // From now on it is kept for this node that it has been configured so.
+    ask(&mut wire, &settings, &[ask::beat(&settings)])?;
+    Ok(Joined { node, resume_secret, account_secret, settings, wire })
+}
+
+/// The first of the servers that can be used.
+fn connect(addresses: &[address::Address], deadline: Duration) -> Result<Wire, ClusterError> {
+    let mut refusals = Vec::new();
+    for address in addresses {
+        match Wire::connect(address, deadline) {
+            Ok(wire) => return Ok(wire),
+            Err(why) => refusals.push(why),
+        }
+    }
+    Err(ClusterError::new(match refusals.is_empty() {
+        true => "cluster.redis is not set".to_owned(),
+        false => format!("cluster.redis: {}", refusals.join("; ")),
+    }))
+}
+
+/// Has commands carried out, all of them.
+fn ask(wire: &mut Wire, settings: &Settings, commands: &[Command]) -> Result<Vec<Value>, ClusterError> {
+    let (answers, _) = wire.execute(commands, Instant::now() + settings.deadline);
+    let failed = |trouble: wire::Trouble| ClusterError::new(format!("cluster.redis: {}", trouble.text()));
+    answers.into_iter().map(|answer| answer.map_err(failed)).collect()
+}
+
+/// Whether the other nodes have been configured alike.
+fn compare(wire: &mut Wire, settings: &Settings) -> Result<(), ClusterError> {
+    let key = settings.keys.config();
+    let set =
+        Command::keyed("SET", &key).arg(&settings.digest).arg("NX").arg("PX").arg(2 * settings.lease_ms);
+    let answers = ask(wire, settings, &[set, Command::keyed("GET", &key)])?;
+    let theirs = answers.get(1).and_then(answer::text).unwrap_or("");
+    if theirs == settings.digest {
+        return Ok(());
+    }
+    let lacks = |lines: &str, line: &str| !lines.lines().any(|other| other == line);
+    let ours = settings.digest.lines().find(|line| lacks(theirs, line));
+    let theirs = theirs.lines().find(|line| lacks(&settings.digest, line));
+    Err(ClusterError::new(format!(
+        "the nodes of a cluster must be configured alike: this one has {}, the others have {}; {}",
+        ours.unwrap_or("nothing"),
+        theirs.unwrap_or("nothing"),
+        "change it here, or stop them all to change it there"
+    )))
+}
+
+/// What all nodes sign with: that of the node which came first.
+fn secrets(wire: &mut Wire, settings: &Settings) -> Result<[[u8; SECRET_BYTES]; 2], ClusterError> {
+    const NAMES: [&str; 2] = ["resume", "account"];
+    let key = settings.keys.secret();
+    let mut commands = Vec::new();
+    for name in NAMES {
+        let random: String =
+            (0..SECRET_BYTES / 8).map(|_| format!("{:016x}", crate::sys::random_u64())).collect();
+        commands.push(Command::keyed("HSETNX", &key).arg(name).arg(random));
+    }
+    commands.push(Command::keyed("HMGET", &key).arg(&NAMES));
+    let answers = ask(wire, settings, &commands)?;
+    let found = answers.last().and_then(answer::list).unwrap_or(&[]);
+    let secret = |index: usize| {
+        let bytes = found.get(index).and_then(answer::text).and_then(from_hex);
+        bytes.ok_or_else(|| {
+            ClusterError::new(format!(
+                "{key} on the backplane is damaged: delete it, which makes all tokens invalid"
+            ))
+        })
+    };
+    Ok([secret(0)?, secret(1)?])
+}
+
+fn from_hex(text: &str) -> Option<[u8; SECRET_BYTES]> {
+    let mut bytes = [0; SECRET_BYTES];
+    if text.len() != 2 * SECRET_BYTES || !text.is_ascii() {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// A number that no other node has.
+fn node_id(wire: &mut Wire, settings: &Settings) -> Result<NodeId, ClusterError> {
+    for _ in 0..NODE_ID_TRIES {
+        // Random, because whoever counts counts again from the beginning when the backplane has lost its data.
+        let node = (crate::sys::random_u64() as u32 & 0x7fff_ffff).max(1);
+        let reserve = Command::keyed("SET", &settings.keys.node_id(node));
+        let reserve = reserve.arg(1).arg("NX").arg("PX").arg(NODE_ID_MS);
+        if matches!(ask(wire, settings, &[reserve])?[..], [Value::Okay]) {
+            return Ok(node);
+        }
+    }
+    Err(ClusterError::new("cluster.redis: no number for this node is free, which cannot be"))
+}
+
+/// Starts the threads.
+///
+/// # Errors
+/// When one cannot be started.
+pub fn start(joined: Joined, links: Links) -> io::Result<Running> {
+    let Joined { node, settings, wire, .. } = joined;
+    let Links { exchange, wakers, sleeper, stops, home, cores } = links;
+    let shared = Arc::new(Shared::new(exchange, wakers.clone(), stops.clone(), cores, wire.addresses()));
+    let hearer = Hearer::new(shared.clone(), settings.keys.clone(), node, settings.deadline);
+    let link = Link::new(settings, shared, sleeper, home as HomeOf, wire);
+    let link = threads::spawn("cluster".into(), move || link.run())?;
+    let hearer = threads::spawn("cluster-hear".into(), move || hearer.run())?;
+    Ok(Running { link, hearer, stops, wakers, cores })
+}
+
+impl Running {
+    /// Has what was asked done, says that this node is gone, and ends the threads: within a few seconds, whether the backplane answers or
+    /// not.
+    pub fn stop(self) {
+        let Running { link, hearer, stops, wakers, cores } = self;
+        stops.store(true, Ordering::Release);
+        waker::wake(&wakers, cores);
+        // It wakes the other one, which otherwise ends when it has heard nothing for a while.
+        let _ = link.join();
+        hearer.thread().unpark();
+        let _ = hearer.join();
+    }
+}

@@ -1,0 +1,492 @@
+//! What the answers mean, and who is told.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use super::answer::{self, list, number, text};
+use super::ask::CATCH_UP;
+use super::job::{Claimed, Job, Listing, Missing, Taking, Then};
+use super::link::{Link, Looked};
+use super::wire::{Answer, Command, Trouble};
+use crate::chat::name::Nickname;
+use crate::chat::user::{NodeId, SessionRef};
+use crate::shard::backplane::{
+    BackplaneNews, ClaimOutcome, Failed, LostNode, NodeMessage, OpenedRoom, Placed, Position, TakeOutcome,
+};
+
+/// Messages of other nodes that are read at once.
+const INBOX: usize = 256;
+
+/// The words for something whose answer makes no sense: then somebody else has written to the keys.
+const SENSELESS: &str = "an answer that makes no sense";
+
+impl Link {
+    /// Tells what came of a job.
+    pub(super) fn finish(&mut self, from: u16, then: Then, until: Instant, answers: &[Answer]) {
+        let what = then.name();
+        let understood = match answers.iter().find_map(|answer| answer.as_ref().err()) {
+            Some(trouble) => {
+                self.complain(what, trouble);
+                None
+            }
+            None => Some(answers),
+        };
+        let first = answers.first().and_then(|answer| answer.as_ref().ok());
+        match then {
+            Then::Nothing(_) => {}
+            // The list of rooms is not what was asked for: without it they are open all the same.
+            Then::Open { room } => {
+                let outcome = self.sense(what, first.map(|value| answer::opened(value, &room)));
+                self.told_opened(from, room, outcome.and_then(|outcome| outcome), true);
+            }
+            Then::Close { room } => {
+                self.rooms.remove(&room);
+                self.to_hear.retain(|(heard, _)| *heard != room);
+                let mut state = self.shared.state();
+                if state.rooms.remove(&room).is_some() {
+                    state.changed.insert(room);
+                }
+            }
+            Then::Publish { room, epoch, tag } => {
+                let outcome = self.sense(what, first.map(|value| placed(value, &epoch)));
+                let outcome = outcome.and_then(|outcome| outcome);
+                self.tell(from, BackplaneNews::Published { room, tag, outcome });
+            }
+            Then::Append { room, tag } => {
+                let outcome = self.sense(what, first.map(appended)).and_then(|outcome| outcome);
+                self.tell(from, BackplaneNews::Appended { room, tag, outcome });
+            }
+            Then::CatchUp { room, seen } => self.told_entries(from, room, seen, first),
+            Then::Page { wait, is_ascending, bytes_max } => {
+                let page = first.map(|value| answer::page(value, is_ascending, bytes_max));
+                let entries = self.sense(what, page).ok();
+                self.tell(from, BackplaneNews::Page { wait, entries });
+            }
+            Then::RoomNames(listing) => self.told_names(from, listing, until, first),
+            Then::RoomHeads(listing, names) => self.told_heads(from, listing, names, until, understood),
+            Then::RoomsGone(names) => {
+                let heads = understood.and_then(|answers| answers.split_first());
+                for (name, head) in names.iter().zip(heads.map_or(&[][..], |(_, heads)| heads)) {
+                    if matches!(head, Ok(value) if text(value).is_some()) {
+                        let command = self.list_room(name);
+                        self.push_urgent(0, command, Then::Nothing("list a room"));
+                    }
+                }
+            }
+            Then::Claim { wait, held } => {
+                let outcome = self.sense(what, first.map(claimed));
+                if outcome == Ok(ClaimOutcome::Granted) {
+                    self.hold_nickname(&held);
+                }
+                self.tell(from, BackplaneNews::Claimed { wait, outcome });
+            }
+            Then::HoldNickname(held) => self.told_held(held, first),
+            Then::Release { nickname, session } => {
+                self.nicknames.remove(&(nickname.folded().into(), session));
+            }
+            Then::Find { wait } => {
+                let outcome = self.sense(what, first.map(found));
+                self.tell(from, BackplaneNews::Found { wait, outcome });
+            }
+            Then::Seek(taking) => self.told_where(from, taking, until, first),
+            Then::Judge(taking, old) => {
+                // Its lease counts by the clock of the backplane, which was this when it was last told.
+                let (then_ms, at) = self.clock;
+                let now_ms = then_ms + at.elapsed().as_millis() as u64;
+                match first {
+                    None => self.tell_taken(from, taking, Err(Failed::Down)),
+                    Some(value)
+                        if text(value)
+                            .and_then(|until| until.parse::<f64>().ok())
+                            .is_some_and(|until| until >= now_ms as f64) =>
+                    {
+                        self.tell_taken(from, taking, Ok(TakeOutcome::Held { node: old.node }));
+                    }
+                    Some(_) => self.push_take(from, taking, old, until),
+                }
+            }
+            Then::Take(taking, old) => self.told_taken(from, taking, old, until, first),
+            Then::HoldSession { number, session } => {
+                // Another node has it, or what was kept is lost: then the core keeps it anew, when it hears that this node has returned.
+                if matches!(first, Some(Value::Int(0))) && self.sessions.get(&number) == Some(&session) {
+                    self.sessions.remove(&number);
+                }
+            }
+            Then::Look { room } => {
+                if let (Some(looked), Some(value)) = (self.rooms.get(&room), first) {
+                    let core = looked.core;
+                    self.tell(core, BackplaneNews::At { room, at: where_it_is(value) });
+                }
+            }
+            Then::Beat => self.told_nodes(first),
+            Then::Inbox => self.told_inbox(first),
+        }
+    }
+
+    /// What was understood; otherwise that it could not be done.
+    fn sense<T>(&mut self, what: &str, answer: Option<Option<T>>) -> Result<T, Failed> {
+        match answer {
+            Some(Some(sense)) => Ok(sense),
+            Some(None) => {
+                self.complain(what, &Trouble::Refused(SENSELESS.to_owned()));
+                Err(Failed::Down)
+            }
+            None => Err(Failed::Down),
+        }
+    }
+
+    fn told_opened(
+        &mut self,
+        from: u16,
+        room: Arc<str>,
+        outcome: Result<Option<Box<OpenedRoom>>, Failed>,
+        is_to_be_heard: bool,
+    ) {
+        if is_to_be_heard && matches!(outcome, Ok(Some(_)) | Err(Failed::Lost)) {
+            // At once where it is heard already: the core knows from the answer where it is.
+            let touch_at = Instant::now() + Duration::from_millis(self.settings.room_ttl_ms) / 4;
+            self.rooms.insert(room.clone(), Looked { core: from, touch_at }, Instant::now());
+            self.to_hear.push((room.clone(), from));
+        }
+        self.tell(from, BackplaneNews::Opened { room, outcome });
+    }
+
+    fn told_entries(&mut self, from: u16, room: Arc<str>, seen: Position, first: Option<&Value>) {
+        let Some(value) = first else {
+            return self.tell(from, BackplaneNews::Opened { room, outcome: Err(Failed::Down) });
+        };
+        let Some(caught_up) = answer::caught_up(value, seen, CATCH_UP) else {
+            let outcome = self.sense("catch up", Some(answer::opened(value, &room)));
+            return self.told_opened(from, room, outcome.and_then(|outcome| outcome), false);
+        };
+        let answer::CaughtUp { epoch, entries, position, has_more } = caught_up;
+        self.tell(from, BackplaneNews::Entries { room: room.clone(), epoch: epoch.clone(), entries });
+        if has_more {
+            self.tell(from, BackplaneNews::At { room, at: Some((epoch, position)) });
+        }
+    }
+
+    fn told_names(&mut self, from: u16, mut listing: Box<Listing>, until: Instant, first: Option<&Value>) {
+        let Some(names) = first.and_then(list) else {
+            return self.tell(from, BackplaneNews::Rooms { wait: listing.wait, rooms: None });
+        };
+        let names: Vec<String> = names.iter().filter_map(text).map(str::to_owned).collect();
+        listing.is_end = Self::is_last(listing.limit - listing.found.len(), names.len());
+        if names.is_empty() {
+            return self.tell(from, BackplaneNews::Rooms { wait: listing.wait, rooms: Some(listing.found) });
+        }
+        let head = |name: &String| {
+            Command::keyed("HMGET", &self.settings.keys.meta(name)).arg("name").arg("members").arg("offset")
+        };
+        let commands = names.iter().map(head).collect();
+        self.urgent.push_back(Job { from, commands, then: Then::RoomHeads(listing, names), until });
+    }
+
+    fn told_heads(
+        &mut self,
+        from: u16,
+        mut listing: Box<Listing>,
+        names: Vec<String>,
+        until: Instant,
+        answers: Option<&[Answer]>,
+    ) {
+        let Some(answers) = answers else {
+            return self.tell(from, BackplaneNews::Rooms { wait: listing.wait, rooms: None });
+        };
+        let mut gone = Vec::new();
+        let mut last = None;
+        for (name, answer) in names.into_iter().zip(answers) {
+            let head = answer.as_ref().ok().and_then(list).unwrap_or(&[]);
+            let room = match head {
+                [spelled, members, offset] => text(spelled)
+                    .and_then(|spelled| answer::room_name(spelled, &name))
+                    .map(|room| (room, number(members).unwrap_or(0), number(offset).unwrap_or(0))),
+                _ => None,
+            };
+            match room {
+                Some(room) if listing.found.len() < listing.limit => listing.found.push(room),
+                Some(_) => {}
+                None => gone.push(name.clone()),
+            }
+            last = Some(name);
+        }
+        if !gone.is_empty() {
+            // Whoever makes one at this moment puts it on the list after it is there, and so it is seen here or put on the list later.
+            let key = self.settings.keys.rooms();
+            let taken_off = gone.iter().fold(Command::keyed("ZREM", &key), |command, name| command.arg(name));
+            let look = |name: &String| Command::keyed("HGET", &self.settings.keys.meta(name)).arg("epoch");
+            let commands = std::iter::once(taken_off).chain(gone.iter().map(look)).collect();
+            self.urgent.push_back(Job { from, commands, then: Then::RoomsGone(gone), until });
+        }
+        let lacking = listing.limit - listing.found.len();
+        if listing.is_end || lacking == 0 {
+            return self.tell(from, BackplaneNews::Rooms { wait: listing.wait, rooms: Some(listing.found) });
+        }
+        let command = self.names_after(last.as_deref(), lacking);
+        self.urgent.push_back(Job::one(from, command, Then::RoomNames(listing), until));
+    }
+
+    /// Whether a session has its nickname still, or again.
+    fn told_held(&mut self, held: Claimed, first: Option<&Value>) {
+        let Some(outcome) = first.and_then(claimed) else { return };
+        if outcome == ClaimOutcome::Granted {
+            return;
+        }
+        // Unless it has been released meanwhile.
+        let Claimed { nickname, session, .. } = held;
+        if self.nicknames.remove(&(nickname.folded().into(), session)).is_some() {
+            self.tell(session.core, BackplaneNews::NicknameLost { session, nickname });
+        }
+    }
+
+    fn tell_taken(&mut self, from: u16, taking: Taking, outcome: Result<TakeOutcome, Failed>) {
+        self.tell(from, BackplaneNews::Taken { wait: taking.wait, outcome });
+    }
+
+    fn told_where(&mut self, from: u16, taking: Taking, until: Instant, first: Option<&Value>) {
+        let Some([place, free]) = first.and_then(list) else {
+            return self.tell_taken(from, taking, Err(Failed::Down));
+        };
+        let Some(old) = text(place).and_then(|place| place.parse::<SessionRef>().ok()) else {
+            return self.tell_taken(from, taking, Ok(TakeOutcome::Gone));
+        };
+        if text(free) == Some("1") {
+            return self.push_take(from, taking, old, until);
+        }
+        // A node knows its own sessions.
+        if old.node == self.settings.node {
+            return self.tell_taken(from, taking, Ok(TakeOutcome::Gone));
+        }
+        let command = Command::keyed("ZSCORE", &self.settings.keys.nodes()).arg(old.node);
+        self.urgent.push_back(Job::one(from, command, Then::Judge(taking, old), until));
+    }
+
+    fn push_take(&mut self, from: u16, taking: Taking, old: SessionRef, until: Instant) {
+        let command = self.take(taking, old);
+        self.urgent.push_back(Job::one(from, command, Then::Take(taking, old), until));
+    }
+
+    fn told_taken(
+        &mut self,
+        from: u16,
+        taking: Taking,
+        old: SessionRef,
+        until: Instant,
+        first: Option<&Value>,
+    ) {
+        match first {
+            None => self.tell_taken(from, taking, Err(Failed::Down)),
+            Some(Value::Array(parts)) if parts.len() == 2 => {
+                let (revision, body) = (number(&parts[0]), text(&parts[1]));
+                let (revision, body) = (revision.unwrap_or(0), body.unwrap_or("").to_owned());
+                self.sessions.insert(taking.number, taking.session, Instant::now());
+                self.tell_taken(from, taking, Ok(TakeOutcome::Taken { old, revision, body }));
+            }
+            // It has moved meanwhile: once more, and then somebody else wants it more.
+            Some(_) if taking.is_second => {
+                self.tell_taken(from, taking, Ok(TakeOutcome::Held { node: old.node }));
+            }
+            Some(_) => {
+                let taking = Taking { is_second: true, ..taking };
+                let command = self.seek(taking);
+                self.urgent.push_back(Job::one(from, command, Then::Seek(taking), until));
+            }
+        }
+    }
+
+    /// What the others are told when this node has said that it lives.
+    fn told_nodes(&mut self, first: Option<&Value>) {
+        let Some(parts) = first.and_then(list) else { return };
+        let [is_late, now_ms, nodes @ ..] = parts else { return };
+        let now_ms = number(now_ms).unwrap_or(0);
+        self.clock = (now_ms, Instant::now());
+        let mut living = Vec::new();
+        let mut missing = Vec::new();
+        for pair in nodes.chunks_exact(2) {
+            let (Some(node), Some(until_ms)) = (number(&pair[0]), number(&pair[1])) else { continue };
+            match until_ms >= now_ms {
+                true => living.push(node as NodeId),
+                false => missing.push(Missing { node: node as NodeId, since_ms: until_ms }),
+            }
+        }
+        if number(is_late) == Some(1) {
+            self.tell_all(|| BackplaneNews::Returned);
+        }
+        living.sort_unstable();
+        missing.sort_unstable_by_key(|missing| missing.node);
+        if *living == *self.living && missing == self.missing {
+            return;
+        }
+        self.living = living.into();
+        self.missing = missing;
+        let told = |missing: &Missing| LostNode {
+            node: missing.node,
+            lost_ms: now_ms.saturating_sub(missing.since_ms),
+        };
+        let (living, lost): (_, Arc<[LostNode]>) =
+            (self.living.clone(), self.missing.iter().map(told).collect());
+        self.tell_all(|| BackplaneNews::Nodes { living: living.clone(), lost: lost.clone() });
+    }
+
+    /// A message that was announced: the id of the one before, its own, and what it says.
+    pub(super) fn hear_inbox(&mut self, payload: &str) {
+        let mut parts = payload.splitn(3, ' ');
+        let (Some(before), Some(id), Some(said)) = (parts.next(), parts.next(), parts.next()) else { return };
+        if stream_id(id) <= stream_id(&self.inbox_last) {
+            return;
+        }
+        match before == self.inbox_last {
+            true => self.hear_message(id, said),
+            false => self.read_inbox(),
+        }
+    }
+
+    /// Reads what came after the last message that was told.
+    pub(super) fn read_inbox(&mut self) {
+        if std::mem::replace(&mut self.is_reading_inbox, true) {
+            return;
+        }
+        let inbox = self.settings.keys.inbox(self.settings.node);
+        // What has been told goes; the last stays, so that whoever sends the next can say what came before it.
+        let trim = Command::keyed("XTRIM", &inbox).arg("MINID").arg(&self.inbox_last);
+        self.push_urgent(0, trim, Then::Nothing("trim the inbox"));
+        let command = Command::keyed("XRANGE", &inbox);
+        let command = command.arg(format!("({}", self.inbox_last)).arg("+").arg("COUNT").arg(INBOX);
+        self.push_urgent(0, command, Then::Inbox);
+    }
+
+    fn told_inbox(&mut self, first: Option<&Value>) {
+        self.is_reading_inbox = false;
+        let Some(entries) = first.and_then(list) else { return };
+        for entry in entries {
+            let Some([id, fields]) = list(entry) else { continue };
+            let said = list(fields).and_then(|fields| fields.get(1)).and_then(text);
+            if let Some(id) = text(id)
+                && stream_id(id) > stream_id(&self.inbox_last)
+            {
+                self.hear_message(id, said.unwrap_or(""));
+            }
+        }
+        if entries.len() == INBOX {
+            self.read_inbox();
+        }
+    }
+
+    /// Tells a message of another node to the core that it is for.
+    fn hear_message(&mut self, id: &str, said: &str) {
+        self.inbox_last = id.to_owned();
+        let read = said.split_once(' ').and_then(|(from, json)| {
+            Some((from.parse::<NodeId>().ok()?, serde_json::from_str::<NodeMessage>(json).ok()?))
+        });
+        let Some((from, message)) = read else {
+            return self.complain(
+                "hear another node",
+                &Trouble::Refused("a message that makes no sense".to_owned()),
+            );
+        };
+        let cores = self.shared.cores.max(1);
+        let core = match &message {
+            NodeMessage::Private { target, .. } => (self.home)(target.folded()),
+            NodeMessage::Broadcast { .. } => {
+                let message = Box::new(message);
+                return self.tell_all(|| BackplaneNews::Told { from, message: message.clone() });
+            }
+            NodeMessage::GiveUp { number, .. } => (number % cores as u64) as u16,
+            NodeMessage::PrivateDone { ask, .. }
+            | NodeMessage::BroadcastDone { ask, .. }
+            | NodeMessage::GivenUp { ask } => ask.core,
+        };
+        self.tell(core, BackplaneNews::Told { from, message: Box::new(message) });
+    }
+}
+
+/// The parts of an id of a stream, which count one after the other.
+fn stream_id(written: &str) -> (u64, u64) {
+    let (ms, number) = written.split_once('-').unwrap_or((written, "0"));
+    (ms.parse().unwrap_or(0), number.parse().unwrap_or(0))
+}
+
+/// What publish.lua says.
+fn placed(value: &Value, epoch: &Arc<str>) -> Option<Result<Placed, Failed>> {
+    let parts = list(value)?;
+    Some(match (text(parts.first()?)?, &parts[1..]) {
+        ("+", [offset, time]) => Ok(Placed {
+            epoch: epoch.clone(),
+            offset: number(offset)?,
+            timestamp_ms: number(time)?,
+            is_repeated: false,
+        }),
+        ("repeated", [place]) => {
+            let mut parts = text(place)?.split(' ');
+            Ok(Placed {
+                epoch: parts.next()?.into(),
+                offset: parts.next()?.parse().ok()?,
+                timestamp_ms: parts.next()?.parse().ok()?,
+                is_repeated: true,
+            })
+        }
+        ("behind", []) => Err(Failed::Behind),
+        ("lost", []) => Err(Failed::Lost),
+        _ => return None,
+    })
+}
+
+/// What append.lua says.
+fn appended(value: &Value) -> Option<Result<Position, Failed>> {
+    let parts = list(value)?;
+    Some(match (text(parts.first()?)?, &parts[1..]) {
+        ("+", [change, offset]) => Ok(Position { change: number(change)?, offset: number(offset)? }),
+        ("lost", []) => Err(Failed::Lost),
+        _ => return None,
+    })
+}
+
+fn claimed(value: &Value) -> Option<ClaimOutcome> {
+    Some(match text(value)? {
+        "granted" => ClaimOutcome::Granted,
+        "taken" => ClaimOutcome::Taken,
+        "full" => ClaimOutcome::Full,
+        _ => return None,
+    })
+}
+
+/// What find.lua says.
+#[allow(clippy::type_complexity)] // it is what the core is told
+fn found(value: &Value) -> Option<Option<(Nickname, Vec<SessionRef>)>> {
+    let Some((spelled, sessions)) = list(value)?.split_first() else { return Some(None) };
+    let nickname = Nickname::parse(text(spelled)?).ok()?;
+    let sessions = sessions.iter().filter_map(text).filter_map(|session| session.parse().ok()).collect();
+    Some(Some((nickname, sessions)))
+}
+
+/// Epoch, change and offset of a room; `None`: it is not there.
+fn where_it_is(value: &Value) -> Option<(Arc<str>, Position)> {
+    let [epoch, change, offset] = list(value)? else { return None };
+    Some((text(epoch)?.into(), Position { change: number(change)?, offset: number(offset)? }))
+}
+
+impl Then {
+    /// For the log.
+    fn name(&self) -> &'static str {
+        match self {
+            Then::Nothing(what) => what,
+            Then::Open { .. } => "open a room",
+            Then::Publish { .. } => "publish",
+            Then::Append { .. } => "append",
+            Then::CatchUp { .. } => "catch up",
+            Then::Page { .. } => "read messages",
+            Then::RoomNames(_) | Then::RoomHeads(..) | Then::RoomsGone(_) => "list rooms",
+            Then::Claim { .. } | Then::HoldNickname(_) => "claim a nickname",
+            Then::Close { .. } => "close a room",
+            Then::Release { .. } => "release a nickname",
+            Then::Find { .. } => "find a nickname",
+            Then::Seek(_) | Then::Judge(..) | Then::Take(..) => "take a session",
+            Then::HoldSession { .. } => "hold a session",
+            Then::Look { .. } => "look at a room",
+            Then::Beat => "say that this node lives",
+            Then::Inbox => "read the inbox",
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! The connections on which commands are sent, and their answers read: one to a plain server, one to each primary of a Redis Cluster.
+//!
+//! Commands go out in pipelines. Those of one slot go to one server, in order, and so are carried out and answered in order. The cluster
+//! client of the `redis` crate is not used: its pipelines refuse PUBLISH, fail as a whole for one command, and leave answers unread on
+//! other connections when one breaks. What is needed here is little: which slot is where, and what to do when that changes.
+//!
+//! A connection on which an answer has not come in time is dropped: what comes later would be taken for the answer to something else.
+
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Connection, Value};
+
+use super::address::{self, Address};
+use super::keys::{SLOTS, slot_of};
+use super::script::{self, Script};
+
+/// A command, and where it belongs.
+#[derive(Debug)]
+pub(super) struct Command {
+    cmd: Cmd,
+    /// Its slot; `None`: any server will do.
+    slot: Option<u16>,
+}
+
+impl Command {
+    /// One that has a key, which decides about its slot, as its first argument.
+    pub(super) fn keyed(name: &str, key: &str) -> Self {
+        let mut cmd = redis::cmd(name);
+        cmd.arg(key);
+        Command { cmd, slot: Some(slot_of(key)) }
+    }
+
+    /// One that any server may carry out.
+    pub(super) fn anywhere(name: &str) -> Self {
+        Command { cmd: redis::cmd(name), slot: None }
+    }
+
+    /// A script with its keys, of which there is at least one.
+    pub(super) fn script<K: AsRef<str>>(script: Script, keys: &[K]) -> Self {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(script.digest()).arg(keys.len());
+        keys.iter().for_each(|key| _ = cmd.arg(key.as_ref()));
+        Command { cmd, slot: keys.first().map(|key| slot_of(key.as_ref())) }
+    }
+
+    /// Adds an argument.
+    pub(super) fn arg(mut self, argument: impl redis::ToRedisArgs) -> Self {
+        self.cmd.arg(argument);
+        self
+    }
+}
+
+/// Why a command has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Its server does not answer, or will not do it now. Perhaps it was done.
+    Lost(String),
+    /// It was refused, for this reason.
+    Refused(String),
+}
+
+impl Trouble {
+    /// The reason.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Trouble::Lost(text) | Trouble::Refused(text) => text,
+        }
+    }
+}
+
+pub(super) type Answer = Result<Value, Trouble>;
+
+/// The oldest version whose commands are enough: XADD and XTRIM with MINID.
+const VERSION_MIN: (u32, u32) = (6, 2);
+
+/// How often a command is tried again because its place has moved, or the script is not there.
+const TRIES: usize = 5;
+
+/// How soon a server of a Redis Cluster is tried again that could not be reached, and how often it is asked where slots are while
+/// something is wrong.
+const NODE_RETRY: Duration = Duration::from_millis(200);
+
+/// A server, and the connection to it.
+struct Server {
+    address: Address,
+    connection: Option<Connection>,
+    /// Not before this.
+    retry_at: Instant,
+}
+
+/// All of them.
+pub(super) struct Wire {
+    servers: Vec<Server>,
+    /// Which of them has each slot; `None`: there is only one.
+    slots: Option<Box<[u16]>>,
+    /// Something has moved, or a server is away: the slots are to be looked at again.
+    is_stale: bool,
+    /// At once.
+    has_news: bool,
+    looked_at: Instant,
+    timeout: Duration,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Wire({:?})", self.addresses())
+    }
+}
+
+/// A slot that no server has.
+const NOWHERE: u16 = u16::MAX;
+
+impl Wire {
+    /// Connects to one server, and to the primaries of its Redis Cluster if it belongs to one.
+    ///
+    /// # Errors
+    /// When it cannot be used: a line for people.
+    pub(super) fn connect(address: &Address, timeout: Duration) -> Result<Self, String> {
+        let started = Instant::now();
+        let mut connection = address.connect(timeout)?;
+        let failed = |error: &redis::RedisError| format!("{}: {}", address.name, address::explain(error));
+        set_timeout(&connection, timeout.saturating_sub(started.elapsed()))
+            .map_err(|error| failed(&error))?;
+        let info: String = redis::cmd("INFO").query(&mut connection).map_err(|error| failed(&error))?;
+        let is_cluster = look(&info).map_err(|why| format!("{}: {why}", address.name))?;
+        let server = Server { address: address.clone(), connection: Some(connection), retry_at: started };
+        let mut wire = Wire {
+            servers: vec![server],
+            slots: None,
+            is_stale: false,
+            has_news: false,
+            looked_at: started,
+            timeout,
+        };
+        if is_cluster {
+            wire.look_for_slots()?;
+        }
+        for index in 0..wire.servers.len() {
+            wire.load_scripts(index, started + timeout * 2);
+        }
+        Ok(wire)
+    }
+
+    /// Where the servers are.
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        self.servers.iter().map(|server| server.address.clone()).collect()
+    }
+
+    /// Sends the commands, and reads the answers: one for each, in order, until `until` at the latest. The second is the reason if no
+    /// server answers any more, or not as a primary: then this is of no use any more.
+    pub(super) fn execute(&mut self, commands: &[Command], until: Instant) -> (Vec<Answer>, Option<String>) {
+        let mut answers: Vec<Answer> =
+            commands.iter().map(|_| Err(Trouble::Lost("it has moved again and again".to_owned()))).collect();
+        let mut pending: Vec<usize> = (0..commands.len()).collect();
+        for _ in 0..TRIES {
+            if pending.is_empty() {
+                break;
+            }
+            if self.is_stale && (self.has_news || self.looked_at.elapsed() >= NODE_RETRY) {
+                // If nobody knows, commands fail one by one, and that is told below.
+                let _ = self.look_for_slots();
+            }
+            pending = self.round(commands, &pending, &mut answers, until);
+        }
+        let lost = self.is_lost().then(|| {
+            let last = answers.iter().rev().find_map(|answer| match answer {
+                Err(Trouble::Lost(why)) => Some(why.clone()),
+                _ => None,
+            });
+            last.unwrap_or_else(|| "no server answers".to_owned())
+        });
+        (answers, lost)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.servers.iter().all(|server| server.connection.is_none())
+    }
+
+    /// One pipeline to each server. Returns what is to be tried again.
+    fn round(
+        &mut self,
+        commands: &[Command],
+        pending: &[usize],
+        answers: &mut [Answer],
+        until: Instant,
+    ) -> Vec<usize> {
+        let mut shares: Vec<Vec<usize>> = self.servers.iter().map(|_| Vec::new()).collect();
+        for index in pending {
+            match self.server_of(commands[*index].slot) {
+                Some(server) => shares[server].push(*index),
+                None => answers[*index] = Err(Trouble::Lost("no server has the slot".to_owned())),
+            }
+        }
+        for (server, share) in shares.iter_mut().enumerate() {
+            if share.is_empty() {
+                continue;
+            }
+            let mut bytes = Vec::new();
+            share.iter().for_each(|index| commands[*index].cmd.write_packed_command(&mut bytes));
+            if let Err(why) = self.send(server, &bytes, until) {
+                share.iter().for_each(|index| answers[*index] = Err(Trouble::Lost(why.clone())));
+                share.clear();
+            }
+        }
+        let mut again = Vec::new();
+        let mut asks = Vec::new();
+        for (server, share) in shares.iter().enumerate() {
+            let mut must_load = false;
+            for (position, index) in share.iter().enumerate() {
+                let value = match self.receive(server, until) {
+                    Ok(value) => value,
+                    Err(why) => {
+                        let rest = &share[position..];
+                        rest.iter().for_each(|index| answers[*index] = Err(Trouble::Lost(why.clone())));
+                        break;
+                    }
+                };
+                let Value::ServerError(error) = value else {
+                    answers[*index] = Ok(value);
+                    continue;
+                };
+                let text = match error.details() {
+                    Some(details) => format!("{} {details}", error.code()),
+                    None => error.code().to_owned(),
+                };
+                match error.code() {
+                    "NOSCRIPT" => {
+                        must_load = true;
+                        again.push(*index);
+                    }
+                    "MOVED" => {
+                        self.is_stale = true;
+                        self.has_news = true;
+                        again.push(*index);
+                    }
+                    "ASK" => asks.push((*index, text)),
+                    "TRYAGAIN" => again.push(*index),
+                    // The server is none to write to, or not yet.
+                    "READONLY" | "LOADING" | "MASTERDOWN" => {
+                        answers[*index] = Err(Trouble::Lost(text.clone()));
+                        self.must_go(server);
+                    }
+                    _ => answers[*index] = Err(Trouble::Refused(text)),
+                }
+            }
+            self.end(server);
+            if must_load {
+                self.load_scripts(server, until);
+            }
+        }
+        for (index, text) in asks {
+            answers[index] = self.ask(&commands[index], &text, until);
+        }
+        again.sort_unstable();
+        again
+    }
+
+    fn server_of(&self, slot: Option<u16>) -> Option<usize> {
+        let connected = || self.servers.iter().position(|server| server.connection.is_some());
+        match (&self.slots, slot) {
+            (None, _) => Some(0),
+            (Some(_), None) => connected().or(Some(0)),
+            (Some(slots), Some(slot)) => {
+                let server = slots[usize::from(slot)];
+                (server != NOWHERE).then_some(usize::from(server))
+            }
+        }
+    }
+
+    /// The server's connection is of no use after what has been read from it.
+    fn must_go(&mut self, server: usize) {
+        self.servers[server].retry_at = Instant::now() + NODE_RETRY;
+        self.is_stale = self.slots.is_some();
+    }
+
+    /// After the last answer of a pipeline.
+    fn end(&mut self, server: usize) {
+        let server = &mut self.servers[server];
+        if server.retry_at > Instant::now() {
+            server.connection = None;
+        }
+    }
+
+    fn drop_connection(&mut self, server: usize) {
+        self.must_go(server);
+        self.servers[server].connection = None;
+    }
+
+    fn send(&mut self, index: usize, bytes: &[u8], until: Instant) -> Result<(), String> {
+        let server = &mut self.servers[index];
+        let connection = match &mut server.connection {
+            Some(connection) => connection,
+            None if server.retry_at > Instant::now() => {
+                return Err(format!("{} cannot be reached", server.address.name));
+            }
+            none => {
+                let connected = server.address.connect(self.timeout.min(left(until)));
+                match connected {
+                    Ok(connection) => none.insert(connection),
+                    Err(why) => {
+                        self.drop_connection(index);
+                        return Err(why);
+                    }
+                }
+            }
+        };
+        let sent = set_timeout(connection, left(until)).and_then(|()| connection.send_packed_command(bytes));
+        sent.map_err(|error| self.broken(index, &error))
+    }
+
+    fn receive(&mut self, index: usize, until: Instant) -> Result<Value, String> {
+        let server = &mut self.servers[index];
+        let Some(connection) = &mut server.connection else {
+            return Err(format!("{} is away", server.address.name));
+        };
+        // The time that a socket waits is set once a pipeline, before it is sent: answers come together. What trickles in has an end too.
+        if Instant::now() > until {
+            self.drop_connection(index);
+            return Err(format!("{}: it does not answer in time", self.servers[index].address.name));
+        }
+        connection.recv_response().map_err(|error| self.broken(index, &error))
+    }
+
+    fn broken(&mut self, index: usize, error: &redis::RedisError) -> String {
+        self.drop_connection(index);
+        format!("{}: {}", self.servers[index].address.name, address::explain(error))
+    }
+
+    /// A slot is on its way: the command is for the server that gets it.
+    fn ask(&mut self, command: &Command, text: &str, until: Instant) -> Answer {
+        let lost = |why: String| Trouble::Lost(why);
+        let target = text.rsplit(' ').next().and_then(|place| self.at(place));
+        let Some(address) = target else { return Err(lost(format!("who has the slot? {text}"))) };
+        let server = self.server_at(address);
+        let mut bytes = redis::cmd("ASKING").get_packed_command();
+        command.cmd.write_packed_command(&mut bytes);
+        self.send(server, &bytes, until).map_err(lost)?;
+        self.receive(server, until).map_err(lost)?;
+        let mut value = self.receive(server, until).map_err(lost)?;
+        if matches!(&value, Value::ServerError(error) if error.code() == "NOSCRIPT") {
+            self.load_scripts(server, until);
+            self.send(server, &bytes, until).map_err(lost)?;
+            self.receive(server, until).map_err(lost)?;
+            value = self.receive(server, until).map_err(lost)?;
+        }
+        match value {
+            Value::ServerError(error) => Err(Trouble::Refused(error.to_string())),
+            value => Ok(value),
+        }
+    }
+
+    /// `host:port`, without a host: that of the first server.
+    fn at(&self, place: &str) -> Option<Address> {
+        let (host, port) = place.rsplit_once(':')?;
+        let first = &self.servers.first()?.address;
+        let host = if host.is_empty() { first.host()? } else { host };
+        Some(first.at(host, port.parse().ok()?))
+    }
+
+    fn server_at(&mut self, address: Address) -> usize {
+        let found = self.servers.iter().position(|server| server.address.name == address.name);
+        found.unwrap_or_else(|| {
+            self.servers.push(Server { address, connection: None, retry_at: Instant::now() });
+            self.servers.len() - 1
+        })
+    }
+
+    /// Asks the servers which slot is where, until one knows.
+    fn look_for_slots(&mut self) -> Result<(), String> {
+        self.looked_at = Instant::now();
+        self.has_news = false;
+        let mut last = "no server answers".to_owned();
+        for index in 0..self.servers.len() {
+            let until = Instant::now() + self.timeout;
+            let asked = self
+                .send(index, &redis::cmd("CLUSTER").arg("SLOTS").get_packed_command(), until)
+                .and_then(|()| self.receive(index, until));
+            match asked {
+                Ok(Value::Array(ranges)) => {
+                    let address = self.servers[index].address.clone();
+                    self.take_slots(&address, &ranges);
+                    return Ok(());
+                }
+                Ok(other) => last = format!("{}: CLUSTER SLOTS: {other:?}", self.servers[index].address.name),
+                Err(why) => last = why,
+            }
+        }
+        Err(last)
+    }
+
+    /// Ranges of `[first, last, [host, port, ..], replicas..]`.
+    fn take_slots(&mut self, asked: &Address, ranges: &[Value]) {
+        let mut slots = vec![NOWHERE; SLOTS].into_boxed_slice();
+        let mut named = Vec::new();
+        for range in ranges {
+            let Value::Array(range) = range else { continue };
+            let (Some(Value::Int(first)), Some(Value::Int(last)), Some(Value::Array(primary))) =
+                (range.first(), range.get(1), range.get(2))
+            else {
+                continue;
+            };
+            // Nothing, or "?": where it was asked.
+            let host = match primary.first() {
+                Some(Value::BulkString(host)) if !host.is_empty() && host != b"?" => {
+                    String::from_utf8_lossy(host).into_owned()
+                }
+                _ => asked.host().unwrap_or("localhost").to_owned(),
+            };
+            let Some(Value::Int(port)) = primary.get(1) else { continue };
+            let server = self.server_at(asked.at(&host, *port as u16));
+            named.push(server);
+            let (first, last) = (*first as usize, *last as usize);
+            if first <= last && last < SLOTS {
+                slots[first..=last].fill(server as u16);
+            }
+        }
+        let now = Instant::now();
+        self.is_stale = named.iter().any(|server| self.servers[*server].retry_at > now);
+        // Those that have no slots any more are not asked for any, but may still know who has. Their number is bounded so that a
+        // cluster which is moved about does not make the list longer and longer.
+        if self.servers.len() > 2 * named.len() + 16 {
+            let mut moved = vec![NOWHERE; self.servers.len()];
+            let mut kept = Vec::new();
+            for (index, server) in std::mem::take(&mut self.servers).into_iter().enumerate() {
+                if named.contains(&index) {
+                    moved[index] = kept.len() as u16;
+                    kept.push(server);
+                }
+            }
+            self.servers = kept;
+            slots
+                .iter_mut()
+                .filter(|slot| **slot != NOWHERE)
+                .for_each(|slot| *slot = moved[usize::from(*slot)]);
+        }
+        self.slots = Some(slots);
+    }
+
+    /// Has a server learn the scripts. If that fails, so will what needs them.
+    fn load_scripts(&mut self, server: usize, until: Instant) {
+        let mut bytes = Vec::new();
+        let mut count = 0;
+        for source in script::sources() {
+            redis::cmd("SCRIPT").arg("LOAD").arg(source).write_packed_command(&mut bytes);
+            count += 1;
+        }
+        if self.send(server, &bytes, until).is_ok() {
+            for _ in 0..count {
+                if let Ok(Value::ServerError(error)) = self.receive(server, until) {
+                    log::debug!("{}: SCRIPT LOAD: {error}", self.servers[server].address.name);
+                }
+            }
+        }
+    }
+}
+
+/// What is left of the time, but never nothing: a socket would wait for ever then.
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+}
+
+fn set_timeout(connection: &Connection, timeout: Duration) -> redis::RedisResult<()> {
+    let timeout = Some(timeout.max(Duration::from_millis(1)));
+    connection.set_write_timeout(timeout)?;
+    connection.set_read_timeout(timeout)
+}
+
+/// What INFO says: whether it belongs to a Redis Cluster.
+///
+/// # Errors
+/// When it is none to use, or not yet.
+fn look(info: &str) -> Result<bool, String> {
+    let field =
+        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let version = field("redis_version").unwrap_or("0");
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < VERSION_MIN {
+        let (major, minor) = VERSION_MIN;
+        return Err(format!("Redis {version} is too old: {major}.{minor} or later, or Valkey, is needed"));
+    }
+    if field("loading") == Some("1") {
+        return Err("it is still reading its data".to_owned());
+    }
+    let is_cluster = field("cluster_enabled") == Some("1");
+    // In a Redis Cluster any node knows who is who.
+    if !is_cluster && field("role") == Some("slave") {
+        return Err("it is a replica: name its primary in cluster.redis, or both".to_owned());
+    }
+    Ok(is_cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_tells_who_can_be_used() {
+        let info = |version: &str, role: &str, cluster: u8, loading: u8| {
+            format!(
+                "# Server\r\nredis_version:{version}\r\nloading:{loading}\r\nrole:{role}\r\ncluster_enabled:{cluster}\r\n"
+            )
+        };
+        assert_eq!(look(&info("6.2.0", "master", 0, 0)), Ok(false));
+        assert_eq!(look(&info("7.2.4", "slave", 1, 0)), Ok(true));
+        assert!(look(&info("6.0.16", "master", 0, 0)).unwrap_err().contains("6.2"));
+        assert!(look(&info("10.0", "master", 0, 0)).is_ok());
+        assert!(look(&info("7.0", "slave", 0, 0)).unwrap_err().contains("replica"));
+        assert!(look(&info("7.0", "master", 0, 1)).unwrap_err().contains("reading"));
+        assert!(look("").is_err());
+    }
+}
