@@ -21,6 +21,7 @@ use crate::auth::resume::ResumeKey;
 use crate::base::attempts::Attempts;
 use crate::base::census::Census;
 use crate::base::stats::Counters;
+use crate::cluster::{self, Joined};
 use crate::config::{Address, Config, ListenKind, StoreKind};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::{Door, Reactor, Turn};
@@ -128,10 +129,17 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             of_cores[core].push((listen.kind, listener));
         }
     }
+    let is_clustered = !config.cluster.redis.0.is_empty();
+    let joined = is_clustered.then(|| join_cluster(&config)).transpose()?;
     let mut store = match config.store.kind {
+        // What is to outlive a node of a cluster is where all nodes have it.
+        _ if is_clustered => None,
         StoreKind::Memory => None,
         StoreKind::Sqlite => Some(open_store(&config, cores)?),
     };
+    if let Some(joined) = &joined {
+        authority.resume = ResumeKey::new(joined.resume_secret);
+    }
     if let Some(store) = &store {
         authority.resume = ResumeKey::new(store.resume_secret);
         let accounts = AccountKey::new(store.account_secret);
@@ -146,7 +154,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         wakers.push(waker);
     }
     let mut reader_sleeper = None;
-    if store.is_some() {
+    if store.is_some() || is_clustered {
         let (sleeper, waker) =
             Sleeper::new().map_err(|e| failure(format!("cannot make an event poll: {e}")))?;
         reader_sleeper = Some(sleeper);
@@ -159,7 +167,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         connections => connections,
     };
     let flock = Flock {
-        node: 0,
+        node: joined.as_ref().map_or(0, |joined| joined.node),
         cores: cores as u16,
         config: config.clone(),
         census: Arc::new(Census::new(connections, config.limits.connections_per_address)),
@@ -176,9 +184,9 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         core_reserve: reserve,
         home_seed: random_u64(),
         has_store: store.is_some(),
+        has_backplane: is_clustered,
     };
-    let mailboxes = cores + usize::from(store.is_some());
-    let exchange = Arc::new(Exchange::new(mailboxes, config.limits.mailbox_parcels));
+    let exchange = Arc::new(Exchange::new(flock.mailboxes(), config.limits.mailbox_parcels));
     let stops = Arc::new(AtomicBool::new(false));
     let bell = Arc::new(Bell::default());
     let mut rings = store.as_ref().map(|store| store.rings.clone()).unwrap_or_default().into_iter();
@@ -230,10 +238,24 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         bell: bell.clone(),
         stops: stops.clone(),
     };
-    let storage = match (store, reader_sleeper) {
-        (Some(store), Some(sleeper)) => Some(start_storage(store, sleeper, &config, links, news.clone())?),
-        _ => None,
-    };
+    let (mut storage, mut cluster) = (None, None);
+    if let Some(sleeper) = reader_sleeper {
+        if let Some(store) = store {
+            storage = Some(start_storage(store, sleeper, &config, links, news.clone())?);
+        } else if let Some(joined) = joined {
+            let home = flock.clone();
+            let links = cluster::Links {
+                exchange: exchange.clone(),
+                wakers: wakers.clone(),
+                sleeper,
+                stops: stops.clone(),
+                home: Box::new(move |folded| home.home_of(folded)),
+                cores,
+            };
+            let started = cluster::start(joined, links);
+            cluster = Some(started.map_err(|e| failure(format!("cannot start a thread: {e}")))?);
+        }
+    }
     for _ in 0..cores {
         let _ = going.send(());
     }
@@ -249,6 +271,9 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     drop(news);
     let hang_up = HangUp::new(certificates, has_terminal)?;
     let ended = attend(&heard, cores, &drains, &wakers[..cores], &hang_up, &mut socket_files);
+    if let Some(cluster) = cluster {
+        cluster.stop();
+    }
     let stored = storage.map_or(Ok(()), Storage::stop);
     ended.and(stored)
 }
@@ -299,6 +324,27 @@ impl Storage {
             Err(_) => Err(failure("the storage thread failed; the log says how".into())),
         }
     }
+}
+
+/// What all nodes of a cluster must have been configured with alike, because it decides what happens in a room: a line for each.
+fn common_ground(config: &Config) -> String {
+    let limits = &config.limits;
+    let lines = [
+        ("cluster protocol", 1),
+        ("history.count", config.history.count as u64),
+        ("limits.restrictions_per_room", limits.restrictions_per_room as u64),
+        ("limits.state_key_bytes", limits.state_key_bytes as u64),
+        ("limits.state_keys", limits.state_keys as u64),
+        ("limits.state_value_bytes", limits.state_value_bytes as u64),
+        ("session.grace_ms", config.session.grace_ms),
+    ];
+    lines.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join("\n")
+}
+
+fn join_cluster(config: &Config) -> Result<Joined, ServeError> {
+    let joined = cluster::join(config, &common_ground(config)).map_err(|error| failure(error.message))?;
+    log::info!("node {} of the cluster {}", joined.node, config.cluster.prefix.0);
+    Ok(joined)
 }
 
 fn open_store(config: &Config, cores: usize) -> Result<Opened, ServeError> {

@@ -67,6 +67,18 @@ counters! {
     journal_full,
     /// What the storage threads were asked for: pages of history, inboxes, accounts.
     store_requests,
+    /// What the link to the backplane was asked for.
+    backplane_requests,
+    /// Messages refused because the backplane did not answer.
+    backplane_refused,
+    /// Copies of rooms that asked for what they had missed.
+    catch_ups,
+    /// Copies that were made anew because that could not be had any more.
+    copies_replaced,
+    /// Rooms that this node wanted to begin anew, because the backplane had lost them.
+    rooms_renewed,
+    /// Connections that were sent away because of either.
+    interrupted,
     /// Connections refused because a connection limit was reached.
     refused_connections,
     /// Times that accept failed for want of descriptors or memory, and was put off.

@@ -81,6 +81,11 @@ impl<A> Window<A> {
         }
     }
 
+    /// The ids that have been answered, in the order in which they came.
+    pub fn answered(&self) -> impl Iterator<Item = (&str, &A)> {
+        self.order.iter().filter_map(|(_, _, id)| Some((&**id, self.answers.get(id)?.1.as_ref()?)))
+    }
+
     /// How many ids are remembered.
     pub fn len(&self) -> usize {
         self.answers.len()

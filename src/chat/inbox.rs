@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::name::{Nickname, RoomName};
 use super::refusal::LeaveReason;
 
@@ -13,7 +15,8 @@ use super::refusal::LeaveReason;
 const ITEM_BYTES: usize = 128;
 
 /// Something kept for a user who is away.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum Kept {
     /// A private message.
     Private {
@@ -136,6 +139,7 @@ impl Inbox {
         let mut inbox = Inbox::default();
         for item in items {
             inbox.bytes += item.bytes();
+            inbox.systems += usize::from(matches!(item, Kept::System { .. }));
             inbox.items.push_back(item);
         }
         inbox.last_offset = last_offset;
@@ -171,6 +175,11 @@ impl Inbox {
         (self.items, self.bytes) = (others, self.bytes - private.iter().map(Kept::bytes).sum::<usize>());
         (self.last_offset, self.told) = (0, 0);
         private.into()
+    }
+
+    /// All that is kept, in order.
+    pub fn items(&self) -> impl Iterator<Item = &Kept> {
+        self.items.iter()
     }
 
     /// The last place given.

@@ -90,8 +90,23 @@ impl Nickname {
 }
 
 /// What a room is called. Equal, ordered and hashed by its folded form.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct RoomName(Name);
+
+impl TryFrom<String> for RoomName {
+    type Error = NameError;
+
+    fn try_from(written: String) -> Result<Self, NameError> {
+        Self::parse(&written)
+    }
+}
+
+impl From<RoomName> for String {
+    fn from(room: RoomName) -> Self {
+        room.as_str().to_owned()
+    }
+}
 
 impl RoomName {
     /// Checks a room's name that a peer wrote.

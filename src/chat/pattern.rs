@@ -95,6 +95,11 @@ impl Patterns {
             .map(|l| Patterns(l.into()))
     }
 
+    /// The patterns as text, which gives the same when it is read.
+    pub fn written(&self) -> Vec<String> {
+        self.0.iter().map(|pattern| pattern.folded.to_string()).collect()
+    }
+
     /// Whether one of the patterns is of this room.
     pub fn matches(&self, room: &RoomName) -> bool {
         self.0.iter().any(|pattern| pattern.matches(room))

@@ -54,7 +54,8 @@ pub(super) fn opened(value: &Value, folded: &str) -> Option<Result<Option<Box<Op
     if matches!(value, Value::Nil) {
         return Some(Ok(None));
     }
-    let [kind, epoch, name, change, offset, time, first, since, body, changes, messages] = list(value)?
+    let [kind, epoch, name, change, offset, time, first, since, body, changes, messages, doubtful] =
+        list(value)?
     else {
         return None;
     };
@@ -82,6 +83,7 @@ pub(super) fn opened(value: &Value, folded: &str) -> Option<Result<Option<Box<Op
         first_kept: id(first).unwrap_or(position.offset + 1),
         snapshot,
         entries: merge(changes, messages, usize::MAX),
+        is_doubtful: text(doubtful) != Some("0"),
     }))))
 }
 

@@ -36,7 +36,8 @@ impl Link {
                 let open = Command::script(Script::Open, &self.settings.keys.room(&folded))
                     .arg(make.as_deref().unwrap_or(""))
                     .arg(room.as_str())
-                    .arg(self.settings.room_ttl_ms);
+                    .arg(self.settings.room_ttl_ms)
+                    .arg(&self.line);
                 let mut job = Job::one(from, open, Then::Open { room: folded.clone() }, until);
                 if make.is_some() {
                     // After it: whoever takes names of the list because there are no such rooms looks again afterwards.
@@ -48,8 +49,16 @@ impl Link {
             BackplaneRequest::Close { room } => {
                 return Some(Job { from, commands: smallvec![], then: Then::Close { room }, until });
             }
-            BackplaneRequest::Publish(publish) => self.publish(*publish),
-            BackplaneRequest::Append(append) => self.append(*append),
+            BackplaneRequest::Publish(publish) => {
+                let until = if self.is_settled() { until } else { Instant::now() };
+                let (command, then) = self.publish(*publish);
+                return Some(Job::one(from, command, then, until));
+            }
+            BackplaneRequest::Append(append) => {
+                let until = if self.is_settled() { until } else { Instant::now() };
+                let (command, then) = self.append(*append);
+                return Some(Job::one(from, command, then, until));
+            }
             BackplaneRequest::CatchUp(at) => self.catch_up(at),
             BackplaneRequest::Renew(renew) => {
                 let folded: Arc<str> = renew.room.folded().into();
@@ -87,6 +96,7 @@ impl Link {
             BackplaneRequest::Replace { nickname, old, session, has_token } => {
                 let key = self.settings.keys.nickname(nickname.folded());
                 let before = self.nicknames.remove(&(nickname.folded().into(), old));
+                self.given_up.remove(nickname.folded());
                 let sessions_max = before.map_or(usize::MAX, |before| before.sessions_max);
                 let held = Claimed { nickname, session, has_token, sessions_max };
                 self.hold_nickname(&held);
@@ -107,9 +117,9 @@ impl Link {
                 let key = self.settings.keys.nickname(nickname.folded());
                 (Command::script(Script::Find, &[key]), Then::Find { wait })
             }
-            BackplaneRequest::KeepSession { number, session, revision, body, is_given_up } => {
+            BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up } => {
                 match is_given_up {
-                    true => drop(self.sessions.remove(&number)),
+                    true => self.let_go(number, session),
                     false => self.sessions.insert(number, session, Instant::now()),
                 }
                 let command = Command::script(Script::KeepSession, &[self.settings.keys.session(number)])
@@ -118,18 +128,22 @@ impl Link {
                     .arg(body)
                     .arg(u8::from(is_given_up))
                     .arg(hold_ms);
-                (command, Then::Nothing("keep a session"))
+                (command, wait.map_or(Then::Nothing("keep a session"), |wait| Then::Keep { wait }))
             }
             BackplaneRequest::ForgetSession { number, session } => {
-                if self.sessions.get(&number) == Some(&session) {
-                    self.sessions.remove(&number);
-                }
+                self.sessions.remove(&number);
                 let key = self.settings.keys.session(number);
                 let command = Command::script(Script::ForgetSession, &[key]).arg(session.to_string());
                 (command, Then::Nothing("forget a session"))
             }
-            BackplaneRequest::TakeSession { wait, number, session } => {
-                let taking = Taking { wait, number, session, is_second: false };
+            BackplaneRequest::FreeSession { number, session } => {
+                self.sessions.remove(&number);
+                let key = self.settings.keys.session(number);
+                let command = Command::script(Script::FreeSession, &[key]).arg(session.to_string());
+                (command, Then::Nothing("let go of a session"))
+            }
+            BackplaneRequest::TakeSession { wait, number, session, is_unknown } => {
+                let taking = Taking { wait, number, session, is_unknown, is_second: false };
                 (self.seek(taking), Then::Seek(taking))
             }
             BackplaneRequest::Tell { node, message } => {
@@ -154,7 +168,9 @@ impl Link {
                 Command::script(script, &[meta, messages, changes, snapshot, by, key])
             }
         };
-        command.arg(&*at.epoch).arg(at.position.change).arg(at.position.offset)
+        let RoomAt { epoch, position, known, .. } = at;
+        let command = command.arg(&**epoch).arg(position.change).arg(position.offset);
+        command.arg(known.change).arg(known.offset)
     }
 
     fn publish(&self, publish: Publish) -> (Command, Then) {
@@ -182,12 +198,13 @@ impl Link {
             .arg(self.settings.room_ttl_ms)
             .arg(self.settings.keys.room_channel(&at.room))
             .arg(json(&ops));
-        (command, Then::Append { room: at.room, tag })
+        (command, Then::Append { room: at.room, epoch: at.epoch, tag })
     }
 
     pub(super) fn catch_up(&self, at: RoomAt) -> (Command, Then) {
-        let command = self.at(Script::CatchUp, &at, None).arg(CATCH_UP);
-        (command, Then::CatchUp { room: at.room, seen: at.position })
+        let command = self.at(Script::CatchUp, &at, None).arg(CATCH_UP).arg(&self.line);
+        let RoomAt { room, epoch, position: seen, .. } = at;
+        (command, Then::CatchUp { room, epoch, seen })
     }
 
     fn renew(&self, renew: Renew) -> Command {
@@ -198,6 +215,7 @@ impl Link {
             .arg(snapshot)
             .arg(self.settings.room_ttl_ms)
             .arg(self.settings.keys.room_channel(room.folded()))
+            .arg(&self.line)
     }
 
     fn keep(&self, keep: Keep) -> Command {
@@ -234,12 +252,26 @@ impl Link {
 
     /// Claims a nickname, or says again that a session has it.
     pub(super) fn claim(&self, held: &Claimed) -> Command {
+        let is_given_up =
+            self.given_up.get(held.nickname.folded()).is_some_and(|until| *until > Instant::now());
         Command::script(Script::Claim, &[self.settings.keys.nickname(held.nickname.folded())])
             .arg(held.session.to_string())
             .arg(u8::from(held.has_token))
             .arg(held.sessions_max)
             .arg(self.settings.hold_ms)
             .arg(held.nickname.as_str())
+            .arg(u8::from(is_given_up))
+    }
+
+    /// A session has been given up, and its nickname with it, which waits for it where it is.
+    fn let_go(&mut self, number: u64, session: SessionRef) {
+        self.sessions.remove(&number);
+        let until = Instant::now() + std::time::Duration::from_millis(self.settings.hold_ms);
+        let now = Instant::now();
+        self.given_up.retain(|_, until| *until > now);
+        for (folded, _) in self.nicknames.take_if(|(_, holder), _| *holder == session) {
+            self.given_up.insert(folded.0, until);
+        }
     }
 
     pub(super) fn hold_nickname(&mut self, held: &Claimed) {
@@ -280,7 +312,7 @@ impl Link {
 
     pub(super) fn look_at(&mut self, room: Arc<str>) {
         let command = Command::keyed("HMGET", &self.settings.keys.meta(&room));
-        let command = command.arg("epoch").arg("change").arg("offset");
+        let command = command.arg("epoch").arg("change").arg("offset").arg("line");
         self.push_urgent(0, command, Then::Look { room });
     }
 
@@ -296,7 +328,7 @@ impl Link {
 
 /// Says that a node lives.
 pub(super) fn beat(settings: &super::link::Settings) -> Command {
-    Command::script(Script::Beat, &[settings.keys.nodes(), settings.keys.config()])
+    Command::script(Script::Beat, &[settings.keys.nodes(), settings.keys.config(), settings.keys.line()])
         .arg(settings.node)
         .arg(settings.lease_ms)
         .arg(settings.hold_ms)

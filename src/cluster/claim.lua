@@ -1,9 +1,10 @@
 -- Claims a nickname for a session, or goes on holding it.
 -- KEYS: 1 the nickname's: a hash from sessions to 'expires_ms has_token spelling'.
 -- ARGV: 1 the session, 2 whether its user has shown a token (0 or 1), 3 how many sessions a user may have, 4 how long it is held, in ms,
--- 5 the spelling.
+-- 5 the spelling, 6 whether this node has given up a session that has it (0 or 1).
 -- Returns 'granted', 'taken' or 'full'.
 local now = now_ms()
+local node = string.match(ARGV[1], '^%d+')
 local others, is_shared, is_mine, spelled = 0, true, false, nil
 local held = redis.call('HGETALL', KEYS[1])
 local last = now + tonumber(ARGV[4])
@@ -13,6 +14,9 @@ for i = 1, #held, 2 do
         redis.call('HDEL', KEYS[1], held[i])
     elseif held[i] == ARGV[1] then
         is_mine = true
+    elseif ARGV[2] == '0' and ARGV[6] == '0' and string.match(held[i], '^%d+') == node then
+        -- Which of its own sessions has it the node knows itself.
+        last = math.max(last, tonumber(expires))
     else
         others = others + 1
         is_shared = is_shared and token == '1'

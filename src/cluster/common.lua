@@ -13,17 +13,17 @@ end
 
 -- What is told of a room in a few words; nil: there is no such room.
 local function head()
-    local m = redis.call('HMGET', KEYS[1], 'epoch', 'name', 'change', 'offset', 'time', 'guard')
+    local m = redis.call('HMGET', KEYS[1], 'epoch', 'name', 'change', 'offset', 'time', 'guard', 'line')
     if not m[1] then
         return nil
     end
     return {
         epoch = m[1], name = m[2] or '', change = tonumber(m[3]) or 0, offset = tonumber(m[4]) or 0,
-        time = tonumber(m[5]) or 0, guard = tonumber(m[6]) or 0,
+        time = tonumber(m[5]) or 0, guard = tonumber(m[6]) or 0, line = m[7] or '',
     }
 end
 
--- Whether the room has everything that a copy has seen.
+-- Whether the room has everything that a node knows of.
 local function has(m, epoch, change, offset)
     return m and m.epoch == epoch and m.change >= tonumber(change) and m.offset >= tonumber(offset)
 end
@@ -39,8 +39,9 @@ local function last_for(ttl_ms)
     end
 end
 
--- A room as a whole. Of its messages only the last ones are told: members need no more of them than when they last spoke.
-local function opened(m)
+-- A room as a whole. It is doubtful if it is of another line than the one that is going on: something was lost since it was written, and
+-- nobody has vouched for it. Of its messages only the last ones are told: members need no more of them than when they last spoke.
+local function opened(m, line)
     local kept = redis.call('HMGET', KEYS[4], 'change', 'body')
     local since = text(tonumber(kept[1] or '0'))
     local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
@@ -48,13 +49,13 @@ local function opened(m)
         'opened', m.epoch, m.name, text(m.change), text(m.offset), text(m.time), first and first[1] or '',
         kept[2] and kept[1] or '', kept[2] or '',
         redis.call('XRANGE', KEYS[3], '(' .. since .. '-0', '+'),
-        redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 256),
+        redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 256), m.line == line and '0' or '1',
     }
 end
 
 -- Makes a room that has nothing in it. What writes most comes first: without memory for it nothing is changed.
-local function make(epoch, name)
+local function make(epoch, name, line)
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'name', name, 'change', '0', 'offset', '0',
-        'time', text(now_ms()), 'guard', '0', 'members', '0')
+        'time', text(now_ms()), 'guard', '0', 'members', '0', 'line', line)
     redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 end

@@ -249,7 +249,13 @@ fn read(room: Arc<str>, payload: &str) -> Option<BackplaneNews> {
             (LogEntry::Change { position, timestamp_ms, node, tag, ops }, epoch)
         }
         "u" => return Some(BackplaneNews::Uttered { room, utterance: serde_json::from_str(rest).ok()? }),
-        "r" => return Some(BackplaneNews::At { room, at: Some((rest.into(), Position::default())) }),
+        "r" => {
+            return Some(BackplaneNews::At {
+                room,
+                at: Some((rest.into(), Position::default())),
+                is_doubtful: false,
+            });
+        }
         _ => return None,
     };
     Some(BackplaneNews::Entries { room, epoch: epoch.into(), entries: vec![entry] })

@@ -46,10 +46,12 @@ pub(super) enum Then {
     },
     Append {
         room: Arc<str>,
+        epoch: Arc<str>,
         tag: u64,
     },
     CatchUp {
         room: Arc<str>,
+        epoch: Arc<str>,
         seen: Position,
     },
     Page {
@@ -76,6 +78,11 @@ pub(super) enum Then {
     Find {
         wait: Id,
     },
+    Keep {
+        wait: Id,
+    },
+    /// Whether this node's last write is there, and which line is going on.
+    Marks,
     /// Where a session is that is to be taken.
     Seek(Taking),
     /// Whether the node that has it lives.
@@ -118,6 +125,8 @@ pub(super) struct Taking {
     pub(super) wait: Id,
     pub(super) number: u64,
     pub(super) session: SessionRef,
+    /// Whether this node does not have it, whatever is said.
+    pub(super) is_unknown: bool,
     /// Whether it has moved once already while it was to be taken.
     pub(super) is_second: bool,
 }

@@ -1,4 +1,4 @@
--- Keeps what a session is. KEYS: 1 the session's: a hash of ref, rev, body and free.
+-- Keeps what a session is. KEYS: 1 the session's: a hash of ref (where it is), as (where it was when it was kept last), rev, body and free.
 -- ARGV: 1 where it is, 2 the revision, 3 the body, 4 whether another node may have it (0 or 1), 5 how long it is kept, in ms.
 -- Returns 1, or 0: another node has it, or a later revision is kept. On one node a session may have moved.
 local kept = redis.call('HMGET', KEYS[1], 'ref', 'rev')
@@ -8,6 +8,6 @@ if kept[1] then
         return 0
     end
 end
-redis.call('HSET', KEYS[1], 'ref', ARGV[1], 'rev', ARGV[2], 'body', ARGV[3], 'free', ARGV[4])
+redis.call('HSET', KEYS[1], 'ref', ARGV[1], 'as', ARGV[1], 'rev', ARGV[2], 'body', ARGV[3], 'free', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return 1

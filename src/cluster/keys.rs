@@ -48,6 +48,16 @@ impl Keys {
         rest.strip_prefix(":{")?.strip_suffix("}:live").filter(|room| !room.contains(':'))
     }
 
+    /// Names the line that everything is of, until something is found to be lost.
+    pub(super) fn line(&self) -> String {
+        format!("{}:{{nodes}}:line", self.prefix)
+    }
+
+    /// The last write of each node.
+    pub(super) fn marks(&self) -> String {
+        format!("{}:{{nodes}}:marks", self.prefix)
+    }
+
     /// The names of all rooms that there may be: a sorted set, all with the score 0, which is in order then.
     pub(super) fn rooms(&self) -> String {
         format!("{}:rooms", self.prefix)

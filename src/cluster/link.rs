@@ -7,13 +7,14 @@
 //! While the backplane does not answer nothing is kept for it: what is asked is answered with `Down` at once, and somebody tries to
 //! connect again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::address::Address;
+use super::answer::{number, text};
 use super::hear::BEAT;
 use super::job::{Claimed, Job, Missing, Then};
 use super::keys::Keys;
@@ -36,6 +37,12 @@ const WAITING_MAX: usize = 16 * 1024;
 
 /// What is said again in one pipeline, of each kind.
 const HOLDS: usize = 256;
+
+/// What is done when the backplane is back. What is more ends by itself, when nobody says any more that it lasts.
+const LATER_MAX: usize = 65_536;
+
+/// For how long nothing gets a place after another server has come: longer than it takes any node to find it too.
+const SETTLE: Duration = Duration::from_millis(1500);
 
 /// How soon it is tried again to connect: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
@@ -110,6 +117,17 @@ pub(super) struct Link {
     pub(super) is_reading_inbox: bool,
     /// The clock of the backplane, and when that was.
     pub(super) clock: (u64, Instant),
+    /// Until when nicknames are those of sessions that this node has given up.
+    pub(super) given_up: HashMap<Box<str>, Instant>,
+    /// The line that everything on the backplane is of.
+    pub(super) line: String,
+    /// How many pipelines have given places to something, and which server has answered them.
+    pub(super) mark: u64,
+    server: String,
+    /// Until when nothing gets a place, so that every node has looked whether something is lost.
+    settled_at: Instant,
+    /// What is done when the backplane is back: others would take this node to have what it has no more.
+    later: VecDeque<(u16, BackplaneRequest)>,
 }
 
 impl Link {
@@ -131,7 +149,7 @@ impl Link {
             shared,
             home,
             sleeper,
-            wire: Some(wire),
+            wire: None,
             retry_at: now,
             retry: RETRY_FIRST,
             next_address: 0,
@@ -149,7 +167,27 @@ impl Link {
             inbox_last: "0-0".to_owned(),
             is_reading_inbox: false,
             clock: (0, now),
+            given_up: HashMap::new(),
+            line: String::new(),
+            mark: 0,
+            server: wire.server().to_owned(),
+            settled_at: now,
+            later: VecDeque::new(),
         }
+        .with(wire)
+    }
+
+    /// Begins with the line that is going on, without which every room would be doubtful.
+    fn with(mut self, wire: Wire) -> Self {
+        self.wire = Some(wire);
+        let keys = &self.settings.keys;
+        let commands = smallvec![
+            Command::keyed("HGET", &keys.marks()).arg(self.settings.node),
+            Command::keyed("GET", &keys.line()),
+        ];
+        let until = self.until();
+        self.urgent.push_back(Job { from: 0, commands, then: Then::Marks, until });
+        self
     }
 
     /// The life of the thread: until it is told to stop, and everything that was asked has been done.
@@ -331,7 +369,17 @@ impl Link {
                 commands.len() - before
             })
             .collect();
+        let has_places =
+            jobs.iter().any(|job| matches!(job.then, Then::Publish { .. } | Then::Append { .. }));
+        if has_places {
+            // The last of all: where it is found again, all before it is there too.
+            let command = Command::keyed("HSET", &self.settings.keys.marks());
+            commands.push(command.arg(self.settings.node).arg(self.mark + 1));
+        }
         let (answers, lost) = wire.execute(&commands, until);
+        if has_places && matches!(answers.last(), Some(Ok(_))) {
+            self.mark += 1;
+        }
         let mut answers = answers.into_iter();
         for (job, count) in jobs.into_iter().zip(counts) {
             let of_job: SmallVec<[Answer; 1]> = answers.by_ref().take(count).collect();
@@ -373,7 +421,12 @@ impl Link {
     fn be_back(&mut self, wire: Wire) {
         let now = Instant::now();
         self.shared.state().servers = wire.addresses();
+        let is_other = wire.server() != self.server;
+        self.server = wire.server().to_owned();
         self.wire = Some(wire);
+        if is_other {
+            self.look_for_losses();
+        }
         self.retry = RETRY_FIRST;
         self.down_complaint = Complaint::default();
         if let Some(since) = self.down_since.take() {
@@ -385,6 +438,56 @@ impl Link {
         self.sessions.hurry(now);
         self.rooms.hurry(now);
         self.tell_all(|| BackplaneNews::Down(None));
+        for (from, request) in std::mem::take(&mut self.later) {
+            self.waiting.push_back((now + self.settings.deadline, from, request));
+        }
+    }
+
+    /// Another server has come, or the same one again: perhaps without what was written last. Nothing gets a place until all nodes have
+    /// had the time to look.
+    fn look_for_losses(&mut self) {
+        self.settled_at = Instant::now() + SETTLE;
+        // What the others have found by then.
+        self.beat_at = self.settled_at;
+        let keys = &self.settings.keys;
+        let commands = smallvec![
+            Command::keyed("HGET", &keys.marks()).arg(self.settings.node),
+            Command::keyed("GET", &keys.line()),
+        ];
+        let until = self.until();
+        self.urgent.push_front(Job { from: 0, commands, then: Then::Marks, until });
+    }
+
+    /// Whether what this node wrote last is there.
+    pub(super) fn told_marks(&mut self, answers: Option<&[Answer]>) {
+        let Some([Ok(mark), Ok(line)]) = answers else { return };
+        self.take_line(text(line).unwrap_or(""));
+        if number(mark).unwrap_or(0) >= self.mark {
+            return;
+        }
+        log::warn!(
+            "the backplane has lost what was written last: rooms of which nobody knows better begin anew"
+        );
+        let line = format!("{:016x}", crate::sys::random_u64());
+        let command = Command::keyed("SET", &self.settings.keys.line()).arg(&line);
+        self.push_urgent(0, command, Then::Nothing("begin a new line"));
+        let command = Command::keyed("HSET", &self.settings.keys.marks());
+        let command = command.arg(self.settings.node).arg(self.mark);
+        self.push_urgent(0, command, Then::Nothing("mark"));
+        self.take_line(&line);
+    }
+
+    /// Everything is of this line from now on: rooms that are not are doubtful.
+    pub(super) fn take_line(&mut self, line: &str) {
+        if self.line != line {
+            self.line = line.to_owned();
+            self.rooms.hurry(Instant::now());
+        }
+    }
+
+    /// Whether something can get a place now.
+    pub(super) fn is_settled(&self) -> bool {
+        Instant::now() >= self.settled_at
     }
 
     /// Nothing works any more.
@@ -417,6 +520,17 @@ impl Link {
             self.fail(job, &trouble);
         }
         while let Some((until, from, request)) = self.waiting.pop_front() {
+            let is_for_later = matches!(
+                request,
+                BackplaneRequest::Release { .. }
+                    | BackplaneRequest::Replace { .. }
+                    | BackplaneRequest::ForgetSession { .. }
+                    | BackplaneRequest::FreeSession { .. }
+            );
+            if is_for_later && self.later.len() < LATER_MAX {
+                self.later.push_back((from, request));
+                continue;
+            }
             if let Some(job) = self.job_of(from, request, until) {
                 self.fail(job, &trouble);
             }

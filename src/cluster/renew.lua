@@ -1,14 +1,14 @@
 -- Begins a room anew whose data was lost, unless somebody has done so already.
 -- KEYS: those of the room.
--- ARGV: 1 epoch, 2 change, 3 offset that the copy has seen; 4 the new epoch; 5 the name; 6 what the room is (JSON); 7 how long it lasts,
--- in ms; 8 the channel.
+-- ARGV: 1 epoch, 2 change, 3 offset that the copy has seen; 4 change, 5 offset that its node knows of; 6 the new epoch; 7 the name; 8 what
+-- the room is (JSON); 9 how long it lasts, in ms; 10 the channel; 11 the line.
 -- Returns the room (opened) as it is then.
 local m = head()
-if m and (m.epoch ~= ARGV[1] or has(m, ARGV[1], ARGV[2], ARGV[3])) then
-    return opened(m)
+if m and (m.epoch ~= ARGV[1] or (m.line == ARGV[11] and has(m, ARGV[1], ARGV[4], ARGV[5]))) then
+    return opened(m, ARGV[11])
 end
-make(ARGV[4], ARGV[5])
-redis.call('HSET', KEYS[4], 'change', '0', 'body', ARGV[6])
-last_for(ARGV[7])
-redis.call('PUBLISH', ARGV[8], 'r ' .. ARGV[4])
-return opened(head())
+make(ARGV[6], ARGV[7], ARGV[11])
+redis.call('HSET', KEYS[4], 'change', '0', 'body', ARGV[8])
+last_for(ARGV[9])
+redis.call('PUBLISH', ARGV[10], 'r ' .. ARGV[6])
+return opened(head(), ARGV[11])

@@ -21,6 +21,7 @@ pub(super) enum Script {
     RenewSession,
     ForgetSession,
     TakeSession,
+    FreeSession,
     Beat,
     Send,
 }
@@ -29,7 +30,7 @@ pub(super) enum Script {
 const COMMON: &str = include_str!("common.lua");
 
 /// In the order of [`Script`].
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 18] = [
     include_str!("open.lua"),
     include_str!("publish.lua"),
     include_str!("append.lua"),
@@ -45,6 +46,7 @@ const SOURCES: [&str; 17] = [
     include_str!("renew_session.lua"),
     include_str!("forget_session.lua"),
     include_str!("take_session.lua"),
+    include_str!("free_session.lua"),
     include_str!("beat.lua"),
     include_str!("send.lua"),
 ];

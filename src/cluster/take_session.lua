@@ -1,9 +1,9 @@
 -- Takes a session. KEYS: 1 the session's. ARGV: 1 where it was, 2 where it goes on, 3 how long it is kept, in ms.
--- Returns {revision, body}, or nil: it is somewhere else by now.
-local kept = redis.call('HMGET', KEYS[1], 'ref', 'rev', 'body')
+-- Returns {revision, body, where it was when it was kept last}, or nil: it is somewhere else by now.
+local kept = redis.call('HMGET', KEYS[1], 'ref', 'rev', 'body', 'as')
 if kept[1] ~= ARGV[1] then
     return false
 end
 redis.call('HSET', KEYS[1], 'ref', ARGV[2], 'free', '0')
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return {kept[2], kept[3]}
+return {kept[2], kept[3], kept[4]}

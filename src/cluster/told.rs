@@ -54,11 +54,16 @@ impl Link {
                 let outcome = outcome.and_then(|outcome| outcome);
                 self.tell(from, BackplaneNews::Published { room, tag, outcome });
             }
-            Then::Append { room, tag } => {
+            Then::Append { room, epoch, tag } => {
                 let outcome = self.sense(what, first.map(appended)).and_then(|outcome| outcome);
-                self.tell(from, BackplaneNews::Appended { room, tag, outcome });
+                self.tell(from, BackplaneNews::Appended { room, epoch, tag, outcome });
             }
-            Then::CatchUp { room, seen } => self.told_entries(from, room, seen, first),
+            Then::CatchUp { room, epoch, seen } => self.told_entries(from, room, epoch, seen, first),
+            Then::Keep { wait } => {
+                let outcome = self.sense(what, first.map(|value| number(value).map(|kept| kept == 1)));
+                self.tell(from, BackplaneNews::Kept { wait, outcome });
+            }
+            Then::Marks => self.told_marks(understood),
             Then::Page { wait, is_ascending, bytes_max } => {
                 let page = first.map(|value| answer::page(value, is_ascending, bytes_max));
                 let entries = self.sense(what, page).ok();
@@ -80,7 +85,8 @@ impl Link {
                 if outcome == Ok(ClaimOutcome::Granted) {
                     self.hold_nickname(&held);
                 }
-                self.tell(from, BackplaneNews::Claimed { wait, outcome });
+                let Claimed { nickname, session, .. } = held;
+                self.tell(from, BackplaneNews::Claimed { wait, nickname, session, outcome });
             }
             Then::HoldNickname(held) => self.told_held(held, first),
             Then::Release { nickname, session } => {
@@ -109,15 +115,21 @@ impl Link {
             }
             Then::Take(taking, old) => self.told_taken(from, taking, old, until, first),
             Then::HoldSession { number, session } => {
-                // Another node has it, or what was kept is lost: then the core keeps it anew, when it hears that this node has returned.
-                if matches!(first, Some(Value::Int(0))) && self.sessions.get(&number) == Some(&session) {
-                    self.sessions.remove(&number);
+                let is_current = self.sessions.get(&number) == Some(&session);
+                match first {
+                    Some(Value::Int(0)) if is_current => drop(self.sessions.remove(&number)),
+                    Some(Value::Int(-1)) if is_current => {
+                        self.tell(session.core, BackplaneNews::Unkept { session });
+                    }
+                    _ => {}
                 }
             }
             Then::Look { room } => {
                 if let (Some(looked), Some(value)) = (self.rooms.get(&room), first) {
                     let core = looked.core;
-                    self.tell(core, BackplaneNews::At { room, at: where_it_is(value) });
+                    let line = list(value).and_then(|parts| text(parts.get(3)?)).unwrap_or("");
+                    let (at, is_doubtful) = (where_it_is(value), line != self.line);
+                    self.tell(core, BackplaneNews::At { room, at, is_doubtful });
                 }
             }
             Then::Beat => self.told_nodes(first),
@@ -144,7 +156,12 @@ impl Link {
         outcome: Result<Option<Box<OpenedRoom>>, Failed>,
         is_to_be_heard: bool,
     ) {
-        if is_to_be_heard && matches!(outcome, Ok(Some(_)) | Err(Failed::Lost)) {
+        let is_heard = match &outcome {
+            Ok(Some(opened)) => !opened.is_doubtful,
+            Err(failed) => *failed == Failed::Lost,
+            Ok(None) => false,
+        };
+        if is_to_be_heard && is_heard {
             // At once where it is heard already: the core knows from the answer where it is.
             let touch_at = Instant::now() + Duration::from_millis(self.settings.room_ttl_ms) / 4;
             self.rooms.insert(room.clone(), Looked { core: from, touch_at }, Instant::now());
@@ -153,18 +170,26 @@ impl Link {
         self.tell(from, BackplaneNews::Opened { room, outcome });
     }
 
-    fn told_entries(&mut self, from: u16, room: Arc<str>, seen: Position, first: Option<&Value>) {
+    fn told_entries(
+        &mut self,
+        from: u16,
+        room: Arc<str>,
+        epoch: Arc<str>,
+        seen: Position,
+        first: Option<&Value>,
+    ) {
         let Some(value) = first else {
-            return self.tell(from, BackplaneNews::Opened { room, outcome: Err(Failed::Down) });
+            return self.tell(from, BackplaneNews::CaughtUp { room, epoch, outcome: Err(Failed::Down) });
         };
         let Some(caught_up) = answer::caught_up(value, seen, CATCH_UP) else {
             let outcome = self.sense("catch up", Some(answer::opened(value, &room)));
             return self.told_opened(from, room, outcome.and_then(|outcome| outcome), false);
         };
         let answer::CaughtUp { epoch, entries, position, has_more } = caught_up;
-        self.tell(from, BackplaneNews::Entries { room: room.clone(), epoch: epoch.clone(), entries });
+        let (same, outcome) = (room.clone(), Ok(entries));
+        self.tell(from, BackplaneNews::CaughtUp { room: same, epoch: epoch.clone(), outcome });
         if has_more {
-            self.tell(from, BackplaneNews::At { room, at: Some((epoch, position)) });
+            self.tell(from, BackplaneNews::At { room, at: Some((epoch, position)), is_doubtful: false });
         }
     }
 
@@ -242,7 +267,8 @@ impl Link {
     }
 
     fn tell_taken(&mut self, from: u16, taking: Taking, outcome: Result<TakeOutcome, Failed>) {
-        self.tell(from, BackplaneNews::Taken { wait: taking.wait, outcome });
+        let Taking { wait, number, session, .. } = taking;
+        self.tell(from, BackplaneNews::Taken { wait, number, session, outcome });
     }
 
     fn told_where(&mut self, from: u16, taking: Taking, until: Instant, first: Option<&Value>) {
@@ -256,6 +282,9 @@ impl Link {
             return self.push_take(from, taking, old, until);
         }
         // A node knows its own sessions.
+        if old.node == self.settings.node && taking.is_unknown {
+            return self.push_take(from, taking, old, until);
+        }
         if old.node == self.settings.node {
             return self.tell_taken(from, taking, Ok(TakeOutcome::Gone));
         }
@@ -278,9 +307,10 @@ impl Link {
     ) {
         match first {
             None => self.tell_taken(from, taking, Err(Failed::Down)),
-            Some(Value::Array(parts)) if parts.len() == 2 => {
+            Some(Value::Array(parts)) if parts.len() == 3 => {
                 let (revision, body) = (number(&parts[0]), text(&parts[1]));
                 let (revision, body) = (revision.unwrap_or(0), body.unwrap_or("").to_owned());
+                let old = text(&parts[2]).and_then(|place| place.parse().ok()).unwrap_or(old);
                 self.sessions.insert(taking.number, taking.session, Instant::now());
                 self.tell_taken(from, taking, Ok(TakeOutcome::Taken { old, revision, body }));
             }
@@ -299,7 +329,8 @@ impl Link {
     /// What the others are told when this node has said that it lives.
     fn told_nodes(&mut self, first: Option<&Value>) {
         let Some(parts) = first.and_then(list) else { return };
-        let [is_late, now_ms, nodes @ ..] = parts else { return };
+        let [is_late, now_ms, line, nodes @ ..] = parts else { return };
+        self.take_line(text(line).unwrap_or(""));
         let now_ms = number(now_ms).unwrap_or(0);
         self.clock = (now_ms, Instant::now());
         let mut living = Vec::new();
@@ -396,7 +427,7 @@ impl Link {
             NodeMessage::GiveUp { number, .. } => (number % cores as u64) as u16,
             NodeMessage::PrivateDone { ask, .. }
             | NodeMessage::BroadcastDone { ask, .. }
-            | NodeMessage::GivenUp { ask } => ask.core,
+            | NodeMessage::GivenUp { ask, .. } => ask.core,
         };
         self.tell(core, BackplaneNews::Told { from, message: Box::new(message) });
     }
@@ -463,7 +494,7 @@ fn found(value: &Value) -> Option<Option<(Nickname, Vec<SessionRef>)>> {
 
 /// Epoch, change and offset of a room; `None`: it is not there.
 fn where_it_is(value: &Value) -> Option<(Arc<str>, Position)> {
-    let [epoch, change, offset] = list(value)? else { return None };
+    let [epoch, change, offset, _] = list(value)? else { return None };
     Some((text(epoch)?.into(), Position { change: number(change)?, offset: number(offset)? }))
 }
 
@@ -475,6 +506,8 @@ impl Then {
             Then::Open { .. } => "open a room",
             Then::Publish { .. } => "publish",
             Then::Append { .. } => "append",
+            Then::Keep { .. } => "keep a session",
+            Then::Marks => "find what is lost",
             Then::CatchUp { .. } => "catch up",
             Then::Page { .. } => "read messages",
             Then::RoomNames(_) | Then::RoomHeads(..) | Then::RoomsGone(_) => "list rooms",

@@ -91,6 +91,8 @@ struct Server {
 /// All of them.
 pub(super) struct Wire {
     servers: Vec<Server>,
+    /// What the first server calls this run of it; nothing for a Redis Cluster, of whose servers each has its own.
+    server: String,
     /// Which of them has each slot; `None`: there is only one.
     slots: Option<Box<[u16]>>,
     /// Something has moved, or a server is away: the slots are to be looked at again.
@@ -124,8 +126,10 @@ impl Wire {
         let info: String = redis::cmd("INFO").query(&mut connection).map_err(|error| failed(&error))?;
         let is_cluster = look(&info).map_err(|why| format!("{}: {why}", address.name))?;
         let server = Server { address: address.clone(), connection: Some(connection), retry_at: started };
+        let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or("").trim();
         let mut wire = Wire {
             servers: vec![server],
+            server: if is_cluster { String::new() } else { run.to_owned() },
             slots: None,
             is_stale: false,
             has_news: false,
@@ -139,6 +143,11 @@ impl Wire {
             wire.load_scripts(index, started + timeout * 2);
         }
         Ok(wire)
+    }
+
+    /// Which run of which server this is.
+    pub(super) fn server(&self) -> &str {
+        &self.server
     }
 
     /// Where the servers are.

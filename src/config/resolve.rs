@@ -180,6 +180,10 @@ impl Layers {
             return Err(self.contradiction(second, "must not stand beside", first));
         }
         self.check_auth()?;
+        if !config.cluster.redis.0.is_empty() && config.store.ack != AckLevel::Sequenced {
+            let wrong = self.contradiction("store.ack", "is more than can be given with", "cluster.redis");
+            return Err(ConfigError::new(format!("{wrong}: set store.ack = \"sequenced\"")));
+        }
         if config.store.kind == StoreKind::Memory && config.store.ack != AckLevel::Sequenced {
             let wrong = self.contradiction("store.ack", "is more than can be given with", "store.kind");
             return Err(ConfigError::new(format!("{wrong}: set store.ack = \"sequenced\"")));

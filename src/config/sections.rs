@@ -150,7 +150,7 @@ section! {
         /// Bytes of the queue from each core to the storage thread, in shared memory; rounded up to a power of two. Past three
         /// quarters of it messages are refused with store_down, because the disk does not keep up.
         queue_bytes: usize = 8_388_608, 1_048_576..=17_179_869_184;
-        /// Milliseconds that an ack waits for the store; then the command is answered with store_down.
+        /// Milliseconds that an ack waits for the store; then the command is answered with backplane_down.
         deadline_ms: u64 = 5000, 10..=3_600_000;
         /// Milliseconds until what was written without need to be on the disk is brought there all the same: the most that is
         /// lost when the machine itself fails.
@@ -209,7 +209,7 @@ section! {
         ca: Option<PathBuf> = None;
         /// What its keys and channels begin with: letters, numbers, '_', '.' and '-', at most 32. Nodes with the same are one server.
         prefix: KeyPrefix = KeyPrefix::default();
-        /// Milliseconds that it has for an answer; then the connection is given up, and what waited is answered with store_down.
+        /// Milliseconds that it has for an answer; then the connection is given up, and what waited is answered with backplane_down.
         deadline_ms: u64 = 2000, 50..=60_000;
         /// Milliseconds that a node may be silent before the others take it for lost. It is heard of three times as often.
         lease_ms: u64 = 10_000, 500..=3_600_000;

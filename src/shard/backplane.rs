@@ -12,13 +12,20 @@
 //! state then. Messages are decided before: a node asks for a place only for one that its copy lets pass; if the copy is behind the
 //! last change that may forbid something (a *guard*), it is told so and looks again.
 //!
-//! A room's epoch changes when its data was lost, wholly or in part: whoever has seen more than the backplane has notices.
+//! # What was lost
+//!
+//! A server that has failed may come back, or another take its place, without what was written last, or without anything. A room's epoch
+//! changes then: no offset is given twice. Who notices: the copy of a room that knows of more than the backplane has ([`RoomAt::known`]);
+//! and for rooms of which nobody has a copy, any link whose last writes are missing. All rooms are doubtful then, until a copy has
+//! vouched for them (by asking for what it has missed), or they begin anew when they are opened next. After a link has found another
+//! server than before, or the same one restarted, nothing gets a place for a while, so that all nodes have looked before.
 //!
 //! # What happens when
 //!
 //! Requests of one room are carried out in the order in which they are made, and answered in that order. Every request that says so is
 //! answered exactly once; while the backplane does not answer, with [`Failed::Down`], after `cluster.deadline_ms` at the latest. Whether
-//! something was done is not known then.
+//! something was done is not known then. Nicknames that are released or replaced and sessions that are forgotten meanwhile are so when
+//! the backplane is back; whatever else is not answered is not done.
 
 use std::sync::Arc;
 
@@ -48,13 +55,15 @@ pub struct RoomAt {
     pub epoch: Arc<str>,
     /// What the copy has applied.
     pub position: Position,
+    /// What this node knows to be there, because it has been told so: never less. Where the backplane has less, it has lost something.
+    pub known: Position,
 }
 
 /// What a core asks of the backplane.
 #[derive(Debug)]
 pub enum BackplaneRequest {
     /// To hear a room from now on, and to be told what it is now. If it is not there it begins with this epoch, or is not made without
-    /// one. Answered by [`BackplaneNews::Opened`]. Entries that are announced before the answer are heard after it.
+    /// one. Where it is doubtful it is not heard yet. Answered by [`BackplaneNews::Opened`]. Entries that are announced before the answer are heard after it.
     Open {
         /// The room, spelled as it will be if it is made.
         room: RoomName,
@@ -70,11 +79,11 @@ pub enum BackplaneRequest {
     Publish(Box<Publish>),
     /// To append a change. Answered by [`BackplaneNews::Appended`].
     Append(Box<Append>),
-    /// For all entries after a position. Answered by [`BackplaneNews::Entries`], or by [`BackplaneNews::Opened`] where they are not
-    /// there any more, or the room has another epoch.
+    /// For all entries after a position, of a room for which the copy vouches by that. Answered by [`BackplaneNews::CaughtUp`], or by [`BackplaneNews::Opened`] where they are not
+    /// there any more, the room has another epoch or is not there, or it has not got as far.
     CatchUp(RoomAt),
-    /// To begin a room anew whose data was lost: the backplane has another epoch than the copy, none, or has not got as far. Whoever asks
-    /// first has its way. Answered by [`BackplaneNews::Opened`].
+    /// To begin a room anew whose data was lost: the backplane does not have it, has not got as far, or it is doubtful. Whoever asks
+    /// first has its way: where it has another epoch already, that one stays. Answered by [`BackplaneNews::Opened`].
     Renew(Box<Renew>),
     /// To keep a room's members, rules and state as they are after a change, and to forget the changes up to it, if no later one is kept.
     /// Not answered.
@@ -107,7 +116,8 @@ pub enum BackplaneRequest {
         limit: usize,
     },
     /// To have a nickname. Answered by [`BackplaneNews::Claimed`]. It is held until it is released, or the node has not been heard of for
-    /// `cluster.lease_ms`.
+    /// `cluster.lease_ms` and the time of grace. Sessions of the same node are not in its way, but for those that it has given up: which of the others
+    /// may have it the node knows itself.
     Claim {
         /// Comes back.
         wait: Id,
@@ -122,7 +132,7 @@ pub enum BackplaneRequest {
     },
     /// To have a nickname in the place of another session. Not answered.
     Replace {
-        /// The nickname.
+        /// The nickname, in the spelling of its user.
         nickname: Nickname,
         /// Who had it, on this node or another.
         old: SessionRef,
@@ -145,8 +155,9 @@ pub enum BackplaneRequest {
         /// The nickname.
         nickname: Nickname,
     },
-    /// To keep what a session is, so that it outlives the node by the time of grace. Not answered. A later revision replaces an
-    /// earlier one, never the other way round.
+    /// To keep what a session is, so that it outlives the node by the time of grace. Answered by [`BackplaneNews::Kept`] where somebody
+    /// waits. A later revision replaces an
+    /// earlier one, never the other way round; a node keeps only what no other node has.
     KeepSession {
         /// The number that it keeps for life.
         number: u64,
@@ -156,7 +167,9 @@ pub enum BackplaneRequest {
         revision: u64,
         /// What it is: a [`crate::record::SessionBody`] as JSON.
         body: String,
-        /// Whether another node may have it from now on, although this one lives.
+        /// Who waits for it to be kept.
+        wait: Option<Id>,
+        /// Whether another node may have it from now on, although this one lives. Its nickname is not released then, and not held on to.
         is_given_up: bool,
     },
     /// To forget a session of this node. Not answered.
@@ -164,6 +177,13 @@ pub enum BackplaneRequest {
         /// Its number.
         number: u64,
         /// Where it was.
+        session: SessionRef,
+    },
+    /// To let go of a session that was taken and is not gone on with: another node may have it. Not answered.
+    FreeSession {
+        /// Its number.
+        number: u64,
+        /// For whom it was taken.
         session: SessionRef,
     },
     /// To go on in the place of a session of another node. Answered by [`BackplaneNews::Taken`].
@@ -174,6 +194,8 @@ pub enum BackplaneRequest {
         number: u64,
         /// Where it goes on.
         session: SessionRef,
+        /// Whether this node may be said to have it, and has not: then it is taken too.
+        is_unknown: bool,
     },
     /// To tell another node something. Not answered: the other answers, or the asker's time is over.
     Tell {
@@ -250,10 +272,10 @@ pub struct Renew {
 pub struct Keep {
     /// The room, its epoch, and the change.
     pub at: RoomAt,
-    /// Its members, rules and state (JSON of the room's own).
-    pub snapshot: String,
     /// How many members it has.
     pub members: u64,
+    /// Its members, rules and state (JSON of the room's own).
+    pub snapshot: String,
 }
 
 /// Something that happens in a room and is no message.
@@ -346,6 +368,8 @@ pub struct OpenedRoom {
     pub snapshot: Option<(u64, String)>,
     /// All entries after that change, but for the messages before it.
     pub entries: Vec<LogEntry>,
+    /// Whether some of it may be lost, and nobody has vouched for it.
+    pub is_doubtful: bool,
 }
 
 /// Why something was not done.
@@ -386,7 +410,7 @@ pub enum ClaimOutcome {
 pub enum TakeOutcome {
     /// It is the asker's now.
     Taken {
-        /// Where it was.
+        /// What its rooms and its nickname know it by: where it was when it was kept last.
         old: SessionRef,
         /// How often it had been kept.
         revision: u64,
@@ -416,12 +440,14 @@ pub enum BackplaneNews {
     Opened { room: Arc<str>, outcome: Result<Option<Box<OpenedRoom>>, Failed> },
     /// What became of a message.
     Published { room: Arc<str>, tag: u64, outcome: Result<Placed, Failed> },
-    /// What became of a change.
-    Appended { room: Arc<str>, tag: u64, outcome: Result<Position, Failed> },
-    /// Entries of a room, announced or asked for, in order.
+    /// What became of a change of a room with this epoch.
+    Appended { room: Arc<str>, epoch: Arc<str>, tag: u64, outcome: Result<Position, Failed> },
+    /// Entries of a room that were announced, in order.
     Entries { room: Arc<str>, epoch: Arc<str>, entries: Vec<LogEntry> },
+    /// Entries of a room that were asked for, as many of them as one answer may have, in order.
+    CaughtUp { room: Arc<str>, epoch: Arc<str>, outcome: Result<Vec<LogEntry>, Failed> },
     /// Where a room that this node hears is; `None`: it is not there. Told now and then, and when what was announced may have been missed.
-    At { room: Arc<str>, at: Option<(Arc<str>, Position)> },
+    At { room: Arc<str>, at: Option<(Arc<str>, Position)>, is_doubtful: bool },
     /// Somebody has said something that has no place.
     Uttered { room: Arc<str>, utterance: Utterance },
     /// The messages that were asked for; `None`: they could not be read.
@@ -429,13 +455,17 @@ pub enum BackplaneNews {
     /// The rooms that were asked for: the name, how many members it has had at last word, its last offset.
     Rooms { wait: Id, rooms: Option<Vec<(RoomName, u64, u64)>> },
     /// What became of a claim.
-    Claimed { wait: Id, outcome: Result<ClaimOutcome, Failed> },
+    Claimed { wait: Id, nickname: Nickname, session: SessionRef, outcome: Result<ClaimOutcome, Failed> },
     /// The sessions that have a nickname, and how their user spells it.
     Found { wait: Id, outcome: Result<Option<(Nickname, Vec<SessionRef>)>, Failed> },
+    /// Whether a session has been kept, or something later of it has been, or another node has it.
+    Kept { wait: Id, outcome: Result<bool, Failed> },
+    /// A session of this core was to be kept, and is not: the data was lost.
+    Unkept { session: SessionRef },
     /// A session of this core has lost its nickname, while the node was taken for lost, to somebody else.
     NicknameLost { session: SessionRef, nickname: Nickname },
     /// What became of the wish to take a session.
-    Taken { wait: Id, outcome: Result<TakeOutcome, Failed> },
+    Taken { wait: Id, number: u64, session: SessionRef, outcome: Result<TakeOutcome, Failed> },
     /// Another node says something to this core.
     Told { from: NodeId, message: Box<NodeMessage> },
 }
@@ -463,6 +493,8 @@ pub enum NodeMessage {
         target: Nickname,
         /// What.
         content: Arc<str>,
+        /// What tells the command from all others, wherever it comes again, if it may.
+        key: Option<Box<str>>,
         /// When, in milliseconds since the Unix epoch.
         timestamp_ms: u64,
     },
@@ -512,6 +544,8 @@ pub enum NodeMessage {
     GivenUp {
         /// What was asked.
         ask: Ask,
+        /// Whether there is no such session here.
+        is_gone: bool,
     },
 }
 
@@ -522,6 +556,18 @@ pub struct Ask {
     pub core: u16,
     /// Its key there.
     pub wait: Id,
+}
+
+impl Position {
+    /// Whether everything up to another position is there too.
+    pub fn reaches(self, other: Position) -> bool {
+        self.change >= other.change && self.offset >= other.offset
+    }
+
+    /// The position of whoever has got further in either.
+    pub fn max(self, other: Position) -> Position {
+        Position { change: self.change.max(other.change), offset: self.offset.max(other.offset) }
+    }
 }
 
 impl Publish {

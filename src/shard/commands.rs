@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::backplane::Publish;
 use super::closing::Closing;
 use super::connection::Pause;
 use super::encode::Encoding;
@@ -197,7 +198,11 @@ impl Shard {
                 self.remember(session, asked.key());
                 let sender = self.nickname(session);
                 let home = self.home_of(target.folded());
-                let request = Request::Private { target, sender, content: (&**content).into(), tries: 0 };
+                // Where one home decides, what its session remembers is enough.
+                let number = self.sessions[session].number;
+                let key = asked.key().filter(|_| self.is_clustered()).map(|id| Publish::key(number, id));
+                let private = mail::Private { target, sender, content: (&**content).into(), key, tries: 0 };
+                let request = Request::Private(Box::new(private));
                 Ok(self.begin(session, home, asked.reply_to(), Step::Query, request))
             }
             Command::Received { offset } => Ok(match self.receive_private(session, *offset) {

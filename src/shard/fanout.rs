@@ -161,6 +161,19 @@ impl Shard {
         }
     }
 
+    /// The members of a room have missed something. Those who can come back are sent away, and told then what it was; whoever cannot
+    /// goes on with what comes.
+    pub(super) fn interrupt(&mut self, room: RoomKey, epoch: &Arc<str>) {
+        let Some(local) = self.local_rooms.get_mut(&room) else { return };
+        local.epoch = epoch.clone();
+        let members = local.members.iter().filter(|member| member.encoding.can_resume());
+        let connections: Vec<Id> = members.map(|member| member.connection).collect();
+        for connection in connections {
+            self.counters.interrupted.add(1);
+            self.close(connection, Closing::Bye(Farewell::Internal));
+        }
+    }
+
     /// A session whose connection is gone hears its rooms no longer.
     pub(super) fn stop_listening_to_all(&mut self, id: Id) {
         for index in 0..self.sessions[id].memberships.len() {

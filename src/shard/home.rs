@@ -14,12 +14,14 @@ use super::doubt::Delivery;
 use super::encode::{ALL, ENCODINGS, Encoding, Scratch};
 use super::fanout::{Deaf, Exception, RoomBatch};
 use super::journal::Asker;
-use super::mail::{ApiRequest, ConnectionRef, Handover, Mail, Reply, ReplyTo, Request, RoomKey};
+use super::mail::{ApiRequest, ConnectionRef, Handover, Mail, Private, Reply, ReplyTo, Request, RoomKey};
+use super::nodes::PrivateDone;
 use super::queue::Frames;
 use super::reading::READS_MAX;
 use super::registered::{Registered, Unstored};
 use super::rooms::Pushed;
 use super::session::Successor;
+use super::shared::{Opening, Shared};
 use super::timers::Timer;
 use crate::base::bucket::Bucket;
 use crate::base::slots::{Id, Slots};
@@ -44,7 +46,7 @@ const HANDOVER_TRIES_MAX: u8 = 64;
 
 /// What a user with as many sessions as one may have is told to wait, in milliseconds. When one of them will end nobody knows:
 /// this is how often it is worth looking.
-const SESSIONS_RETRY_MS: u64 = 1000;
+pub(super) const SESSIONS_RETRY_MS: u64 = 1000;
 
 /// What this core is the home of.
 #[derive(Debug, Default)]
@@ -61,6 +63,8 @@ pub struct Home {
     pub(super) registered: std::collections::HashMap<Arc<str>, Registered>,
     /// What waits for them and is not in the store yet.
     pub(super) unstored_private: VecDeque<Unstored>,
+    /// Rooms of other nodes' that are being opened here, by the folded name, which peers choose.
+    pub(super) opening: std::collections::HashMap<Arc<str>, Opening>,
     /// Counts the rooms that became idle.
     pub(super) idle_count: u64,
     /// Bytes of all rooms' histories.
@@ -72,6 +76,8 @@ pub struct Home {
     spare: Vec<Box<[Gathered; ENCODINGS]>>,
     /// The places of messages that came by HTTP requests, by the sender, the room and the idempotency key.
     pub(super) pushed: Window<Pushed>,
+    /// What became of private messages of other nodes, by the commands that they came by.
+    pub(super) told_private: Window<PrivateDone>,
     /// Bytes gathered in this turn: when it is enough for one turn, no more input is read before it has been sent.
     pub(super) gathered_bytes: usize,
 }
@@ -93,8 +99,10 @@ pub struct HomeRoom {
     pub(super) listeners: HashMap<SessionRef, Encoding>,
     /// Its place among the idle rooms, if it has no members.
     pub(super) idle: Option<u64>,
-    /// Its number in the store; 0: there is none.
+    /// Its number in the store; 0: there is none. What stands for it where nodes share the room means nothing to others.
     pub(super) number: u64,
+    /// What there is beside the copy, where nodes share the room.
+    pub(super) shared: Option<Box<Shared>>,
     /// How much of its history is kept there, and the first offset that is.
     pub(super) retention: Retention,
     pub(super) kept_from: u64,
@@ -130,6 +138,7 @@ impl HomeRoom {
             listeners: HashMap::new(),
             idle: None,
             number,
+            shared: None,
             retention,
             kept_from: 1,
             is_noted: false,
@@ -223,6 +232,13 @@ impl HomeRoom {
 impl Shard {
     /// Does what a session asks of this core, and replies.
     pub(super) fn handle_request(&mut self, from: SessionRef, reply_to: ReplyTo, request: Request) {
+        let (reply_to, request) = match self.is_clustered() {
+            false => (reply_to, request),
+            true => match self.take_shared(from, reply_to, request) {
+                Some(own) => own,
+                None => return,
+            },
+        };
         let reply = match request {
             Request::Claim { nickname, has_token } => self.claim_nickname(from, nickname, has_token),
             Request::Release { nickname, number } => {
@@ -231,19 +247,18 @@ impl Shard {
                 self.counters.nicknames.set(self.home.nicknames.len() as u64);
                 Reply::Released
             }
-            Request::Reclaim { nickname, old, number } => {
+            Request::Return { room, echo, .. } => Reply::Returned { room, key: None, echo },
+            Request::Reclaim { nickname, old, number, .. } => {
                 self.home.nicknames.replace(&nickname, old, from);
                 Reply::Reclaimed { registered: self.send_inbox(&nickname, from, number) }
             }
-            Request::Private { target, sender, content, tries } => {
-                return self.route_private(from, reply_to, target, sender, content, tries);
-            }
+            Request::Private(private) => return self.route_private(from, reply_to, *private),
             Request::Handover(handover) => return self.hand_over(from, reply_to, handover),
             Request::Readdress(handover) => return self.readdress(from, reply_to, handover),
             Request::KeepForUser(handover) => return self.keep_for_user(from, reply_to, *handover),
             Request::Resume { number } => return self.find_session(from, reply_to, number),
             Request::Surrender { to, number, home } => {
-                return self.surrender(to, number, Successor { session: from, home, reply_to });
+                return self.surrender(to, number, Successor { session: from, number, home, reply_to });
             }
             Request::ReceivedByUser { nickname, through, number, is_command } => {
                 self.received_by_user(&nickname, through, number);
@@ -263,7 +278,7 @@ impl Shard {
             }
             Request::Detach { room } => self.detach_member(from, room),
             Request::Attach { room, name, nickname, old } => {
-                self.attach_member(from, room, name, &nickname, old)
+                self.attach_member(from, room, *name, &nickname, old)
             }
             Request::Replay { room, after, encoding, bytes_max } => {
                 return self.replay(from, reply_to, room, after, encoding, bytes_max);
@@ -329,9 +344,7 @@ impl Shard {
                 let registered = self.send_inbox(&nickname, from, 0);
                 Reply::Claimed { nickname, registered }
             }
-            Claim::Taken => {
-                Reply::Refused(Refusal::new(Reason::NicknameInUse, "somebody else has this nickname"))
-            }
+            Claim::Taken => Reply::Refused(nickname_in_use()),
             Claim::Full => {
                 self.counters.too_many_sessions.add(1);
                 let message = "you have as many sessions as a user may have";
@@ -340,17 +353,31 @@ impl Shard {
         }
     }
 
-    fn route_private(
-        &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
+    fn route_private(&mut self, from: SessionRef, reply_to: ReplyTo, private: Private) {
+        let Private { target, sender, content, tries, .. } = private;
+        let mut handover = self.new_handover(target, sender, content, tries);
+        match self.home.nicknames.find(&handover.target) {
+            // Where all of its sessions were ending when they were asked, the inbox of the user is left.
+            Some((sessions, spelled)) if tries <= HANDOVER_TRIES_MAX => {
+                (handover.to, handover.target) = (sessions.to_vec(), spelled.clone());
+                let first = handover.to[0].core;
+                let request = Request::Handover(Box::new(handover));
+                self.post(first, Mail::Request { from, reply_to, request });
+            }
+            _ => self.keep_for_user(from, reply_to, handover),
+        }
+    }
+
+    /// A private message that begins its way here.
+    pub(super) fn new_handover(
+        &self,
         target: Nickname,
         sender: Nickname,
         content: Arc<str>,
         tries: u8,
-    ) {
+    ) -> Handover {
         let is_registered = self.home.registered.contains_key(target.folded());
-        let mut handover = Handover {
+        Handover {
             home: self.core,
             to: Vec::new(),
             target,
@@ -365,16 +392,6 @@ impl Shard {
             has_missed: false,
             timestamp_ms: self.now.unix_ms,
             tries,
-        };
-        match self.home.nicknames.find(&handover.target) {
-            // Where all of its sessions were ending when they were asked, the inbox of the user is left.
-            Some((sessions, spelled)) if tries <= HANDOVER_TRIES_MAX => {
-                (handover.to, handover.target) = (sessions.to_vec(), spelled.clone());
-                let first = handover.to[0].core;
-                let request = Request::Handover(Box::new(handover));
-                self.post(first, Mail::Request { from, reply_to, request });
-            }
-            _ => self.keep_for_user(from, reply_to, handover),
         }
     }
 
@@ -395,6 +412,8 @@ impl Shard {
             None => handover.has_missed = true,
             Some(session) if handover.asked.contains(&session.number) => {}
             Some(session) if session.is_ending() || session.is_upgrading() => {}
+            // Another node will know.
+            Some(session) if session.is_given_up() => handover.has_missed = true,
             // Its hello has not been answered: what is kept for its user comes to it too.
             Some(session) if handover.is_registered && session.number == 0 => {}
             Some(session) if handover.is_registered && !session.may_be_told() => {
@@ -451,7 +470,7 @@ impl Shard {
     }
 
     /// All sessions have been asked: what could not be told is kept, and the sender hears what became of it.
-    fn finish_handover(&mut self, from: SessionRef, reply_to: ReplyTo, handover: Box<Handover>) {
+    pub(super) fn finish_handover(&mut self, from: SessionRef, reply_to: ReplyTo, handover: Box<Handover>) {
         if !handover.untold.is_empty() {
             let home = handover.home;
             return self
@@ -471,13 +490,13 @@ impl Shard {
         let reply = match (sessions, is_stored) {
             (0, false) if is_full => Reply::Refused(inbox_full()),
             (0, false) => {
-                let tries = HANDOVER_TRIES_MAX + 1;
-                let request = Request::Private { target, sender, content, tries };
+                let (key, tries) = (None, HANDOVER_TRIES_MAX + 1);
+                let request = Request::Private(Box::new(Private { target, sender, content, key, tries }));
                 return self.post(home, Mail::Request { from, reply_to, request });
             }
             _ => Reply::Delivered { target, sessions, is_stored, timestamp_ms },
         };
-        self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply });
+        self.answer_private(from, reply_to, home, reply);
     }
 
     pub(super) fn note_presence(&mut self, key: Id, note: impl FnOnce(&mut Batch, usize)) {
@@ -513,6 +532,10 @@ impl Shard {
             self.post(core, Mail::Room(batch.clone()));
         }
     }
+}
+
+pub(super) fn nickname_in_use() -> Refusal {
+    Refusal::new(Reason::NicknameInUse, "somebody else has this nickname")
 }
 
 pub(super) fn not_a_member() -> Refusal {

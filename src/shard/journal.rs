@@ -335,6 +335,10 @@ impl Shard {
     pub(super) fn reply_to_asker(&mut self, asker: Asker, reply: Reply) {
         let home = self.core;
         match asker {
+            // Only what is private is asked by other nodes.
+            Asker::Session(from, reply_to) if from.node != self.node => {
+                self.answer_private(from, reply_to, home, reply);
+            }
             Asker::Session(from, reply_to) => {
                 self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply });
             }

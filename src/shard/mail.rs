@@ -98,15 +98,59 @@ pub enum Mail {
     },
     /// What the storage threads say.
     Store(StoreNews),
-    /// Asks the link to the backplane for something; it has the mailbox behind those of the cores.
+    /// Asks the link to the backplane for something; it has the mailbox of the storage threads, which a node of a cluster does not have.
     BackplaneRequest {
         /// The core that is answered.
         from: u16,
         /// What.
         request: BackplaneRequest,
     },
-    /// What the link to the backplane says.
+    /// What it says.
     Backplane(BackplaneNews),
+    /// Members of a room on the core that gets this have missed something that cannot be told any more.
+    Interrupted {
+        /// The room.
+        room: RoomKey,
+        /// The history that it goes on with.
+        epoch: Arc<str>,
+    },
+    /// A session has been given up to another node.
+    HandedOn {
+        /// Its nickname, whose home gets this.
+        nickname: Nickname,
+        /// Where it was.
+        session: SessionRef,
+    },
+    /// What became of a private message of another node, for the core that it came to.
+    PrivateDone {
+        /// Who waits for it there.
+        from: SessionRef,
+        /// What the command is known by.
+        reply_to: ReplyTo,
+        /// What.
+        reply: Box<Reply>,
+    },
+    /// A session that was to be given up stays, for the core that knows where the session of its number is.
+    Stays {
+        /// Its number.
+        number: u64,
+        /// Where it is.
+        session: SessionRef,
+    },
+    /// A session has been given up, or is gone, for the core that knows where the session of its number is.
+    HandedOnNumber {
+        /// Its number.
+        number: u64,
+        /// Who wanted it.
+        session: SessionRef,
+    },
+    /// The same, for a room that it is in, until it goes on there.
+    HandedOnIn {
+        /// The room's key, at its home, which gets this.
+        room: Id,
+        /// Where it was.
+        session: SessionRef,
+    },
     /// What happened in a room in one turn, for its members on the core that gets this.
     Room(Arc<RoomBatch>),
     /// A session on the core that gets this is no longer in a room, by a host's decision.
@@ -182,9 +226,11 @@ pub enum Request {
     /// Free a nickname, which the session of this number had, if it is ending; else 0.
     Release { nickname: Nickname, number: u64 },
     /// The session of this number continues `old`, and has its nickname from now on.
-    Reclaim { nickname: Nickname, old: SessionRef, number: u64 },
+    Reclaim { nickname: Nickname, old: SessionRef, number: u64, has_token: bool },
+    /// Be a member again of a room of which another node's session `old` was one.
+    Return { room: RoomName, old: SessionRef, echo: bool },
     /// Find who holds the target's nickname, and pass the message on.
-    Private { target: Nickname, sender: Nickname, content: Arc<str>, tries: u8 },
+    Private(Box<Private>),
     /// A private message on its way through the sessions of its target. `home` is the core that was asked first.
     Handover(Box<Handover>),
     /// A session of the target was not where it was looked for: the others that there are now are to be asked too.
@@ -198,7 +244,7 @@ pub enum Request {
     /// The member's connection is gone; it may come back.
     Detach { room: Id },
     /// The session continues `old` as the same member.
-    Attach { room: Id, name: RoomName, nickname: Nickname, old: SessionRef },
+    Attach { room: Id, name: Box<RoomName>, nickname: Nickname, old: SessionRef },
     /// Send more of what a member missed, that which follows offset `after`.
     Replay { room: Id, after: u64, encoding: Encoding, bytes_max: usize },
     /// Publish a message, which its sender hears too if `echo`. The session has this number if it outlives the process; else 0.
@@ -237,6 +283,21 @@ pub enum Request {
     ReceivedByUser { nickname: Nickname, through: u64, number: u64, is_command: bool },
     /// A session has private messages that its user may not have heard, and that belong into the user's inbox.
     InheritInbox { nickname: Nickname, items: Vec<Kept> },
+}
+
+/// A private message that looks for whom it is for.
+#[derive(Debug)]
+pub struct Private {
+    /// Whom it is for.
+    pub target: Nickname,
+    /// Who sent it.
+    pub sender: Nickname,
+    /// What it says.
+    pub content: Arc<str>,
+    /// What tells the command from all others, wherever it comes again, if it may.
+    pub key: Option<Box<str>>,
+    /// How often the target was looked for in vain.
+    pub tries: u8,
 }
 
 /// A private message on its way.
@@ -372,6 +433,8 @@ pub enum Reply {
     Refused(Refusal),
     /// More of what a member missed, or `None`: it is not there any more.
     Replayed { room: Id, after: u64, page: Option<Page> },
+    /// The session is a member again, with this key of the room, or the room is not there.
+    Returned { room: RoomName, key: Option<Id>, echo: bool },
     /// A member's change of session or connection has been noted.
     Noted,
     /// The session that this one continues was no member any more.

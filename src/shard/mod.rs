@@ -17,11 +17,12 @@
 //! | `grpc` | connections of HTTP/2, and the calls on them |
 //! | `lines`, `http`, `api` | what text lines and HTTP requests mean, and what those requests ask of homes |
 //! | `accounts`, `registered` | users with passwords: who logs in, and what their nicknames' homes know of them |
-//! | `home`, `rooms` | the rooms and nicknames that live here |
+//! | `home`, `rooms`, `presence` | the rooms and nicknames that live here, and what rooms are told of their members |
 //! | `broadcast` | what is said to many |
 //! | `doubt` | what was told to one user, and may not have arrived when the connection broke |
 //! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
 //! | `deflate` | who has WebSocket messages compressed, and what with |
+//! | `backplane`, `shared`, `nodes` | what nodes share: the interface to it, the rooms, and everything else |
 //! | `journal`, `reading`, `restore` | what is written down, what is read again, and what a server begins with |
 //! | `mail` | between cores |
 //! | `security` | what encryption changes for a connection |
@@ -48,6 +49,8 @@ mod journal;
 mod limits;
 mod lines;
 pub mod mail;
+mod nodes;
+mod presence;
 mod queue;
 pub mod reading;
 mod registered;
@@ -57,6 +60,7 @@ mod resume;
 mod rooms;
 mod security;
 mod session;
+mod shared;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
@@ -93,6 +97,7 @@ pub use inventory::Inventory;
 use journal::Journal;
 use limits::Rates;
 use mail::{Mail, ReplyTo, Request};
+use nodes::Nodes;
 use queue::SendPool;
 use rooms::RoomRules;
 use session::Session;
@@ -145,6 +150,8 @@ pub struct Shard {
     local_rooms: LocalRooms,
     /// What outlives the process.
     journal: Journal,
+    /// The other nodes of the cluster.
+    nodes: Nodes,
     pool: SendPool,
     wheel: Wheel<Timer>,
     /// Holds events until the length of their frames is known.
@@ -218,6 +225,8 @@ pub struct Flock {
     pub home_seed: u64,
     /// Whether there is a store: its threads have a mailbox behind those of the cores, and each core a journal.
     pub has_store: bool,
+    /// Whether there is a backplane instead: the link to it has that mailbox.
+    pub has_backplane: bool,
 }
 
 impl Flock {
@@ -242,7 +251,20 @@ impl Flock {
             core_reserve: 10,
             home_seed: 1,
             has_store: false,
+            has_backplane: false,
         }
+    }
+}
+
+impl Flock {
+    /// How many mailboxes there are: one a core, and one for whoever keeps what outlives the process.
+    pub fn mailboxes(&self) -> usize {
+        usize::from(self.cores) + usize::from(self.has_store || self.has_backplane)
+    }
+
+    /// The core that a folded name lives on.
+    pub fn home_of(&self, folded: &str) -> u16 {
+        home_of(self.home_seed, usize::from(self.cores), folded)
     }
 }
 
@@ -270,7 +292,7 @@ impl Shard {
             user_buckets: flock.user_buckets.clone(),
             attempts: flock.attempts.clone(),
             rates: Rates::new(&flock.config.rate),
-            room_rules: RoomRules::new(&flock.config, cores, flock.has_store),
+            room_rules: RoomRules::new(&flock.config, cores, flock.has_store || flock.has_backplane),
             rng: Rng::new(random_seed),
             home_seed: flock.home_seed,
             core_connections: flock.core_connections,
@@ -285,6 +307,7 @@ impl Shard {
             directory: HashMap::new(),
             away: 0,
             local_rooms: LocalRooms::default(),
+            nodes: Nodes::new(flock.has_backplane),
             journal: Journal::new(flock.has_store, flock.config.store.queue_bytes.next_power_of_two()),
             pool: SendPool::default(),
             wheel: Wheel::new(now.tick),
@@ -293,11 +316,11 @@ impl Shard {
             date_cache: http::DateCache::default(),
             local: VecDeque::new(),
             deferred: VecDeque::new(),
-            // One more for the storage threads.
-            outboxes: (0..cores + usize::from(flock.has_store)).map(|_| Vec::new()).collect(),
+            // One more for the storage threads, or for the link to the backplane.
+            outboxes: (0..flock.mailboxes()).map(|_| Vec::new()).collect(),
             cores,
             is_congested: false,
-            window: vec![0; cores + usize::from(flock.has_store)],
+            window: vec![0; flock.mailboxes()],
             window_waiters: Vec::new(),
             answered_bytes: 0,
             doubts: Vec::new(),
@@ -696,9 +719,21 @@ impl Shard {
             Mail::ApiReply { to, home, reply } => self.handle_api_reply(to, home, reply),
             Mail::Room(batch) => self.deliver(&batch),
             Mail::Store(news) => self.hear_store(news),
-            Mail::StoreRequest { .. } => unreachable!("the storage threads have a mailbox of their own"),
-            Mail::BackplaneRequest { .. } => unreachable!("the link has a mailbox of its own"),
-            Mail::Backplane(_) => {}
+            Mail::StoreRequest { .. } | Mail::BackplaneRequest { .. } => {
+                unreachable!("those who keep what outlives the process have a mailbox of their own")
+            }
+            Mail::Backplane(news) => self.hear_backplane(news),
+            Mail::Interrupted { room, epoch } => self.interrupt(room, &epoch),
+            Mail::HandedOn { nickname, session } => {
+                self.home.nicknames.release(&nickname, session);
+                self.counters.nicknames.set(self.home.nicknames.len() as u64);
+            }
+            Mail::PrivateDone { from, reply_to, reply } => {
+                self.answer_private(from, reply_to, self.core, *reply);
+            }
+            Mail::Stays { number, session } => drop(self.directory.insert(number, session)),
+            Mail::HandedOnNumber { number, session } => self.forget_session(session, number),
+            Mail::HandedOnIn { room, session } => self.hand_on_in(room, session),
             Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
             Mail::PutIntoInbox { to, number, kept } => self.hear_kept(to, number, kept),
         }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::accounts::{AccountOutcome, AccountRequest};
+use super::backplane::{BackplaneRequest, Failed};
 use super::encode::{Encoding, Scratch};
 use super::home::{HomeRoom, no_such_room};
 use super::journal::Asker;
-use super::mail::{Join, Mail, Page, Reply, ReplyTo};
+use super::mail::{Handover, Join, Mail, Page, Reply, ReplyTo, RoomEntry};
+use super::nodes::{Spoken, Spread};
 use super::queue::Frames;
 use super::timers::Timer;
 use crate::base::slots::{Id, Slots};
@@ -17,7 +19,8 @@ use crate::base::time::Tick;
 use crate::chat::history::Entry;
 use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
-use crate::chat::user::SessionRef;
+use crate::chat::pattern::Patterns;
+use crate::chat::user::{NodeId, SessionRef};
 use crate::proto::wire::Event;
 use crate::record::{AccountState, HistoryPage, KeptPrivate};
 
@@ -77,6 +80,28 @@ pub(super) enum Awaited {
     Inbox(Id),
     /// What comes of a request about an account, on a connection of this core.
     Account(Id),
+    /// A nickname, from the backplane.
+    Claim { from: SessionRef, reply_to: ReplyTo, nickname: Nickname, has_token: bool },
+    /// Where the sessions are that a private message is for.
+    Found { from: SessionRef, reply_to: ReplyTo, handover: Box<Handover>, key: Option<Box<str>> },
+    /// What becomes of a private message on other nodes.
+    Private(Box<Spread>),
+    /// What becomes of an admin's words there.
+    Spoken(Box<Spoken>),
+    /// The rooms of the cluster.
+    Rooms {
+        from: SessionRef,
+        reply_to: ReplyTo,
+        limit: usize,
+        allowed: Option<Patterns>,
+        found: Vec<RoomEntry>,
+    },
+    /// A session of another node.
+    Taken { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8, gone_from: Option<NodeId> },
+    /// That a session of this core is kept, which another node wants.
+    GivingUp { session: Id, is_taken_back: bool },
+    /// That its node gives it up.
+    GivenUp { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8 },
 }
 
 /// What is to be done with messages that were read.
@@ -125,6 +150,13 @@ impl Shard {
     /// Asks for messages of a room.
     fn ask_for_page(&mut self, page: HistoryPage, then: AfterRead) {
         let wait = self.wait_for_store(Awaited::Page(then));
+        if self.is_clustered() {
+            let key =
+                self.home.by_number.get(&page.room).expect("pages are asked for of rooms that are here");
+            let room = &self.home.rooms[*key].room;
+            let (room, epoch) = (room.name().folded().into(), room.epoch().clone());
+            return self.ask_backplane(BackplaneRequest::Page { wait, room, epoch, page });
+        }
         self.ask_store(self.core, StoreRequest::Page { page, wait });
     }
 
@@ -137,6 +169,11 @@ impl Shard {
             self.wheel.insert(self.now.tick + self.config.store.deadline_ms, Timer::Read);
         }
         id
+    }
+
+    /// What an answer is a part of; `None` if it took too long.
+    pub(super) fn awaited_mut(&mut self, id: Id) -> Option<&mut Awaited> {
+        self.waits.waiting.get_mut(id)
     }
 
     /// An answer has come; `None` if it took too long.
@@ -164,6 +201,24 @@ impl Shard {
                 Awaited::Inbox(session) => self.give_up_inbox(session),
                 Awaited::Account(connection) => {
                     self.hear_account(connection, AccountOutcome::Down("it does not answer".into()));
+                }
+                Awaited::GivingUp { session, is_taken_back } => {
+                    self.hear_kept_session(session, is_taken_back, Err(Failed::Down));
+                }
+                Awaited::Private(mut spread) => {
+                    spread.is_late = true;
+                    self.finish_spread(*spread);
+                }
+                Awaited::Spoken(spoken) => self.finish_spoken(*spoken),
+                Awaited::Taken { from, reply_to, number, .. }
+                | Awaited::GivenUp { from, reply_to, number, .. } => {
+                    self.refuse_take(from, reply_to, number);
+                }
+                Awaited::Claim { from, reply_to, .. }
+                | Awaited::Found { from, reply_to, .. }
+                | Awaited::Rooms { from, reply_to, .. } => {
+                    let refusal = self.backplane_down();
+                    self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
                 }
             }
         }
@@ -241,6 +296,9 @@ impl Shard {
             let then = AfterRead::Join { from, reply_to, join, tail: self.tail_of(&page), reads: reads - 1 };
             return self.ask_for_page(page, then);
         }
+        if self.is_clustered() {
+            return self.order_join(from, reply_to, *join, older);
+        }
         let reply = self.join_room(from, *join, older);
         self.reply_to_asker(Asker::Session(from, reply_to), reply);
     }
@@ -248,7 +306,7 @@ impl Shard {
     /// The messages that a joiner is to be told and that are neither in memory nor in `older`. What was in memory when those were read may
     /// have gone from there meanwhile; then all is read again, because only the last messages are wanted.
     fn page_before_join(&self, join: &Join, older: &[Entry]) -> Option<HistoryPage> {
-        let wanted = join.history.filter(|_| self.journal.is_on)?;
+        let wanted = join.history.filter(|_| self.journal.is_on || self.is_clustered())?;
         let entry = &self.home.rooms[*self.home.by_name.get(join.room.folded())?];
         let history = entry.room.history();
         let before = history.first().unwrap_or(entry.room.offset() + 1);
@@ -303,7 +361,7 @@ impl Shard {
     pub(super) fn hear_page(&mut self, then: AfterRead, read: Option<Vec<Entry>>) {
         match then {
             AfterRead::History { asker, .. } if read.is_none() => {
-                let refusal = self.store_down();
+                let refusal = if self.is_clustered() { self.backplane_down() } else { self.store_down() };
                 self.reply_to_asker(asker, Reply::Refused(refusal));
             }
             AfterRead::History { asker, room, epoch, limit, tail } => {

@@ -48,6 +48,19 @@ impl Shard {
             (Step::Resume { nickname, then, .. }, Reply::Ended) => {
                 return self.hear_ended(to, reply_to, *nickname, *then);
             }
+            // No backplane can say whether there is still a session to go on from.
+            (Step::Resume { then, .. }, Reply::Refused(refusal)) => {
+                return self.turn_away(to, &reply_to, *then, refusal);
+            }
+            (step, Reply::Returned { room, key, echo }) => {
+                if let Some(key) = key {
+                    self.return_to_room(to, room, RoomKey { home, key }, echo);
+                }
+                if let Step::Return { reply_to } = step {
+                    self.finish_adoption(to, &reply_to);
+                }
+            }
+            (Step::Return { reply_to }, Reply::Refused(_)) => self.finish_adoption(to, &reply_to),
             (Step::Hello { then }, Reply::Claimed { nickname, registered }) => {
                 self.sessions[to].nickname = Some(nickname.clone());
                 self.note_inbox(to, registered);
@@ -152,6 +165,11 @@ impl Shard {
         self.surrender_if_quiet(to);
     }
 
+    /// A session that came from another node is a member of a room again.
+    fn return_to_room(&mut self, id: Id, room: RoomName, key: RoomKey, echo: bool) {
+        self.sessions[id].memberships.push(Membership { room, key, echo, position: None });
+    }
+
     /// An answer to what the session asked by itself.
     fn hear_background(&mut self, id: Id, home: u16, reply: Reply) {
         match reply {
@@ -213,6 +231,7 @@ impl Shard {
                 Some(held) if *held == nickname => {}
                 Some(_) => self.release(id, nickname, 0),
             },
+            Reply::Returned { key: Some(key), .. } => self.leave_unentered(id, RoomKey { home, key }),
             Reply::Surrendered(estate) => {
                 self.take_estate(id, *estate, false);
                 let rooms: Vec<RoomKey> = self.sessions[id].memberships.drain(..).map(|m| m.key).collect();

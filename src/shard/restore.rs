@@ -92,7 +92,8 @@ pub fn share_out(restored: Restored, flock: &Flock) -> Vec<Share> {
     let mut holders: HashMap<String, bool> = HashMap::new();
     for session in restored.sessions {
         let core = (session.number % cores as u64) as usize;
-        let me = SessionRef { node: flock.node, core: core as u16, session: nth(shares[core].sessions.len()) };
+        let me =
+            SessionRef { node: flock.node, core: core as u16, session: nth(shares[core].sessions.len()) };
         let Ok(nickname) = Nickname::parse(&session.body.nickname) else { continue };
         let identity = session.body.claims.clone().and_then(|claims| identity_of(&nickname, claims));
         // A machine that failed may have lost that somebody let go of a nickname, and not that somebody else took it. Only sessions of
@@ -144,7 +145,7 @@ fn nth(index: usize) -> Id {
     Id { index: index as u32, generation: 0 }
 }
 
-fn identity_of(nickname: &Nickname, written: WrittenClaims) -> Option<Arc<Identity>> {
+pub(super) fn identity_of(nickname: &Nickname, written: WrittenClaims) -> Option<Arc<Identity>> {
     let WrittenClaims { admin: is_admin, rooms, tags, expires_at_ms, account_at_ms } = written;
     let nickname = nickname.clone();
     let claims = Claims { nickname, is_admin, rooms, tags, expires_at_ms, account_at_ms };

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::backplane::BackplaneRequest;
 use super::closing::Closing;
 use super::commands::Asked;
 use super::input::Flow;
@@ -25,10 +26,10 @@ use crate::auth::resume::Ticket;
 use crate::base::bucket::SharedBucket;
 use crate::base::slots::Id;
 use crate::chat::inbox::Bounds;
-use crate::chat::name::Nickname;
+use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
-use crate::chat::user::SessionRef;
+use crate::chat::user::{NodeId, SessionRef};
 use crate::config::AckLevel;
 use crate::proto::wire::Event;
 use crate::record::{Record, RestoredMembership, SessionBody, WrittenClaims};
@@ -202,8 +203,20 @@ impl Shard {
 
     /// The session of another connection goes on in this one.
     pub(super) fn adopt(&mut self, id: Id, reply_to: &ReplyTo, estate: Estate, has_token: bool) {
-        self.take_estate(id, estate, has_token);
+        let rooms = self.take_estate(id, estate, has_token);
         self.counters.resumed.add(1);
+        if rooms > 0 {
+            self.sessions[id].step = Step::Return { reply_to: reply_to.clone() };
+            return;
+        }
+        self.finish_adoption(id, reply_to);
+    }
+
+    /// A session is in all of its rooms again.
+    pub(super) fn finish_adoption(&mut self, id: Id, reply_to: &ReplyTo) {
+        if self.is_clustered() {
+            self.write_session(id); // where it is now: other nodes know it by that
+        }
         self.find_user_bucket(id);
         match self.sessions[id].connection {
             Some(connection) => {
@@ -215,14 +228,28 @@ impl Shard {
             }
             // It does not wait for its user, who waits for it already.
             None if self.sessions[id].successor.is_some() => {}
+            // It was lost while the rooms of another node were asked.
+            None if self.sessions[id].grace.is_some() => {}
             None => self.go_away(id),
         }
         self.put_out_if_void(id);
     }
 
     /// Puts a session into the place of another: in its rooms, and at its nickname.
-    pub(super) fn take_estate(&mut self, id: Id, estate: Estate, has_token: bool) {
-        let Estate { old, number, revision, nickname, identity, memberships, remembered, inbox } = estate;
+    ///
+    /// Returns how many rooms were asked to take it back, of which it has to be told what became of that.
+    pub(super) fn take_estate(&mut self, id: Id, estate: Estate, has_token: bool) -> usize {
+        let Estate {
+            old,
+            number,
+            revision,
+            nickname,
+            identity,
+            memberships,
+            rooms: others,
+            remembered,
+            inbox,
+        } = estate;
         let session = &mut self.sessions[id];
         (session.number, session.revision) = (number, revision);
         session.nickname = Some(nickname.clone());
@@ -234,14 +261,25 @@ impl Shard {
         (session.memberships, session.remembered, session.inbox) = (memberships, remembered, inbox);
         let rooms: Vec<_> = session.memberships.iter().map(|m| (m.key, m.room.clone())).collect();
         let home = self.home_of(nickname.folded());
-        self.ask(id, home, Request::Reclaim { nickname: nickname.clone(), old, number });
+        let is_user = self.sessions[id].identity.is_some();
+        self.ask(id, home, Request::Reclaim { nickname: nickname.clone(), old, number, has_token: is_user });
         for (key, name) in rooms {
-            let request = Request::Attach { room: key.key, name, nickname: nickname.clone(), old };
+            let request =
+                Request::Attach { room: key.key, name: Box::new(name), nickname: nickname.clone(), old };
             self.ask(id, key.home, request);
         }
-        if has_token {
+        let mut asked = 0;
+        for RestoredMembership { room, echo } in others {
+            let Ok(room) = RoomName::parse(&room) else { continue };
+            let home = self.home_of(room.folded());
+            let request = Request::Return { room, old, echo };
+            self.request(id, home, ReplyTo::default(), request);
+            asked += 1;
+        }
+        if has_token && !self.is_clustered() {
             self.write_session(id); // what the new token says
         }
+        asked
     }
 
     pub(super) fn say_welcome(&mut self, id: Id, reply_to: &ReplyTo, resumed: bool) {
@@ -273,21 +311,15 @@ impl Shard {
 
     /// Writes down what a session is, so that it outlives the process; but for text lines, which have no time of grace.
     pub(super) fn write_session(&mut self, id: Id) {
-        if !self.journal.is_on || self.config.session.grace_ms == 0 {
+        if !self.outlives() || self.config.session.grace_ms == 0 {
             return;
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
         let Some(nickname) = session.nickname.as_ref().filter(|_| session.number != 0) else { return };
-        if !session.encoding.can_resume() || matches!(session.step, Step::Ending { .. }) {
+        if !session.encoding.can_resume() || matches!(session.step, Step::Ending { .. } | Step::GivingUp) {
             return;
         }
-        let claims = session.identity.as_ref().map(|identity| WrittenClaims {
-            admin: identity.claims.is_admin,
-            rooms: identity.claims.rooms.clone(),
-            tags: identity.claims.tags.clone(),
-            expires_at_ms: identity.claims.expires_at_ms,
-            account_at_ms: identity.claims.account_at_ms,
-        });
+        let claims = session.identity.as_ref().map(|identity| written_claims(identity));
         let rooms = session.memberships.iter();
         let rooms =
             rooms.map(|m| RestoredMembership { room: m.room.as_str().to_owned(), echo: m.echo }).collect();
@@ -295,7 +327,24 @@ impl Shard {
         let body = serde_json::to_string(&body).expect("plain values become JSON");
         session.revision += 1;
         let (number, revision) = (session.number, u64::from(session.revision));
+        if self.is_clustered() {
+            let session = self.session_ref(id);
+            let (wait, is_given_up) = (None, false);
+            let keep = BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
+            self.ask_backplane(keep);
+            return;
+        }
         self.write_down(&Record::Session { number, revision, body: &body });
+    }
+
+    /// Whether anything outlives the process.
+    fn outlives(&self) -> bool {
+        self.journal.is_on || self.is_clustered()
+    }
+
+    /// How others name a session of this core.
+    pub(super) fn session_ref(&self, session: Id) -> SessionRef {
+        SessionRef { node: self.node, core: self.core, session }
     }
 
     fn find_user_bucket(&mut self, id: Id) {
@@ -311,18 +360,25 @@ impl Shard {
 
     /// The core that knows where the session of a number is. It follows from the number, so that it is known by a server that has
     /// more cores than the one that gave it out, or fewer.
-    fn birth_core(&self, number: u64) -> u16 {
+    pub(super) fn birth_core(&self, number: u64) -> u16 {
         (number % self.cores() as u64) as u16
     }
 
     /// Finds a session that began here, for one that wants to continue it.
     pub(super) fn find_session(&mut self, from: SessionRef, reply_to: ReplyTo, number: u64) {
         let home = self.core;
+        let is_clustered = self.is_clustered();
         let Some(at) = self.directory.get_mut(&number) else {
+            if is_clustered {
+                return self.take_session(from, reply_to, number, true);
+            }
             return self
                 .post(from.core, Mail::Reply { to: from.session, home, reply_to, reply: Reply::Ended });
         };
         let old = std::mem::replace(at, from);
+        if old.node != self.node {
+            return self.take_session(from, reply_to, number, false); // it is being given up
+        }
         let request = Request::Surrender { to: old.session, number, home };
         self.post(old.core, Mail::Request { from, reply_to, request });
     }
@@ -335,7 +391,10 @@ impl Shard {
             return;
         }
         let revision = u64::from(std::mem::take(&mut session.revision));
-        if revision > 0 {
+        if revision > 0 && self.is_clustered() {
+            let session = self.session_ref(id);
+            self.ask_backplane(BackplaneRequest::ForgetSession { number, session });
+        } else if revision > 0 {
             self.write_down(&Record::SessionEnded { number, revision: revision + 1 });
         }
         let birth_core = self.birth_core(number);
@@ -380,7 +439,10 @@ impl Shard {
 
     /// Tells a session that the one it wants to continue has ended.
     pub(super) fn tell_ended(&mut self, successor: Successor) {
-        let Successor { session: to, home, reply_to } = successor;
+        if successor.session.node != self.node {
+            return self.tell_given_up(&successor, true);
+        }
+        let Successor { session: to, home, reply_to, .. } = successor;
         self.post(to.core, Mail::Reply { to: to.session, home, reply_to, reply: Reply::Ended });
     }
 
@@ -391,8 +453,11 @@ impl Shard {
             return;
         }
         self.end_grace(id); // it may have gone away since the successor asked for it
+        if session_goes_elsewhere(&self.sessions[id], self.node) {
+            return self.give_up(id);
+        }
         let session = self.sessions.remove(id).expect("looked at above");
-        let Successor { session: to, home, reply_to } = *session.successor.expect("looked at above");
+        let successor = *session.successor.expect("looked at above");
         let estate = Estate {
             old: SessionRef { node: self.node, core: self.core, session: id },
             number: session.number,
@@ -400,9 +465,11 @@ impl Shard {
             nickname: session.nickname.expect("a session that has an idle step has been welcomed"),
             identity: session.identity,
             memberships: session.memberships,
+            rooms: Vec::new(),
             remembered: session.remembered,
             inbox: session.inbox,
         };
+        let Successor { session: to, home, reply_to, .. } = successor;
         let reply = Reply::Surrendered(Box::new(estate));
         self.post(to.core, Mail::Reply { to: to.session, home, reply_to, reply });
     }
@@ -454,8 +521,12 @@ impl Shard {
     pub(super) fn expire_grace(&mut self, id: Id) {
         let session = self.sessions.get_mut(id).expect("a session's timer goes with it");
         session.grace = None;
+        let is_given_up = session.is_given_up();
         self.away -= 1;
         self.counters.away.set(self.away as u64);
+        if is_given_up {
+            return self.take_back(id);
+        }
         self.counters.grace_expired.add(1);
         self.end_session(id, LeaveReason::Timeout, None);
         self.settle();
@@ -464,6 +535,22 @@ impl Shard {
     /// How much may be kept for a session that is away.
     pub(super) fn inbox_bounds(&self) -> Bounds {
         Bounds { items: self.limits.private_kept, bytes: self.limits.private_kept_bytes }
+    }
+}
+
+/// Whether the session that continues one is on another node.
+fn session_goes_elsewhere(session: &Session, node: NodeId) -> bool {
+    session.successor.as_ref().is_some_and(|successor| successor.session.node != node)
+}
+
+/// What a session's token says, to be written down.
+pub(super) fn written_claims(identity: &Identity) -> WrittenClaims {
+    WrittenClaims {
+        admin: identity.claims.is_admin,
+        rooms: identity.claims.rooms.clone(),
+        tags: identity.claims.tags.clone(),
+        expires_at_ms: identity.claims.expires_at_ms,
+        account_at_ms: identity.claims.account_at_ms,
     }
 }
 

@@ -15,6 +15,7 @@ use super::mail::{
 };
 use super::reading::with_older;
 use super::resume::SESSION_BYTES;
+use super::shared::Knock;
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::chat::history::{self, Entry};
@@ -22,10 +23,12 @@ use crate::chat::idempotency::Seen;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::{Pattern, Patterns};
 use crate::chat::refusal::{LeaveReason, Reason, Refusal};
-use crate::chat::room::{Action, Departure, Entrant, Expelled, LOBBY, Role, Room, RoomBounds, Stamp};
+use crate::chat::room::{
+    Action, Departure, Entered, Entrant, Expelled, LOBBY, Role, Room, RoomBounds, Stamp,
+};
 use crate::chat::user::SessionRef;
 use crate::config::{AckLevel, Config};
-use crate::proto::wire::{Event, Json, Presence};
+use crate::proto::wire::{Event, Json};
 use crate::record::{CommandKey, Record, Retention};
 
 /// How much rooms remember, by their names.
@@ -102,18 +105,23 @@ impl Shard {
         }
     }
 
-    /// `older` are messages from before those in memory.
     fn enter(&mut self, from: SessionRef, join: Join, older: Vec<Entry>) -> Result<Joined, Refusal> {
-        let Join { room: name, nickname, is_admin, encoding, since, history, replay_bytes } = join;
         self.check_store(AckLevel::Sequenced, SESSION_BYTES)?;
-        let key = self.find_or_make_room(name)?;
+        let key = self.find_or_make_room(join.room.clone())?;
+        let (nickname, is_admin) = (join.nickname.clone(), join.is_admin);
+        let entered = self.enter_member(key, Entrant { session: from, nickname, is_admin })?;
+        Ok(self.introduce(key, from, entered.role, join, older))
+    }
+
+    /// Makes a session a member, and tells the others.
+    pub(super) fn enter_member(&mut self, key: Id, entrant: Entrant) -> Result<Entered, Refusal> {
+        let nickname = entrant.nickname.clone();
         let now_ms = self.now.unix_ms;
         let is_exact = self.home.rooms[key].room.len() < self.presence.exact_members;
         if is_exact {
             self.tell_presence_batch(key); // before its count would include the newcomer, who is told by itself
         }
         let entry = &mut self.home.rooms[key];
-        let entrant = Entrant { session: from, nickname: nickname.clone(), is_admin };
         let entered = entry.room.join(entrant, now_ms)?;
         if let Some(place) = entry.idle.take() {
             self.home.idle.remove(&place);
@@ -130,6 +138,19 @@ impl Shard {
             self.tell_back(key, &nickname);
         }
         self.note_rules(key);
+        Ok(entered)
+    }
+
+    /// Lets a member hear the room from now on, and tells it what there is. `older` are messages from before those in memory.
+    pub(super) fn introduce(
+        &mut self,
+        key: Id,
+        from: SessionRef,
+        role: Role,
+        join: Join,
+        older: Vec<Entry>,
+    ) -> Joined {
+        let Join { encoding, since, history, replay_bytes, .. } = join;
         // The newcomer's core must hear what came before without taking it for the newcomer's.
         self.send_room(key);
         let entry = &mut self.home.rooms[key];
@@ -152,7 +173,7 @@ impl Shard {
             key,
             epoch,
             offset,
-            role: entered.role,
+            role,
             members: room.len() as u64,
             state: room.state().map(|(key, value, version)| (key.into(), value.clone(), version)).collect(),
             recovered,
@@ -168,7 +189,7 @@ impl Shard {
             }
             _ => None,
         };
-        Ok(Joined { replay, ..joined })
+        Joined { replay, ..joined }
     }
 
     fn find_or_make_room(&mut self, name: RoomName) -> Result<Id, Refusal> {
@@ -212,7 +233,8 @@ impl Shard {
     /// Writes down who moderates a room and what is held against whom, if that has changed.
     pub(super) fn note_rules(&mut self, key: Id) {
         let now_ms = self.now.unix_ms;
-        let Some(entry) = self.home.rooms.get_mut(key).filter(|entry| entry.number != 0) else { return };
+        let is_written = self.journal.is_on;
+        let Some(entry) = self.home.rooms.get_mut(key).filter(|_| is_written) else { return };
         let version = entry.room.rules_version();
         if std::mem::replace(&mut entry.rules_written, version) != version {
             let rules = serde_json::to_string(&entry.room.rules(now_ms)).expect("plain values become JSON");
@@ -230,7 +252,7 @@ impl Shard {
         true
     }
 
-    fn remove_room(&mut self, key: Id) {
+    pub(super) fn remove_room(&mut self, key: Id) {
         let entry = self.home.rooms.remove(key).expect("only rooms that exist are removed");
         if let Some(place) = entry.idle {
             self.home.idle.remove(&place);
@@ -252,6 +274,9 @@ impl Shard {
 
     /// A room's last member may have left: it goes, unless it has a history to keep.
     pub(super) fn consider_room(&mut self, key: Id) {
+        if self.is_clustered() {
+            return self.consider_shared(key);
+        }
         let now_ms = self.now.unix_ms;
         let entry = &mut self.home.rooms[key];
         if !entry.room.is_empty() {
@@ -277,7 +302,9 @@ impl Shard {
 
     /// A room without members may have nothing to remember any more.
     pub(super) fn look_at_room(&mut self, key: Id) {
-        if self.home.rooms.get(key).is_some_and(|entry| entry.room.is_empty()) {
+        if self.is_clustered() {
+            self.look_at_shared(key);
+        } else if self.home.rooms.get(key).is_some_and(|entry| entry.room.is_empty()) {
             self.consider_room(key);
         }
     }
@@ -304,32 +331,17 @@ impl Shard {
         Reply::Left { room, reason }
     }
 
-    /// Tells a room that a user is no longer in it, and who has become host for that.
-    fn tell_gone(
-        &mut self,
-        key: Id,
-        nickname: &Nickname,
-        reason: LeaveReason,
-        heir: Option<&Nickname>,
-        is_exact: bool,
-    ) {
-        if self.home.rooms[key].room.is_empty() {
-            return;
-        }
-        if is_exact {
-            self.tell_presence(key, "leave", nickname, |p| p.reason = Some(reason.as_str()), None);
-        } else {
-            self.note_presence(key, |batch, names_max| batch.leave(nickname.clone(), names_max));
-        }
-        if let Some(heir) = heir {
-            self.tell_presence(key, "role", heir, |p| p.role = Some(Role::Host.as_str()), None);
-        }
-    }
-
     /// A member's connection is gone.
     pub(super) fn detach_member(&mut self, from: SessionRef, key: Id) -> Reply {
+        if let Some(entry) = self.home.rooms.get_mut(key) {
+            entry.unlisten(from);
+        }
+        self.note_detached(from, key)
+    }
+
+    /// The others hear that a member has no connection.
+    pub(super) fn note_detached(&mut self, from: SessionRef, key: Id) -> Reply {
         let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Noted };
-        entry.unlisten(from);
         if entry.room.detach(from) == Some(true) {
             let nickname = entry.room.member(from).expect("it was detached").nickname.clone();
             if entry.room.len() <= self.presence.exact_members {
@@ -367,12 +379,6 @@ impl Shard {
                 let reason = if is_banned { LeaveReason::Banned } else { LeaveReason::Kicked };
                 Reply::NotAttached { room: key, name, reason }
             }
-        }
-    }
-
-    fn tell_back(&mut self, key: Id, nickname: &Nickname) {
-        if self.home.rooms[key].room.len() <= self.presence.exact_members {
-            self.tell_presence(key, "back", nickname, |_| {}, None);
         }
     }
 
@@ -431,6 +437,13 @@ impl Shard {
     /// Publishes what came by an HTTP request, and makes the room for it if it is missing.
     pub(super) fn push(&mut self, from: ConnectionRef, push: Push) {
         let asker = Asker::Api(from);
+        if self.is_clustered() {
+            let (name, knock) = (push.room.clone(), Knock::Api(from, Box::new(push)));
+            if let Some((key, Knock::Api(from, push))) = self.open_or_wait(&name, true, knock) {
+                self.push_shared(from, key, *push);
+            }
+            return;
+        }
         let Push { room: name, sender, is_admin, content, level, idempotency_key } = push;
         // Names have no line ends, so that no two senders and rooms make the same text.
         let known_as = idempotency_key.as_ref().map(|key| pushed_as(&sender, &name, key));
@@ -525,10 +538,15 @@ impl Shard {
             timestamp: stamp.timestamp_ms,
         };
         self.note_event(key, &event, deaf);
+        self.bound_histories(key);
+        Ok(Pushed { room, epoch, stamp })
+    }
+
+    /// A message has come in a room, for which others may have to go.
+    pub(super) fn bound_histories(&mut self, key: Id) {
         if self.home.history_bytes > self.room_rules.history_bytes_max {
             self.forget_history(key);
         }
-        Ok(Pushed { room, epoch, stamp })
     }
 
     /// All histories together have grown too large by one message in a room.
@@ -696,7 +714,12 @@ impl Shard {
         let room = RoomKey { home: self.core, key };
         let name = self.home.rooms[key].room.name().clone();
         for session in expelled.sessions {
+            self.forget_attaching(key, session);
+            if session.node != self.node {
+                continue; // its own node tells it
+            }
             self.home.rooms[key].unlisten(session);
+            self.forget_local(key, session);
             let (to, name) = (session.session, name.clone());
             self.post(session.core, Mail::Expelled { to, room, name, reason });
         }
@@ -729,61 +752,9 @@ impl Shard {
         });
         Reply::Rooms { rooms: rooms.collect() }
     }
-
-    /// Tells a large room who came and went lately.
-    pub(super) fn tell_presence_batch(&mut self, key: Id) {
-        if let Some(entry) = self.home.rooms.get(key) {
-            self.tell_presence_batch_of(key, entry.room.len());
-        }
-    }
-
-    fn tell_presence_batch_of(&mut self, key: Id, members: usize) {
-        let Some(entry) = self.home.rooms.get_mut(key) else { return };
-        if !entry.room.presence.is_pending() {
-            return;
-        }
-        let (joined, left) = entry.room.presence.take();
-        let (joined, left) = (spellings(&joined), spellings(&left));
-        let name = entry.room.name().clone();
-        let event = Event::Presence(Presence {
-            room: name.as_str(),
-            event: "batch",
-            joined: Some(&joined),
-            left: Some(&left),
-            members: Some(members as u64),
-            timestamp: Some(self.now.unix_ms),
-            ..Presence::default()
-        });
-        self.note_event(key, &event, None);
-    }
-
-    /// Tells a room what one of its members did, or what was done to it.
-    fn tell_presence<'a>(
-        &mut self,
-        key: Id,
-        event: &'static str,
-        nickname: &'a Nickname,
-        fill: impl FnOnce(&mut Presence<'a>),
-        deaf: Option<Deaf>,
-    ) {
-        let room = self.home.rooms[key].room.name().clone();
-        let mut presence = Presence {
-            event,
-            nickname: Some(nickname.as_str()),
-            timestamp: Some(self.now.unix_ms),
-            ..Presence::default()
-        };
-        fill(&mut presence);
-        let presence = Presence { room: room.as_str(), ..presence };
-        self.note_event(key, &Event::Presence(presence), deaf);
-    }
 }
 
 /// What a message by an HTTP request is remembered by.
 pub(super) fn pushed_as(sender: &Nickname, room: &RoomName, key: &str) -> String {
     format!("{}\n{}\n{key}", sender.folded(), room.folded())
-}
-
-fn spellings(names: &[Nickname]) -> Vec<&str> {
-    names.iter().map(Nickname::as_str).collect()
 }

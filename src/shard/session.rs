@@ -22,6 +22,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::closing::Closing;
 use super::encode::Encoding;
 use super::http::PendingUpgrade;
@@ -38,6 +40,7 @@ use crate::chat::refusal::Refusal;
 use crate::chat::room::Stamp;
 use crate::chat::user::SessionRef;
 use crate::config::AckLevel;
+use crate::record::RestoredMembership;
 
 /// One user's presence on the server.
 #[derive(Debug)]
@@ -99,8 +102,10 @@ pub struct Identity {
 /// A session that takes over another one.
 #[derive(Debug)]
 pub struct Successor {
-    /// Which.
+    /// Which; on another node it is what that node knows its wish by.
     pub session: SessionRef,
+    /// The number that both have.
+    pub number: u64,
     /// The core that it asked.
     pub home: u16,
     /// The hello that it answers.
@@ -117,12 +122,15 @@ pub struct Estate {
     pub nickname: Nickname,
     pub identity: Option<Arc<Identity>>,
     pub memberships: Vec<Membership>,
+    /// The rooms of a session of another node, whose copies are not known here yet.
+    pub rooms: Vec<RestoredMembership>,
     pub remembered: Option<Box<Window<Receipt>>>,
     pub inbox: Option<Box<Inbox>>,
 }
 
 /// The answer to a command that may be asked for again by its id.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Receipt {
     Published { room: RoomName, epoch: Arc<str>, stamp: Stamp, level: AckLevel },
@@ -150,6 +158,8 @@ pub enum Step {
     /// The session that a hello resumes was asked for. If it has ended, the hello goes on with this nickname;
     /// if not, a token that the hello itself brought is the one that counts.
     Resume { nickname: Box<Nickname>, has_token: bool, then: Box<Then> },
+    /// The session of another node goes on here, as soon as it is a member of its rooms again.
+    Return { reply_to: ReplyTo },
     /// A nickname was claimed. What comes after it: a room to join, and an HTTP request to answer.
     Hello { then: Box<Then> },
     /// A new nickname was claimed.
@@ -166,6 +176,8 @@ pub enum Step {
     Rooms { limit: usize, found: Vec<RoomEntry> },
     /// All cores were asked to say something to their sessions.
     Broadcast { sessions: u64 },
+    /// It has been given up to another node, as soon as that is known to be kept.
+    GivingUp,
     /// The session is ending, and this is what its connection waits for.
     Ending { then: Option<AfterEnd> },
 }
@@ -267,6 +279,11 @@ impl Session {
     /// Whether the session is on its way out.
     pub fn is_ending(&self) -> bool {
         matches!(self.step, Step::Ending { .. })
+    }
+
+    /// Whether it is on its way to another node.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.step, Step::GivingUp)
     }
 
     /// Whether it has a connection on which a private message may be told before all else.

@@ -34,6 +34,10 @@ pub enum Timer {
     Store,
     /// Somebody has waited for an answer of the storage threads for as long.
     Read,
+    /// A session that was given up to another node may not have been heard of there. The room's key at its home, and where the session was.
+    HandedOn(Id, u16, Id),
+    /// The time of grace of a lost node's sessions may be over.
+    LostNodes,
     /// The clients are told to go.
     Drain,
 }
@@ -71,6 +75,8 @@ impl Shard {
             Timer::Presence(room) => self.tell_presence_batch(room),
             Timer::Room(room) => self.look_at_room(room),
             Timer::Grace(session) => self.expire_grace(session),
+            Timer::HandedOn(room, core, session) => self.expire_handed_on(room, core, session),
+            Timer::LostNodes => self.look_for_lost_nodes_everywhere(),
             Timer::Drain => self.say_farewell(),
         }
     }

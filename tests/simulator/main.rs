@@ -9,6 +9,7 @@
 //! ```
 
 mod client;
+mod cluster;
 mod comeback;
 mod faults;
 mod http2;

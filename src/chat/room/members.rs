@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::Room;
 use super::moderation::Role;
@@ -48,6 +49,11 @@ impl Member {
         self.sessions.iter().any(|place| place.is_admin)
     }
 
+    /// Whether one of its sessions has a connection.
+    pub fn is_connected_in(&self, session: SessionRef) -> bool {
+        self.sessions.iter().any(|place| place.session == session && place.is_connected)
+    }
+
     /// Whether it may in this one.
     pub(super) fn is_admin_in(&self, session: SessionRef) -> bool {
         self.sessions.iter().any(|place| place.session == session && place.is_admin)
@@ -56,6 +62,28 @@ impl Member {
     /// The user's sessions in the room.
     pub fn sessions(&self) -> impl Iterator<Item = SessionRef> + '_ {
         self.sessions.iter().map(|place| place.session)
+    }
+
+    /// The same, each with whether it has a connection, and whether it may do everything.
+    pub(super) fn places(&self) -> impl Iterator<Item = (SessionRef, bool, bool)> + '_ {
+        self.sessions.iter().map(|place| (place.session, place.is_connected, place.is_admin))
+    }
+
+    pub(super) fn seniority(&self) -> u64 {
+        self.seniority
+    }
+
+    /// A member that was one elsewhere.
+    pub(super) fn from_parts(
+        nickname: Nickname,
+        role: Role,
+        last_active_ms: u64,
+        seniority: u64,
+        sessions: impl Iterator<Item = (SessionRef, bool, bool)>,
+    ) -> Self {
+        let sessions =
+            sessions.map(|(session, is_connected, is_admin)| Place { session, is_connected, is_admin });
+        Member { nickname, role, last_active_ms, seniority, sessions: sessions.collect() }
     }
 
     /// Its place among those who may become host, the least first; none for those who only read and those who are.
@@ -177,10 +205,18 @@ impl Members {
         }
     }
 
+    /// How many have come so far.
+    pub fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    pub fn set_arrivals(&mut self, arrivals: u64) {
+        self.arrivals = arrivals;
+    }
+
     fn insert(&mut self, entrant: Entrant, role: Role, now_ms: u64) {
         self.arrivals += 1;
-        let folded: Arc<str> = entrant.nickname.folded().into();
-        let member = Member {
+        self.insert_member(Member {
             nickname: entrant.nickname,
             role,
             last_active_ms: now_ms,
@@ -190,11 +226,17 @@ impl Members {
                 is_connected: true,
                 is_admin: entrant.is_admin,
             }],
-        };
-        let succession = member.succession();
+        });
+    }
+
+    /// Takes a member in that is not there.
+    pub fn insert_member(&mut self, member: Member) {
+        let folded: Arc<str> = member.nickname.folded().into();
+        let counted = (member.role, member.succession());
+        let sessions: SmallVec<[SessionRef; 1]> = member.sessions().collect();
         let id = self.members.insert(member);
-        self.count(id, (role, succession), true);
-        self.by_session.insert(entrant.session, id);
+        self.count(id, counted, true);
+        self.by_session.extend(sessions.into_iter().map(|session| (session, id)));
         self.by_name.insert(folded, id);
     }
 
@@ -288,6 +330,14 @@ impl Room {
 
     /// Ends the membership of `session`, and with its last session that of its user.
     pub fn leave(&mut self, session: SessionRef) -> Option<Departure> {
+        let mut departure = self.leave_without_heir(session)?;
+        if departure.is_gone {
+            departure.heir = self.find_heir();
+        }
+        Some(departure)
+    }
+
+    pub(super) fn leave_without_heir(&mut self, session: SessionRef) -> Option<Departure> {
         let id = *self.members.by_session.get(&session)?;
         let (nickname, is_gone) = self.members.update(id, |member| {
             let is_gone = member.sessions.len() == 1;
@@ -301,7 +351,7 @@ impl Room {
             return Some(Departure { nickname, is_gone, heir: None });
         }
         self.members.remove_user(nickname.folded());
-        Some(Departure { heir: self.find_heir(), nickname, is_gone })
+        Some(Departure { heir: None, nickname, is_gone })
     }
 
     /// Notes that the session's connection is gone, and says whether its user has none now.

@@ -6,17 +6,21 @@
 //! |---|---|
 //! | `members` | who is in the room |
 //! | `moderation` | roles, bans, mutes |
+//! | `snapshot` | a room that goes on on another node |
 //! | `state` | keys that all members see |
 
 mod members;
 #[cfg(test)]
 mod model;
 mod moderation;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::history::{self, Entry, History};
 use super::name::{Nickname, RoomName};
@@ -27,6 +31,7 @@ use members::Members;
 pub use members::{Departure, Entered, Entrant, Member};
 use moderation::Restrictions;
 pub use moderation::{Action, Expelled, Held, HeldSentence, Renamed, Role, RoleChange, Rules, Verdict};
+pub use snapshot::Snapshot;
 use state::State;
 pub use state::StateChange;
 
@@ -65,7 +70,7 @@ pub struct Room {
 }
 
 /// The place of a message: its offset and the time that the room gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// The offset, 1 for the room's first message.
     pub offset: u64,
@@ -154,7 +159,27 @@ impl Room {
     /// # Errors
     /// `not_a_member`; `muted`; `forbidden` to those who only read.
     pub fn speaker(&mut self, session: SessionRef, now_ms: u64) -> Result<Nickname, Refusal> {
-        let Some(member) = self.members.touch(session, now_ms) else { return Err(not_a_member()) };
+        if self.members.touch(session, now_ms).is_none() {
+            return Err(not_a_member());
+        }
+        self.check_speaker(session, now_ms)
+    }
+
+    /// The same without a note of it, for a room whose copies must be alike: what is only asked changes nothing.
+    ///
+    /// # Errors
+    /// As of [`Room::speaker`].
+    pub fn check_speaker(&self, session: SessionRef, now_ms: u64) -> Result<Nickname, Refusal> {
+        let Some(member) = self.members.get(session) else { return Err(not_a_member()) };
+        self.check_member(member, session, now_ms)
+    }
+
+    /// Notes that a member has done something.
+    pub fn note_activity(&mut self, session: SessionRef, now_ms: u64) {
+        self.members.touch(session, now_ms);
+    }
+
+    fn check_member(&self, member: &Member, session: SessionRef, now_ms: u64) -> Result<Nickname, Refusal> {
         if member.is_admin_in(session) {
             return Ok(member.nickname.clone());
         }

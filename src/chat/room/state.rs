@@ -15,6 +15,13 @@ pub(super) struct State {
     version: u64,
 }
 
+impl State {
+    /// The counter.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+}
+
 /// What came of a change of state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateChange {

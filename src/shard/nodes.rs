@@ -1,0 +1,816 @@
+//! The other nodes of a cluster: who has a nickname, where a session is, what is said to somebody elsewhere, and who is not heard of any more.
+//!
+//! The home of a nickname asks the backplane for it, and knows which of its own node's sessions have it. A private message goes to
+//! the sessions here, and to each other node that has some; so does what an admin says to all.
+//!
+//! A session that comes back on another node than the one that has it is taken over in two steps: the node that has it gives it up, with all
+//! that it has, into the backplane, and the other takes it from there. If its node is lost, it is taken at once, as it was kept last.
+//!
+//! A node that is not heard of for `cluster.lease_ms` is lost: in every room of which somebody has a copy its members are away, and when
+//! the time of grace has passed they have left.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Shard;
+use super::backplane::{
+    Ask, BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LostNode, NodeMessage, RoomOp, TakeOutcome,
+};
+use super::home::{SESSIONS_RETRY_MS, no_such_user};
+use super::journal::Asker;
+use super::mail::{Broadcast, Handover, Mail, Private, Reply, ReplyTo, Request, RoomEntry};
+use super::reading::Awaited;
+use super::session::{Estate, Receipt, Step, Successor};
+use super::timers::Timer;
+use crate::base::slots::Id;
+use crate::base::time::Tick;
+use crate::chat::idempotency::{Seen, Window};
+use crate::chat::inbox::{Inbox, Kept};
+use crate::chat::name::{Nickname, RoomName};
+use crate::chat::pattern::Patterns;
+use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
+use crate::chat::user::{Claim, NodeId, SessionRef};
+use crate::record::{RestoredMembership, SessionBody};
+
+/// How often a session is asked for again that its node has just given up or is giving up to somebody else.
+const TAKES_MAX: u8 = 8;
+
+/// How soon a session is taken back of which nobody knows whether it has been given up, in milliseconds.
+const TAKE_BACK_MS: u64 = 500;
+
+/// What a core knows of the cluster.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    /// Whether there is one.
+    pub is_clustered: bool,
+    /// Why the backplane is down, if it is.
+    pub down: Option<Box<str>>,
+    /// Counts what this core has given to the backplane.
+    pub next_tag: u64,
+    /// The nodes that live.
+    living: Arc<[NodeId]>,
+    /// Those that are lost, and since when.
+    lost: Vec<(NodeId, Tick)>,
+}
+
+impl Nodes {
+    /// For a core of a node that is one of a cluster, or stands alone.
+    pub fn new(is_clustered: bool) -> Self {
+        Nodes { is_clustered, ..Nodes::default() }
+    }
+}
+
+/// A session, with all that it leaves to another node, as it is given up.
+#[derive(Debug, Serialize, Deserialize)]
+struct GivenUp {
+    #[serde(flatten)]
+    body: SessionBody,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    receipts: Vec<(String, Receipt)>,
+    /// The last place given in its inbox, and what is kept there.
+    #[serde(default)]
+    inbox_offset: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    inbox: Vec<Kept>,
+}
+
+/// What became of a private message of another node here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PrivateDone {
+    delivered: u64,
+    is_stored: bool,
+}
+
+/// A private message on its way to several nodes.
+#[derive(Debug)]
+pub(super) struct Spread {
+    from: SessionRef,
+    reply_to: ReplyTo,
+    handover: Handover,
+    /// Nodes that have not answered.
+    open: usize,
+    /// Whether one of them did not get it in time.
+    pub is_late: bool,
+}
+
+/// What an admin says to all, on its way to the other nodes.
+#[derive(Debug)]
+pub(super) struct Spoken {
+    from: SessionRef,
+    reply_to: ReplyTo,
+    sessions: u64,
+    /// Nodes that have not answered wholly, and how many of their cores have.
+    open: Vec<(NodeId, u16)>,
+}
+
+impl Shard {
+    /// What a session asks that other nodes have a part in. Gives back what this node decides alone.
+    pub(super) fn take_clustered(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        request: Request,
+    ) -> Option<(ReplyTo, Request)> {
+        match request {
+            Request::Claim { nickname, has_token } => {
+                self.claim_shared(from, reply_to, nickname, has_token);
+                None
+            }
+            Request::Release { ref nickname, number: _ } => {
+                let (nickname, session) = (nickname.clone(), from);
+                self.ask_backplane(BackplaneRequest::Release { nickname, session });
+                Some((reply_to, request))
+            }
+            Request::Reclaim { nickname, old, has_token, number: _ } => {
+                self.home.nicknames.replace(&nickname, old, from);
+                self.home.nicknames.claim(&nickname, from, has_token, usize::MAX);
+                self.counters.nicknames.set(self.home.nicknames.len() as u64);
+                self.ask_backplane(BackplaneRequest::Replace { nickname, old, session: from, has_token });
+                self.reply_to_asker(Asker::Session(from, reply_to), Reply::Reclaimed { registered: None });
+                None
+            }
+            Request::Private(private) if private.tries == 0 => {
+                self.find_for_private(from, reply_to, *private);
+                None
+            }
+            Request::Rooms { after, limit, allowed } => {
+                // One of the homes answers for all.
+                if self.core != 0 {
+                    let rooms = Reply::Rooms { rooms: Vec::new() };
+                    self.reply_to_asker(Asker::Session(from, reply_to), rooms);
+                } else {
+                    self.ask_for_rooms(from, reply_to, after, limit, allowed, Vec::new());
+                }
+                None
+            }
+            Request::Broadcast(broadcast) if from.core == self.core => {
+                self.speak_to_others(from, reply_to, &broadcast);
+                None
+            }
+            request => Some((reply_to, request)),
+        }
+    }
+
+    /// The backplane says something.
+    pub(super) fn hear_backplane(&mut self, news: BackplaneNews) {
+        match news {
+            BackplaneNews::Down(down) => self.note_backplane(down),
+            BackplaneNews::Nodes { living, lost } => self.note_nodes(living, &lost),
+            BackplaneNews::Returned => {
+                for key in self.home.by_name.values().copied().collect::<Vec<_>>() {
+                    self.return_locals(key);
+                }
+                self.keep_sessions();
+            }
+            BackplaneNews::Opened { room, outcome } => self.hear_opened(room, outcome),
+            BackplaneNews::Published { room, tag, outcome } => self.hear_published(&room, tag, outcome),
+            BackplaneNews::Appended { room, epoch, tag, outcome } => {
+                self.hear_appended(&room, &epoch, tag, outcome);
+            }
+            BackplaneNews::Entries { room, epoch, entries } => self.hear_entries(&room, &epoch, entries),
+            BackplaneNews::CaughtUp { room, epoch, outcome } => self.hear_caught_up(&room, &epoch, outcome),
+            BackplaneNews::At { room, at, is_doubtful } => self.hear_at(&room, at, is_doubtful),
+            BackplaneNews::Uttered { room, utterance } => self.hear_uttered(&room, utterance),
+            BackplaneNews::Page { wait, entries } => {
+                if let Some(Awaited::Page(then)) = self.end_wait(wait) {
+                    self.hear_page(then, entries);
+                }
+            }
+            BackplaneNews::Rooms { wait, rooms } => {
+                if let Some(Awaited::Rooms { from, reply_to, limit, allowed, found }) = self.end_wait(wait) {
+                    self.hear_rooms(from, reply_to, limit, allowed, found, rooms);
+                }
+            }
+            BackplaneNews::Claimed { wait, nickname, session, outcome } => match self.end_wait(wait) {
+                Some(Awaited::Claim { from, reply_to, nickname, has_token }) => {
+                    self.hear_claimed(from, reply_to, nickname, has_token, outcome);
+                }
+                // Nobody waits for it any more.
+                _ if outcome == Ok(ClaimOutcome::Granted) => {
+                    self.ask_backplane(BackplaneRequest::Release { nickname, session });
+                }
+                _ => {}
+            },
+            BackplaneNews::Found { wait, outcome } => {
+                if let Some(Awaited::Found { from, reply_to, handover, key }) = self.end_wait(wait) {
+                    self.hear_found(from, reply_to, *handover, key, outcome);
+                }
+            }
+            BackplaneNews::Kept { wait, outcome } => {
+                if let Some(Awaited::GivingUp { session, is_taken_back }) = self.end_wait(wait) {
+                    self.hear_kept_session(session, is_taken_back, outcome);
+                }
+            }
+            BackplaneNews::Unkept { session } => {
+                if session.core == self.core {
+                    self.write_session(session.session);
+                }
+            }
+            BackplaneNews::NicknameLost { session, nickname } => self.lose_nickname(session, &nickname),
+            BackplaneNews::Taken { wait, number, session, outcome } => match (self.end_wait(wait), outcome) {
+                (Some(Awaited::Taken { from, reply_to, number, tries, gone_from }), outcome) => {
+                    let outcome = outcome.map(|outcome| match outcome {
+                        TakeOutcome::Held { node } if gone_from == Some(node) => TakeOutcome::Gone,
+                        outcome => outcome,
+                    });
+                    self.hear_taken(from, reply_to, number, tries, outcome);
+                }
+                // Nobody waits for it any more: it can be taken again.
+                (_, Ok(TakeOutcome::Taken { .. })) => {
+                    self.ask_backplane(BackplaneRequest::FreeSession { number, session });
+                }
+                _ => {}
+            },
+            BackplaneNews::Told { from, message } => self.hear_node(from, *message),
+        }
+    }
+
+    /// The backplane fails, or is back.
+    fn note_backplane(&mut self, down: Option<Box<str>>) {
+        self.nodes.down = down;
+        let keys: Vec<Id> = self.home.by_name.values().copied().collect();
+        if self.nodes.down.is_some() {
+            for key in keys {
+                self.answer_orders(key);
+            }
+        }
+        // When it is back the link tells where each room is, and whatever waits goes on from there.
+        if self.nodes.down.is_none() {
+            self.keep_sessions();
+        }
+    }
+
+    /// Keeps all sessions of this core once more: what was to be kept lately may have been lost.
+    fn keep_sessions(&mut self) {
+        let ids: Vec<Id> = self.sessions.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            self.write_session(id);
+        }
+    }
+
+    fn claim_shared(&mut self, from: SessionRef, reply_to: ReplyTo, nickname: Nickname, has_token: bool) {
+        let refusal = if self.nodes.down.is_some() {
+            Some(self.backplane_down())
+        } else {
+            self.check_registered(&nickname, has_token).err()
+        };
+        if let Some(refusal) = refusal {
+            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
+        }
+        let (sessions_max, session) = (self.limits.sessions_per_user, from);
+        let awaited = Awaited::Claim { from, reply_to, nickname: nickname.clone(), has_token };
+        let wait = self.wait_for_store(awaited);
+        self.ask_backplane(BackplaneRequest::Claim { wait, nickname, session, has_token, sessions_max });
+    }
+
+    fn hear_claimed(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        nickname: Nickname,
+        has_token: bool,
+        outcome: Result<ClaimOutcome, Failed>,
+    ) {
+        let reply = match outcome {
+            Ok(ClaimOutcome::Granted) => {
+                match self.home.nicknames.claim(&nickname, from, has_token, usize::MAX) {
+                    Claim::Granted => Reply::Claimed { nickname, registered: None },
+                    // The backplane has forgotten that somebody here has it, and will be told.
+                    Claim::Taken | Claim::Full => {
+                        self.ask_backplane(BackplaneRequest::Release { nickname, session: from });
+                        Reply::Refused(super::home::nickname_in_use())
+                    }
+                }
+            }
+            Ok(ClaimOutcome::Taken) => Reply::Refused(super::home::nickname_in_use()),
+            Ok(ClaimOutcome::Full) => {
+                self.counters.too_many_sessions.add(1);
+                let message = "you have as many sessions as a user may have";
+                Reply::Refused(Refusal::with_retry(Reason::TooManyConnections, message, SESSIONS_RETRY_MS))
+            }
+            Err(_) => Reply::Refused(self.backplane_down()),
+        };
+        self.counters.nicknames.set(self.home.nicknames.len() as u64);
+        self.reply_to_asker(Asker::Session(from, reply_to), reply);
+    }
+
+    /// A nickname of this node was given to somebody else while this node was taken for lost.
+    fn lose_nickname(&mut self, session: SessionRef, nickname: &Nickname) {
+        if session.core != self.core || session.node != self.node {
+            return;
+        }
+        let Some(state) = self.sessions.get(session.session).filter(|state| !state.is_ending()) else {
+            return;
+        };
+        if state.nickname.as_ref() != Some(nickname) {
+            return;
+        }
+        let connection = state.connection;
+        log::warn!("{} has been given to somebody else while this node was not heard of", nickname.as_str());
+        self.end_session(session.session, LeaveReason::Lost, None);
+        if let Some(connection) = connection {
+            if let Some(connection) = self.connections.get_mut(connection) {
+                connection.session = None;
+            }
+            self.close(connection, super::closing::Closing::Bye(Farewell::Internal));
+        }
+    }
+
+    /// Finds out where the sessions are that a private message is for.
+    fn find_for_private(&mut self, from: SessionRef, reply_to: ReplyTo, private: Private) {
+        let Private { target, sender, content, key, .. } = private;
+        if self.nodes.down.is_some() {
+            let refusal = self.backplane_down();
+            return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
+        }
+        let nickname = target.clone();
+        let handover = Box::new(self.new_handover(target, sender, content, 1));
+        let wait = self.wait_for_store(Awaited::Found { from, reply_to, handover, key });
+        self.ask_backplane(BackplaneRequest::Find { wait, nickname });
+    }
+
+    fn hear_found(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        mut handover: Handover,
+        key: Option<Box<str>>,
+        outcome: Result<Option<(Nickname, Vec<SessionRef>)>, Failed>,
+    ) {
+        let (target, sessions) = match outcome {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                return self.answer_private(from, reply_to, self.core, Reply::Refused(no_such_user()));
+            }
+            Err(_) => {
+                let refusal = self.backplane_down();
+                return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
+            }
+        };
+        handover.target = target;
+        let nodes: BTreeSet<NodeId> = sessions.iter().map(|session| session.node).collect();
+        let others: Vec<NodeId> = nodes
+            .iter()
+            .copied()
+            .filter(|node| *node != self.node && self.nodes.living.contains(node))
+            .collect();
+        if others.is_empty() {
+            if !nodes.contains(&self.node) {
+                let message = "the node that this user was on is lost: the user has not come back yet";
+                let refusal = Refusal::with_retry(Reason::Unavailable, message, 1000);
+                return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
+            }
+            return self.hand_over_here(from, reply_to, handover);
+        }
+        let (target, sender, content) =
+            (handover.target.clone(), handover.sender.clone(), handover.content.clone());
+        let timestamp_ms = handover.timestamp_ms;
+        let spread = Spread { from, reply_to, handover, open: others.len(), is_late: false };
+        let wait = self.wait_for_store(Awaited::Private(Box::new(spread)));
+        let ask = Ask { core: self.core, wait };
+        for node in others {
+            let (sender, target, content, key) =
+                (sender.clone(), target.clone(), content.clone(), key.clone());
+            let message = Box::new(NodeMessage::Private { ask, sender, target, content, key, timestamp_ms });
+            self.ask_backplane(BackplaneRequest::Tell { node, message });
+        }
+    }
+
+    /// Passes a private message on to the sessions of this node.
+    fn hand_over_here(&mut self, from: SessionRef, reply_to: ReplyTo, mut handover: Handover) {
+        let sessions = self.home.nicknames.find(&handover.target).map(|(sessions, _)| sessions.to_vec());
+        handover.to = sessions.unwrap_or_default();
+        match handover.to.first().map(|first| first.core) {
+            Some(core) => {
+                let request = Request::Handover(Box::new(handover));
+                self.post(core, Mail::Request { from, reply_to, request });
+            }
+            None => self.finish_handover(from, reply_to, Box::new(handover)),
+        }
+    }
+
+    /// Another node says what became of a private message there.
+    fn hear_private_done(&mut self, wait: Id, delivered: u64, is_stored: bool, is_full: bool) {
+        let Some(Awaited::Private(spread)) = self.awaited_mut(wait) else { return };
+        spread.open = spread.open.saturating_sub(1);
+        spread.handover.delivered += delivered;
+        spread.handover.is_stored |= is_stored;
+        spread.handover.is_full |= is_full;
+        if spread.open == 0
+            && let Some(Awaited::Private(spread)) = self.end_wait(wait)
+        {
+            self.finish_spread(*spread);
+        }
+    }
+
+    /// All other nodes have answered, or their time is over: the sessions here are last.
+    pub(super) fn finish_spread(&mut self, spread: Spread) {
+        let Spread { from, reply_to, handover, open, is_late } = spread;
+        if (open > 0 || is_late) && handover.delivered == 0 && !handover.is_stored {
+            let message = "the node that this user is on does not answer";
+            let refusal = Refusal::with_retry(Reason::Unavailable, message, 1000);
+            return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
+        }
+        self.hand_over_here(from, reply_to, handover);
+    }
+
+    /// Tells whoever sent a private message what became of it, here or on another node.
+    pub(super) fn answer_private(&mut self, from: SessionRef, reply_to: ReplyTo, home: u16, reply: Reply) {
+        if from.node == self.node {
+            return self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply });
+        }
+        if home != self.core {
+            return self.post(home, Mail::PrivateDone { from, reply_to, reply: Box::new(reply) });
+        }
+        let ask = Ask { core: from.core, wait: from.session };
+        let (delivered, is_stored, is_full) = match reply {
+            Reply::Delivered { sessions, is_stored, .. } => (sessions, is_stored, false),
+            Reply::Refused(refusal) => (0, false, refusal.reason == Reason::Unavailable),
+            _ => (0, false, false),
+        };
+        if let Some(key) = reply_to.id.filter(|_| delivered > 0 || is_stored) {
+            let window = &mut self.home.told_private;
+            window.begin(&key, self.now.tick, self.limits.idempotency_keys);
+            window.finish(&key, PrivateDone { delivered, is_stored });
+        }
+        let message = Box::new(NodeMessage::PrivateDone { ask, delivered, is_stored, is_full });
+        self.ask_backplane(BackplaneRequest::Tell { node: from.node, message });
+    }
+
+    fn ask_for_rooms(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        after: Option<Box<str>>,
+        limit: usize,
+        allowed: Option<Patterns>,
+        found: Vec<RoomEntry>,
+    ) {
+        if self.nodes.down.is_some() {
+            let refusal = self.backplane_down();
+            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
+        }
+        let wait = self.wait_for_store(Awaited::Rooms { from, reply_to, limit, allowed, found });
+        self.ask_backplane(BackplaneRequest::Rooms { wait, after, limit });
+    }
+
+    fn hear_rooms(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        limit: usize,
+        allowed: Option<Patterns>,
+        mut found: Vec<RoomEntry>,
+        rooms: Option<Vec<(RoomName, u64, u64)>>,
+    ) {
+        let Some(rooms) = rooms else {
+            let refusal = self.backplane_down();
+            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
+        };
+        let is_last = rooms.len() < limit;
+        let last = rooms.last().map(|(room, ..)| room.folded().into());
+        let rooms = rooms.into_iter().map(|(room, members, offset)| RoomEntry { room, members, offset });
+        found.extend(
+            rooms.filter(|entry| allowed.as_ref().is_none_or(|allowed| allowed.matches(&entry.room))),
+        );
+        found.truncate(limit);
+        if is_last || found.len() == limit {
+            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Rooms { rooms: found });
+        }
+        self.ask_for_rooms(from, reply_to, last, limit, allowed, found);
+    }
+
+    /// Has the other nodes say something to their sessions, and says it to those of this core.
+    fn speak_to_others(&mut self, from: SessionRef, reply_to: ReplyTo, broadcast: &Broadcast) {
+        let sessions = self.tell_everybody(broadcast);
+        let others = self.nodes.living.iter().filter(|node| **node != self.node);
+        let open: Vec<(NodeId, u16)> = others.map(|node| (*node, 0)).collect();
+        if open.is_empty() || self.nodes.down.is_some() {
+            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Heard { sessions });
+        }
+        let wait = self.wait_for_store(Awaited::Spoken(Box::new(Spoken { from, reply_to, sessions, open })));
+        let message = NodeMessage::Broadcast {
+            ask: Ask { core: self.core, wait },
+            sender: broadcast.sender.clone(),
+            content: broadcast.content.clone(),
+            rooms: broadcast.rooms.as_ref().map(Patterns::written).unwrap_or_default(),
+            tags: broadcast.tags.clone(),
+            timestamp_ms: broadcast.timestamp_ms,
+        };
+        self.ask_backplane(BackplaneRequest::TellAll { message: Box::new(message) });
+    }
+
+    fn hear_broadcast_done(&mut self, node: NodeId, wait: Id, sessions: u64, cores: u16) {
+        let Some(Awaited::Spoken(spoken)) = self.awaited_mut(wait) else { return };
+        spoken.sessions += sessions;
+        for open in spoken.open.iter_mut().filter(|(of, _)| *of == node) {
+            open.1 += 1;
+        }
+        spoken.open.retain(|(of, answered)| *of != node || *answered < cores);
+        if spoken.open.is_empty()
+            && let Some(Awaited::Spoken(spoken)) = self.end_wait(wait)
+        {
+            self.finish_spoken(*spoken);
+        }
+    }
+
+    /// All nodes have answered, or their time is over.
+    pub(super) fn finish_spoken(&mut self, spoken: Spoken) {
+        let Spoken { from, reply_to, sessions, .. } = spoken;
+        self.reply_to_asker(Asker::Session(from, reply_to), Reply::Heard { sessions });
+    }
+
+    /// Another node says something to this core.
+    fn hear_node(&mut self, node: NodeId, message: NodeMessage) {
+        match message {
+            NodeMessage::Private { ask, sender, target, content, key, timestamp_ms } => {
+                if let Some(key) = &key
+                    && let Seen::Done(done) =
+                        self.home.told_private.look(key, self.now.tick, self.limits.idempotency_ms)
+                {
+                    let PrivateDone { delivered, is_stored } = *done;
+                    self.counters.repeated_commands.add(1);
+                    let message =
+                        Box::new(NodeMessage::PrivateDone { ask, delivered, is_stored, is_full: false });
+                    return self.ask_backplane(BackplaneRequest::Tell { node, message });
+                }
+                let mut handover = self.new_handover(target, sender, content, 1);
+                handover.timestamp_ms = timestamp_ms;
+                // The other node's wait stands for the sender, as long as the message is on its way here.
+                let from = SessionRef { node, core: ask.core, session: ask.wait };
+                // It comes back with the answer.
+                let reply_to = ReplyTo { id: key, encoding: None };
+                self.hand_over_here(from, reply_to, handover);
+            }
+            NodeMessage::PrivateDone { ask, delivered, is_stored, is_full } => {
+                self.hear_private_done(ask.wait, delivered, is_stored, is_full);
+            }
+            NodeMessage::Broadcast { ask, sender, content, rooms, tags, timestamp_ms } => {
+                let patterns = (!rooms.is_empty()).then(|| Patterns::parse(&rooms)).and_then(Result::ok);
+                let broadcast = Broadcast { sender, content, rooms: patterns, tags, timestamp_ms };
+                // Patterns that this node cannot read are not for everybody.
+                let is_readable = rooms.is_empty() || broadcast.rooms.is_some();
+                let sessions = if is_readable { self.tell_everybody(&broadcast) } else { 0 };
+                let cores = self.cores() as u16;
+                let message = Box::new(NodeMessage::BroadcastDone { ask, sessions, cores });
+                self.ask_backplane(BackplaneRequest::Tell { node, message });
+            }
+            NodeMessage::BroadcastDone { ask, sessions, cores } => {
+                self.hear_broadcast_done(node, ask.wait, sessions, cores);
+            }
+            NodeMessage::GiveUp { number, ask } => {
+                let (session, home) = (SessionRef { node, core: ask.core, session: ask.wait }, self.core);
+                let successor = Successor { session, number, home, reply_to: ReplyTo::default() };
+                match self.directory.get(&number).copied() {
+                    Some(old) if old.node == self.node => {
+                        self.directory.insert(number, session);
+                        let request = Request::Surrender { to: old.session, number, home };
+                        let (from, reply_to) = (session, ReplyTo::default());
+                        self.post(old.core, Mail::Request { from, reply_to, request });
+                    }
+                    // Another node wants it too, and was first.
+                    Some(_) => self.tell_given_up(&successor, false),
+                    None => self.tell_given_up(&successor, true),
+                }
+            }
+            NodeMessage::GivenUp { ask, is_gone } => {
+                if let Some(Awaited::GivenUp { from, reply_to, number, tries }) = self.end_wait(ask.wait) {
+                    let gone_from = is_gone.then_some(node);
+                    self.take_session_again(from, reply_to, number, tries, gone_from);
+                }
+            }
+        }
+    }
+
+    /// Asks for a session of another node, for one of this node that continues it.
+    pub(super) fn take_session(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        number: u64,
+        is_unknown: bool,
+    ) {
+        // Whoever wants it too waits for this one.
+        self.directory.insert(number, from);
+        let tries = if is_unknown { 0 } else { 1 };
+        self.take_session_again(from, reply_to, number, tries, None);
+    }
+
+    /// The same once more, after its node has given it up, or says that it does not have it.
+    fn take_session_again(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        number: u64,
+        tries: u8,
+        gone_from: Option<NodeId>,
+    ) {
+        if self.nodes.down.is_some() || tries >= TAKES_MAX {
+            return self.refuse_take(from, reply_to, number);
+        }
+        let wait = self.wait_for_store(Awaited::Taken { from, reply_to, number, tries, gone_from });
+        let is_unknown = tries == 0;
+        self.ask_backplane(BackplaneRequest::TakeSession { wait, number, session: from, is_unknown });
+    }
+
+    /// Nobody knows now whether there is such a session.
+    pub(super) fn refuse_take(&mut self, from: SessionRef, reply_to: ReplyTo, number: u64) {
+        self.forget_session(from, number);
+        let refusal = self.backplane_down();
+        self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
+    }
+
+    fn hear_taken(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        number: u64,
+        tries: u8,
+        outcome: Result<TakeOutcome, Failed>,
+    ) {
+        let estate = match outcome {
+            Ok(TakeOutcome::Taken { old, revision, body }) => self.estate_of(number, old, revision, &body),
+            Ok(TakeOutcome::Held { node }) => {
+                let tries = tries + 1;
+                let wait = self.wait_for_store(Awaited::GivenUp { from, reply_to, number, tries });
+                let ask = Ask { core: self.core, wait };
+                let message = Box::new(NodeMessage::GiveUp { number, ask });
+                return self.ask_backplane(BackplaneRequest::Tell { node, message });
+            }
+            Ok(TakeOutcome::Gone) => None,
+            Err(_) => return self.refuse_take(from, reply_to, number),
+        };
+        let reply = match estate {
+            Some(estate) => Reply::Surrendered(Box::new(estate)),
+            None => {
+                self.forget_session(from, number);
+                Reply::Ended
+            }
+        };
+        self.reply_to_asker(Asker::Session(from, reply_to), reply);
+    }
+
+    /// What a session of another node leaves to one of this node.
+    fn estate_of(&self, number: u64, old: SessionRef, revision: u64, body: &str) -> Option<Estate> {
+        let given_up = serde_json::from_str::<GivenUp>(body);
+        let given_up = given_up
+            .inspect_err(|error| log::error!("session {number:016x} cannot be read: {error}"))
+            .ok()?;
+        let GivenUp { body, receipts, inbox_offset, inbox } = given_up;
+        let nickname = Nickname::parse(&body.nickname).ok()?;
+        let identity = match body.claims {
+            Some(claims) => Some(super::restore::identity_of(&nickname, claims)?),
+            None => None,
+        };
+        let mut remembered: Option<Box<Window<Receipt>>> = None;
+        for (id, receipt) in receipts {
+            let window = remembered.get_or_insert_default();
+            window.begin(&id, self.now.tick, self.limits.idempotency_ids);
+            window.finish(&id, receipt);
+        }
+        let has_inbox = inbox_offset > 0 || !inbox.is_empty();
+        let inbox = has_inbox.then(|| Box::new(Inbox::restored(inbox_offset, inbox)));
+        Some(Estate {
+            old,
+            number,
+            revision: revision as u32,
+            nickname,
+            identity,
+            memberships: Vec::new(),
+            rooms: body.rooms,
+            remembered,
+            inbox,
+        })
+    }
+
+    /// Gives a session up to another node: it is kept with all that it has, and when that is known the other is told.
+    pub(super) fn give_up(&mut self, id: Id) {
+        self.sessions[id].step = Step::GivingUp;
+        self.keep_given_up(id, true);
+    }
+
+    /// Tries again to take a session back.
+    pub(super) fn take_back(&mut self, id: Id) {
+        self.keep_given_up(id, false);
+    }
+
+    fn keep_given_up(&mut self, id: Id, is_given_up: bool) {
+        let session = &mut self.sessions[id];
+        session.revision += 1;
+        let (number, revision) = (session.number, u64::from(session.revision));
+        let nickname = session.nickname.as_ref().expect("a session that is given up has been welcomed");
+        let rooms = session.memberships.iter();
+        let rooms = rooms.map(|m| RestoredMembership { room: m.room.as_str().to_owned(), echo: m.echo });
+        let claims = session.identity.as_ref().map(|identity| super::resume::written_claims(identity));
+        let body = SessionBody { nickname: nickname.as_str().to_owned(), claims, rooms: rooms.collect() };
+        let inbox_offset = session.inbox.as_ref().map_or(0, |inbox| inbox.last_offset());
+        let inbox = session.inbox.iter().flat_map(|inbox| inbox.items()).cloned().collect();
+        let receipts = session.remembered.iter().flat_map(|window| window.answered());
+        let receipts = receipts.map(|(id, receipt)| (id.to_owned(), receipt.clone())).collect();
+        let given_up = GivenUp { body, receipts, inbox_offset, inbox };
+        let body = serde_json::to_string(&given_up).expect("plain values become JSON");
+        let session = self.session_ref(id);
+        let wait = Awaited::GivingUp { session: id, is_taken_back: !is_given_up };
+        let wait = Some(self.wait_for_store(wait));
+        let keep = BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
+        self.ask_backplane(keep);
+    }
+
+    /// A session that was given up is kept, and is no more here. Where nobody knows whether it is, it is taken back, and stays if no other
+    /// node has it by then.
+    pub(super) fn hear_kept_session(&mut self, id: Id, is_taken_back: bool, outcome: Result<bool, Failed>) {
+        let at = self.session_ref(id);
+        let Some(session) = self.sessions.get_mut(id).filter(|session| session.is_given_up()) else { return };
+        match outcome {
+            Err(_) => {
+                self.end_grace(id);
+                let deadline = self.now.tick + TAKE_BACK_MS;
+                self.sessions[id].grace = Some(self.wheel.insert(deadline, Timer::Grace(id)));
+                self.away += 1;
+                return;
+            }
+            Ok(true) if is_taken_back => {
+                (session.step, session.successor) = (Step::Idle, None);
+                let number = session.number;
+                self.post(self.birth_core(number), Mail::Stays { number, session: at });
+                return self.go_away(id);
+            }
+            Ok(_) => {}
+        }
+        self.end_grace(id);
+        let session = self.sessions.remove(id).expect("looked at above");
+        for key in session.memberships.iter().map(|membership| membership.key) {
+            self.post(key.home, Mail::HandedOnIn { room: key.key, session: at });
+        }
+        // Here it has the nickname no more; in the backplane it keeps it until the other node has it.
+        if let Some(nickname) = session.nickname {
+            let home = self.home_of(nickname.folded());
+            self.post(home, Mail::HandedOn { nickname, session: at });
+        }
+        if let Some(successor) = session.successor {
+            self.tell_given_up(&successor, false);
+        }
+    }
+
+    /// Tells another node that a session can be taken, or is gone.
+    pub(super) fn tell_given_up(&mut self, successor: &Successor, is_gone: bool) {
+        let SessionRef { node, core, session: wait } = successor.session;
+        let (number, session) = (successor.number, successor.session);
+        self.post(self.birth_core(number), Mail::HandedOnNumber { number, session });
+        let message = Box::new(NodeMessage::GivenUp { ask: Ask { core, wait }, is_gone });
+        self.ask_backplane(BackplaneRequest::Tell { node, message });
+    }
+
+    /// Tells which nodes live and which are lost.
+    fn note_nodes(&mut self, living: Arc<[NodeId]>, lost: &[LostNode]) {
+        self.nodes.living = living;
+        let now = self.now.tick;
+        self.nodes.lost =
+            lost.iter().map(|lost| (lost.node, Tick(now.0.saturating_sub(lost.lost_ms)))).collect();
+        self.look_for_lost_nodes_everywhere();
+    }
+
+    /// Looks for members of lost nodes in all rooms, now and when the grace of some is over.
+    pub(super) fn look_for_lost_nodes_everywhere(&mut self) {
+        for key in self.home.by_name.values().copied().collect::<Vec<_>>() {
+            self.look_for_lost_nodes(key);
+        }
+        let (now, grace_ms) = (self.now.tick, self.config.session.grace_ms);
+        let over = self.nodes.lost.iter().map(|(_, since)| *since + grace_ms).filter(|over| *over > now);
+        if let Some(next) = over.min() {
+            self.wheel.insert(next + 1, Timer::LostNodes);
+        }
+    }
+
+    /// Has the members of lost nodes be away in a room, or leave it when they have had their time.
+    pub(super) fn look_for_lost_nodes(&mut self, key: Id) {
+        if self.nodes.living.is_empty() {
+            return; // nothing is known yet
+        }
+        let (now, grace_ms) = (self.now.tick, self.config.session.grace_ms);
+        let Some(entry) = self.home.rooms.get(key) else { return };
+        let mut orders = Vec::new();
+        for (node, is_connected) in entry.room.nodes() {
+            if node == self.node || self.nodes.living.contains(&node) {
+                continue;
+            }
+            let since = self.nodes.lost.iter().find(|(lost, _)| *lost == node).map(|(_, since)| *since);
+            match since {
+                Some(since) if now.since(since) < grace_ms => {
+                    if is_connected {
+                        orders.push(RoomOp::LoseNode { node });
+                    }
+                }
+                // Nobody has heard of it for long.
+                _ => orders.push(RoomOp::ForgetNode { node }),
+            }
+        }
+        for op in orders {
+            if !self.is_ordered(key, &op) {
+                self.order(key, op, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! Rooms that the nodes of a cluster share: this node's copies of them.
+//!
+//! The home of a room holds its copy. What would change the room is an *order*: it is appended to the room's changes, and done when it
+//! comes back in its place, on every node that has a copy, by the same functions that do it at once on a node that stands alone. Whoever
+//! asked for it is answered then. Messages are looked at here, get their place from the backplane, and are told when they come back,
+//! again in their place. So there is one order for all members, wherever they are ([`super::backplane`] says how it comes about).
+//!
+//! # What may go wrong
+//!
+//! - Something announced does not arrive. The next entry leaves a gap, or the link tells where the room is: the copy catches up.
+//! - The backplane does not answer. What somebody waits for is refused, `backplane_down`; what cannot be refused (leaving, losing a
+//!   connection, coming back) is answered at once and kept until it can be appended. There is at most one such order a membership.
+//! - A change was appended, but nobody knows. It is appended again under its tag, which finds it. If its asker was told meanwhile that
+//!   it failed, and it was a join, it is undone by a leave.
+//! - The data was lost. The room begins anew from the copy of whoever is first, under another epoch. Members are interrupted: they come
+//!   back, and are told that nothing was recovered.
+
+mod entries;
+mod orders;
+mod publishing;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use orders::Order;
+use publishing::Publishing;
+
+use super::Shard;
+use super::backplane::{BackplaneRequest, Failed, LogEntry, OpenedRoom, Position, Renew, RoomAt, RoomOp};
+use super::home::{HomeRoom, no_such_room};
+use super::journal::Asker;
+use super::mail::{Mail, Push, Reply, ReplyTo, Request, RoomKey};
+use super::timers::Timer;
+use crate::base::slots::Id;
+use crate::base::time::Tick;
+use crate::chat::name::{Nickname, RoomName};
+use crate::chat::refusal::{Reason, Refusal};
+use crate::chat::room::{LOBBY, Room, Snapshot, Stamp};
+use crate::chat::user::SessionRef;
+
+/// A copy without members here is given up after so long without use, in milliseconds.
+const UNUSED_MS: u64 = 5000;
+
+/// What clients are told to wait while the backplane is down, in milliseconds. When it is back nobody knows.
+const BACKPLANE_RETRY_MS: u64 = 1000;
+
+/// What a home knows of a room beside its copy.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The last change applied.
+    change: u64,
+    /// What has been given a place, as far as this node has been told, applied or not.
+    known: Position,
+    /// What waits to be appended.
+    orders: VecDeque<Order>,
+    /// What has been sent to be appended, under this tag.
+    appending: Option<(u64, Vec<Order>)>,
+    /// Messages that wait for their place, in order.
+    publishing: VecDeque<Publishing>,
+    /// Messages that have their place and have not come yet, and whose senders do not want to hear them.
+    unheard: VecDeque<(u64, SessionRef)>,
+    /// What was known when the backplane was asked last what the room is: more has perhaps come since.
+    asked: Position,
+    /// Entries that came before their turn.
+    early: VecDeque<LogEntry>,
+    /// The last change after which somebody may not speak any more who could.
+    guard: u64,
+    /// Whether missing entries have been asked for; whether the room is being begun anew.
+    is_catching_up: bool,
+    is_renewing: bool,
+    /// The members that are on this node, and whether each has a connection.
+    locals: HashMap<SessionRef, Local>,
+    /// The change of the last snapshot that is known to be kept.
+    kept_change: u64,
+    /// When somebody here last wanted something of it, and whether it will be looked at for that.
+    used: Tick,
+    has_timer: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Local {
+    nickname: Nickname,
+    is_admin: bool,
+    is_connected: bool,
+}
+
+/// What waits for a room to be opened.
+#[derive(Debug)]
+pub(super) enum Knock {
+    Session(SessionRef, ReplyTo, Request),
+    Api(super::mail::ConnectionRef, Box<Push>),
+}
+
+/// A room that is being opened.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
+    waiting: Vec<Knock>,
+    may_make: bool,
+}
+
+impl Shared {
+    fn new(now: Tick) -> Self {
+        Shared {
+            change: 0,
+            known: Position::default(),
+            orders: VecDeque::new(),
+            appending: None,
+            publishing: VecDeque::new(),
+            unheard: VecDeque::new(),
+            asked: Position::default(),
+            early: VecDeque::new(),
+            guard: 0,
+            is_catching_up: false,
+            is_renewing: false,
+            locals: HashMap::new(),
+            kept_change: 0,
+            used: now,
+            has_timer: false,
+        }
+    }
+
+    /// Whether nobody here needs the copy any more.
+    fn is_unused(&self) -> bool {
+        self.locals.is_empty()
+            && self.orders.is_empty()
+            && self.appending.is_none()
+            && self.publishing.is_empty()
+    }
+
+    /// Whether a join of a session waits behind what is being looked at.
+    fn joins_again(&self, session: SessionRef) -> bool {
+        let orders = self.appending.iter().flat_map(|(_, orders)| orders).chain(&self.orders);
+        orders
+            .filter(|order| order.asker.is_some())
+            .any(|order| matches!(order.op, RoomOp::Join { session: joins, .. } if joins == session))
+    }
+
+    /// No message may be under way behind one that has to be looked at once more.
+    fn may_send(&self) -> bool {
+        self.publishing.iter().filter_map(|publishing| publishing.sent).all(|seen| seen >= self.guard)
+    }
+}
+
+impl HomeRoom {
+    pub(super) fn at(&self) -> RoomAt {
+        let change = self.shared.as_ref().map_or(0, |shared| shared.change);
+        let position = Position { change, offset: self.room.offset() };
+        RoomAt {
+            room: self.room.name().folded().into(),
+            epoch: self.room.epoch().clone(),
+            position,
+            known: self.shared.as_ref().map_or(position, |shared| shared.known.max(position)),
+        }
+    }
+}
+
+impl Shard {
+    /// Whether this node is one of a cluster.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.nodes.is_clustered
+    }
+
+    pub(super) fn backplane_down(&self) -> Refusal {
+        let why = self.nodes.down.as_deref().unwrap_or("it does not answer");
+        let message = format!("what the nodes of this server share cannot be reached now: {why}");
+        Refusal::with_retry(Reason::BackplaneDown, message, BACKPLANE_RETRY_MS)
+    }
+
+    pub(super) fn ask_backplane(&mut self, request: BackplaneRequest) {
+        self.counters.backplane_requests.add(1);
+        self.post(self.store(), Mail::BackplaneRequest { from: self.core, request });
+    }
+
+    /// What a session asks of a room that nodes share. Gives back what is answered from the copy, as on a node that stands alone.
+    pub(super) fn take_shared(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        request: Request,
+    ) -> Option<(ReplyTo, Request)> {
+        match request {
+            Request::Join(join) => {
+                let name = join.room.clone();
+                let knock = Knock::Session(from, reply_to, Request::Join(join));
+                let Some((_, knock)) = self.open_or_wait(&name, true, knock) else { return None };
+                let Knock::Session(from, reply_to, Request::Join(join)) = knock else {
+                    unreachable!("what was given comes back")
+                };
+                self.join_or_read(from, reply_to, join, Vec::new(), super::reading::READS_MAX);
+                None
+            }
+            Request::Return { room, old, echo } => {
+                let name = room.clone();
+                let request = Request::Return { room, old, echo };
+                let (key, knock) =
+                    self.open_or_wait(&name, false, Knock::Session(from, reply_to, request))?;
+                let Knock::Session(from, reply_to, Request::Return { old, echo, .. }) = knock else {
+                    unreachable!("what was given comes back")
+                };
+                self.return_member(from, reply_to, key, old, echo);
+                None
+            }
+            Request::Members { .. } | Request::History { .. } | Request::ExplainNotAMember { .. } => {
+                let (Request::Members { room, .. }
+                | Request::History { room, .. }
+                | Request::ExplainNotAMember { room }) = &request
+                else {
+                    unreachable!("matched above")
+                };
+                let name = room.clone();
+                let knock = Knock::Session(from, reply_to, request);
+                match self.open_or_wait(&name, false, knock)? {
+                    (_, Knock::Session(_, reply_to, request)) => Some((reply_to, request)),
+                    _ => unreachable!("what was given comes back"),
+                }
+            }
+            Request::Leave { room, reason, is_listening } => {
+                if is_listening {
+                    self.send_room(room);
+                }
+                self.order(room, RoomOp::Leave { session: from, reason }, Some((from, reply_to)));
+                None
+            }
+            Request::Detach { room } => {
+                if let Some(entry) = self.home.rooms.get_mut(room) {
+                    entry.unlisten(from);
+                    if let Some(local) = entry.local_mut(from) {
+                        local.is_connected = false;
+                    }
+                }
+                self.order(room, RoomOp::Detach { session: from }, Some((from, reply_to)));
+                None
+            }
+            Request::Attach { room, name, old, .. } => {
+                self.order_attach(from, reply_to, room, *name, old);
+                None
+            }
+            Request::Rename { room, nickname } => {
+                let op = RoomOp::Rename { session: from, nickname };
+                self.order(room, op, Some((from, reply_to)));
+                None
+            }
+            Request::SetState { room, key, value } => {
+                let op = RoomOp::SetState { session: from, key, value };
+                self.order(room, op, Some((from, reply_to)));
+                None
+            }
+            Request::SetRole { room, target, role } => {
+                let op = RoomOp::SetRole { session: from, target, role };
+                self.order(room, op, Some((from, reply_to)));
+                None
+            }
+            Request::Moderate { room, action, target, reason, seconds } => {
+                let op = RoomOp::Moderate { session: from, action, target, reason, seconds };
+                self.order(room, op, Some((from, reply_to)));
+                None
+            }
+            Request::Publish { room, content, echo, number, .. } => {
+                self.publish_shared(from, reply_to, room, content, echo, number);
+                None
+            }
+            Request::Typing { room } => {
+                let reply = self.utter_typing(from, room);
+                self.reply_to_asker(Asker::Session(from, reply_to), reply);
+                None
+            }
+            request => self.take_clustered(from, reply_to, request),
+        }
+    }
+
+    /// The key of a room's copy, if there is one; otherwise the room is opened, and who knocks is heard again then.
+    pub(super) fn open_or_wait(&mut self, name: &RoomName, make: bool, knock: Knock) -> Option<(Id, Knock)> {
+        if let Some(key) = self.home.by_name.get(name.folded()).copied() {
+            self.note_shared_use(key);
+            return Some((key, knock));
+        }
+        let refusal = if self.nodes.down.is_some() {
+            Some(self.backplane_down())
+        } else if name.folded() != LOBBY
+            && self.home.rooms.len() + self.home.opening.len() > self.limits.rooms
+        {
+            self.counters.rooms_full.add(1);
+            Some(Refusal::new(Reason::TooManyRooms, "this node has as many rooms as it may have"))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.answer_knock(knock, refusal);
+            return None;
+        }
+        let folded: Arc<str> = name.folded().into();
+        let is_new = !self.home.opening.contains_key(&folded);
+        let opening = self.home.opening.entry(folded).or_default();
+        opening.waiting.push(knock);
+        if is_new {
+            opening.may_make = make;
+            self.ask_to_open(name.clone(), make);
+        }
+        None
+    }
+
+    fn ask_to_open(&mut self, room: RoomName, make: bool) {
+        let make = make.then(|| self.new_epoch());
+        self.ask_backplane(BackplaneRequest::Open { room, make });
+    }
+
+    fn new_epoch(&mut self) -> Arc<str> {
+        format!("{:016x}", self.rng.next_u64()).into()
+    }
+
+    fn answer_knock(&mut self, knock: Knock, refusal: Refusal) {
+        match knock {
+            Knock::Session(from, reply_to, _) => {
+                self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
+            }
+            Knock::Api(from, _) => self.reply_to_asker(Asker::Api(from), Reply::Refused(refusal)),
+        }
+    }
+
+    /// The backplane says what a room is, or that there is none.
+    pub(super) fn hear_opened(&mut self, folded: Arc<str>, outcome: Result<Option<Box<OpenedRoom>>, Failed>) {
+        if let Some(key) = self.home.by_name.get(&folded).copied() {
+            return self.hear_reopened(key, outcome);
+        }
+        let Some(Opening { waiting, may_make }) = self.home.opening.remove(&folded) else { return };
+        match outcome {
+            Ok(Some(opened)) if opened.is_doubtful => {
+                self.home.opening.insert(folded, Opening { waiting, may_make });
+                self.renew_doubtful(&opened);
+            }
+            Ok(Some(opened)) => {
+                self.take_in_room(*opened);
+                self.knock_again(waiting);
+            }
+            // Somebody who may make it came after it had been asked for by somebody who may not.
+            Ok(None) => {
+                for knock in waiting {
+                    let name = match &knock {
+                        Knock::Session(_, _, Request::Join(join)) if !may_make => Some(join.room.clone()),
+                        Knock::Api(_, push) if !may_make => Some(push.room.clone()),
+                        _ => None,
+                    };
+                    match name {
+                        Some(name) => drop(self.open_or_wait(&name, true, knock)),
+                        None => self.answer_knock(knock, no_such_room()),
+                    }
+                }
+            }
+            Err(_) => {
+                for knock in waiting {
+                    let refusal = self.backplane_down();
+                    self.answer_knock(knock, refusal);
+                }
+            }
+        }
+    }
+
+    fn knock_again(&mut self, waiting: Vec<Knock>) {
+        for knock in waiting {
+            match knock {
+                Knock::Session(from, reply_to, request) => self.handle_request(from, reply_to, request),
+                Knock::Api(from, push) => self.push(from, *push),
+            }
+        }
+    }
+
+    /// Makes the copy of a room.
+    fn take_in_room(&mut self, opened: OpenedRoom) {
+        let (room, entries) = self.copy_of(&opened);
+        let (retention, _) = self.room_rules.of(room.name());
+        let folded: Arc<str> = room.name().folded().into();
+        // What is not in memory is asked for by a number, as on a node with a store; this one means nothing to others.
+        let number = self.rng.next_u64() >> 1 | 1;
+        let mut entry = HomeRoom::new(room, self.cores(), number, retention);
+        entry.kept_from = opened.first_kept;
+        let mut shared = Box::new(Shared::new(self.now.tick));
+        shared.change = opened.snapshot.as_ref().map_or(0, |(change, _)| *change);
+        shared.kept_change = shared.change;
+        entry.shared = Some(shared);
+        let key = self.home.rooms.insert(entry);
+        self.home.by_name.insert(folded, key);
+        self.note_number(key);
+        self.counters.rooms.set(self.home.rooms.len() as u64);
+        self.apply_all(key, entries);
+        self.finish_copy(key, &opened.position);
+        self.look_for_lost_nodes(key);
+        self.consider_shared(key);
+    }
+
+    /// A room as its snapshot says, and the entries that are to be applied to it.
+    fn copy_of(&mut self, opened: &OpenedRoom) -> (Room, Vec<LogEntry>) {
+        let (_, bounds) = self.room_rules.of(&opened.room);
+        let snapshot =
+            opened.snapshot.as_ref().map(|(_, snapshot)| serde_json::from_str::<Snapshot>(snapshot));
+        let snapshot = snapshot.transpose().unwrap_or_else(|error| {
+            log::error!("room {}: its snapshot cannot be read: {error}", opened.room.as_str());
+            None
+        });
+        let first = opened.entries.iter().find_map(|entry| match entry {
+            LogEntry::Message { position, .. } => Some(position.offset - 1),
+            LogEntry::Change { .. } => None,
+        });
+        let offset = first.unwrap_or(opened.position.offset);
+        let stamp = Stamp { offset, timestamp_ms: 0 };
+        let (name, epoch) = (opened.room.clone(), opened.epoch.clone());
+        let room = Room::from_snapshot(name, epoch, bounds, stamp, snapshot.unwrap_or_default());
+        (room, opened.entries.clone())
+    }
+
+    /// The copy is where the room is.
+    fn finish_copy(&mut self, key: Id, position: &Position) {
+        let Some(entry) = self.home.rooms.get_mut(key) else { return };
+        let Some(shared) = &mut entry.shared else { return };
+        shared.change = shared.change.max(position.change);
+        shared.guard = shared.change;
+    }
+
+    /// The backplane says what a room is of which there is a copy.
+    fn hear_reopened(&mut self, key: Id, outcome: Result<Option<Box<OpenedRoom>>, Failed>) {
+        let Some(entry) = self.home.rooms.get_mut(key) else { return };
+        let at = entry.at();
+        let Some(shared) = &mut entry.shared else { return };
+        (shared.is_catching_up, shared.is_renewing) = (false, false);
+        let asked = shared.asked;
+        let Ok(opened) = outcome else { return };
+        match opened {
+            Some(opened) if *opened.epoch != *at.epoch || opened.position.reaches(at.known) => {
+                self.replace_copy(key, *opened);
+            }
+            // The copy has got further since it was asked.
+            Some(opened) if opened.position.reaches(asked) => self.bring_up_to_date(key),
+            // It has forgotten what this node has seen.
+            _ => self.renew(key),
+        }
+    }
+
+    /// Begins a room anew of which something may be lost, and of which nobody has had a copy. Those who wait for it wait for that.
+    fn renew_doubtful(&mut self, opened: &OpenedRoom) {
+        let now_ms = self.now.unix_ms;
+        let (room, entries) = self.copy_of(opened);
+        let (retention, _) = self.room_rules.of(room.name());
+        // It is in no table: nobody hears of what has happened there.
+        let mut entry = HomeRoom::new(room, self.cores(), 0, retention);
+        let change = opened.snapshot.as_ref().map_or(0, |(change, _)| *change);
+        entry.shared = Some(Box::new(Shared { change, ..Shared::new(self.now.tick) }));
+        let key = self.home.rooms.insert(entry);
+        self.apply_all(key, entries);
+        let entry = self.home.rooms.remove(key).expect("just inserted");
+        self.home.history_bytes -= entry.room.history().bytes();
+        let (room, position) = (opened.room.clone(), opened.position);
+        let lost =
+            RoomAt { room: room.folded().into(), epoch: opened.epoch.clone(), position, known: position };
+        self.ask_to_renew(room, lost, &entry.room.snapshot(now_ms));
+    }
+
+    fn ask_to_renew(&mut self, room: RoomName, lost: RoomAt, snapshot: &Snapshot) {
+        self.counters.rooms_renewed.add(1);
+        log::warn!("room {}: the backplane has lost it, or part of it: it begins anew", room.as_str());
+        let epoch = self.new_epoch();
+        let snapshot = serde_json::to_string(snapshot).expect("plain values become JSON");
+        self.ask_backplane(BackplaneRequest::Renew(Box::new(Renew { room, lost, epoch, snapshot })));
+    }
+
+    /// Begins a room anew whose data was lost.
+    fn renew(&mut self, key: Id) {
+        let now_ms = self.now.unix_ms;
+        let Some(entry) = self.home.rooms.get_mut(key) else { return };
+        let lost = entry.at();
+        let Some(shared) = &mut entry.shared else { return };
+        if std::mem::replace(&mut shared.is_renewing, true) {
+            return;
+        }
+        shared.asked = lost.known;
+        let (room, snapshot) = (entry.room.name().clone(), entry.room.snapshot(now_ms));
+        self.ask_to_renew(room, lost, &snapshot);
+    }
+
+    /// Puts a copy in the place of another one that cannot be brought up to date. Members have missed something: those who can come back
+    /// are interrupted, and are told then what it was, or that it is lost.
+    fn replace_copy(&mut self, key: Id, opened: OpenedRoom) {
+        self.counters.copies_replaced.add(1);
+        self.send_room(key);
+        let (room, entries) = self.copy_of(&opened);
+        let me = RoomKey { home: self.core, key };
+        let entry = &mut self.home.rooms[key];
+        let cores: BTreeSet<u16> = entry.listeners.keys().map(|session| session.core).collect();
+        let before = entry.room.history().bytes();
+        entry.room = room;
+        entry.kept_from = opened.first_kept;
+        self.home.history_bytes -= before;
+        let epoch = opened.epoch.clone();
+        for core in cores {
+            self.post(core, Mail::Interrupted { room: me, epoch: epoch.clone() });
+        }
+        if let Some(shared) = &mut self.home.rooms[key].shared {
+            shared.change = opened.snapshot.as_ref().map_or(0, |(change, _)| *change);
+            shared.kept_change = shared.change;
+            shared.known = Position::default();
+            shared.early.clear();
+            shared.unheard.clear();
+        }
+        self.apply_all(key, entries);
+        self.finish_copy(key, &opened.position);
+        self.return_locals(key);
+        self.look_for_lost_nodes(key);
+        self.pump(key);
+    }
+
+    /// Notes that somebody wants something of a room.
+    fn note_shared_use(&mut self, key: Id) {
+        let now = self.now.tick;
+        if let Some(shared) = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut()) {
+            shared.used = now;
+        }
+    }
+
+    /// A copy may not be needed here any more: it is looked at later, when nothing is being done with it.
+    pub(super) fn consider_shared(&mut self, key: Id) {
+        let now = self.now.tick;
+        let Some(shared) = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut()) else {
+            return;
+        };
+        if shared.is_unused() && !std::mem::replace(&mut shared.has_timer, true) {
+            self.wheel.insert(now + UNUSED_MS, Timer::Room(key));
+        }
+    }
+
+    /// Gives up a copy that nobody here needs.
+    pub(super) fn look_at_shared(&mut self, key: Id) {
+        let now = self.now.tick;
+        let Some(entry) = self.home.rooms.get_mut(key) else { return };
+        let Some(shared) = &mut entry.shared else { return };
+        shared.has_timer = false;
+        if !shared.is_unused() {
+            return;
+        }
+        if now.since(shared.used) < UNUSED_MS {
+            return self.consider_shared(key);
+        }
+        let room = entry.room.name().folded().into();
+        self.remove_room(key);
+        self.ask_backplane(BackplaneRequest::Close { room });
+    }
+}
+
+impl HomeRoom {
+    pub(super) fn local_mut(&mut self, session: SessionRef) -> Option<&mut Local> {
+        self.shared.as_mut()?.locals.get_mut(&session)
+    }
+
+    /// Whoever has been told that the room is left hears no more of it.
+    pub(super) fn unlisten_if_left(&mut self, reply: &Reply, session: SessionRef) {
+        if let Reply::Left { .. } = reply {
+            self.unlisten(session);
+            if let Some(shared) = &mut self.shared {
+                shared.locals.remove(&session);
+            }
+        }
+    }
+}

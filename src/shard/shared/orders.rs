@@ -1,0 +1,512 @@
+//! Orders: what is to happen in a shared room, from the wish to the answer.
+
+use crate::base::slots::Id;
+use crate::chat::history::Entry;
+use crate::chat::name::RoomName;
+use crate::chat::refusal::LeaveReason;
+use crate::chat::room::{Entrant, Role};
+use crate::chat::user::{NodeId, SessionRef};
+use crate::shard::Shard;
+use crate::shard::backplane::{Append, BackplaneRequest, Failed, Position, RoomAt, RoomOp};
+use crate::shard::home::not_a_member;
+use crate::shard::journal::Asker;
+use crate::shard::mail::{Join, Reply, ReplyTo};
+use crate::shard::timers::Timer;
+
+use super::Local;
+
+/// Orders that are appended together, as one change.
+const ORDERS_TOGETHER: usize = 256;
+
+/// Something that is to happen in a room.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) op: RoomOp,
+    /// Who is answered when it has happened; nobody, if that has been done.
+    pub(super) asker: Option<(SessionRef, ReplyTo)>,
+    /// A join's wishes.
+    pub(super) join: Option<Box<(Join, Vec<Entry>)>>,
+    /// What an attaching session would be told if it is no member any more.
+    pub(super) name: Option<RoomName>,
+}
+
+impl RoomOp {
+    /// Whether it may forbid somebody to speak who can now.
+    pub(in crate::shard) fn is_guard(&self) -> bool {
+        match self {
+            RoomOp::Leave { .. }
+            | RoomOp::Rename { .. }
+            | RoomOp::SetRole { .. }
+            | RoomOp::Moderate { .. }
+            | RoomOp::ForgetNode { .. } => true,
+            RoomOp::Join { .. }
+            | RoomOp::Detach { .. }
+            | RoomOp::Attach { .. }
+            | RoomOp::SetState { .. }
+            | RoomOp::LoseNode { .. } => false,
+        }
+    }
+
+    /// Whether it cannot be refused: it has happened already, and the room only has to hear of it.
+    pub(in crate::shard) fn has_happened(&self) -> bool {
+        !matches!(
+            self,
+            RoomOp::Join { .. } | RoomOp::SetState { .. } | RoomOp::SetRole { .. } | RoomOp::Moderate { .. }
+        )
+    }
+}
+
+impl Shard {
+    /// Lets those be members again who are here and of whom the others think that they are not.
+    pub(in crate::shard) fn return_locals(&mut self, key: Id) {
+        let Some(entry) = self.home.rooms.get(key) else { return };
+        let Some(shared) = &entry.shared else { return };
+        let mut orders = Vec::new();
+        for (session, local) in &shared.locals {
+            let is_connected = entry.room.member(*session).map(|member| member.is_connected_in(*session));
+            if is_connected.is_none() || (local.is_connected && is_connected == Some(false)) {
+                let (nickname, is_admin) = (local.nickname.clone(), local.is_admin);
+                orders.push(RoomOp::Join { session: *session, nickname, is_admin });
+                if !local.is_connected {
+                    orders.push(RoomOp::Detach { session: *session });
+                }
+            }
+        }
+        for op in orders {
+            self.order(key, op, None);
+        }
+    }
+
+    pub(super) fn order_attach(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        key: Id,
+        name: RoomName,
+        old: SessionRef,
+    ) {
+        let Some(entry) = self.home.rooms.get_mut(key) else {
+            let reply = Reply::NotAttached { room: key, name, reason: LeaveReason::Timeout };
+            return self.reply_to_asker(Asker::Session(from, reply_to), reply);
+        };
+        entry.unlisten(old);
+        if let Some(shared) = &mut entry.shared
+            && let Some(local) = shared.locals.remove(&old)
+        {
+            shared.locals.insert(from, Local { is_connected: true, ..local });
+        }
+        let op = RoomOp::Attach { old, session: from };
+        self.push_order(key, Order { op, asker: Some((from, reply_to)), join: None, name: Some(name) });
+    }
+
+    /// Takes a session in, in its turn.
+    pub(in crate::shard) fn order_join(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        join: Join,
+        older: Vec<Entry>,
+    ) {
+        let Some(key) = self.home.by_name.get(join.room.folded()).copied() else {
+            let refusal = self.backplane_down();
+            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
+        };
+        let op = RoomOp::Join { session: from, nickname: join.nickname.clone(), is_admin: join.is_admin };
+        let join = Some(Box::new((join, older)));
+        self.push_order(key, Order { op, asker: Some((from, reply_to)), join, name: None });
+    }
+
+    pub(in crate::shard) fn order(&mut self, key: Id, op: RoomOp, asker: Option<(SessionRef, ReplyTo)>) {
+        self.push_order(key, Order { op, asker, join: None, name: None });
+    }
+
+    pub(super) fn push_order(&mut self, key: Id, mut order: Order) {
+        let is_down = self.nodes.down.is_some();
+        let now = self.now.tick;
+        let Some(entry) = self.home.rooms.get_mut(key) else {
+            if let Some((from, reply_to)) = order.asker {
+                let reply = done_without(&order.op, None).unwrap_or(Reply::Refused(not_a_member()));
+                self.reply_to_asker(Asker::Session(from, reply_to), reply);
+            }
+            return;
+        };
+        let name = entry.room.name().clone();
+        let Some(shared) = &mut entry.shared else { return };
+        shared.used = now;
+        if is_down && order.asker.is_some() {
+            let (from, reply_to) = order.asker.take().expect("looked at above");
+            let reply = match done_without(&order.op, Some(&name)) {
+                Some(reply) => {
+                    shared.orders.push_back(order);
+                    entry.unlisten_if_left(&reply, from);
+                    reply
+                }
+                None => Reply::Refused(self.backplane_down()),
+            };
+            return self.reply_to_asker(Asker::Session(from, reply_to), reply);
+        }
+        shared.orders.push_back(order);
+        self.append_orders(key);
+    }
+
+    /// Sends the orders that wait, unless some are under way.
+    pub(super) fn append_orders(&mut self, key: Id) {
+        if self.nodes.down.is_some() {
+            return;
+        }
+        let Some(entry) = self.home.rooms.get_mut(key) else { return };
+        let at = entry.at();
+        let Some(shared) = &mut entry.shared else { return };
+        if shared.appending.is_none() && !shared.orders.is_empty() {
+            self.nodes.next_tag += 1;
+            let count = shared.orders.len().min(ORDERS_TOGETHER);
+            shared.appending = Some((self.nodes.next_tag, shared.orders.drain(..count).collect()));
+        } else {
+            return;
+        }
+        self.send_appending(key, at);
+    }
+
+    pub(super) fn send_appending(&mut self, key: Id, at: RoomAt) {
+        let Some(shared) = self.home.rooms.get(key).and_then(|entry| entry.shared.as_ref()) else { return };
+        let Some((tag, orders)) = &shared.appending else { return };
+        let ops: Vec<RoomOp> = orders.iter().map(|order| order.op.clone()).collect();
+        let is_guard = ops.iter().any(RoomOp::is_guard);
+        let append = Append { at, ops, tag: *tag, is_guard };
+        self.ask_backplane(BackplaneRequest::Append(Box::new(append)));
+    }
+
+    /// The backplane says what became of a change. If it has its place it comes back by itself.
+    pub(in crate::shard) fn hear_appended(
+        &mut self,
+        folded: &str,
+        epoch: &str,
+        tag: u64,
+        outcome: Result<Position, Failed>,
+    ) {
+        let Some(key) = self.home.by_name.get(folded).copied() else { return };
+        let entry = &mut self.home.rooms[key];
+        if **entry.room.epoch() != *epoch {
+            return; // it is appended again to what the room is now
+        }
+        let Some(shared) = &mut entry.shared else { return };
+        if let Ok(position) = outcome {
+            shared.known = shared.known.max(position);
+        }
+        if shared.appending.as_ref().is_none_or(|(appending, _)| *appending != tag) {
+            return;
+        }
+        match outcome {
+            // It is in the copy already, which was made anew meanwhile.
+            Ok(position) if position.change <= shared.change => self.settle_orders(key),
+            Ok(_) => {}
+            Err(Failed::Down) => self.answer_orders(key),
+            Err(Failed::Lost | Failed::Behind) => self.bring_up_to_date(key),
+        }
+    }
+
+    /// The orders that were under way have been carried out, and nobody here has seen how: those who wait hear what has come of it.
+    pub(super) fn settle_orders(&mut self, key: Id) {
+        let entry = &mut self.home.rooms[key];
+        let name = entry.room.name().clone();
+        let Some(shared) = &mut entry.shared else { return };
+        let Some((_, orders)) = shared.appending.take() else { return };
+        for Order { op, asker, join, .. } in orders {
+            let Some((from, reply_to)) = asker else { continue };
+            let role = self.home.rooms[key].room.member(from).map(|member| member.role);
+            let reply = match (op, join, role) {
+                (RoomOp::Join { nickname, is_admin, .. }, Some(join), Some(role)) => {
+                    let (join, older) = *join;
+                    if let Some(shared) = &mut self.home.rooms[key].shared {
+                        shared.locals.insert(from, Local { nickname, is_admin, is_connected: true });
+                    }
+                    Reply::Joined(Box::new(self.introduce(key, from, role, join, older)))
+                }
+                (op, ..) => match done_without(&op, Some(&name)) {
+                    Some(reply) => reply,
+                    // What was decided is not known.
+                    None => Reply::Refused(self.backplane_down()),
+                },
+            };
+            self.reply_to_asker(Asker::Session(from, reply_to), reply);
+        }
+        self.append_orders(key);
+    }
+
+    /// Answers those whose orders wait while the backplane is down. What is under way stays: nobody knows whether it has its place.
+    pub(in crate::shard) fn answer_orders(&mut self, key: Id) {
+        let refusal = self.backplane_down();
+        let Some(entry) = self.home.rooms.get_mut(key) else { return };
+        let name = entry.room.name().clone();
+        let Some(shared) = &mut entry.shared else { return };
+        let mut answers = Vec::new();
+        let under_way = shared.appending.iter_mut().flat_map(|(_, orders)| orders);
+        for order in under_way.chain(&mut shared.orders) {
+            if let Some((from, reply_to)) = order.asker.take() {
+                let reply = done_without(&order.op, Some(&name));
+                answers.push((from, reply_to, reply.unwrap_or_else(|| Reply::Refused(refusal.clone()))));
+            }
+        }
+        shared.orders.retain(|order| order.op.has_happened());
+        for (from, reply_to, reply) in answers {
+            self.home.rooms[key].unlisten_if_left(&reply, from);
+            self.reply_to_asker(Asker::Session(from, reply_to), reply);
+        }
+    }
+
+    pub(super) fn apply_change(&mut self, key: Id, change: u64, node: NodeId, tag: u64, ops: Vec<RoomOp>) {
+        let Some(shared) = &mut self.home.rooms[key].shared else { return };
+        shared.change = change;
+        if ops.iter().any(RoomOp::is_guard) {
+            shared.guard = change;
+        }
+        let is_mine = node == self.node && shared.appending.as_ref().is_some_and(|(mine, _)| *mine == tag);
+        let mut orders = match is_mine {
+            true => shared.appending.take().map(|(_, orders)| orders).unwrap_or_default().into_iter(),
+            false => Vec::new().into_iter(),
+        };
+        for op in ops {
+            let order = orders.next();
+            self.carry_out_op(key, op, order);
+        }
+    }
+
+    /// Does what an order says, and answers it if it is of this node.
+    pub(super) fn carry_out_op(&mut self, key: Id, op: RoomOp, order: Option<Order>) {
+        let (asker, join, name) =
+            order.map_or((None, None, None), |order| (order.asker, order.join, order.name));
+        let reply = match op {
+            RoomOp::Join { session, nickname, is_admin } => {
+                self.carry_out_join(key, Entrant { session, nickname, is_admin }, join, asker.is_some())
+            }
+            RoomOp::Leave { session, reason } => {
+                self.forget_local(key, session);
+                let room = self.home.rooms[key].room.name().clone();
+                match self.leave_room(session, key, reason) {
+                    // The room had lost it already: it has left all the same.
+                    Reply::Refused(_) => Reply::Left { room, reason },
+                    reply => reply,
+                }
+            }
+            RoomOp::Detach { session } => {
+                let reply = self.note_detached(session, key);
+                // It has come back since that was ordered.
+                if self.home.rooms[key].local_mut(session).is_some_and(|local| local.is_connected) {
+                    self.return_locals(key);
+                }
+                reply
+            }
+            RoomOp::Attach { old, session } => self.carry_out_attach(key, old, session, name),
+            RoomOp::Rename { session, nickname } => {
+                if let Some(local) = self.home.rooms[key].local_mut(session) {
+                    local.nickname = nickname.clone();
+                }
+                self.rename_member(session, key, nickname)
+            }
+            RoomOp::SetState { session, key: name, value } => self.set_state(session, key, &name, value),
+            RoomOp::SetRole { session, target, role } => self.set_role(session, key, &target, role),
+            RoomOp::Moderate { session, action, target, reason, seconds } => {
+                self.moderate(session, key, action, &target, reason, seconds)
+            }
+            RoomOp::LoseNode { node } => {
+                for session in self.home.rooms[key].room.sessions_on(node) {
+                    self.note_detached(session, key);
+                }
+                if node == self.node {
+                    self.return_locals(key);
+                }
+                Reply::Noted
+            }
+            RoomOp::ForgetNode { node } => {
+                self.forget_node(key, node);
+                Reply::Noted
+            }
+        };
+        if let Some((from, reply_to)) = asker {
+            self.reply_to_asker(Asker::Session(from, reply_to), reply);
+        }
+    }
+
+    pub(super) fn carry_out_join(
+        &mut self,
+        key: Id,
+        entrant: Entrant,
+        join: Option<Box<(Join, Vec<Entry>)>>,
+        is_awaited: bool,
+    ) -> Reply {
+        let session = entrant.session;
+        let (nickname, is_admin) = (entrant.nickname.clone(), entrant.is_admin);
+        let entered = match self.enter_member(key, entrant) {
+            Ok(entered) => entered,
+            Err(refusal) => {
+                self.forget_local(key, session);
+                return Reply::Refused(refusal);
+            }
+        };
+        if session.node != self.node {
+            return Reply::Noted;
+        }
+        if let Some(join) = join.filter(|_| is_awaited) {
+            let (join, older) = *join;
+            if let Some(shared) = &mut self.home.rooms[key].shared {
+                shared.locals.insert(session, Local { nickname, is_admin, is_connected: true });
+            }
+            return Reply::Joined(Box::new(self.introduce(key, session, entered.role, join, older)));
+        }
+        // Whoever wanted it has been told that it failed, or has ended; or it is one of those who are here, and returns.
+        let shared = self.home.rooms[key].shared.as_ref();
+        if shared.is_some_and(|s| !s.locals.contains_key(&session) && !s.joins_again(session)) {
+            self.order(key, RoomOp::Leave { session, reason: LeaveReason::Lost }, None);
+        }
+        Reply::Noted
+    }
+
+    pub(super) fn carry_out_attach(
+        &mut self,
+        key: Id,
+        old: SessionRef,
+        session: SessionRef,
+        name: Option<RoomName>,
+    ) -> Reply {
+        let now_ms = self.now.unix_ms;
+        let before = self.home.rooms[key].room.member(old).map(|member| member.nickname.clone());
+        self.forget_local(key, old);
+        let entry = &mut self.home.rooms[key];
+        entry.unlisten(old);
+        match entry.room.attach(old, session) {
+            Some(was_away) => {
+                let member = entry.room.member(session).expect("it was attached");
+                let (nickname, is_admin) = (member.nickname.clone(), member.is_admin());
+                if session.node == self.node
+                    && let Some(shared) = &mut entry.shared
+                {
+                    let local = Local { nickname: nickname.clone(), is_admin, is_connected: true };
+                    shared.locals.entry(session).or_insert(local);
+                }
+                if was_away {
+                    self.tell_back(key, &nickname);
+                }
+                Reply::Noted
+            }
+            // The room has lost it, not put it out: of that this node would know.
+            None if let Some(local) = entry.local_mut(session) => {
+                let (nickname, is_admin) = (local.nickname.clone(), local.is_admin);
+                self.order(key, RoomOp::Join { session, nickname, is_admin }, None);
+                Reply::Noted
+            }
+            None => {
+                let Some(name) = name else { return Reply::Noted };
+                let is_banned = before
+                    .is_some_and(|nickname| self.home.rooms[key].room.is_banned(nickname.folded(), now_ms));
+                let reason = if is_banned { LeaveReason::Banned } else { LeaveReason::Kicked };
+                Reply::NotAttached { room: key, name, reason }
+            }
+        }
+    }
+
+    /// The members of a lost node have had their time.
+    pub(super) fn forget_node(&mut self, key: Id, node: NodeId) {
+        let sessions = self.home.rooms[key].room.sessions_on(node);
+        if sessions.is_empty() {
+            return;
+        }
+        self.tell_presence_batch(key);
+        let (departures, heir) = self.home.rooms[key].room.leave_together(&sessions);
+        let members = self.home.rooms[key].room.len();
+        let is_exact = members <= self.presence.exact_members;
+        for departure in departures.into_iter().filter(|departure| departure.is_gone) {
+            self.tell_gone(key, &departure.nickname, LeaveReason::Timeout, None, is_exact);
+        }
+        if let Some(heir) = heir {
+            self.tell_role(key, &heir, Role::Host);
+        }
+        if node == self.node {
+            self.return_locals(key);
+        }
+    }
+
+    /// Whether something of no session's is on its way to happen in a room.
+    pub(in crate::shard) fn is_ordered(&self, key: Id, op: &RoomOp) -> bool {
+        let Some(shared) = self.home.rooms.get(key).and_then(|entry| entry.shared.as_ref()) else {
+            return true;
+        };
+        let under_way = shared.appending.iter().flat_map(|(_, orders)| orders);
+        under_way.chain(&shared.orders).any(|order| order.op == *op)
+    }
+
+    /// A session has been given up to another node. If it is not heard of there in time, it has ended.
+    pub(in crate::shard) fn hand_on_in(&mut self, key: Id, session: SessionRef) {
+        if let Some(local) = self.home.rooms.get_mut(key).and_then(|entry| entry.local_mut(session)) {
+            local.is_connected = false;
+            let deadline = self.now.tick + self.config.session.grace_ms;
+            self.wheel.insert(deadline, Timer::HandedOn(key, session.core, session.session));
+        }
+    }
+
+    /// Ends the membership of a session that was given up, unless it has gone on elsewhere.
+    pub(in crate::shard) fn expire_handed_on(&mut self, key: Id, core: u16, session: Id) {
+        let session = SessionRef { node: self.node, core, session };
+        if self.home.rooms.get_mut(key).and_then(|entry| entry.local_mut(session)).is_some() {
+            self.order(key, RoomOp::Leave { session, reason: LeaveReason::Timeout }, None);
+        }
+    }
+
+    /// Makes a session a member in the place of one of another node.
+    pub(in crate::shard) fn return_member(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        key: Id,
+        old: SessionRef,
+        echo: bool,
+    ) {
+        let entry = &mut self.home.rooms[key];
+        let room = entry.room.name().clone();
+        let member = entry.room.member(old).filter(|_| entry.shared.is_some());
+        let Some(member) = member else {
+            // Put out, or taken for lost, meanwhile: it may join again.
+            let reply = Reply::Returned { room, key: None, echo };
+            return self.reply_to_asker(Asker::Session(from, reply_to), reply);
+        };
+        let (nickname, is_admin) = (member.nickname.clone(), member.is_admin());
+        if let Some(shared) = &mut entry.shared {
+            shared.locals.insert(from, Local { nickname, is_admin, is_connected: true });
+        }
+        self.order(key, RoomOp::Attach { old, session: from }, None);
+        let reply = Reply::Returned { room, key: Some(key), echo };
+        self.reply_to_asker(Asker::Session(from, reply_to), reply);
+    }
+
+    /// A session has been put out that may be about to go on as one of this node.
+    pub(in crate::shard) fn forget_attaching(&mut self, key: Id, expelled: SessionRef) {
+        let Some(shared) = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut()) else {
+            return;
+        };
+        let under_way = shared.appending.iter().flat_map(|(_, orders)| orders).chain(&shared.orders);
+        let attaching = under_way.filter_map(|order| match &order.op {
+            RoomOp::Attach { old, session } if *old == expelled => Some(*session),
+            _ => None,
+        });
+        let attaching: Vec<SessionRef> = attaching.collect();
+        for session in attaching {
+            shared.locals.remove(&session);
+        }
+    }
+
+    /// A session of this node is no member any more.
+    pub(in crate::shard) fn forget_local(&mut self, key: Id, session: SessionRef) {
+        if let Some(shared) = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut()) {
+            shared.locals.remove(&session);
+        }
+    }
+}
+
+/// What is answered to something that cannot be refused, before the room has heard of it.
+pub(super) fn done_without(op: &RoomOp, room: Option<&RoomName>) -> Option<Reply> {
+    match op {
+        RoomOp::Leave { reason, .. } => room.map(|room| Reply::Left { room: room.clone(), reason: *reason }),
+        RoomOp::Detach { .. } | RoomOp::Attach { .. } => Some(Reply::Noted),
+        RoomOp::Rename { .. } => Some(Reply::Done { times: 1 }),
+        _ => None,
+    }
+}

@@ -1,0 +1,547 @@
+//! A client that goes from node to node and believes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use starling::base::rng::Rng;
+use starling::base::slots::Id;
+use starling::chat::user::NodeId;
+use starling::shard::backplane::Position;
+
+use crate::faults::{happens, pick};
+
+const ROOMS: &[&str] = &["lobby", "den", "attic"];
+
+/// A history of a room, by its epoch: who said what at each offset.
+type Log = BTreeMap<u64, (String, String)>;
+
+/// What all clients know together.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub moment: u64,
+    pub counts: BTreeMap<&'static str, u64>,
+    /// How often the backplane has forgotten something, and when it last did; when one was last down.
+    pub forgets: u64,
+    pub forgot_at: u64,
+    pub down_at: u64,
+    logs: BTreeMap<(String, String), Log>,
+    /// Acknowledged messages: room, epoch, offset, content, and how often the backplane had forgotten by then.
+    acks: Vec<(String, String, u64, String, u64)>,
+    /// Private messages by their content: whom they are for, how often each was heard, whether it was acknowledged as told or kept.
+    private: BTreeMap<String, Private>,
+    /// How often each has gone on on another node.
+    moves: BTreeMap<String, u64>,
+    /// The members that some node has told.
+    pub members: BTreeMap<String, Vec<(String, String, bool)>>,
+}
+
+#[derive(Debug, Default)]
+struct Private {
+    target: String,
+    heard: u64,
+    /// How often its sender and whom it is for had gone to another node when it was said first.
+    moves: u64,
+}
+
+impl Ledger {
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    fn moves_of(&self, one: &str, other: &str) -> u64 {
+        [one, other].iter().filter_map(|name| self.moves.get(*name)).sum()
+    }
+
+    /// Somebody has heard that something has this place.
+    fn place(&mut self, room: &str, epoch: &str, offset: u64, sender: &str, content: &str) {
+        let log = self.logs.entry((room.into(), epoch.into())).or_default();
+        let said = (sender.to_lowercase(), content.to_owned());
+        let known = log.entry(offset).or_insert_with(|| said.clone());
+        assert_eq!(*known, said, "{room} {epoch} {offset} is two messages");
+        let again = log.iter().find(|(at, (_, other))| **at != offset && *other == content);
+        assert!(again.is_none(), "{content} is twice in {room} {epoch}: {offset} and {again:?}");
+    }
+
+    /// What was acknowledged is what everybody heard.
+    pub fn check_acks(&self, positions: &BTreeMap<String, (Arc<str>, Position)>) {
+        for (room, epoch, offset, content, forgets) in &self.acks {
+            if let Some((_, said)) =
+                self.logs.get(&(room.clone(), epoch.clone())).and_then(|log| log.get(offset))
+            {
+                assert_eq!(said, content, "{room} {epoch} {offset} was acknowledged as another message");
+            }
+            if *forgets == self.forgets {
+                let (now, position) = &positions[room];
+                assert!(
+                    **now == **epoch && position.offset >= *offset,
+                    "{room} {epoch} {offset} is lost: {now} {position:?}"
+                );
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum What {
+    Hello { resumes: bool },
+    Join { room: String, since: Option<(String, u64)> },
+    Leave { room: String },
+    Message { room: String, content: String, forgets: u64 },
+    Private { content: String, target: usize },
+    Other,
+    Members { room: String },
+    History { room: String },
+}
+
+#[derive(Debug, Clone)]
+pub struct Membership {
+    epoch: String,
+    next: u64,
+    hears_itself: bool,
+}
+
+pub struct Client {
+    pub number: usize,
+    pub connection: Option<(NodeId, usize, Id)>,
+    pub nickname: Option<String>,
+    pub rooms: BTreeMap<String, Membership>,
+    pub is_probe: bool,
+    pub retry_at_ms: u64,
+    pub told_members: BTreeMap<String, Vec<(String, String, bool)>>,
+    token: Option<String>,
+    /// The node of the last session.
+    last_node: NodeId,
+    /// Where it was in each room when the connection ended.
+    kept: BTreeMap<String, Membership>,
+    waits: BTreeMap<String, What>,
+    /// Commands that were not answered before the connection ended, to be said again.
+    again: Vec<(String, What)>,
+    input: Vec<u8>,
+    last_id: u64,
+    bye: Option<u64>,
+    /// Whether it is to say hello once more on the same connection, and when.
+    hello_at_ms: Option<u64>,
+    wishes: Vec<(u64, What)>,
+}
+
+impl Client {
+    pub fn new(number: usize) -> Client {
+        Client {
+            number,
+            connection: None,
+            nickname: None,
+            rooms: BTreeMap::new(),
+            is_probe: false,
+            retry_at_ms: 0,
+            told_members: BTreeMap::new(),
+            token: None,
+            last_node: 0,
+            kept: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            again: Vec::new(),
+            input: Vec::new(),
+            last_id: 0,
+            bye: None,
+            hello_at_ms: None,
+            wishes: Vec::new(),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("c{}", self.number)
+    }
+
+    pub fn is_at(&self, node: NodeId, core: usize, connection: Id) -> bool {
+        self.connection == Some((node, core, connection))
+    }
+
+    pub fn may_retry(&self, now_ms: u64) -> bool {
+        self.retry_at_ms <= now_ms
+    }
+
+    pub fn is_answered(&self) -> bool {
+        self.waits.is_empty() && self.again.is_empty() && self.kept.is_empty()
+    }
+
+    pub fn waits_for(&self) -> String {
+        format!("{:?} {:?} {:?}", self.waits, self.again, self.kept)
+    }
+
+    fn next_id(&mut self) -> String {
+        self.last_id += 1;
+        format!("{}-{}", self.number, self.last_id)
+    }
+
+    fn hello(&mut self) -> String {
+        let id = self.next_id();
+        self.waits.insert(id.clone(), What::Hello { resumes: self.token.is_some() });
+        match &self.token {
+            Some(token) => json!({"type": "hello", "resume": token, "id": id}).to_string(),
+            None => json!({"type": "hello", "nickname": self.name(), "id": id}).to_string(),
+        }
+    }
+
+    /// Begins on a new connection, with a hello.
+    pub fn begin(&mut self, node: NodeId, core: usize, connection: Id, _ledger: &mut Ledger) -> String {
+        self.connection = Some((node, core, connection));
+        self.input.clear();
+        self.bye = None;
+        self.hello_at_ms = None;
+        self.hello()
+    }
+
+    pub fn lose_node(&mut self, node: NodeId, ledger: &mut Ledger) {
+        if self.connection.is_some_and(|(at, ..)| at == node) {
+            self.lose_connection(ledger);
+        }
+    }
+
+    /// The connection is gone: what was not answered is not known.
+    pub fn lose_connection(&mut self, _ledger: &mut Ledger) {
+        self.connection = None;
+        self.nickname = None;
+        self.wishes.clear();
+        self.kept.append(&mut self.rooms);
+        for (id, what) in std::mem::take(&mut self.waits) {
+            match what {
+                What::Message { .. } | What::Private { .. } if self.token.is_some() => {
+                    self.again.push((id, what))
+                }
+                // Perhaps it is a member there now.
+                What::Join { room, .. } => {
+                    let unknown = Membership { epoch: "?".into(), next: 1, hears_itself: true };
+                    self.kept.entry(room).or_insert(unknown);
+                }
+                What::Leave { room } => {
+                    self.kept.remove(&room);
+                    let unknown = Membership { epoch: "?".into(), next: 1, hears_itself: true };
+                    self.kept.insert(room, unknown);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What it does next, if anything.
+    pub fn act(&mut self, rng: &mut Rng, ledger: &mut Ledger) -> Option<String> {
+        if self.bye.is_some() {
+            return None;
+        }
+        if self.nickname.is_none() {
+            if self.waits.is_empty() && happens(rng, 100) {
+                return Some(self.hello());
+            }
+            return None;
+        }
+        if !self.kept.is_empty() || !self.again.is_empty() {
+            return self.go_on();
+        }
+        if self.waits.len() > 4 {
+            return None;
+        }
+        let id = self.next_id();
+        let room = (*pick(rng, ROOMS)).to_owned();
+        let others = rng.below(9);
+        let is_member = self.rooms.contains_key(&room);
+        let is_busy = self.waits.values().any(|what| matches!(what, What::Join { .. } | What::Leave { .. }));
+        if is_busy {
+            return None;
+        }
+        Some(match rng.below(20) {
+            0..2 if !is_member => self.join(id, room, None),
+            _ if !is_member => return None,
+            2 if happens(rng, 300) => {
+                self.waits.insert(id.clone(), What::Leave { room: room.clone() });
+                json!({"type": "leave", "room": room, "id": id}).to_string()
+            }
+            3 => {
+                self.waits.insert(id.clone(), What::Other);
+                let key = pick(rng, &["topic", "mood"]);
+                json!({"type": "state", "room": room, "key": key, "value": rng.below(9), "id": id})
+                    .to_string()
+            }
+            4 => {
+                self.waits.insert(id.clone(), What::Other);
+                let target = format!("c{others}");
+                let kind = pick(rng, &["kick", "mute", "unmute", "role"]);
+                match kind {
+                    "role" => {
+                        let role = pick(rng, &["host", "member", "guest"]);
+                        json!({"type": "role", "room": room, "target": target, "role": role, "id": id})
+                            .to_string()
+                    }
+                    kind => json!({"type": kind, "room": room, "target": target, "id": id}).to_string(),
+                }
+            }
+            5 => json!({"type": "typing", "room": room}).to_string(),
+            6 | 7 => {
+                let content = format!("p{id}");
+                let target = format!("c{others}");
+                let moves = ledger.moves_of(&self.name(), &target);
+                ledger.private.insert(content.clone(), Private { target: target.clone(), heard: 0, moves });
+                self.waits
+                    .insert(id.clone(), What::Private { content: content.clone(), target: others as usize });
+                json!({"type": "private", "target": target, "content": content, "id": id}).to_string()
+            }
+            8 => {
+                self.waits.insert(id.clone(), What::History { room: room.clone() });
+                json!({"type": "history", "room": room, "limit": 1 + rng.below(20), "id": id}).to_string()
+            }
+            _ => {
+                let content = format!("m{id}");
+                self.waits.insert(
+                    id.clone(),
+                    What::Message { room: room.clone(), content: content.clone(), forgets: ledger.forgets },
+                );
+                json!({"type": "message", "room": room, "content": content, "id": id}).to_string()
+            }
+        })
+    }
+
+    fn join(&mut self, id: String, room: String, since: Option<(String, u64)>) -> String {
+        let line = match &since {
+            Some((epoch, offset)) => json!({"type": "join", "room": room, "id": id,
+                                            "since": {"epoch": epoch, "offset": offset}}),
+            None => json!({"type": "join", "room": room, "id": id}),
+        };
+        self.waits.insert(id, What::Join { room, since });
+        line.to_string()
+    }
+
+    /// Goes on where it was: joins its rooms again, and says again what was not answered.
+    fn go_on(&mut self) -> Option<String> {
+        if !self.waits.is_empty() {
+            return None;
+        }
+        if let Some((room, membership)) = self.kept.pop_first() {
+            let id = self.next_id();
+            let since = (membership.epoch != "?").then(|| (membership.epoch, membership.next - 1));
+            return Some(self.join(id, room, since));
+        }
+        let (id, what) = self.again.pop()?;
+        let line = match &what {
+            What::Message { room, content, .. } => {
+                json!({"type": "message", "room": room, "content": content, "id": id}).to_string()
+            }
+            What::Private { content, target } => {
+                json!({"type": "private", "target": format!("c{target}"), "content": content, "id": id})
+                    .to_string()
+            }
+            _ => unreachable!("only those are said again"),
+        };
+        self.waits.insert(id, what);
+        Some(line)
+    }
+
+    /// What it says so that it comes to rest.
+    pub fn settle(&mut self, now_ms: u64, _ledger: &mut Ledger) -> Option<String> {
+        if self.connection.is_none()
+            || self.bye.is_some()
+            || !self.waits.is_empty()
+            || now_ms < self.retry_at_ms
+        {
+            return None;
+        }
+        if self.nickname.is_none() {
+            self.retry_at_ms = now_ms + 200;
+            return Some(self.hello());
+        }
+        let line = self.go_on();
+        if line.is_some() {
+            self.retry_at_ms = now_ms + 100;
+        }
+        line
+    }
+
+    pub fn ask_members(&mut self, room: &str) -> String {
+        let id = self.next_id();
+        self.waits.insert(id.clone(), What::Members { room: room.into() });
+        json!({"type": "members", "room": room, "limit": 1000, "id": id}).to_string()
+    }
+
+    pub fn ask_history(&mut self, room: &str) -> String {
+        let id = self.next_id();
+        self.waits.insert(id.clone(), What::History { room: room.into() });
+        json!({"type": "history", "room": room, "limit": 1000, "id": id}).to_string()
+    }
+
+    pub fn hear(&mut self, bytes: &[u8], ledger: &mut Ledger) {
+        self.input.extend_from_slice(bytes);
+        while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            if line.first() == Some(&b'{') {
+                let event: Value = serde_json::from_slice(&line).expect("an event is JSON");
+                self.hear_event(&event, ledger);
+            }
+        }
+    }
+
+    fn hear_event(&mut self, event: &Value, ledger: &mut Ledger) {
+        assert!(self.bye.is_none(), "client {} hears {event} after bye", self.number);
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        match text("type").as_str() {
+            "message" => self.hear_message(event, ledger),
+            "private" => {
+                let content = text("content");
+                let moves = ledger.moves_of(&text("sender"), &text("target"));
+                let private = ledger.private.get_mut(&content).expect("somebody said it");
+                assert_eq!(private.target, self.name(), "not for client {}", self.number);
+                private.heard += 1;
+                // It may come again over a resume, with its place; or if it was said again, somebody has gone elsewhere meanwhile, and the
+                // first answer was lost.
+                let may_repeat = !event["offset"].is_null() || moves > private.moves;
+                assert!(private.heard == 1 || may_repeat, "{content} is heard again");
+            }
+            "bye" => self.bye = event["code"].as_u64(),
+            "left" if event["id"].is_null() => {
+                ledger.count("kicked");
+                self.rooms.remove(&text("room"));
+                self.kept.remove(&text("room"));
+            }
+            "presence" if text("reason") == "timeout" => ledger.count("timeouts_heard"),
+            "presence" | "typing" | "state" | "system" | "ping" => {}
+            // To what has no id: a typing notice.
+            "error" if event["id"].is_null() => {}
+            _ => self.hear_reply(event, ledger),
+        }
+    }
+
+    fn hear_message(&mut self, event: &Value, ledger: &mut Ledger) {
+        let room = event["room"].as_str().expect("a room").to_owned();
+        let offset = event["offset"].as_u64().expect("an offset");
+        let Some(membership) = self.rooms.get_mut(&room) else {
+            panic!("client {} is not in {room} and hears {event}", self.number);
+        };
+        assert!(membership.hears_itself);
+        assert_eq!(membership.next, offset, "client {} in {room} {}", self.number, membership.epoch);
+        membership.next += 1;
+        let epoch = membership.epoch.clone();
+        let (sender, content) = (event["sender"].as_str().unwrap(), event["content"].as_str().unwrap());
+        ledger.place(&room, &epoch, offset, sender, content);
+    }
+
+    fn hear_reply(&mut self, event: &Value, ledger: &mut Ledger) {
+        let id = event["id"].as_str().unwrap_or_else(|| panic!("{event} has no id")).to_owned();
+        let Some(what) = self.waits.remove(&id) else {
+            panic!("client {} did not wait for {event}", self.number);
+        };
+        let kind = event["type"].as_str().unwrap_or_default();
+        if kind == "error" {
+            return self.hear_error(what, id, event, ledger);
+        }
+        match (what, kind) {
+            (What::Hello { resumes }, "welcome") => {
+                self.nickname = event["nickname"].as_str().map(str::to_owned);
+                self.token = event["resume"].as_str().map(str::to_owned);
+                let is_resumed = event["resumed"] == true;
+                assert!(resumes || !is_resumed);
+                let node = self.connection.expect("it hears").0;
+                if node != self.last_node {
+                    *ledger.moves.entry(self.name()).or_default() += 1;
+                    if is_resumed {
+                        ledger.count("resumed_elsewhere");
+                    }
+                }
+                if !is_resumed {
+                    self.kept.clear();
+                    self.again.clear();
+                }
+                self.last_node = node;
+            }
+            (What::Join { room, since }, "joined") => {
+                let (epoch, offset) = (event["epoch"].as_str().unwrap(), event["offset"].as_u64().unwrap());
+                let mut next = offset + 1;
+                match (&since, event["recovered"].as_bool()) {
+                    (Some((since_epoch, since)), Some(true)) => {
+                        assert_eq!(since_epoch, epoch, "recovered over an epoch");
+                        assert!(*since <= offset, "recovered from the future: {event}");
+                        next = since + 1;
+                        ledger.count("recovered");
+                        ledger.count("recovered_elsewhere");
+                    }
+                    (Some(_), Some(false)) => ledger.count("not_recovered"),
+                    (None, None) => {}
+                    other => panic!("{other:?}: {event}"),
+                }
+                let membership = Membership { epoch: epoch.into(), next, hears_itself: true };
+                self.rooms.insert(room, membership);
+            }
+            (What::Leave { room }, "left") => drop(self.rooms.remove(&room)),
+            (What::Message { room, content, forgets }, "ack") => {
+                ledger.count("acks");
+                let (epoch, offset) = (event["epoch"].as_str().unwrap(), event["offset"].as_u64().unwrap());
+                ledger.acks.push((room, epoch.into(), offset, content, forgets));
+            }
+            (What::Private { .. }, "ack") => {
+                if event["delivered"].as_u64() > Some(0) {
+                    ledger.count("private_delivered");
+                } else {
+                    assert_eq!(event["stored"], true, "{event}");
+                    ledger.count("private_stored");
+                }
+            }
+            (What::Members { room }, "members") => {
+                let members = event["members"].as_array().unwrap().iter().map(|member| {
+                    let text = |name: &str| member[name].as_str().unwrap_or_default().to_owned();
+                    (text("nickname"), text("role"), member["connected"] == true)
+                });
+                self.told_members.insert(room, members.collect());
+            }
+            (What::History { room }, "history") => {
+                let epoch = event["epoch"].as_str().unwrap();
+                let mut last = None;
+                for message in event["messages"].as_array().unwrap() {
+                    let offset = message["offset"].as_u64().unwrap();
+                    assert!(last.is_none_or(|last| last + 1 == offset), "a hole in {event}");
+                    last = Some(offset);
+                    let (sender, content) =
+                        (message["sender"].as_str().unwrap(), message["content"].as_str().unwrap());
+                    ledger.place(&room, epoch, offset, sender, content);
+                }
+            }
+            (What::Other, "ack") => {}
+            (what, _) => panic!("client {}: {event} in answer to {what:?}", self.number),
+        }
+    }
+
+    fn hear_error(&mut self, what: What, id: String, event: &Value, ledger: &mut Ledger) {
+        let reason = event["reason"].as_str().unwrap_or_default();
+        match (&what, reason) {
+            (_, "backplane_down") => {
+                ledger.count("refused_down");
+                match what {
+                    What::Message { .. } | What::Private { .. } => self.again.push((id, what)),
+                    What::Join { room, since } => {
+                        let (epoch, offset) = since.unwrap_or(("?".into(), 0));
+                        let membership = Membership { epoch, next: offset + 1, hears_itself: true };
+                        self.kept.insert(room, membership);
+                    }
+                    What::Members { .. } | What::History { .. } => {}
+                    _ => {}
+                }
+            }
+            (What::Hello { .. }, "nickname_in_use") => {}
+            (What::Private { .. }, "no_such_user" | "unavailable") => {}
+            (What::Message { .. }, "muted" | "forbidden" | "not_a_member") => {}
+            (What::Join { room, .. }, "already_joined") => panic!("client {} is in {room}", self.number),
+            (What::Other, "forbidden" | "no_such_user" | "bad_request" | "muted" | "not_a_member") => {}
+            (What::Leave { .. } | What::History { .. }, "not_a_member" | "no_such_room") => {}
+            (What::Members { room }, "no_such_room") => {
+                drop(self.told_members.insert(room.clone(), Vec::new()))
+            }
+            _ => panic!("client {}: {event} in answer to {what:?}", self.number),
+        }
+    }
+
+    /// It has heard all that there is in its rooms.
+    pub fn check_rest(&self, positions: &BTreeMap<String, (Arc<str>, Position)>, _ledger: &Ledger) {
+        let known: BTreeSet<&String> = positions.keys().collect();
+        for (room, membership) in &self.rooms {
+            assert!(known.contains(room), "client {} is in {room}, which is nowhere", self.number);
+            let (epoch, position) = &positions[room];
+            let heard = (membership.epoch.as_str(), membership.next - 1);
+            assert_eq!(heard, (&**epoch, position.offset), "client {} in {room}", self.number);
+        }
+    }
+}
