@@ -2,6 +2,10 @@
 //!
 //! The test is the node's cores. Nothing here waits for a time to pass: it waits for what must come.
 
+mod kinds;
+mod names;
 mod node;
 mod rooms;
 mod server;
+mod speed;
+mod trouble;

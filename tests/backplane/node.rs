@@ -11,9 +11,10 @@ use starling::chat::user::{NodeId, SessionRef};
 use starling::cluster::{self, ClusterError, Links, Running};
 use starling::config::{Config, RedisUrls, Secret};
 use starling::reactor::mailbox::Exchange;
+use starling::record::HistoryPage;
 use starling::shard::backplane::{
-    Append, BackplaneNews, BackplaneRequest, Failed, LogEntry, OpenedRoom, Placed, Position, Publish, RoomAt,
-    RoomOp, SharedMessage,
+    Append, BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LogEntry, NodeMessage, OpenedRoom, Placed,
+    Position, Publish, Renew, RoomAt, RoomOp, SharedMessage, TakeOutcome,
 };
 use starling::shard::mail::{Mail, Parcel};
 use starling::sys::kernel::Sleeper;
@@ -92,7 +93,11 @@ impl Node {
     pub fn expect<T>(&mut self, core: u16, find: impl FnMut(&BackplaneNews) -> Option<T>) -> T {
         match self.wait(core, PATIENCE, find) {
             Some(found) => found,
-            None => panic!("it has not come; what has: {:?}", self.heard[usize::from(core)]),
+            None => {
+                let heard = &self.heard[usize::from(core)];
+                let last: Vec<_> = heard.iter().rev().take(8).collect();
+                panic!("it has not come; of {} others that have, the last: {last:.1000?}", heard.len())
+            }
         }
     }
 
@@ -157,11 +162,11 @@ impl Node {
         self.opened(folded.folded())
     }
 
-    /// Waits until what is said in a room from now on will be heard.
+    /// Waits until a room is looked at: so it is when what is said in it is heard from now on.
     #[track_caller]
-    pub fn heard_from_now(&mut self, room: &str) -> Option<(Arc<str>, Position)> {
+    pub fn looked_at(&mut self, room: &str) -> Option<(Arc<str>, Position)> {
         self.expect(0, |news| match news {
-            BackplaneNews::At { room: of, at } if **of == *room => Some(at.clone()),
+            BackplaneNews::At { room: of, at, .. } if **of == *room => Some(at.clone()),
             _ => None,
         })
     }
@@ -204,10 +209,136 @@ impl Node {
         })
     }
 
+    /// What comes of catching up, where the room is still what it was.
     #[track_caller]
-    pub fn catch_up(&mut self, at: &RoomAt) -> Vec<LogEntry> {
+    pub fn catch_up(&mut self, at: &RoomAt) -> Result<Vec<LogEntry>, Failed> {
         self.ask(0, BackplaneRequest::CatchUp(at.clone()));
-        self.entries(&at.room)
+        self.expect(0, |news| match news {
+            BackplaneNews::CaughtUp { room, outcome, .. } if *room == at.room => Some(outcome.clone()),
+            _ => None,
+        })
+    }
+
+    /// Begins a room anew.
+    #[track_caller]
+    pub fn renew(&mut self, lost: &RoomAt, epoch: &str, snapshot: &str) -> Box<OpenedRoom> {
+        self.ask(0, renewal(lost, epoch, snapshot));
+        self.opened(&lost.room).unwrap().unwrap()
+    }
+
+    /// Says something until it has a place: after a failure nothing gets one for a while.
+    #[track_caller]
+    pub fn publish_at_last(&mut self, at: &RoomAt, content: &str, tag: u64) -> Result<Placed, Failed> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.publish(at, content, tag) {
+                Err(Failed::Down) if Instant::now() < until => _ = self.open(&at.room, ""),
+                other => return other,
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn claim(
+        &mut self,
+        name: &str,
+        session: SessionRef,
+        has_token: bool,
+    ) -> Result<ClaimOutcome, Failed> {
+        self.ask(0, claim(name, session, has_token));
+        self.expect(0, |news| match news {
+            BackplaneNews::Claimed { session: of, outcome, .. } if *of == session => Some(*outcome),
+            _ => None,
+        })
+    }
+
+    /// The spelling of a nickname, and who has it.
+    #[track_caller]
+    pub fn find(&mut self, name: &str) -> Option<(String, Vec<SessionRef>)> {
+        self.ask(0, BackplaneRequest::Find { wait: wait(77), nickname: nickname(name) });
+        self.expect(0, |news| match news {
+            BackplaneNews::Found { outcome, .. } => Some(outcome.clone()),
+            _ => None,
+        })
+        .unwrap()
+        .map(|(nickname, mut sessions)| {
+            sessions.sort();
+            (nickname.as_str().to_owned(), sessions)
+        })
+    }
+
+    /// Keeps a session of this node.
+    #[track_caller]
+    pub fn keep(&mut self, number: u64, session: SessionRef, revision: u64, is_given_up: bool) -> bool {
+        let (body, wait) = (format!("body {revision}"), Some(wait(revision as u32)));
+        self.ask(0, BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up });
+        let kept = self.expect(0, |news| match news {
+            BackplaneNews::Kept { wait: of, outcome } if Some(*of) == wait => Some(*outcome),
+            _ => None,
+        });
+        kept.unwrap()
+    }
+
+    #[track_caller]
+    pub fn take_session(&mut self, number: u64, session: SessionRef) -> TakeOutcome {
+        let is_unknown = false;
+        self.ask(0, BackplaneRequest::TakeSession { wait: wait(9), number, session, is_unknown });
+        let taken = self.expect(0, |news| match news {
+            BackplaneNews::Taken { number: of, outcome, .. } if *of == number => Some(outcome.clone()),
+            _ => None,
+        });
+        taken.unwrap()
+    }
+
+    /// Waits until exactly these nodes live, and so many are lost.
+    #[track_caller]
+    pub fn nodes(&mut self, living: &[NodeId], lost: &[NodeId]) {
+        let sorted = |nodes: &[NodeId]| {
+            let mut nodes = nodes.to_vec();
+            nodes.sort_unstable();
+            nodes
+        };
+        let (wanted, missed) = (sorted(living), sorted(lost));
+        self.expect(0, |news| match news {
+            BackplaneNews::Nodes { living, lost } => {
+                let lost: Vec<NodeId> = lost.iter().map(|lost| lost.node).collect();
+                (**living == *wanted && sorted(&lost) == missed).then_some(())
+            }
+            _ => None,
+        });
+    }
+
+    /// The next message of another node for a core.
+    #[track_caller]
+    pub fn told(&mut self, core: u16) -> (NodeId, NodeMessage) {
+        self.expect(core, |news| match news {
+            BackplaneNews::Told { from, message } => Some((*from, (**message).clone())),
+            _ => None,
+        })
+    }
+
+    #[track_caller]
+    pub fn rooms(&mut self, after: Option<&str>, limit: usize) -> Vec<(String, u64, u64)> {
+        let after = after.map(Into::into);
+        self.ask(0, BackplaneRequest::Rooms { wait: wait(5), after, limit });
+        let rooms = self.expect(0, |news| match news {
+            BackplaneNews::Rooms { rooms, .. } => Some(rooms.clone()),
+            _ => None,
+        });
+        let rooms = rooms.unwrap().into_iter();
+        rooms.map(|(name, members, offset)| (name.as_str().to_owned(), members, offset)).collect()
+    }
+
+    /// Messages of a room by their offsets.
+    #[track_caller]
+    pub fn page(&mut self, room: &str, epoch: &str, page: HistoryPage) -> Vec<u64> {
+        let (room, epoch) = (room.into(), epoch.into());
+        self.ask(0, BackplaneRequest::Page { wait: wait(6), room, epoch, page });
+        let entries = self.expect(0, |news| match news {
+            BackplaneNews::Page { entries, .. } => Some(entries.clone()),
+            _ => None,
+        });
+        entries.unwrap().iter().map(|entry| entry.offset).collect()
     }
 
     #[track_caller]
@@ -243,7 +374,8 @@ pub fn wait(index: u32) -> Id {
 }
 
 pub fn at(room: &str, epoch: &str, change: u64, offset: u64) -> RoomAt {
-    RoomAt { room: room.into(), epoch: epoch.into(), position: Position { change, offset } }
+    let position = Position { change, offset };
+    RoomAt { room: room.into(), epoch: epoch.into(), position, known: position }
 }
 
 pub fn join_of(session: SessionRef, name: &str) -> RoomOp {
@@ -256,7 +388,18 @@ pub fn said(node: NodeId, content: &str, tag: u64) -> SharedMessage {
 
 pub fn say(at: &RoomAt, node: NodeId, content: &str, tag: u64) -> BackplaneRequest {
     let message = said(node, content, tag);
-    BackplaneRequest::Publish(Box::new(Publish { at: at.clone(), message, kept: 1000, key: None }))
+    BackplaneRequest::Publish(Box::new(Publish { at: at.clone(), message, kept: 10_000, key: None }))
+}
+
+pub fn claim(name: &str, session: SessionRef, has_token: bool) -> BackplaneRequest {
+    let nickname = nickname(name);
+    BackplaneRequest::Claim { wait: wait(1), nickname, session, has_token, sessions_max: 2 }
+}
+
+pub fn renewal(lost: &RoomAt, epoch: &str, snapshot: &str) -> BackplaneRequest {
+    let room = RoomName::parse(&lost.room).unwrap();
+    let (epoch, snapshot) = (epoch.into(), snapshot.to_owned());
+    BackplaneRequest::Renew(Box::new(Renew { room, lost: lost.clone(), epoch, snapshot }))
 }
 
 /// What entries are, in short: `m` and an offset, or `c` and a number.
