@@ -219,13 +219,6 @@ impl Node {
         })
     }
 
-    /// Begins a room anew.
-    #[track_caller]
-    pub fn renew(&mut self, lost: &RoomAt, epoch: &str, snapshot: &str) -> Box<OpenedRoom> {
-        self.ask(0, renewal(lost, epoch, snapshot));
-        self.opened(&lost.room).unwrap().unwrap()
-    }
-
     /// Says something until it has a place: after a failure nothing gets one for a while.
     #[track_caller]
     pub fn publish_at_last(&mut self, at: &RoomAt, content: &str, tag: u64) -> Result<Placed, Failed> {

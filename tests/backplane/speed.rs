@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use starling::shard::backplane::BackplaneRequest;
+
 use super::node::{Node, at, config, say};
 use super::server::Server;
 
@@ -12,6 +14,8 @@ fn speed_of_publishing() {
         let server = Server::start(&[]);
         let mut node = Node::start(&config(&[server.url()]));
         node.open("r", "e").unwrap();
+        // What is heard is another matter, and would only pile up here.
+        node.ask(0, BackplaneRequest::Close { room: "r".into() });
         let start = at("r", "e", 0, 0);
         let many: u64 = if under_way == 1 { 20_000 } else { 200_000 };
         let started = Instant::now();
