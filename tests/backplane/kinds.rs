@@ -1,0 +1,193 @@
+//! The kinds of servers, and the ways to them.
+
+use starling::config::Config;
+use starling::shard::backplane::{BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, Utterance};
+
+use super::node::{Node, at, config, nickname, say, short};
+use super::server::{Server, free_port};
+
+/// Whether a room can be opened, and heard.
+#[track_caller]
+fn works(config: &Config) {
+    let mut node = Node::start(config);
+    node.open("r", "e").unwrap();
+    node.looked_at("r");
+    let offset = node.publish(&at("r", "e", 0, 0), "x", 1).unwrap().offset;
+    assert_eq!(short(&node.entries("r")), [format!("m{offset} x")]);
+}
+
+#[track_caller]
+fn refusal(config: &Config) -> String {
+    let refused = Node::try_start(config, "").err().expect("it is refused").message;
+    assert!(!refused.contains("hush") && refused.lines().count() == 1, "{refused}");
+    refused
+}
+
+#[test]
+fn by_port_and_by_path_and_with_a_password() {
+    let server = Server::start(&["--requirepass", "hush p@ss"]);
+    let port = server.port;
+    works(&config(&[format!("redis://:hush%20p%40ss@127.0.0.1:{port}")]));
+    works(&config(&[format!("redis://default:hush%20p%40ss@localhost:{port}/3")]));
+    works(&config(&[format!("unix://{}?pass=hush%20p%40ss", server.path().display())]));
+    let wrong = refusal(&config(&[format!("redis://:hush@127.0.0.1:{port}")]));
+    assert!(wrong.contains("password"), "{wrong}");
+    let none = refusal(&config(&[format!("redis://127.0.0.1:{port}")]));
+    assert!(none.contains("password"), "{none}");
+    let nobody = refusal(&config(&[format!("redis://:hush@127.0.0.1:{}", free_port())]));
+    assert!(nobody.contains("is it running?"), "{nobody}");
+    let nowhere = refusal(&config(&["redis://:hush@h:port".to_owned()]));
+    assert!(nowhere.contains("URL 1"), "{nowhere}");
+    // The first that can be used.
+    works(&config(&[
+        format!("redis://127.0.0.1:{}", free_port()),
+        format!("redis://:hush%20p%40ss@127.0.0.1:{port}"),
+    ]));
+}
+
+#[test]
+fn by_tls_with_an_authority_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let write = |name: &str, text: String| std::fs::write(path(name), text).unwrap();
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    write("ca.pem", ca.self_signed(&ca_key).unwrap().pem());
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let named = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    write("cert.pem", named.signed_by(&key, &issuer).unwrap().pem());
+    write("key.pem", key.serialize_pem());
+    let port = free_port();
+    let _server = Server::start(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &path("cert.pem"),
+        "--tls-key-file",
+        &path("key.pem"),
+        "--tls-ca-cert-file",
+        &path("ca.pem"),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let mut config = config(&[format!("rediss://localhost:{port}")]);
+    assert!(refusal(&config).contains("cluster.ca"), "{}", refusal(&config));
+    config.cluster.ca = Some(path("missing.pem").into());
+    assert!(refusal(&config).contains("missing.pem"));
+    config.cluster.ca = Some(path("ca.pem").into());
+    works(&config);
+    config.cluster.redis.0[0].0 = format!("rediss://127.0.0.1:{port}");
+    assert!(refusal(&config).contains("certificate"), "that is not its name");
+}
+
+/// Three servers that are one.
+fn redis_cluster() -> Vec<Server> {
+    let settings = [
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        "2000",
+        "--cluster-require-full-coverage",
+        "no",
+    ];
+    let servers: Vec<Server> = (0..3).map(|_| Server::start(&settings)).collect();
+    for (index, server) in servers.iter().enumerate() {
+        let (first, last) = (index * 16_384 / 3, (index + 1) * 16_384 / 3 - 1);
+        let _: String = server.ask(&format!("CLUSTER ADDSLOTSRANGE {first} {last}"));
+        let _: String = server.ask(&format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1));
+    }
+    for server in &servers[1..] {
+        // The port of the bus is ten thousand more, which may be none: then it is said which.
+        let _: String = servers[0].ask(&format!("CLUSTER MEET 127.0.0.1 {}", server.port));
+    }
+    for server in &servers {
+        while !server.ask::<String>("CLUSTER INFO").contains("cluster_slots_ok:16384") {}
+        while !server.ask::<String>("CLUSTER INFO").contains("cluster_state:ok") {}
+    }
+    servers
+}
+
+#[test]
+fn a_redis_cluster_is_one_server() {
+    let mut servers = redis_cluster();
+    let mut node = Node::start(&config(&[servers[1].tcp_url()]));
+    let mut other = Node::start(&config(&[servers[2].tcp_url(), servers[0].tcp_url()]));
+    let names: Vec<String> = (0..12).map(|index| format!("room{index}")).collect();
+    for name in &names {
+        node.open(name, "e").unwrap().unwrap();
+        node.looked_at(name);
+        other.open(name, "e").unwrap().unwrap();
+        other.looked_at(name);
+    }
+    // In order in each room, over all of them.
+    const EACH: u64 = 50;
+    let requests = (1..=EACH).flat_map(|round| {
+        let node = node.id;
+        names
+            .iter()
+            .enumerate()
+            .map(move |(room, name)| say(&at(name, "e", 0, 0), node, "x", room as u64 * 100 + round))
+    });
+    node.ask_all(0, requests.collect());
+    for round in 1..=EACH {
+        for room in 0..names.len() as u64 {
+            assert_eq!(node.published(room * 100 + round).unwrap().offset, round);
+        }
+    }
+    for name in &names {
+        for offset in 1..=EACH {
+            assert_eq!(short(&other.entries(name)), [format!("m{offset} x")], "heard on whatever server");
+        }
+    }
+    assert_eq!(node.rooms(None, 100).len(), names.len());
+    assert_eq!(node.claim("ann", node.session(1), false), Ok(ClaimOutcome::Granted));
+    assert_eq!(other.claim("ann", other.session(1), false), Ok(ClaimOutcome::Taken));
+    let utterance = Utterance::Typing { session: node.session(1), nickname: nickname("ann") };
+    node.ask(0, BackplaneRequest::Utter { room: "room3".into(), utterance });
+    other.expect(0, |news| matches!(news, BackplaneNews::Uttered { .. }).then_some(()));
+
+    // A slot moves.
+    let moved = &names[0];
+    let key = format!("starling:{{{moved}}}:meta");
+    let slot: u64 = servers[0].ask(&format!("CLUSTER KEYSLOT {key}"));
+    let from = servers
+        .iter()
+        .position(|server| server.ask::<u64>(&format!("CLUSTER COUNTKEYSINSLOT {slot}")) > 0)
+        .unwrap();
+    let to = (from + 1) % 3;
+    let id = |server: &Server| server.ask::<String>("CLUSTER MYID");
+    let (from_id, to_id) = (id(&servers[from]), id(&servers[to]));
+    let _: String = servers[to].ask(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"));
+    let _: String = servers[from].ask(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"));
+    let keys: Vec<String> = servers[from].ask(&format!("CLUSTER GETKEYSINSLOT {slot} 1000"));
+    let mut migrate =
+        vec!["MIGRATE".to_owned(), "127.0.0.1".to_owned(), servers[to].port.to_string(), String::new()];
+    migrate.extend(["0", "5000", "KEYS"].map(str::to_owned));
+    migrate.extend(keys);
+    let _: String = servers[from].ask_all(&migrate.iter().map(String::as_str).collect::<Vec<_>>());
+    // While it moves, a server says no to a script for keys of which only some are there (TRYAGAIN): some rooms wait.
+    let moving = node.publish(&at(moved, "e", 0, EACH), "y", 1);
+    assert!(matches!(moving, Ok(_) | Err(Failed::Down)), "{moving:?}");
+    for server in &servers {
+        let _: String = server.ask(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
+    }
+    let last = EACH + u64::from(moving.is_ok()) + 1;
+    assert_eq!(node.publish(&at(moved, "e", 0, EACH), "z", 2).unwrap().offset, last);
+    while short(&other.entries(moved)) != [format!("m{last} z")] {}
+
+    // One server is gone: what is on the others goes on.
+    let dead = 2;
+    let is_on = |server: &Server, name: &String| {
+        let slot: u64 = server.ask(&format!("CLUSTER KEYSLOT starling:{{{name}}}:meta"));
+        server.ask::<u64>(&format!("CLUSTER COUNTKEYSINSLOT {slot}")) > 0
+    };
+    let (gone, stay): (Vec<_>, Vec<_>) = names.iter().partition(|name| is_on(&servers[dead], name));
+    assert!(!gone.is_empty() && !stay.is_empty());
+    servers[dead].kill();
+    assert!(node.publish(&at(gone[0], "e", 0, 0), "x", 3).is_err());
+    let placed = node.publish(&at(stay[0], "e", 0, 0), "x", 4);
+    assert!(placed.unwrap().offset > EACH);
+    assert!(!node.take(0).iter().any(|news| matches!(news, BackplaneNews::Down(_))), "not all of it");
+}

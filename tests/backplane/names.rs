@@ -1,0 +1,199 @@
+//! Nicknames, sessions, nodes, and what nodes say to each other.
+
+use starling::config::{Config, Secret};
+use starling::shard::backplane::{
+    Ask, BackplaneNews, BackplaneRequest, ClaimOutcome, NodeMessage, TakeOutcome,
+};
+
+use super::node::{CORES, Node, config, nickname, wait};
+use super::server::Server;
+
+/// A node's lease is soon over, and so are the claims of one that is gone.
+fn hasty(server: &Server) -> Config {
+    let mut config = config(&[server.url()]);
+    config.cluster.lease_ms = 600;
+    config.session.grace_ms = 300;
+    config
+}
+
+#[test]
+fn a_nickname_is_one_users_on_all_nodes() {
+    let server = Server::start(&[]);
+    let mut one = Node::start(&config(&[server.url()]));
+    let mut two = Node::start(&config(&[server.url()]));
+    let (a, b, c) = (one.session(1), two.session(1), two.session(2));
+    assert_eq!(one.find("ann"), None);
+    assert_eq!(one.claim("Ann", a, false), Ok(ClaimOutcome::Granted));
+    assert_eq!(two.claim("aNN", b, false), Ok(ClaimOutcome::Taken));
+    assert_eq!(two.claim("aNN", b, true), Ok(ClaimOutcome::Taken), "the other has shown no token");
+    assert_eq!(two.find("ANN"), Some(("Ann".to_owned(), vec![a])));
+    assert_eq!(one.claim("ANN", a, false), Ok(ClaimOutcome::Granted), "in another spelling");
+    assert_eq!(two.find("ann"), Some(("ANN".to_owned(), vec![a])));
+    one.ask(0, BackplaneRequest::Release { nickname: nickname("ann"), session: a });
+    assert_eq!(one.find("ann"), None);
+    // A user with a token has several sessions, and not too many.
+    assert_eq!(two.claim("Ann", b, true), Ok(ClaimOutcome::Granted));
+    assert_eq!(one.claim("ann", a, false), Ok(ClaimOutcome::Taken));
+    assert_eq!(one.claim("ann", a, true), Ok(ClaimOutcome::Granted));
+    assert_eq!(one.find("ann").unwrap().0, "Ann", "the one who is there decides");
+    assert_eq!(two.claim("ann", c, true), Ok(ClaimOutcome::Full));
+    // In the place of another.
+    let (old, session, has_token) = (b, c, true);
+    two.ask(0, BackplaneRequest::Replace { nickname: nickname("ann"), old, session, has_token });
+    let mut both = vec![a, c];
+    both.sort();
+    assert_eq!(two.find("ann"), Some(("Ann".to_owned(), both)));
+}
+
+#[test]
+fn what_a_node_holds_lasts_as_long_as_it_lives() {
+    let server = Server::start(&[]);
+    // The first comes as a user of its own, who can be shut out.
+    let _: String = server.ask("ACL SETUSER node on >secret ~* &* +@all");
+    let mut as_user = hasty(&server);
+    as_user.cluster.redis.0 = vec![Secret(format!("redis://node:secret@127.0.0.1:{}", server.port))];
+    let mut one = Node::start(&as_user);
+    let mut two = Node::start(&hasty(&server));
+    let a = one.session(1);
+    assert_eq!(one.claim("ann", a, false), Ok(ClaimOutcome::Granted));
+    assert!(one.keep(7, a, 1, false));
+    two.nodes(&[one.id, two.id], &[]);
+    // The time of several leases, told by the other's beats.
+    let first: u64 = server.ask(&format!("ZSCORE starling:{{nodes}} {}", two.id));
+    while server.ask::<u64>(&format!("ZSCORE starling:{{nodes}} {}", two.id)) < first + 2000 {
+        assert_eq!(two.find("ann").unwrap().1, [a]);
+    }
+    assert!(server.ask::<bool>("EXISTS starling:{s:0000000000000007}"));
+    assert_eq!(two.take_session(7, two.session(1)), TakeOutcome::Held { node: one.id });
+    // It is gone without a word: as if it had been killed.
+    let _: String = server.ask("ACL SETUSER node off");
+    let _: u64 = server.ask("CLIENT KILL USER node");
+    one.down();
+    two.nodes(&[two.id], &[one.id]);
+    let taken = two.take_session(7, two.session(1));
+    assert_eq!(taken, TakeOutcome::Taken { old: a, revision: 1, body: "body 1".to_owned() });
+    // Its nickname is free after the time of grace, and it is forgotten.
+    while two.claim("ann", two.session(2), false) == Ok(ClaimOutcome::Taken) {}
+    two.nodes(&[two.id], &[]);
+    // It comes back, and hears what it has lost.
+    let _: String = server.ask("ACL SETUSER node on");
+    one.back();
+    one.expect(0, |news| matches!(news, BackplaneNews::Returned).then_some(()));
+    let lost = one.expect(0, |news| match news {
+        BackplaneNews::NicknameLost { session, .. } => Some(*session),
+        _ => None,
+    });
+    assert_eq!(lost, a);
+    assert!(!one.keep(7, a, 2, false), "another node has it");
+    assert_eq!(two.take_session(7, two.session(3)), TakeOutcome::Gone, "a node knows its own");
+}
+
+#[test]
+fn a_session_is_taken_once_and_only_from_a_node_that_lets_go() {
+    let server = Server::start(&[]);
+    let mut one = Node::start(&config(&[server.url()]));
+    let mut two = Node::start(&config(&[server.url()]));
+    let (a, b) = (one.session(1), two.session(1));
+    assert_eq!(two.take_session(7, b), TakeOutcome::Gone);
+    assert!(one.keep(7, a, 2, false));
+    assert!(!one.keep(7, a, 1, false), "a later one is kept");
+    assert!(one.keep(7, one.session(5), 3, false), "it has moved within its node");
+    assert_eq!(two.take_session(7, b), TakeOutcome::Held { node: one.id });
+    assert!(one.keep(7, a, 4, true));
+    let taken = two.take_session(7, b);
+    assert_eq!(taken, TakeOutcome::Taken { old: a, revision: 4, body: "body 4".to_owned() });
+    assert_eq!(one.take_session(7, a), TakeOutcome::Held { node: two.id });
+    assert!(!one.keep(7, a, 5, false), "it is somebody else's");
+    one.ask(0, BackplaneRequest::ForgetSession { number: 7, session: a });
+    assert!(two.keep(7, b, 5, false), "and was not forgotten");
+    two.ask(0, BackplaneRequest::ForgetSession { number: 7, session: b });
+    two.find("nobody"); // answered after it
+    assert_eq!(one.take_session(7, a), TakeOutcome::Gone);
+    // Who leaves has no sessions any more.
+    assert!(two.keep(8, b, 1, false));
+    two.stop();
+    let taken = one.take_session(8, a);
+    assert_eq!(taken, TakeOutcome::Taken { old: b, revision: 1, body: "body 1".to_owned() });
+}
+
+#[test]
+fn what_nodes_say_to_each_other_comes_once_and_in_order() {
+    const MANY: u32 = 2000;
+    let server = Server::start(&[]);
+    let mut one = Node::start(&config(&[server.url()]));
+    let mut two = Node::start(&config(&[server.url()]));
+    one.expect(0, |news| match news {
+        BackplaneNews::Nodes { living, .. } => Some(living.len()),
+        _ => None,
+    });
+    let ask =
+        |index: u32, core: u16| NodeMessage::GivenUp { ask: Ask { core, wait: wait(index) }, is_gone: false };
+    let to_two = two.id;
+    for index in 0..MANY {
+        let message = Box::new(ask(index, 1));
+        one.ask(0, BackplaneRequest::Tell { node: to_two, message });
+        if index % 500 == 250 {
+            // Whoever hears is cut off again and again.
+            let _: u64 = server.ask("CLIENT KILL TYPE pubsub");
+        }
+        if index % 100 == 0 {
+            one.find("nobody"); // the mailbox is bounded
+        }
+    }
+    for index in 0..MANY {
+        assert_eq!(two.told(1), (one.id, ask(index, 1)));
+    }
+    // Each kind comes to the core that it is for, and what is for all to all.
+    let sender = nickname("ann");
+    let private = NodeMessage::Private {
+        ask: Ask { core: 0, wait: wait(1) },
+        sender: sender.clone(),
+        target: nickname("Bob"),
+        content: "hé".into(),
+        key: None,
+        timestamp_ms: 1,
+    };
+    one.ask(0, BackplaneRequest::Tell { node: two.id, message: Box::new(private.clone()) });
+    assert_eq!(two.told("bob".len() as u16 % CORES as u16), (one.id, private));
+    let give_up = NodeMessage::GiveUp { number: 6, ask: Ask { core: 0, wait: wait(1) } };
+    one.ask(0, BackplaneRequest::Tell { node: two.id, message: Box::new(give_up.clone()) });
+    assert_eq!(two.told(0), (one.id, give_up));
+    // The first knows of the second when it has said again that it lives.
+    let broadcast = NodeMessage::Broadcast {
+        ask: Ask { core: 0, wait: wait(1) },
+        sender,
+        content: "x".into(),
+        rooms: Vec::new(),
+        tags: Vec::new(),
+        timestamp_ms: 1,
+    };
+    two.ask(0, BackplaneRequest::TellAll { message: Box::new(broadcast.clone()) });
+    for core in 0..CORES as u16 {
+        assert_eq!(one.told(core), (two.id, broadcast.clone()));
+    }
+    assert!(two.take(0).iter().all(|news| !matches!(news, BackplaneNews::Told { .. })), "not to itself");
+}
+
+#[test]
+fn nodes_must_be_configured_alike_and_share_secrets() {
+    let server = Server::start(&[]);
+    let mut one = Node::try_start(&hasty(&server), "a = 1\nb = 2").unwrap();
+    let two = Node::try_start(&hasty(&server), "a = 1\nb = 2").unwrap();
+    assert_eq!(one.resume_secret, two.resume_secret);
+    assert_ne!(one.resume_secret, [0; 32]);
+    assert!(one.id != two.id && one.id > 0);
+    let refused = Node::try_start(&hasty(&server), "a = 1\nb = 3").err().unwrap().message;
+    assert!(
+        refused.contains("b = 3") && refused.contains("b = 2") && !refused.contains("a = 1"),
+        "{refused}"
+    );
+    // Under another prefix it is another cluster.
+    let mut other = hasty(&server);
+    other.cluster.prefix.0 = "other".to_owned();
+    let other = Node::try_start(&other, "a = 1\nb = 3").unwrap();
+    assert_ne!(one.resume_secret, other.resume_secret);
+    // When all have stopped it may be changed.
+    one.stop();
+    drop(two);
+    while Node::try_start(&hasty(&server), "a = 1\nb = 3").is_err() {}
+}

@@ -1,0 +1,33 @@
+//! How fast it is: for people, who ask for it.
+
+use std::time::Instant;
+
+use starling::shard::backplane::BackplaneRequest;
+
+use super::node::{Node, at, config, say};
+use super::server::Server;
+
+#[test]
+#[ignore = "measures: cargo test --release --test backplane -- --ignored --nocapture speed"]
+fn speed_of_publishing() {
+    for under_way in [1, 16, 128, 512] {
+        let server = Server::start(&[]);
+        let mut node = Node::start(&config(&[server.url()]));
+        node.open("r", "e").unwrap();
+        // What is heard is another matter, and would only pile up here.
+        node.ask(0, BackplaneRequest::Close { room: "r".into() });
+        let start = at("r", "e", 0, 0);
+        let many: u64 = if under_way == 1 { 20_000 } else { 200_000 };
+        let started = Instant::now();
+        let mut asked = 0;
+        for done in 0..many {
+            while asked < many && asked < done + under_way {
+                asked += 1;
+                node.ask(0, say(&start, node.id, "a message of some length, as people say it", asked));
+            }
+            node.published(done + 1).unwrap();
+        }
+        let took = started.elapsed();
+        println!("{under_way} under way: {:.0} a second", many as f64 / took.as_secs_f64());
+    }
+}

@@ -1,0 +1,259 @@
+//! What becomes of it when the server fails, stops, forgets, is full or is not the one that it was.
+
+use std::time::{Duration, Instant};
+
+use starling::shard::backplane::{BackplaneNews, ClaimOutcome, Failed, LogEntry, Position};
+
+use super::node::{Node, at, config, join_of, renewal, say, short};
+use super::server::Server;
+
+#[test]
+fn scripts_that_are_flushed_are_loaded_again() {
+    let server = Server::start(&[]);
+    let mut node = Node::start(&config(&[server.url()]));
+    node.open("r", "e").unwrap();
+    let start = at("r", "e", 0, 0);
+    for round in 0..5 {
+        let _: String = server.ask("SCRIPT FLUSH");
+        let tags = round * 100 + 1..=round * 100 + 100;
+        node.ask_all(0, tags.clone().map(|tag| say(&start, node.id, "x", tag)).collect());
+        for tag in tags {
+            assert_eq!(node.published(tag).unwrap().offset, tag, "in order all the same");
+        }
+    }
+    assert!(!node.take(0).iter().any(|news| matches!(news, BackplaneNews::Down(_))));
+}
+
+#[test]
+fn a_connection_that_is_cut_is_made_anew() {
+    let server = Server::start(&[]);
+    let mut node = Node::start(&config(&[server.url()]));
+    let mut other = Node::start(&config(&[server.url()]));
+    node.open("r", "e").unwrap();
+    node.looked_at("r");
+    for round in 1..=3 {
+        let _: u64 = server.ask("CLIENT KILL TYPE normal SKIPME yes");
+        // Nothing is lost, and so nothing has to settle.
+        let placed = node.publish_at_last(&at("r", "e", 0, 0), "x", round).unwrap();
+        assert!(placed.offset >= round);
+        node.down();
+        node.back();
+        // So is that of the other one, which notices when it asks.
+        while other.open("r", "").is_err() {}
+    }
+    assert_eq!(node.claim("ann", node.session(1), false), Ok(ClaimOutcome::Granted));
+}
+
+#[test]
+fn what_was_announced_in_vain_is_found_by_a_look() {
+    let server = Server::start(&[]);
+    let mut node = Node::start(&config(&[server.url()]));
+    let mut other = Node::start(&config(&[server.url()]));
+    node.open("r", "e").unwrap();
+    node.looked_at("r");
+    other.open("r", "e").unwrap();
+    let mut entries: Vec<LogEntry> = Vec::new();
+    for tag in 1..=300 {
+        if tag % 100 == 50 {
+            let _: u64 = server.ask("CLIENT KILL TYPE pubsub");
+        }
+        other.publish(&at("r", "e", 0, 0), "x", tag).unwrap();
+    }
+    // As a copy does it: what does not follow is passed over, and where a look says more it is asked for.
+    while entries.len() < 300 {
+        let have = entries.len() as u64;
+        let (announced, is_more) = node.expect(0, |news| match news {
+            BackplaneNews::Entries { entries, .. } => Some((entries.clone(), false)),
+            BackplaneNews::At { at: Some((_, position)), .. } => Some((Vec::new(), position.offset > have)),
+            _ => None,
+        });
+        let more = match is_more {
+            true => node.catch_up(&at("r", "e", 0, have)).unwrap(),
+            false => announced,
+        };
+        for entry in more {
+            if let LogEntry::Message { position, .. } = &entry
+                && position.offset == entries.len() as u64 + 1
+            {
+                entries.push(entry);
+            }
+        }
+    }
+    let tags = entries.iter().map(|entry| match entry {
+        LogEntry::Message { message, .. } => message.tag,
+        LogEntry::Change { .. } => 0,
+    });
+    assert!(tags.eq(1..=300));
+}
+
+#[test]
+fn a_server_that_hangs_is_noticed_in_time() {
+    let server = Server::start(&[]);
+    let config = config(&[server.url()]);
+    let mut node = Node::start(&config);
+    node.open("r", "e").unwrap();
+    let deadline = Duration::from_millis(config.cluster.deadline_ms);
+    server.signal(libc::SIGSTOP);
+    let asked = Instant::now();
+    node.ask(0, say(&at("r", "e", 0, 0), node.id, "x", 1));
+    assert_eq!(node.published(1), Err(Failed::Down));
+    let waited = asked.elapsed();
+    // Twice: the machine may be busy. It is never less than most of it.
+    assert!(waited > deadline / 2 && waited < deadline * 2, "{waited:?}");
+    assert!(node.down().contains("does not answer in time"));
+    // As long as it hangs requests are answered, soon.
+    let asked = Instant::now();
+    node.ask(0, say(&at("r", "e", 0, 0), node.id, "x", 2));
+    assert_eq!(node.published(2), Err(Failed::Down));
+    assert!(asked.elapsed() < deadline * 2);
+    server.signal(libc::SIGCONT);
+    node.back();
+    // Whether it was done is not known; what comes now is.
+    let placed = node.publish_at_last(&at("r", "e", 0, 0), "y", 3).unwrap();
+    let said = node.catch_up(&at("r", "e", 0, 0)).unwrap();
+    assert_eq!(said.len() as u64, placed.offset);
+    assert_eq!(short(&said).last(), Some(&format!("m{} y", placed.offset)));
+}
+
+#[test]
+fn threads_end_although_the_server_hangs() {
+    let server = Server::start(&[]);
+    let mut node = Node::start(&config(&[server.url()]));
+    node.open("r", "e").unwrap();
+    server.signal(libc::SIGSTOP);
+    let asked = Instant::now();
+    node.stop();
+    let waited = asked.elapsed();
+    server.signal(libc::SIGCONT);
+    assert!(waited < Duration::from_secs(10), "{waited:?}");
+}
+
+#[test]
+fn a_server_that_comes_back_with_its_data_goes_on() {
+    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut node = Node::start(&config(&[server.url()]));
+    node.open("r", "e").unwrap();
+    node.looked_at("r");
+    node.publish(&at("r", "e", 0, 0), "one", 1).unwrap();
+    assert_eq!(node.claim("ann", node.session(1), false), Ok(ClaimOutcome::Granted));
+    server.kill();
+    node.down();
+    node.ask(0, say(&at("r", "e", 0, 1), node.id, "lost", 2));
+    assert_eq!(node.published(2), Err(Failed::Down));
+    server.restart();
+    node.back();
+    assert_eq!(node.looked_at("r"), Some(("e".into(), Position { change: 0, offset: 1 })));
+    assert_eq!(node.publish_at_last(&at("r", "e", 0, 1), "two", 3).unwrap().offset, 2);
+    let mut other = Node::start(&config(&[server.url()]));
+    assert_eq!(other.claim("ann", other.session(1), false), Ok(ClaimOutcome::Taken));
+    let opened = other.open("r", "").unwrap().unwrap();
+    assert_eq!(
+        (short(&opened.entries), opened.is_doubtful),
+        (vec!["m1 one".to_owned(), "m2 two".to_owned()], false)
+    );
+}
+
+#[test]
+fn a_server_that_comes_back_without_data_is_told_what_it_has_lost() {
+    let mut server = Server::start(&[]);
+    let mut one = Node::start(&config(&[server.url()]));
+    let mut two = Node::start(&config(&[server.url()]));
+    let copy = at("r", "e", 1, 1);
+    one.open("r", "e").unwrap();
+    one.looked_at("r");
+    two.open("r", "e").unwrap();
+    two.looked_at("r");
+    one.append(&at("r", "e", 0, 0), join_of(one.session(1), "ann"), 1, false).unwrap();
+    one.publish(&at("r", "e", 1, 0), "x", 2).unwrap();
+    assert_eq!(one.claim("ann", one.session(1), false), Ok(ClaimOutcome::Granted));
+    assert!(one.keep(7, one.session(1), 1, false));
+    server.kill();
+    one.down();
+    two.down();
+    server.restart();
+    one.back();
+    two.back();
+    one.expect(0, |news| matches!(news, BackplaneNews::Returned).then_some(()));
+    // The room is not there, and so nothing gets a place in it.
+    assert_eq!(one.publish_at_last(&copy, "y", 3), Err(Failed::Lost));
+    // Both begin it anew; the first has its way.
+    one.ask(0, renewal(&copy, "e1", "{\"of\":1}"));
+    two.ask(0, renewal(&copy, "e2", "{\"of\":2}"));
+    let (first, second) = (one.opened("r").unwrap().unwrap(), two.opened("r").unwrap().unwrap());
+    assert_eq!((&first.epoch, &first.snapshot), (&second.epoch, &second.snapshot));
+    assert_eq!(first.position, Position::default());
+    let (epoch, body) = if &*first.epoch == "e1" { ("e1", "{\"of\":1}") } else { ("e2", "{\"of\":2}") };
+    assert_eq!(first.snapshot, Some((0, body.to_owned())));
+    assert_eq!(one.publish_at_last(&at("r", epoch, 0, 0), "z", 4).unwrap().offset, 1);
+    assert_eq!(two.publish_at_last(&copy, "y", 5), Err(Failed::Lost), "the old epoch is over");
+    // What a node holds is claimed anew without having been asked for.
+    assert_eq!(two.claim("ann", two.session(1), false), Ok(ClaimOutcome::Taken));
+    // What a session was only its core knows.
+    let unkept = one.expect(0, |news| match news {
+        BackplaneNews::Unkept { session } => Some(*session),
+        _ => None,
+    });
+    assert_eq!(unkept, one.session(1));
+}
+
+#[test]
+fn a_server_without_memory_refuses_and_is_not_down() {
+    let server = Server::start(&["--maxmemory-policy", "noeviction"]);
+    let mut node = Node::start(&config(&[server.url()]));
+    node.open("r", "e").unwrap();
+    let start = at("r", "e", 0, 0);
+    node.append(&start, join_of(node.session(1), "ann"), 1, false).unwrap();
+    node.publish(&start, "one", 1).unwrap();
+    let _: String = server.ask("CONFIG SET maxmemory 1");
+    assert_eq!(node.publish(&start, "x", 2), Err(Failed::Down));
+    assert_eq!(node.append(&start, join_of(node.session(2), "bob"), 2, false), Err(Failed::Down));
+    assert_eq!(node.open("s", "e").unwrap_err(), Failed::Down);
+    assert_eq!(node.claim("ann", node.session(1), false), Err(Failed::Down));
+    // Reading goes on, and what was refused has left no trace.
+    let opened = node.open("r", "").unwrap().unwrap();
+    let mut entries = short(&opened.entries);
+    entries.sort();
+    assert_eq!(entries, ["c1", "m1 one"]);
+    // A room that was lost stays whole as long as it cannot begin anew.
+    node.ask(0, renewal(&at("r", "e", 9, 9), "e2", "{}"));
+    assert_eq!(node.opened("r").unwrap_err(), Failed::Down);
+    let _: String = server.ask("CONFIG SET maxmemory 0");
+    assert_eq!(node.publish(&start, "two", 3).unwrap().offset, 2);
+    assert!(node.open("s", "").unwrap().is_none());
+    assert!(!node.take(0).iter().any(|news| matches!(news, BackplaneNews::Down(_))));
+}
+
+#[test]
+fn a_replica_is_passed_over_and_one_that_is_promoted_is_found() {
+    let mut first = Server::start(&[]);
+    let second = Server::start(&["--repl-diskless-sync-delay", "0"]);
+    let _: String = second.ask(&format!("REPLICAOF 127.0.0.1 {}", first.port));
+    while !second.ask::<String>("INFO replication").contains("master_link_status:up") {}
+    let refused = Node::try_start(&config(&[second.url()]), "").err().unwrap().message;
+    assert!(refused.contains("replica"), "{refused}");
+    let mut node = Node::start(&config(&[second.url(), first.url()]));
+    node.open("r", "e").unwrap();
+    node.looked_at("r");
+    node.publish(&at("r", "e", 0, 0), "one", 1).unwrap();
+    // What it has not got is lost with the first.
+    while second.ask::<Option<u64>>("HGET starling:{r}:meta offset") != Some(1) {}
+    first.kill();
+    node.down();
+    let _: String = second.ask("REPLICAOF NO ONE");
+    node.back();
+    assert_eq!(node.publish_at_last(&at("r", "e", 0, 1), "two", 2).unwrap().offset, 2);
+    // It is heard there too.
+    while short(&node.entries("r")) != ["m2 two"] {}
+    // One that has become a replica is left.
+    first.restart();
+    let _: String = second.ask(&format!("REPLICAOF 127.0.0.1 {}", first.port));
+    node.ask(0, say(&at("r", "e", 0, 2), node.id, "x", 3));
+    assert!(node.published(3).is_err());
+    node.down();
+    node.back();
+    assert_eq!(
+        node.publish_at_last(&at("r", "e", 0, 2), "x", 4),
+        Err(Failed::Lost),
+        "the first has lost all"
+    );
+}
