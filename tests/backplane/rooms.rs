@@ -146,7 +146,7 @@ fn changes_are_forgotten_when_what_they_lead_to_is_kept() {
     node.publish(&start, "x", 1).unwrap();
     let keep = |node: &Node, change: u64, snapshot: &str| {
         let (at, snapshot) = (at("r", "e", change, 0), snapshot.to_owned());
-        node.ask(0, BackplaneRequest::Keep(Box::new(Keep { at, snapshot, members: 7 })));
+        node.ask(0, BackplaneRequest::Keep(Box::new(Keep { at, snapshot: Some(snapshot), members: 7 })));
     };
     keep(&node, 599, "late");
     keep(&node, 598, "early");
