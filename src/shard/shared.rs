@@ -223,6 +223,8 @@ impl Shard {
                 if is_listening {
                     self.send_room(room);
                 }
+                // Whatever becomes of the room meanwhile, it is not one of those who return to it.
+                self.forget_local(room, from);
                 self.order(room, RoomOp::Leave { session: from, reason }, Some((from, reply_to)));
                 None
             }

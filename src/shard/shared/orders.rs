@@ -448,6 +448,7 @@ impl Shard {
     pub(in crate::shard) fn expire_handed_on(&mut self, key: Id, core: u16, session: Id) {
         let session = SessionRef { node: self.node, core, session };
         if self.home.rooms.get_mut(key).and_then(|entry| entry.local_mut(session)).is_some() {
+            self.forget_local(key, session);
             self.order(key, RoomOp::Leave { session, reason: LeaveReason::Timeout }, None);
         }
     }
