@@ -85,6 +85,8 @@ pub(super) struct Local {
     nickname: Nickname,
     is_admin: bool,
     is_connected: bool,
+    /// Whether it has been given up to another node, which is the one that it would return on.
+    is_handed_on: bool,
 }
 
 /// What waits for a room to be opened.

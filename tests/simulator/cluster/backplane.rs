@@ -750,8 +750,11 @@ impl Backplane {
             }
             BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up } => {
                 let known = self.redis.sessions.get(&number);
-                let is_kept =
-                    known.is_none_or(|known| known.at.node == session.node && known.revision < revision);
+                let is_kept = known.is_none_or(|known| {
+                    let is_taken_back = wait.is_some() && !is_given_up;
+                    let is_taken = is_taken_back && known.at != session && known.at != known.known_as;
+                    known.at.node == session.node && !is_taken && known.revision < revision
+                });
                 if is_kept {
                     let until_ms = now_ms + lease_ms;
                     let (at, known_as) = (session, session);
