@@ -349,7 +349,7 @@ fn where_nodes_meet() {
     let urls = |file: &str| resolve(file, &[], &[]).unwrap().cluster.redis.0;
     assert_eq!(urls(""), []);
     let one = Secret("redis://:p@h".to_owned());
-    assert_eq!(urls("cluster.redis = \"redis://:p@h\""), [one.clone()]);
+    assert_eq!(urls("cluster.redis = \"redis://:p@h\""), std::slice::from_ref(&one));
     assert_eq!(
         urls("cluster.redis = [\"redis://:p@h\", \"unix:///r\"]"),
         [one, Secret("unix:///r".to_owned())]
