@@ -83,6 +83,12 @@ pub(super) enum Then {
     },
     /// Whether this node's last write is there, and which line is going on.
     Marks,
+    /// That line is to be another one, for all nodes.
+    NewLine {
+        line: String,
+    },
+    /// Which line is going on.
+    Line,
     /// Where a session is that is to be taken.
     Seek(Taking),
     /// Whether the node that has it lives.

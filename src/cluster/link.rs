@@ -79,6 +79,21 @@ pub(super) struct Looked {
     pub(super) touch_at: Instant,
 }
 
+/// What a link does after it has found another server than before, or the same one restarted, and until something gets a place again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settling {
+    /// It is to be looked whether what this node wrote last is there.
+    Look,
+    /// That is asked, or all others are told that it is not.
+    Looking,
+    /// The others look too.
+    Wait,
+    /// It is asked what they have found.
+    Reading,
+    /// All is known that anybody knows.
+    Settled,
+}
+
 /// Which core hears a message of another node, where that is decided by a nickname.
 pub(super) type HomeOf = Box<dyn Fn(&str) -> u16 + Send>;
 
@@ -124,7 +139,8 @@ pub(super) struct Link {
     /// How many pipelines have given places to something, and which server has answered them.
     pub(super) mark: u64,
     server: String,
-    /// Until when nothing gets a place, so that every node has looked whether something is lost.
+    /// Whether something can get a place, and until when every node has looked whether something is lost.
+    settling: Settling,
     settled_at: Instant,
     /// What is done when the backplane is back: others would take this node to have what it has no more.
     later: VecDeque<(u16, BackplaneRequest)>,
@@ -137,6 +153,7 @@ impl Link {
         sleeper: Sleeper,
         home: HomeOf,
         wire: Wire,
+        line: String,
     ) -> Self {
         let now = Instant::now();
         let hold = Duration::from_millis(settings.lease_ms) / LEASE_PART;
@@ -149,7 +166,8 @@ impl Link {
             shared,
             home,
             sleeper,
-            wire: None,
+            server: wire.server().to_owned(),
+            wire: Some(wire),
             retry_at: now,
             retry: RETRY_FIRST,
             next_address: 0,
@@ -168,26 +186,12 @@ impl Link {
             is_reading_inbox: false,
             clock: (0, now),
             given_up: HashMap::new(),
-            line: String::new(),
+            line,
             mark: 0,
-            server: wire.server().to_owned(),
+            settling: Settling::Settled,
             settled_at: now,
             later: VecDeque::new(),
         }
-        .with(wire)
-    }
-
-    /// Begins with the line that is going on, without which every room would be doubtful.
-    fn with(mut self, wire: Wire) -> Self {
-        self.wire = Some(wire);
-        let keys = &self.settings.keys;
-        let commands = smallvec![
-            Command::keyed("HGET", &keys.marks()).arg(self.settings.node),
-            Command::keyed("GET", &keys.line()),
-        ];
-        let until = self.until();
-        self.urgent.push_back(Job { from: 0, commands, then: Then::Marks, until });
-        self
     }
 
     /// The life of the thread: until it is told to stop, and everything that was asked has been done.
@@ -297,6 +301,7 @@ impl Link {
     /// What the backplane is told from time to time.
     fn add_what_is_due(&mut self) {
         let now = Instant::now();
+        self.settle(now);
         if now >= self.beat_at {
             self.beat_at = now + Duration::from_millis(self.settings.lease_ms) / LEASE_PART;
             self.beat();
@@ -429,7 +434,8 @@ impl Link {
         self.server = wire.server().to_owned();
         self.wire = Some(wire);
         if is_other {
-            self.look_for_losses();
+            self.settling = Settling::Look;
+            self.settled_at = now + SETTLE;
         }
         self.retry = RETRY_FIRST;
         self.down_complaint = Complaint::default();
@@ -448,37 +454,60 @@ impl Link {
     }
 
     /// Another server has come, or the same one again: perhaps without what was written last. Nothing gets a place until all nodes have
-    /// had the time to look.
-    fn look_for_losses(&mut self) {
-        self.settled_at = Instant::now() + SETTLE;
-        // What the others have found by then.
-        self.beat_at = self.settled_at;
+    /// had the time to look, and this one knows what they have found. What cannot be asked now is asked again.
+    fn settle(&mut self, now: Instant) {
         let keys = &self.settings.keys;
-        let commands = smallvec![
-            Command::keyed("HGET", &keys.marks()).arg(self.settings.node),
-            Command::keyed("GET", &keys.line()),
-        ];
-        let until = self.until();
-        self.urgent.push_front(Job { from: 0, commands, then: Then::Marks, until });
+        let line = Command::keyed("GET", &keys.line());
+        let (settling, then, commands) = match self.settling {
+            Settling::Look => {
+                let mark = Command::keyed("HGET", &keys.marks()).arg(self.settings.node);
+                (Settling::Looking, Then::Marks, smallvec![mark, line])
+            }
+            Settling::Wait if now >= self.settled_at => (Settling::Reading, Then::Line, smallvec![line]),
+            _ => return,
+        };
+        self.settling = settling;
+        self.urgent.push_front(Job { from: 0, commands, then, until: now + self.settings.deadline });
     }
 
     /// Whether what this node wrote last is there.
     pub(super) fn told_marks(&mut self, answers: Option<&[Answer]>) {
-        let Some([Ok(mark), Ok(line)]) = answers else { return };
+        let Some([Ok(mark), Ok(line)]) = answers else {
+            self.settling = Settling::Look;
+            return;
+        };
         self.take_line(text(line).unwrap_or(""));
         if number(mark).unwrap_or(0) >= self.mark {
+            self.settling = Settling::Wait;
             return;
         }
         log::warn!(
             "the backplane has lost what was written last: rooms of which nobody knows better begin anew"
         );
         let line = format!("{:016x}", crate::sys::random_u64());
-        let command = Command::keyed("SET", &self.settings.keys.line()).arg(&line);
-        self.push_urgent(0, command, Then::Nothing("begin a new line"));
-        let command = Command::keyed("HSET", &self.settings.keys.marks());
-        let command = command.arg(self.settings.node).arg(self.mark);
-        self.push_urgent(0, command, Then::Nothing("mark"));
-        self.take_line(&line);
+        let keys = &self.settings.keys;
+        let commands = smallvec![
+            Command::keyed("SET", &keys.line()).arg(&line),
+            Command::keyed("HSET", &keys.marks()).arg(self.settings.node).arg(self.mark),
+        ];
+        let until = self.until();
+        self.urgent.push_front(Job { from: 0, commands, then: Then::NewLine { line }, until });
+    }
+
+    /// Whether all others will find that something is lost.
+    pub(super) fn told_new_line(&mut self, line: &str, is_told: bool) {
+        if is_told {
+            self.take_line(line);
+        }
+        self.settling = if is_told { Settling::Wait } else { Settling::Look };
+    }
+
+    /// What the others have found.
+    pub(super) fn told_line(&mut self, line: Option<&str>) {
+        if let Some(line) = line {
+            self.take_line(line);
+        }
+        self.settling = if line.is_some() { Settling::Settled } else { Settling::Wait };
     }
 
     /// Everything is of this line from now on: rooms that are not are doubtful.
@@ -491,7 +520,7 @@ impl Link {
 
     /// Whether something can get a place now.
     pub(super) fn is_settled(&self) -> bool {
-        Instant::now() >= self.settled_at
+        self.settling == Settling::Settled
     }
 
     /// Nothing works any more.
@@ -548,6 +577,7 @@ impl Link {
             Some(_) => [self.nicknames.next_due(), self.sessions.next_due(), self.rooms.next_due()]
                 .into_iter()
                 .flatten()
+                .chain((self.settling == Settling::Wait).then_some(self.settled_at))
                 .fold(self.beat_at.min(self.wake_at), Instant::min),
         };
         next.saturating_duration_since(now)

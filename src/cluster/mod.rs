@@ -91,6 +91,8 @@ pub struct Joined {
     pub account_secret: [u8; 32],
     settings: Settings,
     wire: Wire,
+    /// The line that everything on the backplane is of: without it every room would be doubtful.
+    line: String,
 }
 
 /// What the threads share with the cores.
@@ -162,8 +164,10 @@ pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
     let settings = Settings { node, ..settings };
     // From now on it is kept for this node that it has been configured so.
     let tell = Command::anywhere("PUBLISH").arg(settings.keys.nodes_channel()).arg("");
-    ask(&mut wire, &settings, &[ask::beat(&settings), tell])?;
-    Ok(Joined { node, resume_secret, account_secret, settings, wire })
+    let line = Command::keyed("GET", &settings.keys.line());
+    let answers = ask(&mut wire, &settings, &[ask::beat(&settings), tell, line])?;
+    let line = answers.last().and_then(answer::text).unwrap_or("").to_owned();
+    Ok(Joined { node, resume_secret, account_secret, settings, wire, line })
 }
 
 /// The first of the servers that can be used.
@@ -263,11 +267,11 @@ fn node_id(wire: &mut Wire, settings: &Settings) -> Result<NodeId, ClusterError>
 /// # Errors
 /// When one cannot be started.
 pub fn start(joined: Joined, links: Links) -> io::Result<Running> {
-    let Joined { node, settings, wire, .. } = joined;
+    let Joined { node, settings, wire, line, .. } = joined;
     let Links { exchange, wakers, sleeper, stops, home, cores } = links;
     let shared = Arc::new(Shared::new(exchange, wakers.clone(), stops.clone(), cores, wire.addresses()));
     let hearer = Hearer::new(shared.clone(), settings.keys.clone(), node, settings.deadline);
-    let link = Link::new(settings, shared, sleeper, home as HomeOf, wire);
+    let link = Link::new(settings, shared, sleeper, home as HomeOf, wire, line);
     let link = threads::spawn("cluster".into(), move || link.run())?;
     let hearer = threads::spawn("cluster-hear".into(), move || hearer.run())?;
     Ok(Running { link, hearer, stops, wakers, cores })

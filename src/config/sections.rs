@@ -201,17 +201,20 @@ section! {
 section! {
     /// Several nodes as one server. They share a Redis or Valkey server (6.2 or later), or a Redis Cluster.
     Cluster in cluster {
-        /// Where it is: redis://user:password@host:6379/0, rediss:// for TLS, or unix:///path?db=0; or a list of such. The first of
-        /// them that is a primary is used, and looked for anew when it is lost; of a Redis Cluster any nodes will do. Not set: this
-        /// node stands alone.
+        /// Where it is: redis://user:password@host:6379/0, rediss:// for TLS, or unix:///path?db=0; or a list of such.
+        /// The first of them that is a primary is used, and looked for anew when it is lost; of a Redis Cluster any
+        /// nodes will do. Not set: this node stands alone.
         redis: RedisUrls = RedisUrls::default();
         /// A file with the certificates (PEM) that vouch for it, for rediss://. Not set: those of the system.
         ca: Option<PathBuf> = None;
-        /// What its keys and channels begin with: letters, numbers, '_', '.' and '-', at most 32. Nodes with the same are one server.
+        /// What its keys and channels begin with: letters, numbers, '_', '.' and '-', at most 32. Nodes with the same
+        /// are one server.
         prefix: KeyPrefix = KeyPrefix::default();
-        /// Milliseconds that it has for an answer; then the connection is given up, and what waited is answered with backplane_down.
+        /// Milliseconds that it has for an answer; then the connection is given up, and what waited is answered with
+        /// backplane_down.
         deadline_ms: u64 = 2000, 50..=60_000;
-        /// Milliseconds that a node may be silent before the others take it for lost. It is heard of three times as often.
+        /// Milliseconds that a node may be silent before the others take it for lost. It is heard of three times as
+        /// often.
         lease_ms: u64 = 10_000, 500..=3_600_000;
         /// Milliseconds between looks at each open room, for what may have been missed.
         look_ms: u64 = 2000, 50..=3_600_000;

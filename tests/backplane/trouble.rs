@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use starling::shard::backplane::{BackplaneNews, ClaimOutcome, Failed, LogEntry, Position};
+use starling::shard::backplane::{BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LogEntry, Position};
 
 use super::node::{Node, at, config, join_of, renewal, say, short};
 use super::server::Server;
@@ -194,6 +194,36 @@ fn a_server_that_comes_back_without_data_is_told_what_it_has_lost() {
         _ => None,
     });
     assert_eq!(unkept, one.session(1));
+}
+
+#[test]
+fn what_one_node_finds_lost_all_know_before_anything_gets_a_place() {
+    let mut server = Server::start(&[]);
+    let mut one = Node::start(&config(&[server.url()]));
+    let mut two = Node::start(&config(&[server.url()]));
+    for name in ["forsaken", "other"] {
+        one.open(name, "e").unwrap();
+        one.ask(0, BackplaneRequest::Close { room: name.into() });
+    }
+    one.publish(&at("forsaken", "e", 0, 0), "kept", 1).unwrap();
+    two.publish(&at("other", "e", 0, 0), "kept", 1).unwrap();
+    // What comes after this is lost: it is the first node's, and nobody has a copy of the room.
+    let _: String = server.ask("SAVE");
+    one.publish(&at("forsaken", "e", 0, 1), "lost", 2).unwrap();
+    server.kill();
+    one.down();
+    two.down();
+    server.restart();
+    one.back();
+    two.back();
+    // As soon as the second can give places, it must know: offset 2 would be given again.
+    assert_eq!(two.publish_at_last(&at("other", "e", 0, 1), "x", 3).unwrap().offset, 2);
+    assert!(two.open("forsaken", "").unwrap().unwrap().is_doubtful);
+    // Somebody begins it anew, and it is as good as any.
+    two.ask(0, renewal(&at("forsaken", "e", 0, 1), "e2", "{}"));
+    let renewed = two.opened("forsaken").unwrap().unwrap();
+    assert_eq!((&*renewed.epoch, renewed.is_doubtful), ("e2", false));
+    assert!(!one.open("forsaken", "").unwrap().unwrap().is_doubtful);
 }
 
 #[test]
