@@ -699,8 +699,9 @@ impl Shard {
 
     fn keep_given_up(&mut self, id: Id, is_given_up: bool) {
         let session = &mut self.sessions[id];
-        session.revision += 1;
-        let (number, revision) = (session.number, u64::from(session.revision));
+        // What is taken back follows what was given up, however often it is tried: so it is known whether that has been written.
+        session.revision += u32::from(is_given_up);
+        let (number, revision) = (session.number, u64::from(session.revision) + u64::from(!is_given_up));
         let nickname = session.nickname.as_ref().expect("a session that is given up has been welcomed");
         let rooms = session.memberships.iter();
         let rooms = rooms.map(|m| RestoredMembership { room: m.room.as_str().to_owned(), echo: m.echo });
@@ -734,6 +735,7 @@ impl Shard {
             }
             Ok(true) if is_taken_back => {
                 (session.step, session.successor) = (Step::Idle, None);
+                session.revision += 1;
                 let number = session.number;
                 self.post(self.birth_core(number), Mail::Stays { number, session: at });
                 return self.go_away(id);
