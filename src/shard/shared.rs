@@ -19,7 +19,7 @@ mod entries;
 mod orders;
 mod publishing;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use orders::Order;
@@ -69,7 +69,7 @@ pub(super) struct Shared {
     is_catching_up: bool,
     is_renewing: bool,
     /// The members that are on this node, and whether each has a connection.
-    locals: HashMap<SessionRef, Local>,
+    locals: BTreeMap<SessionRef, Local>,
     /// Whether something of this node's has happened since it last told how many members there are, and what it told then.
     has_own_change: bool,
     told_members: u64,
@@ -117,7 +117,7 @@ impl Shared {
             guard: 0,
             is_catching_up: false,
             is_renewing: false,
-            locals: HashMap::new(),
+            locals: BTreeMap::new(),
             has_own_change: false,
             told_members: 0,
             kept_change: 0,

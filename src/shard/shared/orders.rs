@@ -243,14 +243,16 @@ impl Shard {
         let name = entry.room.name().clone();
         let Some(shared) = &mut entry.shared else { return };
         let mut answers = Vec::new();
+        let is_kept = |order: &Order| order.op.has_happened() || order.asker.is_none();
+        let (kept, mut given_up) = shared.orders.drain(..).partition(is_kept);
+        shared.orders = kept; // what nobody has asked for would not be asked for again
         let under_way = shared.appending.iter_mut().flat_map(|(_, orders)| orders);
-        for order in under_way.chain(&mut shared.orders) {
+        for order in under_way.chain(&mut shared.orders).chain(&mut given_up) {
             if let Some((from, reply_to)) = order.asker.take() {
                 let reply = done_without(&order.op, Some(&name));
                 answers.push((from, reply_to, reply.unwrap_or_else(|| Reply::Refused(refusal.clone()))));
             }
         }
-        shared.orders.retain(|order| order.op.has_happened());
         for (from, reply_to, reply) in answers {
             self.home.rooms[key].unlisten_if_left(&reply, from);
             self.reply_to_asker(Asker::Session(from, reply_to), reply);
