@@ -162,7 +162,7 @@ impl Shard {
             BackplaneNews::Nodes { living, lost } => self.note_nodes(living, &lost),
             BackplaneNews::Returned => {
                 for key in self.home.by_name.values().copied().collect::<Vec<_>>() {
-                    self.return_locals(key);
+                    self.compare_locals(key);
                 }
                 self.keep_sessions();
             }

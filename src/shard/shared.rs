@@ -510,7 +510,7 @@ impl Shard {
         }
         self.apply_all(key, entries);
         self.finish_copy(key, &opened.position);
-        self.return_locals(key);
+        self.compare_locals(key);
         self.look_for_lost_nodes(key);
         self.pump(key);
     }

@@ -10,7 +10,7 @@ use crate::shard::Shard;
 use crate::shard::backplane::{Append, BackplaneRequest, Failed, Position, RoomAt, RoomOp};
 use crate::shard::home::not_a_member;
 use crate::shard::journal::Asker;
-use crate::shard::mail::{Join, Reply, ReplyTo};
+use crate::shard::mail::{Join, Mail, Reply, ReplyTo, RoomKey};
 use crate::shard::timers::Timer;
 
 use super::Local;
@@ -58,7 +58,7 @@ impl RoomOp {
 
 impl Shard {
     /// Lets those be members again who are here and of whom the others think that they are not.
-    pub(in crate::shard) fn return_locals(&mut self, key: Id) {
+    fn return_locals(&mut self, key: Id) {
         let Some(entry) = self.home.rooms.get(key) else { return };
         let Some(shared) = &entry.shared else { return };
         let mut orders = Vec::new();
@@ -74,6 +74,27 @@ impl Shard {
         }
         for op in orders {
             self.order(key, op, None);
+        }
+    }
+
+    /// Lets those be members again who are here, and those no more who are not: what has replaced them is lost.
+    pub(in crate::shard) fn compare_locals(&mut self, key: Id) {
+        self.return_locals(key);
+        let Some(entry) = self.home.rooms.get(key) else { return };
+        let Some(shared) = &entry.shared else { return };
+        let under_way = shared.appending.iter().flat_map(|(_, orders)| orders).chain(&shared.orders);
+        let comes_or_goes = |session| {
+            under_way.clone().any(|order| match &order.op {
+                RoomOp::Join { session: one, .. }
+                | RoomOp::Attach { session: one, .. }
+                | RoomOp::Leave { session: one, .. } => *one == session,
+                _ => false,
+            })
+        };
+        let gone = entry.room.sessions_on(self.node).into_iter();
+        let gone = gone.filter(|session| !shared.locals.contains_key(session) && !comes_or_goes(*session));
+        for session in gone.collect::<Vec<_>>() {
+            self.order(key, RoomOp::Leave { session, reason: LeaveReason::Timeout }, None);
         }
     }
 
@@ -273,8 +294,24 @@ impl Shard {
         };
         for op in ops {
             let order = orders.next();
+            if let RoomOp::Leave { session, reason } = op
+                && session.node == self.node
+                && node != self.node
+            {
+                self.tell_left_before(key, session, reason);
+            }
             self.carry_out_op(key, op, order);
         }
+    }
+
+    /// A session of this node has left a room where it was before it came here, which the room hears only now.
+    fn tell_left_before(&mut self, key: Id, session: SessionRef, reason: LeaveReason) {
+        self.send_room(key);
+        let entry = &mut self.home.rooms[key];
+        entry.unlisten(session);
+        let (to, name) = (session.session, entry.room.name().clone());
+        let room = RoomKey { home: self.core, key };
+        self.post(session.core, Mail::Expelled { to, room, name, reason });
     }
 
     /// Does what an order says, and answers it if it is of this node.
@@ -319,7 +356,7 @@ impl Shard {
                     self.note_detached(session, key);
                 }
                 if node == self.node {
-                    self.return_locals(key);
+                    self.compare_locals(key);
                 }
                 Reply::Noted
             }
@@ -379,6 +416,7 @@ impl Shard {
         let now_ms = self.now.unix_ms;
         let before = self.home.rooms[key].room.member(old).map(|member| member.nickname.clone());
         self.forget_local(key, old);
+        let left = self.has_left(key, old).filter(|_| old.node == self.node && session.node != self.node);
         let entry = &mut self.home.rooms[key];
         entry.unlisten(old);
         match entry.room.attach(old, session) {
@@ -399,6 +437,9 @@ impl Shard {
                 if was_away {
                     self.tell_back(key, &nickname);
                 }
+                if let Some(reason) = left {
+                    self.order(key, RoomOp::Leave { session, reason }, None);
+                }
                 Reply::Noted
             }
             // The room has lost it, not put it out: of that this node would know.
@@ -415,6 +456,17 @@ impl Shard {
                 Reply::NotAttached { room: key, name, reason }
             }
         }
+    }
+
+    /// Whether a session wanted to leave, which it was told it has, and the room does not know yet.
+    fn has_left(&self, key: Id, leaver: SessionRef) -> Option<LeaveReason> {
+        let shared = self.home.rooms.get(key)?.shared.as_ref()?;
+        let under_way = shared.appending.iter().flat_map(|(_, orders)| orders).chain(&shared.orders);
+        let mut reasons = under_way.filter_map(|order| match order.op {
+            RoomOp::Leave { session, reason } if session == leaver => Some(reason),
+            _ => None,
+        });
+        reasons.find(|reason| matches!(reason, LeaveReason::Left | LeaveReason::Quit))
     }
 
     /// The members of a lost node have had their time.
@@ -434,7 +486,7 @@ impl Shard {
             self.tell_role(key, &heir, Role::Host);
         }
         if node == self.node {
-            self.return_locals(key);
+            self.compare_locals(key);
         }
     }
 
