@@ -127,7 +127,8 @@ impl Link {
                     .arg(revision)
                     .arg(body)
                     .arg(u8::from(is_given_up))
-                    .arg(hold_ms);
+                    .arg(hold_ms)
+                    .arg(u8::from(wait.is_some() && !is_given_up));
                 (command, wait.map_or(Then::Nothing("keep a session"), |wait| Then::Keep { wait }))
             }
             BackplaneRequest::ForgetSession { number, session } => {

@@ -1,10 +1,12 @@
 -- Keeps what a session is. KEYS: 1 the session's: a hash of ref (where it is), as (where it was when it was kept last), rev, body and free.
--- ARGV: 1 where it is, 2 the revision, 3 the body, 4 whether another node may have it (0 or 1), 5 how long it is kept, in ms.
+-- ARGV: 1 where it is, 2 the revision, 3 the body, 4 whether another node may have it (0 or 1), 5 how long it is kept, in
+-- ms, 6 whether it is taken back (0 or 1), which it is only if nobody has taken it since.
 -- Returns 1, or 0: another node has it, or a later revision is kept. On one node a session may have moved.
-local kept = redis.call('HMGET', KEYS[1], 'ref', 'rev')
+local kept = redis.call('HMGET', KEYS[1], 'ref', 'rev', 'as')
 if kept[1] then
     local is_ours = string.match(kept[1], '^%d+') == string.match(ARGV[1], '^%d+')
-    if not is_ours or tonumber(kept[2] or '0') >= tonumber(ARGV[2]) then
+    local is_taken = ARGV[6] == '1' and kept[1] ~= ARGV[1] and kept[1] ~= kept[3]
+    if not is_ours or is_taken or tonumber(kept[2] or '0') >= tonumber(ARGV[2]) then
         return 0
     end
 end

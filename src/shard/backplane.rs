@@ -167,7 +167,7 @@ pub enum BackplaneRequest {
         revision: u64,
         /// What it is: a [`crate::record::SessionBody`] as JSON.
         body: String,
-        /// Who waits for it to be kept.
+        /// Who waits for it to be kept. If it is not given up then it is taken back, unless somebody has taken it since.
         wait: Option<Id>,
         /// Whether another node may have it from now on, although this one lives. Its nickname is not released then, and not held on to.
         is_given_up: bool,

@@ -85,6 +85,8 @@ pub(super) struct Local {
     nickname: Nickname,
     is_admin: bool,
     is_connected: bool,
+    /// Whether it has been given up to another node, which is the one that it would return on.
+    is_handed_on: bool,
 }
 
 /// What waits for a room to be opened.
@@ -223,6 +225,8 @@ impl Shard {
                 if is_listening {
                     self.send_room(room);
                 }
+                // Whatever becomes of the room meanwhile, it is not one of those who return to it.
+                self.forget_local(room, from);
                 self.order(room, RoomOp::Leave { session: from, reason }, Some((from, reply_to)));
                 None
             }

@@ -62,7 +62,7 @@ impl Shard {
         let Some(entry) = self.home.rooms.get(key) else { return };
         let Some(shared) = &entry.shared else { return };
         let mut orders = Vec::new();
-        for (session, local) in &shared.locals {
+        for (session, local) in shared.locals.iter().filter(|(_, local)| !local.is_handed_on) {
             let is_connected = entry.room.member(*session).map(|member| member.is_connected_in(*session));
             if is_connected.is_none() || (local.is_connected && is_connected == Some(false)) {
                 let (nickname, is_admin) = (local.nickname.clone(), local.is_admin);
@@ -218,7 +218,10 @@ impl Shard {
                 (RoomOp::Join { nickname, is_admin, .. }, Some(join), Some(role)) => {
                     let (join, older) = *join;
                     if let Some(shared) = &mut self.home.rooms[key].shared {
-                        shared.locals.insert(from, Local { nickname, is_admin, is_connected: true });
+                        shared.locals.insert(
+                            from,
+                            Local { nickname, is_admin, is_connected: true, is_handed_on: false },
+                        );
                     }
                     Reply::Joined(Box::new(self.introduce(key, from, role, join, older)))
                 }
@@ -350,7 +353,9 @@ impl Shard {
         if let Some(join) = join.filter(|_| is_awaited) {
             let (join, older) = *join;
             if let Some(shared) = &mut self.home.rooms[key].shared {
-                shared.locals.insert(session, Local { nickname, is_admin, is_connected: true });
+                shared
+                    .locals
+                    .insert(session, Local { nickname, is_admin, is_connected: true, is_handed_on: false });
             }
             return Reply::Joined(Box::new(self.introduce(key, session, entered.role, join, older)));
         }
@@ -381,7 +386,12 @@ impl Shard {
                 if session.node == self.node
                     && let Some(shared) = &mut entry.shared
                 {
-                    let local = Local { nickname: nickname.clone(), is_admin, is_connected: true };
+                    let local = Local {
+                        nickname: nickname.clone(),
+                        is_admin,
+                        is_connected: true,
+                        is_handed_on: false,
+                    };
                     shared.locals.entry(session).or_insert(local);
                 }
                 if was_away {
@@ -438,7 +448,7 @@ impl Shard {
     /// A session has been given up to another node. If it is not heard of there in time, it has ended.
     pub(in crate::shard) fn hand_on_in(&mut self, key: Id, session: SessionRef) {
         if let Some(local) = self.home.rooms.get_mut(key).and_then(|entry| entry.local_mut(session)) {
-            local.is_connected = false;
+            (local.is_connected, local.is_handed_on) = (false, true);
             let deadline = self.now.tick + self.config.session.grace_ms;
             self.wheel.insert(deadline, Timer::HandedOn(key, session.core, session.session));
         }
@@ -448,6 +458,7 @@ impl Shard {
     pub(in crate::shard) fn expire_handed_on(&mut self, key: Id, core: u16, session: Id) {
         let session = SessionRef { node: self.node, core, session };
         if self.home.rooms.get_mut(key).and_then(|entry| entry.local_mut(session)).is_some() {
+            self.forget_local(key, session);
             self.order(key, RoomOp::Leave { session, reason: LeaveReason::Timeout }, None);
         }
     }
@@ -471,7 +482,7 @@ impl Shard {
         };
         let (nickname, is_admin) = (member.nickname.clone(), member.is_admin());
         if let Some(shared) = &mut entry.shared {
-            shared.locals.insert(from, Local { nickname, is_admin, is_connected: true });
+            shared.locals.insert(from, Local { nickname, is_admin, is_connected: true, is_handed_on: false });
         }
         self.order(key, RoomOp::Attach { old, session: from }, None);
         let reply = Reply::Returned { room, key: Some(key), echo };

@@ -206,6 +206,7 @@ impl Redis {
         Some(entries)
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn claim(
         &mut self,
         nickname: &Nickname,
@@ -221,7 +222,8 @@ impl Redis {
         // Of its own sessions a node knows itself which of them may have it, but for one that it has given up.
         let is_alone =
             holders.keys().all(|holder| *holder == session || holder.node == session.node && !is_given_up);
-        if !is_alone && !(has_token && holders.values().all(|holder| holder.has_token)) {
+        let is_users = has_token && holders.values().all(|holder| holder.has_token);
+        if !is_alone && !is_users {
             return ClaimOutcome::Taken;
         }
         if !holders.contains_key(&session) && holders.len() >= sessions_max {
@@ -748,8 +750,11 @@ impl Backplane {
             }
             BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up } => {
                 let known = self.redis.sessions.get(&number);
-                let is_kept =
-                    known.is_none_or(|known| known.at.node == session.node && known.revision < revision);
+                let is_kept = known.is_none_or(|known| {
+                    let is_taken_back = wait.is_some() && !is_given_up;
+                    let is_taken = is_taken_back && known.at != session && known.at != known.known_as;
+                    known.at.node == session.node && !is_taken && known.revision < revision
+                });
                 if is_kept {
                     let until_ms = now_ms + lease_ms;
                     let (at, known_as) = (session, session);
