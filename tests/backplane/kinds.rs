@@ -82,8 +82,8 @@ fn by_tls_with_an_authority_of_its_own() {
     assert!(refusal(&config).contains("certificate"), "that is not its name");
 }
 
-/// Three servers that are one.
-fn redis_cluster() -> Vec<Server> {
+/// Three servers that are one, and so many replicas of each.
+fn redis_cluster(replicas: usize) -> Vec<Server> {
     let settings = [
         "--cluster-enabled",
         "yes",
@@ -91,27 +91,43 @@ fn redis_cluster() -> Vec<Server> {
         "2000",
         "--cluster-require-full-coverage",
         "no",
+        "--cluster-replica-validity-factor",
+        "0",
+        "--repl-diskless-sync-delay",
+        "0",
     ];
-    let servers: Vec<Server> = (0..3).map(|_| Server::start(&settings)).collect();
+    let servers: Vec<Server> = (0..3 * (1 + replicas)).map(|_| Server::start(&settings)).collect();
     for (index, server) in servers.iter().enumerate() {
-        let (first, last) = (index * 16_384 / 3, (index + 1) * 16_384 / 3 - 1);
-        let _: String = server.ask(&format!("CLUSTER ADDSLOTSRANGE {first} {last}"));
         let _: String = server.ask(&format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1));
+        if index < 3 {
+            let (first, last) = (index * 16_384 / 3, (index + 1) * 16_384 / 3 - 1);
+            let _: String = server.ask(&format!("CLUSTER ADDSLOTSRANGE {first} {last}"));
+        } else {
+            let _: String = server.ask(&format!("CLUSTER MEET 127.0.0.1 {}", servers[0].port));
+        }
     }
-    for server in &servers[1..] {
-        // The port of the bus is ten thousand more, which may be none: then it is said which.
-        let _: String = servers[0].ask(&format!("CLUSTER MEET 127.0.0.1 {}", server.port));
+    for server in &servers[1..3] {
+        let _: String = server.ask(&format!("CLUSTER MEET 127.0.0.1 {}", servers[0].port));
     }
-    for server in &servers {
-        while !server.ask::<String>("CLUSTER INFO").contains("cluster_slots_ok:16384") {}
-        while !server.ask::<String>("CLUSTER INFO").contains("cluster_state:ok") {}
+    let knows_all = |server: &Server| server.ask::<String>("CLUSTER NODES").lines().count() == servers.len();
+    let is_up = |server: &Server| {
+        let info = server.ask::<String>("CLUSTER INFO");
+        info.contains("cluster_slots_ok:16384") && info.contains("cluster_state:ok")
+    };
+    while !servers.iter().all(|server| knows_all(server) && is_up(server)) {}
+    for (index, server) in servers.iter().enumerate().skip(3) {
+        let primary: String = servers[index % 3].ask("CLUSTER MYID");
+        let _: String = server.ask(&format!("CLUSTER REPLICATE {primary}"));
     }
+    let follows =
+        |server: &Server| server.ask::<String>("INFO replication").contains("master_link_status:up");
+    while !servers[3..].iter().all(follows) {}
     servers
 }
 
 #[test]
 fn a_redis_cluster_is_one_server() {
-    let mut servers = redis_cluster();
+    let mut servers = redis_cluster(0);
     let mut node = Node::start(&config(&[servers[1].tcp_url()]));
     let mut other = Node::start(&config(&[servers[2].tcp_url(), servers[0].tcp_url()]));
     let names: Vec<String> = (0..12).map(|index| format!("room{index}")).collect();
@@ -189,5 +205,51 @@ fn a_redis_cluster_is_one_server() {
     assert!(node.publish(&at(gone[0], "e", 0, 0), "x", 3).is_err());
     let placed = node.publish(&at(stay[0], "e", 0, 0), "x", 4);
     assert!(placed.unwrap().offset > EACH);
+    assert!(!node.take(0).iter().any(|news| matches!(news, BackplaneNews::Down(_))), "not all of it");
+}
+
+#[test]
+fn what_takes_the_place_of_a_server_of_a_redis_cluster_is_found() {
+    let mut servers = redis_cluster(1);
+    let urls: Vec<String> = servers[..3].iter().map(Server::tcp_url).collect();
+    let mut node = Node::start(&config(&urls));
+    let mut other = Node::start(&config(&urls[1..]));
+    // A room on each.
+    let slot_of = |name: &str| servers[0].ask::<u64>(&format!("CLUSTER KEYSLOT starling:{{{name}}}:meta"));
+    let on = |index: usize| {
+        (0..).map(|n| format!("r{n}")).find(|name| slot_of(name) as usize * 3 / 16_384 == index)
+    };
+    let rooms: Vec<String> = (0..3).map(|index| on(index).unwrap()).collect();
+    for name in &rooms {
+        node.open(name, "e").unwrap().unwrap();
+        other.open(name, "e").unwrap().unwrap();
+        other.looked_at(name);
+        node.publish(&at(name, "e", 0, 0), "one", 1).unwrap();
+        assert_eq!(short(&other.entries(name)), ["m1 one"]);
+    }
+    // The one that dies is also the one that the other hears on, as it names it first.
+    let number = |server: &Server, field: &str| {
+        let info = server.ask::<String>("INFO replication");
+        let line = info.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned();
+        line.parse::<u64>().unwrap()
+    };
+    let written = number(&servers[1], "master_repl_offset:");
+    while number(&servers[4], "slave_repl_offset:") < written {}
+    servers[1].kill();
+    // The others go on meanwhile.
+    assert_eq!(node.publish(&at(&rooms[0], "e", 0, 1), "two", 2).unwrap().offset, 2);
+    assert_eq!(node.publish_at_last(&at(&rooms[1], "e", 0, 1), "two", 3).unwrap().offset, 2);
+    assert_eq!(other.publish_at_last(&at(&rooms[1], "e", 0, 1), "three", 4).unwrap().offset, 3);
+    // It is heard again, from a server that is there.
+    for tag in 5.. {
+        node.publish(&at(&rooms[1], "e", 0, 1), "again", tag).unwrap();
+        let is_heard = |news: &BackplaneNews| match news {
+            BackplaneNews::Entries { entries, .. } => short(entries)[0].ends_with("again"),
+            _ => false,
+        };
+        if other.take(0).iter().any(is_heard) {
+            break;
+        }
+    }
     assert!(!node.take(0).iter().any(|news| matches!(news, BackplaneNews::Down(_))), "not all of it");
 }

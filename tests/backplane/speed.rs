@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use starling::shard::backplane::BackplaneRequest;
+use starling::shard::backplane::{BackplaneNews, BackplaneRequest};
 
 use super::node::{Node, at, config, say};
 use super::server::Server;
@@ -30,4 +30,32 @@ fn speed_of_publishing() {
         let took = started.elapsed();
         println!("{under_way} under way: {:.0} a second", many as f64 / took.as_secs_f64());
     }
+}
+
+#[test]
+#[ignore = "measures: cargo test --release --test backplane -- --ignored --nocapture speed"]
+fn speed_of_hearing() {
+    const MANY: u64 = 200_000;
+    let server = Server::start(&[]);
+    let mut node = Node::start(&config(&[server.url()]));
+    let mut other = Node::start(&config(&[server.url()]));
+    node.open("r", "e").unwrap();
+    node.ask(0, BackplaneRequest::Close { room: "r".into() });
+    other.open("r", "e").unwrap();
+    other.looked_at("r");
+    let start = at("r", "e", 0, 0);
+    let started = Instant::now();
+    let (mut asked, mut heard) = (0, 0);
+    while heard < MANY {
+        while asked < MANY && asked < heard + 512 {
+            asked += 1;
+            node.ask(0, say(&start, node.id, "a message of some length, as people say it", asked));
+        }
+        node.take(0);
+        other.entries("r");
+        heard += 1
+            + other.take(0).iter().filter(|news| matches!(news, BackplaneNews::Entries { .. })).count()
+                as u64;
+    }
+    println!("heard by another node: {:.0} a second", MANY as f64 / started.elapsed().as_secs_f64());
 }
