@@ -1,11 +1,14 @@
 """The fixtures: one server a test, on free ports, stopped and checked at the test's end."""
 
 import os
+import shutil
+import socket
+import subprocess
 import tempfile
 
 import pytest
 
-from helpers import LISTENERS, Server
+from helpers import DEADLINE_S, LISTENERS, Server, environment, wait_until
 
 
 @pytest.fixture
@@ -28,6 +31,31 @@ def directory():
     with tempfile.TemporaryDirectory(prefix="starling-") as name:
         os.chmod(name, 0o755)
         yield name
+
+
+@pytest.fixture
+def run_proxy(directory):
+    """Runs a proxy until the test is over, and waits until it listens."""
+    processes = []
+
+    def run_proxy(command, ports):
+        assert shutil.which(command[0]), f"{command[0]} is missing: scripts/setup installs it"
+        process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        processes.append(process)
+
+        def listens(port):
+            assert process.poll() is None, process.stderr.read().decode()
+            with socket.socket() as client:
+                return client.connect_ex(("127.0.0.1", port)) == 0
+
+        for port in ports:
+            wait_until(lambda port=port: listens(port), f"{command[0]} on port {port}")
+
+    yield run_proxy
+    for process in processes:
+        process.terminate()
+        process.wait(DEADLINE_S)
+        process.stderr.close()
 
 
 @pytest.fixture

@@ -546,6 +546,14 @@ class RawWebSocket:
         return code
 
 
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return ports
+
+
 def is_free(server, nickname):
     """Whether the nickname can be had at once, on whichever core the one who asks is."""
     client = server.ws()

@@ -3,16 +3,9 @@
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 
-from helpers import DEADLINE_S, wait_until
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from helpers import DEADLINE_S, free_ports, wait_until
 
 
 class Redis:
@@ -21,7 +14,7 @@ class Redis:
     def __init__(self, directory, *options, keeps=False):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self.url = f"redis://127.0.0.1:{self.port}"
         self._password = options[options.index("--requirepass") + 1] if "--requirepass" in options else None
         self._options = ["--save", "", "--appendonly", "yes" if keeps else "no", "--appendfsync", "always", *options]
@@ -32,7 +25,11 @@ class Redis:
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
                    "--daemonize", "no", *self._options]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(lambda: self.cli("PING", check=False) == "PONG", "redis-server")
+        try:
+            wait_until(lambda: self.cli("PING", check=False) == "PONG", "redis-server")
+        except BaseException:
+            self.close()
+            raise
 
     def cli(self, *command, check=True):
         ran = subprocess.run(["redis-cli", "-p", str(self.port), *command], capture_output=True, text=True, timeout=DEADLINE_S,

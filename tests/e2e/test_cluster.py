@@ -1,13 +1,16 @@
 """Several nodes that share a Redis, as one server."""
 
 import collections
+import pathlib
 import random
+import re
 import threading
 import time
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
-from helpers import DEADLINE_S, Deadline, run, binary, wait_until
+from helpers import DEADLINE_S, Deadline, WsClient, binary, free_ports, run, wait_until
 from redis_server import Redis
 import tokens
 
@@ -408,6 +411,47 @@ def test_a_broadcast_reaches_all_nodes(start_node, redis):
     for client in [*everybody, admin]:
         assert client.expect("system")["content"] == "at 6"
     assert admin.call("broadcast", content="ops only", rooms=["op*"])["sessions"] == 2
+
+
+def is_cut(client):
+    try:
+        client.call("ping")
+        return False
+    except ConnectionClosed:
+        return True
+
+
+def test_two_nodes_behind_haproxy(nodes, run_proxy, directory):
+    """As the README has it, but for the ports."""
+    nodes = nodes[:2]
+    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    (configuration,) = re.findall(r"^```haproxy\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    (front,) = free_ports(1)
+    ports = {"8080": front, "8081": nodes[0].web[1], "8082": nodes[1].web[1]}
+    configuration = re.sub(r"127\.0\.0\.1:(\d+)", lambda match: f"127.0.0.1:{ports[match[1]]}", configuration)
+    (pathlib.Path(directory) / "haproxy.cfg").write_text(configuration)
+    run_proxy(["haproxy", "-db", "-f", f"{directory}/haproxy.cfg"], [front])
+
+    def connect():
+        return nodes[1].keep(WsClient(f"ws://127.0.0.1:{front}/ws"))
+
+    # In turn, so that they are on different nodes.
+    alice, bob = connect().enter("alice", "den"), connect().enter("bob", "den")
+    alice.expect("presence", event="join", nickname="bob")
+    (ack,) = alice.say("den", "hello")
+    assert bob.expect("message", room="den")["content"] == "hello"
+    nodes[0].kill()
+    is_lost = {client: is_cut(client) for client in (alice, bob)}
+    assert sorted(is_lost.values()) == [False, True]
+    lost, other = sorted((alice, bob), key=is_lost.get, reverse=True)
+    other.say("den", "are you there?")
+    again = connect()
+    # The killed node has it until its lease is over.
+    answers = []
+    wait_until(lambda: answers.append(again.call("hello", resume=lost.welcome["resume"])) or answers[-1].get("resumed"), "the session")
+    joined = again.call("join", room="den", since={"epoch": ack["epoch"], "offset": ack["offset"]})
+    assert joined["recovered"] is True
+    assert again.expect("message", room="den")["content"] == "are you there?"
 
 
 def test_what_is_wrong_is_told_at_the_start(start_redis, redis, start_node):

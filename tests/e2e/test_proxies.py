@@ -1,50 +1,13 @@
 """Behind proxies that others wrote: haproxy and nginx, over TCP and over paths, with and without the PROXY protocol."""
 
-import shutil
-import socket
-import subprocess
-
 import pytest
 
-from helpers import DEADLINE_S, JsonLineClient, RawClient, WsClient, environment, wait_until
+from helpers import JsonLineClient, RawClient, WsClient, free_ports
 
 
 # nginx's workers are another user.
 FOR_ALL = 'mode = "666"\n'
 PROXIES = 'proxies = ["127.0.0.1"]\n'
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
-
-
-@pytest.fixture
-def run_proxy(directory):
-    """Runs a proxy until the test is over, and waits until it listens."""
-    processes = []
-
-    def run_proxy(command, ports):
-        assert shutil.which(command[0]), f"{command[0]} is missing: scripts/setup installs it"
-        process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        processes.append(process)
-
-        def listens(port):
-            assert process.poll() is None, process.stderr.read().decode()
-            with socket.socket() as client:
-                return client.connect_ex(("127.0.0.1", port)) == 0
-
-        for port in ports:
-            wait_until(lambda port=port: listens(port), f"{command[0]} on port {port}")
-
-    yield run_proxy
-    for process in processes:
-        process.terminate()
-        process.wait(DEADLINE_S)
-        process.stderr.close()
 
 
 @pytest.fixture

@@ -1,21 +1,24 @@
 //! Messages of shared rooms, from the command to their place.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
 use crate::chat::refusal::Refusal;
-use crate::chat::room::Stamp;
+use crate::chat::room::{Room, Stamp};
 use crate::chat::user::SessionRef;
 use crate::config::AckLevel;
 use crate::proto::wire::Event;
 use crate::shard::Shard;
-use crate::shard::backplane::{BackplaneRequest, Failed, Placed, Publish, SharedMessage, Utterance};
+use crate::shard::backplane::{BackplaneRequest, Failed, Placed, Publish, RoomOp, SharedMessage, Utterance};
 use crate::shard::fanout::Deaf;
-use crate::shard::home::not_a_member;
+use crate::shard::home::{HomeRoom, not_a_member};
 use crate::shard::journal::Asker;
 use crate::shard::limits::too_fast;
 use crate::shard::mail::{ConnectionRef, Push, Reply, ReplyTo};
+
+use super::Order;
 
 /// A message that wants its place.
 #[derive(Debug)]
@@ -118,7 +121,7 @@ impl Shard {
                 entry.room.check_push(sender, is_admin, now_ms)?;
                 sender.clone()
             }
-            (Speaker::Session(session), _) => entry.room.check_speaker(session, now_ms)?,
+            (Speaker::Session(session), _) => entry.room.check_speaker(entry.known_as(session), now_ms)?,
             (Speaker::Program { .. }, None) => unreachable!("programs speak under a name"),
         };
         if let Err(ms) = entry.bucket.take(&self.rates.room, 1, self.now.tick) {
@@ -138,14 +141,16 @@ impl Shard {
             return;
         }
         let (mut requests, mut refused) = (Vec::new(), Vec::new());
-        let room = &entry.room;
+        let (room, appending, orders) = (&entry.room, &shared.appending, &shared.orders);
         shared.publishing.retain_mut(|publishing| {
             if publishing.sent.is_some() {
                 return true;
             }
             // It may have waited for a change that forbids it.
             let checked = match publishing.by {
-                Speaker::Session(session) => room.check_speaker(session, now_ms).map(|_| ()),
+                Speaker::Session(session) => {
+                    room.check_speaker(known_as(room, appending, orders, session), now_ms).map(|_| ())
+                }
                 Speaker::Program { is_admin } => room.check_push(&publishing.sender, is_admin, now_ms),
             };
             if let Err(refusal) = checked {
@@ -241,7 +246,7 @@ impl Shard {
     pub(super) fn utter_typing(&mut self, from: SessionRef, key: Id) -> Reply {
         let now_ms = self.now.unix_ms;
         let Some(entry) = self.home.rooms.get_mut(key) else { return Reply::Refused(not_a_member()) };
-        match entry.room.check_speaker(from, now_ms) {
+        match entry.room.check_speaker(entry.known_as(from), now_ms) {
             Err(refusal) => return Reply::Refused(refusal),
             Ok(nickname) => {
                 let room = entry.room.name().folded().into();
@@ -259,4 +264,34 @@ impl Shard {
         let event = Event::Typing { room: room.as_str(), nickname: nickname.as_str() };
         self.note_event(key, &event, Some(Deaf::OriginAndSlow(session)));
     }
+}
+
+impl HomeRoom {
+    fn known_as(&self, session: SessionRef) -> SessionRef {
+        match &self.shared {
+            Some(shared) => known_as(&self.room, &shared.appending, &shared.orders, session),
+            None => session,
+        }
+    }
+}
+
+/// Under which session a room knows one that goes on as another: whoever resumes is let in before the room has heard of it, and speaks.
+fn known_as(
+    room: &Room,
+    appending: &Option<(u64, Vec<Order>)>,
+    orders: &VecDeque<Order>,
+    mut session: SessionRef,
+) -> SessionRef {
+    if room.member(session).is_some() {
+        return session;
+    }
+    let under_way = appending.iter().flat_map(|(_, orders)| orders).chain(orders);
+    for order in under_way.rev() {
+        if let RoomOp::Attach { old, session: new } = order.op
+            && new == session
+        {
+            session = old;
+        }
+    }
+    session
 }
