@@ -13,6 +13,7 @@ use super::journal::Asker;
 use super::mail::{Handover, Join, Mail, Page, Reply, ReplyTo, RoomEntry};
 use super::nodes::{Spoken, Spread};
 use super::queue::Frames;
+use super::shared::BACKPLANE_RETRY_MS;
 use super::timers::Timer;
 use crate::base::slots::{Id, Slots};
 use crate::base::time::Tick;
@@ -20,6 +21,7 @@ use crate::chat::history::Entry;
 use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
+use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::user::{NodeId, SessionRef};
 use crate::proto::wire::Event;
 use crate::record::{AccountState, HistoryPage, KeptPrivate};
@@ -166,9 +168,14 @@ impl Shard {
         let id = waits.waiting.insert(waiting);
         waits.order.push_back((self.now.tick, id));
         if !std::mem::replace(&mut waits.has_timer, true) {
-            self.wheel.insert(self.now.tick + self.config.store.deadline_ms, Timer::Read);
+            self.wheel.insert(self.now.tick + self.wait_ms(), Timer::Read);
         }
         id
+    }
+
+    /// How long an answer is waited for. What goes to another node and back has the time of both ways.
+    fn wait_ms(&self) -> u64 {
+        if self.is_clustered() { 2 * self.config.cluster.deadline_ms } else { self.config.store.deadline_ms }
     }
 
     /// What an answer is a part of; `None` if it took too long.
@@ -188,7 +195,7 @@ impl Shard {
 
     /// Answers those who have waited for the storage threads for too long.
     pub(super) fn expire_reads(&mut self) {
-        let (now, deadline_ms) = (self.now.tick, self.config.store.deadline_ms);
+        let (now, deadline_ms) = (self.now.tick, self.wait_ms());
         while let Some((since, id)) = self.waits.order.front().copied()
             && now.since(since) >= deadline_ms
         {
@@ -210,9 +217,11 @@ impl Shard {
                     self.finish_spread(*spread);
                 }
                 Awaited::Spoken(spoken) => self.finish_spoken(*spoken),
-                Awaited::Taken { from, reply_to, number, .. }
-                | Awaited::GivenUp { from, reply_to, number, .. } => {
-                    self.refuse_take(from, reply_to, number);
+                Awaited::Taken { from, reply_to, number, .. } => self.refuse_take(from, reply_to, number),
+                Awaited::GivenUp { from, reply_to, number, .. } => {
+                    self.forget_session(from, number);
+                    let refusal = node_does_not_answer();
+                    self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
                 }
                 Awaited::Claim { from, reply_to, .. }
                 | Awaited::Found { from, reply_to, .. }
@@ -481,4 +490,10 @@ fn encode_page<'a>(
     }
     let frames = Frames { bytes: bytes.into(), ends: ends.into() };
     Page { frames, through, is_last: through == head }
+}
+
+/// A session cannot be taken from its node yet, nor without it.
+fn node_does_not_answer() -> Refusal {
+    let message = "the node that has this session does not answer: any other can have it when it has been silent for cluster.lease_ms";
+    Refusal::with_retry(Reason::Unavailable, message, BACKPLANE_RETRY_MS)
 }

@@ -42,7 +42,7 @@ use crate::chat::user::SessionRef;
 const UNUSED_MS: u64 = 5000;
 
 /// What clients are told to wait while the backplane is down, in milliseconds. When it is back nobody knows.
-const BACKPLANE_RETRY_MS: u64 = 1000;
+pub(super) const BACKPLANE_RETRY_MS: u64 = 1000;
 
 /// What a home knows of a room beside its copy.
 #[derive(Debug)]

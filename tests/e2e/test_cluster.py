@@ -435,7 +435,7 @@ def test_two_nodes_behind_haproxy(nodes, run_proxy, directory):
     def connect():
         return nodes[1].keep(WsClient(f"ws://127.0.0.1:{front}/ws"))
 
-    # In turn, so that they are on different nodes.
+    # The second goes where there are fewer.
     alice, bob = connect().enter("alice", "den"), connect().enter("bob", "den")
     alice.expect("presence", event="join", nickname="bob")
     (ack,) = alice.say("den", "hello")
