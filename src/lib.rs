@@ -48,6 +48,16 @@
 //! process. The storage thread takes it from there into the database, and tells the core, which acknowledges what waited for that
 //! ([`record`], `shard/journal.rs`, [`store`]).
 //!
+//! # Several nodes
+//!
+//! Nodes that share a Redis are one server. A room is then a log there, of messages and changes in one order, to which one script at a time
+//! appends; the home core of each node that has members has a copy of the room, and applies the log to it. What a member wants is an order:
+//! it is sent to the log first, and carried out by every copy when it comes back with its place, by all alike. Messages are checked by the copy before, and
+//! again if the log has had a change since that may forbid them (`shard/shared.rs` and what is below it). A nickname or a session belongs to whom a
+//! key there says; sessions are given up by one node and taken by another (`shard/nodes.rs`). The cores ask and hear [`shard::backplane`], a
+//! list of requests and news that names no Redis; [`cluster`] is the thread that answers them, and the simulator has another that fails
+//! in every way. `docs/cluster.md` tells what is kept there, and what happens when something fails.
+//!
 //! # Code map
 //!
 //! From the bottom. A module imports only from those above it in this list, which a test holds it to.
@@ -89,6 +99,7 @@
 //! - There is no unbounded queue: commands under way are bounded a session and a pair of cores, bytes to send a
 //!   connection, input to look at by one read, and what compressed input becomes by as much again.
 //! - What follows from a record is heard by nobody before the record is in the journal. No core ever waits for a disk.
+//! - In a cluster a copy changes only by what the log says, in its order; what a copy cannot be brought up to is a new epoch, never a gap.
 //! - A peer's bytes never reach a panic. `assert!` and `expect` stand only where a bug of ours is the cause.
 //! - A connection ends through one entry (`Shard::close`), with a typed reason from which the log line, the wire code and
 //!   the presence of the others come.
@@ -110,6 +121,12 @@
 //! | segment, range | encoded bytes that many may share; the part of them in one connection's queue |
 //! | offset, epoch | a message's place in its room; the history that places count in |
 //! | record, frame, journal | a fact that outlives the process; those of one turn of a core; the queue of them to the storage thread |
+//! | node, cluster | a server that shares a Redis with others; all of them |
+//! | backplane | what nodes share, as the cores see it |
+//! | copy | what a node knows of a room whose log is on the backplane |
+//! | order, change | what somebody wants of such a room; the same with its place in the log |
+//! | guard | a change that may forbid a message which was allowed before it |
+//! | line | names what all nodes know to be whole: another line, and rooms nobody has a copy of begin anew |
 //! | pause | a connection is not read from until something has happened |
 //! | drain | tell all clients to go, and stop when they have gone |
 

@@ -508,7 +508,7 @@ impl Client {
     fn hear_error(&mut self, what: What, id: String, event: &Value, ledger: &mut Ledger) {
         let reason = event["reason"].as_str().unwrap_or_default();
         match (&what, reason) {
-            (_, "backplane_down") => {
+            (_, "backplane_down") | (What::Hello { .. }, "unavailable") => {
                 ledger.count("refused_down");
                 match what {
                     What::Message { .. } | What::Private { .. } => self.again.push((id, what)),

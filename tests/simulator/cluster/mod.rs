@@ -111,7 +111,7 @@ impl World {
         config.presence.exact_members = pick(&mut rng, &[2, 200]);
         config.presence.batch_ms = 50;
         config.cluster.lease_ms = LEASE_MS;
-        config.store.deadline_ms = pick(&mut rng, &[300, 3000]);
+        config.cluster.deadline_ms = pick(&mut rng, &[150, 1500]);
         let mishaps = Mishaps::draw(&mut rng);
         let kills = if rng.chance(50) { 0 } else { 1 + rng.below(3) };
         let mut world = World {
