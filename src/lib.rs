@@ -78,6 +78,7 @@
 //! | [`sys`] | the kernel as the loops need it, and all `unsafe` |
 //! | [`store`] | the database: the thread that writes it, the threads that read it, accounts, and tools |
 //! | [`cluster`] | the Redis that nodes share: the thread that asks it, and the one that hears it |
+//! | [`consul`] | registration with a Consul agent, from a thread of its own |
 //! | [`observe`] | logs, written by threads of their own |
 //! | [`server`] | opens listeners, starts cores, drains and stops |
 //! | [`mod@bench`] | the load generator: another world on the same loop, and what is told of its runs |
@@ -137,6 +138,7 @@ pub mod chat;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod consul;
 pub mod observe;
 pub mod proto;
 pub mod proxy;

@@ -23,6 +23,7 @@ use crate::base::census::Census;
 use crate::base::stats::Counters;
 use crate::cluster::{self, Joined};
 use crate::config::{Address, Config, ListenKind, StoreKind};
+use crate::consul;
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::{Door, Reactor, Turn};
 use crate::record::Restored;
@@ -261,6 +262,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     }
 
     announce(&addresses);
+    let mut registration = consul::start(&config, &addresses).map_err(failure)?;
     let signal_news = news.clone();
     threads::spawn("signals".into(), move || {
         while let Ok((name, number)) = signals::wait() {
@@ -270,7 +272,15 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     drop(news);
     let hang_up = HangUp::new(certificates, has_terminal)?;
-    let ended = attend(&heard, cores, &drains, &wakers[..cores], &hang_up, &mut socket_files);
+    let on_drain = || {
+        if let Some(registration) = &mut registration {
+            registration.withdraw();
+        }
+    };
+    let ended = attend(&heard, cores, &drains, &wakers[..cores], &hang_up, &mut socket_files, on_drain);
+    if let Some(registration) = registration {
+        registration.stop();
+    }
     if let Some(cluster) = cluster {
         cluster.stop();
     }
@@ -521,6 +531,7 @@ fn attend(
     wakers: &[Waker],
     hang_up: &HangUp,
     socket_files: &mut Vec<SocketFile>,
+    mut on_drain: impl FnMut(),
 ) -> Result<(), ServeError> {
     let mut running = cores;
     let mut all_cut_off = 0;
@@ -535,6 +546,7 @@ fn attend(
                     std::process::exit(128 + number);
                 }
                 log::info!("{name}: draining; again to leave at once");
+                on_drain();
                 for waker in wakers {
                     waker.wake().map_err(|e| failure(format!("a core could not be woken: {e}")))?;
                 }

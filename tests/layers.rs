@@ -25,12 +25,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &["base", "config", "reactor"]),
     ("store", &["base", "config", "chat", "auth", "record", "shard", "reactor", "sys"]),
     ("cluster", &["base", "config", "chat", "record", "shard", "reactor", "sys"]),
+    ("consul", &["base", "config", "sys"]),
     ("observe", &["base", "config", "sys"]),
     (
         "server",
         &[
             "base", "config", "proto", "chat", "auth", "web", "record", "shard", "tls", "reactor", "sys",
-            "store", "cluster", "observe",
+            "store", "cluster", "consul", "observe",
         ],
     ),
     ("bench", &["base", "config", "proto", "tls", "reactor", "sys"]),

@@ -223,6 +223,33 @@ section! {
     }
 }
 
+section! {
+    /// Registration with a Consul agent, by which balancers and programs find this node.
+    Consul in consul {
+        /// Where the agent of this machine is, like http://127.0.0.1:8500. Not set: this node is not registered.
+        agent: Option<AgentUrl> = None;
+        /// The ACL token that it is asked with.
+        token: Option<Secret> = None;
+        /// The name of the service.
+        service: String = "starling".to_owned();
+        /// What this node is called among those of the service. Not set: service, host and port with '-' between them.
+        id: Option<String> = None;
+        /// The host name or IP address by which others reach this node. Not set: that of the web listener, or that of the
+        /// agent if the listener is for all addresses.
+        address: Option<String> = None;
+        /// Tags of the service.
+        tags: Vec<String> = Vec::new();
+        /// Milliseconds between the agent's health checks.
+        check_ms: u64 = 10_000, 100..=3_600_000;
+        /// Milliseconds of failing checks after which the agent forgets this node.
+        forget_ms: u64 = 600_000, 60_000..=31_536_000_000;
+        /// Milliseconds that the agent has for an answer.
+        deadline_ms: u64 = 2000, 10..=60_000;
+        /// Milliseconds between looks whether the agent still knows this node.
+        look_ms: u64 = 30_000, 100..=3_600_000;
+    }
+}
+
 choice! {
     /// How log lines look.
     LogFormat {
@@ -385,6 +412,30 @@ impl Setting for RedisUrls {
             return toml_value(text).ok_or_else(|| "must be a URL, or a TOML list of URLs".to_owned());
         }
         Ok(Value::String(text.to_owned()))
+    }
+}
+
+/// Where a Consul agent is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentUrl(pub String);
+
+impl Setting for AgentUrl {
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        let text = String::from_toml(value)?;
+        let rest = text.strip_prefix("http://").unwrap_or(&text).trim_end_matches('/');
+        let is_host_port = rest.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty()
+                && !host.contains(['/', '@', ' '])
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
+        });
+        match is_host_port {
+            true => Ok(Self(format!("http://{rest}"))),
+            false => Err("must be like http://127.0.0.1:8500".to_owned()),
+        }
+    }
+
+    fn to_toml(&self) -> Option<Value> {
+        Some(Value::String(self.0.clone()))
     }
 }
 

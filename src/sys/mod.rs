@@ -18,6 +18,11 @@ pub mod waker;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The name of this machine (uname(2)).
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Milliseconds since this was first asked, by a clock that nobody sets.
 pub fn monotonic_ms() -> u64 {
     static STARTED: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
