@@ -8,8 +8,8 @@ if kept[1] then
     local is_ours = string.match(kept[1], '^%d+') == string.match(ARGV[1], '^%d+')
     local rev, new = tonumber(kept[2] or '0'), tonumber(ARGV[2])
     if ARGV[6] == '1' then
-        local is_taken = rev >= new - 1 and kept[1] ~= ARGV[1] and kept[1] ~= kept[3]
-        if not is_ours or is_taken or rev > new then
+        local is_taken = rev == new or (rev == new - 1 and kept[1] ~= kept[3])
+        if not is_ours or rev > new or (kept[1] ~= ARGV[1] and is_taken) then
             return 0
         end
     elseif not is_ours or rev >= new then

@@ -753,9 +753,9 @@ impl Backplane {
                 let is_kept = known.is_none_or(|known| {
                     let is_taken_back = wait.is_some() && !is_given_up;
                     let is_taken = is_taken_back
-                        && known.revision + 1 >= revision
                         && known.at != session
-                        && known.at != known.known_as;
+                        && (known.revision == revision
+                            || known.revision + 1 == revision && known.at != known.known_as);
                     let is_newer = known.revision < revision + u64::from(is_taken_back);
                     known.at.node == session.node && !is_taken && is_newer
                 });
