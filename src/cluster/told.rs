@@ -288,7 +288,7 @@ impl Link {
             return self.push_take(from, taking, old, until);
         }
         if old.node == self.settings.node {
-            return self.tell_taken(from, taking, Ok(TakeOutcome::Gone));
+            return self.tell_taken(from, taking, Ok(TakeOutcome::Held { node: old.node }));
         }
         let command = Command::keyed("ZSCORE", &self.settings.keys.nodes()).arg(old.node);
         self.urgent.push_back(Job::one(from, command, Then::Judge(taking, old), until));

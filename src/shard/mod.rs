@@ -61,6 +61,7 @@ mod rooms;
 mod security;
 mod session;
 mod shared;
+mod takeover;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
@@ -731,8 +732,8 @@ impl Shard {
             Mail::PrivateDone { from, reply_to, reply } => {
                 self.answer_private(from, reply_to, self.core, *reply);
             }
-            Mail::Stays { number, session } => drop(self.directory.insert(number, session)),
-            Mail::HandedOnNumber { number, session } => self.forget_session(session, number),
+            Mail::Stays { number, session } => self.note_stays(number, session),
+            Mail::HandedOnNumber { number, session } => self.note_parted(number, session),
             Mail::HandedOnIn { room, session } => self.hand_on_in(room, session),
             Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
             Mail::PutIntoInbox { to, number, kept } => self.hear_kept(to, number, kept),

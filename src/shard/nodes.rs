@@ -3,16 +3,11 @@
 //! The home of a nickname asks the backplane for it, and knows which of its own node's sessions have it. A private message goes to
 //! the sessions here, and to each other node that has some; so does what an admin says to all.
 //!
-//! A session that comes back on another node than the one that has it is taken over in two steps: the node that has it gives it up, with all
-//! that it has, into the backplane, and the other takes it from there. If its node is lost, it is taken at once, as it was kept last.
-//!
 //! A node that is not heard of for `cluster.lease_ms` is lost: in every room of which somebody has a copy its members are away, and when
 //! the time of grace has passed they have left.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 use super::Shard;
 use super::backplane::{
@@ -22,23 +17,15 @@ use super::home::{SESSIONS_RETRY_MS, no_such_user};
 use super::journal::Asker;
 use super::mail::{Broadcast, Handover, Mail, Private, Reply, ReplyTo, Request, RoomEntry};
 use super::reading::Awaited;
-use super::session::{Estate, Receipt, Step, Successor};
+use super::session::Successor;
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
-use crate::chat::idempotency::{Seen, Window};
-use crate::chat::inbox::{Inbox, Kept};
+use crate::chat::idempotency::Seen;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
 use crate::chat::user::{Claim, NodeId, SessionRef};
-use crate::record::{RestoredMembership, SessionBody};
-
-/// How often a session is asked for again that its node has just given up or is giving up to somebody else.
-const TAKES_MAX: u8 = 8;
-
-/// How soon a session is taken back of which nobody knows whether it has been given up, in milliseconds.
-const TAKE_BACK_MS: u64 = 500;
 
 /// What a core knows of the cluster.
 #[derive(Debug, Default)]
@@ -53,6 +40,8 @@ pub(super) struct Nodes {
     living: Arc<[NodeId]>,
     /// Those that are lost, and since when.
     lost: Vec<(NodeId, Tick)>,
+    /// What waits for a session that is being given up, by its number.
+    pub(super) partings: HashMap<u64, Id>,
     /// Those that rooms have members of and that are neither, and since when that is known: they are new, or have long gone.
     unknown: HashMap<NodeId, Tick>,
 }
@@ -62,20 +51,6 @@ impl Nodes {
     pub fn new(is_clustered: bool) -> Self {
         Nodes { is_clustered, ..Nodes::default() }
     }
-}
-
-/// A session, with all that it leaves to another node, as it is given up.
-#[derive(Debug, Serialize, Deserialize)]
-struct GivenUp {
-    #[serde(flatten)]
-    body: SessionBody,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    receipts: Vec<(String, Receipt)>,
-    /// The last place given in its inbox, and what is kept there.
-    #[serde(default)]
-    inbox_offset: u64,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    inbox: Vec<Kept>,
 }
 
 /// What became of a private message of another node here.
@@ -565,13 +540,13 @@ impl Shard {
                 let (session, home) = (SessionRef { node, core: ask.core, session: ask.wait }, self.core);
                 let successor = Successor { session, number, home, reply_to: ReplyTo::default() };
                 match self.directory.get(&number).copied() {
-                    Some(old) if old.node == self.node => {
+                    Some(old) if old.node == self.node && !self.nodes.partings.contains_key(&number) => {
                         self.directory.insert(number, session);
                         let request = Request::Surrender { to: old.session, number, home };
                         let (from, reply_to) = (session, ReplyTo::default());
                         self.post(old.core, Mail::Request { from, reply_to, request });
                     }
-                    // Another node wants it too, and was first.
+                    // Somebody wants it too, and was first.
                     Some(_) => self.tell_given_up(&successor, false),
                     None => self.tell_given_up(&successor, true),
                 }
@@ -583,187 +558,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    /// Asks for a session of another node, for one of this node that continues it.
-    pub(super) fn take_session(
-        &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
-        number: u64,
-        is_unknown: bool,
-    ) {
-        // Whoever wants it too waits for this one.
-        self.directory.insert(number, from);
-        let tries = if is_unknown { 0 } else { 1 };
-        self.take_session_again(from, reply_to, number, tries, None);
-    }
-
-    /// The same once more, after its node has given it up, or says that it does not have it.
-    fn take_session_again(
-        &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
-        number: u64,
-        tries: u8,
-        gone_from: Option<NodeId>,
-    ) {
-        if self.nodes.down.is_some() || tries >= TAKES_MAX {
-            return self.refuse_take(from, reply_to, number);
-        }
-        let wait = self.wait_for_store(Awaited::Taken { from, reply_to, number, tries, gone_from });
-        let is_unknown = tries == 0;
-        self.ask_backplane(BackplaneRequest::TakeSession { wait, number, session: from, is_unknown });
-    }
-
-    /// Nobody knows now whether there is such a session.
-    pub(super) fn refuse_take(&mut self, from: SessionRef, reply_to: ReplyTo, number: u64) {
-        self.forget_session(from, number);
-        let refusal = self.backplane_down();
-        self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
-    }
-
-    fn hear_taken(
-        &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
-        number: u64,
-        tries: u8,
-        outcome: Result<TakeOutcome, Failed>,
-    ) {
-        let estate = match outcome {
-            Ok(TakeOutcome::Taken { old, revision, body }) => self.estate_of(number, old, revision, &body),
-            Ok(TakeOutcome::Held { node }) => {
-                let tries = tries + 1;
-                let wait = self.wait_for_store(Awaited::GivenUp { from, reply_to, number, tries });
-                let ask = Ask { core: self.core, wait };
-                let message = Box::new(NodeMessage::GiveUp { number, ask });
-                return self.ask_backplane(BackplaneRequest::Tell { node, message });
-            }
-            Ok(TakeOutcome::Gone) => None,
-            Err(_) => return self.refuse_take(from, reply_to, number),
-        };
-        let reply = match estate {
-            Some(estate) => Reply::Surrendered(Box::new(estate)),
-            None => {
-                self.forget_session(from, number);
-                Reply::Ended
-            }
-        };
-        self.reply_to_asker(Asker::Session(from, reply_to), reply);
-    }
-
-    /// What a session of another node leaves to one of this node.
-    fn estate_of(&self, number: u64, old: SessionRef, revision: u64, body: &str) -> Option<Estate> {
-        let given_up = serde_json::from_str::<GivenUp>(body);
-        let given_up = given_up
-            .inspect_err(|error| log::error!("session {number:016x} cannot be read: {error}"))
-            .ok()?;
-        let GivenUp { body, receipts, inbox_offset, inbox } = given_up;
-        let nickname = Nickname::parse(&body.nickname).ok()?;
-        let identity = match body.claims {
-            Some(claims) => Some(super::restore::identity_of(&nickname, claims)?),
-            None => None,
-        };
-        let mut remembered: Option<Box<Window<Receipt>>> = None;
-        for (id, receipt) in receipts {
-            let window = remembered.get_or_insert_default();
-            window.begin(&id, self.now.tick, self.limits.idempotency_ids);
-            window.finish(&id, receipt);
-        }
-        let has_inbox = inbox_offset > 0 || !inbox.is_empty();
-        let inbox = has_inbox.then(|| Box::new(Inbox::restored(inbox_offset, inbox)));
-        Some(Estate {
-            old,
-            number,
-            revision: revision as u32,
-            nickname,
-            identity,
-            memberships: Vec::new(),
-            rooms: body.rooms,
-            remembered,
-            inbox,
-        })
-    }
-
-    /// Gives a session up to another node: it is kept with all that it has, and when that is known the other is told.
-    pub(super) fn give_up(&mut self, id: Id) {
-        self.sessions[id].step = Step::GivingUp;
-        self.keep_given_up(id, true);
-    }
-
-    /// Tries again to take a session back.
-    pub(super) fn take_back(&mut self, id: Id) {
-        self.keep_given_up(id, false);
-    }
-
-    fn keep_given_up(&mut self, id: Id, is_given_up: bool) {
-        let session = &mut self.sessions[id];
-        // What is taken back follows what was given up, however often it is tried: so it is known whether that has been written.
-        session.revision += u32::from(is_given_up);
-        let (number, revision) = (session.number, u64::from(session.revision) + u64::from(!is_given_up));
-        let nickname = session.nickname.as_ref().expect("a session that is given up has been welcomed");
-        let rooms = session.memberships.iter();
-        let rooms = rooms.map(|m| RestoredMembership { room: m.room.as_str().to_owned(), echo: m.echo });
-        let claims = session.identity.as_ref().map(|identity| super::resume::written_claims(identity));
-        let body = SessionBody { nickname: nickname.as_str().to_owned(), claims, rooms: rooms.collect() };
-        let inbox_offset = session.inbox.as_ref().map_or(0, |inbox| inbox.last_offset());
-        let inbox = session.inbox.iter().flat_map(|inbox| inbox.items()).cloned().collect();
-        let receipts = session.remembered.iter().flat_map(|window| window.answered());
-        let receipts = receipts.map(|(id, receipt)| (id.to_owned(), receipt.clone())).collect();
-        let given_up = GivenUp { body, receipts, inbox_offset, inbox };
-        let body = serde_json::to_string(&given_up).expect("plain values become JSON");
-        let session = self.session_ref(id);
-        let wait = Awaited::GivingUp { session: id, is_taken_back: !is_given_up };
-        let wait = Some(self.wait_for_store(wait));
-        let keep = BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
-        self.ask_backplane(keep);
-    }
-
-    /// A session that was given up is kept, and is no more here. Where nobody knows whether it is, it is taken back, and stays if no other
-    /// node has it by then.
-    pub(super) fn hear_kept_session(&mut self, id: Id, is_taken_back: bool, outcome: Result<bool, Failed>) {
-        let at = self.session_ref(id);
-        let Some(session) = self.sessions.get_mut(id).filter(|session| session.is_given_up()) else { return };
-        match outcome {
-            Err(_) => {
-                self.end_grace(id);
-                let deadline = self.now.tick + TAKE_BACK_MS;
-                self.sessions[id].grace = Some(self.wheel.insert(deadline, Timer::Grace(id)));
-                self.away += 1;
-                return;
-            }
-            Ok(true) if is_taken_back => {
-                (session.step, session.successor) = (Step::Idle, None);
-                session.revision += 1;
-                let number = session.number;
-                self.post(self.birth_core(number), Mail::Stays { number, session: at });
-                return self.go_away(id);
-            }
-            Ok(_) => {}
-        }
-        self.end_grace(id);
-        let session = self.sessions.remove(id).expect("looked at above");
-        for key in session.memberships.iter().map(|membership| membership.key) {
-            self.post(key.home, Mail::HandedOnIn { room: key.key, session: at });
-        }
-        // Here it has the nickname no more; in the backplane it keeps it until the other node has it.
-        if let Some(nickname) = session.nickname {
-            let home = self.home_of(nickname.folded());
-            self.post(home, Mail::HandedOn { nickname, session: at });
-        }
-        if let Some(successor) = session.successor {
-            self.tell_given_up(&successor, false);
-        }
-    }
-
-    /// Tells another node that a session can be taken, or is gone.
-    pub(super) fn tell_given_up(&mut self, successor: &Successor, is_gone: bool) {
-        let SessionRef { node, core, session: wait } = successor.session;
-        let (number, session) = (successor.number, successor.session);
-        self.post(self.birth_core(number), Mail::HandedOnNumber { number, session });
-        let message = Box::new(NodeMessage::GivenUp { ask: Ask { core, wait }, is_gone });
-        self.ask_backplane(BackplaneRequest::Tell { node, message });
     }
 
     /// Tells which nodes live and which are lost.

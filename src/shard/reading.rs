@@ -104,6 +104,8 @@ pub(super) enum Awaited {
     GivingUp { session: Id, is_taken_back: bool },
     /// That its node gives it up.
     GivenUp { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8 },
+    /// That a session which is being given up to `old`, of another node, has gone there or stays.
+    Parting { from: SessionRef, reply_to: ReplyTo, number: u64, old: SessionRef },
 }
 
 /// What is to be done with messages that were read.
@@ -221,6 +223,11 @@ impl Shard {
                 Awaited::GivenUp { from, reply_to, number, .. } => {
                     self.forget_session(from, number);
                     let refusal = node_does_not_answer();
+                    self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
+                }
+                Awaited::Parting { from, reply_to, number, old } => {
+                    self.end_parting(number, old);
+                    let refusal = super::takeover::is_on_its_way();
                     self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
                 }
                 Awaited::Claim { from, reply_to, .. }

@@ -50,6 +50,10 @@ impl Shard {
             }
             // No backplane can say whether there is still a session to go on from.
             (Step::Resume { then, .. }, Reply::Refused(refusal)) => {
+                // Whoever waits to go on from this one learns no more than that: the session may live on elsewhere.
+                if let Some(successor) = self.sessions[to].successor.take() {
+                    self.refuse_successor(*successor, &refusal);
+                }
                 return self.turn_away(to, &reply_to, *then, refusal);
             }
             (step, Reply::Returned { room, key, echo }) => {

@@ -370,14 +370,14 @@ impl Shard {
         let is_clustered = self.is_clustered();
         let Some(at) = self.directory.get_mut(&number) else {
             if is_clustered {
-                return self.take_session(from, reply_to, number, true);
+                return self.take_session(from, reply_to, number);
             }
             return self
                 .post(from.core, Mail::Reply { to: from.session, home, reply_to, reply: Reply::Ended });
         };
         let old = std::mem::replace(at, from);
         if old.node != self.node {
-            return self.take_session(from, reply_to, number, false); // it is being given up
+            return self.await_parting(from, reply_to, number, old);
         }
         let request = Request::Surrender { to: old.session, number, home };
         self.post(old.core, Mail::Request { from, reply_to, request });
@@ -415,10 +415,12 @@ impl Shard {
     /// Makes a session over to the one that continues it, as soon as nothing is under way.
     pub(super) fn surrender(&mut self, id: Id, number: u64, successor: Successor) {
         let session = self.sessions.get_mut(id);
-        let Some(session) = session.filter(|s| s.number == number && !s.is_ending() && s.successor.is_none())
-        else {
+        let Some(session) = session.filter(|s| s.number == number && !s.is_ending()) else {
             return self.tell_ended(successor);
         };
+        if session.successor.is_some() {
+            return self.refuse_successor(successor, &super::takeover::is_on_its_way());
+        }
         session.successor = Some(Box::new(successor));
         let connection = session.connection.take();
         self.end_grace(id);

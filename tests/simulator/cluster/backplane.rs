@@ -796,7 +796,7 @@ impl Backplane {
                 let outcome = match self.redis.sessions.get_mut(&number).filter(|s| s.until_ms >= now_ms) {
                     None => TakeOutcome::Gone,
                     Some(known) if known.at.node == node && !known.is_given_up && !is_unknown => {
-                        TakeOutcome::Gone
+                        TakeOutcome::Held { node }
                     }
                     Some(known)
                         if !known.is_given_up

@@ -32,6 +32,8 @@ pub struct Ledger {
     private: BTreeMap<String, Private>,
     /// How often each has gone on on another node.
     moves: BTreeMap<String, u64>,
+    /// What was said to all, and which clients have heard it, on which of their connections.
+    broadcasts: BTreeMap<String, BTreeSet<(usize, u64)>>,
     /// The members that some node has told.
     pub members: BTreeMap<String, Vec<(String, String, bool)>>,
 }
@@ -89,6 +91,7 @@ enum What {
     Leave { room: String },
     Message { room: String, content: String, forgets: u64 },
     Private { content: String, target: usize },
+    Broadcast { content: String },
     Other,
     Members { room: String },
     History { room: String },
@@ -109,6 +112,8 @@ pub struct Client {
     pub is_probe: bool,
     pub retry_at_ms: u64,
     pub told_members: BTreeMap<String, Vec<(String, String, bool)>>,
+    /// By which it is an admin.
+    pub user_token: Option<String>,
     token: Option<String>,
     /// The node of the last session.
     last_node: NodeId,
@@ -119,6 +124,8 @@ pub struct Client {
     again: Vec<(String, What)>,
     input: Vec<u8>,
     last_id: u64,
+    /// How many it has had.
+    connections: u64,
     bye: Option<u64>,
     /// Whether it is to say hello once more on the same connection, and when.
     hello_at_ms: Option<u64>,
@@ -135,6 +142,7 @@ impl Client {
             is_probe: false,
             retry_at_ms: 0,
             told_members: BTreeMap::new(),
+            user_token: None,
             token: None,
             last_node: 0,
             kept: BTreeMap::new(),
@@ -142,6 +150,7 @@ impl Client {
             again: Vec::new(),
             input: Vec::new(),
             last_id: 0,
+            connections: 0,
             bye: None,
             hello_at_ms: None,
             wishes: Vec::new(),
@@ -176,15 +185,17 @@ impl Client {
     fn hello(&mut self) -> String {
         let id = self.next_id();
         self.waits.insert(id.clone(), What::Hello { resumes: self.token.is_some() });
-        match &self.token {
-            Some(token) => json!({"type": "hello", "resume": token, "id": id}).to_string(),
-            None => json!({"type": "hello", "nickname": self.name(), "id": id}).to_string(),
+        match (&self.token, &self.user_token) {
+            (Some(token), _) => json!({"type": "hello", "resume": token, "id": id}).to_string(),
+            (None, Some(token)) => json!({"type": "hello", "token": token, "id": id}).to_string(),
+            (None, None) => json!({"type": "hello", "nickname": self.name(), "id": id}).to_string(),
         }
     }
 
     /// Begins on a new connection, with a hello.
     pub fn begin(&mut self, node: NodeId, core: usize, connection: Id, _ledger: &mut Ledger) -> String {
         self.connection = Some((node, core, connection));
+        self.connections += 1;
         self.input.clear();
         self.bye = None;
         self.hello_at_ms = None;
@@ -273,6 +284,12 @@ impl Client {
                     }
                     kind => json!({"type": kind, "room": room, "target": target, "id": id}).to_string(),
                 }
+            }
+            5 if self.user_token.is_some() && happens(rng, 300) => {
+                let content = format!("b{id}");
+                self.waits.insert(id.clone(), What::Broadcast { content: content.clone() });
+                ledger.broadcasts.insert(content.clone(), BTreeSet::new());
+                json!({"type": "broadcast", "content": content, "id": id}).to_string()
             }
             5 => json!({"type": "typing", "room": room}).to_string(),
             6 | 7 => {
@@ -393,6 +410,12 @@ impl Client {
                 let may_repeat = !event["offset"].is_null() || moves > private.moves;
                 assert!(private.heard == 1 || may_repeat, "{content} is heard again");
             }
+            "system" => {
+                let Some(heard) = ledger.broadcasts.get_mut(&text("content")) else { return };
+                // One of which it is not known whether it was received comes again on the next connection.
+                let is_new = heard.insert((self.number, self.connections));
+                assert!(is_new, "client {} hears {event} again", self.number);
+            }
             "bye" => self.bye = event["code"].as_u64(),
             "left" if event["id"].is_null() => {
                 ledger.count("kicked");
@@ -400,7 +423,7 @@ impl Client {
                 self.kept.remove(&text("room"));
             }
             "presence" if text("reason") == "timeout" => ledger.count("timeouts_heard"),
-            "presence" | "typing" | "state" | "system" | "ping" => {}
+            "presence" | "typing" | "state" | "ping" => {}
             // To what has no id: a typing notice.
             "error" if event["id"].is_null() => {}
             _ => self.hear_reply(event, ledger),
@@ -500,6 +523,16 @@ impl Client {
                     ledger.place(&room, epoch, offset, sender, content);
                 }
             }
+            (What::Broadcast { content }, "ack") => {
+                ledger.count("broadcasts");
+                let sessions = event["sessions"].as_u64().expect("how many have heard it");
+                let heard = ledger.broadcasts[&content].len() as u64;
+                if sessions > 1 {
+                    ledger.count("broadcasts_heard");
+                }
+                // Others hear it from nodes of which nothing comes back in time, or on connections that are broken already.
+                assert!(sessions > 0 || heard > 0, "not even its sender has heard {content}");
+            }
             (What::Other, "ack") => {}
             (what, _) => panic!("client {}: {event} in answer to {what:?}", self.number),
         }
@@ -521,7 +554,8 @@ impl Client {
                     _ => {}
                 }
             }
-            (What::Hello { .. }, "nickname_in_use") => {}
+            // Whoever has lost its sessions with the data of the backplane may have as many as there may be.
+            (What::Hello { .. }, "nickname_in_use" | "too_many_connections") => {}
             (What::Private { .. }, "no_such_user" | "unavailable") => {}
             (What::Message { .. }, "muted" | "forbidden" | "not_a_member") => {}
             (What::Join { room, .. }, "already_joined") => panic!("client {} is in {room}", self.number),

@@ -9,12 +9,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use starling::auth::Authority;
+use starling::auth::Claims;
+use starling::auth::api_key::ApiKeys;
+use starling::auth::jwt::{KeySource, Options, Signer, Verifier};
+use starling::auth::resume::ResumeKey;
 use starling::base::census::Census;
 use starling::base::rng::Rng;
 use starling::base::slots::Id;
 use starling::base::time::{Now, Tick};
+use starling::chat::name::Nickname;
 use starling::chat::user::NodeId;
-use starling::config::{Config, ListenKind};
+use starling::config::{Config, JwtAlgorithm, ListenKind};
 use starling::shard::mail::Mail;
 use starling::shard::{Flock, Shard};
 
@@ -30,6 +36,9 @@ const FRESH_SEEDS: u64 = 10;
 
 /// Steps of a stretch between two moments of rest.
 const STEPS: u64 = 3000;
+
+/// What the tokens of admins are signed with.
+const SECRET: &str = "of the simulator";
 
 /// Rounds after which a world that should come to rest is taken to spin.
 const ROUNDS_MAX: usize = 200_000;
@@ -90,6 +99,31 @@ struct World {
     trace: Option<Vec<String>>,
 }
 
+/// A token by which somebody is an admin.
+fn admin_token(nickname: &str) -> String {
+    let signer = Signer::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET)).expect("a secret signs");
+    let claims = Claims {
+        nickname: Nickname::parse(nickname).expect("a nickname"),
+        is_admin: true,
+        rooms: None,
+        tags: Vec::new(),
+        expires_at_ms: None,
+        account_at_ms: None,
+    };
+    signer.sign(&claims, &Options::default()).expect("a secret signs")
+}
+
+/// What the nodes check tokens with.
+fn authority() -> Authority {
+    let verifier = Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET), None, None);
+    Authority {
+        verifier: Some(verifier.expect("a secret verifies")),
+        accounts: None,
+        api_keys: ApiKeys::default(),
+        resume: ResumeKey::new([0; 32]),
+    }
+}
+
 /// The core of a name, on any node: the same on all, so that the backplane can find it without asking.
 pub fn home_of(node: NodeId, cores: usize, folded: &str) -> u16 {
     let flock = Flock {
@@ -133,6 +167,9 @@ impl World {
         for number in 0..3 + world.rng.below(6) as usize {
             world.clients.push(Client::new(number));
         }
+        if world.rng.chance(50) {
+            world.clients[0].user_token = Some(admin_token("c0"));
+        }
         world
     }
 
@@ -157,6 +194,7 @@ impl World {
             core_reserve: 64,
             home_seed: u64::from(id),
             has_backplane: true,
+            authority: Arc::new(authority()),
             ..Flock::of_one(self.config.clone(), Arc::new(Census::new(0, 0)))
         };
         self.note(|| format!("node {id} starts with {cores} cores"));
