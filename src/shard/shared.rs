@@ -41,6 +41,13 @@ use crate::chat::user::SessionRef;
 /// A copy without members here is given up after so long without use, in milliseconds.
 const UNUSED_MS: u64 = 5000;
 
+/// How many epochs of a room are remembered that it has left. Data that is lost once may come back once more as it was, when one replica
+/// after another takes over; it rarely goes further back than that.
+const FORMER_EPOCHS: usize = 8;
+
+/// Further than any room has got: nothing reaches it, so that whatever is kept counts as lost.
+const NOWHERE: Position = Position { change: u64::MAX, offset: u64::MAX };
+
 /// What clients are told to wait while the backplane is down, in milliseconds. When it is back nobody knows.
 pub(super) const BACKPLANE_RETRY_MS: u64 = 1000;
 
@@ -57,14 +64,16 @@ pub(super) struct Shared {
     appending: Option<(u64, Vec<Order>)>,
     /// Messages that wait for their place, in order.
     publishing: VecDeque<Publishing>,
-    /// Messages that have their place and have not come yet, and whose senders do not want to hear them.
-    unheard: VecDeque<(u64, SessionRef)>,
+    /// Messages of this node that have their place and have not come yet.
+    unheard: VecDeque<Unheard>,
     /// What was known when the backplane was asked last what the room is: more has perhaps come since.
     asked: Position,
     /// Entries that came before their turn.
     early: VecDeque<LogEntry>,
     /// The last change after which somebody may not speak any more who could.
     guard: u64,
+    /// The epochs that the room had before, the last one at the end.
+    former: VecDeque<Arc<str>>,
     /// Whether missing entries have been asked for; whether the room is being begun anew.
     is_catching_up: bool,
     is_renewing: bool,
@@ -78,6 +87,15 @@ pub(super) struct Shared {
     /// When somebody here last wanted something of it, and whether it will be looked at for that.
     used: Tick,
     has_timer: bool,
+}
+
+/// A message whose place its sender has been told, before it has come.
+#[derive(Debug)]
+struct Unheard {
+    tag: u64,
+    offset: u64,
+    /// Its sender, who does not want to hear it.
+    deaf: Option<SessionRef>,
 }
 
 #[derive(Debug, Clone)]
@@ -115,6 +133,7 @@ impl Shared {
             asked: Position::default(),
             early: VecDeque::new(),
             guard: 0,
+            former: VecDeque::new(),
             is_catching_up: false,
             is_renewing: false,
             locals: BTreeMap::new(),
@@ -433,13 +452,17 @@ impl Shard {
         let asked = shared.asked;
         let Ok(opened) = outcome else { return };
         match opened {
+            // What has been left behind has come back, with messages at places that have been given to others since.
+            Some(opened) if *opened.epoch != *at.epoch && shared.former.contains(&opened.epoch) => {
+                self.renew(key, RoomAt { epoch: opened.epoch, known: NOWHERE, ..at });
+            }
             Some(opened) if *opened.epoch != *at.epoch || opened.position.reaches(at.known) => {
                 self.replace_copy(key, *opened);
             }
             // The copy has got further since it was asked.
             Some(opened) if opened.position.reaches(asked) => self.bring_up_to_date(key),
             // It has forgotten what this node has seen.
-            _ => self.renew(key),
+            _ => self.renew(key, at),
         }
     }
 
@@ -470,11 +493,16 @@ impl Shard {
         self.ask_backplane(BackplaneRequest::Renew(Box::new(Renew { room, lost, epoch, snapshot })));
     }
 
+    /// An entry contradicts the copy: the backplane has lost what the copy has, and has gone on from there.
+    fn renew_contradicted(&mut self, key: Id) {
+        let Some(entry) = self.home.rooms.get(key) else { return };
+        self.renew(key, RoomAt { known: NOWHERE, ..entry.at() });
+    }
+
     /// Begins a room anew whose data was lost.
-    fn renew(&mut self, key: Id) {
+    fn renew(&mut self, key: Id, lost: RoomAt) {
         let now_ms = self.now.unix_ms;
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
-        let lost = entry.at();
         let Some(shared) = &mut entry.shared else { return };
         if std::mem::replace(&mut shared.is_renewing, true) {
             return;
@@ -492,6 +520,14 @@ impl Shard {
         let (room, entries) = self.copy_of(&opened);
         let me = RoomKey { home: self.core, key };
         let entry = &mut self.home.rooms[key];
+        if room.epoch() != entry.room.epoch()
+            && let Some(shared) = &mut entry.shared
+        {
+            shared.former.push_back(entry.room.epoch().clone());
+            if shared.former.len() > FORMER_EPOCHS {
+                shared.former.pop_front();
+            }
+        }
         let cores: BTreeSet<u16> = entry.listeners.keys().map(|session| session.core).collect();
         let before = entry.room.history().bytes();
         entry.room = room;

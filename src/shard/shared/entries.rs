@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::base::slots::Id;
 use crate::chat::room::{Room, Stamp};
+use crate::chat::user::NodeId;
 use crate::proto::wire::Event;
 use crate::shard::Shard;
 use crate::shard::backplane::{BackplaneRequest, Failed, Keep, LogEntry, Position, SharedMessage};
 use crate::shard::fanout::Deaf;
+use crate::shard::shared::Shared;
 
 /// Entries that came before their turn and are kept; what comes beyond is asked for again.
 const EARLY_MAX: usize = 1024;
@@ -73,6 +75,12 @@ impl Shard {
         let entry = &mut self.home.rooms[key];
         if **entry.room.epoch() != *epoch {
             return self.bring_up_to_date(key);
+        }
+        // Looked at before any is applied: one that has to wait is not yet measured by those before it.
+        let (node, room) = (self.node, &entry.room);
+        let shared = entry.shared.as_ref();
+        if shared.is_some_and(|shared| entries.iter().any(|told| shared.is_contradicted(told, room, node))) {
+            return self.renew_contradicted(key);
         }
         self.apply_all(key, entries);
     }
@@ -165,8 +173,13 @@ impl Shard {
         {
             let of_sent = shared.publishing.iter().find(|publishing| publishing.tag == tag);
             deaf = of_sent.and_then(|publishing| publishing.deaf);
-            if let Some(index) = shared.unheard.iter().position(|(unheard, _)| *unheard == tag) {
-                deaf = shared.unheard.remove(index).map(|(_, deaf)| deaf);
+            if let Some(unheard) = shared.unheard.iter().find(|unheard| unheard.tag == tag) {
+                deaf = unheard.deaf;
+            }
+        }
+        if let Some(shared) = &mut entry.shared {
+            while shared.unheard.front().is_some_and(|unheard| unheard.offset <= offset) {
+                shared.unheard.pop_front();
             }
         }
         let before = entry.room.history().bytes();
@@ -208,6 +221,29 @@ impl Shard {
             |room: &Room| serde_json::to_string(&room.snapshot(now_ms)).expect("plain values become JSON");
         let snapshot = is_due.then(|| text(&entry.room));
         self.ask_backplane(BackplaneRequest::Keep(Box::new(Keep { at, members, snapshot })));
+    }
+}
+
+impl Shared {
+    /// Whether an entry cannot have its place in the room as this node knows it.
+    fn is_contradicted(&self, entry: &LogEntry, room: &Room, node: NodeId) -> bool {
+        let offset = room.offset();
+        match entry {
+            LogEntry::Change { position, .. } => position.change > self.change && position.offset < offset,
+            LogEntry::Message { position, message, .. } if position.offset > offset => {
+                let promised = self.unheard.iter().find(|unheard| unheard.offset == position.offset);
+                let is_other =
+                    promised.is_some_and(|unheard| (unheard.tag, node) != (message.tag, message.node));
+                position.change < self.change || is_other
+            }
+            LogEntry::Message { position, timestamp_ms, message } => {
+                let known = room.history().after(position.offset - 1).next();
+                known.filter(|known| known.offset == position.offset).is_some_and(|known| {
+                    let said = (known.timestamp_ms, &known.sender, &known.content);
+                    said != (*timestamp_ms, &message.sender, &message.content)
+                })
+            }
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::shard::home::{HomeRoom, not_a_member};
 use crate::shard::journal::Asker;
 use crate::shard::limits::too_fast;
 use crate::shard::mail::{ConnectionRef, Push, Reply, ReplyTo};
+use crate::shard::shared::Unheard;
 
 use super::Order;
 
@@ -206,8 +207,9 @@ impl Shard {
         let reply = match outcome {
             Ok(placed) => {
                 let is_to_come = !placed.is_repeated && is_same(&placed.epoch) && placed.offset > heard;
-                if let Some(deaf) = publishing.deaf.filter(|_| is_to_come) {
-                    shared.unheard.push_back((tag, deaf));
+                if is_to_come {
+                    let (offset, deaf) = (placed.offset, publishing.deaf);
+                    shared.unheard.push_back(Unheard { tag, offset, deaf });
                 }
                 if placed.is_repeated {
                     self.counters.repeated_commands.add(1);

@@ -1,7 +1,7 @@
 //! A backplane that lags, fails, hangs and forgets: what the scripts of the link do, as a model, and what the link does with it, played
 //! by dice.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use starling::base::rng::Rng;
@@ -267,6 +267,10 @@ pub struct Backplane {
     grace_ms: u64,
     /// Until when nothing gets a place, after something was forgotten.
     settled_at: u64,
+    /// The links that have not looked since then whether something of theirs is lost.
+    unlooked: BTreeSet<NodeId>,
+    /// Whether something was lost of which only a node knew that is lost too: nobody can find that out.
+    pub is_orphaned: bool,
     pub counts: BTreeMap<&'static str, u64>,
 }
 
@@ -279,6 +283,8 @@ pub struct Mishaps {
     pub hangs: u64,
     pub forgets: u64,
     pub forgets_partly: u64,
+    /// Whether a link may come back after all others have gone on: then an offset may be given twice.
+    pub is_late: bool,
 }
 
 impl Mishaps {
@@ -291,6 +297,7 @@ impl Mishaps {
             hangs: up_to(5),
             forgets: up_to(3),
             forgets_partly: up_to(3),
+            is_late: rng.chance(10),
         }
     }
 }
@@ -324,6 +331,12 @@ impl Backplane {
 
     /// A node is gone, with its link.
     pub fn leave(&mut self, node: NodeId) {
+        if let Some(link) = self.links.iter().find(|link| link.node == node)
+            && self.unlooked.remove(&node)
+        {
+            // Of what it had seen of others no more is known than of what it wrote.
+            self.is_orphaned |= self.redis.marks.get(&node).copied().unwrap_or(0) < link.mark;
+        }
         self.links.retain(|link| link.node != node);
     }
 
@@ -355,9 +368,7 @@ impl Backplane {
         }
         let link = &mut self.links[index];
         if link.is_down {
-            // Whoever comes back later than that may see an offset given twice.
-            let is_time = now_ms < self.settled_at && now_ms + SETTLE_MS / 2 > self.settled_at;
-            if is_time || happens(rng, mishaps.comes_back) {
+            if happens(rng, mishaps.comes_back) {
                 self.come_back(index);
             } else {
                 self.refuse_all(index, rng);
@@ -387,6 +398,11 @@ impl Backplane {
         self.chores(index, now_ms);
     }
 
+    /// Whether it is time for whoever has not looked yet what is lost, and all that are to be heard of it.
+    pub fn is_time_to_look(&self, now_ms: u64) -> bool {
+        !self.unlooked.is_empty() && now_ms + SETTLE_MS / 2 > self.settled_at
+    }
+
     /// Does all that there is to do, without mishaps.
     pub fn settle(&mut self, now_ms: u64) {
         for index in 0..self.links.len() {
@@ -394,6 +410,9 @@ impl Backplane {
             if self.links[index].is_down {
                 self.come_back(index);
             }
+        }
+        self.unlooked.clear();
+        for index in 0..self.links.len() {
             while !self.links[index].requests.is_empty() {
                 self.execute(index, now_ms);
             }
@@ -423,8 +442,12 @@ impl Backplane {
                 self.go_down(index, rng, now_ms);
             }
         }
+        let is_gone = |node: &NodeId| self.links.iter().all(|link| link.node != *node);
+        let has_lost = |(node, mark): (&NodeId, &u64)| redis.marks.get(node).copied().unwrap_or(0) < *mark;
+        self.is_orphaned |= self.redis.marks.iter().filter(|(node, _)| is_gone(node)).any(has_lost);
         self.redis = redis;
         self.settled_at = now_ms + SETTLE_MS;
+        self.unlooked = self.links.iter().map(|link| link.node).collect();
     }
 
     fn go_down(&mut self, index: usize, rng: &mut Rng, now_ms: u64) {

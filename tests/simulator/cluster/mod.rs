@@ -150,7 +150,7 @@ impl World {
         let kills = if rng.chance(50) { 0 } else { 1 + rng.below(3) };
         let mut world = World {
             backplane: Backplane::new(config.session.grace_ms),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(mishaps.is_late),
             nodes: Vec::new(),
             clients: Vec::new(),
             config: Arc::new(config),
@@ -215,6 +215,7 @@ impl World {
         debug_assert_eq!(node.home_seed, u64::from(node.id));
         self.note(|| format!("node {} is killed", node.id));
         self.backplane.leave(node.id);
+        self.ledger.is_late |= self.backplane.is_orphaned;
         self.ledger.count("nodes_killed");
         for client in &mut self.clients {
             client.lose_node(node.id, &mut self.ledger);
@@ -257,18 +258,42 @@ impl World {
 
     fn run_backplane(&mut self) {
         let mishaps = self.mishaps.clone();
+        if !mishaps.is_late && self.backplane.is_time_to_look(self.clock_ms) {
+            self.look_what_is_lost();
+        }
         let before = self.backplane.counts.clone();
         self.backplane.step(&mut self.rng, &mishaps, self.clock_ms);
         let has_forgotten = ["forgotten", "forgotten_partly"]
             .iter()
             .any(|what| before.get(what) != self.backplane.counts.get(what));
-        if has_forgotten {
-            self.note(|| "the backplane forgets".into());
+        // Somebody who comes late finds something lost that all others have gone on without.
+        let is_found_late = before.get("losses_noticed") != self.backplane.counts.get("losses_noticed");
+        self.ledger.is_late |= self.backplane.is_orphaned;
+        if has_forgotten || is_found_late {
+            self.note(|| format!("the backplane forgets, or that is noticed (forgets: {has_forgotten})"));
             self.ledger.forgets += 1;
             self.ledger.forgot_at = self.ledger.moment;
         }
         if self.backplane.links.iter().any(|link| link.is_down) {
             self.ledger.down_at = self.ledger.moment;
+        }
+    }
+
+    /// All nodes look what is lost, and do what follows from it.
+    fn look_what_is_lost(&mut self) {
+        self.note(|| "all look what is lost".into());
+        for _ in 0..20 {
+            self.backplane.settle(self.clock_ms);
+            while let Some((node, core, news)) = self.backplane.next_news(&mut self.rng) {
+                self.note(|| format!("node {node} core {core} is told {news:?}"));
+                let index = self.nodes.iter().position(|other| other.id == node).expect("it has a link");
+                self.nodes[index].cores[usize::from(core)].mail.push_back(Mail::Backplane(news));
+            }
+            for node in 0..self.nodes.len() {
+                for core in 0..self.nodes[node].cores.len() {
+                    self.turn(node, core);
+                }
+            }
         }
     }
 
