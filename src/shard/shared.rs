@@ -68,6 +68,8 @@ pub(super) struct Shared {
     unheard: VecDeque<Unheard>,
     /// What was known when the backplane was asked last what the room is: more has perhaps come since.
     asked: Position,
+    /// Whether what is applied has happened long ago, to a copy that is being made: nobody is told then.
+    is_replaying: bool,
     /// Entries that came before their turn.
     early: VecDeque<LogEntry>,
     /// The last change after which somebody may not speak any more who could.
@@ -131,6 +133,7 @@ impl Shared {
             publishing: VecDeque::new(),
             unheard: VecDeque::new(),
             asked: Position::default(),
+            is_replaying: false,
             early: VecDeque::new(),
             guard: 0,
             former: VecDeque::new(),
@@ -439,6 +442,7 @@ impl Shard {
     fn finish_copy(&mut self, key: Id, position: &Position) {
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         let Some(shared) = &mut entry.shared else { return };
+        shared.is_replaying = false;
         shared.change = shared.change.max(position.change);
         shared.guard = shared.change;
     }
@@ -543,6 +547,7 @@ impl Shard {
             shared.known = Position::default();
             shared.early.clear();
             shared.unheard.clear();
+            shared.is_replaying = true;
         }
         self.apply_all(key, entries);
         self.finish_copy(key, &opened.position);

@@ -288,6 +288,7 @@ impl Shard {
         }
         let is_mine = node == self.node && shared.appending.as_ref().is_some_and(|(mine, _)| *mine == tag);
         shared.has_own_change |= is_mine;
+        let is_replaying = shared.is_replaying;
         let mut orders = match is_mine {
             true => shared.appending.take().map(|(_, orders)| orders).unwrap_or_default().into_iter(),
             false => Vec::new().into_iter(),
@@ -295,12 +296,25 @@ impl Shard {
         for op in ops {
             let order = orders.next();
             if let RoomOp::Leave { session, reason } = op
-                && session.node == self.node
-                && node != self.node
+                && !is_replaying
             {
-                self.tell_left_before(key, session, reason);
+                self.note_left_before(key, node, session, reason);
             }
             self.carry_out_op(key, op, order);
+        }
+    }
+
+    /// A session has left, as the node it was on then says. If it has come here meanwhile, this is news to it.
+    fn note_left_before(&mut self, key: Id, node: NodeId, session: SessionRef, reason: LeaveReason) {
+        if session.node == self.node && node != self.node {
+            self.tell_left_before(key, session, reason);
+        }
+        if !matches!(reason, LeaveReason::Left | LeaveReason::Quit) {
+            return;
+        }
+        for attaching in self.attaching(key, session) {
+            self.forget_local(key, attaching);
+            self.tell_left_before(key, attaching, reason);
         }
     }
 
@@ -545,18 +559,22 @@ impl Shard {
 
     /// A session has been put out that may be about to go on as one of this node.
     pub(in crate::shard) fn forget_attaching(&mut self, key: Id, expelled: SessionRef) {
-        let Some(shared) = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut()) else {
-            return;
+        for session in self.attaching(key, expelled) {
+            self.forget_local(key, session);
+        }
+    }
+
+    /// Those of this node that are about to go on in the place of a session.
+    fn attaching(&self, key: Id, before: SessionRef) -> Vec<SessionRef> {
+        let Some(shared) = self.home.rooms.get(key).and_then(|entry| entry.shared.as_ref()) else {
+            return Vec::new();
         };
         let under_way = shared.appending.iter().flat_map(|(_, orders)| orders).chain(&shared.orders);
         let attaching = under_way.filter_map(|order| match &order.op {
-            RoomOp::Attach { old, session } if *old == expelled => Some(*session),
+            RoomOp::Attach { old, session } if *old == before => Some(*session),
             _ => None,
         });
-        let attaching: Vec<SessionRef> = attaching.collect();
-        for session in attaching {
-            shared.locals.remove(&session);
-        }
+        attaching.collect()
     }
 
     /// A session of this node is no member any more.

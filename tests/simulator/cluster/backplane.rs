@@ -331,12 +331,7 @@ impl Backplane {
 
     /// A node is gone, with its link.
     pub fn leave(&mut self, node: NodeId) {
-        if let Some(link) = self.links.iter().find(|link| link.node == node)
-            && self.unlooked.remove(&node)
-        {
-            // Of what it had seen of others no more is known than of what it wrote.
-            self.is_orphaned |= self.redis.marks.get(&node).copied().unwrap_or(0) < link.mark;
-        }
+        self.is_orphaned |= self.unlooked.remove(&node);
         self.links.retain(|link| link.node != node);
     }
 

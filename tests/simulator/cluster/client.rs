@@ -66,9 +66,15 @@ impl Ledger {
         let log = self.logs.entry((room.into(), epoch.into())).or_default();
         let said = (sender.to_lowercase(), content.to_owned());
         let known = log.entry(offset).or_insert_with(|| said.clone());
-        assert!(*known == said || self.is_late, "{room} {epoch} {offset} is two messages: {known:?} {said:?}");
+        assert!(
+            *known == said || self.is_late,
+            "{room} {epoch} {offset} is two messages: {known:?} {said:?}"
+        );
         let again = log.iter().find(|(at, (_, other))| **at != offset && *other == content);
-        assert!(again.is_none() || self.is_late, "{content} is twice in {room} {epoch}: {offset} and {again:?}");
+        assert!(
+            again.is_none() || self.is_late,
+            "{content} is twice in {room} {epoch}: {offset} and {again:?}"
+        );
     }
 
     /// What was acknowledged is what everybody heard.

@@ -560,11 +560,15 @@ fn run(seed: u64, is_traced: bool, keep: &mut Option<World>) {
     for _ in 0..1 + seed % 3 {
         world.run();
         // Longer than leases and the time of grace: who is lost has gone, who is here has come back.
-        let rest_ms = 2 * LEASE_MS + world.config.session.grace_ms.min(10_000) + 500;
+        // What waits for a node that does not answer has its deadline before that.
+        let wait_ms = 4 * world.config.cluster.deadline_ms;
+        let rest_ms = 2 * LEASE_MS + world.config.session.grace_ms.min(10_000) + wait_ms + 500;
         world.come_to_rest(rest_ms);
         // Whose session is lost with its node or with the data waits for the nickname as long as the time of grace.
         let is_whole = world.ledger.forgets == 0 && !world.ledger.counts.contains_key("nodes_killed");
-        if world.config.session.grace_ms < 10_000 || is_whole {
+        // Who has left a room is in it again if only that node knew.
+        let is_known = !world.backplane.is_orphaned;
+        if (world.config.session.grace_ms < 10_000 || is_whole) && is_known {
             world.check_rest();
         }
     }
