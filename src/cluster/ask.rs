@@ -143,8 +143,8 @@ impl Link {
                 let command = Command::script(Script::FreeSession, &[key]).arg(session.to_string());
                 (command, Then::Nothing("let go of a session"))
             }
-            BackplaneRequest::TakeSession { wait, number, session, is_unknown } => {
-                let taking = Taking { wait, number, session, is_unknown, is_second: false };
+            BackplaneRequest::TakeSession { wait, number, session, gone_from } => {
+                let taking = Taking { wait, number, session, gone_from, is_second: false };
                 (self.seek(taking), Then::Seek(taking))
             }
             BackplaneRequest::Tell { node, message } => {

@@ -131,8 +131,8 @@ pub(super) struct Taking {
     pub(super) wait: Id,
     pub(super) number: u64,
     pub(super) session: SessionRef,
-    /// Whether this node does not have it, whatever is said.
-    pub(super) is_unknown: bool,
+    /// The node that does not have it, whatever is said.
+    pub(super) gone_from: Option<NodeId>,
     /// Whether it has moved once already while it was to be taken.
     pub(super) is_second: bool,
 }

@@ -284,7 +284,7 @@ impl Link {
             return self.push_take(from, taking, old, until);
         }
         // A node knows its own sessions.
-        if old.node == self.settings.node && taking.is_unknown {
+        if taking.gone_from == Some(old.node) {
             return self.push_take(from, taking, old, until);
         }
         if old.node == self.settings.node {

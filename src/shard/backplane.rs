@@ -194,8 +194,8 @@ pub enum BackplaneRequest {
         number: u64,
         /// Where it goes on.
         session: SessionRef,
-        /// Whether this node may be said to have it, and has not: then it is taken too.
-        is_unknown: bool,
+        /// A node that may be said to have it, and has not, as it says itself: then it is taken too.
+        gone_from: Option<NodeId>,
     },
     /// To tell another node something. Not answered: the other answers, or the asker's time is over.
     Tell {

@@ -187,11 +187,7 @@ impl Shard {
             }
             BackplaneNews::NicknameLost { session, nickname } => self.lose_nickname(session, &nickname),
             BackplaneNews::Taken { wait, number, session, outcome } => match (self.end_wait(wait), outcome) {
-                (Some(Awaited::Taken { from, reply_to, number, tries, gone_from }), outcome) => {
-                    let outcome = outcome.map(|outcome| match outcome {
-                        TakeOutcome::Held { node } if gone_from == Some(node) => TakeOutcome::Gone,
-                        outcome => outcome,
-                    });
+                (Some(Awaited::Taken { from, reply_to, number, tries }), outcome) => {
                     self.hear_taken(from, reply_to, number, tries, outcome);
                 }
                 // Nobody waits for it any more: it can be taken again.

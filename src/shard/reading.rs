@@ -22,7 +22,7 @@ use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Reason, Refusal};
-use crate::chat::user::{NodeId, SessionRef};
+use crate::chat::user::SessionRef;
 use crate::proto::wire::Event;
 use crate::record::{AccountState, HistoryPage, KeptPrivate};
 
@@ -99,7 +99,7 @@ pub(super) enum Awaited {
         found: Vec<RoomEntry>,
     },
     /// A session of another node.
-    Taken { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8, gone_from: Option<NodeId> },
+    Taken { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8 },
     /// That a session of this core is kept, which another node wants.
     GivingUp { session: Id, is_taken_back: bool },
     /// That its node gives it up.

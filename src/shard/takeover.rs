@@ -45,7 +45,7 @@ impl Shard {
     pub(super) fn take_session(&mut self, from: SessionRef, reply_to: ReplyTo, number: u64) {
         // Whoever wants it too waits for this one.
         self.directory.insert(number, from);
-        self.take_session_again(from, reply_to, number, 0, None);
+        self.take_session_again(from, reply_to, number, 0, Some(self.node));
     }
 
     /// Somebody of this node wants to go on from a session that this node is just giving up to `old`, of another: it waits for that to come
@@ -103,9 +103,8 @@ impl Shard {
         if self.nodes.down.is_some() || tries >= TAKES_MAX {
             return self.refuse_take(from, reply_to, number);
         }
-        let wait = self.wait_for_store(Awaited::Taken { from, reply_to, number, tries, gone_from });
-        let is_unknown = tries == 0;
-        self.ask_backplane(BackplaneRequest::TakeSession { wait, number, session: from, is_unknown });
+        let wait = self.wait_for_store(Awaited::Taken { from, reply_to, number, tries });
+        self.ask_backplane(BackplaneRequest::TakeSession { wait, number, session: from, gone_from });
     }
 
     /// Nobody knows now whether there is such a session.

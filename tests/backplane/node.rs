@@ -274,8 +274,8 @@ impl Node {
 
     #[track_caller]
     pub fn take_session(&mut self, number: u64, session: SessionRef) -> TakeOutcome {
-        let is_unknown = false;
-        self.ask(0, BackplaneRequest::TakeSession { wait: wait(9), number, session, is_unknown });
+        let gone_from = None;
+        self.ask(0, BackplaneRequest::TakeSession { wait: wait(9), number, session, gone_from });
         let taken = self.expect(0, |news| match news {
             BackplaneNews::Taken { number: of, outcome, .. } if *of == number => Some(outcome.clone()),
             _ => None,

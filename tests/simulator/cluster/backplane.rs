@@ -809,16 +809,16 @@ impl Backplane {
                 }
                 None
             }
-            BackplaneRequest::TakeSession { wait, number, session, is_unknown } => {
+            BackplaneRequest::TakeSession { wait, number, session, gone_from } => {
                 let nodes = &self.redis.nodes;
                 let outcome = match self.redis.sessions.get_mut(&number).filter(|s| s.until_ms >= now_ms) {
                     None => TakeOutcome::Gone,
-                    Some(known) if known.at.node == node && !known.is_given_up && !is_unknown => {
+                    Some(known) if known.at.node == node && !known.is_given_up && gone_from != Some(node) => {
                         TakeOutcome::Held { node }
                     }
                     Some(known)
                         if !known.is_given_up
-                            && known.at.node != node
+                            && gone_from != Some(known.at.node)
                             && nodes.get(&known.at.node).is_some_and(|until| *until >= now_ms) =>
                     {
                         TakeOutcome::Held { node: known.at.node }
