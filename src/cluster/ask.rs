@@ -129,7 +129,7 @@ impl Link {
                     .arg(u8::from(is_given_up))
                     .arg(hold_ms)
                     .arg(u8::from(wait.is_some() && !is_given_up));
-                (command, wait.map_or(Then::Nothing("keep a session"), |wait| Then::Keep { wait }))
+                (command, wait.map_or(Then::KeepOn { number, session }, |wait| Then::Keep { wait }))
             }
             BackplaneRequest::ForgetSession { number, session } => {
                 self.sessions.remove(&number);

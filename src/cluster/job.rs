@@ -78,8 +78,14 @@ pub(super) enum Then {
     Find {
         wait: Id,
     },
+    /// A session is given up, or taken back.
     Keep {
         wait: Id,
+    },
+    /// A session goes on.
+    KeepOn {
+        number: u64,
+        session: SessionRef,
     },
     /// Whether this node's last write is there, and which line is going on.
     Marks,

@@ -2,17 +2,20 @@
 -- ARGV: 1 where it is, 2 the revision, 3 the body, 4 whether another node may have it (0 or 1), 5 how long it is kept, in
 -- ms, 6 whether it is taken back (0 or 1), which it is only if nobody has taken it since it was given up: what was given up has the
 -- revision before this one. What is taken back twice has the same revision both times.
--- Returns 1, or 0: another node has it, or a later revision is kept. On one node a session may have moved.
+-- Returns 1; 0: a later revision is kept, as on one node a session may have moved; or -1: another node has it.
 local kept = redis.call('HMGET', KEYS[1], 'ref', 'rev', 'as')
 if kept[1] then
     local is_ours = string.match(kept[1], '^%d+') == string.match(ARGV[1], '^%d+')
     local rev, new = tonumber(kept[2] or '0'), tonumber(ARGV[2])
+    if not is_ours then
+        return -1
+    end
     if ARGV[6] == '1' then
         local is_taken = rev == new or (rev == new - 1 and kept[1] ~= kept[3])
-        if not is_ours or rev > new or (kept[1] ~= ARGV[1] and is_taken) then
+        if rev > new or (kept[1] ~= ARGV[1] and is_taken) then
             return 0
         end
-    elseif not is_ours or rev >= new then
+    elseif rev >= new then
         return 0
     end
 end

@@ -60,7 +60,10 @@ impl Link {
             }
             Then::CatchUp { room, epoch, seen } => self.told_entries(from, room, epoch, seen, first),
             Then::Keep { wait } => {
-                let outcome = self.sense(what, first.map(|value| number(value).map(|kept| kept == 1)));
+                let outcome = self.sense(
+                    what,
+                    first.map(|value| if let Value::Int(kept) = value { Some(*kept == 1) } else { None }),
+                );
                 self.tell(from, BackplaneNews::Kept { wait, outcome });
             }
             Then::Marks => self.told_marks(understood),
@@ -119,11 +122,18 @@ impl Link {
             Then::HoldSession { number, session } => {
                 let is_current = self.sessions.get(&number) == Some(&session);
                 match first {
-                    Some(Value::Int(0)) if is_current => drop(self.sessions.remove(&number)),
+                    Some(Value::Int(0)) if is_current => self.lose_session(number, session),
                     Some(Value::Int(-1)) if is_current => {
                         self.tell(session.core, BackplaneNews::Unkept { session });
                     }
                     _ => {}
+                }
+            }
+            Then::KeepOn { number, session } => {
+                if let Some(Value::Int(-1)) = first
+                    && self.sessions.get(&number) == Some(&session)
+                {
+                    self.lose_session(number, session);
                 }
             }
             Then::Look { room } => {
@@ -266,6 +276,12 @@ impl Link {
         if self.nicknames.remove(&(nickname.folded().into(), session)).is_some() {
             self.tell(session.core, BackplaneNews::NicknameLost { session, nickname });
         }
+    }
+
+    /// Another node has taken a session while this one was not heard of.
+    fn lose_session(&mut self, number: u64, session: SessionRef) {
+        self.sessions.remove(&number);
+        self.tell(session.core, BackplaneNews::SessionMoved { number, session });
     }
 
     fn tell_taken(&mut self, from: u16, taking: Taking, outcome: Result<TakeOutcome, Failed>) {
@@ -508,7 +524,7 @@ impl Then {
             Then::Open { .. } => "open a room",
             Then::Publish { .. } => "publish",
             Then::Append { .. } => "append",
-            Then::Keep { .. } => "keep a session",
+            Then::Keep { .. } | Then::KeepOn { .. } => "keep a session",
             Then::Marks | Then::NewLine { .. } | Then::Line => "find what is lost",
             Then::CatchUp { .. } => "catch up",
             Then::Page { .. } => "read messages",

@@ -462,6 +462,8 @@ pub enum BackplaneNews {
     Kept { wait: Id, outcome: Result<bool, Failed> },
     /// A session of this core was to be kept, and is not: the data was lost.
     Unkept { session: SessionRef },
+    /// A session of this core has gone on on another node, while this one was taken for lost.
+    SessionMoved { number: u64, session: SessionRef },
     /// A session of this core has lost its nickname, while the node was taken for lost, to somebody else.
     NicknameLost { session: SessionRef, nickname: Nickname },
     /// What became of the wish to take a session.

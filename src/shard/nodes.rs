@@ -185,6 +185,7 @@ impl Shard {
                     self.write_session(session.session);
                 }
             }
+            BackplaneNews::SessionMoved { number, session } => self.lose_session(number, session),
             BackplaneNews::NicknameLost { session, nickname } => self.lose_nickname(session, &nickname),
             BackplaneNews::Taken { wait, number, session, outcome } => match (self.end_wait(wait), outcome) {
                 (Some(Awaited::Taken { from, reply_to, number, tries }), outcome) => {
@@ -280,9 +281,26 @@ impl Shard {
         if state.nickname.as_ref() != Some(nickname) {
             return;
         }
-        let connection = state.connection;
         log::warn!("{} has been given to somebody else while this node was not heard of", nickname.as_str());
-        self.end_session(session.session, LeaveReason::Lost, None);
+        self.end_lost(session.session);
+    }
+
+    /// A session of this node was taken by another one, while this node was taken for lost. Whoever is connected here comes back, and
+    /// goes on from there.
+    fn lose_session(&mut self, number: u64, session: SessionRef) {
+        if session.core != self.core || session.node != self.node {
+            return;
+        }
+        let state = self.sessions.get(session.session);
+        if state.is_some_and(|state| state.number == number && !state.is_ending() && !state.is_given_up()) {
+            log::warn!("session {number:016x} has gone on on another node while this one was not heard of");
+            self.end_lost(session.session);
+        }
+    }
+
+    fn end_lost(&mut self, session: Id) {
+        let connection = self.sessions[session].connection;
+        self.end_session(session, LeaveReason::Lost, None);
         if let Some(connection) = connection {
             if let Some(connection) = self.connections.get_mut(connection) {
                 connection.session = None;

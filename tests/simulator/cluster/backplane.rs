@@ -552,12 +552,21 @@ impl Backplane {
                     link.answers.push_back((session.core, BackplaneNews::NicknameLost { session, nickname }));
                 }
             }
+            let mut moved = Vec::new();
             for (number, at) in &link.kept {
                 match self.redis.sessions.get_mut(number) {
                     Some(session) if session.at.node == link.node => session.until_ms = now_ms + lease_ms,
-                    Some(_) => {}
+                    Some(_) => {
+                        let news = BackplaneNews::SessionMoved { number: *number, session: *at };
+                        link.answers.push_back((at.core, news));
+                        moved.push(*number);
+                    }
                     None => link.answers.push_back((at.core, BackplaneNews::Unkept { session: *at })),
                 }
+            }
+            for number in moved {
+                link.kept.remove(&number);
+                *self.counts.entry("sessions_moved").or_default() += 1;
             }
             self.redis.sessions.retain(|_, session| session.until_ms >= now_ms);
         }
@@ -768,6 +777,7 @@ impl Backplane {
             }
             BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up } => {
                 let known = self.redis.sessions.get(&number);
+                let is_others = known.is_some_and(|known| known.at.node != session.node);
                 let is_kept = known.is_none_or(|known| {
                     let is_taken_back = wait.is_some() && !is_given_up;
                     let is_taken = is_taken_back
@@ -789,6 +799,10 @@ impl Backplane {
                     if let Some((nickname, _)) = link.held.remove(&session) {
                         link.given_up.insert(nickname.folded().into(), now_ms + lease_ms);
                     }
+                } else if is_others && wait.is_none() {
+                    link.kept.remove(&number);
+                    *self.counts.entry("sessions_moved").or_default() += 1;
+                    link.answers.push_back((session.core, BackplaneNews::SessionMoved { number, session }));
                 } else {
                     link.kept.insert(number, session);
                 }

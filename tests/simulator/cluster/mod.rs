@@ -66,6 +66,7 @@ const HAPPENS: &[&str] = &[
     "renewed",
     "repeated",
     "returned",
+    "sessions_moved",
     "sessions_taken",
     "snapshots",
     "timeouts_heard",
