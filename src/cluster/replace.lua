@@ -3,26 +3,39 @@
 -- ARGV: 1 the session, 2 whether its user has shown a token (0 or 1), 3 who had it, 4 how long it is held, in ms, 5 the spelling.
 -- Returns 'granted', or 'taken': the other one does not hold it any more, and somebody else does.
 local now = now_ms()
-local function of(value)
-    local expires, token, spelling = string.match(value or '', '^(%d+) (%d) (.*)$')
-    if expires and tonumber(expires) >= now then
-        return tonumber(expires), spelling
+local node = string.match(ARGV[3], '^%d+')
+local of_old, spelled, is_shared, strangers, last = nil, nil, ARGV[2] == '1', 0, now + tonumber(ARGV[4])
+local held = redis.call('HGETALL', KEYS[1])
+local heirs = {}
+for i = 1, #held, 2 do
+    local expires, token, spelling = string.match(held[i + 1], '^(%d+) (%d) (.*)$')
+    if not expires or tonumber(expires) < now then
+        redis.call('HDEL', KEYS[1], held[i])
+    elseif held[i] == ARGV[3] then
+        of_old = spelling
+        last = math.max(last, tonumber(expires))
+    elseif held[i] ~= ARGV[1] then
+        spelled = spelling
+        is_shared = is_shared and token == '1'
+        last = math.max(last, tonumber(expires))
+        if token == '0' and string.match(held[i], '^%d+') == node then
+            heirs[#heirs + 1] = held[i]
+        else
+            strangers = strangers + 1
+        end
     end
 end
-local _, spelled = of(redis.call('HGET', KEYS[1], ARGV[3]))
-local last = now + tonumber(ARGV[4])
-local held = redis.call('HGETALL', KEYS[1])
-for i = 1, #held, 2 do
-    local expires = of(held[i + 1])
-    if not expires then
-        redis.call('HDEL', KEYS[1], held[i])
-    elseif not spelled and held[i] ~= ARGV[1] then
+if not of_old and not is_shared then
+    if strangers > 0 then
         return 'taken'
-    else
-        last = math.max(last, expires)
+    end
+    -- The other one had gone on on its node, which did not know yet that it had lost it.
+    for i = 1, #heirs do
+        redis.call('HDEL', KEYS[1], heirs[i])
     end
 end
 redis.call('HDEL', KEYS[1], ARGV[3])
-redis.call('HSET', KEYS[1], ARGV[1], text(now + tonumber(ARGV[4])) .. ' ' .. ARGV[2] .. ' ' .. (spelled or ARGV[5]))
+local value = text(now + tonumber(ARGV[4])) .. ' ' .. ARGV[2] .. ' ' .. (of_old or spelled or ARGV[5])
+redis.call('HSET', KEYS[1], ARGV[1], value)
 redis.call('PEXPIREAT', KEYS[1], text(last))
 return 'granted'

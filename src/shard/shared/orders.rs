@@ -433,6 +433,11 @@ impl Shard {
         let left = self.has_left(key, old).filter(|_| old.node == self.node && session.node != self.node);
         let entry = &mut self.home.rooms[key];
         entry.unlisten(old);
+        if old != session && entry.room.member(session).is_some() {
+            // It has joined by itself meanwhile.
+            self.leave_room(old, key, LeaveReason::Lost);
+            return Reply::Noted;
+        }
         match entry.room.attach(old, session) {
             Some(was_away) => {
                 let member = entry.room.member(session).expect("it was attached");

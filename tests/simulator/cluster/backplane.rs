@@ -237,6 +237,34 @@ impl Redis {
         ClaimOutcome::Granted
     }
 
+    /// Lets a session hold a nickname in the place of another one, if nobody else does.
+    fn replace(
+        &mut self,
+        nickname: &Nickname,
+        old: SessionRef,
+        session: SessionRef,
+        has_token: bool,
+        now_ms: u64,
+        lease_ms: u64,
+    ) -> bool {
+        let holders = self.nicknames.entry(nickname.folded().into()).or_default();
+        holders.retain(|_, holder| holder.until_ms > now_ms);
+        let of_old = holders.get(&old).map(|holder| holder.spelled.clone());
+        let others: Vec<_> = holders.iter().filter(|(at, _)| **at != old && **at != session).collect();
+        let is_shared = has_token && others.iter().all(|(_, holder)| holder.has_token);
+        let spelled = of_old.clone().or_else(|| others.first().map(|(_, holder)| holder.spelled.clone()));
+        if of_old.is_none() && !is_shared {
+            if others.iter().any(|(at, holder)| holder.has_token || at.node != old.node) {
+                return false;
+            }
+            holders.retain(|at, _| *at == session);
+        }
+        holders.remove(&old);
+        let spelled = spelled.unwrap_or_else(|| nickname.clone());
+        holders.insert(session, Holder { until_ms: now_ms + lease_ms, has_token, spelled });
+        true
+    }
+
     /// The rooms as their data has them, for comparison.
     pub fn positions(&self) -> BTreeMap<String, (Arc<str>, Position)> {
         self.rooms.iter().map(|(name, room)| (name.clone(), (room.epoch.clone(), room.position))).collect()
@@ -749,12 +777,14 @@ impl Backplane {
             BackplaneRequest::Replace { nickname, old, session, has_token } => {
                 link.held.remove(&old);
                 link.given_up.remove(nickname.folded());
-                link.held.insert(session, (nickname.clone(), has_token));
-                let holders = self.redis.nicknames.entry(nickname.folded().into()).or_default();
-                holders.remove(&old);
-                let holder = Holder { until_ms: now_ms + lease_ms, has_token, spelled: nickname };
-                holders.insert(session, holder);
-                None
+                if self.redis.replace(&nickname, old, session, has_token, now_ms, lease_ms) {
+                    link.held.insert(session, (nickname, has_token));
+                    None
+                } else {
+                    *self.counts.entry("nicknames_lost").or_default() += 1;
+                    let news = BackplaneNews::NicknameLost { session, nickname };
+                    return link.answers.push_back((session.core, news));
+                }
             }
             BackplaneRequest::Release { nickname, session } => {
                 // A session may have two while it changes from one to the other.
