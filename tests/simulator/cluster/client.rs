@@ -32,12 +32,20 @@ pub struct Ledger {
     acks: Vec<(String, String, u64, String, u64)>,
     /// Private messages by their content: whom they are for, how often each was heard, whether it was acknowledged as told or kept.
     private: BTreeMap<String, Private>,
-    /// How often each has gone on on another node.
+    /// How often each has gone to another node.
     moves: BTreeMap<String, u64>,
-    /// What was said to all, and which clients have heard it, on which of their connections.
-    broadcasts: BTreeMap<String, BTreeSet<(usize, u64)>>,
+    /// What was said to all.
+    broadcasts: BTreeMap<String, Broadcast>,
     /// The members that some node has told.
     pub members: BTreeMap<String, Vec<(String, String, bool)>>,
+}
+
+#[derive(Debug, Default)]
+struct Broadcast {
+    /// Which clients have heard it, on which of their connections.
+    heard: BTreeSet<(usize, u64)>,
+    /// How often each had gone to another node when it was said.
+    moves: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -137,8 +145,9 @@ pub struct Client {
     again: Vec<(String, What)>,
     input: Vec<u8>,
     last_id: u64,
-    /// How many it has had.
+    /// How many it has had, and on which node the last one was.
     connections: u64,
+    connection_before: Option<NodeId>,
     bye: Option<u64>,
     /// Whether it is to say hello once more on the same connection, and when.
     hello_at_ms: Option<u64>,
@@ -164,6 +173,7 @@ impl Client {
             input: Vec::new(),
             last_id: 0,
             connections: 0,
+            connection_before: None,
             bye: None,
             hello_at_ms: None,
             wishes: Vec::new(),
@@ -206,7 +216,11 @@ impl Client {
     }
 
     /// Begins on a new connection, with a hello.
-    pub fn begin(&mut self, node: NodeId, core: usize, connection: Id, _ledger: &mut Ledger) -> String {
+    pub fn begin(&mut self, node: NodeId, core: usize, connection: Id, ledger: &mut Ledger) -> String {
+        // Whether it is let in there or not: its session may go there before it goes elsewhere.
+        if self.connection_before.replace(node).is_some_and(|before| before != node) {
+            *ledger.moves.entry(self.name()).or_default() += 1;
+        }
         self.connection = Some((node, core, connection));
         self.connections += 1;
         self.input.clear();
@@ -301,7 +315,8 @@ impl Client {
             5 if self.user_token.is_some() && happens(rng, 300) => {
                 let content = format!("b{id}");
                 self.waits.insert(id.clone(), What::Broadcast { content: content.clone() });
-                ledger.broadcasts.insert(content.clone(), BTreeSet::new());
+                let said = Broadcast { moves: ledger.moves.clone(), ..Broadcast::default() };
+                ledger.broadcasts.insert(content.clone(), said);
                 json!({"type": "broadcast", "content": content, "id": id}).to_string()
             }
             5 => json!({"type": "typing", "room": room}).to_string(),
@@ -424,10 +439,14 @@ impl Client {
                 assert!(private.heard == 1 || may_repeat, "{content} is heard again");
             }
             "system" => {
-                let Some(heard) = ledger.broadcasts.get_mut(&text("content")) else { return };
-                // One of which it is not known whether it was received comes again on the next connection.
+                let Some(Broadcast { heard, moves }) = ledger.broadcasts.get_mut(&text("content")) else {
+                    return;
+                };
+                // One of which it is not known whether it was received comes again on the next connection; and it may have come to both
+                // nodes while a session went from one to the other.
                 let is_new = heard.insert((self.number, self.connections));
-                assert!(is_new, "client {} hears {event} again", self.number);
+                let has_moved = moves.get(&self.name()) != ledger.moves.get(&self.name());
+                assert!(is_new || has_moved, "client {} hears {event} again", self.number);
             }
             "bye" => self.bye = event["code"].as_u64(),
             "left" if event["id"].is_null() => {
@@ -473,11 +492,8 @@ impl Client {
                 let is_resumed = event["resumed"] == true;
                 assert!(resumes || !is_resumed);
                 let node = self.connection.expect("it hears").0;
-                if node != self.last_node {
-                    *ledger.moves.entry(self.name()).or_default() += 1;
-                    if is_resumed {
-                        ledger.count("resumed_elsewhere");
-                    }
+                if node != self.last_node && is_resumed {
+                    ledger.count("resumed_elsewhere");
                 }
                 if !is_resumed {
                     self.kept.clear();
@@ -539,7 +555,7 @@ impl Client {
             (What::Broadcast { content }, "ack") => {
                 ledger.count("broadcasts");
                 let sessions = event["sessions"].as_u64().expect("how many have heard it");
-                let heard = ledger.broadcasts[&content].len() as u64;
+                let heard = ledger.broadcasts[&content].heard.len() as u64;
                 if sessions > 1 {
                     ledger.count("broadcasts_heard");
                 }

@@ -32,7 +32,7 @@ use client::{Client, Ledger};
 const SEEDS: u64 = 300;
 
 /// And how many that nobody has seen.
-const FRESH_SEEDS: u64 = 10;
+const FRESH_SEEDS: u64 = 5;
 
 /// Steps of a stretch between two moments of rest.
 const STEPS: u64 = 3000;
