@@ -107,6 +107,14 @@ impl<T> Slots<T> {
             .map(|(index, value)| (Id { index: index as u32, generation: self.generations[index] }, value))
     }
 
+    /// All of them, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Id, &mut T)> {
+        let generations = &self.generations;
+        self.slab
+            .iter_mut()
+            .map(|(index, value)| (Id { index: index as u32, generation: generations[index] }, value))
+    }
+
     fn is_current(&self, id: Id) -> bool {
         self.generations.get(id.index as usize) == Some(&id.generation)
     }

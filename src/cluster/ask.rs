@@ -12,7 +12,7 @@ use super::wire::Command;
 use crate::chat::user::{NodeId, SessionRef};
 use crate::record::HistoryPage;
 use crate::shard::backplane::{
-    Append, BackplaneRequest, Keep, NodeMessage, Publish, Renew, RoomAt, SharedMessage,
+    Append, BackplaneRequest, Keep, LogEntry, NodeMessage, Publish, Renew, RoomAt, SharedMessage,
 };
 
 /// Messages, and changes, of one answer to somebody who catches up. Where there are more, more is asked for.
@@ -148,7 +148,8 @@ impl Link {
                 (self.seek(taking), Then::Seek(taking))
             }
             BackplaneRequest::Tell { node, message } => {
-                (self.message_to(node, &message), Then::Nothing("tell another node"))
+                let wait = message.wait_here();
+                (self.message_to(node, &message), Then::Tell { node, wait })
             }
             BackplaneRequest::TellAll { message } => {
                 let others = self.living.iter().filter(|node| **node != self.settings.node);
@@ -209,14 +210,21 @@ impl Link {
     }
 
     fn renew(&self, renew: Renew) -> Command {
-        let Renew { room, lost, epoch, snapshot } = renew;
-        self.at(Script::Renew, &lost, None)
+        let Renew { room, lost, epoch, snapshot, messages } = renew;
+        let command = self
+            .at(Script::Renew, &lost, None)
             .arg(&*epoch)
             .arg(room.as_str())
             .arg(snapshot)
             .arg(self.settings.room_ttl_ms)
             .arg(self.settings.keys.room_channel(room.folded()))
-            .arg(&self.line)
+            .arg(&self.line);
+        messages.iter().fold(command, |command, entry| match entry {
+            LogEntry::Message { position, timestamp_ms, message } => {
+                command.arg(position.offset).arg(*timestamp_ms).arg(json(message))
+            }
+            LogEntry::Change { .. } => command,
+        })
     }
 
     fn keep(&self, keep: Keep) -> Command {

@@ -78,6 +78,11 @@ pub(super) enum Then {
     Find {
         wait: Id,
     },
+    /// Something was said to another node, for which that wait waits.
+    Tell {
+        node: NodeId,
+        wait: Option<Id>,
+    },
     /// A session is given up, or taken back.
     Keep {
         wait: Id,

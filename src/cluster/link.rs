@@ -112,6 +112,8 @@ pub(super) struct Link {
     down_since: Option<Instant>,
     down_complaint: Complaint,
     refused_complaint: Complaint,
+    /// Whether something was refused since all was taken last.
+    is_refused: bool,
     /// Requests, with the time until which they want an answer.
     waiting: VecDeque<(Instant, u16, BackplaneRequest)>,
     /// What goes before them: what follows from answers, and what is due.
@@ -174,6 +176,7 @@ impl Link {
             down_since: None,
             down_complaint: Complaint::default(),
             refused_complaint: Complaint::default(),
+            is_refused: false,
             waiting: VecDeque::new(),
             urgent: VecDeque::new(),
             drained_at: now,
@@ -389,6 +392,13 @@ impl Link {
         if has_places && matches!(answers.last(), Some(Ok(_))) {
             self.mark += 1;
         }
+        if !answers.iter().any(|answer| matches!(answer, Err(Trouble::Refused(_))))
+            && lost.is_none()
+            && std::mem::take(&mut self.is_refused)
+        {
+            log::info!("the backplane refuses nothing any more");
+            self.refused_complaint = Complaint::default();
+        }
         let mut answers = answers.into_iter();
         for (job, count) in jobs.into_iter().zip(counts) {
             let of_job: SmallVec<[Answer; 1]> = answers.by_ref().take(count).collect();
@@ -532,16 +542,16 @@ impl Link {
         }
         if self.down_since.is_none() {
             self.down_since = Some(Instant::now());
-            let why: Box<str> = why.into();
+            let why: Box<str> = for_clients(why).into();
             self.tell_all(|| BackplaneNews::Down(Some(why.clone())));
         }
     }
 
     /// Logs that something was refused: not each time.
     pub(super) fn complain(&mut self, what: &str, trouble: &Trouble) {
-        if let Trouble::Refused(why) = trouble
-            && self.refused_complaint.is_due()
-        {
+        let Trouble::Refused(why) = trouble else { return };
+        self.is_refused = true;
+        if self.refused_complaint.is_due() {
             log::error!("the backplane refuses ({what}): {why}");
         }
     }
@@ -609,5 +619,16 @@ impl Link {
         if let Some(Err(trouble)) = answers.first() {
             log::warn!("the backplane could not be told that this node is gone: {}", trouble.text());
         }
+    }
+}
+
+/// Why the backplane is down, for everybody: addresses and errors of its own are for the log.
+fn for_clients(why: &str) -> &'static str {
+    match why {
+        _ if why.contains("READONLY") => "it is a replica now",
+        _ if why.contains("LOADING") => "it is still loading its data",
+        _ if why.contains("MASTERDOWN") || why.contains("CLUSTERDOWN") => "a part of it is down",
+        _ if why.contains("in time") => "it does not answer",
+        _ => "it cannot be reached",
     }
 }

@@ -1,13 +1,20 @@
 -- Begins a room anew whose data was lost, unless somebody has done so already.
 -- KEYS: those of the room.
 -- ARGV: 1 epoch, 2 change, 3 offset that the copy has seen; 4 change, 5 offset that its node knows of; 6 the new epoch; 7 the name; 8 what
--- the room is (JSON); 9 how long it lasts, in ms; 10 the channel; 11 the line.
--- Returns the room (opened) as it is then.
+-- the room is (JSON); 9 how long it lasts, in ms; 10 the channel; 11 the line; from 12 on the last messages that the copy has, in order, up to
+-- the offset that it has seen: offset, time, message.
+-- Returns the room (opened) as it is then. Its messages keep their offsets.
 local m = head()
 if m and (m.epoch ~= ARGV[1] or (m.line == ARGV[11] and has(m, ARGV[1], ARGV[4], ARGV[5]))) then
     return opened(m, ARGV[11])
 end
+local last = m and m.time or 0
 make(ARGV[6], ARGV[7], ARGV[11])
+for i = 12, #ARGV, 3 do
+    redis.call('XADD', KEYS[2], ARGV[i] .. '-0', 't', ARGV[i + 1], 'g', '0', 'b', ARGV[i + 2])
+    last = math.max(last, tonumber(ARGV[i + 1]))
+end
+redis.call('HSET', KEYS[1], 'offset', ARGV[3], 'time', text(math.max(now_ms(), last)))
 redis.call('HSET', KEYS[4], 'change', '0', 'body', ARGV[8])
 last_for(ARGV[9])
 redis.call('PUBLISH', ARGV[10], 'r ' .. ARGV[6])

@@ -36,6 +36,12 @@ impl Link {
         let first = answers.first().and_then(|answer| answer.as_ref().ok());
         match then {
             Then::Nothing(_) => {}
+            // What may have been done is waited for.
+            Then::Tell { node, wait } => {
+                if let (Some(wait), Some(Err(Trouble::Refused(_)))) = (wait, answers.first()) {
+                    self.tell(from, BackplaneNews::NotTold { node, wait });
+                }
+            }
             // The list of rooms is not what was asked for: without it they are open all the same.
             Then::Open { room } => {
                 let outcome = self.sense(what, first.map(|value| answer::opened(value, &room)));
@@ -521,6 +527,7 @@ impl Then {
     fn name(&self) -> &'static str {
         match self {
             Then::Nothing(what) => what,
+            Then::Tell { .. } => "tell another node",
             Then::Open { .. } => "open a room",
             Then::Publish { .. } => "publish",
             Then::Append { .. } => "append",

@@ -28,6 +28,9 @@ const SLICES: usize = 128;
 /// How soon mail is offered again to a mailbox that was full. Its owner is busy, and will not ring when it has room.
 const FULL_MAILBOX_RETRY_MS: u64 = 1;
 
+/// How long mail is offered to a full mailbox when all else is over.
+const LAST_MAIL_MS: u64 = 1000;
+
 /// One core: its connections' sockets, and the loop that serves them.
 pub struct Reactor<O: Os, W: World = Shard> {
     core: usize,
@@ -58,6 +61,8 @@ pub struct Reactor<O: Os, W: World = Shard> {
     /// Mail for each core that found its mailbox full.
     kept: Vec<Option<Parcel<W::Mail>>>,
     has_kept: bool,
+    /// Since when there need not be another turn but for mail.
+    over_since: Option<Tick>,
     /// Whether something that was announced had no place in the journal yet.
     is_journal_behind: bool,
 }
@@ -118,6 +123,7 @@ impl<O: Os, W: World> Reactor<O, W> {
             to_flush: Vec::new(),
             kept: (0..exchange.cores()).map(|_| None).collect(),
             has_kept: false,
+            over_since: None,
             is_journal_behind: false,
             exchange,
         };
@@ -151,7 +157,16 @@ impl<O: Os, W: World> Reactor<O, W> {
         self.flush_connections();
         self.flush_outboxes(); // after the writes: whoever is woken by this finds nothing of ours unwritten
         self.reap();
-        if self.world.is_over() { Turn::Over } else { Turn::Done }
+        if self.is_over() { Turn::Over } else { Turn::Done }
+    }
+
+    /// The last mail may be what matters most: a full mailbox is waited for, though not for ever.
+    fn is_over(&mut self) -> bool {
+        if !self.world.is_over() {
+            return false;
+        }
+        let over_since = *self.over_since.get_or_insert(self.now);
+        !self.has_kept || self.now.since(over_since) >= LAST_MAIL_MS
     }
 
     /// Step 1: how long to sleep. Not at all when anything is left to do; else until the next deadline. A core that is

@@ -273,6 +273,6 @@ impl World for Shard {
     }
 
     fn is_over(&self) -> bool {
-        self.is_drained() || self.is_drain_overdue()
+        self.is_over()
     }
 }

@@ -265,6 +265,8 @@ pub struct Renew {
     pub epoch: Arc<str>,
     /// Its members, rules and state (JSON of the room's own).
     pub snapshot: String,
+    /// Its last messages, as far as the copy has them, without a gap up to where the copy is: they keep their offsets.
+    pub messages: Vec<LogEntry>,
 }
 
 /// What a room is after a change.
@@ -468,6 +470,8 @@ pub enum BackplaneNews {
     NicknameLost { session: SessionRef, nickname: Nickname },
     /// What became of the wish to take a session.
     Taken { wait: Id, number: u64, session: SessionRef, outcome: Result<TakeOutcome, Failed> },
+    /// What was to be told to a node has not been, and will not be.
+    NotTold { node: NodeId, wait: Id },
     /// Another node says something to this core.
     Told { from: NodeId, message: Box<NodeMessage> },
 }
@@ -549,6 +553,19 @@ pub enum NodeMessage {
         /// Whether there is no such session here.
         is_gone: bool,
     },
+}
+
+impl NodeMessage {
+    /// What waits for the answer, on the node that says it, if one is waited for.
+    pub fn wait_here(&self) -> Option<Id> {
+        match self {
+            NodeMessage::Private { ask, .. } | NodeMessage::GiveUp { ask, .. } => Some(ask.wait),
+            NodeMessage::PrivateDone { .. }
+            | NodeMessage::Broadcast { .. }
+            | NodeMessage::BroadcastDone { .. }
+            | NodeMessage::GivenUp { .. } => None,
+        }
+    }
 }
 
 /// Names what one core of a node has asked of others.

@@ -339,7 +339,7 @@ impl Shard {
     /// Begins to drain: the clients are told to go, after the configured delay.
     pub fn drain(&mut self) {
         if self.drain.is_none() {
-            self.drain = Some(Drain { told_at: None });
+            self.drain = Some(Drain { told_at: None, has_given_up: false });
             self.wheel.insert(self.now.tick + self.config.drain.delay_ms, Timer::Drain);
         }
     }
@@ -357,6 +357,29 @@ impl Shard {
     /// Whether draining is over: everybody has been told and has gone.
     pub fn is_drained(&self) -> bool {
         self.is_leaving() && self.connections.is_empty()
+    }
+
+    /// Whether there need not be another turn.
+    pub fn is_over(&self) -> bool {
+        (self.is_drained() || self.is_drain_overdue()) && !self.has_to_give_up()
+    }
+
+    /// Whether the sessions of a node of a cluster are still to be given up: that is done last, when no connection can add to what they
+    /// have.
+    pub(super) fn has_to_give_up(&self) -> bool {
+        self.is_clustered()
+            && self.drain.is_some_and(|drain| !drain.has_given_up)
+            && (self.is_drained() || self.is_drain_overdue())
+    }
+
+    /// Gives the sessions up, if it is time.
+    pub(super) fn give_up_at_the_end(&mut self) {
+        if self.has_to_give_up()
+            && let Some(drain) = &mut self.drain
+        {
+            drain.has_given_up = true;
+            self.give_all_up();
+        }
     }
 
     /// Whether draining has taken longer than it may, counted from when the clients were told: a core that was held up

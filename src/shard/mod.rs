@@ -273,6 +273,8 @@ impl Flock {
 struct Drain {
     /// When the clients were told to go.
     told_at: Option<Tick>,
+    /// Whether the sessions have been given up to the other nodes, if there are any.
+    has_given_up: bool,
 }
 
 impl Shard {
@@ -514,6 +516,7 @@ impl Shard {
         self.answered_bytes = 0;
         self.send_gathered();
         self.settle();
+        self.give_up_at_the_end();
         self.count_deflated();
     }
 
@@ -559,6 +562,7 @@ impl Shard {
         !self.touched.is_empty()
             || !self.resumed_calls.is_empty()
             || self.home.has_gathered()
+            || self.has_to_give_up()
             || self.outboxes.iter().any(|outbox| !outbox.is_empty())
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Nodes {
     pub is_clustered: bool,
     /// Why the backplane is down, if it is.
     pub down: Option<Box<str>>,
+    /// When it went down last.
+    silent_at: Option<Tick>,
     /// Counts what this core has given to the backplane.
     pub next_tag: u64,
     /// The nodes that live.
@@ -67,9 +69,10 @@ pub(super) struct Spread {
     reply_to: ReplyTo,
     handover: Handover,
     /// Nodes that have not answered.
-    open: usize,
-    /// Whether one of them did not get it in time.
+    open: Vec<NodeId>,
+    /// Whether one of them did not get it in time, and whether that is because the backplane did not take it.
     pub is_late: bool,
+    is_refused: bool,
 }
 
 /// What an admin says to all, on its way to the other nodes.
@@ -197,12 +200,16 @@ impl Shard {
                 }
                 _ => {}
             },
+            BackplaneNews::NotTold { node, wait } => self.hear_not_told(node, wait),
             BackplaneNews::Told { from, message } => self.hear_node(from, *message),
         }
     }
 
     /// The backplane fails, or is back.
     fn note_backplane(&mut self, down: Option<Box<str>>) {
+        if down.is_some() && self.nodes.down.is_none() {
+            self.nodes.silent_at = Some(self.now.tick);
+        }
         self.nodes.down = down;
         let keys: Vec<Id> = self.home.by_name.values().copied().collect();
         if self.nodes.down.is_some() {
@@ -282,11 +289,11 @@ impl Shard {
             return;
         }
         log::warn!("{} has been given to somebody else while this node was not heard of", nickname.as_str());
-        self.end_lost(session.session);
+        self.end_lost(session.session, Farewell::Internal);
     }
 
-    /// A session of this node was taken by another one, while this node was taken for lost. Whoever is connected here comes back, and
-    /// goes on from there.
+    /// A session of this node was taken by another one, while this node was taken for lost. Who was connected here before that has been
+    /// replaced by who went on there; who came later comes back, and goes on from there.
     fn lose_session(&mut self, number: u64, session: SessionRef) {
         if session.core != self.core || session.node != self.node {
             return;
@@ -294,18 +301,22 @@ impl Shard {
         let state = self.sessions.get(session.session);
         if state.is_some_and(|state| state.number == number && !state.is_ending() && !state.is_given_up()) {
             log::warn!("session {number:016x} has gone on on another node while this one was not heard of");
-            self.end_lost(session.session);
+            let connection = state.and_then(|state| self.connections.get(state.connection?));
+            let was_before = connection
+                .is_some_and(|c| self.nodes.silent_at.is_some_and(|silent_at| c.awaited_since < silent_at));
+            let farewell = if was_before { Farewell::Replaced } else { Farewell::Internal };
+            self.end_lost(session.session, farewell);
         }
     }
 
-    fn end_lost(&mut self, session: Id) {
+    fn end_lost(&mut self, session: Id, farewell: Farewell) {
         let connection = self.sessions[session].connection;
         self.end_session(session, LeaveReason::Lost, None);
         if let Some(connection) = connection {
             if let Some(connection) = self.connections.get_mut(connection) {
                 connection.session = None;
             }
-            self.close(connection, super::closing::Closing::Bye(Farewell::Internal));
+            self.close(connection, super::closing::Closing::Bye(farewell));
         }
     }
 
@@ -348,7 +359,7 @@ impl Shard {
         let others: Vec<NodeId> = others.collect();
         if others.is_empty() {
             if !nodes.contains(&self.node) {
-                let message = "the node that this user was on is lost: the user has not come back yet";
+                let message = "the node that this user was on is gone: the user has not come back yet";
                 let refusal = Refusal::with_retry(Reason::Unavailable, message, 1000);
                 return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
             }
@@ -357,7 +368,8 @@ impl Shard {
         let (target, sender, content) =
             (handover.target.clone(), handover.sender.clone(), handover.content.clone());
         let timestamp_ms = handover.timestamp_ms;
-        let spread = Spread { from, reply_to, handover, open: others.len(), is_late: false };
+        let spread =
+            Spread { from, reply_to, handover, open: others.clone(), is_late: false, is_refused: false };
         let wait = self.wait_for_store(Awaited::Private(Box::new(spread)));
         let ask = Ask { core: self.core, wait };
         for node in others {
@@ -382,25 +394,51 @@ impl Shard {
     }
 
     /// Another node says what became of a private message there.
-    fn hear_private_done(&mut self, wait: Id, delivered: u64, is_stored: bool, is_full: bool) {
+    fn hear_private_done(&mut self, wait: Id, node: NodeId, delivered: u64, is_stored: bool, is_full: bool) {
         let Some(Awaited::Private(spread)) = self.awaited_mut(wait) else { return };
-        spread.open = spread.open.saturating_sub(1);
+        spread.open.retain(|open| *open != node);
         spread.handover.delivered += delivered;
         spread.handover.is_stored |= is_stored;
         spread.handover.is_full |= is_full;
-        if spread.open == 0
+        if spread.open.is_empty()
             && let Some(Awaited::Private(spread)) = self.end_wait(wait)
         {
             self.finish_spread(*spread);
         }
     }
 
+    /// The backplane has not taken what was to be told to another node.
+    fn hear_not_told(&mut self, node: NodeId, wait: Id) {
+        let is_over = match self.awaited_mut(wait) {
+            Some(Awaited::Private(spread)) => {
+                spread.open.retain(|open| *open != node);
+                (spread.is_late, spread.is_refused) = (true, true);
+                spread.open.is_empty()
+            }
+            Some(Awaited::GivenUp { .. }) => true,
+            _ => false,
+        };
+        if !is_over {
+            return;
+        }
+        match self.end_wait(wait) {
+            Some(Awaited::Private(spread)) => self.finish_spread(*spread),
+            Some(Awaited::GivenUp { from, reply_to, number, .. }) => self.refuse_take(from, reply_to, number),
+            _ => {}
+        }
+    }
+
     /// All other nodes have answered, or their time is over: the sessions here are last.
     pub(super) fn finish_spread(&mut self, spread: Spread) {
-        let Spread { from, reply_to, handover, open, is_late } = spread;
-        if (open > 0 || is_late) && handover.delivered == 0 && !handover.is_stored {
+        let Spread { from, reply_to, handover, open, is_late, is_refused } = spread;
+        let has_missed = !open.is_empty() || is_late;
+        let is_here = self.home.nicknames.find(&handover.target).is_some_and(|(here, _)| !here.is_empty());
+        if has_missed && !is_here && handover.delivered == 0 && !handover.is_stored {
             let message = "the node that this user is on does not answer";
-            let refusal = Refusal::with_retry(Reason::Unavailable, message, 1000);
+            let refusal = match is_refused {
+                true => self.backplane_down(),
+                false => Refusal::with_retry(Reason::Unavailable, message, 1000),
+            };
             return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
         }
         self.hand_over_here(from, reply_to, handover);
@@ -535,7 +573,7 @@ impl Shard {
                 self.hand_over_here(from, reply_to, handover);
             }
             NodeMessage::PrivateDone { ask, delivered, is_stored, is_full } => {
-                self.hear_private_done(ask.wait, delivered, is_stored, is_full);
+                self.hear_private_done(ask.wait, node, delivered, is_stored, is_full);
             }
             NodeMessage::Broadcast { ask, sender, content, rooms, tags, timestamp_ms } => {
                 let patterns = (!rooms.is_empty()).then(|| Patterns::parse(&rooms)).and_then(Result::ok);
@@ -566,7 +604,8 @@ impl Shard {
                 }
             }
             NodeMessage::GivenUp { ask, is_gone } => {
-                if let Some(Awaited::GivenUp { from, reply_to, number, tries }) = self.end_wait(ask.wait) {
+                if let Some(Awaited::GivenUp { from, reply_to, number, tries, .. }) = self.end_wait(ask.wait)
+                {
                     let gone_from = is_gone.then_some(node);
                     self.take_session_again(from, reply_to, number, tries, gone_from);
                 }
@@ -582,6 +621,42 @@ impl Shard {
         self.nodes.lost =
             lost.iter().map(|lost| (lost.node, Tick(now.0.saturating_sub(lost.lost_ms)))).collect();
         self.look_for_lost_nodes_everywhere();
+        self.end_waits_for_lost_nodes();
+    }
+
+    /// Goes on with what waits for nodes that are lost: they will not answer.
+    fn end_waits_for_lost_nodes(&mut self) {
+        let lost: Vec<NodeId> = self.nodes.lost.iter().map(|(node, _)| *node).collect();
+        let mut over = Vec::new();
+        for (id, awaited) in self.awaited() {
+            let is_over = match awaited {
+                Awaited::GivenUp { node, .. } => lost.contains(node),
+                Awaited::Private(spread) => {
+                    let open = spread.open.len();
+                    spread.open.retain(|node| !lost.contains(node));
+                    spread.is_late |= spread.open.len() < open;
+                    spread.open.is_empty()
+                }
+                Awaited::Spoken(spoken) => {
+                    spoken.open.retain(|(node, _)| !lost.contains(node));
+                    spoken.open.is_empty()
+                }
+                _ => false,
+            };
+            if is_over {
+                over.push(id);
+            }
+        }
+        for id in over {
+            match self.end_wait(id) {
+                Some(Awaited::GivenUp { from, reply_to, number, tries, .. }) => {
+                    self.take_session_again(from, reply_to, number, tries, None);
+                }
+                Some(Awaited::Private(spread)) => self.finish_spread(*spread),
+                Some(Awaited::Spoken(spoken)) => self.finish_spoken(*spoken),
+                _ => {}
+            }
+        }
     }
 
     /// Looks for members of lost nodes in all rooms, now and when something is over for some.

@@ -22,7 +22,7 @@ use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Reason, Refusal};
-use crate::chat::user::SessionRef;
+use crate::chat::user::{NodeId, SessionRef};
 use crate::proto::wire::Event;
 use crate::record::{AccountState, HistoryPage, KeptPrivate};
 
@@ -103,7 +103,7 @@ pub(super) enum Awaited {
     /// That a session of this core is kept, which another node wants.
     GivingUp { session: Id, is_taken_back: bool },
     /// That its node gives it up.
-    GivenUp { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8 },
+    GivenUp { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8, node: NodeId },
     /// That a session which is being given up to `old`, of another node, has gone there or stays.
     Parting { from: SessionRef, reply_to: ReplyTo, number: u64, old: SessionRef },
 }
@@ -183,6 +183,11 @@ impl Shard {
     /// What an answer is a part of; `None` if it took too long.
     pub(super) fn awaited_mut(&mut self, id: Id) -> Option<&mut Awaited> {
         self.waits.waiting.get_mut(id)
+    }
+
+    /// Everything that is waited for.
+    pub(super) fn awaited(&mut self) -> impl Iterator<Item = (Id, &mut Awaited)> {
+        self.waits.waiting.iter_mut()
     }
 
     /// An answer has come; `None` if it took too long.

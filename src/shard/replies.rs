@@ -213,7 +213,11 @@ impl Shard {
         let connection = self.sessions[id].connection.take();
         self.end_session(id, LeaveReason::Lost, None);
         let Some(connection) = connection else { return };
-        self.connections.get_mut(connection).expect("it says hello").session = None;
+        let now = self.now.tick;
+        let state = self.connections.get_mut(connection).expect("it says hello");
+        state.session = None;
+        // It may try again in the time that it had left: nothing has been read from it since the hello.
+        state.awaited_since = state.awaited_since + now.since(state.last_seen);
         match then.upgrade {
             Some(upgrade) => self.refuse_upgrade(connection, &upgrade, &refusal),
             None => {
@@ -222,6 +226,7 @@ impl Shard {
             }
         }
         self.let_go_on(connection);
+        self.arm(connection);
     }
 
     /// Requests that were under way when the session began to end may have changed something that has to be undone.

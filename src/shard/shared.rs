@@ -26,13 +26,16 @@ use orders::Order;
 use publishing::Publishing;
 
 use super::Shard;
-use super::backplane::{BackplaneRequest, Failed, LogEntry, OpenedRoom, Position, Renew, RoomAt, RoomOp};
+use super::backplane::{
+    BackplaneRequest, Failed, LogEntry, OpenedRoom, Position, Renew, RoomAt, RoomOp, SharedMessage,
+};
 use super::home::{HomeRoom, no_such_room};
 use super::journal::Asker;
 use super::mail::{Mail, Push, Reply, ReplyTo, Request, RoomKey};
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
+use crate::chat::history::Entry;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::room::{LOBBY, Room, Snapshot, Stamp};
@@ -47,6 +50,10 @@ const FORMER_EPOCHS: usize = 8;
 
 /// Further than any room has got: nothing reaches it, so that whatever is kept counts as lost.
 const NOWHERE: Position = Position { change: u64::MAX, offset: u64::MAX };
+
+/// What a room that begins anew takes along of its messages: so many, with so many bytes of content.
+const RENEWED_MESSAGES: usize = 256;
+const RENEWED_BYTES: usize = 1 << 20;
 
 /// What clients are told to wait while the backplane is down, in milliseconds. When it is back nobody knows.
 pub(super) const BACKPLANE_RETRY_MS: u64 = 1000;
@@ -190,7 +197,7 @@ impl Shard {
     }
 
     pub(super) fn backplane_down(&self) -> Refusal {
-        let why = self.nodes.down.as_deref().unwrap_or("it does not answer");
+        let why = self.nodes.down.as_deref().unwrap_or("it does not answer, or refuses");
         let message = format!("what the nodes of this server share cannot be reached now: {why}");
         Refusal::with_retry(Reason::BackplaneDown, message, BACKPLANE_RETRY_MS)
     }
@@ -486,15 +493,23 @@ impl Shard {
         let (room, position) = (opened.room.clone(), opened.position);
         let lost =
             RoomAt { room: room.folded().into(), epoch: opened.epoch.clone(), position, known: position };
-        self.ask_to_renew(room, lost, &entry.room.snapshot(now_ms));
+        // Where its messages are, if it has any that are kept: of what came after those nobody knows more.
+        let lost = RoomAt { position: Position { offset: entry.room.offset(), ..position }, ..lost };
+        self.ask_to_renew(room, lost, &entry.room.snapshot(now_ms), last_messages(&entry.room));
     }
 
-    fn ask_to_renew(&mut self, room: RoomName, lost: RoomAt, snapshot: &Snapshot) {
+    fn ask_to_renew(&mut self, room: RoomName, lost: RoomAt, snapshot: &Snapshot, messages: Vec<LogEntry>) {
         self.counters.rooms_renewed.add(1);
         log::warn!("room {}: the backplane has lost it, or part of it: it begins anew", room.as_str());
         let epoch = self.new_epoch();
         let snapshot = serde_json::to_string(snapshot).expect("plain values become JSON");
-        self.ask_backplane(BackplaneRequest::Renew(Box::new(Renew { room, lost, epoch, snapshot })));
+        self.ask_backplane(BackplaneRequest::Renew(Box::new(Renew {
+            room,
+            lost,
+            epoch,
+            snapshot,
+            messages,
+        })));
     }
 
     /// An entry contradicts the copy: the backplane has lost what the copy has, and has gone on from there.
@@ -513,7 +528,8 @@ impl Shard {
         }
         shared.asked = lost.known;
         let (room, snapshot) = (entry.room.name().clone(), entry.room.snapshot(now_ms));
-        self.ask_to_renew(room, lost, &snapshot);
+        let messages = last_messages(&entry.room);
+        self.ask_to_renew(room, lost, &snapshot, messages);
     }
 
     /// Puts a copy in the place of another one that cannot be brought up to date. Members have missed something: those who can come back
@@ -591,6 +607,22 @@ impl Shard {
         self.remove_room(key);
         self.ask_backplane(BackplaneRequest::Close { room });
     }
+}
+
+/// The last messages of a room, as they are told to the backplane.
+fn last_messages(room: &Room) -> Vec<LogEntry> {
+    let page = room.history().page(None, None, RENEWED_MESSAGES, RENEWED_BYTES);
+    let entries = page.into_iter().map(|entry| {
+        let Entry { offset, timestamp_ms, sender, content } = entry;
+        let position = Position { change: 0, offset };
+        // Who waited for it has been answered, one way or the other.
+        LogEntry::Message {
+            position,
+            timestamp_ms,
+            message: SharedMessage { sender, content, from: None, node: 0, tag: 0 },
+        }
+    });
+    entries.collect()
 }
 
 impl HomeRoom {

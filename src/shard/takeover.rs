@@ -142,7 +142,7 @@ impl Shard {
             }
             Ok(TakeOutcome::Held { node }) => {
                 let tries = tries + 1;
-                let wait = self.wait_for_store(Awaited::GivenUp { from, reply_to, number, tries });
+                let wait = self.wait_for_store(Awaited::GivenUp { from, reply_to, number, tries, node });
                 let ask = Ask { core: self.core, wait };
                 let message = Box::new(NodeMessage::GiveUp { number, ask });
                 return self.ask_backplane(BackplaneRequest::Tell { node, message });
@@ -199,6 +199,21 @@ impl Shard {
         self.keep_given_up(id, true);
     }
 
+    /// The node is about to end: its sessions are given up to whichever other one they come back on.
+    pub(super) fn give_all_up(&mut self) {
+        let may_go_on = |(_, session): &(Id, &super::session::Session)| {
+            session.nickname.is_some()
+                && session.number != 0
+                && session.encoding.can_resume()
+                && !session.is_ending()
+                && !session.is_given_up()
+        };
+        let ids: Vec<Id> = self.sessions.iter().filter(may_go_on).map(|(id, _)| id).collect();
+        for id in ids {
+            self.give_up(id);
+        }
+    }
+
     /// Tries again to take a session back.
     pub(super) fn take_back(&mut self, id: Id) {
         self.keep_given_up(id, false);
@@ -222,7 +237,9 @@ impl Shard {
         let body = serde_json::to_string(&given_up).expect("plain values become JSON");
         let session = self.session_ref(id);
         let wait = Awaited::GivingUp { session: id, is_taken_back: !is_given_up };
-        let wait = Some(self.wait_for_store(wait));
+        // Where nobody wants it yet, nobody is told.
+        let is_wanted = self.sessions[id].successor.is_some();
+        let wait = (is_wanted || !is_given_up).then(|| self.wait_for_store(wait));
         let keep = BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
         self.ask_backplane(keep);
     }

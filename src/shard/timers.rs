@@ -141,6 +141,8 @@ impl Shard {
     fn deadline_of_chat(&self, id: Id, connection: &Connection) -> Option<Tick> {
         let is_echo = matches!(connection.protocol, Protocol::Echo(_));
         if !is_echo && !self.has_said_hello(connection) {
+            // What the answer to a hello takes is not the client's time.
+            connection.session.is_none().then_some(())?;
             let ms = if connection.encoding == Encoding::Text {
                 self.limits.hello_line_ms
             } else {

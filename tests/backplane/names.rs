@@ -85,7 +85,8 @@ fn what_a_node_holds_lasts_as_long_as_it_lives() {
     });
     assert_eq!(lost, a);
     assert!(!one.keep(7, a, 2, false), "another node has it");
-    assert_eq!(two.take_session(7, two.session(3)), TakeOutcome::Gone, "a node knows its own");
+    let held = TakeOutcome::Held { node: two.id };
+    assert_eq!(two.take_session(7, two.session(3)), held, "a node knows its own");
 }
 
 #[test]

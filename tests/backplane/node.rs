@@ -389,10 +389,17 @@ pub fn claim(name: &str, session: SessionRef, has_token: bool) -> BackplaneReque
     BackplaneRequest::Claim { wait: wait(1), nickname, session, has_token, sessions_max: 2 }
 }
 
+/// With a message at each offset that the copy has seen.
 pub fn renewal(lost: &RoomAt, epoch: &str, snapshot: &str) -> BackplaneRequest {
     let room = RoomName::parse(&lost.room).unwrap();
     let (epoch, snapshot) = (epoch.into(), snapshot.to_owned());
-    BackplaneRequest::Renew(Box::new(Renew { room, lost: lost.clone(), epoch, snapshot }))
+    let messages = (1..=lost.position.offset).map(|offset| LogEntry::Message {
+        position: Position { change: 0, offset },
+        timestamp_ms: offset,
+        message: said(0, &format!("of the copy {offset}"), 0),
+    });
+    let (lost, messages) = (lost.clone(), messages.collect());
+    BackplaneRequest::Renew(Box::new(Renew { room, lost, epoch, snapshot, messages }))
 }
 
 /// What entries are, in short: `m` and an offset, or `c` and a number.

@@ -181,10 +181,12 @@ fn a_server_that_comes_back_without_data_is_told_what_it_has_lost() {
     two.ask(0, renewal(&copy, "e2", "{\"of\":2}"));
     let (first, second) = (one.opened("r").unwrap().unwrap(), two.opened("r").unwrap().unwrap());
     assert_eq!((&first.epoch, &first.snapshot), (&second.epoch, &second.snapshot));
-    assert_eq!(first.position, Position::default());
+    // What the copy has of its messages is there, and keeps its offsets.
+    assert_eq!(first.position, Position { change: 0, offset: 1 });
+    assert_eq!(short(&first.entries), ["m1 of the copy 1"]);
     let (epoch, body) = if &*first.epoch == "e1" { ("e1", "{\"of\":1}") } else { ("e2", "{\"of\":2}") };
     assert_eq!(first.snapshot, Some((0, body.to_owned())));
-    assert_eq!(one.publish_at_last(&at("r", epoch, 0, 0), "z", 4).unwrap().offset, 1);
+    assert_eq!(one.publish_at_last(&at("r", epoch, 0, 1), "z", 4).unwrap().offset, 2);
     assert_eq!(two.publish_at_last(&copy, "y", 5), Err(Failed::Lost), "the old epoch is over");
     // What a node holds is claimed anew without having been asked for.
     assert_eq!(two.claim("ann", two.session(1), false), Ok(ClaimOutcome::Taken));

@@ -691,9 +691,10 @@ impl Backplane {
                 if !has_other && (is_doubtful || self.redis.is_lost(&renew.lost)) {
                     *self.counts.entry("renewed").or_default() += 1;
                     let snapshot = Some((0, renew.snapshot));
-                    self.redis
-                        .rooms
-                        .insert(room.to_string(), new_room(renew.room, renew.epoch, snapshot, line));
+                    let mut renewed = new_room(renew.room, renew.epoch, snapshot, line);
+                    renewed.position.offset = renew.lost.position.offset;
+                    renewed.messages = renew.messages;
+                    self.redis.rooms.insert(room.to_string(), renewed);
                 }
                 let opened = self.redis.opened(&room);
                 if opened.as_ref().is_some_and(|opened| !opened.is_doubtful) {
