@@ -337,8 +337,11 @@ impl Shard {
         match route {
             // It serves, if only from memory; whoever looks closer sees it.
             Route::Health if self.journal.is_down() => What::Text(200, "OK store_down"),
+            Route::Health if self.nodes.down.is_some() => What::Text(200, "OK backplane_down"),
             Route::Health => What::Text(200, "OK"),
             Route::Ready if self.drain.is_some() => What::Text(503, "draining"),
+            // The others take it for lost by then: so does whoever sends clients here.
+            Route::Ready if self.is_cut_off() => What::Text(503, "backplane_down"),
             Route::Ready => What::Text(200, "ready"),
             Route::Asset(asset) => What::Asset(asset),
             Route::Register => self.consider_account(id, head, AccountAction::Register),

@@ -223,6 +223,12 @@ impl Shard {
         }
     }
 
+    /// Whether the backplane has been down for so long that other nodes, if they reach it, take this one for lost.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let silent_at = self.nodes.silent_at.filter(|_| self.nodes.down.is_some());
+        silent_at.is_some_and(|at| self.now.tick.since(at) >= self.config.cluster.lease_ms)
+    }
+
     /// Keeps all sessions of this core once more: what was to be kept lately may have been lost.
     fn keep_sessions(&mut self) {
         let ids: Vec<Id> = self.sessions.iter().map(|(id, _)| id).collect();

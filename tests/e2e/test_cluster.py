@@ -215,6 +215,48 @@ def test_a_drained_node_leaves_its_sessions_to_the_others(nodes):
     assert members(alice, "den") == {("alice", "host", True), ("bob", "member", True)}
 
 
+def test_what_a_drained_node_has_kept_for_users_goes_with_them(nodes):
+    alice, bob, carol = nodes[1].ws("alice"), nodes[0].ws("bob"), nodes[0].ws("carol")
+    assert carol.call("private", target="alice", content="once", id="c1")["delivered"] == 1
+    assert alice.expect("private")["content"] == "once"
+    bob.drop()
+    wait_until(lambda: alice.call("private", target="bob", content="kept")["stored"], "bob to be away")
+    nodes[0].terminate()
+    assert nodes[0].exit_code() == 0
+    again = resumed(nodes[2], bob)
+    while (private := again.expect("private"))["content"] != "kept":
+        pass
+    assert private["offset"] > 0
+    # An id that was answered there is answered here, and nobody hears it twice.
+    again = resumed(nodes[2], carol)
+    assert again.call("private", target="alice", content="once", id="c1")["delivered"] == 1
+    again.call("private", target="alice", content="after")
+    assert alice.expect("private")["content"] == "after"
+
+
+def test_a_hello_that_waits_for_a_lost_node_may_be_tried_again(start_node, redis):
+    one, two = (start_node(redis, cluster__lease_ms=3000, cluster__deadline_ms=500, limits__hello_ms=1500) for _ in range(2))
+    bob = one.ws("bob")
+    bob.until_pong()
+    one.kill()
+    again = two.ws()
+    # Longer than a client has for its hello: what the answers take is not its time.
+    welcome = wait_until(lambda: (answer := again.call("hello", resume=bob.welcome["resume"]))["type"] == "welcome" and answer,
+                         "the session to be had")
+    assert welcome["resumed"] is True
+
+
+def test_who_has_lost_redis_is_not_ready(nodes, redis):
+    assert nodes[0].get("/ready").status == 200
+    redis.kill()
+    wait_until(lambda: nodes[0].get("/health").body == b"OK backplane_down", "the loss to be noticed")
+    assert nodes[0].get("/health").status == 200
+    # Not at once: a restart is over soon.
+    wait_until(lambda: nodes[0].get("/ready").status == 503, "balancers to be told")
+    redis.start()
+    wait_until(lambda: nodes[0].get("/ready").status == 200 and nodes[0].get("/health").body == b"OK", "Redis to be back")
+
+
 @pytest.mark.parametrize("away", ["refuses", "hangs"])
 def test_without_redis_clients_stay_and_publishing_says_so(nodes, redis, away):
     alice, bob = nodes[0].ws("alice", "den"), nodes[1].ws("bob", "den")
@@ -268,9 +310,12 @@ def test_what_redis_has_lost_is_not_taken_for_recovered(nodes, start_redis, redi
     join = lambda: (answer := again.call("join", room="den", since={"epoch": epoch, "offset": 3}))["type"] == "joined" and answer
     joined = wait_until(join, "places to be given again")
     assert joined["recovered"] is False
-    assert joined["epoch"] != epoch and joined["offset"] == 0
-    assert joined["state"]["topic"]["value"] == "x", "what nodes know is not lost"
-    assert again.call("message", room="den", content="anew")["offset"] == 1
+    # What nodes know is not lost: messages keep their offsets.
+    assert joined["epoch"] != epoch and joined["offset"] == 3
+    assert joined["state"]["topic"]["value"] == "x"
+    history = again.call("history", room="den")
+    assert [(m["offset"], m["content"]) for m in history["messages"]] == [(1, "1"), (2, "2"), (3, "3")]
+    assert again.call("message", room="den", content="anew")["offset"] == 4
 
 
 def try_resume(node, client):

@@ -653,6 +653,8 @@ impl Backplane {
                     return link.answers.push_back((core, news));
                 }
                 let (outcome, entry) = self.redis.publish(*publish, now_ms);
+                let is_repeated = outcome.as_ref().is_ok_and(|placed| placed.is_repeated);
+                *self.counts.entry("repeated").or_default() += u64::from(is_repeated);
                 if let Some(entry) = entry {
                     self.announce(&room, entry);
                 }

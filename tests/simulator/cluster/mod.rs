@@ -29,7 +29,7 @@ use backplane::{Backplane, LEASE_MS, Mishaps};
 use client::{Client, Ledger};
 
 /// How many known seeds are run each time.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 300;
 
 /// And how many that nobody has seen.
 const FRESH_SEEDS: u64 = 5;
