@@ -131,6 +131,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         }
     }
     let is_clustered = !config.cluster.redis.0.is_empty();
+    warn_of_what_is_left_aside(&config, is_clustered);
     let joined = is_clustered.then(|| join_cluster(&config)).transpose()?;
     let mut store = match config.store.kind {
         // What is to outlive a node of a cluster is where all nodes have it.
@@ -349,6 +350,23 @@ fn common_ground(config: &Config) -> String {
         ("session.grace_ms", config.session.grace_ms),
     ];
     lines.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Tells of what is configured, or there, and will not be used: somebody may count on it.
+fn warn_of_what_is_left_aside(config: &Config, is_clustered: bool) {
+    if is_clustered && let Ok(store) = crate::store::place::find(&config.data_dir) {
+        log::warn!(
+            "{}: what is in this store (rooms, accounts, inboxes) is left aside: a node of a cluster keeps what it has in Redis",
+            store.display()
+        );
+    }
+    let default = Config::default();
+    if !is_clustered && config.cluster != default.cluster {
+        log::warn!("[cluster] is configured, but not cluster.redis: this node stands alone");
+    }
+    if config.consul.agent.is_none() && config.consul != default.consul {
+        log::warn!("[consul] is configured, but not consul.agent: this node is not registered");
+    }
 }
 
 fn join_cluster(config: &Config) -> Result<Joined, ServeError> {

@@ -356,7 +356,12 @@ fn where_nodes_meet() {
     );
     let env = [("STARLING_CLUSTER_REDIS", "[\"redis://a\", \"redis://b\"]")];
     assert_eq!(resolve("", &env, &[]).unwrap().cluster.redis.0.len(), 2);
-    for wrong in ["\"\"", "\"hush\"", "\"http://hush\"", "\"redis://\"", "7", "[\"redis://h\", \"hush\"]"] {
+    for port in ["\"redis://:hush@h:99999\"", "\"rediss://h:abc/0\"", "\"redis://[::1]:0\""] {
+        let refused = refusal(&format!("cluster.redis = {port}"));
+        assert!(refused.contains("port from 1 to 65535") && !refused.contains("hush"), "{refused}");
+    }
+    assert_eq!(urls("cluster.redis = \"redis://u:p@[::1]:6379/0\"").len(), 1);
+    for wrong in ["[]", "\"\"", "\"hush\"", "\"http://hush\"", "\"redis://\"", "7", "[\"redis://h\", \"hush\"]"] {
         let refused = refusal(&format!("cluster.redis = {wrong}"));
         assert!(refused.contains("cluster.redis") && !refused.contains("hush"), "{refused}");
     }

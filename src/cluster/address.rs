@@ -82,17 +82,25 @@ impl Address {
     pub(super) fn connect(&self, timeout: Duration) -> Result<Connection, String> {
         let connected =
             Client::open(self.info.clone()).and_then(|client| client.get_connection_with_timeout(timeout));
-        connected.map_err(|error| format!("{}: {}", self.name, explain(&error)))
+        let is_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
+        connected.map_err(|error| {
+            let why = explain(&error);
+            let hint = if is_tls && error.is_timeout() { " (does it speak TLS?)" } else { "" };
+            format!("{}: {why}{hint}", self.name)
+        })
     }
 }
 
 /// What went wrong, and what may help.
 pub(super) fn explain(error: &RedisError) -> String {
-    let text = error.to_string();
+    // One line, whatever has answered.
+    let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     let hint = if error.is_connection_refusal() {
         ": is it running?"
     } else if error.is_timeout() || text.contains("temporarily unavailable") {
         return "it does not answer in time".to_owned();
+    } else if text.contains("Parse error") {
+        return "what answers there does not speak the protocol of Redis".to_owned();
     } else if text.contains("NOAUTH") || text.contains("WRONGPASS") || text.contains("uthentication") {
         ": look at user and password in cluster.redis"
     } else if text.contains("UnknownIssuer") || text.contains("certificate") {

@@ -126,6 +126,9 @@ impl Hearer {
             if self.shared.is_stopping() {
                 return "the node stops".to_owned();
             }
+            if let Value::ServerError(error) = &said {
+                return error.to_string();
+            }
             let Value::Array(parts) = said else { continue };
             let [kind, channel, payload] = &parts[..] else { continue };
             let (Some(kind), Some(channel)) = (text(kind), text(channel)) else { continue };
@@ -216,6 +219,21 @@ impl Hearer {
     fn deliver(&mut self) -> bool {
         let shared = &self.shared;
         self.teller.deliver(|core| waker::wake(&shared.wakers, core))
+    }
+}
+
+/// Whether announcements may be heard at all: somebody may have been given the commands and not the channels, or the other way round.
+///
+/// # Errors
+/// What the server says.
+pub(super) fn check(server: &Address, keys: &Keys, timeout: Duration) -> Result<(), String> {
+    let mut connection = server.connect(timeout)?;
+    let failed = |error: redis::RedisError| format!("{}: {}", server.name, address::explain(&error));
+    connection.set_read_timeout(Some(timeout)).map_err(failed)?;
+    send(&mut connection, "SUBSCRIBE", &[keys.nodes_channel()]).map_err(failed)?;
+    match connection.recv_response().map_err(failed)? {
+        Value::ServerError(error) => Err(format!("{}: {error}", server.name)),
+        _ => Ok(()),
     }
 }
 

@@ -381,16 +381,31 @@ const REDIS_SCHEMES: [&str; 5] = ["redis://", "rediss://", "unix://", "valkey://
 /// Servers to choose from: each of them may be waited for.
 const REDIS_URLS_MAX: usize = 64;
 
+/// Whether a URL has something behind its host that is no port. The rest is looked at by whoever connects.
+fn has_bad_port(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
+    // IPv6 addresses stand in brackets.
+    let behind = host.rsplit_once(']').map_or(host, |(_, behind)| behind);
+    let port = behind.rsplit_once(':').map(|(_, port)| port);
+    scheme != "unix" && port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
 impl Setting for RedisUrls {
     const IS_SECRET: bool = true;
 
     fn from_toml(value: &Value) -> Result<Self, String> {
         let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         let urls = Self(items.iter().map(Secret::from_toml).collect::<Result<_, _>>()?);
+        if let Some(index) = urls.0.iter().position(|url| has_bad_port(&url.0)) {
+            return Err(format!("URL {} has no port from 1 to 65535 behind the last ':' of its host", index + 1));
+        }
         let is_url = |url: &Secret| {
             REDIS_SCHEMES.iter().any(|scheme| url.0.len() > scheme.len() && url.0.starts_with(scheme))
         };
-        match urls.0.iter().all(is_url) && urls.0.len() <= REDIS_URLS_MAX {
+        let is_some = !value.as_array().is_some_and(Vec::is_empty);
+        match is_some && urls.0.iter().all(is_url) && urls.0.len() <= REDIS_URLS_MAX {
             true => Ok(urls),
             false => Err(format!(
                 "must be a URL that begins with {}, or a list of at most {REDIS_URLS_MAX} such",

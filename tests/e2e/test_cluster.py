@@ -466,16 +466,42 @@ def is_cut(client):
         return True
 
 
-def test_two_nodes_behind_haproxy(nodes, run_proxy, directory):
-    """As the README has it, but for the ports."""
-    nodes = nodes[:2]
-    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
-    (configuration,) = re.findall(r"^```haproxy\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
-    (front,) = free_ports(1)
+def documented(file, language):
+    """The only block of this language in a document."""
+    text = (pathlib.Path(__file__).parents[2] / file).read_text()
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return block
+
+
+def start_haproxy(directory, front, nodes, run_proxy):
     ports = {"8080": front, "8081": nodes[0].web[1], "8082": nodes[1].web[1]}
+    configuration = documented("README.md", "haproxy")
     configuration = re.sub(r"127\.0\.0\.1:(\d+)", lambda match: f"127.0.0.1:{ports[match[1]]}", configuration)
     (pathlib.Path(directory) / "haproxy.cfg").write_text(configuration)
     run_proxy(["haproxy", "-db", "-f", f"{directory}/haproxy.cfg"], [front])
+
+
+def start_nginx(directory, front, nodes, run_proxy):
+    http = documented("docs/cluster.md", "nginx").replace("listen 80;", f"listen 127.0.0.1:{front};")
+    for number, node in enumerate(nodes, 1):
+        assert (place := f"10.0.0.{number}:8080") in http
+        http = http.replace(place, f"127.0.0.1:{node.web[1]}")
+    kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    paths = "".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds)
+    (pathlib.Path(directory) / "nginx.conf").write_text(f"""
+        daemon off; pid {directory}/nginx.pid; error_log stderr; worker_processes 1;
+        events {{}}
+        http {{ access_log off; {paths} {http} }}
+    """)
+    run_proxy(["nginx", "-c", f"{directory}/nginx.conf", "-p", directory], [front])
+
+
+@pytest.mark.parametrize("start_proxy", [start_haproxy, start_nginx])
+def test_two_nodes_behind_a_balancer(nodes, run_proxy, directory, start_proxy):
+    """As the documents have it, but for the ports."""
+    nodes = nodes[:2]
+    (front,) = free_ports(1)
+    start_proxy(directory, front, nodes, run_proxy)
 
     def connect():
         return nodes[1].keep(WsClient(f"ws://127.0.0.1:{front}/ws"))
@@ -499,6 +525,23 @@ def test_two_nodes_behind_haproxy(nodes, run_proxy, directory):
     assert again.expect("message", room="den")["content"] == "are you there?"
 
 
+def test_the_documented_rights_are_enough(redis, start_node):
+    document = (pathlib.Path(__file__).parents[2] / "docs/cluster.md").read_text()
+    rights = re.search(r"ACL SETUSER starling on '>PASSWORD' (.*)", document)[1].replace("'", "").split()
+    redis.cli("ACL", "SETUSER", "least", "on", ">pw", *rights)
+    one, two = (start_node(f"redis://least:pw@127.0.0.1:{redis.port}", cluster__look_ms=100) for _ in range(2))
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    alice.say("den", "hello")
+    assert bob.expect("message")["content"] == "hello"
+    assert bob.call("private", target="alice", content="psst")["delivered"] == 1
+    assert bob.call("history", room="den")["messages"][0]["content"] == "hello"
+    assert [room["room"] for room in bob.call("rooms")["rooms"]] == ["den"]
+    resumed(two, alice).call("leave", room="den")
+    two.terminate()
+    assert two.exit_code() == 0
+    assert not [line for server in (one, two) for line in server.log if "NOPERM" in line or "refuses" in line]
+
+
 def test_what_is_wrong_is_told_at_the_start(start_redis, redis, start_node):
     def start(*settings):
         command = [binary(), "serve", "--web", "127.0.0.1:0", "--line", "127.0.0.1:0", "--frame", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
@@ -516,5 +559,11 @@ def test_what_is_wrong_is_told_at_the_start(start_redis, redis, start_node):
     start_node(redis)
     code, said = start(f"cluster.redis={redis.url}", "limits.state_keys=3")
     assert code == 1 and "limits.state_keys = 3" in said
+    redis.cli("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all")
+    code, said = start(f"cluster.redis=redis://deaf:pw@127.0.0.1:{redis.port}", "cluster.prefix=other")
+    assert code == 1 and "NOPERM" in said and "channel" in said
+    redis.cli("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", "-subscribe")
+    code, said = start(f"cluster.redis=redis://mute:pw@127.0.0.1:{redis.port}", "cluster.prefix=other")
+    assert code == 1 and "announcements cannot be heard" in said and "subscribe" in said
     code, said = start(f"cluster.redis={redis.url}", "store.ack=synced")
     assert code == 2 and "store.ack" in said
