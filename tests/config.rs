@@ -361,7 +361,9 @@ fn where_nodes_meet() {
         assert!(refused.contains("port from 1 to 65535") && !refused.contains("hush"), "{refused}");
     }
     assert_eq!(urls("cluster.redis = \"redis://u:p@[::1]:6379/0\"").len(), 1);
-    for wrong in ["[]", "\"\"", "\"hush\"", "\"http://hush\"", "\"redis://\"", "7", "[\"redis://h\", \"hush\"]"] {
+    for wrong in
+        ["[]", "\"\"", "\"hush\"", "\"http://hush\"", "\"redis://\"", "7", "[\"redis://h\", \"hush\"]"]
+    {
         let refused = refusal(&format!("cluster.redis = {wrong}"));
         assert!(refused.contains("cluster.redis") && !refused.contains("hush"), "{refused}");
     }

@@ -169,7 +169,9 @@ pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
     let line = answers.last().and_then(answer::text).unwrap_or("").to_owned();
     if let Some(server) = wire.addresses().first() {
         let heard = hear::check(server, &settings.keys, deadline);
-        heard.map_err(|why| ClusterError::new(format!("cluster.redis: announcements cannot be heard: {why}")))?;
+        heard.map_err(|why| {
+            ClusterError::new(format!("cluster.redis: announcements cannot be heard: {why}"))
+        })?;
     }
     Ok(Joined { node, resume_secret, account_secret, settings, wire, line })
 }

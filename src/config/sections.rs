@@ -399,7 +399,10 @@ impl Setting for RedisUrls {
         let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         let urls = Self(items.iter().map(Secret::from_toml).collect::<Result<_, _>>()?);
         if let Some(index) = urls.0.iter().position(|url| has_bad_port(&url.0)) {
-            return Err(format!("URL {} has no port from 1 to 65535 behind the last ':' of its host", index + 1));
+            return Err(format!(
+                "URL {} has no port from 1 to 65535 behind the last ':' of its host",
+                index + 1
+            ));
         }
         let is_url = |url: &Secret| {
             REDIS_SCHEMES.iter().any(|scheme| url.0.len() > scheme.len() && url.0.starts_with(scheme))
