@@ -2,6 +2,7 @@
 
 mod certificates;
 mod listeners;
+mod observer;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -168,6 +169,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         0 => usize::MAX,
         connections => connections,
     };
+    let (observer, asked) = observer::line();
+    let all_counters: Vec<Arc<Counters>> = (0..cores).map(|_| Arc::default()).collect();
     let flock = Flock {
         node: joined.as_ref().map_or(0, |joined| joined.node),
         cores: cores as u16,
@@ -175,6 +178,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         census: Arc::new(Census::new(connections, config.limits.connections_per_address)),
         // The cores get it, to check tokens with.
         authority: Arc::new(authority),
+        observer: Some(observer),
         address_buckets: Arc::default(),
         user_buckets: Arc::default(),
         attempts: Arc::new(Attempts::new(
@@ -218,7 +222,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             wakers: wakers.clone(),
             exchange: exchange.clone(),
             flock: flock.clone(),
-            counters: Arc::default(),
+            counters: all_counters[core].clone(),
             drains: drains.clone(),
             journal: rings.next().map(|ring| Journal { ring, bell: bell.clone() }),
             share: std::mem::take(&mut shares[core]),
@@ -232,6 +236,15 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     }
     begin(&heard, &lent, core_connections, &config)?;
+    let start = observer::Start {
+        asked,
+        counters: all_counters,
+        exchange: exchange.clone(),
+        wakers: wakers.clone(),
+        started_ms: crate::sys::unix_ms(),
+        node: flock.node,
+    };
+    observer::start(start).map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     let links = Links {
         exchange: exchange.clone(),
         wakers: wakers.clone(),

@@ -4,6 +4,7 @@ pub mod attempts;
 pub mod bucket;
 pub mod buckets;
 pub mod census;
+pub mod histogram;
 pub mod rng;
 pub mod slots;
 pub mod stats;

@@ -5,11 +5,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::histogram::Histogram;
+
 /// A number with one writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    /// One that has counted nothing.
+    pub const ZERO: Self = Counter(AtomicU64::new(0));
+
     /// Adds `n`. Only the owning core may call this: two writers would lose counts.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
@@ -26,16 +31,42 @@ impl Counter {
     }
 }
 
+/// Whether a number only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It does: how often something has happened, or how many bytes it was.
+    Counter,
+    /// It goes up and down: how many there are now.
+    Gauge,
+}
+
+/// What a number is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Described {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it only grows.
+    pub kind: Kind,
+    /// What it says, in a sentence.
+    pub help: &'static str,
+}
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[doc = $doc:literal])+ $kind:ident $name:ident),* $(,)?) => {
         /// What one core counts. Aligned so that no two cores share a cache line.
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub struct Counters {
-            $($(#[$doc])* pub $name: Counter,)*
+            $($(#[doc = $doc])+ pub $name: Counter,)*
+            /// Requests of HTTP, and how long their answers took.
+            pub http: HttpCounters,
         }
 
         impl Counters {
+            /// What each of the numbers is about, in the order of declaration.
+            pub const DESCRIBED: &[Described] =
+                &[$(Described { name: stringify!($name), kind: Kind::$kind, help: concat!($($doc),+) },)*];
+
             /// Each counter's name and value, in the order of declaration.
             pub fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name.value()),)*].into_iter()
@@ -44,193 +75,241 @@ macro_rules! counters {
     };
 }
 
+/// The methods that requests are counted by, and one for all others.
+pub const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "DELETE", "OPTIONS", "other"];
+
+/// The statuses that answers are counted by, and 0 for all others.
+pub const STATUSES: [u16; 23] = [
+    101, 200, 204, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 415, 426, 429, 431, 500, 501, 503, 504,
+    505, 0,
+];
+
+/// Requests of HTTP by method and status, and how long their answers took: from the end of the head to the answer in the send queue.
+#[derive(Debug, Default)]
+pub struct HttpCounters {
+    answered: [[Counter; STATUSES.len()]; METHODS.len()],
+    /// How long it took.
+    pub durations: Histogram,
+}
+
+/// The place of `GET` among [`METHODS`].
+pub const GET: usize = 0;
+
+/// The place of all methods that have none of their own.
+pub const OTHER_METHOD: usize = METHODS.len() - 1;
+
+/// The place of a method among [`METHODS`].
+pub fn method(name: &str) -> usize {
+    METHODS.iter().position(|known| *known == name).unwrap_or(OTHER_METHOD)
+}
+
+impl HttpCounters {
+    /// A request has been answered, of the method at this place.
+    pub fn note(&self, method: usize, status: u16, took_ns: u64) {
+        let status = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 1);
+        self.answered[method][status].add(1);
+        self.durations.record(took_ns);
+    }
+
+    /// How many requests of each method were answered with each status, those that there were.
+    pub fn answered(&self) -> impl Iterator<Item = (&'static str, u16, u64)> + '_ {
+        let rows = METHODS.iter().zip(&self.answered);
+        let cells = rows.flat_map(|(method, row)| {
+            STATUSES.iter().zip(row).map(move |(status, n)| (*method, *status, n.value()))
+        });
+        cells.filter(|(.., count)| *count > 0)
+    }
+}
+
 counters! {
     /// Turns of the loop.
-    turns,
+    Counter turns,
+    /// Time that turns took, each from the end of its poll on.
+    Counter busy_ns,
     /// Events that the kernel reported.
-    events,
+    Counter events,
     /// Connections accepted.
-    accepted,
+    Counter accepted,
     /// Connections by a path that were accepted for another core, which counts them as accepted.
-    handed_on,
+    Counter handed_on,
     /// Connections that are open now, and calls of gRPC, each of which counts as one.
-    connections,
-    /// Calls of gRPC among them.
-    calls_open,
+    Gauge connections,
+    /// Calls of gRPC that are open now, which count among the connections.
+    Gauge calls_open,
     /// Attempts to log in or register that came too soon after others.
-    rate_limited_logins,
+    Counter rate_limited_logins,
     /// Commands refused because the store is down, too slow, or its queue is full.
-    store_refused,
+    Counter store_refused,
     /// Acks that waited for the store in vain, and were answered with an error.
-    store_overdue,
+    Counter store_overdue,
     /// Turns whose records had no place in the journal, and were kept for the next turn.
-    journal_full,
+    Counter journal_full,
     /// What the storage threads were asked for: pages of history, inboxes, accounts.
-    store_requests,
+    Counter store_requests,
     /// What the link to the backplane was asked for.
-    backplane_requests,
+    Counter backplane_requests,
     /// Messages refused because the backplane did not answer.
-    backplane_refused,
+    Counter backplane_refused,
     /// Copies of rooms that asked for what they had missed.
-    catch_ups,
+    Counter catch_ups,
     /// Copies that were made anew because that could not be had any more.
-    copies_replaced,
+    Counter copies_replaced,
     /// Rooms that this node wanted to begin anew, because the backplane had lost them.
-    rooms_renewed,
-    /// Connections that were sent away because of either.
-    interrupted,
+    Counter rooms_renewed,
+    /// Connections that were sent away because what they were to hear next had been lost.
+    Counter interrupted,
     /// Connections refused because a connection limit was reached.
-    refused_connections,
+    Counter refused_connections,
     /// Times that accept failed for want of descriptors or memory, and was put off.
-    accept_backoffs,
+    Counter accept_backoffs,
     /// TLS handshakes that were completed.
-    tls_handshakes,
-    /// Those of them that went on from an earlier session.
-    tls_resumed,
+    Counter tls_handshakes,
+    /// TLS handshakes that went on from an earlier session.
+    Counter tls_resumed,
     /// Connections that ended, or took too long, before their TLS handshake was complete.
-    tls_unfinished,
+    Counter tls_unfinished,
     /// Connections ended for what is no TLS, for a certificate that was missing or wrong, or by an alert of the peer.
-    tls_failures,
+    Counter tls_failures,
     /// Times that a step of a TLS handshake was put off to the next turn.
-    tls_handshakes_put_off,
+    Counter tls_handshakes_put_off,
     /// Connections to listeners for proxies that came from elsewhere, and were closed.
-    proxy_strangers,
+    Counter proxy_strangers,
     /// Connections of proxies closed because they did not tell for whom they are, or not in time.
-    proxy_violations,
+    Counter proxy_violations,
     /// Bytes read from connections, where they are encrypted those that they say.
-    received_bytes,
+    Counter received_bytes,
     /// Bytes written to connections, where they are encrypted those that they say.
-    sent_bytes,
+    Counter sent_bytes,
     /// Writes to connections, whatever they carry.
-    writes,
+    Counter writes,
     /// Calls of gRPC that began.
-    calls,
+    Counter calls,
     /// Calls that their clients took back.
-    calls_cancelled,
+    Counter calls_cancelled,
     /// Calls whose time was over before they were.
-    call_deadlines,
+    Counter call_deadlines,
     /// Connections of HTTP/2 closed for a flood of frames that carry nothing.
-    http2_floods,
+    Counter http2_floods,
     /// Messages compressed; one to all members of a room that share it counts once.
-    deflated,
-    /// Bytes that they had.
-    deflated_bytes_before,
-    /// Bytes that they were compressed to.
-    deflated_bytes_after,
+    Counter deflated,
+    /// Bytes of messages before they were compressed.
+    Counter deflated_bytes_before,
+    /// Bytes of messages after they were compressed.
+    Counter deflated_bytes_after,
     /// Messages of clients inflated.
-    inflated,
-    /// Bytes that they had then.
-    inflated_bytes,
+    Counter inflated,
+    /// Bytes of messages of clients after they were inflated.
+    Counter inflated_bytes,
     /// Compressed messages refused because they would have been too long.
-    inflated_too_large,
+    Counter inflated_too_large,
     /// Times that a connection was not read from for a moment, because its messages had become many bytes.
-    inflate_pauses,
+    Counter inflate_pauses,
     /// Connections whose compression may refer to earlier messages now.
-    deflate_contexts,
+    Gauge deflate_contexts,
     /// Connections told to do without, because there were as many as there may be.
-    deflate_contexts_refused,
+    Counter deflate_contexts_refused,
     /// Messages given an offset here.
-    published,
+    Counter published,
     /// Room events queued on a member's connection.
-    deliveries,
+    Counter deliveries,
     /// Commands answered with an error.
-    errors,
+    Counter errors,
     /// Content, lines, frames or bodies over their size limit.
-    too_large,
+    Counter too_large,
     /// Joins refused because the session is in as many rooms as it may be.
-    too_many_rooms,
+    Counter too_many_rooms,
     /// Connections closed because their send queue went over its limit.
-    slow_consumers,
+    Counter slow_consumers,
     /// Times that a connection was not read from for a while, because it had not taken the answers to what it asked.
-    output_pauses,
+    Counter output_pauses,
     /// Connections closed because they stayed silent.
-    timeouts,
+    Counter timeouts,
     /// Connections closed because the token of their user expired.
-    expired_tokens,
+    Counter expired_tokens,
     /// Sessions ended because the account of their token was disabled or removed, or got another password.
-    void_tokens,
+    Counter void_tokens,
     /// Connections closed because they never said hello or never completed a request.
-    no_hello,
+    Counter no_hello,
     /// Connections closed after too many malformed commands.
-    too_many_errors,
+    Counter too_many_errors,
     /// Commands refused because their connection sent too many.
-    rate_limited_connections,
+    Counter rate_limited_connections,
     /// Commands refused because their connection sent too many bytes.
-    rate_limited_bytes,
+    Counter rate_limited_bytes,
     /// Commands refused because their user sent too many.
-    rate_limited_users,
+    Counter rate_limited_users,
     /// Commands refused because their address sent too many.
-    rate_limited_addresses,
+    Counter rate_limited_addresses,
     /// Joins refused because their connection joins too often.
-    rate_limited_joins,
+    Counter rate_limited_joins,
     /// Messages refused because their room gets too many.
-    rate_limited_rooms,
-    /// Times that a connection was not read from for a while, because it went on after such refusals.
-    rate_limit_pauses,
-    /// Connections closed because they went on after each such refusal.
-    rate_limits_ignored,
+    Counter rate_limited_rooms,
+    /// Times that a connection was not read from for a while, because it went on after it had been told to wait.
+    Counter rate_limit_pauses,
+    /// Connections closed because they went on each time that they had been told to wait.
+    Counter rate_limits_ignored,
     /// Hellos refused because their user has as many sessions as a user may have.
-    too_many_sessions,
-    /// Joins refused because this core is home to as many rooms as it may be.
-    rooms_full,
+    Counter too_many_sessions,
+    /// Joins refused because a core is home to as many rooms as it may be.
+    Counter rooms_full,
     /// Rooms without members forgotten to make place for others.
-    rooms_forgotten,
+    Counter rooms_forgotten,
     /// Messages forgotten because all histories together were too large.
-    history_forgotten,
+    Counter history_forgotten,
     /// Sessions resumed.
-    resumed,
+    Counter resumed,
     /// Connections closed because their session was resumed on another.
-    replaced,
+    Counter replaced,
     /// Sessions that ended because their user did not come back in time.
-    grace_expired,
+    Counter grace_expired,
     /// Sessions that ended with their connection because too many were away.
-    grace_refused,
+    Counter grace_refused,
     /// Commands answered as they were before, by their id.
-    repeated_commands,
+    Counter repeated_commands,
     /// Messages published by HTTP requests.
-    pushed,
-    /// Idempotency keys of such requests forgotten early, because there were too many.
-    idempotency_keys_forgotten,
+    Counter pushed,
+    /// Idempotency keys of HTTP requests forgotten early, because there were too many.
+    Counter idempotency_keys_forgotten,
     /// What was told to users alone again, because it may not have arrived before their connections broke.
-    retold,
+    Counter retold,
     /// Private messages kept for sessions that were away.
-    private_kept,
+    Counter private_kept,
     /// Private messages and notices that could not be kept for a session that was away.
-    private_not_kept,
+    Counter private_not_kept,
     /// Messages left out for members that did not keep up.
-    left_out,
-    /// Gaps told to them.
-    gaps,
+    Counter left_out,
+    /// Gaps told to members that did not keep up.
+    Counter gaps,
     /// Missed messages sent to members that resumed.
-    replayed,
+    Counter replayed,
     /// Kicks, bans, mutes, and what undoes them.
-    moderated,
+    Counter moderated,
     /// Typing notices dropped because the reader was behind.
-    typing_dropped,
+    Counter typing_dropped,
     /// Times that a parcel found the mailbox of its core full and was kept.
-    mailbox_full,
+    Counter mailbox_full,
     /// Times that a session waited because its commands under way reached their limit.
-    in_flight_waits,
+    Counter in_flight_waits,
     /// Times that a session waited because its core's commands under way to another core reached their limit.
-    window_waits,
+    Counter window_waits,
     /// Requests put off because a mailbox was full.
-    deferred_requests,
+    Counter deferred_requests,
     /// Parcels sent to other cores.
-    parcels,
+    Counter parcels,
     /// Wake-ups sent to other cores.
-    wakes,
+    Counter wakes,
     /// Turns that left timers for the next one.
-    timers_put_off,
+    Counter timers_put_off,
     /// Turns that left input of some connection for the next one.
-    reads_put_off,
-    /// Rooms whose home is this core.
-    rooms,
-    /// Nicknames whose home is this core.
-    nicknames,
+    Counter reads_put_off,
+    /// Rooms, each at the core that is its home.
+    Gauge rooms,
+    /// Nicknames in use, each at the core that is its home.
+    Gauge nicknames,
     /// Sessions that are away.
-    away,
-    /// Bytes of the histories of this core's rooms.
-    history_bytes,
+    Gauge away,
+    /// Bytes of the histories of rooms that are in memory.
+    Gauge history_bytes,
 }
 
 #[cfg(test)]

@@ -25,6 +25,20 @@ impl Add<u64> for Tick {
 pub struct Now {
     /// The monotonic clock.
     pub tick: Tick,
+    /// The same, in nanoseconds: for measuring.
+    pub ns: u64,
     /// Milliseconds since the Unix epoch. May jump, also backwards.
     pub unix_ms: u64,
+}
+
+impl Now {
+    /// Readings of both clocks, of the monotonic one in nanoseconds.
+    pub fn new(ns: u64, unix_ms: u64) -> Self {
+        Now { tick: Tick(ns / 1_000_000), ns, unix_ms }
+    }
+
+    /// Readings of clocks that only know milliseconds.
+    pub fn of_ms(tick_ms: u64, unix_ms: u64) -> Self {
+        Now { tick: Tick(tick_ms), ns: tick_ms.saturating_mul(1_000_000), unix_ms }
+    }
 }

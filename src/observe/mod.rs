@@ -2,6 +2,7 @@
 
 mod format;
 pub mod logging;
+pub mod metrics;
 mod writer;
 
 pub use format::{date, push_time};

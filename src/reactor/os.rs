@@ -15,6 +15,11 @@ pub trait Os {
     /// Reads both clocks.
     fn now(&mut self) -> Now;
 
+    /// Reads the monotonic one, in nanoseconds.
+    fn monotonic_ns(&mut self) -> u64 {
+        self.now().ns
+    }
+
     /// Waits until something is ready, [`Os::wake`] was called for this core, or `wait_ms` milliseconds have passed
     /// (`None`: for ever; 0: not at all), and appends what is ready to `events`. Edge-triggered: what has been
     /// reported is not reported again until it has changed. Fails with `Interrupted` when a signal came.

@@ -40,6 +40,8 @@ pub struct Reactor<O: Os, W: World = Shard> {
     /// Whether the loop polls without sleeping.
     spins: bool,
     pub(super) now: Tick,
+    /// When the turn began, in nanoseconds.
+    began_ns: u64,
     /// The sockets, by the index of the connection's Id.
     pub(super) links: Vec<Option<Link<O::Socket>>>,
     pub(super) listeners: Vec<Listening>,
@@ -111,6 +113,7 @@ impl<O: Os, W: World> Reactor<O, W> {
             limits: limits.clone(),
             spins,
             now: Tick::default(),
+            began_ns: 0,
             links: Vec::new(),
             listeners: doors.into_iter().map(Listening::new).collect(),
             run_queue: VecDeque::new(),
@@ -157,6 +160,7 @@ impl<O: Os, W: World> Reactor<O, W> {
         self.flush_connections();
         self.flush_outboxes(); // after the writes: whoever is woken by this finds nothing of ours unwritten
         self.reap();
+        self.end_turn();
         if self.is_over() { Turn::Over } else { Turn::Done }
     }
 
@@ -194,11 +198,18 @@ impl<O: Os, W: World> Reactor<O, W> {
         }
         self.exchange.mailbox(self.core).doorbell.unpark();
         let now = self.os.now();
-        self.now = now.tick;
+        (self.now, self.began_ns) = (now.tick, now.ns);
         self.world.tick(now);
         self.world.set_journal_room(self.os.journal_room());
         self.world.counters().turns.add(1);
         self.world.counters().events.add(self.events.len() as u64);
+    }
+
+    /// Reads the clock once more: how long the turn took is known, and how long what was answered in it.
+    fn end_turn(&mut self) {
+        let ns = self.os.monotonic_ns();
+        self.world.counters().busy_ns.add(ns.saturating_sub(self.began_ns));
+        self.world.turn_ended(ns);
     }
 
     /// Step 3: events become bits on connections and places in the run queue. No input or output happens here, so

@@ -31,6 +31,9 @@ pub trait World {
     /// Tells the time. Called once at the beginning of a turn.
     fn tick(&mut self, now: Now);
 
+    /// The turn is over, at this moment of the monotonic clock, in nanoseconds.
+    fn turn_ended(&mut self, _ns: u64) {}
+
     /// A peer has connected.
     fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id;
     /// A proxy has connected for somebody else, of whom nothing is known yet.
@@ -138,6 +141,10 @@ impl World for Shard {
 
     fn tick(&mut self, now: Now) {
         self.tick(now);
+    }
+
+    fn turn_ended(&mut self, ns: u64) {
+        self.turn_ended(ns);
     }
 
     fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id {

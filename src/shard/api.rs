@@ -14,6 +14,7 @@ use super::http::{Answer, Http, What};
 use super::input::reason_of;
 use super::limits::Cost;
 use super::mail::{ApiRequest, ConnectionRef, Mail, Push, Reply};
+use super::observer::Question;
 use super::session::Identity;
 use crate::base::bucket::SharedBucket;
 use crate::base::slots::Id;
@@ -21,6 +22,9 @@ use crate::chat::refusal::{Reason, Refusal};
 use crate::config::Secret;
 use crate::proto::http1::{self, Body, Head};
 use crate::proto::json;
+
+/// What clients are told to wait where too many questions about the whole server wait, in milliseconds.
+const OBSERVER_RETRY_MS: u64 = 1000;
 
 /// Who asks on a connection: remembered, because the next request on it is nearly always of the same.
 #[derive(Debug)]
@@ -234,6 +238,8 @@ impl Shard {
                 let store = self.store();
                 (self.pause_before(&http.under_way, store), store)
             }
+            // No core is asked: what is under way counts as this one's.
+            What::Observe(_) => (self.pause_before(&http.under_way, self.core), self.core),
             _ => ((!http.under_way.answers.is_empty()).then_some(Pause::Reply), self.core),
         };
         if let Some(pause) = pause {
@@ -246,7 +252,7 @@ impl Shard {
         }
         http.restart(self.now.tick);
         let is_last = !answer.is_keep_alive;
-        if !matches!(answer.what, What::Publish(_) | What::Account(_)) {
+        if !matches!(answer.what, What::Publish(_) | What::Account(_) | What::Observe(_)) {
             let goes_on = self.answer(id, answer, next);
             // What has become a WebSocket, or is about to, has no last response.
             if is_last && goes_on {
@@ -261,6 +267,7 @@ impl Shard {
         let from = ConnectionRef { core: self.core, connection: id };
         match what {
             What::Account(request) => self.ask_about_account(from, *request),
+            What::Observe(question) => self.ask_observer(from, question),
             What::Publish(push) => {
                 self.post(home, Mail::ApiRequest { from, request: ApiRequest::Publish(push) });
             }
@@ -270,6 +277,15 @@ impl Shard {
             self.pause(id, Pause::Reply);
         }
         !is_last && !self.pause_if_unread(id)
+    }
+
+    fn ask_observer(&mut self, from: ConnectionRef, question: Question) {
+        if self.observer.as_ref().is_some_and(|observer| observer.ask(from, question)) {
+            return;
+        }
+        let message = "too many ask the same";
+        let reply = Reply::Refused(Refusal::with_retry(Reason::Unavailable, message, OBSERVER_RETRY_MS));
+        self.post(self.core, Mail::ApiReply { to: from.connection, home: self.core, reply });
     }
 
     /// What a request to a home has to wait for.
@@ -333,6 +349,7 @@ impl Shard {
         answer.what = match reply {
             Reply::Published { epoch, stamp, .. } => What::Published { epoch, stamp },
             Reply::Token { token, expires_at_ms } => What::Token { token, expires_at_ms },
+            Reply::Document(document) => What::Document(document),
             Reply::Overdue(overdue) => What::Refusal(overdue.refusal),
             Reply::Refused(refusal) => What::Refusal(refusal),
             reply => unreachable!("{reply:?} in answer to a request of HTTP"),

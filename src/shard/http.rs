@@ -15,9 +15,11 @@ use super::deflate;
 use super::encode::Encoding;
 use super::limits::Cost;
 use super::mail::Push;
+use super::observer::{Document, Question};
 use super::session::Then;
 use crate::base::census::Full;
 use crate::base::slots::Id;
+use crate::base::stats;
 use crate::base::time::Tick;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::room::Stamp;
@@ -43,6 +45,7 @@ const RETRY_AFTER_S: &str = "5";
 const CHAT_FRAGMENTS_MAX: u32 = 4096;
 
 const JSON: &str = "application/json";
+const OPEN_METRICS: &str = "application/openmetrics-text";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// The HTTP side of a connection.
@@ -75,6 +78,17 @@ pub(super) struct Answer {
     pub is_head: bool,
     pub version_minor: u8,
     pub request_id: Option<String>,
+    /// Which it was, and when its head was complete, in nanoseconds of the monotonic clock.
+    pub method: usize,
+    pub began_ns: u64,
+}
+
+/// A request of HTTP that has been answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered {
+    pub method: usize,
+    pub status: u16,
+    pub began_ns: u64,
 }
 
 #[derive(Debug)]
@@ -107,6 +121,9 @@ pub(super) enum What {
         token: String,
         expires_at_ms: u64,
     },
+    /// A question to whoever sees all cores, and the answer.
+    Observe(Question),
+    Document(Box<Document>),
     /// A message to be published.
     Publish(Box<Push>),
     /// What a home says.
@@ -127,6 +144,24 @@ impl What {
     pub fn error(status: u16, message: &'static str) -> Self {
         What::Error { status, message, headers: Vec::new() }
     }
+
+    /// The status of the answer; `None` while it is not known.
+    fn status(&self) -> Option<u16> {
+        Some(match self {
+            What::Text(status, _) | What::Error { status, .. } => *status,
+            What::Asset(_) | What::Token { .. } | What::Document(_) | What::Published { .. } => 200,
+            What::Methods(_) => 204,
+            What::Refusal(refusal) => refusal.reason.code(),
+            What::Echo { .. } | What::Chat(_, None) => 101,
+            What::Unread { .. }
+            | What::UnreadAccount { .. }
+            | What::Account(_)
+            | What::Observe(_)
+            | What::Publish(_)
+            | What::Asked
+            | What::Chat(_, Some(_)) => return None,
+        })
+    }
 }
 
 /// A request to become a WebSocket that has not been answered.
@@ -135,6 +170,7 @@ pub struct PendingUpgrade {
     key: String,
     protocol: Option<&'static str>,
     request_id: String,
+    began_ns: u64,
     /// The compression that was offered, until it is decided on.
     offer: Option<Offer>,
     agreement: Option<Agreement>,
@@ -306,6 +342,8 @@ impl Shard {
             is_head: head.method == "HEAD",
             version_minor: head.version_minor,
             request_id: Some(request_id),
+            method: stats::method(head.method),
+            began_ns: self.now.ns,
         }
     }
 
@@ -343,6 +381,13 @@ impl Shard {
             // The others take it for lost by then: so does whoever sends clients here.
             Route::Ready if self.is_cut_off() => What::Text(503, "backplane_down"),
             Route::Ready => What::Text(200, "ready"),
+            Route::Metrics if self.observer.is_none() => What::error(503, "nobody here counts"),
+            Route::Metrics => {
+                // RFC 9110, 12.5.1, without the weights: who names it can read it.
+                let mut accepted = head.headers_named("accept");
+                let is_open_metrics = accepted.any(|types| types.contains(OPEN_METRICS));
+                What::Observe(Question::Metrics { is_open_metrics })
+            }
             Route::Asset(asset) => What::Asset(asset),
             Route::Register => self.consider_account(id, head, AccountAction::Register),
             Route::Login => self.consider_account(id, head, AccountAction::Login),
@@ -393,6 +438,7 @@ impl Shard {
                 [JSON_PROTOCOL, PROTOBUF_PROTOCOL].into_iter().find(|own| *own == offered)
             }),
             request_id: request_id.to_owned(),
+            began_ns: self.now.ns,
             offer,
             agreement: None,
         };
@@ -427,6 +473,9 @@ impl Shard {
     /// Says an answer, and whether the next request may be looked at.
     pub(super) fn answer(&mut self, id: Id, answer: Answer, next: &mut Option<Protocol>) -> bool {
         let date = self.date();
+        if let Some(status) = answer.what.status() {
+            self.note_answered(answer.method, status, answer.began_ns);
+        }
         let reply = Reply {
             is_keep_alive: answer.is_keep_alive,
             is_head: answer.is_head,
@@ -476,12 +525,21 @@ impl Shard {
                     http1::put(out, &Reply { content_type: Some(JSON), headers, content, ..reply });
                 });
             }
+            What::Document(document) => self.say_raw(id, |out| {
+                let content = Content::Bytes(&document.body);
+                let headers = &[("Cache-Control", "no-store")];
+                http1::put(
+                    out,
+                    &Reply { content_type: Some(document.content_type), headers, content, ..reply },
+                );
+            }),
             What::Unread { .. }
             | What::UnreadAccount { .. }
             | What::Account(_)
+            | What::Observe(_)
             | What::Publish(_)
             | What::Asked => {
-                unreachable!("a home is asked before this is answered")
+                unreachable!("somebody is asked before this is answered")
             }
             What::Echo { key, deflate } => {
                 let agreement = self.agree_on_deflate(id, deflate);
@@ -551,12 +609,21 @@ impl Shard {
                     connection.pause = Some(Pause::Reply);
                 }
             }
-            Err(refusal) => self.say_http_refusal(id, &pending.request_id, &refusal),
+            Err(refusal) => {
+                self.note_answered(stats::GET, refusal.reason.code(), pending.began_ns);
+                self.say_http_refusal(id, &pending.request_id, &refusal);
+            }
         }
+    }
+
+    /// Counts a request that is answered in this turn.
+    fn note_answered(&mut self, method: usize, status: u16, began_ns: u64) {
+        self.answered.push(Answered { method, status, began_ns });
     }
 
     /// All that the query of a WebSocket request asked for has been done: it becomes one.
     pub(super) fn finish_upgrade(&mut self, id: Id, pending: &PendingUpgrade) {
+        self.note_answered(stats::GET, 101, pending.began_ns);
         self.say_switching(id, pending);
         let protocol = self.chat_protocol(pending);
         if let Some(connection) = self.connections.get_mut(id) {
@@ -570,6 +637,7 @@ impl Shard {
     /// connection is ready for another.
     pub(super) fn refuse_upgrade(&mut self, id: Id, pending: &PendingUpgrade, refusal: &Refusal) {
         self.scratch.deflaters.forget(id);
+        self.note_answered(stats::GET, refusal.reason.code(), pending.began_ns);
         self.say_http_refusal(id, &pending.request_id, refusal);
         self.let_go_on(id);
     }
@@ -581,6 +649,7 @@ impl Shard {
             Full::Address => "your address has as many connections as it may have",
         };
         let date = self.date();
+        self.note_answered(stats::OTHER_METHOD, 503, self.now.ns);
         let body = error_body(503, Reason::Unavailable.as_str(), message, true, None);
         let reply =
             Reply { headers: &[("Retry-After", RETRY_AFTER_S)], date: Some(&date), ..Reply::last(503) };
@@ -591,6 +660,7 @@ impl Shard {
     /// Answers a request that cannot be answered in any other way; the connection closes after it.
     pub(super) fn say_http_error(&mut self, id: Id, status: u16, refusal: &Refusal) {
         let date = self.date();
+        self.note_answered(stats::OTHER_METHOD, status, self.now.ns);
         let body = error_body(status, reason_of(status), &refusal.message, false, None);
         let reply = Reply { date: Some(&date), ..Reply::last(status) };
         self.say_raw(id, |out| put_error(out, &reply, status, &body));
@@ -605,6 +675,8 @@ impl Shard {
             is_head: false,
             version_minor: 1,
             request_id: None,
+            method: stats::OTHER_METHOD,
+            began_ns: self.now.ns,
         };
         self.take_turn(id, http, answer, &mut None);
         all

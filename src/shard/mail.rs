@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::backplane::{BackplaneNews, BackplaneRequest};
 use super::encode::Encoding;
 use super::fanout::RoomBatch;
+use super::observer::Document;
 use super::queue::Frames;
 use super::reading::{StoreNews, StoreRequest};
 use super::session::Estate;
@@ -399,6 +400,8 @@ pub enum Reply {
     Reclaimed { registered: Option<InboxNotice> },
     /// The nickname is free, or the number forgotten.
     Released,
+    /// What whoever sees all cores has answered.
+    Document(Box<Document>),
     /// The private message was handed to this many sessions, and perhaps kept for one that is away.
     Delivered { target: Nickname, sessions: u64, is_stored: bool, timestamp_ms: u64 },
     /// The session is a member.

@@ -50,6 +50,7 @@ mod limits;
 mod lines;
 pub mod mail;
 mod nodes;
+pub mod observer;
 mod presence;
 mod queue;
 pub mod reading;
@@ -99,6 +100,7 @@ use journal::Journal;
 use limits::Rates;
 use mail::{Mail, ReplyTo, Request};
 use nodes::Nodes;
+use observer::Observer;
 use queue::SendPool;
 use rooms::RoomRules;
 use session::Session;
@@ -123,6 +125,7 @@ pub struct Shard {
     counters: Arc<Counters>,
     census: Arc<Census>,
     authority: Arc<Authority>,
+    observer: Option<Arc<dyn Observer>>,
     address_buckets: Arc<SharedBuckets<IpAddr>>,
     user_buckets: Arc<SharedBuckets<Arc<str>>>,
     attempts: Arc<Attempts>,
@@ -178,6 +181,8 @@ pub struct Shard {
 
     /// Bytes of answers queued in this turn.
     answered_bytes: usize,
+    /// Requests of HTTP that were answered in this turn.
+    answered: Vec<http::Answered>,
     /// Connections that have broken with something on its way of which it is not known whether it has arrived.
     doubts: Vec<Id>,
     /// The number of the last connection on which something was told to one user alone.
@@ -212,6 +217,8 @@ pub struct Flock {
     pub census: Arc<Census>,
     /// What tokens are checked with.
     pub authority: Arc<Authority>,
+    /// Who sees all cores, if there is somebody.
+    pub observer: Option<Arc<dyn Observer>>,
     /// What each address may send.
     pub address_buckets: Arc<SharedBuckets<IpAddr>>,
     /// What each user may send.
@@ -245,6 +252,7 @@ impl Flock {
             config,
             census,
             authority: Arc::new(authority),
+            observer: None,
             address_buckets: Arc::default(),
             user_buckets: Arc::default(),
             attempts: Arc::new(Attempts::new(0, 0, 64)),
@@ -291,6 +299,7 @@ impl Shard {
             counters,
             census: flock.census.clone(),
             authority: flock.authority.clone(),
+            observer: flock.observer.clone(),
             address_buckets: flock.address_buckets.clone(),
             user_buckets: flock.user_buckets.clone(),
             attempts: flock.attempts.clone(),
@@ -326,6 +335,7 @@ impl Shard {
             window: vec![0; flock.mailboxes()],
             window_waiters: Vec::new(),
             answered_bytes: 0,
+            answered: Vec::new(),
             doubts: Vec::new(),
             next_told: 0,
             calls: HashMap::new(),
@@ -343,6 +353,13 @@ impl Shard {
     pub fn tick(&mut self, now: Now) {
         self.now = now;
         self.untried = self.touched.len();
+    }
+
+    /// The turn is over, at this moment of the monotonic clock: what was said in it has been written, as far as sockets took it.
+    pub fn turn_ended(&mut self, ns: u64) {
+        for http::Answered { method, status, began_ns } in self.answered.drain(..) {
+            self.counters.http.note(method, status, ns.saturating_sub(began_ns));
+        }
     }
 
     /// A peer has connected. It is taken in even where a limit forbids it to stay: then it is told so, and closed.

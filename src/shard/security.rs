@@ -129,7 +129,7 @@ mod tests {
         let call = shard.calls[&id][0];
         shard.connections[call].probed_at = Some(Tick::default());
         let later = Tick::default() + 5;
-        shard.tick(Now { tick: later, ..Now::default() });
+        shard.tick(Now::of_ms(later.0, 0));
         shard.heard(id);
         for id in [id, call] {
             let connection = &shard.connections[id];

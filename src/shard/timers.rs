@@ -350,7 +350,7 @@ mod tests {
         assert!(told(&mut shard, id).contains("welcome"));
 
         let at = |shard: &mut Shard, ms: u64| {
-            shard.tick(Now { tick: Tick(ms), unix_ms: ms });
+            shard.tick(Now::of_ms(ms, ms));
             while shard.expire() {}
         };
         at(&mut shard, 3 * timeout_ms);

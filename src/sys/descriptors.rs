@@ -6,6 +6,20 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Whether any thread has a table of its own.
+static HAS_OWN_TABLES: AtomicBool = AtomicBool::new(false);
+
+/// The soft limit on open files, which bounds each table.
+pub fn limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+/// Whether any thread has a table of its own.
+pub fn has_own_tables() -> bool {
+    HAS_OWN_TABLES.load(Relaxed)
+}
 
 /// Raises the soft limit on open files to the hard one, and returns it.
 pub fn raise_limit() -> io::Result<usize> {
@@ -29,6 +43,7 @@ pub fn own_table(keep: &[RawFd]) -> io::Result<()> {
     if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    HAS_OWN_TABLES.store(true, Relaxed);
     let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd > 2).collect();
     keep.sort_unstable();
     let mut from = 3;

@@ -17,7 +17,7 @@ use super::ring::Ring;
 use super::waker::Waker;
 use super::{connect, path};
 use crate::base::slots::Id;
-use crate::base::time::{Now, Tick};
+use crate::base::time::Now;
 use crate::config::{ListenKind, PEER_ON_PATH};
 use crate::reactor::{Event, Os, Source};
 
@@ -137,7 +137,7 @@ impl Kernel {
 
 /// Reads both clocks, the monotonic one as time since `started`.
 pub fn read_clocks(started: Instant) -> Now {
-    Now { tick: Tick(started.elapsed().as_millis() as u64), unix_ms: super::unix_ms() }
+    Now::new(started.elapsed().as_nanos() as u64, super::unix_ms())
 }
 
 /// Sets what a connection by TCP is to have. Options can fail only on one that has been reset, which the next read will tell.
@@ -159,6 +159,10 @@ impl Os for Kernel {
 
     fn now(&mut self) -> Now {
         read_clocks(self.started)
+    }
+
+    fn monotonic_ns(&mut self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, wait_ms: Option<u64>) -> io::Result<()> {

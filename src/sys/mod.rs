@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod listen;
 pub mod owner;
 pub mod path;
+pub mod process;
 pub mod ring;
 pub mod signals;
 pub mod terminal;

@@ -58,6 +58,8 @@ pub enum Route<'a> {
     Health,
     /// The server takes new clients.
     Ready,
+    /// Numbers about the server.
+    Metrics,
     /// The chat over WebSocket.
     WebSocket,
     /// A WebSocket that sends everything back.
@@ -81,6 +83,7 @@ type Leads = for<'a> fn(&'a str) -> Route<'a>;
 const PATHS: &[(&str, Leads)] = &[
     ("/health", |_| Route::Health),
     ("/ready", |_| Route::Ready),
+    ("/metrics", |_| Route::Metrics),
     ("/ws", |_| Route::WebSocket),
     ("/echo", |_| Route::Echo),
     ("/api/register", |_| Route::Register),
@@ -112,7 +115,9 @@ pub fn allowed_methods(route: &Route) -> &'static str {
     match route {
         Route::WebSocket | Route::Echo => "GET, OPTIONS",
         Route::Messages(_) | Route::Register | Route::Login => "POST, OPTIONS",
-        Route::Health | Route::Ready | Route::Asset(_) | Route::NotFound => "GET, HEAD, OPTIONS",
+        Route::Health | Route::Ready | Route::Metrics | Route::Asset(_) | Route::NotFound => {
+            "GET, HEAD, OPTIONS"
+        }
     }
 }
 
@@ -146,6 +151,7 @@ mod tests {
     fn paths_lead_where_they_should() {
         assert_eq!(route("/health"), Route::Health);
         assert_eq!(route("/ready"), Route::Ready);
+        assert_eq!(route("/metrics"), Route::Metrics);
         assert_eq!(route("/ws"), Route::WebSocket);
         assert_eq!(route("/echo"), Route::Echo);
         assert!(matches!(route("/"), Route::Asset(asset) if asset.body.starts_with(b"<!doctype html>")));

@@ -68,7 +68,7 @@ impl Memory {
     }
 
     pub fn pass(&mut self, ms: u64) {
-        self.now = Now { tick: self.now.tick + ms, unix_ms: self.now.unix_ms + ms };
+        self.now = Now::of_ms(self.now.tick.0 + ms, self.now.unix_ms + ms);
     }
 
     /// Starts counting anew, and keeps up to `capacity` bytes of what is written to each client from here on.

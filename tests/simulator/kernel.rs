@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use starling::base::rng::Rng;
 use starling::base::slots::Id;
-use starling::base::time::{Now, Tick};
+use starling::base::time::Now;
 use starling::config::Limits;
 use starling::reactor::{Event, Os, Source};
 use starling::sys::ring::Ring;
@@ -496,7 +496,7 @@ impl Os for SimOs {
 
     fn now(&mut self) -> Now {
         let kernel = self.kernel.borrow();
-        Now { tick: Tick(kernel.clock_ms), unix_ms: kernel.clock_ms + kernel.unix_offset_ms }
+        Now::of_ms(kernel.clock_ms, kernel.clock_ms + kernel.unix_offset_ms)
     }
 
     /// Never blocks: whoever drives the core calls its turn only when this would return.

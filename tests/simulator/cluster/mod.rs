@@ -17,7 +17,7 @@ use starling::auth::resume::ResumeKey;
 use starling::base::census::Census;
 use starling::base::rng::Rng;
 use starling::base::slots::Id;
-use starling::base::time::{Now, Tick};
+use starling::base::time::Now;
 use starling::chat::name::Nickname;
 use starling::chat::user::NodeId;
 use starling::config::{Config, JwtAlgorithm, ListenKind};
@@ -181,7 +181,7 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        Now { tick: Tick(self.clock_ms), unix_ms: 1_700_000_000_000 + self.clock_ms }
+        Now::of_ms(self.clock_ms, 1_700_000_000_000 + self.clock_ms)
     }
 
     fn start_node(&mut self) {
@@ -202,7 +202,7 @@ impl World {
         self.backplane.join(id, usize::from(cores), self.clock_ms);
         let cores = (0..cores).map(|core| {
             let seed = self.rng.next_u64();
-            let now = Now { tick: Tick(self.clock_ms), unix_ms: 1_700_000_000_000 + self.clock_ms };
+            let now = Now::of_ms(self.clock_ms, 1_700_000_000_000 + self.clock_ms);
             Core { shard: Shard::new(core, &flock, Arc::default(), seed, now), mail: VecDeque::new() }
         });
         let cores = cores.collect();

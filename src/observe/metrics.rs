@@ -1,0 +1,263 @@
+//! What cores count, as Prometheus reads it: the text format 0.0.4, or OpenMetrics 1.0 for those who ask for it.
+//!
+//! Names follow the conventions of both: base units (seconds, bytes), `_total` for what only grows. Numbers of all cores are added here, on
+//! a thread of its own, when somebody asks; cores only ever write their own.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::base::histogram::{BOUNDS_NS, Snapshot};
+use crate::base::stats::{Counters, Kind};
+use crate::sys::process::Figures;
+
+/// The form of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus's own.
+    Text,
+    /// OpenMetrics.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The value of `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// Of these the number of each core is told too: by them one sees whether the load is spread.
+const OF_CORES: &[&str] =
+    &["turns", "events", "busy_ns", "connections", "rooms", "deliveries", "parcels", "wakes"];
+
+/// What is told beside the numbers of the cores.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// When the server was started, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// What the kernel knows of the process.
+    pub process: Figures,
+    /// The node among those of a cluster; 0: it stands alone.
+    pub node: u32,
+}
+
+/// The document.
+pub fn render(cores: &[Arc<Counters>], about: &About, format: Format) -> String {
+    let mut out = Document { text: String::with_capacity(32 * 1024), format };
+    out.family("starling_build_info", Kind::Gauge, "Which program this is; always 1.");
+    let _ = writeln!(
+        out.text,
+        "starling_build_info{{version=\"{}\",cores=\"{}\",node=\"{}\"}} 1",
+        env!("CARGO_PKG_VERSION"),
+        cores.len(),
+        about.node
+    );
+    out.process(about);
+    for described in Counters::DESCRIBED {
+        let of = |core: &Arc<Counters>| {
+            let (_, value) = core.values().find(|(name, _)| *name == described.name).expect("described");
+            value
+        };
+        let values: Vec<u64> = cores.iter().map(of).collect();
+        let sum = values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value));
+        let (name, is_time) = match described.name.strip_suffix("_ns") {
+            Some(stem) => (format!("{stem}_seconds"), true),
+            None => (described.name.to_owned(), false),
+        };
+        let help = described.help.trim();
+        let full = format!("starling_{name}");
+        out.family(&full, described.kind, help);
+        out.sample(&full, described.kind, "", sum, is_time);
+        if OF_CORES.contains(&described.name) {
+            let full = format!("starling_core_{name}");
+            out.family(&full, described.kind, &format!("The same of each core. {help}"));
+            for (core, value) in values.iter().enumerate() {
+                out.sample(&full, described.kind, &format!("{{core=\"{core}\"}}"), *value, is_time);
+            }
+        }
+    }
+    out.http(cores);
+    if format == Format::OpenMetrics {
+        out.text.push_str("# EOF\n");
+    }
+    out.text
+}
+
+struct Document {
+    text: String,
+    format: Format,
+}
+
+impl Document {
+    /// Begins a family. OpenMetrics names counters there without the end that their samples have.
+    fn family(&mut self, name: &str, kind: Kind, help: &str) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        self.begin(name, kind, help);
+    }
+
+    fn begin(&mut self, name: &str, kind: &str, help: &str) {
+        let end = if kind == "counter" && self.format == Format::Text { "_total" } else { "" };
+        let help = help
+            .replace('\\', "\\\\")
+            .replace('\n', " ")
+            .replace('"', if self.format == Format::OpenMetrics { "\\\"" } else { "\"" });
+        let _ = writeln!(self.text, "# HELP {name}{end} {help}\n# TYPE {name}{end} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, kind: Kind, labels: &str, value: u64, is_time: bool) {
+        let end = if kind == Kind::Counter { "_total" } else { "" };
+        let _ = match is_time {
+            true => writeln!(self.text, "{name}{end}{labels} {}", seconds(value)),
+            false => writeln!(self.text, "{name}{end}{labels} {value}"),
+        };
+    }
+
+    /// The names that clients of Prometheus give these by custom.
+    fn process(&mut self, about: &About) {
+        let Figures { cpu_s, resident_bytes, virtual_bytes, open_files, files_max, threads } = about.process;
+        self.family(
+            "process_start_time_seconds",
+            Kind::Gauge,
+            "When the process was started, since the Unix epoch.",
+        );
+        let _ = writeln!(self.text, "process_start_time_seconds {}", about.started_ms as f64 / 1000.0);
+        if let Some(cpu_s) = cpu_s {
+            self.family("process_cpu_seconds", Kind::Counter, "Time on processors.");
+            let _ = writeln!(self.text, "process_cpu_seconds_total {cpu_s}");
+        }
+        let gauges = [
+            ("process_resident_memory_bytes", resident_bytes, "Memory in use."),
+            ("process_virtual_memory_bytes", virtual_bytes, "Address space."),
+            ("process_open_fds", open_files, "Open files, in the tables of all threads."),
+            (
+                "process_max_fds",
+                files_max,
+                "How many open files a table may have; on Linux each core has one.",
+            ),
+            ("process_threads", threads, "Threads."),
+        ];
+        for (name, value, help) in gauges {
+            if let Some(value) = value {
+                self.family(name, Kind::Gauge, help);
+                self.sample(name, Kind::Gauge, "", value, false);
+            }
+        }
+    }
+
+    fn http(&mut self, cores: &[Arc<Counters>]) {
+        self.family("http_requests", Kind::Counter, "Requests of HTTP that were answered, by method and status; `other` and 0 stand for all that have no name here.");
+        let mut sums = std::collections::BTreeMap::new();
+        for core in cores {
+            for (method, status, count) in core.http.answered() {
+                *sums.entry((method, status)).or_insert(0u64) += count;
+            }
+        }
+        for ((method, status), count) in sums {
+            let _ =
+                writeln!(self.text, "http_requests_total{{method=\"{method}\",code=\"{status}\"}} {count}");
+        }
+        let mut durations = Snapshot::default();
+        cores.iter().for_each(|core| core.http.durations.add_to(&mut durations));
+        let help = "How long requests took, from the turn in which the head was complete to the end of that in which the answer was written.";
+        self.histogram("http_request_duration_seconds", help, &durations);
+    }
+
+    /// A histogram, whose buckets tell how many were not longer than each bound.
+    fn histogram(&mut self, name: &str, help: &str, durations: &Snapshot) {
+        self.begin(name, "histogram", help);
+        let mut below = 0;
+        for (bound_ns, count) in BOUNDS_NS.iter().zip(&durations.counts) {
+            below += count;
+            let _ = writeln!(self.text, "{name}_bucket{{le=\"{}\"}} {below}", seconds(*bound_ns));
+        }
+        let count = durations.count();
+        let _ = writeln!(self.text, "{name}_bucket{{le=\"+Inf\"}} {count}");
+        let _ = writeln!(self.text, "{name}_sum {}\n{name}_count {count}", seconds(durations.sum_ns));
+    }
+}
+
+/// Nanoseconds as seconds, exactly.
+fn seconds(ns: u64) -> String {
+    let (whole, part) = (ns / 1_000_000_000, ns % 1_000_000_000);
+    if part == 0 {
+        return format!("{whole}.0");
+    }
+    format!("{whole}.{}", format!("{part:09}").trim_end_matches('0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(format: Format) -> String {
+        let cores: Vec<Arc<Counters>> = vec![Arc::default(), Arc::default()];
+        cores[0].published.add(3);
+        cores[1].published.add(4);
+        cores[1].busy_ns.add(1_500_000_000);
+        cores[0].http.note(0, 200, 900);
+        cores[1].http.note(0, 200, 1_200_000);
+        cores[1].http.note(2, 404, 20_000_000_000);
+        let process = Figures { cpu_s: Some(1.5), resident_bytes: Some(4096), ..Figures::default() };
+        render(&cores, &About { started_ms: 1_700_000_000_500, process, node: 0 }, format)
+    }
+
+    #[test]
+    fn numbers_of_all_cores_are_added() {
+        let text = rendered(Format::Text);
+        for line in [
+            "# TYPE starling_published_total counter",
+            "starling_published_total 7",
+            "starling_busy_seconds_total 1.5",
+            "starling_core_busy_seconds_total{core=\"0\"} 0.0",
+            "starling_core_busy_seconds_total{core=\"1\"} 1.5",
+            "# TYPE starling_connections gauge",
+            "http_requests_total{method=\"GET\",code=\"200\"} 2",
+            "http_requests_total{method=\"POST\",code=\"404\"} 1",
+            "http_request_duration_seconds_bucket{le=\"0.000001\"} 1",
+            "http_request_duration_seconds_bucket{le=\"0.001\"} 1",
+            "http_request_duration_seconds_bucket{le=\"0.0015\"} 2",
+            "http_request_duration_seconds_bucket{le=\"10.0\"} 2",
+            "http_request_duration_seconds_bucket{le=\"+Inf\"} 3",
+            "http_request_duration_seconds_sum 20.0012009",
+            "http_request_duration_seconds_count 3",
+            "process_cpu_seconds_total 1.5",
+            "process_resident_memory_bytes 4096",
+            "process_start_time_seconds 1700000000.5",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+        assert!(!text.contains("# EOF") && !text.contains("process_open_fds "));
+    }
+
+    #[test]
+    fn open_metrics_names_families_of_counters_without_their_end() {
+        let text = rendered(Format::OpenMetrics);
+        assert!(text.contains("# TYPE starling_published counter\nstarling_published_total 7\n"));
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn every_family_is_told_of_once_before_its_samples() {
+        for format in [Format::Text, Format::OpenMetrics] {
+            let text = rendered(format);
+            let families: Vec<&str> =
+                text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+            let distinct: std::collections::BTreeSet<&&str> = families.iter().collect();
+            assert_eq!(distinct.len(), families.len());
+            let mut last = "";
+            for line in text.lines().filter(|line| *line != "# EOF") {
+                if let Some(rest) = line.strip_prefix("# TYPE ") {
+                    last = rest.split(' ').next().expect("a name");
+                } else if !line.starts_with('#') {
+                    assert!(line.starts_with(last), "{line} under {last}");
+                }
+            }
+        }
+    }
+}
