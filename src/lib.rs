@@ -79,8 +79,8 @@
 //! | [`store`] | the database: the thread that writes it, the threads that read it, accounts, and tools |
 //! | [`cluster`] | the Redis that nodes share: the thread that asks it, and the one that hears it |
 //! | [`consul`] | registration with a Consul agent, from a thread of its own |
-//! | [`observe`] | logs, written by threads of their own |
-//! | [`server`] | opens listeners, starts cores, drains and stops |
+//! | [`observe`] | logs, written by threads of their own; what cores count, as Prometheus reads it |
+//! | [`server`] | opens listeners, starts cores, drains and stops; the thread that sees all cores and answers for them |
 //! | [`mod@bench`] | the load generator: another world on the same loop, and what is told of its runs |
 //! | [`cli`] | the command line |
 //!
