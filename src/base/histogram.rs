@@ -42,7 +42,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { buckets: [const { Counter::ZERO }; BOUNDS + 1], sum_ns: Counter::ZERO }
+        Histogram { buckets: [const { Counter::new() }; BOUNDS + 1], sum_ns: Counter::new() }
     }
 }
 

@@ -13,7 +13,9 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     /// One that has counted nothing.
-    pub const ZERO: Self = Counter(AtomicU64::new(0));
+    pub const fn new() -> Self {
+        Counter(AtomicU64::new(0))
+    }
 
     /// Adds `n`. Only the owning core may call this: two writers would lose counts.
     pub fn add(&self, n: u64) {
