@@ -25,5 +25,5 @@ for ((round = 0; round < ${1:-3}; round++)); do
             EVALSHA "$publish" 5 "${keys[@]}" e 0 0 0 0 10000 300000 604800000 starling:r:r "$message" | tr '\r' '\n')"
         echo "redis-benchmark, $under_way under way: $(grep -oE '[0-9.]+ requests per second' <<<"$found" | tail -n 1)"
     done
-    cargo test --quiet --release --test backplane -- --ignored --nocapture --test-threads 1 speed_of_publishing | grep 'under way'
+    cargo bench --quiet --bench backplane
 done

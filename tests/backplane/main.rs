@@ -7,5 +7,4 @@ mod names;
 mod node;
 mod rooms;
 mod server;
-mod speed;
 mod trouble;

@@ -1,14 +1,19 @@
-//! How fast it is: for people, who ask for it.
+//! How fast the link between a node and Redis is: `cargo bench --bench backplane`, or benches/backplane.sh beside redis-benchmark. Starts
+//! redis-servers of its own.
+#![allow(dead_code, missing_docs)] // the node and the server are those of the tests, which use more of them
+
+#[path = "../tests/backplane/node.rs"]
+mod node;
+#[path = "../tests/backplane/server.rs"]
+mod server;
 
 use std::time::Instant;
 
 use starling::shard::backplane::{BackplaneNews, BackplaneRequest};
 
-use super::node::{Node, at, config, say};
-use super::server::Server;
+use node::{Node, at, config, say};
+use server::Server;
 
-#[test]
-#[ignore = "measures: cargo test --release --test backplane -- --ignored --nocapture speed"]
 fn speed_of_publishing() {
     for under_way in [1, 16, 128, 512] {
         let server = Server::start(&[]);
@@ -32,8 +37,6 @@ fn speed_of_publishing() {
     }
 }
 
-#[test]
-#[ignore = "measures: cargo test --release --test backplane -- --ignored --nocapture speed"]
 fn speed_of_hearing() {
     const MANY: u64 = 200_000;
     let server = Server::start(&[]);
@@ -58,4 +61,9 @@ fn speed_of_hearing() {
                 as u64;
     }
     println!("heard by another node: {:.0} a second", MANY as f64 / started.elapsed().as_secs_f64());
+}
+
+fn main() {
+    speed_of_publishing();
+    speed_of_hearing();
 }
