@@ -56,12 +56,11 @@ pub fn render(cores: &[Arc<Counters>], about: &About, format: Format) -> String 
         about.node
     );
     out.process(about);
-    for described in Counters::DESCRIBED {
-        let of = |core: &Arc<Counters>| {
-            let (_, value) = core.values().find(|(name, _)| *name == described.name).expect("described");
-            value
-        };
-        let values: Vec<u64> = cores.iter().map(of).collect();
+    // In the order in which they are described.
+    let readings: Vec<Vec<u64>> =
+        cores.iter().map(|core| core.values().map(|(_, value)| value).collect()).collect();
+    for (index, described) in Counters::DESCRIBED.iter().enumerate() {
+        let values: Vec<u64> = readings.iter().map(|of_core| of_core[index]).collect();
         let sum = values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value));
         let (name, is_time) = match described.name.strip_suffix("_ns") {
             Some(stem) => (format!("{stem}_seconds"), true),

@@ -1,4 +1,4 @@
-//! The other nodes of a cluster: who has a nickname, where a session is, what is said to somebody elsewhere, and who is not heard of any more.
+//! The other nodes of a cluster: who has a nickname, what is said to somebody elsewhere, and who is not heard of any more.
 //!
 //! The home of a nickname asks the backplane for it, and knows which of its own node's sessions have it. A private message goes to
 //! the sessions here, and to each other node that has some; so does what an admin says to all.

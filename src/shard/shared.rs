@@ -12,7 +12,7 @@
 //!   connection, coming back) is answered at once and kept until it can be appended. There is at most one such order a membership.
 //! - A change was appended, but nobody knows. It is appended again under its tag, which finds it. If its asker was told meanwhile that
 //!   it failed, and it was a join, it is undone by a leave.
-//! - The data was lost. The room begins anew from the copy of whoever is first, under another epoch. Members are interrupted: they come
+//! - The data was lost. The room begins anew from the copy of whoever is first, with its last messages, under another epoch. Members are interrupted: they come
 //!   back, and are told that nothing was recovered.
 
 mod entries;

@@ -1,7 +1,8 @@
 //! Sessions that come back on another node than the one that has them.
 //!
 //! Such a session is taken over in two steps: the node that has it gives it up, with all that it has, into the backplane, and the other
-//! takes it from there. If its node is lost, it is taken at once, as it was kept last.
+//! takes it from there. If its node is lost, it is taken at once, as it was kept last. A node that drains gives up all that it has, wanted
+//! or not.
 
 use serde::{Deserialize, Serialize};
 
