@@ -353,6 +353,15 @@ class Eventful:
         events, self._unread = self._unread, []
         return events
 
+    def until_told(self, *rooms):
+        """All that came before the rooms' answers to a question: what they told a member before it, other cores' rooms among
+        them, which a pong of its own core may overtake."""
+        for room in rooms:
+            members = self.call("members", room=room)
+            assert members["type"] == "members", members
+        events, self._unread = self._unread, []
+        return events
+
     def enter(self, nickname, *rooms, **hello):
         if nickname is not None:
             hello["nickname"] = nickname

@@ -69,7 +69,7 @@ def test_every_command_is_answered_as_over_json(server, carrier):
             answer = alice.call(type, **fields)
             text = json.dumps(plain(answer), sort_keys=True, ensure_ascii=False)
             answers.append((type, text.replace(suffix, "")))
-        heard = [json.dumps(plain(event), sort_keys=True, ensure_ascii=False).replace(suffix, "") for event in bob.until_pong()]
+        heard = [json.dumps(plain(event), sort_keys=True, ensure_ascii=False).replace(suffix, "") for event in bob.until_told(den)]
         alice.close()
         return answers, heard
 

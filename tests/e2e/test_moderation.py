@@ -471,7 +471,7 @@ def large(start_server):
 
 
 def told(client):
-    return [event for event in client.until_pong() if event["type"] == "presence"]
+    return [event for event in client.until_told("den") if event["type"] == "presence"]
 
 
 @pytest.mark.parametrize("command, past", [("kick", "kicked"), ("ban", "banned")])

@@ -479,7 +479,7 @@ def test_in_protobuf_an_empty_id_is_none(server, bob, carrier):
     for content in ["one", "two"]:
         alice.send("message", room="den", content=content, id="")
         assert bob.expect("message")["content"] == content
-    assert [event["type"] for event in alice.until_pong()] == ["message", "message"], "an ack is for whoever gave an id"
+    assert [event["type"] for event in alice.until_told("den")] == ["message", "message"], "an ack is for whoever gave an id"
 
 
 def test_a_switch_to_the_same_room_is_refused_also_before_it_is_joined_again(server, bob):
