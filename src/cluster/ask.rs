@@ -129,7 +129,8 @@ impl Link {
                     .arg(u8::from(is_given_up))
                     .arg(hold_ms)
                     .arg(u8::from(wait.is_some() && !is_given_up));
-                (command, wait.map_or(Then::KeepOn { number, session }, |wait| Then::Keep { wait }))
+                let then = wait.map(|wait| Then::Keep { wait, number, session });
+                (command, then.unwrap_or(Then::KeepOn { number, session }))
             }
             BackplaneRequest::ForgetSession { number, session } => {
                 self.sessions.remove(&number);
@@ -273,8 +274,10 @@ impl Link {
     }
 
     /// A session has been given up, and its nickname with it, which waits for it where it is.
-    fn let_go(&mut self, number: u64, session: SessionRef) {
-        self.sessions.remove(&number);
+    pub(super) fn let_go(&mut self, number: u64, session: SessionRef) {
+        if self.sessions.get(&number) == Some(&session) {
+            self.sessions.remove(&number);
+        }
         let until = Instant::now() + std::time::Duration::from_millis(self.settings.hold_ms);
         let now = Instant::now();
         self.given_up.retain(|_, until| *until > now);

@@ -86,6 +86,8 @@ pub(super) enum Then {
     /// A session is given up, or taken back.
     Keep {
         wait: Id,
+        number: u64,
+        session: SessionRef,
     },
     /// A session goes on.
     KeepOn {

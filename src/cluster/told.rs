@@ -65,11 +65,15 @@ impl Link {
                 self.tell(from, BackplaneNews::Appended { room, epoch, tag, outcome });
             }
             Then::CatchUp { room, epoch, seen } => self.told_entries(from, room, epoch, seen, first),
-            Then::Keep { wait } => {
+            Then::Keep { wait, number, session } => {
                 let outcome = self.sense(
                     what,
                     first.map(|value| if let Value::Int(kept) = value { Some(*kept == 1) } else { None }),
                 );
+                // It cannot be taken back: another node has it by now.
+                if matches!(outcome, Ok(false)) {
+                    self.let_go(number, session);
+                }
                 self.tell(from, BackplaneNews::Kept { wait, outcome });
             }
             Then::Marks => self.told_marks(understood),

@@ -167,7 +167,10 @@ impl Shard {
     /// waits for comes `then`; a connection that waits goes on hearing each room until it has been left.
     pub(super) fn end_session(&mut self, id: Id, reason: LeaveReason, then: Option<AfterEnd>) {
         self.end_grace(id);
-        if let Some(successor) = self.sessions.get_mut(id).and_then(|session| session.successor.take()) {
+        // In a cluster whoever is to continue it waits until it is forgotten there too, and then asks whether another node has it.
+        if !self.is_clustered()
+            && let Some(successor) = self.sessions.get_mut(id).and_then(|session| session.successor.take())
+        {
             self.tell_ended(*successor);
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
@@ -223,6 +226,9 @@ impl Shard {
             self.release(id, nickname, number);
         }
         self.forget_number(id);
+        if let Some(successor) = self.sessions[id].successor.take() {
+            self.tell_ended(*successor);
+        }
         let session = &self.sessions[id];
         if session.under_way > 0 || session.background > 0 {
             return;

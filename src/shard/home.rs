@@ -260,6 +260,9 @@ impl Shard {
             Request::Surrender { to, number, home } => {
                 return self.surrender(to, number, Successor { session: from, number, home, reply_to });
             }
+            Request::TakeElsewhere { number } => {
+                return self.take_session_again(from, reply_to, number, 0, None);
+            }
             Request::ReceivedByUser { nickname, through, number, is_command } => {
                 self.received_by_user(&nickname, through, number);
                 if is_command { Reply::Done { times: 1 } } else { Reply::Noted }

@@ -151,6 +151,8 @@ pub enum Mail {
         room: Id,
         /// Where it was.
         session: SessionRef,
+        /// Whether another node has it already.
+        is_taken: bool,
     },
     /// What happened in a room in one turn, for its members on the core that gets this.
     Room(Arc<RoomBatch>),
@@ -278,6 +280,8 @@ pub enum Request {
     Resume { number: u64 },
     /// Make the session `to` over to the asker. `home` is the core that was asked first.
     Surrender { to: Id, number: u64, home: u16 },
+    /// The session of this number has ended where it was on this node: ask whether another node has it.
+    TakeElsewhere { number: u64 },
     /// The session of this number is no more.
     Forget { number: u64 },
     /// The session of this number has received private messages of its user's inbox, up to this place. Answered as a command, or not.

@@ -755,7 +755,7 @@ impl Shard {
             }
             Mail::Stays { number, session } => self.note_stays(number, session),
             Mail::HandedOnNumber { number, session } => self.note_parted(number, session),
-            Mail::HandedOnIn { room, session } => self.hand_on_in(room, session),
+            Mail::HandedOnIn { room, session, is_taken } => self.hand_on_in(room, session, is_taken),
             Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
             Mail::PutIntoInbox { to, number, kept } => self.hear_kept(to, number, kept),
         }

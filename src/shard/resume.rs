@@ -415,13 +415,17 @@ impl Shard {
     /// Makes a session over to the one that continues it, as soon as nothing is under way.
     pub(super) fn surrender(&mut self, id: Id, number: u64, successor: Successor) {
         let session = self.sessions.get_mut(id);
-        let Some(session) = session.filter(|s| s.number == number && !s.is_ending()) else {
+        let is_clustered = self.nodes.is_clustered;
+        let Some(session) = session.filter(|s| s.number == number && (is_clustered || !s.is_ending())) else {
             return self.tell_ended(successor);
         };
         if session.successor.is_some() {
             return self.refuse_successor(successor, &super::takeover::is_on_its_way());
         }
         session.successor = Some(Box::new(successor));
+        if session.is_ending() {
+            return; // it is told when that is done
+        }
         let connection = session.connection.take();
         self.end_grace(id);
         self.stop_listening_to_all(id);
@@ -444,7 +448,12 @@ impl Shard {
         if successor.session.node != self.node {
             return self.tell_given_up(&successor, true);
         }
-        let Successor { session: to, home, reply_to, .. } = successor;
+        let Successor { session: to, home, reply_to, number } = successor;
+        if self.is_clustered() {
+            // It may have ended here because it went on on another node, while this one was taken for lost.
+            let request = Request::TakeElsewhere { number };
+            return self.post(home, Mail::Request { from: to, reply_to, request });
+        }
         self.post(to.core, Mail::Reply { to: to.session, home, reply_to, reply: Reply::Ended });
     }
 

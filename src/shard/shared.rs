@@ -88,6 +88,8 @@ pub(super) struct Shared {
     is_renewing: bool,
     /// The members that are on this node, and whether each has a connection.
     locals: BTreeMap<SessionRef, Local>,
+    /// Those that have gone on elsewhere, the last one at the end.
+    moved: VecDeque<(SessionRef, Local)>,
     /// Whether something of this node's has happened since it last told how many members there are, and what it told then.
     has_own_change: bool,
     told_members: u64,
@@ -147,6 +149,7 @@ impl Shared {
             is_catching_up: false,
             is_renewing: false,
             locals: BTreeMap::new(),
+            moved: VecDeque::new(),
             has_own_change: false,
             told_members: 0,
             kept_change: 0,

@@ -267,10 +267,12 @@ impl Shard {
             }
             Ok(_) => {}
         }
+        // It could not be taken back because another node has it, whose turn it is to say so in its rooms.
+        let is_taken = is_taken_back;
         self.end_grace(id);
         let session = self.sessions.remove(id).expect("looked at above");
         for key in session.memberships.iter().map(|membership| membership.key) {
-            self.post(key.home, Mail::HandedOnIn { room: key.key, session: at });
+            self.post(key.home, Mail::HandedOnIn { room: key.key, session: at, is_taken });
         }
         // Here it has the nickname no more; in the backplane it keeps it until the other node has it.
         if let Some(nickname) = session.nickname {

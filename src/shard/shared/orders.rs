@@ -13,7 +13,10 @@ use crate::shard::journal::Asker;
 use crate::shard::mail::{Join, Mail, Reply, ReplyTo, RoomKey};
 use crate::shard::timers::Timer;
 
-use super::Local;
+use super::{Local, Shared};
+
+/// Sessions that have gone on elsewhere and are remembered, a room.
+const MOVED_MAX: usize = 256;
 
 /// Orders that are appended together, as one change.
 const ORDERS_TOGETHER: usize = 256;
@@ -112,7 +115,7 @@ impl Shard {
         };
         entry.unlisten(old);
         if let Some(shared) = &mut entry.shared
-            && let Some(local) = shared.locals.remove(&old)
+            && let Some(local) = shared.locals.remove(&old).or_else(|| shared.recall_moved(old))
         {
             shared.locals.insert(from, Local { is_connected: true, ..local });
         }
@@ -429,6 +432,9 @@ impl Shard {
     ) -> Reply {
         let now_ms = self.now.unix_ms;
         let before = self.home.rooms[key].room.member(old).map(|member| member.nickname.clone());
+        if old.node == self.node && session.node != self.node {
+            self.note_moved(key, old);
+        }
         self.forget_local(key, old);
         let left = self.has_left(key, old).filter(|_| old.node == self.node && session.node != self.node);
         let entry = &mut self.home.rooms[key];
@@ -477,6 +483,17 @@ impl Shard {
         }
     }
 
+    /// A session of this node goes on elsewhere. Whoever has it here may not have heard of that, and come back meanwhile.
+    fn note_moved(&mut self, key: Id, session: SessionRef) {
+        let Some(shared) = &mut self.home.rooms[key].shared else { return };
+        if let Some(local) = shared.locals.get(&session) {
+            shared.moved.push_back((session, local.clone()));
+            if shared.moved.len() > MOVED_MAX {
+                shared.moved.pop_front();
+            }
+        }
+    }
+
     /// Whether a session wanted to leave, which it was told it has, and the room does not know yet.
     fn has_left(&self, key: Id, leaver: SessionRef) -> Option<LeaveReason> {
         let shared = self.home.rooms.get(key)?.shared.as_ref()?;
@@ -518,11 +535,14 @@ impl Shard {
         under_way.chain(&shared.orders).any(|order| order.op == *op)
     }
 
-    /// A session has been given up to another node. If it is not heard of there in time, it has ended.
-    pub(in crate::shard) fn hand_on_in(&mut self, key: Id, session: SessionRef) {
+    /// A session has been given up to another node. If it is not heard of there in time, it has ended. Where it has been taken already,
+    /// that is soon; should it be heard of later, it joins again.
+    pub(in crate::shard) fn hand_on_in(&mut self, key: Id, session: SessionRef, is_taken: bool) {
+        let (grace_ms, lease_ms) = (self.config.session.grace_ms, self.config.cluster.lease_ms);
+        let wait_ms = if is_taken { lease_ms.min(grace_ms) } else { grace_ms };
         if let Some(local) = self.home.rooms.get_mut(key).and_then(|entry| entry.local_mut(session)) {
             (local.is_connected, local.is_handed_on) = (false, true);
-            let deadline = self.now.tick + self.config.session.grace_ms;
+            let deadline = self.now.tick + wait_ms;
             self.wheel.insert(deadline, Timer::HandedOn(key, session.core, session.session));
         }
     }
@@ -587,6 +607,14 @@ impl Shard {
         if let Some(shared) = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut()) {
             shared.locals.remove(&session);
         }
+    }
+}
+
+impl Shared {
+    /// What is known of a session that has gone on elsewhere, if it comes back here all the same.
+    fn recall_moved(&mut self, session: SessionRef) -> Option<Local> {
+        let index = self.moved.iter().position(|(moved, _)| *moved == session)?;
+        self.moved.remove(index).map(|(_, local)| local)
     }
 }
 

@@ -826,8 +826,8 @@ impl Backplane {
                     let kept = Session { at, known_as, revision, body, is_given_up, until_ms };
                     self.redis.sessions.insert(number, kept);
                 }
-                if is_given_up {
-                    link.kept.remove(&number);
+                if is_given_up || wait.is_some() && !is_kept {
+                    link.kept.retain(|kept, at| *kept != number || *at != session);
                     // Its nickname goes with it, and waits for it where it is.
                     if let Some((nickname, _)) = link.held.remove(&session) {
                         link.given_up.insert(nickname.folded().into(), now_ms + lease_ms);
