@@ -9,6 +9,7 @@ use super::job::{Claimed, Job, Listing, Taking, Then};
 use super::link::Link;
 use super::script::Script;
 use super::wire::Command;
+use crate::chat::name::Nickname;
 use crate::chat::user::{NodeId, SessionRef};
 use crate::record::HistoryPage;
 use crate::shard::backplane::{
@@ -117,9 +118,17 @@ impl Link {
                 let key = self.settings.keys.nickname(nickname.folded());
                 (Command::script(Script::Find, &[key]), Then::Find { wait })
             }
-            BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up } => {
+            BackplaneRequest::KeepSession {
+                number,
+                session,
+                nickname,
+                revision,
+                body,
+                wait,
+                is_given_up,
+            } => {
                 match is_given_up {
-                    true => self.let_go(number, session),
+                    true => self.let_go(number, session, &nickname),
                     false => self.sessions.insert(number, session, Instant::now()),
                 }
                 let command = Command::script(Script::KeepSession, &[self.settings.keys.session(number)])
@@ -129,7 +138,7 @@ impl Link {
                     .arg(u8::from(is_given_up))
                     .arg(hold_ms)
                     .arg(u8::from(wait.is_some() && !is_given_up));
-                let then = wait.map(|wait| Then::Keep { wait, number, session });
+                let then = wait.map(|wait| Then::Keep { wait, number, session, nickname });
                 (command, then.unwrap_or(Then::KeepOn { number, session }))
             }
             BackplaneRequest::ForgetSession { number, session } => {
@@ -262,28 +271,42 @@ impl Link {
 
     /// Claims a nickname, or says again that a session has it.
     pub(super) fn claim(&self, held: &Claimed) -> Command {
+        self.claim_for(held, self.settings.hold_ms)
+    }
+
+    fn claim_for(&self, held: &Claimed, hold_ms: u64) -> Command {
         let is_given_up =
             self.given_up.get(held.nickname.folded()).is_some_and(|until| *until > Instant::now());
         Command::script(Script::Claim, &[self.settings.keys.nickname(held.nickname.folded())])
             .arg(held.session.to_string())
             .arg(u8::from(held.has_token))
             .arg(held.sessions_max)
-            .arg(self.settings.hold_ms)
+            .arg(hold_ms)
             .arg(held.nickname.as_str())
             .arg(u8::from(is_given_up))
     }
 
     /// A session has been given up, and its nickname with it, which waits for it where it is.
-    pub(super) fn let_go(&mut self, number: u64, session: SessionRef) {
+    fn let_go(&mut self, number: u64, session: SessionRef, nickname: &Nickname) {
         if self.sessions.get(&number) == Some(&session) {
             self.sessions.remove(&number);
         }
-        let until = Instant::now() + std::time::Duration::from_millis(self.settings.hold_ms);
-        let now = Instant::now();
-        self.given_up.retain(|_, until| *until > now);
-        for (folded, _) in self.nicknames.take_if(|(_, holder), _| *holder == session) {
-            self.given_up.insert(folded.0, until);
+        let key = (nickname.folded().into(), session);
+        if self.nicknames.remove(&key).is_some() {
+            let until = Instant::now() + std::time::Duration::from_millis(self.settings.hold_ms);
+            self.given_up.insert(key.0, until);
         }
+    }
+
+    /// Another node has a session that was to be taken back. Should that have ended meanwhile, nobody waits longer for its nickname than
+    /// for a node that is silent.
+    pub(super) fn let_go_soon(&mut self, number: u64, session: SessionRef, nickname: &Nickname) {
+        let held = self.nicknames.get(&(nickname.folded().into(), session)).cloned();
+        if let Some(held) = held {
+            let command = self.claim_for(&held, self.settings.lease_ms);
+            self.push_urgent(0, command, Then::Nothing("let go of a nickname"));
+        }
+        self.let_go(number, session, nickname);
     }
 
     pub(super) fn hold_nickname(&mut self, held: &Claimed) {
@@ -318,6 +341,8 @@ impl Link {
 
     /// Says that this node lives.
     pub(super) fn beat(&mut self) {
+        let now = Instant::now();
+        self.given_up.retain(|_, until| *until > now);
         let command = beat(&self.settings);
         self.push_urgent(0, command, Then::Beat);
     }

@@ -88,6 +88,7 @@ pub(super) enum Then {
         wait: Id,
         number: u64,
         session: SessionRef,
+        nickname: Nickname,
     },
     /// A session goes on.
     KeepOn {

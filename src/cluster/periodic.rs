@@ -44,12 +44,6 @@ impl<K: Hash + Eq + Clone, V> Periodic<K, V> {
         self.held.remove(key).map(|held| held.value)
     }
 
-    /// Takes out those for which that is so. It looks at all.
-    pub(super) fn take_if(&mut self, mut is_meant: impl FnMut(&K, &V) -> bool) -> Vec<(K, V)> {
-        let taken = self.held.extract_if(|key, held| is_meant(key, &held.value));
-        taken.map(|(key, held)| (key, held.value)).collect()
-    }
-
     pub(super) fn get(&self, key: &K) -> Option<&V> {
         self.held.get(key).map(|held| &held.value)
     }

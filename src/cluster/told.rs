@@ -65,14 +65,14 @@ impl Link {
                 self.tell(from, BackplaneNews::Appended { room, epoch, tag, outcome });
             }
             Then::CatchUp { room, epoch, seen } => self.told_entries(from, room, epoch, seen, first),
-            Then::Keep { wait, number, session } => {
+            Then::Keep { wait, number, session, nickname } => {
                 let outcome = self.sense(
                     what,
                     first.map(|value| if let Value::Int(kept) = value { Some(*kept == 1) } else { None }),
                 );
                 // It cannot be taken back: another node has it by now.
                 if matches!(outcome, Ok(false)) {
-                    self.let_go(number, session);
+                    self.let_go_soon(number, session, &nickname);
                 }
                 self.tell(from, BackplaneNews::Kept { wait, outcome });
             }

@@ -163,6 +163,8 @@ pub enum BackplaneRequest {
         number: u64,
         /// Where it is.
         session: SessionRef,
+        /// Whose it is.
+        nickname: Nickname,
         /// How often it has been kept.
         revision: u64,
         /// What it is: a [`crate::record::SessionBody`] as JSON.

@@ -327,12 +327,18 @@ impl Shard {
         let body = serde_json::to_string(&body).expect("plain values become JSON");
         session.revision += 1;
         let (number, revision) = (session.number, u64::from(session.revision));
-        if self.is_clustered() {
-            let session = self.session_ref(id);
+        if self.nodes.is_clustered {
+            let (nickname, session) = (nickname.clone(), self.session_ref(id));
             let (wait, is_given_up) = (None, false);
-            let keep = BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
-            self.ask_backplane(keep);
-            return;
+            return self.ask_backplane(BackplaneRequest::KeepSession {
+                number,
+                session,
+                nickname,
+                revision,
+                body,
+                wait,
+                is_given_up,
+            });
         }
         self.write_down(&Record::Session { number, revision, body: &body });
     }

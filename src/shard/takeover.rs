@@ -225,7 +225,7 @@ impl Shard {
         // What is taken back follows what was given up, however often it is tried: so it is known whether that has been written.
         session.revision += u32::from(is_given_up);
         let (number, revision) = (session.number, u64::from(session.revision) + u64::from(!is_given_up));
-        let nickname = session.nickname.as_ref().expect("a session that is given up has been welcomed");
+        let nickname = session.nickname.clone().expect("a session that is given up has been welcomed");
         let rooms = session.memberships.iter();
         let rooms = rooms.map(|m| RestoredMembership { room: m.room.as_str().to_owned(), echo: m.echo });
         let claims = session.identity.as_ref().map(|identity| super::resume::written_claims(identity));
@@ -241,8 +241,15 @@ impl Shard {
         // Where nobody wants it yet, nobody is told.
         let is_wanted = self.sessions[id].successor.is_some();
         let wait = (is_wanted || !is_given_up).then(|| self.wait_for_store(wait));
-        let keep = BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up };
-        self.ask_backplane(keep);
+        self.ask_backplane(BackplaneRequest::KeepSession {
+            number,
+            session,
+            nickname,
+            revision,
+            body,
+            wait,
+            is_given_up,
+        });
     }
 
     /// A session that was given up is kept, and is no more here. Where nobody knows whether it is, it is taken back, and stays if no other

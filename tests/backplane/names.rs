@@ -1,5 +1,7 @@
 //! Nicknames, sessions, nodes, and what nodes say to each other.
 
+use std::time::{Duration, Instant};
+
 use starling::config::{Config, Secret};
 use starling::shard::backplane::{
     Ask, BackplaneNews, BackplaneRequest, ClaimOutcome, NodeMessage, TakeOutcome,
@@ -115,6 +117,27 @@ fn a_session_is_taken_once_and_only_from_a_node_that_lets_go() {
     two.stop();
     let taken = one.take_session(8, a);
     assert_eq!(taken, TakeOutcome::Taken { old: b, revision: 1, body: "body 1".to_owned() });
+}
+
+#[test]
+fn the_nickname_of_a_session_that_was_taken_is_not_held_on_to() {
+    let server = Server::start(&[]);
+    let mut settings = config(&[server.url()]);
+    settings.cluster.lease_ms = 600;
+    settings.session.grace_ms = 3_600_000;
+    let mut one = Node::start(&settings);
+    let mut two = Node::start(&settings);
+    let (a, b) = (one.session(1), two.session(1));
+    assert_eq!(one.claim("s7", a, false), Ok(ClaimOutcome::Granted));
+    assert!(one.keep(7, a, 1, true));
+    assert!(matches!(two.take_session(7, b), TakeOutcome::Taken { .. }));
+    // It has been given up with its session, and is claimed again before that turns out to be gone.
+    assert_eq!(one.claim("s7", a, false), Ok(ClaimOutcome::Granted));
+    assert!(!one.keep(7, a, 3, false), "another node has it");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while two.claim("s7", two.session(2), false) == Ok(ClaimOutcome::Taken) {
+        assert!(Instant::now() < deadline, "it is held for as long as the time of grace");
+    }
 }
 
 #[test]

@@ -264,7 +264,10 @@ impl Node {
     #[track_caller]
     pub fn keep(&mut self, number: u64, session: SessionRef, revision: u64, is_given_up: bool) -> bool {
         let (body, wait) = (format!("body {revision}"), Some(wait(revision as u32)));
-        self.ask(0, BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up });
+        let nickname = nickname(&format!("s{number}"));
+        let keep =
+            BackplaneRequest::KeepSession { number, session, nickname, revision, body, wait, is_given_up };
+        self.ask(0, keep);
         let kept = self.expect(0, |news| match news {
             BackplaneNews::Kept { wait: of, outcome } if Some(*of) == wait => Some(*outcome),
             _ => None,

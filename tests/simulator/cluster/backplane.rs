@@ -808,7 +808,7 @@ impl Backplane {
                 });
                 Some(BackplaneNews::Found { wait, outcome: Ok(found) })
             }
-            BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up } => {
+            BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up, .. } => {
                 let known = self.redis.sessions.get(&number);
                 let is_others = known.is_some_and(|known| known.at.node != session.node);
                 let is_kept = known.is_none_or(|known| {
@@ -830,6 +830,12 @@ impl Backplane {
                     link.kept.retain(|kept, at| *kept != number || *at != session);
                     // Its nickname goes with it, and waits for it where it is.
                     if let Some((nickname, _)) = link.held.remove(&session) {
+                        let holders = self.redis.nicknames.get_mut(nickname.folded());
+                        if let Some(holder) = holders.and_then(|holders| holders.get_mut(&session))
+                            && !is_given_up
+                        {
+                            holder.until_ms = now_ms + LEASE_MS;
+                        }
                         link.given_up.insert(nickname.folded().into(), now_ms + lease_ms);
                     }
                 } else if is_others && wait.is_none() {
