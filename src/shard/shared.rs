@@ -39,7 +39,7 @@ use crate::chat::history::Entry;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::room::{LOBBY, Room, Snapshot, Stamp};
-use crate::chat::user::SessionRef;
+use crate::chat::user::{NodeId, SessionRef};
 
 /// A copy without members here is given up after so long without use, in milliseconds.
 const UNUSED_MS: u64 = 5000;
@@ -63,6 +63,8 @@ pub(super) const BACKPLANE_RETRY_MS: u64 = 1000;
 pub(super) struct Shared {
     /// The last change applied.
     change: u64,
+    /// Who brought about the last changes that were applied, and under which tag: the last one at the end.
+    recent: VecDeque<(NodeId, u64)>,
     /// What has been given a place, as far as this node has been told, applied or not.
     known: Position,
     /// What waits to be appended.
@@ -136,6 +138,7 @@ impl Shared {
     fn new(now: Tick) -> Self {
         Shared {
             change: 0,
+            recent: VecDeque::new(),
             known: Position::default(),
             orders: VecDeque::new(),
             appending: None,
@@ -424,6 +427,8 @@ impl Shard {
         self.counters.rooms.set(self.home.rooms.len() as u64);
         self.apply_all(key, entries);
         self.finish_copy(key, &opened.position);
+        // Nobody here is a member of a room that there was no copy of, whatever it was renewed from.
+        self.compare_locals(key);
         self.look_for_lost_nodes(key);
         self.consider_shared(key);
     }
@@ -453,7 +458,10 @@ impl Shard {
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         let Some(shared) = &mut entry.shared else { return };
         shared.is_replaying = false;
-        shared.change = shared.change.max(position.change);
+        if position.change > shared.change {
+            shared.change = position.change;
+            shared.recent.clear();
+        }
         shared.guard = shared.change;
     }
 
@@ -566,6 +574,7 @@ impl Shard {
             shared.known = Position::default();
             shared.early.clear();
             shared.unheard.clear();
+            shared.recent.clear();
             shared.is_replaying = true;
         }
         self.apply_all(key, entries);

@@ -229,7 +229,12 @@ impl Shared {
     fn is_contradicted(&self, entry: &LogEntry, room: &Room, node: NodeId) -> bool {
         let offset = room.offset();
         match entry {
-            LogEntry::Change { position, .. } => position.change > self.change && position.offset < offset,
+            LogEntry::Change { position, .. } if position.change > self.change => position.offset < offset,
+            LogEntry::Change { position, node, tag, .. } => {
+                let since = (self.change - position.change) as usize;
+                let known = self.recent.iter().rev().nth(since);
+                known.is_some_and(|known| *known != (*node, *tag))
+            }
             LogEntry::Message { position, message, .. } if position.offset > offset => {
                 let promised = self.unheard.iter().find(|unheard| unheard.offset == position.offset);
                 let is_other =

@@ -18,6 +18,9 @@ use super::{Local, Shared};
 /// Sessions that have gone on elsewhere and are remembered, a room.
 const MOVED_MAX: usize = 256;
 
+/// Changes of which it is remembered whose they were, a room: what has been lost and given anew is found by that.
+const RECENT_MAX: usize = 64;
+
 /// Orders that are appended together, as one change.
 const ORDERS_TOGETHER: usize = 256;
 
@@ -285,7 +288,14 @@ impl Shard {
 
     pub(super) fn apply_change(&mut self, key: Id, change: u64, node: NodeId, tag: u64, ops: Vec<RoomOp>) {
         let Some(shared) = &mut self.home.rooms[key].shared else { return };
+        if change != shared.change + 1 {
+            shared.recent.clear();
+        }
         shared.change = change;
+        shared.recent.push_back((node, tag));
+        if shared.recent.len() > RECENT_MAX {
+            shared.recent.pop_front();
+        }
         if ops.iter().any(RoomOp::is_guard) {
             shared.guard = change;
         }
@@ -436,7 +446,8 @@ impl Shard {
             self.note_moved(key, old);
         }
         self.forget_local(key, old);
-        let left = self.has_left(key, old).filter(|_| old.node == self.node && session.node != self.node);
+        // However often it has gone on elsewhere before this node hears of it.
+        let left = self.has_left(key, old).filter(|_| session.node != self.node);
         let entry = &mut self.home.rooms[key];
         entry.unlisten(old);
         if old != session && entry.room.member(session).is_some() {

@@ -81,6 +81,8 @@ pub struct Link {
     announced: VecDeque<(u16, BackplaneNews)>,
     heard: BTreeMap<String, u16>,
     pub is_down: bool,
+    /// When it was last, in milliseconds of the clock.
+    pub down_at_ms: u64,
     /// Until when it does nothing.
     hangs_until: u64,
     living: Vec<NodeId>,
@@ -345,6 +347,7 @@ impl Backplane {
             announced: VecDeque::new(),
             heard: BTreeMap::new(),
             is_down: false,
+            down_at_ms: 0,
             hangs_until: 0,
             living: Vec::new(),
             lost: Vec::new(),

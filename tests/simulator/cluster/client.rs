@@ -27,6 +27,8 @@ pub struct Ledger {
     pub down_at: u64,
     /// Whether nodes may learn of a loss so late that others have given its places again, or never.
     pub is_late: bool,
+    /// The nodes that have lately not reached the backplane: what they say is done has perhaps no place yet.
+    pub cut_off: BTreeSet<NodeId>,
     logs: BTreeMap<(String, String), Log>,
     /// Acknowledged messages: room, epoch, offset, content, and how often the backplane had forgotten by then.
     acks: Vec<(String, String, u64, String, u64)>,
@@ -141,6 +143,10 @@ pub struct Client {
     last_node: NodeId,
     /// Where it was in each room when the connection ended.
     kept: BTreeMap<String, Membership>,
+    /// The rooms that it has left, as nodes told it that had perhaps told nobody else; and those of nodes that are gone since: it may be
+    /// a member there again.
+    left_on: BTreeMap<String, NodeId>,
+    pub perhaps_in: BTreeSet<String>,
     waits: BTreeMap<String, What>,
     /// Commands that were not answered before the connection ended, to be said again.
     again: Vec<(String, What)>,
@@ -169,6 +175,8 @@ impl Client {
             token: None,
             last_node: 0,
             kept: BTreeMap::new(),
+            left_on: BTreeMap::new(),
+            perhaps_in: BTreeSet::new(),
             waits: BTreeMap::new(),
             again: Vec::new(),
             input: Vec::new(),
@@ -231,6 +239,7 @@ impl Client {
     }
 
     pub fn lose_node(&mut self, node: NodeId, ledger: &mut Ledger) {
+        self.perhaps_in.extend(self.left_on.extract_if(.., |_, at| *at == node).map(|(room, _)| room));
         if self.connection.is_some_and(|(at, ..)| at == node) {
             self.lose_connection(ledger);
         }
@@ -518,9 +527,17 @@ impl Client {
                     other => panic!("{other:?}: {event}"),
                 }
                 let membership = Membership { epoch: epoch.into(), next, hears_itself: true };
+                self.left_on.remove(&room);
+                self.perhaps_in.remove(&room);
                 self.rooms.insert(room, membership);
             }
-            (What::Leave { room }, "left") => drop(self.rooms.remove(&room)),
+            (What::Leave { room }, "left") => {
+                self.rooms.remove(&room);
+                let node = self.connection.expect("it hears").0;
+                if ledger.cut_off.contains(&node) {
+                    self.left_on.insert(room, node);
+                }
+            }
             (What::Message { room, content, forgets }, "ack") => {
                 ledger.count("acks");
                 let (epoch, offset) = (event["epoch"].as_str().unwrap(), event["offset"].as_u64().unwrap());

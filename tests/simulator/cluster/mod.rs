@@ -275,9 +275,13 @@ impl World {
             self.ledger.forgets += 1;
             self.ledger.forgot_at = self.ledger.moment;
         }
-        if self.backplane.links.iter().any(|link| link.is_down) {
+        for link in self.backplane.links.iter_mut().filter(|link| link.is_down) {
             self.ledger.down_at = self.ledger.moment;
+            link.down_at_ms = self.clock_ms;
         }
+        let since_ms = self.clock_ms.saturating_sub(2 * self.config.cluster.deadline_ms);
+        let is_cut_off = |link: &&backplane::Link| link.down_at_ms > since_ms;
+        self.ledger.cut_off = self.backplane.links.iter().filter(is_cut_off).map(|link| link.node).collect();
     }
 
     /// All nodes look what is lost, and do what follows from it.
@@ -531,7 +535,12 @@ impl World {
             let probe = self.clients.pop().expect("it was pushed");
             let (told, node) = (probe.told_members, self.nodes[index].id);
             for (room, members) in &rooms {
-                let names: BTreeSet<String> = told[room].iter().map(|member| member.0.clone()).collect();
+                let may_be = |name: &String| {
+                    let client = self.clients.iter().find(|client| client.nickname.as_ref() == Some(name));
+                    client.is_some_and(|client| client.perhaps_in.contains(room)) && !members.contains(name)
+                };
+                let names = told[room].iter().map(|member| member.0.clone());
+                let names: BTreeSet<String> = names.filter(|name| !may_be(name)).collect();
                 assert_eq!(names, *members, "members of {room} on node {node}: {:?}", told[room]);
                 assert!(told[room].iter().all(|member| member.2), "somebody is away: {:?}", told[room]);
                 let hosts = told[room].iter().filter(|member| member.1 == "host").count();
