@@ -34,8 +34,9 @@ pub struct Ledger {
     acks: Vec<(String, String, u64, String, u64)>,
     /// Private messages by their content: whom they are for, how often each was heard, whether it was acknowledged as told or kept.
     private: BTreeMap<String, Private>,
-    /// How often each has gone to another node.
-    moves: BTreeMap<String, u64>,
+    /// How often the session of each has gone to another node, and how often each has come back to it.
+    pub moves: BTreeMap<String, u64>,
+    resumes: BTreeMap<String, u64>,
     /// What was said to all.
     broadcasts: BTreeMap<String, Broadcast>,
     /// The members that some node has told.
@@ -46,8 +47,9 @@ pub struct Ledger {
 struct Broadcast {
     /// Which clients have heard it, on which of their connections.
     heard: BTreeSet<(usize, u64)>,
-    /// How often each had gone to another node when it was said.
+    /// How often each had gone to another node when it was said, and come back.
     moves: BTreeMap<String, u64>,
+    resumes: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -226,7 +228,7 @@ impl Client {
 
     /// Begins on a new connection, with a hello.
     pub fn begin(&mut self, node: NodeId, core: usize, connection: Id, ledger: &mut Ledger) -> String {
-        // Whether it is let in there or not: its session may go there before it goes elsewhere.
+        // Whether it is let in there or not: it may begin anew there.
         if self.connection_before.replace(node).is_some_and(|before| before != node) {
             *ledger.moves.entry(self.name()).or_default() += 1;
         }
@@ -325,7 +327,8 @@ impl Client {
             5 if self.user_token.is_some() && happens(rng, 300) => {
                 let content = format!("b{id}");
                 self.waits.insert(id.clone(), What::Broadcast { content: content.clone() });
-                let said = Broadcast { moves: ledger.moves.clone(), ..Broadcast::default() };
+                let (moves, resumes) = (ledger.moves.clone(), ledger.resumes.clone());
+                let said = Broadcast { moves, resumes, ..Broadcast::default() };
                 ledger.broadcasts.insert(content.clone(), said);
                 json!({"type": "broadcast", "content": content, "id": id}).to_string()
             }
@@ -449,13 +452,15 @@ impl Client {
                 assert!(private.heard == 1 || may_repeat, "{content} is heard again");
             }
             "system" => {
-                let Some(Broadcast { heard, moves }) = ledger.broadcasts.get_mut(&text("content")) else {
+                let Some(Broadcast { heard, moves, resumes }) = ledger.broadcasts.get_mut(&text("content")) else {
                     return;
                 };
                 // One of which it is not known whether it was received comes again on the next connection; and it may have come to both
-                // nodes while a session went from one to the other.
+                // nodes, or cores, while a session went from one to the other.
                 let is_new = heard.insert((self.number, self.connections));
-                let has_moved = moves.get(&self.name()) != ledger.moves.get(&self.name());
+                let name = self.name();
+                let has_moved = moves.get(&name) != ledger.moves.get(&name)
+                    || resumes.get(&name) != ledger.resumes.get(&name);
                 assert!(is_new || has_moved, "client {} hears {event} again", self.number);
             }
             "bye" => self.bye = event["code"].as_u64(),
@@ -508,6 +513,9 @@ impl Client {
                 if !is_resumed {
                     self.kept.clear();
                     self.again.clear();
+                }
+                if is_resumed {
+                    *ledger.resumes.entry(self.name()).or_default() += 1;
                 }
                 self.last_node = node;
             }

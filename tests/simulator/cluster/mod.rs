@@ -21,6 +21,7 @@ use starling::base::time::Now;
 use starling::chat::name::Nickname;
 use starling::chat::user::NodeId;
 use starling::config::{Config, JwtAlgorithm, ListenKind};
+use starling::shard::backplane::{BackplaneNews, TakeOutcome};
 use starling::shard::mail::Mail;
 use starling::shard::{Flock, Shard};
 
@@ -290,9 +291,7 @@ impl World {
         for _ in 0..20 {
             self.backplane.settle(self.clock_ms);
             while let Some((node, core, news)) = self.backplane.next_news(&mut self.rng) {
-                self.note(|| format!("node {node} core {core} is told {news:?}"));
-                let index = self.nodes.iter().position(|other| other.id == node).expect("it has a link");
-                self.nodes[index].cores[usize::from(core)].mail.push_back(Mail::Backplane(news));
+                self.deliver(node, core, news);
             }
             for node in 0..self.nodes.len() {
                 for core in 0..self.nodes[node].cores.len() {
@@ -304,8 +303,19 @@ impl World {
 
     fn tell_news(&mut self) {
         let Some((node, core, news)) = self.backplane.next_news(&mut self.rng) else { return };
+        self.deliver(node, core, news);
+    }
+
+    fn deliver(&mut self, node: NodeId, core: u16, news: BackplaneNews) {
         self.note(|| format!("node {node} core {core} is told {news:?}"));
-        let Some(index) = self.nodes.iter().position(|other| other.id == node) else { return };
+        if let BackplaneNews::Taken { outcome: Ok(TakeOutcome::Taken { old, body, .. }), session, .. } = &news
+            && old.node != session.node
+        {
+            let body: serde_json::Value = serde_json::from_str(body).expect("a session is JSON");
+            let nickname = body["nickname"].as_str().expect("whose it is").to_owned();
+            *self.ledger.moves.entry(nickname).or_default() += 1;
+        }
+        let index = self.nodes.iter().position(|other| other.id == node).expect("it has a link");
         self.nodes[index].cores[usize::from(core)].mail.push_back(Mail::Backplane(news));
     }
 
@@ -481,9 +491,7 @@ impl World {
             self.backplane.settle(self.clock_ms);
             while !self.nodes.is_empty() {
                 let Some((node, core, news)) = self.backplane.next_news(&mut self.rng) else { break };
-                self.note(|| format!("node {node} core {core} is told {news:?}"));
-                let index = self.nodes.iter().position(|other| other.id == node).expect("it has a link");
-                self.nodes[index].cores[usize::from(core)].mail.push_back(Mail::Backplane(news));
+                self.deliver(node, core, news);
                 has_moved = true;
             }
             for node in 0..self.nodes.len() {
