@@ -199,6 +199,21 @@ impl Shard {
             return;
         }
         let publishing = shared.publishing.remove(index).expect("just found");
+        // What it was told before the data was lost that it speaks of: its place has been given to another one since.
+        let is_contradicted = outcome.as_ref().is_ok_and(|placed| {
+            let known = entry.room.history().after(placed.offset.saturating_sub(1)).next();
+            let known = known.filter(|known| known.offset == placed.offset && is_same(&placed.epoch));
+            known.is_some_and(|known| {
+                (known.timestamp_ms, &known.content) != (placed.timestamp_ms, &publishing.content)
+            })
+        });
+        if is_contradicted {
+            if let Some(asker) = publishing.asker {
+                let refusal = self.backplane_down();
+                self.reply_to_asker(asker, Reply::Refused(refusal));
+            }
+            return self.renew_contradicted(key);
+        }
         if let Ok(placed) = &outcome
             && is_same(&placed.epoch)
         {

@@ -94,6 +94,8 @@ struct World {
     mishaps: Mishaps,
     clients: Vec<Client>,
     ledger: Ledger,
+    /// How much the backplane has lost, as far as that has been noted.
+    losses: [u64; 3],
     config: Arc<Config>,
     clock_ms: u64,
     last_node: NodeId,
@@ -153,6 +155,7 @@ impl World {
         let mut world = World {
             backplane: Backplane::new(config.session.grace_ms),
             ledger: Ledger::new(mishaps.is_late),
+            losses: [0; 3],
             nodes: Vec::new(),
             clients: Vec::new(),
             config: Arc::new(config),
@@ -263,19 +266,9 @@ impl World {
         if !mishaps.is_late && self.backplane.is_time_to_look(self.clock_ms) {
             self.look_what_is_lost();
         }
-        let before = self.backplane.counts.clone();
         self.backplane.step(&mut self.rng, &mishaps, self.clock_ms);
-        let has_forgotten = ["forgotten", "forgotten_partly"]
-            .iter()
-            .any(|what| before.get(what) != self.backplane.counts.get(what));
-        // Somebody who comes late finds something lost that all others have gone on without.
-        let is_found_late = before.get("losses_noticed") != self.backplane.counts.get("losses_noticed");
         self.ledger.is_late |= self.backplane.is_orphaned;
-        if has_forgotten || is_found_late {
-            self.note(|| format!("the backplane forgets, or that is noticed (forgets: {has_forgotten})"));
-            self.ledger.forgets += 1;
-            self.ledger.forgot_at = self.ledger.moment;
-        }
+        self.note_losses();
         for link in self.backplane.links.iter_mut().filter(|link| link.is_down) {
             self.ledger.down_at = self.ledger.moment;
             link.down_at_ms = self.clock_ms;
@@ -285,11 +278,23 @@ impl World {
         self.ledger.cut_off = self.backplane.links.iter().filter(is_cut_off).map(|link| link.node).collect();
     }
 
+    /// Whether the backplane has forgotten something, or somebody who comes late finds something lost that all others have gone on without.
+    fn note_losses(&mut self) {
+        let count = |what| self.backplane.counts.get(what).copied().unwrap_or(0);
+        let losses = [count("forgotten"), count("forgotten_partly"), count("losses_noticed")];
+        if std::mem::replace(&mut self.losses, losses) != losses {
+            self.note(|| format!("the backplane forgets, or that is noticed: {losses:?}"));
+            self.ledger.forgets += 1;
+            self.ledger.forgot_at = self.ledger.moment;
+        }
+    }
+
     /// All nodes look what is lost, and do what follows from it.
     fn look_what_is_lost(&mut self) {
         self.note(|| "all look what is lost".into());
         for _ in 0..20 {
             self.backplane.settle(self.clock_ms);
+            self.note_losses();
             while let Some((node, core, news)) = self.backplane.next_news(&mut self.rng) {
                 self.deliver(node, core, news);
             }
@@ -489,6 +494,7 @@ impl World {
                 }
             }
             self.backplane.settle(self.clock_ms);
+            self.note_losses();
             while !self.nodes.is_empty() {
                 let Some((node, core, news)) = self.backplane.next_news(&mut self.rng) else { break };
                 self.deliver(node, core, news);
