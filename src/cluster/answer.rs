@@ -235,15 +235,6 @@ pub(super) fn page(value: &Value, is_ascending: bool, bytes_max: usize) -> Optio
     Some(entries)
 }
 
-impl LogEntry {
-    /// Its place.
-    pub(super) fn position(&self) -> Position {
-        match self {
-            LogEntry::Message { position, .. } | LogEntry::Change { position, .. } => *position,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

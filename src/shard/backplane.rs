@@ -355,6 +355,15 @@ pub enum LogEntry {
     },
 }
 
+impl LogEntry {
+    /// Its place.
+    pub fn position(&self) -> Position {
+        match self {
+            LogEntry::Message { position, .. } | LogEntry::Change { position, .. } => *position,
+        }
+    }
+}
+
 /// A room as the backplane has it.
 #[derive(Debug, Clone)]
 pub struct OpenedRoom {

@@ -54,9 +54,14 @@ impl Shard {
         is_doubtful: bool,
     ) {
         let Some(key) = self.home.by_name.get(folded).copied() else { return };
-        let entry = &self.home.rooms[key];
+        let entry = &mut self.home.rooms[key];
         let mine = entry.at();
-        let Some(shared) = &entry.shared else { return };
+        let Some(shared) = &mut entry.shared else { return };
+        if let Some((epoch, position)) = &at
+            && *epoch == mine.epoch
+        {
+            shared.known = shared.known.max(*position);
+        }
         match at {
             Some((epoch, position)) if !is_doubtful && epoch == mine.epoch && position == mine.position => {
                 let is_waiting = shared.appending.is_some() || !shared.orders.is_empty();
@@ -81,6 +86,10 @@ impl Shard {
         let shared = entry.shared.as_ref();
         if shared.is_some_and(|shared| entries.iter().any(|told| shared.is_contradicted(told, room, node))) {
             return self.renew_contradicted(key);
+        }
+        // Whether it is their turn or not: they are there, and if they are not there any more, something is lost.
+        if let Some(shared) = &mut entry.shared {
+            shared.known = entries.iter().fold(shared.known, |known, entry| known.max(entry.position()));
         }
         self.apply_all(key, entries);
     }

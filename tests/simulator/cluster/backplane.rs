@@ -112,9 +112,9 @@ impl Redis {
     fn opened(&self, room: &str) -> Option<Box<OpenedRoom>> {
         let data = self.rooms.get(room)?;
         let from = data.snapshot.as_ref().map_or(0, |(change, _)| *change);
-        let after = data.changes.iter().filter(|entry| position(entry).change > from);
-        let messages = data.messages.iter().filter(|entry| position(entry).change >= from);
-        let first_kept = data.messages.first().map_or(data.position.offset + 1, |e| position(e).offset);
+        let after = data.changes.iter().filter(|entry| entry.position().change > from);
+        let messages = data.messages.iter().filter(|entry| entry.position().change >= from);
+        let first_kept = data.messages.first().map_or(data.position.offset + 1, |e| e.position().offset);
         Some(Box::new(OpenedRoom {
             room: data.name.clone(),
             epoch: data.epoch.clone(),
@@ -201,8 +201,8 @@ impl Redis {
             (from == last || entries.first().is_some_and(|e| place(e) == from + 1)).then_some(entries)
         };
         let (change, offset) = (at.position.change, at.position.offset);
-        let changes = pick(&room.changes, |e| position(e).change, change, room.position.change)?;
-        let messages = pick(&room.messages, |e| position(e).offset, offset, room.position.offset)?;
+        let changes = pick(&room.changes, |e| e.position().change, change, room.position.change)?;
+        let messages = pick(&room.messages, |e| e.position().offset, offset, room.position.offset)?;
         let mut entries = merge(changes, messages);
         entries.truncate(CAUGHT_UP_MAX);
         Some(entries)
@@ -273,17 +273,11 @@ impl Redis {
     }
 }
 
-fn position(entry: &LogEntry) -> Position {
-    match entry {
-        LogEntry::Message { position, .. } | LogEntry::Change { position, .. } => *position,
-    }
-}
-
 /// Puts messages and changes into their common order.
 fn merge(changes: Vec<LogEntry>, messages: Vec<LogEntry>) -> Vec<LogEntry> {
     let mut merged = [changes, messages].concat();
     // So many entries come before each, itself among them.
-    merged.sort_by_key(|entry| position(entry).change + position(entry).offset);
+    merged.sort_by_key(|entry| entry.position().change + entry.position().offset);
     merged
 }
 
@@ -717,7 +711,7 @@ impl Backplane {
                     && room.snapshot.as_ref().is_none_or(|(at, _)| *at < change)
                 {
                     room.snapshot = Some((change, snapshot));
-                    room.changes.retain(|entry| position(entry).change + CHANGES_LEFT > change);
+                    room.changes.retain(|entry| entry.position().change + CHANGES_LEFT > change);
                     *self.counts.entry("snapshots").or_default() += 1;
                 }
                 None

@@ -30,8 +30,8 @@ pub struct Ledger {
     /// The nodes that have lately not reached the backplane: what they say is done has perhaps no place yet.
     pub cut_off: BTreeSet<NodeId>,
     logs: BTreeMap<(String, String), Log>,
-    /// Acknowledged messages: room, epoch, offset, content, and how often the backplane had forgotten by then.
-    acks: Vec<(String, String, u64, String, u64)>,
+    /// Acknowledged messages: room, epoch, offset, content, and how often the backplane had forgotten when it was said, and by then.
+    acks: Vec<(String, String, u64, String, [u64; 2])>,
     /// Private messages by their content: whom they are for, how often each was heard, whether it was acknowledged as told or kept.
     private: BTreeMap<String, Private>,
     /// How often the session of each has gone to another node, and how often each has come back to it.
@@ -96,10 +96,11 @@ impl Ledger {
             if let Some((_, said)) =
                 self.logs.get(&(room.clone(), epoch.clone())).and_then(|log| log.get(offset))
             {
-                let is_same = said == content || self.is_late;
+                // An answer may come after what it is about has been lost, to a node that has not heard of that.
+                let is_same = said == content || self.is_late || forgets[0] != forgets[1];
                 assert!(is_same, "{room} {epoch} {offset} was acknowledged as another message");
             }
-            if *forgets == self.forgets {
+            if forgets[0] == self.forgets {
                 let (now, position) = &positions[room];
                 assert!(
                     **now == **epoch && position.offset >= *offset,
@@ -549,7 +550,7 @@ impl Client {
             (What::Message { room, content, forgets }, "ack") => {
                 ledger.count("acks");
                 let (epoch, offset) = (event["epoch"].as_str().unwrap(), event["offset"].as_u64().unwrap());
-                ledger.acks.push((room, epoch.into(), offset, content, forgets));
+                ledger.acks.push((room, epoch.into(), offset, content, [forgets, ledger.forgets]));
             }
             (What::Private { .. }, "ack") => {
                 if event["delivered"].as_u64() > Some(0) {
