@@ -225,7 +225,7 @@ impl Link {
             .at(Script::Renew, &lost, None)
             .arg(&*epoch)
             .arg(room.as_str())
-            .arg(snapshot)
+            .arg(snapshot.unwrap_or_default())
             .arg(self.settings.room_ttl_ms)
             .arg(self.settings.keys.room_channel(room.folded()))
             .arg(&self.line);

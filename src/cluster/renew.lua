@@ -2,11 +2,19 @@
 -- KEYS: those of the room.
 -- ARGV: 1 epoch, 2 change, 3 offset that the copy has seen; 4 change, 5 offset that its node knows of; 6 the new epoch; 7 the name; 8 what
 -- the room is (JSON); 9 how long it lasts, in ms; 10 the channel; 11 the line; from 12 on the last messages that the copy has, in order, up to
--- the offset that it has seen: offset, time, message.
+-- the offset that it has seen: offset, time, message. With nothing for 8 the room goes on as it is here, under the new epoch.
 -- Returns the room (opened) as it is then. Its messages keep their offsets.
 local m = head()
 if m and (m.epoch ~= ARGV[1] or (m.line == ARGV[11] and has(m, ARGV[1], ARGV[4], ARGV[5]))) then
     return opened(m, ARGV[11])
+end
+if ARGV[8] == '' then
+    if not m then
+        return false
+    end
+    redis.call('HSET', KEYS[1], 'epoch', ARGV[6], 'line', ARGV[11])
+    redis.call('PUBLISH', ARGV[10], 'r ' .. ARGV[6])
+    return opened(head(), ARGV[11])
 end
 local last = m and m.time or 0
 make(ARGV[6], ARGV[7], ARGV[11])

@@ -265,8 +265,8 @@ pub struct Renew {
     pub lost: RoomAt,
     /// Its new epoch.
     pub epoch: Arc<str>,
-    /// Its members, rules and state (JSON of the room's own).
-    pub snapshot: String,
+    /// Its members, rules and state (JSON of the room's own); `None`: it is to go on as the backplane has it, under the new epoch.
+    pub snapshot: Option<String>,
     /// Its last messages, as far as the copy has them, without a gap up to where the copy is: they keep their offsets.
     pub messages: Vec<LogEntry>,
 }

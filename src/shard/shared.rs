@@ -506,14 +506,21 @@ impl Shard {
             RoomAt { room: room.folded().into(), epoch: opened.epoch.clone(), position, known: position };
         // Where its messages are, if it has any that are kept: of what came after those nobody knows more.
         let lost = RoomAt { position: Position { offset: entry.room.offset(), ..position }, ..lost };
-        self.ask_to_renew(room, lost, &entry.room.snapshot(now_ms), last_messages(&entry.room));
+        self.ask_to_renew(room, lost, Some(&entry.room.snapshot(now_ms)), last_messages(&entry.room));
     }
 
-    fn ask_to_renew(&mut self, room: RoomName, lost: RoomAt, snapshot: &Snapshot, messages: Vec<LogEntry>) {
+    fn ask_to_renew(
+        &mut self,
+        room: RoomName,
+        lost: RoomAt,
+        snapshot: Option<&Snapshot>,
+        messages: Vec<LogEntry>,
+    ) {
         self.counters.rooms_renewed.add(1);
         log::warn!("room {}: the backplane has lost it, or part of it: it begins anew", room.as_str());
         let epoch = self.new_epoch();
-        let snapshot = serde_json::to_string(snapshot).expect("plain values become JSON");
+        let text = |snapshot| serde_json::to_string(snapshot).expect("plain values become JSON");
+        let snapshot = snapshot.map(text);
         self.ask_backplane(BackplaneRequest::Renew(Box::new(Renew {
             room,
             lost,
@@ -523,24 +530,34 @@ impl Shard {
         })));
     }
 
-    /// An entry contradicts the copy: the backplane has lost what the copy has, and has gone on from there.
+    /// An entry contradicts the copy: the backplane has lost what the copy has, and has gone on from there. Others have heard how: it goes
+    /// on with what the backplane has, but under another epoch.
     fn renew_contradicted(&mut self, key: Id) {
         let Some(entry) = self.home.rooms.get(key) else { return };
-        self.renew(key, RoomAt { known: NOWHERE, ..entry.at() });
+        let (room, lost) = (entry.room.name().clone(), RoomAt { known: NOWHERE, ..entry.at() });
+        if self.begin_renewal(key, &lost) {
+            self.ask_to_renew(room, lost, None, Vec::new());
+        }
     }
 
     /// Begins a room anew whose data was lost.
     fn renew(&mut self, key: Id, lost: RoomAt) {
         let now_ms = self.now.unix_ms;
-        let Some(entry) = self.home.rooms.get_mut(key) else { return };
-        let Some(shared) = &mut entry.shared else { return };
-        if std::mem::replace(&mut shared.is_renewing, true) {
-            return;
+        if self.begin_renewal(key, &lost) {
+            let room = &self.home.rooms[key].room;
+            let (name, snapshot) = (room.name().clone(), room.snapshot(now_ms));
+            let messages = last_messages(room);
+            self.ask_to_renew(name, lost, Some(&snapshot), messages);
         }
-        shared.asked = lost.known;
-        let (room, snapshot) = (entry.room.name().clone(), entry.room.snapshot(now_ms));
-        let messages = last_messages(&entry.room);
-        self.ask_to_renew(room, lost, &snapshot, messages);
+    }
+
+    /// Whether a room is not being begun anew already.
+    fn begin_renewal(&mut self, key: Id, lost: &RoomAt) -> bool {
+        let shared = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut());
+        shared.is_some_and(|shared| {
+            shared.asked = lost.known;
+            !std::mem::replace(&mut shared.is_renewing, true)
+        })
     }
 
     /// Puts a copy in the place of another one that cannot be brought up to date. Members have missed something: those who can come back

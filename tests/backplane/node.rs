@@ -395,7 +395,7 @@ pub fn claim(name: &str, session: SessionRef, has_token: bool) -> BackplaneReque
 /// With a message at each offset that the copy has seen.
 pub fn renewal(lost: &RoomAt, epoch: &str, snapshot: &str) -> BackplaneRequest {
     let room = RoomName::parse(&lost.room).unwrap();
-    let (epoch, snapshot) = (epoch.into(), snapshot.to_owned());
+    let (epoch, snapshot) = (epoch.into(), Some(snapshot.to_owned()).filter(|snapshot| !snapshot.is_empty()));
     let messages = (1..=lost.position.offset).map(|offset| LogEntry::Message {
         position: Position { change: 0, offset },
         timestamp_ms: offset,

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use starling::shard::backplane::{BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LogEntry, Position};
+use starling::shard::backplane::{
+    BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LogEntry, Position, RoomAt,
+};
 
 use super::node::{Node, at, config, join_of, renewal, say, short};
 use super::server::Server;
@@ -226,6 +228,34 @@ fn what_one_node_finds_lost_all_know_before_anything_gets_a_place() {
     let renewed = two.opened("forsaken").unwrap().unwrap();
     assert_eq!((&*renewed.epoch, renewed.is_doubtful), ("e2", false));
     assert!(!one.open("forsaken", "").unwrap().unwrap().is_doubtful);
+}
+
+#[test]
+fn a_room_that_contradicts_somebody_goes_on_under_another_epoch() {
+    let server = Server::start(&[]);
+    let mut one = Node::start(&config(&[server.url()]));
+    let mut two = Node::start(&config(&[server.url()]));
+    one.open("r", "e").unwrap();
+    two.open("r", "").unwrap().unwrap();
+    let start = at("r", "e", 0, 0);
+    one.append(&start, join_of(one.session(1), "ann"), 1, false).unwrap();
+    for (tag, said) in [(1, "one"), (2, "two"), (3, "three")] {
+        one.publish(&at("r", "e", 1, tag - 1), said, tag).unwrap();
+    }
+    // A copy that has seen other things, of which the backplane knows nothing, vouches for none of them.
+    let nowhere = Position { change: u64::MAX, offset: u64::MAX };
+    two.ask(0, renewal(&RoomAt { known: nowhere, ..at("r", "e", 1, 1) }, "e2", ""));
+    let renewed = two.opened("r").unwrap().unwrap();
+    assert_eq!((&*renewed.epoch, renewed.position), ("e2", Position { change: 1, offset: 3 }));
+    let mut entries = short(&renewed.entries);
+    entries.sort();
+    assert_eq!(entries, ["c1", "m1 one", "m2 two", "m3 three"]);
+    // Once is enough, and a room that is gone is not made of nothing.
+    two.ask(0, renewal(&RoomAt { known: nowhere, ..at("r", "e", 1, 1) }, "e3", ""));
+    assert_eq!(&*two.opened("r").unwrap().unwrap().epoch, "e2");
+    assert_eq!(one.publish_at_last(&at("r", "e2", 1, 3), "four", 4).unwrap().offset, 4);
+    two.ask(0, renewal(&RoomAt { known: nowhere, ..at("gone", "e", 1, 1) }, "e3", ""));
+    assert!(two.opened("gone").unwrap().is_none());
 }
 
 #[test]

@@ -687,9 +687,15 @@ impl Backplane {
                 let room = renew.lost.room.clone();
                 let has_other = self.redis.rooms.get(&*room).is_some_and(|r| r.epoch != renew.lost.epoch);
                 let is_doubtful = self.redis.rooms.get(&*room).is_some_and(|r| r.line != line);
-                if !has_other && (is_doubtful || self.redis.is_lost(&renew.lost)) {
+                let may_renew = !has_other && (is_doubtful || self.redis.is_lost(&renew.lost));
+                if may_renew && renew.snapshot.is_none() {
+                    if let Some(data) = self.redis.rooms.get_mut(&*room) {
+                        *self.counts.entry("contradicted").or_default() += 1;
+                        (data.epoch, data.line) = (renew.epoch, line);
+                    }
+                } else if may_renew {
                     *self.counts.entry("renewed").or_default() += 1;
-                    let snapshot = Some((0, renew.snapshot));
+                    let snapshot = renew.snapshot.map(|snapshot| (0, snapshot));
                     let mut renewed = new_room(renew.room, renew.epoch, snapshot, line);
                     renewed.position.offset = renew.lost.position.offset;
                     renewed.messages = renew.messages;
