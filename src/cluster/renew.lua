@@ -8,6 +8,11 @@ local m = head()
 if m and (m.epoch ~= ARGV[1] or (m.line == ARGV[11] and has(m, ARGV[1], ARGV[4], ARGV[5]))) then
     return opened(m, ARGV[11])
 end
+-- Somebody who was there has gone on with it although it is doubtful: what has come since belongs to it.
+if m and has(m, ARGV[1], ARGV[4], ARGV[5])
+    and (m.change > tonumber(ARGV[4]) or m.offset > tonumber(ARGV[5])) then
+    return opened(m, ARGV[11])
+end
 if ARGV[8] == '' then
     if not m then
         return false

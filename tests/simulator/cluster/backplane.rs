@@ -687,7 +687,10 @@ impl Backplane {
                 let room = renew.lost.room.clone();
                 let has_other = self.redis.rooms.get(&*room).is_some_and(|r| r.epoch != renew.lost.epoch);
                 let is_doubtful = self.redis.rooms.get(&*room).is_some_and(|r| r.line != line);
-                let may_renew = !has_other && (is_doubtful || self.redis.is_lost(&renew.lost));
+                let is_lost = self.redis.is_lost(&renew.lost);
+                let has_more =
+                    self.redis.rooms.get(&*room).is_some_and(|r| !is_lost && r.position != renew.lost.known);
+                let may_renew = !has_other && !has_more && (is_doubtful || is_lost);
                 if may_renew && renew.snapshot.is_none() {
                     if let Some(data) = self.redis.rooms.get_mut(&*room) {
                         *self.counts.entry("contradicted").or_default() += 1;
