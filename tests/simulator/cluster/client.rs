@@ -245,7 +245,12 @@ impl Client {
     }
 
     pub fn lose_node(&mut self, node: NodeId, ledger: &mut Ledger) {
-        self.perhaps_in.extend(self.left_on.extract_if(.., |_, at| *at == node).map(|(room, _)| room));
+        self.left_on.retain(|room, at| {
+            if *at == node {
+                self.perhaps_in.insert(room.clone());
+            }
+            *at != node
+        });
         if self.connection.is_some_and(|(at, ..)| at == node) {
             self.lose_connection(ledger);
         }

@@ -562,7 +562,11 @@ impl World {
                 assert!(told[room].iter().all(|member| member.2), "somebody is away: {:?}", told[room]);
                 let hosts = told[room].iter().filter(|member| member.1 == "host").count();
                 let has_heir = told[room].iter().any(|member| member.1 == "member");
-                assert!(hosts > 0 || !has_heir || room == "lobby", "nobody moderates {room}: {:?}", told[room]);
+                assert!(
+                    hosts > 0 || !has_heir || room == "lobby",
+                    "nobody moderates {room}: {:?}",
+                    told[room]
+                );
                 let known = self.ledger.members.entry(room.clone()).or_insert_with(|| told[room].clone());
                 assert_eq!(*known, told[room], "nodes disagree on {room}");
             }
