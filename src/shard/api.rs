@@ -80,6 +80,8 @@ pub(super) struct UnderWay {
     answers: VecDeque<Answer>,
     /// The home of all of them.
     home: u16,
+    /// Whether nothing may be under way beside it: its answer does not keep the order.
+    is_alone: bool,
     /// A request that has been read whole and cannot begin yet.
     held: Option<Box<Answer>>,
 }
@@ -110,11 +112,8 @@ impl Shard {
         room: &str,
         caller: &mut Option<Box<Caller>>,
     ) -> What {
-        if head.body == Body::None && head.header("content-length").is_none() {
-            return What::error(411, "this needs a body, and its length or chunks");
-        }
-        if head.headers_named("content-encoding").any(|coding| !coding.eq_ignore_ascii_case("identity")) {
-            return What::error(415, "the only content coding known here is identity");
+        if let Some(refused) = refuse_body(head) {
+            return refused;
         }
         match self.begin_push(id, head, room, caller) {
             Ok(push) => What::Unread {
@@ -152,7 +151,7 @@ impl Shard {
     }
 
     /// Limits and authentication: finds out who asks.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         id: Id,
         head: &Head,
@@ -201,23 +200,29 @@ impl Shard {
         body: &[u8],
         is_charged: bool,
     ) -> What {
-        let charged = match is_charged {
-            true => Ok(()),
-            false => self.charge(id, Cost { commands: 0, bytes: body.len() as u64, joins: 0 }, None),
-        };
-        let content = charged.and_then(|()| {
-            let content = json::parse_content(body)
-                .map_err(|malformed| Refusal::new(reason_of(malformed.reason), malformed.message))?;
-            self.check_content(&content)?;
-            Ok(content)
-        });
-        match content {
+        match self.read_content(id, body, is_charged) {
             Ok(content) => {
-                push.content = (&*content).into();
+                push.content = content;
                 What::Publish(push)
             }
             Err(refusal) => What::Refusal(refusal),
         }
+    }
+
+    /// The content in a body that has come, which is paid for unless that has been done.
+    pub(super) fn read_content(
+        &mut self,
+        id: Id,
+        body: &[u8],
+        is_charged: bool,
+    ) -> Result<Arc<str>, Refusal> {
+        if !is_charged {
+            self.charge(id, Cost { commands: 0, bytes: body.len() as u64, joins: 0 }, None)?;
+        }
+        let content = json::parse_content(body)
+            .map_err(|malformed| Refusal::new(reason_of(malformed.reason), malformed.message))?;
+        self.check_content(&content)?;
+        Ok((&*content).into())
     }
 
     /// Does what a request asks when all before it have been answered or are under way to the same home; else it is held. Says
@@ -239,7 +244,11 @@ impl Shard {
                 (self.pause_before(&http.under_way, store), store)
             }
             // No core is asked: what is under way counts as this one's.
-            What::Observe(_) => (self.pause_before(&http.under_way, self.core), self.core),
+            What::Observe(_) => (self.pause_before_all(&http.under_way, self.core), self.core),
+            What::Query(request) => {
+                let home = self.home_of_query(request);
+                (self.pause_before_all(&http.under_way, home), home)
+            }
             _ => ((!http.under_way.answers.is_empty()).then_some(Pause::Reply), self.core),
         };
         if let Some(pause) = pause {
@@ -252,7 +261,8 @@ impl Shard {
         }
         http.restart(self.now.tick);
         let is_last = !answer.is_keep_alive;
-        if !matches!(answer.what, What::Publish(_) | What::Account(_) | What::Observe(_)) {
+        let is_alone = matches!(answer.what, What::Observe(_) | What::Query(_));
+        if !is_alone && !matches!(answer.what, What::Publish(_) | What::Account(_)) {
             let goes_on = self.answer(id, answer, next);
             // What has become a WebSocket, or is about to, has no last response.
             if is_last && goes_on {
@@ -260,7 +270,7 @@ impl Shard {
             }
             return goes_on && !is_last && !self.pause_if_unread(id);
         }
-        http.under_way.home = home;
+        (http.under_way.home, http.under_way.is_alone) = (home, is_alone);
         let Answer { what, .. } = answer;
         http.under_way.answers.push_back(Answer { what: What::Asked, ..answer });
         self.window[usize::from(home)] += 1;
@@ -271,6 +281,7 @@ impl Shard {
             What::Publish(push) => {
                 self.post(home, Mail::ApiRequest { from, request: ApiRequest::Publish(push) });
             }
+            What::Query(request) => self.post(home, Mail::ApiRequest { from, request }),
             _ => unreachable!("answered above"),
         }
         if is_last {
@@ -290,7 +301,7 @@ impl Shard {
 
     /// What a request to a home has to wait for.
     fn pause_before(&self, under_way: &UnderWay, home: u16) -> Option<Pause> {
-        if !under_way.answers.is_empty() && under_way.home != home {
+        if !under_way.answers.is_empty() && (under_way.home != home || under_way.is_alone) {
             return Some(Pause::Reply);
         }
         if under_way.answers.len() >= self.limits.commands_in_flight {
@@ -302,6 +313,11 @@ impl Shard {
             return Some(Pause::Window(home));
         }
         None
+    }
+
+    /// What a request has to wait for whose answer may come later than that of one behind it.
+    fn pause_before_all(&self, under_way: &UnderWay, home: u16) -> Option<Pause> {
+        if under_way.answers.is_empty() { self.pause_before(under_way, home) } else { Some(Pause::Reply) }
     }
 
     fn pause(&mut self, id: Id, pause: Pause) {
@@ -352,7 +368,10 @@ impl Shard {
             Reply::Document(document) => What::Document(document),
             Reply::Overdue(overdue) => What::Refusal(overdue.refusal),
             Reply::Refused(refusal) => What::Refusal(refusal),
-            reply => unreachable!("{reply:?} in answer to a request of HTTP"),
+            reply => match super::queries::body_of(&reply) {
+                Some(body) => What::Body(body),
+                None => unreachable!("{reply:?} in answer to a request of HTTP"),
+            },
         };
         let owes_continue = answers.is_empty() && std::mem::take(&mut http.owes_continue);
         let before = connection.queue.bytes();
@@ -372,6 +391,17 @@ impl Shard {
         self.pause_if_unread(id);
         self.arm(id);
     }
+}
+
+/// Refuses a request for what is said of its body, before that has come.
+pub(super) fn refuse_body(head: &Head) -> Option<What> {
+    if head.body == Body::None && head.header("content-length").is_none() {
+        return Some(What::error(411, "this needs a body, and its length or chunks"));
+    }
+    if head.headers_named("content-encoding").any(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return Some(What::error(415, "the only content coding known here is identity"));
+    }
+    None
 }
 
 /// What tells a request from the sender's others in the room. An empty key is none, as an empty id is.

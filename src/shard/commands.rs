@@ -585,7 +585,7 @@ impl Shard {
         Ok(level)
     }
 
-    fn clamp_limit(&self, limit: Option<u64>) -> usize {
+    pub(super) fn clamp_limit(&self, limit: Option<u64>) -> usize {
         let limit =
             limit.map_or(self.limits.query_limit_default, |n| usize::try_from(n).unwrap_or(usize::MAX));
         limit.clamp(1, self.limits.query_limit_max)

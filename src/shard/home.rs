@@ -14,7 +14,7 @@ use super::doubt::Delivery;
 use super::encode::{ALL, ENCODINGS, Encoding, Scratch};
 use super::fanout::{Deaf, Exception, RoomBatch};
 use super::journal::Asker;
-use super::mail::{ApiRequest, ConnectionRef, Handover, Mail, Private, Reply, ReplyTo, Request, RoomKey};
+use super::mail::{Handover, Mail, Private, Reply, ReplyTo, Request, RoomKey};
 use super::nodes::PrivateDone;
 use super::queue::Frames;
 use super::reading::READS_MAX;
@@ -317,13 +317,6 @@ impl Shard {
             Request::Broadcast(broadcast) => Reply::Heard { sessions: self.tell_everybody(&broadcast) },
         };
         self.post(from.core, Mail::Reply { to: from.session, home: self.core, reply_to, reply });
-    }
-
-    /// Does what an HTTP request asks of this core, and replies.
-    pub(super) fn handle_api_request(&mut self, from: ConnectionRef, request: ApiRequest) {
-        match request {
-            ApiRequest::Publish(push) => self.push(from, *push),
-        }
     }
 
     /// Sends what rooms have gathered in this turn.

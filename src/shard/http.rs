@@ -14,13 +14,14 @@ use super::connection::{Pause, Protocol};
 use super::deflate;
 use super::encode::Encoding;
 use super::limits::Cost;
-use super::mail::Push;
+use super::mail::{ApiRequest, Push};
 use super::observer::{Document, Question};
 use super::session::Then;
 use crate::base::census::Full;
 use crate::base::slots::Id;
 use crate::base::stats;
 use crate::base::time::Tick;
+use crate::chat::name::Nickname;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::room::Stamp;
 use crate::config::Limits;
@@ -126,6 +127,15 @@ pub(super) enum What {
     Document(Box<Document>),
     /// A message to be published.
     Publish(Box<Push>),
+    /// What an admin says to all, when its body has come.
+    UnreadBroadcast {
+        sender: Nickname,
+        body: Vec<u8>,
+        is_charged: bool,
+    },
+    /// What homes are asked, and the answer in JSON.
+    Query(ApiRequest),
+    Body(Vec<u8>),
     /// What a home says.
     Asked,
     /// A message that has been published.
@@ -149,15 +159,18 @@ impl What {
     fn status(&self) -> Option<u16> {
         Some(match self {
             What::Text(status, _) | What::Error { status, .. } => *status,
-            What::Asset(_) | What::Token { .. } | What::Document(_) | What::Published { .. } => 200,
+            What::Asset(_) | What::Token { .. } | What::Document(_) | What::Body(_) => 200,
+            What::Published { .. } => 200,
             What::Methods(_) => 204,
             What::Refusal(refusal) => refusal.reason.code(),
             What::Echo { .. } | What::Chat(_, None) => 101,
             What::Unread { .. }
             | What::UnreadAccount { .. }
+            | What::UnreadBroadcast { .. }
             | What::Account(_)
             | What::Observe(_)
             | What::Publish(_)
+            | What::Query(_)
             | What::Asked
             | What::Chat(_, Some(_)) => return None,
         })
@@ -293,7 +306,9 @@ impl Shard {
                     used += taken;
                     if let (
                         Some(Piece::Data(data)),
-                        What::Unread { body, .. } | What::UnreadAccount { body, .. },
+                        What::Unread { body, .. }
+                        | What::UnreadAccount { body, .. }
+                        | What::UnreadBroadcast { body, .. },
                     ) = (piece, &mut answer.what)
                     {
                         body.extend_from_slice(data);
@@ -315,6 +330,9 @@ impl Shard {
                 }
                 What::UnreadAccount { action, body } => {
                     Answer { what: self.complete_account(id, action, &body), ..answer }
+                }
+                What::UnreadBroadcast { sender, body, is_charged } => {
+                    Answer { what: self.complete_broadcast(id, sender, &body, is_charged), ..answer }
                 }
                 _ => answer,
             };
@@ -392,6 +410,10 @@ impl Shard {
             Route::Register => self.consider_account(id, head, AccountAction::Register),
             Route::Login => self.consider_account(id, head, AccountAction::Login),
             Route::Messages(room) => self.consider_push(id, head, room, caller),
+            Route::Broadcast => self.consider_broadcast(id, head, caller),
+            Route::Rooms | Route::Members(_) | Route::History(_) => {
+                self.consider_query(id, head, &route, caller)
+            }
             Route::WebSocket | Route::Echo => self.consider_upgrade(id, head, request_id, route),
             Route::NotFound => unreachable!("answered above"),
         }
@@ -519,25 +541,17 @@ impl Shard {
             }
             What::Token { token, expires_at_ms } => {
                 let body = serde_json::json!({ "token": token, "expires_at": expires_at_ms }).to_string();
-                self.say_raw(id, |out| {
-                    let content = Content::Bytes(body.as_bytes());
-                    let headers = &[("Cache-Control", "no-store")];
-                    http1::put(out, &Reply { content_type: Some(JSON), headers, content, ..reply });
-                });
+                self.say_fresh(id, JSON, body.as_bytes(), &reply);
             }
-            What::Document(document) => self.say_raw(id, |out| {
-                let content = Content::Bytes(&document.body);
-                let headers = &[("Cache-Control", "no-store")];
-                http1::put(
-                    out,
-                    &Reply { content_type: Some(document.content_type), headers, content, ..reply },
-                );
-            }),
+            What::Document(document) => self.say_fresh(id, document.content_type, &document.body, &reply),
+            What::Body(body) => self.say_fresh(id, JSON, &body, &reply),
             What::Unread { .. }
             | What::UnreadAccount { .. }
+            | What::UnreadBroadcast { .. }
             | What::Account(_)
             | What::Observe(_)
             | What::Publish(_)
+            | What::Query(_)
             | What::Asked => {
                 unreachable!("somebody is asked before this is answered")
             }
@@ -572,6 +586,14 @@ impl Shard {
             }
         }
         true
+    }
+
+    /// Says what is true only now.
+    fn say_fresh(&mut self, id: Id, content_type: &'static str, body: &[u8], reply: &Reply) {
+        self.say_raw(id, |out| {
+            let (content, headers) = (Content::Bytes(body), &[("Cache-Control", "no-store")]);
+            http1::put(out, &Reply { content_type: Some(content_type), headers, content, ..*reply });
+        });
     }
 
     /// Refuses a request, and says whether the next one may be looked at. A client that is deaf to being told to wait is closed.
@@ -707,7 +729,7 @@ impl Shard {
     fn date(&mut self) -> String {
         let second = self.now.unix_ms / 1000;
         if self.date_cache.second != second || self.date_cache.text.is_empty() {
-            self.date_cache = DateCache { second, text: http_date(second) };
+            self.date_cache = DateCache { second, text: http1::date(second) };
         }
         self.date_cache.text.clone()
     }
@@ -758,43 +780,5 @@ fn reason_of(status: u16) -> &'static str {
         413 => Reason::TooLarge.as_str(),
         503 => Reason::Unavailable.as_str(),
         _ => Reason::BadRequest.as_str(),
-    }
-}
-
-/// A moment in the form of RFC 9110, 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn http_date(unix_s: u64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
-    // Days from the 1st of March of the year 0, so that the leap day is the last of its year; 400 years are one era.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12;
-    let year = year_of_era + era * 400 + u64::from(month < 2);
-    format!(
-        "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
-        DAYS[(days % 7) as usize],
-        MONTHS[month as usize],
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::http_date;
-
-    #[test]
-    fn dates_as_the_rfc_writes_them() {
-        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
-        assert_eq!(http_date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
-        assert_eq!(http_date(1_798_761_599), "Thu, 31 Dec 2026 23:59:59 GMT");
     }
 }

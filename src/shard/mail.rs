@@ -12,6 +12,7 @@ use super::backplane::{BackplaneNews, BackplaneRequest};
 use super::encode::Encoding;
 use super::fanout::RoomBatch;
 use super::observer::Document;
+use super::queries::Round;
 use super::queue::Frames;
 use super::reading::{StoreNews, StoreRequest};
 use super::session::Estate;
@@ -201,6 +202,28 @@ pub struct ConnectionRef {
 pub enum ApiRequest {
     /// Publish a message.
     Publish(Box<Push>),
+    /// List members, those after a folded nickname.
+    Members {
+        /// The room.
+        room: RoomName,
+        /// The nickname.
+        after: Option<Box<str>>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// Tell messages between two offsets: the first after `after`, or the last before `before`.
+    History {
+        /// The room.
+        room: RoomName,
+        /// The offset that follows them.
+        before: Option<u64>,
+        /// The offset before them.
+        after: Option<u64>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// What every core has a part in.
+    Round(Box<Round>),
 }
 
 /// A message that comes by an HTTP request.

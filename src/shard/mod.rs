@@ -52,6 +52,7 @@ pub mod mail;
 mod nodes;
 pub mod observer;
 mod presence;
+mod queries;
 mod queue;
 pub mod reading;
 mod registered;

@@ -78,8 +78,7 @@ pub(super) struct Spread {
 /// What an admin says to all, on its way to the other nodes.
 #[derive(Debug)]
 pub(super) struct Spoken {
-    from: SessionRef,
-    reply_to: ReplyTo,
+    asker: Asker,
     sessions: u64,
     /// Nodes that have not answered wholly, and how many of their cores have.
     open: Vec<(NodeId, u16)>,
@@ -121,12 +120,14 @@ impl Shard {
                     let rooms = Reply::Rooms { rooms: Vec::new() };
                     self.reply_to_asker(Asker::Session(from, reply_to), rooms);
                 } else {
-                    self.ask_for_rooms(from, reply_to, after, limit, allowed, Vec::new());
+                    let asker = Asker::Session(from, reply_to);
+                    self.ask_for_rooms(asker, after, limit, allowed, Vec::new());
                 }
                 None
             }
             Request::Broadcast(broadcast) if from.core == self.core => {
-                self.speak_to_others(from, reply_to, &broadcast);
+                let sessions = self.tell_everybody(&broadcast);
+                self.speak_to_others(Asker::Session(from, reply_to), sessions, &broadcast);
                 None
             }
             request => Some((reply_to, request)),
@@ -159,8 +160,8 @@ impl Shard {
                 }
             }
             BackplaneNews::Rooms { wait, rooms } => {
-                if let Some(Awaited::Rooms { from, reply_to, limit, allowed, found }) = self.end_wait(wait) {
-                    self.hear_rooms(from, reply_to, limit, allowed, found, rooms);
+                if let Some(Awaited::Rooms { asker, limit, allowed, found }) = self.end_wait(wait) {
+                    self.hear_rooms(asker, limit, allowed, found, rooms);
                 }
             }
             BackplaneNews::Claimed { wait, nickname, session, outcome } => match self.end_wait(wait) {
@@ -473,10 +474,9 @@ impl Shard {
         self.ask_backplane(BackplaneRequest::Tell { node: from.node, message });
     }
 
-    fn ask_for_rooms(
+    pub(super) fn ask_for_rooms(
         &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
+        asker: Asker,
         after: Option<Box<str>>,
         limit: usize,
         allowed: Option<Patterns>,
@@ -484,16 +484,15 @@ impl Shard {
     ) {
         if self.nodes.down.is_some() {
             let refusal = self.backplane_down();
-            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
+            return self.reply_to_asker(asker, Reply::Refused(refusal));
         }
-        let wait = self.wait_for_store(Awaited::Rooms { from, reply_to, limit, allowed, found });
+        let wait = self.wait_for_store(Awaited::Rooms { asker, limit, allowed, found });
         self.ask_backplane(BackplaneRequest::Rooms { wait, after, limit });
     }
 
     fn hear_rooms(
         &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
+        asker: Asker,
         limit: usize,
         allowed: Option<Patterns>,
         mut found: Vec<RoomEntry>,
@@ -501,7 +500,7 @@ impl Shard {
     ) {
         let Some(rooms) = rooms else {
             let refusal = self.backplane_down();
-            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
+            return self.reply_to_asker(asker, Reply::Refused(refusal));
         };
         let is_last = rooms.len() < limit;
         let last = rooms.last().map(|(room, ..)| room.folded().into());
@@ -511,20 +510,19 @@ impl Shard {
         );
         found.truncate(limit);
         if is_last || found.len() == limit {
-            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Rooms { rooms: found });
+            return self.reply_to_asker(asker, Reply::Rooms { rooms: found });
         }
-        self.ask_for_rooms(from, reply_to, last, limit, allowed, found);
+        self.ask_for_rooms(asker, last, limit, allowed, found);
     }
 
     /// Has the other nodes say something to their sessions, and says it to those of this core.
-    fn speak_to_others(&mut self, from: SessionRef, reply_to: ReplyTo, broadcast: &Broadcast) {
-        let sessions = self.tell_everybody(broadcast);
+    pub(super) fn speak_to_others(&mut self, asker: Asker, sessions: u64, broadcast: &Broadcast) {
         let others = self.nodes.living.iter().filter(|node| **node != self.node);
         let open: Vec<(NodeId, u16)> = others.map(|node| (*node, 0)).collect();
         if open.is_empty() || self.nodes.down.is_some() {
-            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Heard { sessions });
+            return self.reply_to_asker(asker, Reply::Heard { sessions });
         }
-        let wait = self.wait_for_store(Awaited::Spoken(Box::new(Spoken { from, reply_to, sessions, open })));
+        let wait = self.wait_for_store(Awaited::Spoken(Box::new(Spoken { asker, sessions, open })));
         let message = NodeMessage::Broadcast {
             ask: Ask { core: self.core, wait },
             sender: broadcast.sender.clone(),
@@ -552,8 +550,8 @@ impl Shard {
 
     /// All nodes have answered, or their time is over.
     pub(super) fn finish_spoken(&mut self, spoken: Spoken) {
-        let Spoken { from, reply_to, sessions, .. } = spoken;
-        self.reply_to_asker(Asker::Session(from, reply_to), Reply::Heard { sessions });
+        let Spoken { asker, sessions, .. } = spoken;
+        self.reply_to_asker(asker, Reply::Heard { sessions });
     }
 
     /// Another node says something to this core.

@@ -91,13 +91,7 @@ pub(super) enum Awaited {
     /// What becomes of an admin's words there.
     Spoken(Box<Spoken>),
     /// The rooms of the cluster.
-    Rooms {
-        from: SessionRef,
-        reply_to: ReplyTo,
-        limit: usize,
-        allowed: Option<Patterns>,
-        found: Vec<RoomEntry>,
-    },
+    Rooms { asker: Asker, limit: usize, allowed: Option<Patterns>, found: Vec<RoomEntry> },
     /// A session of another node.
     Taken { from: SessionRef, reply_to: ReplyTo, number: u64, tries: u8 },
     /// That a session of this core is kept, which another node wants.
@@ -235,11 +229,13 @@ impl Shard {
                     let refusal = super::takeover::is_on_its_way();
                     self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
                 }
-                Awaited::Claim { from, reply_to, .. }
-                | Awaited::Found { from, reply_to, .. }
-                | Awaited::Rooms { from, reply_to, .. } => {
+                Awaited::Claim { from, reply_to, .. } | Awaited::Found { from, reply_to, .. } => {
                     let refusal = self.backplane_down();
                     self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
+                }
+                Awaited::Rooms { asker, .. } => {
+                    let refusal = self.backplane_down();
+                    self.reply_to_asker(asker, Reply::Refused(refusal));
                 }
             }
         }

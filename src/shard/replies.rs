@@ -444,15 +444,7 @@ impl Shard {
         total: u64,
         members: &[MemberEntry],
     ) {
-        let members: Vec<Member> = members
-            .iter()
-            .map(|member| Member {
-                nickname: member.nickname.as_str(),
-                role: member.role.as_str(),
-                connected: member.is_connected,
-                last_active: member.last_active_ms,
-            })
-            .collect();
+        let members = listed_members(members);
         let event = Event::Members { id: reply_to.id(), room: room.as_str(), total, members: &members };
         self.reply(connection, reply_to, &event);
     }
@@ -466,10 +458,7 @@ impl Shard {
     ) {
         found.sort_by(|a, b| a.room.folded().cmp(b.room.folded()));
         found.truncate(limit);
-        let rooms: Vec<RoomInfo> = found
-            .iter()
-            .map(|entry| RoomInfo { room: entry.room.as_str(), members: entry.members, offset: entry.offset })
-            .collect();
+        let rooms = listed_rooms(&found);
         self.reply(connection, reply_to, &Event::Rooms { id: reply_to.id(), rooms: &rooms });
     }
 
@@ -519,7 +508,7 @@ impl Shard {
     }
 }
 
-fn history_messages(entries: &[Entry]) -> Vec<HistoryMessage<'_>> {
+pub(super) fn history_messages(entries: &[Entry]) -> Vec<HistoryMessage<'_>> {
     entries
         .iter()
         .map(|entry| HistoryMessage {
@@ -528,5 +517,24 @@ fn history_messages(entries: &[Entry]) -> Vec<HistoryMessage<'_>> {
             offset: entry.offset,
             timestamp: entry.timestamp_ms,
         })
+        .collect()
+}
+
+pub(super) fn listed_members(members: &[MemberEntry]) -> Vec<Member<'_>> {
+    members
+        .iter()
+        .map(|member| Member {
+            nickname: member.nickname.as_str(),
+            role: member.role.as_str(),
+            connected: member.is_connected,
+            last_active: member.last_active_ms,
+        })
+        .collect()
+}
+
+pub(super) fn listed_rooms(rooms: &[RoomEntry]) -> Vec<RoomInfo<'_>> {
+    rooms
+        .iter()
+        .map(|entry| RoomInfo { room: entry.room.as_str(), members: entry.members, offset: entry.offset })
         .collect()
 }

@@ -11,7 +11,8 @@ use super::home::{HomeRoom, no_such_room, not_a_member};
 use super::journal::{Asker, Pending};
 use super::limits::too_fast;
 use super::mail::{
-    ConnectionRef, Join, Joined, Mail, MemberEntry, Page, Push, Reply, ReplyTo, RoomEntry, RoomKey,
+    ApiRequest, ConnectionRef, Join, Joined, Mail, MemberEntry, Page, Push, Reply, ReplyTo, RoomEntry,
+    RoomKey,
 };
 use super::reading::with_older;
 use super::resume::SESSION_BYTES;
@@ -438,8 +439,11 @@ impl Shard {
     pub(super) fn push(&mut self, from: ConnectionRef, push: Push) {
         let asker = Asker::Api(from);
         if self.is_clustered() {
-            let (name, knock) = (push.room.clone(), Knock::Api(from, Box::new(push)));
-            if let Some((key, Knock::Api(from, push))) = self.open_or_wait(&name, true, knock) {
+            let (name, knock) =
+                (push.room.clone(), Knock::Api(from, Box::new(ApiRequest::Publish(Box::new(push)))));
+            if let Some((key, Knock::Api(from, request))) = self.open_or_wait(&name, true, knock)
+                && let ApiRequest::Publish(push) = *request
+            {
                 self.push_shared(from, key, *push);
             }
             return;

@@ -31,7 +31,7 @@ use super::backplane::{
 };
 use super::home::{HomeRoom, no_such_room};
 use super::journal::Asker;
-use super::mail::{Mail, Push, Reply, ReplyTo, Request, RoomKey};
+use super::mail::{ApiRequest, Mail, Reply, ReplyTo, Request, RoomKey};
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -124,7 +124,7 @@ pub(super) struct Local {
 #[derive(Debug)]
 pub(super) enum Knock {
     Session(SessionRef, ReplyTo, Request),
-    Api(super::mail::ConnectionRef, Box<Push>),
+    Api(super::mail::ConnectionRef, Box<ApiRequest>),
 }
 
 /// A room that is being opened.
@@ -381,7 +381,7 @@ impl Shard {
                 for knock in waiting {
                     let name = match &knock {
                         Knock::Session(_, _, Request::Join(join)) if !may_make => Some(join.room.clone()),
-                        Knock::Api(_, push) if !may_make => Some(push.room.clone()),
+                        Knock::Api(_, request) if !may_make => request.room_to_make().cloned(),
                         _ => None,
                     };
                     match name {
@@ -403,7 +403,7 @@ impl Shard {
         for knock in waiting {
             match knock {
                 Knock::Session(from, reply_to, request) => self.handle_request(from, reply_to, request),
-                Knock::Api(from, push) => self.push(from, *push),
+                Knock::Api(from, request) => self.handle_api_request(from, *request),
             }
         }
     }

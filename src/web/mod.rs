@@ -70,6 +70,14 @@ pub enum Route<'a> {
     Login,
     /// The messages of the room of this name, which is not decoded.
     Messages(&'a str),
+    /// The rooms that there are.
+    Rooms,
+    /// The members of the room of this name.
+    Members(&'a str),
+    /// What the room of this name remembers.
+    History(&'a str),
+    /// To say something to everybody.
+    Broadcast,
     /// A file.
     Asset(&'static Asset),
     /// Nothing.
@@ -88,7 +96,11 @@ const PATHS: &[(&str, Leads)] = &[
     ("/echo", |_| Route::Echo),
     ("/api/register", |_| Route::Register),
     ("/api/login", |_| Route::Login),
+    ("/api/broadcast", |_| Route::Broadcast),
+    ("/api/rooms", |_| Route::Rooms),
     ("/api/rooms/{room}/messages", |room| Route::Messages(room)),
+    ("/api/rooms/{room}/members", |room| Route::Members(room)),
+    ("/api/rooms/{room}/history", |room| Route::History(room)),
 ];
 
 /// Finds what `path`, without its query, leads to.
@@ -114,10 +126,15 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
 pub fn allowed_methods(route: &Route) -> &'static str {
     match route {
         Route::WebSocket | Route::Echo => "GET, OPTIONS",
-        Route::Messages(_) | Route::Register | Route::Login => "POST, OPTIONS",
-        Route::Health | Route::Ready | Route::Metrics | Route::Asset(_) | Route::NotFound => {
-            "GET, HEAD, OPTIONS"
-        }
+        Route::Messages(_) | Route::Register | Route::Login | Route::Broadcast => "POST, OPTIONS",
+        Route::Health
+        | Route::Ready
+        | Route::Metrics
+        | Route::Rooms
+        | Route::Members(_)
+        | Route::History(_)
+        | Route::Asset(_)
+        | Route::NotFound => "GET, HEAD, OPTIONS",
     }
 }
 

@@ -5,12 +5,14 @@
 //! proxy's nor a client's reading is guessed at, the request is refused.
 
 mod body;
+mod date;
 mod head;
 mod request;
 mod response;
 mod target;
 
 pub use body::{BodyDecoder, Piece};
+pub use date::date;
 pub use head::HeadDecoder;
 pub(super) use request::list_has;
 pub use request::{Body, Head, Headers, is_known_method};
