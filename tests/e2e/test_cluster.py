@@ -1,6 +1,7 @@
 """Several nodes that share a Redis, as one server."""
 
 import collections
+import json
 import pathlib
 import random
 import re
@@ -148,6 +149,28 @@ def test_typing_and_pushes_cross_nodes(start_node, redis):
     for client in (alice, bob):
         assert client.expect("message")["sender"] == "robot"
         client.until_pong()
+
+
+def test_the_http_api_is_of_all_nodes(start_node, redis):
+    one, two = (start_node(redis, auth__api_keys='[{ name = "root", key = "k", admin = true }]') for _ in range(2))
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den", "attic")
+    alice.say("den", "one", "two")
+    for node in [one, two, start_node(redis)]:
+        client = node.connect()
+
+        def read(path):
+            client.send(f"GET /api/rooms{path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            return json.loads(client.response().body)
+
+        wait_until(lambda: [room["members"] for room in read("")["rooms"]] == [1, 2], "the members to be told")
+        assert [room["room"] for room in read("")["rooms"]] == ["attic", "den"]
+        wait_until(lambda: len(read("/den/members")["members"]) == 2, "both to be members here too")
+        assert [message["content"] for message in read("/den/history")["messages"]] == ["one", "two"]
+        assert read("/nowhere/members")["reason"] == "no_such_room"
+    body = b'{"content": "to all"}'
+    head = f"POST /api/broadcast HTTP/1.1\r\nHost: test\r\nX-API-Key: k\r\nContent-Length: {len(body)}\r\n\r\n"
+    assert json.loads(one.http(head.encode() + body).body) == {"sessions": 2}
+    assert [client.expect("system")["content"] for client in (alice, bob)] == ["to all"] * 2
 
 
 def test_a_session_goes_on_on_another_node(nodes):
