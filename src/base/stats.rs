@@ -230,6 +230,8 @@ counters! {
     Counter expired_tokens,
     /// Sessions ended because the account of their token was disabled or removed, or got another password.
     Counter void_tokens,
+    /// Sessions that an admin has ended.
+    Counter put_out,
     /// Connections closed because they never said hello or never completed a request.
     Counter no_hello,
     /// Connections closed after too many malformed commands.

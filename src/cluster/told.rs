@@ -448,7 +448,7 @@ impl Link {
         let cores = self.shared.cores.max(1);
         let core = match &message {
             NodeMessage::Private { target, .. } => (self.home)(target.folded()),
-            NodeMessage::Broadcast { .. } => {
+            NodeMessage::Broadcast { .. } | NodeMessage::PutOut { .. } => {
                 let message = Box::new(message);
                 return self.tell_all(|| BackplaneNews::Told { from, message: message.clone() });
             }

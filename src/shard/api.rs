@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::closing::Closing;
 use super::connection::{Pause, Protocol, Stage};
+use super::home::no_such_user;
 use super::http::{Answer, Http, What};
 use super::input::reason_of;
 use super::limits::Cost;
@@ -368,6 +369,8 @@ impl Shard {
             Reply::Document(document) => What::Document(document),
             Reply::Overdue(overdue) => What::Refusal(overdue.refusal),
             Reply::Refused(refusal) => What::Refusal(refusal),
+            Reply::PutOut { sessions: 0 } => What::Refusal(no_such_user()),
+            Reply::PutOut { .. } => What::Done,
             reply => match super::queries::body_of(&reply) {
                 Some(body) => What::Body(body),
                 None => unreachable!("{reply:?} in answer to a request of HTTP"),

@@ -541,11 +541,18 @@ pub enum NodeMessage {
         /// When, in milliseconds since the Unix epoch.
         timestamp_ms: u64,
     },
-    /// What became of it on one core.
+    /// An admin ends the sessions of a user. Answered by `BroadcastDone`, by each core of the node.
+    PutOut {
+        /// What the asker knows it by.
+        ask: Ask,
+        /// Whose.
+        nickname: Nickname,
+    },
+    /// What became of one of these on one core.
     BroadcastDone {
         /// What was asked.
         ask: Ask,
-        /// How many sessions heard it.
+        /// How many sessions it was for.
         sessions: u64,
         /// How many cores the node has: so many answers come.
         cores: u16,
@@ -573,6 +580,7 @@ impl NodeMessage {
             NodeMessage::Private { ask, .. } | NodeMessage::GiveUp { ask, .. } => Some(ask.wait),
             NodeMessage::PrivateDone { .. }
             | NodeMessage::Broadcast { .. }
+            | NodeMessage::PutOut { .. }
             | NodeMessage::BroadcastDone { .. }
             | NodeMessage::GivenUp { .. } => None,
         }

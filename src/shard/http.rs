@@ -136,6 +136,8 @@ pub(super) enum What {
     /// What homes are asked, and the answer in JSON.
     Query(ApiRequest),
     Body(Vec<u8>),
+    /// It has been done, and there is nothing to say.
+    Done,
     /// What a home says.
     Asked,
     /// A message that has been published.
@@ -161,7 +163,7 @@ impl What {
             What::Text(status, _) | What::Error { status, .. } => *status,
             What::Asset(_) | What::Token { .. } | What::Document(_) | What::Body(_) => 200,
             What::Published { .. } => 200,
-            What::Methods(_) => 204,
+            What::Methods(_) | What::Done => 204,
             What::Refusal(refusal) => refusal.reason.code(),
             What::Echo { .. } | What::Chat(_, None) => 101,
             What::Unread { .. }
@@ -411,6 +413,7 @@ impl Shard {
             Route::Login => self.consider_account(id, head, AccountAction::Login),
             Route::Messages(room) => self.consider_push(id, head, room, caller),
             Route::Broadcast => self.consider_broadcast(id, head, caller),
+            Route::Sessions(nickname) => self.consider_put_out(id, head, nickname, caller),
             Route::Rooms | Route::Members(_) | Route::History(_) => {
                 self.consider_query(id, head, &route, caller)
             }
@@ -545,6 +548,7 @@ impl Shard {
             }
             What::Document(document) => self.say_fresh(id, document.content_type, &document.body, &reply),
             What::Body(body) => self.say_fresh(id, JSON, &body, &reply),
+            What::Done => self.say_raw(id, |out| http1::put(out, &Reply { status: 204, ..reply })),
             What::Unread { .. }
             | What::UnreadAccount { .. }
             | What::UnreadBroadcast { .. }

@@ -80,6 +80,8 @@ pub(super) struct Spread {
 pub(super) struct Spoken {
     asker: Asker,
     sessions: u64,
+    /// Whether a user's sessions are ended, of which it is to be known.
+    is_putting_out: bool,
     /// Nodes that have not answered wholly, and how many of their cores have.
     open: Vec<(NodeId, u16)>,
 }
@@ -515,22 +517,35 @@ impl Shard {
         self.ask_for_rooms(asker, last, limit, allowed, found);
     }
 
-    /// Has the other nodes say something to their sessions, and says it to those of this core.
+    /// Has the other nodes say something to their sessions; `sessions` have heard it here.
     pub(super) fn speak_to_others(&mut self, asker: Asker, sessions: u64, broadcast: &Broadcast) {
+        let Broadcast { sender, content, rooms, tags, timestamp_ms } = broadcast;
+        self.tell_others(Spoken { asker, sessions, open: Vec::new(), is_putting_out: false }, |ask| {
+            NodeMessage::Broadcast {
+                ask,
+                sender: sender.clone(),
+                content: content.clone(),
+                rooms: rooms.as_ref().map(Patterns::written).unwrap_or_default(),
+                tags: tags.clone(),
+                timestamp_ms: *timestamp_ms,
+            }
+        });
+    }
+
+    /// Has the other nodes end a user's sessions; `sessions` have been ended here.
+    pub(super) fn put_out_elsewhere(&mut self, asker: Asker, sessions: u64, nickname: Nickname) {
+        let spoken = Spoken { asker, sessions, open: Vec::new(), is_putting_out: true };
+        self.tell_others(spoken, |ask| NodeMessage::PutOut { ask, nickname });
+    }
+
+    fn tell_others(&mut self, mut spoken: Spoken, message: impl FnOnce(Ask) -> NodeMessage) {
         let others = self.nodes.living.iter().filter(|node| **node != self.node);
-        let open: Vec<(NodeId, u16)> = others.map(|node| (*node, 0)).collect();
-        if open.is_empty() || self.nodes.down.is_some() {
-            return self.reply_to_asker(asker, Reply::Heard { sessions });
+        spoken.open = others.map(|node| (*node, 0)).collect();
+        if spoken.open.is_empty() || self.nodes.down.is_some() {
+            return self.finish_spoken(spoken);
         }
-        let wait = self.wait_for_store(Awaited::Spoken(Box::new(Spoken { asker, sessions, open })));
-        let message = NodeMessage::Broadcast {
-            ask: Ask { core: self.core, wait },
-            sender: broadcast.sender.clone(),
-            content: broadcast.content.clone(),
-            rooms: broadcast.rooms.as_ref().map(Patterns::written).unwrap_or_default(),
-            tags: broadcast.tags.clone(),
-            timestamp_ms: broadcast.timestamp_ms,
-        };
+        let wait = self.wait_for_store(Awaited::Spoken(Box::new(spoken)));
+        let message = message(Ask { core: self.core, wait });
         self.ask_backplane(BackplaneRequest::TellAll { message: Box::new(message) });
     }
 
@@ -550,8 +565,14 @@ impl Shard {
 
     /// All nodes have answered, or their time is over.
     pub(super) fn finish_spoken(&mut self, spoken: Spoken) {
-        let Spoken { asker, sessions, .. } = spoken;
-        self.reply_to_asker(asker, Reply::Heard { sessions });
+        let Spoken { asker, sessions, open, is_putting_out } = spoken;
+        let reply = match is_putting_out {
+            // Perhaps some of them are there.
+            true if !open.is_empty() => Reply::Refused(self.backplane_down()),
+            true => Reply::PutOut { sessions },
+            false => Reply::Heard { sessions },
+        };
+        self.reply_to_asker(asker, reply);
     }
 
     /// Another node says something to this core.
@@ -586,6 +607,11 @@ impl Shard {
                 let is_readable = rooms.is_empty() || broadcast.rooms.is_some();
                 let sessions = if is_readable { self.tell_everybody(&broadcast) } else { 0 };
                 let cores = self.cores() as u16;
+                let message = Box::new(NodeMessage::BroadcastDone { ask, sessions, cores });
+                self.ask_backplane(BackplaneRequest::Tell { node, message });
+            }
+            NodeMessage::PutOut { ask, nickname } => {
+                let (sessions, cores) = (self.put_out_all(&nickname), self.cores() as u16);
                 let message = Box::new(NodeMessage::BroadcastDone { ask, sessions, cores });
                 self.ask_backplane(BackplaneRequest::Tell { node, message });
             }

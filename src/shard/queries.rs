@@ -8,17 +8,18 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::api::Caller;
+use super::closing::Closing;
 use super::http::What;
 use super::journal::Asker;
 use super::limits::Cost;
 use super::mail::{ApiRequest, Broadcast, ConnectionRef, Mail, Reply, RoomEntry};
 use super::replies::{history_messages, listed_members, listed_rooms};
-use super::session::Identity;
+use super::session::{Identity, Session};
 use super::shared::Knock;
 use crate::base::slots::Id;
-use crate::chat::name::{RoomName, fold};
+use crate::chat::name::{Nickname, RoomName, fold};
 use crate::chat::pattern::Patterns;
-use crate::chat::refusal::{Reason, Refusal};
+use crate::chat::refusal::{Farewell, Reason, Refusal};
 use crate::proto::http1::{self, Body, Head};
 use crate::proto::json;
 use crate::proto::wire::Event;
@@ -36,6 +37,7 @@ pub struct Round {
 enum RoundOf {
     Rooms { after: Option<Box<str>>, limit: usize, allowed: Option<Patterns>, found: Vec<RoomEntry> },
     Broadcast { broadcast: Arc<Broadcast>, sessions: u64 },
+    PutOut { nickname: Nickname, sessions: u64 },
 }
 
 /// The parameters that a query may have.
@@ -176,11 +178,56 @@ impl Shard {
         }
     }
 
+    /// Decides what is to be done about a request to end a user's sessions.
+    pub(super) fn consider_put_out(
+        &mut self,
+        id: Id,
+        head: &Head,
+        nickname: &str,
+        caller: &mut Option<Box<Caller>>,
+    ) -> What {
+        let nickname = self.admit(id, head, caller).and_then(|identity| {
+            if !identity.claims.is_admin {
+                return Err(Refusal::new(Reason::Forbidden, "only an admin may put somebody out"));
+            }
+            let nickname = http1::percent_decode(nickname)
+                .ok_or_else(|| Refusal::new(Reason::BadName, "nickname: it is not well escaped"))?;
+            super::commands::parse_nickname(&nickname)
+        });
+        match nickname {
+            Ok(nickname) => {
+                let what = RoundOf::PutOut { nickname, sessions: 0 };
+                What::Query(ApiRequest::Round(Box::new(Round { hops: 0, what })))
+            }
+            Err(refusal) => What::Refusal(refusal),
+        }
+    }
+
+    /// Ends the sessions of a user that are on this core, and returns how many.
+    pub(super) fn put_out_all(&mut self, nickname: &Nickname) -> u64 {
+        let is_meant = |session: &Session| {
+            session.nickname.as_ref().is_some_and(|own| own.folded() == nickname.folded())
+                && !session.is_ending()
+                && !session.is_given_up()
+        };
+        let meant = self.sessions.iter().filter(|(_, session)| is_meant(session));
+        let meant: Vec<(Id, Option<Id>)> = meant.map(|(id, session)| (id, session.connection)).collect();
+        let closing = Closing::Bye(Farewell::Kicked);
+        for (id, connection) in &meant {
+            match connection {
+                Some(connection) => self.close(*connection, closing.clone()),
+                None => self.end_session(*id, closing.leave_reason(), None),
+            }
+        }
+        self.counters.put_out.add(meant.len() as u64);
+        meant.len() as u64
+    }
+
     /// The body of such a request has come.
     pub(super) fn complete_broadcast(
         &mut self,
         id: Id,
-        sender: crate::chat::name::Nickname,
+        sender: Nickname,
         body: &[u8],
         is_charged: bool,
     ) -> What {
@@ -249,6 +296,9 @@ impl Shard {
             RoundOf::Broadcast { broadcast, sessions } if is_back => {
                 return self.speak_to_others(asker, *sessions, &broadcast.clone());
             }
+            RoundOf::PutOut { nickname, sessions } if is_back => {
+                return self.put_out_elsewhere(asker, *sessions, nickname.clone());
+            }
             RoundOf::Rooms { after, limit, allowed, .. } if self.is_clustered() => {
                 let (after, allowed) = (after.take(), allowed.take());
                 return self.ask_for_rooms(asker, after, *limit, allowed, Vec::new());
@@ -264,6 +314,7 @@ impl Shard {
                 let broadcast = broadcast.clone();
                 *sessions += self.tell_everybody(&broadcast);
             }
+            RoundOf::PutOut { nickname, sessions } => *sessions += self.put_out_all(nickname),
         }
         round.hops += 1;
         let next = (self.core + 1) % self.cores() as u16;

@@ -78,6 +78,8 @@ pub enum Route<'a> {
     History(&'a str),
     /// To say something to everybody.
     Broadcast,
+    /// The sessions of the user of this name, which is not decoded.
+    Sessions(&'a str),
     /// A file.
     Asset(&'static Asset),
     /// Nothing.
@@ -97,6 +99,7 @@ const PATHS: &[(&str, Leads)] = &[
     ("/api/register", |_| Route::Register),
     ("/api/login", |_| Route::Login),
     ("/api/broadcast", |_| Route::Broadcast),
+    ("/api/sessions/{nickname}", |nickname| Route::Sessions(nickname)),
     ("/api/rooms", |_| Route::Rooms),
     ("/api/rooms/{room}/messages", |room| Route::Messages(room)),
     ("/api/rooms/{room}/members", |room| Route::Members(room)),
@@ -126,6 +129,7 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
 pub fn allowed_methods(route: &Route) -> &'static str {
     match route {
         Route::WebSocket | Route::Echo => "GET, OPTIONS",
+        Route::Sessions(_) => "DELETE, OPTIONS",
         Route::Messages(_) | Route::Register | Route::Login | Route::Broadcast => "POST, OPTIONS",
         Route::Health
         | Route::Ready

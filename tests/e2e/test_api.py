@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 import pytest
 
-from helpers import cores
+from helpers import cores, wait_until
 from test_publish import KEYS, WITH_KEY, bearer, place, post, refused
-from tokens import SETTINGS, enter
+from tokens import SETTINGS, enter, token
 
 ADMIN = "X-API-Key: another"
 
@@ -175,6 +175,45 @@ def test_others_do_not(server):
     refused(server.http(say_to_all("x" * 70_000, ADMIN)), 413, "too_large")
     refused(server.http(get("/api/broadcast", ADMIN)), 405, "bad_request")
     refused(server.http(get("/api/broadcast", ADMIN, method="POST")), 411, "bad_request")
+
+
+# Putting somebody out.
+
+
+def put_out(nickname, *headers):
+    return get(f"/api/sessions/{quote(nickname, safe='')}", *headers, method="DELETE")
+
+
+def test_an_admin_ends_all_sessions_of_a_user(server):
+    phones = [enter(server.ws(), "alice") for _ in range(3 * cores())]
+    for phone in phones:
+        phone.call("join", room="den")
+    bob = server.ws("bob", "den")
+    away = enter(server.ws(), "alice")
+    away.drop()
+    wait_until(lambda: server.http(put_out("ALICE", ADMIN)).status == 204, "all to be put out")
+    for phone in phones:
+        assert phone.closed_with() == 4107
+    assert bob.expect("presence", event="leave")["nickname"] == "alice"
+    assert bob.call("members", room="den")["total"] == 1
+    refused(server.http(put_out("alice", ADMIN)), 404, "no_such_user")
+    # The nickname is free, and none of the sessions can be resumed.
+    again = server.ws(None)
+    welcome = again.call("hello", resume=away.welcome["resume"], token=token("alice"))
+    assert (welcome["type"], welcome["resumed"]) == ("welcome", False)
+
+
+def test_others_put_nobody_out(server):
+    alice = server.ws("alice")
+    refused(server.http(put_out("alice")), 401, "unauthenticated")
+    refused(server.http(put_out("alice", WITH_KEY)), 403, "forbidden")
+    refused(server.http(put_out("alice", bearer("alice"))), 403, "forbidden")
+    refused(server.http(put_out("no name", ADMIN)), 400, "bad_name")
+    refused(server.http(put_out("nobody", ADMIN)), 404, "no_such_user")
+    response = server.http(get("/api/sessions/alice", ADMIN))
+    refused(response, 405, "bad_request")
+    assert response.headers["allow"] == "DELETE, OPTIONS"
+    assert alice.call("ping")["type"] == "pong"
 
 
 # The order of answers.

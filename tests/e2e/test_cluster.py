@@ -171,6 +171,15 @@ def test_the_http_api_is_of_all_nodes(start_node, redis):
     head = f"POST /api/broadcast HTTP/1.1\r\nHost: test\r\nX-API-Key: k\r\nContent-Length: {len(body)}\r\n\r\n"
     assert json.loads(one.http(head.encode() + body).body) == {"sessions": 2}
     assert [client.expect("system")["content"] for client in (alice, bob)] == ["to all"] * 2
+    away = one.ws("carol", "den")
+    away.drop()
+    bob.expect("presence", event="away", nickname="carol")
+    delete = "DELETE /api/sessions/{} HTTP/1.1\r\nHost: test\r\nX-API-Key: k\r\n\r\n"
+    for nickname in ["alice", "carol"]:
+        assert two.http(delete.format(nickname).encode()).status == 204
+        assert bob.expect("presence", event="leave")["nickname"] == nickname
+        wait_until(lambda: two.http(delete.format(nickname).encode()).status == 404, "nobody to be left")
+    assert alice.closed_with() == 4107
 
 
 def test_a_session_goes_on_on_another_node(nodes):

@@ -920,7 +920,7 @@ impl Backplane {
             | NodeMessage::GivenUp { ask, .. } => vec![ask.core],
             NodeMessage::GiveUp { number, .. } => vec![(number % cores) as u16],
             NodeMessage::Private { target, .. } => vec![super::home_of(to, link.cores, target.folded())],
-            NodeMessage::Broadcast { .. } => (0..cores as u16).collect(),
+            NodeMessage::Broadcast { .. } | NodeMessage::PutOut { .. } => (0..cores as u16).collect(),
         };
         for core in whom {
             let message = Box::new(message.clone());
