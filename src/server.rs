@@ -3,6 +3,7 @@
 mod certificates;
 mod listeners;
 mod observer;
+mod reload;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::auth::Authority;
 use crate::auth::account::AccountKey;
@@ -25,6 +26,7 @@ use crate::base::stats::Counters;
 use crate::cluster::{self, Joined};
 use crate::config::{Address, Config, ListenKind, StoreKind};
 use crate::consul;
+use crate::observe::logging::Control;
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::{Door, Reactor, Turn};
 use crate::record::Restored;
@@ -40,6 +42,8 @@ use crate::sys::path::SocketFile;
 use crate::sys::waker::Waker;
 use crate::sys::{descriptors, random_u64, signals, terminal, threads};
 use certificates::Certificates;
+pub use reload::Reread;
+use reload::{HangUp, Reload};
 
 /// The part of the open-file limit that is not used for connections: listeners, wakers, logs, and clients that are told
 /// that there is no room for them. At least this many, and one in [`RESERVE_PART`].
@@ -97,7 +101,7 @@ struct Start {
 ///
 /// # Errors
 /// When a listener cannot be opened, or a core stops without having been asked.
-pub fn run(config: Config) -> Result<(), ServeError> {
+pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeError> {
     let mut authority = load_authority(&config).map_err(failure)?;
     let certificates = Certificates::load(&config.listen).map_err(failure)?;
     let has_terminal = terminal::is_controlled();
@@ -285,7 +289,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     })
     .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     drop(news);
-    let hang_up = HangUp::new(certificates, has_terminal)?;
+    let reload = Reload { config, reread, log, certificates };
+    let hang_up = HangUp::new(reload, has_terminal).map_err(failure)?;
     let on_drain = || {
         if let Some(registration) = &mut registration {
             registration.withdraw();
@@ -300,6 +305,16 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     }
     let stored = storage.map_or(Ok(()), Storage::stop);
     ended.and(stored)
+}
+
+/// Whether a server could be started with a configuration, as far as that is known without taking what another one may have.
+///
+/// # Errors
+/// One line: a file with keys or certificates cannot be used.
+pub fn check(config: &Config) -> Result<(), String> {
+    load_authority(config)?;
+    Certificates::load(&config.listen)?;
+    Ok(())
 }
 
 /// The storage threads.
@@ -513,47 +528,6 @@ fn announce(addresses: &[(ListenKind, Address, bool)]) {
     }
 }
 
-/// What SIGHUP is about.
-struct HangUp {
-    /// Asks a thread for it to read certificates again, if there are any; once more at the most while it does.
-    certificates: Option<Sender<()>>,
-    /// Whether the server was started at a terminal.
-    has_terminal: bool,
-}
-
-impl HangUp {
-    /// Certificates have a thread of their own: a disk that does not answer must not keep other signals waiting.
-    fn new(certificates: Certificates, has_terminal: bool) -> Result<Self, ServeError> {
-        if certificates.is_empty() {
-            return Ok(HangUp { certificates: None, has_terminal });
-        }
-        let (asking, asked) = bounded(1);
-        threads::spawn("certificates".into(), move || {
-            while asked.recv().is_ok() {
-                certificates.reload();
-            }
-        })
-        .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
-        Ok(HangUp { certificates: Some(asking), has_terminal })
-    }
-
-    /// Reads certificates again. Returns whether the signal means something else: the terminal at which the server was started is
-    /// gone, and so is whoever could stop it there.
-    fn hear(&self) -> bool {
-        if self.has_terminal && !terminal::is_controlled() {
-            return true;
-        }
-        match &self.certificates {
-            None => log::info!("SIGHUP: there are no certificates to read again"),
-            Some(thread) => {
-                log::info!("SIGHUP: reading certificates again");
-                let _ = thread.try_send(()); // where it has been asked already, that will do
-            }
-        }
-        false
-    }
-}
-
 /// Waits for signals, and for the cores to end.
 fn attend(
     heard: &Receiver<News>,
@@ -569,6 +543,7 @@ fn attend(
     while running > 0 {
         match heard.recv() {
             Ok(News::Signal(signals::HANG_UP, _)) if !hang_up.hear() => {}
+            Ok(News::Signal(signals::REOPEN, _)) => hang_up.reopen_log(),
             Ok(News::Signal(name, number)) => {
                 if drains.swap(true, Ordering::Relaxed) {
                     log::warn!("{name} again: leaving at once");

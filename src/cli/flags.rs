@@ -10,7 +10,7 @@ use crate::config::{Config, ConfigError, ENV_CONFIG_FILE, ENV_PREFIX, ListenKind
 
 /// Flags that decide the configuration. Values stay texts here: the configuration checks them all alike, wherever
 /// they come from.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Debug, Default, Clone)]
 pub struct Flags {
     /// The configuration file (TOML); STARLING_CONFIG names it too
     #[arg(long, value_name = "FILE")]
@@ -76,6 +76,11 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// Those of a server that is given a file and nothing else.
+    pub fn of_file(path: PathBuf) -> Self {
+        Flags { config: Some(path), ..Flags::default() }
+    }
+
     /// The configuration in effect, or one line that says why there is none.
     pub fn resolve(&self) -> Result<Config, String> {
         let overrides = self.overrides()?;

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cert;
+pub mod check;
 pub mod config;
 mod flags;
 pub mod serve;
@@ -29,6 +30,9 @@ pub enum Command {
     /// Print the configuration in effect as a commented TOML file
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(Box<Flags>),
+    /// Check a configuration file, and the keys and certificates that it names
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(check::CheckFlags),
     /// Print a token for a user, signed with the configured secret or a private key
     #[command(after_help = TOKEN_EXAMPLES)]
     Token(Box<token::TokenFlags>),
@@ -58,6 +62,7 @@ Examples:
   starling serve                            on 127.0.0.1: web 8080, lines 9000, frames 9001, gRPC 50051
   starling serve --config starling.toml
   starling config > starling.toml           a commented file to start from
+  starling check starling.toml              whether a server would take it
   starling token --sub alice                a token by which alice says hello
   starling cert                             cert.pem and key.pem for trying TLS
   starling user add alice                   a user with a password
@@ -84,7 +89,8 @@ STARLING_LIMITS_CONTENT_BYTES. `starling config` shows them all.
 
 Standard output tells one line a listener (`listening web 127.0.0.1:8080`) once
 it takes connections, with ` tls` behind it where it is encrypted; the log goes to
-standard error. SIGHUP has certificates read again.";
+standard error. SIGHUP has the configuration and certificates read again, and the
+log file opened again; SIGUSR1 the log file alone.";
 
 const CONFIG_EXAMPLES: &str = "\
 Examples:
@@ -92,6 +98,16 @@ Examples:
   starling config --config starling.toml    what is in effect, or what is wrong
 
 The output holds the secrets of the configuration.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  starling check starling.toml
+  starling check starling.toml && kill -HUP \"$(pidof starling)\"
+
+STARLING_* variables count as they do for a server. Nothing is opened that a
+server which runs has: no port, no store, no log file.
+
+Exit codes: 0 a server would take it, 2 it would not, and why.";
 
 const TOKEN_EXAMPLES: &str = "\
 Examples:

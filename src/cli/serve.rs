@@ -28,7 +28,8 @@ pub fn run(flags: &Flags) -> ExitCode {
     for notice in config.notices() {
         log::warn!("{notice}");
     }
-    let end = server::run(config);
+    let again = flags.clone();
+    let end = server::run(config, Box::new(move || again.resolve()), logging.control());
     // First the log, so that the reason stands last and on a line of its own.
     logging.finish(LOG_FINISH);
     match end {

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
@@ -22,9 +23,44 @@ use crate::config;
 #[derive(Debug)]
 pub struct Logging {
     writers: Vec<Writer>,
+    control: Control,
+}
+
+/// What can be changed of a log that runs, from any thread.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// The least that is logged, as a number of [`log::LevelFilter`].
+    level: Arc<AtomicUsize>,
+    /// Whether the file is to be opened again, if there is one.
+    reopens: Option<Arc<AtomicBool>>,
+}
+
+impl Control {
+    fn new(level: log::LevelFilter, has_file: bool) -> Self {
+        let reopens = has_file.then(Arc::default);
+        Control { level: Arc::new(AtomicUsize::new(level as usize)), reopens }
+    }
+
+    /// Decides what is logged from now on.
+    pub fn set_level(&self, level: log::LevelFilter) {
+        self.level.store(level as usize, Ordering::Relaxed);
+        log::set_max_level(level);
+    }
+
+    /// Has the next line go to the file that then has the name, and whether there is a file: for `logrotate`, which has moved the one
+    /// before away.
+    pub fn reopen(&self) -> bool {
+        self.reopens.as_ref().inspect(|reopens| reopens.store(true, Ordering::Relaxed)).is_some()
+    }
 }
 
 impl Logging {
+    /// What can be changed of it.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+
     /// Lines left out since the start, all sinks together: those that found a full queue, and those that could not
     /// be written.
     pub fn left_out(&self) -> u64 {
@@ -46,34 +82,38 @@ pub fn start(config: &config::Log, queue_lines: usize) -> Result<Logging, String
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut sinks: Vec<Box<dyn SharedLogger>> = Vec::new();
     let mut writers = Vec::new();
+    let control = Control::new(config.level, config.file.is_some());
     let mut add = |name, output, is_coloured| {
         let style = Style { format: config.format, is_coloured };
         let (queue, writer) = spawn_writer(name, output, style, queue_lines)
             .map_err(|error| format!("cannot start the log's thread: {error}"))?;
-        sinks.push(Box::new(Sink { level: config.level, queue, counts: writer.counts().clone() }));
+        let level = control.level.clone();
+        sinks.push(Box::new(Sink { level, queue, counts: writer.counts().clone() }));
         writers.push(writer);
         Ok::<_, String>(())
     };
     add("log-stderr", Box::new(io::stderr()) as Box<dyn Write + Send>, is_coloured)?;
     if let Some(path) = &config.file {
-        let file = LogFile::open(path.clone())
+        let reopens = control.reopens.clone().unwrap_or_default();
+        let file = LogFile::open(path.clone(), reopens)
             .map_err(|error| format!("cannot open the log file {}: {error}", path.display()))?;
         add("log-file", Box::new(file), false)?;
     }
     CombinedLogger::init(sinks).map_err(|_| "the log was started before".to_owned())?;
-    Ok(Logging { writers })
+    log::set_max_level(config.level);
+    Ok(Logging { writers, control })
 }
 
 /// The calling side of one sink.
 struct Sink {
-    level: log::LevelFilter,
+    level: Arc<AtomicUsize>,
     queue: Sender<Entry>,
     counts: Arc<Counts>,
 }
 
 impl log::Log for Sink {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= self.level
+        metadata.level() as usize <= self.level.load(Ordering::Relaxed)
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -104,8 +144,9 @@ impl log::Log for Sink {
 }
 
 impl SharedLogger for Sink {
+    /// All that there is: which of it is logged may change.
     fn level(&self) -> log::LevelFilter {
-        self.level
+        log::LevelFilter::Trace
     }
 
     fn config(&self) -> Option<&simplelog::Config> {
@@ -147,11 +188,13 @@ pub(super) fn wall_ms() -> u64 {
 struct LogFile {
     path: PathBuf,
     file: Option<File>,
+    /// Whether it is to be opened again, because another file may have its name.
+    reopens: Arc<AtomicBool>,
 }
 
 impl LogFile {
-    fn open(path: PathBuf) -> io::Result<Self> {
-        let mut log_file = Self { path, file: None };
+    fn open(path: PathBuf, reopens: Arc<AtomicBool>) -> io::Result<Self> {
+        let mut log_file = Self { path, file: None, reopens };
         log_file.opened()?;
         Ok(log_file)
     }
@@ -167,6 +210,9 @@ impl LogFile {
 
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.reopens.swap(false, Ordering::Relaxed) {
+            self.file = None;
+        }
         let result = self.opened()?.write(bytes);
         if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
             self.file = None;
@@ -191,8 +237,9 @@ mod tests {
 
     fn sink(output: Box<dyn Write + Send>, lines: usize) -> (Sink, Logging) {
         let (queue, writer) = spawn_writer("log-test", output, STYLE, lines).unwrap();
-        let sink = Sink { level: log::LevelFilter::Info, queue, counts: writer.counts().clone() };
-        (sink, Logging { writers: vec![writer] })
+        let control = Control::new(log::LevelFilter::Info, false);
+        let sink = Sink { level: control.level.clone(), queue, counts: writer.counts().clone() };
+        (sink, Logging { writers: vec![writer], control })
     }
 
     fn say(sink: &Sink, text: &str) {
@@ -205,7 +252,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
         for round in ["one", "two"] {
-            let (sink, logging) = sink(Box::new(LogFile::open(path.clone()).unwrap()), 16);
+            let (sink, logging) = sink(Box::new(LogFile::open(path.clone(), Arc::default()).unwrap()), 16);
             say(&sink, round);
             assert!(logging.finish(Duration::from_secs(10)));
         }
@@ -238,7 +285,7 @@ mod tests {
         let path = directory.path().join("a.log");
         let (release, wait) = crossbeam::channel::bounded(0);
         let (stuck, mut logging) = sink(Box::new(Stuck(wait)), QUEUE_LINES);
-        let (healthy, other) = sink(Box::new(LogFile::open(path.clone()).unwrap()), LINES);
+        let (healthy, other) = sink(Box::new(LogFile::open(path.clone(), Arc::default()).unwrap()), LINES);
         logging.writers.extend(other.writers);
         let combined = CombinedLogger::new(vec![Box::new(stuck), Box::new(healthy)]);
         // It returns at all: a caller that waited for the stuck sink would never get to the end.
@@ -260,7 +307,7 @@ mod tests {
     fn a_level_below_is_not_logged() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
-        let (sink, logging) = sink(Box::new(LogFile::open(path.clone()).unwrap()), 16);
+        let (sink, logging) = sink(Box::new(LogFile::open(path.clone(), Arc::default()).unwrap()), 16);
         let mut builder = log::Record::builder();
         sink.log(&builder.level(log::Level::Debug).args(format_args!("no")).build());
         assert!(logging.finish(Duration::from_secs(10)));
@@ -270,11 +317,27 @@ mod tests {
     #[test]
     fn a_lost_file_is_opened_again() {
         let directory = tempfile::tempdir().unwrap();
-        let mut file = LogFile::open(directory.path().join("a.log")).unwrap();
+        let mut file = LogFile::open(directory.path().join("a.log"), Arc::default()).unwrap();
         file.file = None;
         file.write_all(b"again\n").unwrap();
         assert_eq!(std::fs::read(directory.path().join("a.log")).unwrap(), b"again\n");
-        assert!(LogFile::open(directory.path().join("missing").join("a.log")).is_err());
+        assert!(LogFile::open(directory.path().join("missing").join("a.log"), Arc::default()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_left_when_that_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, moved] = ["a.log", "a.log.1"].map(|name| directory.path().join(name));
+        let control = Control::new(log::LevelFilter::Info, true);
+        let mut file = LogFile::open(path.clone(), control.reopens.clone().unwrap()).unwrap();
+        file.write_all(b"one\n").unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        file.write_all(b"two\n").unwrap();
+        assert!(control.reopen());
+        file.write_all(b"three\n").unwrap();
+        assert_eq!(std::fs::read(&moved).unwrap(), b"one\ntwo\n");
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
+        assert!(!Control::new(log::LevelFilter::Info, false).reopen());
     }
 
     #[test]

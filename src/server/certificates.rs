@@ -80,11 +80,6 @@ impl Certificates {
         &self.doors
     }
 
-    /// Whether no listener is encrypted.
-    pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
-    }
-
     /// Reads the files again. New connections get what is in them; where something is wrong with them everything stays as it was.
     pub fn reload(&self) {
         for group in &self.groups {

@@ -6,11 +6,14 @@
 use std::io;
 use std::mem::MaybeUninit;
 
-/// The signals that ask the server to stop, or to read its certificates again.
-const AWAITED: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+/// The signals that ask the server to stop, to read its configuration again, or to open its log again.
+const AWAITED: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1];
 
-/// What [`wait`] calls the last of them.
+/// What [`wait`] calls the one that asks for the configuration.
 pub const HANG_UP: &str = "SIGHUP";
+
+/// What [`wait`] calls the one that asks for the log.
+pub const REOPEN: &str = "SIGUSR1";
 
 /// Keeps those signals from interrupting anything: they wait for [`wait`]. Threads inherit this, so
 /// it must come before the first one is made.
@@ -31,6 +34,7 @@ pub fn wait() -> io::Result<(&'static str, i32)> {
     match unsafe { libc::sigwait(&set, &mut signal) } {
         0 if signal == libc::SIGINT => Ok(("SIGINT", signal)),
         0 if signal == libc::SIGHUP => Ok((HANG_UP, signal)),
+        0 if signal == libc::SIGUSR1 => Ok((REOPEN, signal)),
         0 => Ok(("SIGTERM", signal)),
         error => Err(io::Error::from_raw_os_error(error)),
     }
