@@ -4,6 +4,7 @@ mod certificates;
 mod listeners;
 mod observer;
 mod reload;
+mod supervisor;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -240,6 +241,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
             .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     }
     begin(&heard, &lent, core_connections, &config)?;
+    let watched = all_counters.clone();
     let start = observer::Start {
         asked,
         counters: all_counters,
@@ -291,7 +293,10 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     drop(news);
     let reload = Reload { config, reread, log, certificates };
     let hang_up = HangUp::new(reload, has_terminal).map_err(failure)?;
+    supervisor::watch(watched, wakers.clone()).map_err(|e| failure(format!("cannot start a thread: {e}")))?;
+    supervisor::tell_ready();
     let on_drain = || {
+        supervisor::tell_stopping();
         if let Some(registration) = &mut registration {
             registration.withdraw();
         }

@@ -60,7 +60,6 @@ impl Logging {
         self.control.clone()
     }
 
-
     /// Lines left out since the start, all sinks together: those that found a full queue, and those that could not
     /// be written.
     pub fn left_out(&self) -> u64 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Sender, bounded};
 
 use super::certificates::Certificates;
+use super::supervisor;
 use crate::config::Config;
 use crate::observe::logging::Control;
 use crate::sys::{terminal, threads};
@@ -42,7 +43,9 @@ impl HangUp {
         let log = reload.log.clone();
         threads::spawn("reload".into(), move || {
             while asked.recv().is_ok() {
+                supervisor::tell_reloading();
                 reload.again();
+                supervisor::tell_ready();
             }
         })
         .map_err(|error| format!("cannot start a thread: {error}"))?;
