@@ -274,10 +274,10 @@ impl Shard {
             }
             Ok(_) => {}
         }
-        // It could not be taken back because another node has it, whose turn it is to say so in its rooms.
-        let is_taken = is_taken_back;
         self.end_grace(id);
         let session = self.sessions.remove(id).expect("looked at above");
+        // Another node has it, or is about to: it says so in the rooms.
+        let is_taken = is_taken_back || session.successor.is_some();
         for key in session.memberships.iter().map(|membership| membership.key) {
             self.post(key.home, Mail::HandedOnIn { room: key.key, session: at, is_taken });
         }
