@@ -92,11 +92,14 @@ def test_a_nickname_is_of_one_session_on_all_nodes(nodes):
     late = nodes[1].ws()
     late.refused(409, "nickname_in_use", "hello", nickname="ALICE")
     alice.call("nick", nickname="alix")
-    late.enter("alice", "den")
+    # On other nodes it is free when Redis has heard of it.
+    wait_until(lambda: late.call("hello", nickname="alice")["type"] == "welcome", "the nickname to be free")
+    late.call("join", room="den")
     alice.expect("presence", event="join", nickname="alice")
     alice.call("quit")
     late.expect("presence", event="leave", nickname="alix", reason="quit")
-    nodes[2].ws("alix")
+    another = nodes[2].ws()
+    wait_until(lambda: another.call("hello", nickname="alix")["type"] == "welcome", "the nickname to be free")
 
 
 def test_hosts_moderate_on_all_nodes(nodes):
