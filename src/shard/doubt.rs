@@ -176,10 +176,10 @@ impl Shard {
     /// kept, if there is place for it, until the user is back or has heard what was kept before it.
     pub(super) fn tell_user(&mut self, id: Id, kept: Kept) -> Delivery {
         let bounds = self.inbox_bounds();
-        let is_upgrading = self.sessions[id].is_upgrading();
+        let must_wait = self.sessions[id].is_upgrading() || self.sessions[id].is_returning();
         let session = &mut self.sessions[id];
         let has_untold = session.inbox.as_ref().is_some_and(|inbox| inbox.has_untold());
-        match session.connection.filter(|_| !is_upgrading && session.nickname.is_some() && !has_untold) {
+        match session.connection.filter(|_| !must_wait && session.nickname.is_some() && !has_untold) {
             Some(connection) => {
                 let told = self.connections.get_mut(connection).and_then(|state| state.told.as_mut());
                 let (items, bytes) = told.as_ref().map_or((0, 0), |told| (told.items.len(), told.bytes));

@@ -333,7 +333,8 @@ impl Shard {
     /// Tells what is in a session's inbox, if that may begin.
     pub(super) fn tell_inbox(&mut self, id: Id) {
         let session = self.sessions.get(id);
-        if let Some(session) = session.filter(|session| !session.awaits_inbox && !session.is_upgrading())
+        if let Some(session) = session
+            .filter(|session| !session.awaits_inbox && !session.is_upgrading() && !session.is_returning())
             && session.inbox.as_ref().is_some_and(|inbox| inbox.has_untold())
             && let Some(connection) = session.connection
         {

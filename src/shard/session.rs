@@ -276,6 +276,11 @@ impl Session {
         )
     }
 
+    /// Whether it has come from another node and is not in all of its rooms yet: its welcome is still to be said.
+    pub fn is_returning(&self) -> bool {
+        matches!(self.step, Step::Return { .. })
+    }
+
     /// Whether the session is on its way out.
     pub fn is_ending(&self) -> bool {
         matches!(self.step, Step::Ending { .. })
@@ -291,6 +296,7 @@ impl Session {
         self.connection.is_some()
             && !self.awaits_inbox
             && self.nickname.is_some()
+            && !self.is_returning()
             && !self.inbox.as_ref().is_some_and(|inbox| inbox.has_untold())
     }
 

@@ -207,6 +207,27 @@ def test_a_session_goes_on_on_another_node(nodes):
     assert again.call("join", room="club", since={"epoch": "other", "offset": 0})["recovered"] is False
 
 
+def test_what_is_kept_is_told_once_and_after_the_welcome(nodes):
+    alice, bob = nodes[0].ws("alice", "den", "club"), nodes[1].ws("bob", "den")
+    alice.drop()
+    bob.expect("presence", event="away", nickname="alice")
+    for number in range(4):
+        assert bob.call("private", target="alice", content=f"p{number}")["stored"] is True
+    resume = alice.welcome["resume"]
+    for node in [nodes[1], nodes[2]]:
+        again = node.ws()
+        again.send("hello", resume=resume, id="h")
+        welcome = again.next()
+        assert (welcome["type"], welcome["resumed"]) == ("welcome", True)
+        heard = [event for event in again.until_pong() if event["type"] == "private"]
+        assert [event["content"] for event in heard] == [f"p{number}" for number in range(4)]
+        resume = welcome["resume"]
+    again.call("received", offset=heard[-1]["offset"])
+    again = nodes[0].ws()
+    again.enter(None, resume=resume)
+    assert not [event for event in again.until_pong() if event["type"] == "private"]
+
+
 def test_a_live_session_is_taken_over(nodes):
     alice = nodes[0].ws("alice", "den")
     again = resumed(nodes[1], alice)
