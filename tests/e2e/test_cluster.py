@@ -152,6 +152,11 @@ def test_typing_and_pushes_cross_nodes(start_node, redis):
     for client in (alice, bob):
         assert client.expect("message")["sender"] == "robot"
         client.until_pong()
+    # Also where something else is said under it, once the first has been heard everywhere.
+    other = nodes[1].http(request.replace(b"beep", b"boop"))
+    assert (other.status, other.body) == (200, first.body)
+    assert [client.call("ping")["type"] for client in (alice, bob)] == ["pong"] * 2
+    assert alice.call("history", room="den")["epoch"] == json.loads(first.body)["epoch"]
 
 
 def test_the_http_api_is_of_all_nodes(start_node, redis):

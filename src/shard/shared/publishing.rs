@@ -203,7 +203,8 @@ impl Shard {
         let is_contradicted = outcome.as_ref().is_ok_and(|placed| {
             let known = entry.room.history().after(placed.offset.saturating_sub(1)).next();
             let known = known.filter(|known| known.offset == placed.offset && is_same(&placed.epoch));
-            known.is_some_and(|known| {
+            // What is said again under a key may be something else; its answer is that of the first.
+            known.filter(|_| !placed.is_repeated).is_some_and(|known| {
                 (known.timestamp_ms, &known.content) != (placed.timestamp_ms, &publishing.content)
             })
         });
