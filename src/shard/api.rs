@@ -19,6 +19,8 @@ use super::observer::Question;
 use super::session::Identity;
 use crate::base::bucket::SharedBucket;
 use crate::base::slots::Id;
+use crate::chat::name::RoomName;
+use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::config::Secret;
 use crate::proto::http1::{self, Body, Head};
@@ -135,14 +137,8 @@ impl Shard {
         caller: &mut Option<Box<Caller>>,
     ) -> Result<Push, Refusal> {
         let identity = self.admit(id, head, caller)?;
-        let room = http1::percent_decode(room)
-            .ok_or_else(|| Refusal::new(Reason::BadName, "room: it is not well escaped"))?;
-        let room = super::commands::parse_room(&room)?;
-        if identity.rooms.as_ref().is_some_and(|rooms| !rooms.matches(&room)) {
-            return Err(super::commands::not_for_this_room());
-        }
         Ok(Push {
-            room,
+            room: room_in_path(room, identity.rooms.as_ref())?,
             sender: identity.claims.nickname.clone(),
             is_admin: identity.claims.is_admin,
             content: Arc::default(),
@@ -393,6 +389,17 @@ impl Shard {
         }
         self.pause_if_unread(id);
         self.arm(id);
+    }
+}
+
+/// The room that a path names, if a token that is for some rooms is for this one.
+pub(super) fn room_in_path(escaped: &str, allowed: Option<&Patterns>) -> Result<RoomName, Refusal> {
+    let room = http1::percent_decode(escaped)
+        .ok_or_else(|| Refusal::new(Reason::BadName, "room: it is not well escaped"))?;
+    let room = super::commands::parse_room(&room)?;
+    match allowed.is_none_or(|allowed| allowed.matches(&room)) {
+        true => Ok(room),
+        false => Err(super::commands::not_for_this_room()),
     }
 }
 

@@ -15,14 +15,15 @@
 //! | `input` | bytes to commands: which protocol, and when a command has to wait |
 //! | `limits`, `commands`, `replies` | what a session asks, and what it hears back |
 //! | `grpc` | connections of HTTP/2, and the calls on them |
-//! | `lines`, `http`, `api` | what text lines and HTTP requests mean, and what those requests ask of homes |
+//! | `lines`, `http`, `api`, `queries` | what text lines and HTTP requests mean, and what those requests ask of homes |
+//! | `observer` | what is asked of whoever sees all cores |
 //! | `accounts`, `registered` | users with passwords: who logs in, and what their nicknames' homes know of them |
 //! | `home`, `rooms`, `presence` | the rooms and nicknames that live here, and what rooms are told of their members |
 //! | `broadcast` | what is said to many |
 //! | `doubt` | what was told to one user, and may not have arrived when the connection broke |
 //! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
 //! | `deflate` | who has WebSocket messages compressed, and what with |
-//! | `backplane`, `shared`, `nodes` | what nodes share: the interface to it, the rooms, and everything else |
+//! | `backplane`, `shared`, `takeover`, `nodes` | what nodes share: the interface to it, the rooms, sessions that go between them, and everything else |
 //! | `journal`, `reading`, `restore` | what is written down, what is read again, and what a server begins with |
 //! | `mail` | between cores |
 //! | `security` | what encryption changes for a connection |

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::api::Caller;
+use super::api::{Caller, room_in_path};
 use super::closing::Closing;
 use super::http::What;
 use super::journal::Asker;
@@ -106,24 +106,15 @@ impl Shard {
         let identity = self.admit_reader(id, head, caller)?;
         let query = head.query.unwrap_or_default();
         let allowed = identity.and_then(|identity| identity.rooms.clone());
-        let named = |room: &str| {
-            let room = http1::percent_decode(room)
-                .ok_or_else(|| Refusal::new(Reason::BadName, "room: it is not well escaped"))?;
-            let room = super::commands::parse_room(&room)?;
-            match allowed.as_ref().is_none_or(|allowed| allowed.matches(&room)) {
-                true => Ok(room),
-                false => Err(super::commands::not_for_this_room()),
-            }
-        };
         Ok(match route {
             Route::Members(room) => {
-                let room = named(room)?;
+                let room = room_in_path(room, allowed.as_ref())?;
                 let Parameters { limit, after, .. } = Parameters::parse(query, &["limit", "after"])?;
                 let after = after.map(|name| fold(&name).into());
                 ApiRequest::Members { room, after, limit: self.clamp_limit(limit) }
             }
             Route::History(room) => {
-                let room = named(room)?;
+                let room = room_in_path(room, allowed.as_ref())?;
                 let Parameters { limit, before, after } =
                     Parameters::parse(query, &["limit", "before", "after"])?;
                 let (before, after) = (offset("before", before)?, offset("after", after)?);
