@@ -162,9 +162,11 @@ impl Link {
                 (self.message_to(node, &message), Then::Tell { node, wait })
             }
             BackplaneRequest::TellAll { message } => {
-                let others = self.living.iter().filter(|node| **node != self.settings.node);
-                let commands = others.map(|node| self.message_to(*node, &message)).collect();
-                return Some(Job { from, commands, then: Then::Nothing("tell all nodes"), until });
+                let others = self.census.living().iter().filter(|node| **node != self.settings.node);
+                let nodes: Vec<NodeId> = others.copied().collect();
+                let commands = nodes.iter().map(|node| self.message_to(*node, &message)).collect();
+                let wait = message.wait_here();
+                return Some(Job { from, commands, then: Then::TellAll { nodes, wait }, until });
             }
         };
         Some(Job::one(from, command, then, until))

@@ -83,6 +83,11 @@ pub(super) enum Then {
         node: NodeId,
         wait: Option<Id>,
     },
+    /// The same, to several, each with a command.
+    TellAll {
+        nodes: Vec<NodeId>,
+        wait: Option<Id>,
+    },
     /// A session is given up, or taken back.
     Keep {
         wait: Id,
@@ -149,11 +154,4 @@ pub(super) struct Taking {
     pub(super) gone_from: Option<NodeId>,
     /// Whether it has moved once already while it was to be taken.
     pub(super) is_second: bool,
-}
-
-/// A node that is not heard of any more, and when its lease was over by the clock of the backplane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Missing {
-    pub(super) node: NodeId,
-    pub(super) since_ms: u64,
 }

@@ -15,8 +15,10 @@ use smallvec::{SmallVec, smallvec};
 
 use super::address::Address;
 use super::answer::{number, text};
+use super::ask;
+use super::census::Census;
 use super::hear::BEAT;
-use super::job::{Claimed, Job, Missing, Then};
+use super::job::{Claimed, Job, Then};
 use super::keys::Keys;
 use super::periodic::Periodic;
 use super::shared::Shared;
@@ -47,6 +49,9 @@ const SETTLE: Duration = Duration::from_millis(1500);
 /// How soon it is tried again to connect: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_LAST: Duration = Duration::from_secs(1);
+
+/// How soon it is looked again whether the backplane takes anything, when something has been refused.
+const BEAT_AGAIN: Duration = Duration::from_millis(250);
 
 /// How long a core with a full mailbox is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
@@ -112,8 +117,10 @@ pub(super) struct Link {
     down_since: Option<Instant>,
     down_complaint: Complaint,
     refused_complaint: Complaint,
-    /// Whether something was refused since all was taken last.
-    is_refused: bool,
+    /// When something was refused last, until nothing has been for the time of a lease.
+    refused_at: Option<Instant>,
+    /// Why the backplane does not want to hear that this node lives.
+    pub(super) refused_beat: Option<String>,
     /// Requests, with the time until which they want an answer.
     waiting: VecDeque<(Instant, u16, BackplaneRequest)>,
     /// What goes before them: what follows from answers, and what is due.
@@ -127,8 +134,7 @@ pub(super) struct Link {
     pub(super) rooms: Periodic<Arc<str>, Looked>,
     /// Rooms that are to be heard as soon as the core knows what they are.
     pub(super) to_hear: Vec<(Arc<str>, u16)>,
-    pub(super) living: Arc<[NodeId]>,
-    pub(super) missing: Vec<Missing>,
+    pub(super) census: Census,
     /// The last message of another node that has been told, and whether the inbox is being read.
     pub(super) inbox_last: String,
     pub(super) is_reading_inbox: bool,
@@ -176,15 +182,15 @@ impl Link {
             down_since: None,
             down_complaint: Complaint::default(),
             refused_complaint: Complaint::default(),
-            is_refused: false,
+            refused_at: None,
+            refused_beat: None,
             waiting: VecDeque::new(),
             urgent: VecDeque::new(),
             drained_at: now,
             beat_at: now,
             wake_at: now,
             to_hear: Vec::new(),
-            living: Arc::default(),
-            missing: Vec::new(),
+            census: Census::default(),
             inbox_last: "0-0".to_owned(),
             is_reading_inbox: false,
             clock: (0, now),
@@ -317,16 +323,18 @@ impl Link {
             self.push_urgent(0, command, Then::Nothing("wake"));
         }
         for _ in 0..HOLDS {
-            let Some((_, claimed)) = self.nicknames.pop_due(now) else { break };
-            let claimed = claimed.clone();
-            let command = self.claim(&claimed);
-            self.push_urgent(0, command, Then::HoldNickname(claimed));
-        }
-        for _ in 0..HOLDS {
             let Some((number, session)) = self.sessions.pop_due(now) else { break };
             let session = *session;
             let command = self.hold_session(number, session);
             self.push_urgent(0, command, Then::HoldSession { number, session });
+        }
+        // After all of them: where a session has gone on elsewhere that is what its client is told, and not that its nickname is gone.
+        let has_sessions = self.sessions.next_due().is_some_and(|due| due <= now);
+        for _ in 0..if has_sessions { 0 } else { HOLDS } {
+            let Some((_, claimed)) = self.nicknames.pop_due(now) else { break };
+            let claimed = claimed.clone();
+            let command = self.claim(&claimed);
+            self.push_urgent(0, command, Then::HoldNickname(claimed));
         }
         for _ in 0..HOLDS {
             let Some((room, looked)) = self.rooms.pop_due(now) else { break };
@@ -392,19 +400,13 @@ impl Link {
         if has_places && matches!(answers.last(), Some(Ok(_))) {
             self.mark += 1;
         }
-        if !answers.iter().any(|answer| matches!(answer, Err(Trouble::Refused(_))))
-            && lost.is_none()
-            && std::mem::take(&mut self.is_refused)
-        {
-            log::info!("the backplane refuses nothing any more");
-            self.refused_complaint = Complaint::default();
-        }
         let mut answers = answers.into_iter();
         for (job, count) in jobs.into_iter().zip(counts) {
             let of_job: SmallVec<[Answer; 1]> = answers.by_ref().take(count).collect();
             self.finish(job.from, job.then, job.until, &of_job);
         }
-        if let Some(why) = lost {
+        let refused = self.refused_beat.take();
+        if let Some(why) = lost.or_else(|| refused.map(refuses_beat)) {
             self.be_down(&why);
         }
     }
@@ -425,14 +427,33 @@ impl Link {
         let address = self.settings.addresses[self.next_address % self.settings.addresses.len()].clone();
         self.next_address = self.next_address.wrapping_add(1);
         // Meanwhile requests wait: for no longer than they may.
-        match Wire::connect(&address, self.settings.deadline / 2) {
-            Ok(wire) => self.be_back(wire),
+        match self.reach(&address) {
+            Ok((wire, beat)) => {
+                self.be_back(wire);
+                self.finish(0, Then::Beat, Instant::now(), &[beat]);
+            }
             Err(why) => {
                 if self.down_complaint.is_due() {
                     log::error!("the backplane is down: {why}; it is tried again until it is back");
                 }
                 self.retry_at = Instant::now() + self.retry;
                 self.retry = (self.retry * 2).min(RETRY_LAST);
+            }
+        }
+    }
+
+    /// Connects to a server, and says that this node lives: one that refuses to hear that (it is full, or takes back rights) is down, since
+    /// the others will take this node for lost.
+    fn reach(&mut self, address: &Address) -> Result<(Wire, Answer), String> {
+        let mut wire = Wire::connect(address, self.settings.deadline / 2)?;
+        let until = Instant::now() + self.settings.deadline / 2;
+        let (answers, lost) = wire.execute(&[ask::beat(&self.settings)], until);
+        match (answers.into_iter().next(), lost) {
+            (_, Some(why)) => Err(why),
+            (Some(Err(Trouble::Refused(why))), None) => Err(refuses_beat(why)),
+            // In a Redis Cluster it may be the one server that is away.
+            (answer, None) => {
+                Ok((wire, answer.unwrap_or_else(|| Err(Trouble::Lost("no answer".to_owned())))))
             }
         }
     }
@@ -516,6 +537,11 @@ impl Link {
     pub(super) fn told_line(&mut self, line: Option<&str>) {
         if let Some(line) = line {
             self.take_line(line);
+            // Whoever comes next need not doubt what was seen here.
+            if !self.server.is_empty() {
+                let command = Command::keyed("SET", &self.settings.keys.run()).arg(&self.server);
+                self.push_urgent(0, command, Then::Nothing("vouch for the server"));
+            }
         }
         self.settling = if line.is_some() { Settling::Settled } else { Settling::Wait };
     }
@@ -547,12 +573,26 @@ impl Link {
         }
     }
 
-    /// Logs that something was refused: not each time.
+    /// Logs that something was refused: not each time. Perhaps everything is refused now, which is soon found out.
     pub(super) fn complain(&mut self, what: &str, trouble: &Trouble) {
         let Trouble::Refused(why) = trouble else { return };
-        self.is_refused = true;
+        let now = Instant::now();
+        self.refused_at = Some(now);
+        if self.clock.1.elapsed() > BEAT_AGAIN {
+            self.beat_at = now;
+        }
         if self.refused_complaint.is_due() {
             log::error!("the backplane refuses ({what}): {why}");
+        }
+    }
+
+    /// The backplane takes what it is told: perhaps for so long that nobody need worry any more.
+    pub(super) fn note_refusals_over(&mut self) {
+        let lease = Duration::from_millis(self.settings.lease_ms);
+        if self.refused_at.is_some_and(|at| at.elapsed() > lease) {
+            self.refused_at = None;
+            self.refused_complaint = Complaint::default();
+            log::info!("the backplane has refused nothing for {} ms", lease.as_millis());
         }
     }
 
@@ -622,12 +662,18 @@ impl Link {
     }
 }
 
+fn refuses_beat(why: String) -> String {
+    format!("it refuses to hear that this node lives: {why}")
+}
+
 /// Why the backplane is down, for everybody: addresses and errors of its own are for the log.
 fn for_clients(why: &str) -> &'static str {
     match why {
         _ if why.contains("READONLY") => "it is a replica now",
         _ if why.contains("LOADING") => "it is still loading its data",
         _ if why.contains("MASTERDOWN") || why.contains("CLUSTERDOWN") => "a part of it is down",
+        _ if why.contains("OOM") => "it is full",
+        _ if why.contains("it refuses") => "it refuses what it is asked",
         _ if why.contains("in time") => "it does not answer",
         _ => "it cannot be reached",
     }

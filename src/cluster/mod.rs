@@ -27,6 +27,7 @@
 mod address;
 mod answer;
 mod ask;
+mod census;
 mod hear;
 mod job;
 mod keys;
@@ -164,9 +165,8 @@ pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
     let settings = Settings { node, ..settings };
     // From now on it is kept for this node that it has been configured so.
     let tell = Command::anywhere("PUBLISH").arg(settings.keys.nodes_channel()).arg("");
-    let line = Command::keyed("GET", &settings.keys.line());
-    let answers = ask(&mut wire, &settings, &[ask::beat(&settings), tell, line])?;
-    let line = answers.last().and_then(answer::text).unwrap_or("").to_owned();
+    ask(&mut wire, &settings, &[ask::beat(&settings), tell])?;
+    let line = line(&mut wire, &settings)?;
     if let Some(server) = wire.addresses().first() {
         let heard = hear::check(server, &settings.keys, deadline);
         heard.map_err(|why| {
@@ -266,6 +266,26 @@ fn node_id(wire: &mut Wire, settings: &Settings) -> Result<NodeId, ClusterError>
         }
     }
     Err(ClusterError::new("cluster.redis: no number for this node is free, which cannot be"))
+}
+
+/// The line that everything is of. A server which is not the one that anybody has vouched for, or that run of it, may have come back with
+/// less than it had, and nobody may be left who knows: then another line begins, and rooms are doubtful of which no node has a copy.
+fn line(wire: &mut Wire, settings: &Settings) -> Result<String, ClusterError> {
+    let (line, run) = (settings.keys.line(), settings.keys.run());
+    let answers = ask(wire, settings, &[Command::keyed("GET", &line), Command::keyed("GET", &run)])?;
+    let [known, vouched] = [0, 1].map(|index| answers.get(index).and_then(answer::text).unwrap_or(""));
+    // A Redis Cluster has no one run that could be known.
+    if wire.server().is_empty() || vouched == wire.server() {
+        return Ok(known.to_owned());
+    }
+    if !vouched.is_empty() {
+        log::warn!("the backplane was started anew since a node was here: rooms that no node has begin anew");
+    }
+    let new = format!("{:016x}", crate::sys::random_u64());
+    let commands =
+        [Command::keyed("SET", &line).arg(&new), Command::keyed("SET", &run).arg(wire.server())];
+    ask(wire, settings, &commands)?;
+    Ok(new)
 }
 
 /// Starts the threads.

@@ -7,13 +7,13 @@ use redis::Value;
 
 use super::answer::{self, list, number, text};
 use super::ask::CATCH_UP;
-use super::job::{Claimed, Job, Listing, Missing, Taking, Then};
+use super::job::{Claimed, Job, Listing, Taking, Then};
 use super::link::{Link, Looked};
 use super::wire::{Answer, Command, Trouble};
 use crate::chat::name::Nickname;
 use crate::chat::user::{NodeId, SessionRef};
 use crate::shard::backplane::{
-    BackplaneNews, ClaimOutcome, Failed, LostNode, NodeMessage, OpenedRoom, Placed, Position, TakeOutcome,
+    BackplaneNews, ClaimOutcome, Failed, NodeMessage, OpenedRoom, Placed, Position, TakeOutcome,
 };
 
 /// Messages of other nodes that are read at once.
@@ -40,6 +40,13 @@ impl Link {
             Then::Tell { node, wait } => {
                 if let (Some(wait), Some(Err(Trouble::Refused(_)))) = (wait, answers.first()) {
                     self.tell(from, BackplaneNews::NotTold { node, wait });
+                }
+            }
+            Then::TellAll { nodes, wait } => {
+                for (node, answer) in nodes.into_iter().zip(answers) {
+                    if let (Some(wait), Err(Trouble::Refused(_))) = (wait, answer) {
+                        self.tell(from, BackplaneNews::NotTold { node, wait });
+                    }
                 }
             }
             // The list of rooms is not what was asked for: without it they are open all the same.
@@ -154,7 +161,10 @@ impl Link {
                     self.tell(core, BackplaneNews::At { room, at, is_doubtful });
                 }
             }
-            Then::Beat => self.told_nodes(first),
+            Then::Beat => match answers.first() {
+                Some(Err(Trouble::Refused(why))) => self.refused_beat = Some(why.clone()),
+                _ => self.told_nodes(first),
+            },
             Then::Inbox => self.told_inbox(first),
         }
     }
@@ -361,32 +371,17 @@ impl Link {
         self.take_line(text(line).unwrap_or(""));
         let now_ms = number(now_ms).unwrap_or(0);
         self.clock = (now_ms, Instant::now());
-        let mut living = Vec::new();
-        let mut missing = Vec::new();
-        for pair in nodes.chunks_exact(2) {
-            let (Some(node), Some(until_ms)) = (number(&pair[0]), number(&pair[1])) else { continue };
-            match until_ms >= now_ms {
-                true => living.push(node as NodeId),
-                false => missing.push(Missing { node: node as NodeId, since_ms: until_ms }),
-            }
-        }
+        let lease = |pair: &[Value]| Some((number(&pair[0])? as NodeId, number(&pair[1])?));
+        let leases: Vec<(NodeId, u64)> = nodes.chunks_exact(2).filter_map(lease).collect();
+        let is_other = self.census.take(self.settings.lease_ms, now_ms, &leases);
         if number(is_late) == Some(1) {
             self.tell_all(|| BackplaneNews::Returned);
         }
-        living.sort_unstable();
-        missing.sort_unstable_by_key(|missing| missing.node);
-        if *living == *self.living && missing == self.missing {
-            return;
+        if is_other {
+            let (living, lost) = (self.census.living().clone(), self.census.lost());
+            self.tell_all(|| BackplaneNews::Nodes { living: living.clone(), lost: lost.clone() });
         }
-        self.living = living.into();
-        self.missing = missing;
-        let told = |missing: &Missing| LostNode {
-            node: missing.node,
-            lost_ms: now_ms.saturating_sub(missing.since_ms),
-        };
-        let (living, lost): (_, Arc<[LostNode]>) =
-            (self.living.clone(), self.missing.iter().map(told).collect());
-        self.tell_all(|| BackplaneNews::Nodes { living: living.clone(), lost: lost.clone() });
+        self.note_refusals_over();
     }
 
     /// A message that was announced: the id of the one before, its own, and what it says.
@@ -531,7 +526,7 @@ impl Then {
     fn name(&self) -> &'static str {
         match self {
             Then::Nothing(what) => what,
-            Then::Tell { .. } => "tell another node",
+            Then::Tell { .. } | Then::TellAll { .. } => "tell other nodes",
             Then::Open { .. } => "open a room",
             Then::Publish { .. } => "publish",
             Then::Append { .. } => "append",

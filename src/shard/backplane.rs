@@ -577,10 +577,11 @@ impl NodeMessage {
     /// What waits for the answer, on the node that says it, if one is waited for.
     pub fn wait_here(&self) -> Option<Id> {
         match self {
-            NodeMessage::Private { ask, .. } | NodeMessage::GiveUp { ask, .. } => Some(ask.wait),
+            NodeMessage::Private { ask, .. }
+            | NodeMessage::GiveUp { ask, .. }
+            | NodeMessage::Broadcast { ask, .. }
+            | NodeMessage::PutOut { ask, .. } => Some(ask.wait),
             NodeMessage::PrivateDone { .. }
-            | NodeMessage::Broadcast { .. }
-            | NodeMessage::PutOut { .. }
             | NodeMessage::BroadcastDone { .. }
             | NodeMessage::GivenUp { .. } => None,
         }

@@ -259,7 +259,70 @@ fn a_room_that_contradicts_somebody_goes_on_under_another_epoch() {
 }
 
 #[test]
-fn a_server_without_memory_refuses_and_is_not_down() {
+fn nodes_that_come_back_together_do_not_take_each_other_for_lost() {
+    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut config = config(&[server.url()]);
+    config.cluster.lease_ms = 900;
+    let lease = Duration::from_millis(config.cluster.lease_ms);
+    let mut node = Node::start(&config);
+    // It lives and says so, as far as anybody knows; but it is slower to find the server again.
+    let slow = 1;
+    let _: u64 = server.ask(&format!("ZADD starling:{{nodes}} {} {slow}", far_ms(lease)));
+    node.nodes(&[node.id, slow], &[]);
+    let _: u64 = server.ask(&format!("ZADD starling:{{nodes}} {} {slow}", far_ms(lease)));
+    server.kill();
+    node.down();
+    let silent = Instant::now();
+    while silent.elapsed() < lease + lease / 3 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    server.restart();
+    node.back();
+    let back = Instant::now();
+    node.expect(0, |news| matches!(news, BackplaneNews::Returned).then_some(()));
+    // It comes back in time: then nobody has ever missed it.
+    let _: u64 = server.ask(&format!("ZADD starling:{{nodes}} {} {slow}", far_ms(Duration::from_secs(2))));
+    let third = 2;
+    let _: u64 =
+        server.ask(&format!("ZADD starling:{{nodes}} {} {third}", far_ms(Duration::from_secs(3600))));
+    let told = node.expect(0, |news| match news {
+        BackplaneNews::Nodes { living, lost } => Some((living.to_vec(), lost.to_vec())),
+        _ => None,
+    });
+    assert_eq!(told, ([vec![slow, third], vec![node.id]].concat(), vec![]));
+    // It is silent after that: then it is lost, when it has had its time.
+    let lost_ms = node.expect(0, |news| match news {
+        BackplaneNews::Nodes { lost, .. } => lost.first().map(|lost| lost.lost_ms),
+        _ => None,
+    });
+    assert!(back.elapsed() >= lease, "{:?}", back.elapsed());
+    assert!(lost_ms < 2000, "{lost_ms}");
+}
+
+/// The time then, as the server counts it.
+fn far_ms(ahead: Duration) -> u128 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    (now + ahead).as_millis()
+}
+
+#[test]
+fn who_is_new_gives_those_their_time_who_have_been_silent() {
+    let server = Server::start(&[]);
+    let mut config = config(&[server.url()]);
+    config.cluster.lease_ms = 900;
+    // The server was away, perhaps: who was silent may come back in this moment.
+    let silent = 1;
+    let over = far_ms(Duration::ZERO) - 100;
+    let _: u64 = server.ask(&format!("ZADD starling:{{nodes}} {over} {silent}"));
+    let started = Instant::now();
+    let mut node = Node::start(&config);
+    node.nodes(&[node.id], &[]);
+    node.nodes(&[node.id], &[silent]);
+    assert!(started.elapsed() >= Duration::from_millis(config.cluster.lease_ms));
+}
+
+#[test]
+fn a_server_that_refuses_to_hear_that_a_node_lives_is_down() {
     let server = Server::start(&["--maxmemory-policy", "noeviction"]);
     let mut node = Node::start(&config(&[server.url()]));
     node.open("r", "e").unwrap();
@@ -267,22 +330,52 @@ fn a_server_without_memory_refuses_and_is_not_down() {
     node.append(&start, join_of(node.session(1), "ann"), 1, false).unwrap();
     node.publish(&start, "one", 1).unwrap();
     let _: String = server.ask("CONFIG SET maxmemory 1");
+    // What finds out is refused; what comes then is answered at once.
     assert_eq!(node.publish(&start, "x", 2), Err(Failed::Down));
+    assert_eq!(&*node.down(), "it is full");
+    let asked = Instant::now();
     assert_eq!(node.append(&start, join_of(node.session(2), "bob"), 2, false), Err(Failed::Down));
     assert_eq!(node.open("s", "e").unwrap_err(), Failed::Down);
     assert_eq!(node.claim("ann", node.session(1), false), Err(Failed::Down));
-    // Reading goes on, and what was refused has left no trace.
-    let opened = node.open("r", "").unwrap().unwrap();
-    let mut entries = short(&opened.entries);
-    entries.sort();
-    assert_eq!(entries, ["c1", "m1 one"]);
     // A room that was lost stays whole as long as it cannot begin anew.
     node.ask(0, renewal(&at("r", "e", 9, 9), "e2", "{}"));
     assert_eq!(node.opened("r").unwrap_err(), Failed::Down);
+    assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
     let _: String = server.ask("CONFIG SET maxmemory 0");
+    node.back();
+    // What was refused has left no trace.
+    let mut entries = short(&node.catch_up(&start).unwrap());
+    entries.sort();
+    assert_eq!(entries, ["c1", "m1 one"]);
     assert_eq!(node.publish(&start, "two", 3).unwrap().offset, 2);
     assert!(node.open("s", "").unwrap().is_none());
     assert!(!node.take(0).iter().any(|news| matches!(news, BackplaneNews::Down(_))));
+}
+
+#[test]
+fn what_nobody_can_vouch_for_is_doubtful_after_a_start_of_everything() {
+    let mut server = Server::start(&[]);
+    let config = config(&[server.url()]);
+    let mut node = Node::start(&config);
+    node.open("r", "e").unwrap();
+    node.publish(&at("r", "e", 0, 0), "one", 1).unwrap();
+    // A node that ends and comes back finds the same server, which has forgotten nothing.
+    node.stop();
+    let mut node = Node::start(&config);
+    assert!(!node.open("r", "").unwrap().unwrap().is_doubtful);
+    let _: String = server.ask("SAVE");
+    node.publish(&at("r", "e", 0, 1), "two", 2).unwrap();
+    server.kill();
+    node.stop();
+    server.restart();
+    // Nobody is left who knows that there was more.
+    let mut node = Node::start(&config);
+    assert!(node.open("r", "").unwrap().unwrap().is_doubtful);
+    node.ask(0, renewal(&at("r", "e", 0, 1), "e2", "{}"));
+    assert!(!node.opened("r").unwrap().unwrap().is_doubtful);
+    // It is asked once: those who come after it go on.
+    let mut other = Node::start(&config);
+    assert!(!other.open("r", "").unwrap().unwrap().is_doubtful);
 }
 
 #[test]

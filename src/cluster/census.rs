@@ -1,0 +1,144 @@
+//! Which nodes live, as far as this one knows.
+//!
+//! A node says from time to time that it lives, for the time of a lease by the clock of the backplane. A lease that is over is a node that is
+//! lost, unless nobody could have renewed it: when the backplane was away, or its clock has made a leap, those who come back first must not
+//! take the others for dead who are on their way. Whoever has not heard from the backplane for that long gives all others the time of one
+//! more lease, and so does a node that has just begun, since it cannot know.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::chat::user::NodeId;
+use crate::shard::backplane::LostNode;
+
+/// What is known of the nodes.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    living: Arc<[NodeId]>,
+    /// Those that are lost, and since when, in ms by the clock of the backplane.
+    missing: BTreeMap<NodeId, u64>,
+    /// When the nodes were last looked at, in ms by that clock.
+    looked_ms: Option<u64>,
+    /// Until then nobody is found to be lost who was not lost before.
+    patient_until_ms: u64,
+}
+
+impl Census {
+    pub(super) fn living(&self) -> &Arc<[NodeId]> {
+        &self.living
+    }
+
+    /// Takes what the backplane says: the time, and until when each node's lease is, all in ms by its clock. Says whether something is
+    /// other than it was.
+    pub(super) fn take(&mut self, lease_ms: u64, now_ms: u64, leases: &[(NodeId, u64)]) -> bool {
+        // Leases are renewed thrice as often as they end: whoever has been heard meanwhile could have been.
+        let is_in_time = self.looked_ms.is_some_and(|looked| now_ms.saturating_sub(looked) < lease_ms / 2);
+        self.looked_ms = Some(now_ms);
+        if !is_in_time {
+            self.patient_until_ms = now_ms + lease_ms;
+        }
+        let is_patient = now_ms < self.patient_until_ms;
+        let is_over = |until_ms: u64| until_ms < now_ms;
+        let mut living: Vec<NodeId> =
+            leases.iter().filter(|(_, until)| !is_over(*until)).map(|(node, _)| *node).collect();
+        let mut missing = BTreeMap::new();
+        for (node, until_ms) in leases.iter().filter(|(_, until)| is_over(*until)) {
+            match self.missing.get(node) {
+                Some(since_ms) => _ = missing.insert(*node, *since_ms),
+                // Its time begins when it could have come back.
+                None if !is_patient => _ = missing.insert(*node, self.patient_until_ms.max(*until_ms)),
+                None => {}
+            }
+        }
+        if is_patient {
+            // Also one that the backplane has forgotten.
+            let known = |node: &&NodeId| living.contains(node) || missing.contains_key(node);
+            let waited: Vec<NodeId> = self.living.iter().filter(|node| !known(node)).copied().collect();
+            living.extend(waited);
+        }
+        living.sort_unstable();
+        let is_other = *living != *self.living || missing != self.missing;
+        (self.living, self.missing) = (living.into(), missing);
+        is_other
+    }
+
+    /// Those that are lost, and for how long they have been.
+    pub(super) fn lost(&self) -> Arc<[LostNode]> {
+        let now_ms = self.looked_ms.unwrap_or(0);
+        let lost =
+            |(node, since): (&NodeId, &u64)| LostNode { node: *node, lost_ms: now_ms.saturating_sub(*since) };
+        self.missing.iter().map(lost).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: u64 = 900;
+
+    fn known(census: &Census) -> (Vec<NodeId>, Vec<(NodeId, u64)>) {
+        (census.living().to_vec(), census.lost().iter().map(|lost| (lost.node, lost.lost_ms)).collect())
+    }
+
+    /// One that has been going on for a while, with two nodes.
+    fn settled() -> Census {
+        let mut census = Census::default();
+        for now in [10_000, 10_300, 10_600, 10_900, 11_200] {
+            census.take(LEASE, now, &[(1, now + LEASE), (2, now + LEASE)]);
+        }
+        assert_eq!(known(&census), (vec![1, 2], vec![]));
+        census
+    }
+
+    #[test]
+    fn a_lease_that_is_over_is_a_node_that_is_lost() {
+        let mut census = settled();
+        for now in [11_500, 11_800, 12_100] {
+            assert!(!census.take(LEASE, now, &[(1, now + LEASE), (2, 12_100)]));
+        }
+        assert!(census.take(LEASE, 12_400, &[(1, 13_300), (2, 12_100)]));
+        assert_eq!(known(&census), (vec![1], vec![(2, 300)]));
+        // The backplane forgets it after a while, and so does whoever asks.
+        assert!(census.take(LEASE, 12_700, &[(1, 13_600)]));
+        assert_eq!(known(&census), (vec![1], vec![]));
+    }
+
+    #[test]
+    fn leases_that_nobody_could_renew_say_nothing() {
+        let mut census = settled();
+        // Away until 20,000: the first is back and the second not yet, and the backplane has forgotten it at first.
+        assert!(!census.take(LEASE, 20_000, &[(1, 20_900)]));
+        assert!(!census.take(LEASE, 20_300, &[(1, 21_200), (2, 12_100)]));
+        // It is back in time, or has a lease's time from when it could have been.
+        let mut late = Census { living: census.living.clone(), missing: BTreeMap::new(), ..census };
+        assert!(!late.take(LEASE, 20_600, &[(1, 21_500), (2, 12_100)]));
+        assert!(late.take(LEASE, 20_900, &[(1, 21_800), (2, 12_100)]));
+        assert_eq!(known(&late), (vec![1], vec![(2, 0)]));
+        assert!(!late.take(LEASE, 21_200, &[(1, 22_100), (2, 12_100)]));
+        assert_eq!(known(&late), (vec![1], vec![(2, 300)]), "since then and no later");
+        assert!(late.take(LEASE, 21_500, &[(1, 22_400), (2, 22_400)]));
+        assert_eq!(known(&late), (vec![1, 2], vec![]));
+    }
+
+    #[test]
+    fn who_was_lost_before_stays_lost() {
+        let mut census = settled();
+        for now in [11_500, 11_800, 12_100, 12_400] {
+            census.take(LEASE, now, &[(1, now + LEASE), (2, 12_100)]);
+        }
+        assert!(!census.take(LEASE, 20_000, &[(1, 20_900), (2, 12_100)]));
+        assert_eq!(known(&census), (vec![1], vec![(2, 7900)]));
+    }
+
+    #[test]
+    fn who_begins_gives_everybody_time() {
+        let mut census = Census::default();
+        assert!(census.take(LEASE, 5000, &[(1, 5900), (2, 1000)]));
+        assert_eq!(known(&census), (vec![1], vec![]));
+        assert!(!census.take(LEASE, 5300, &[(1, 6200), (2, 1000)]));
+        census.take(LEASE, 5600, &[(1, 6500), (2, 1000)]);
+        assert!(census.take(LEASE, 5900, &[(1, 6800), (2, 1000)]));
+        assert_eq!(known(&census), (vec![1], vec![(2, 0)]));
+    }
+}
