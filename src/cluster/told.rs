@@ -28,7 +28,10 @@ impl Link {
         let what = then.name();
         let understood = match answers.iter().find_map(|answer| answer.as_ref().err()) {
             Some(trouble) => {
-                self.complain(what, trouble);
+                // Of a beat that is refused it is told when the backplane is down by that.
+                if !matches!(then, Then::Beat) {
+                    self.complain(what, trouble);
+                }
                 None
             }
             None => Some(answers),

@@ -292,10 +292,11 @@ impl Shard {
             }
             Command::Broadcast { content, rooms, tags } => {
                 let broadcast = Arc::new(self.check_broadcast(session, content, rooms, tags)?);
+                self.check_backplane()?;
                 for core in 0..self.cores() as u16 {
                     self.request(session, core, asked.reply_to(), Request::Broadcast(broadcast.clone()));
                 }
-                self.sessions[session].step = Step::Broadcast { sessions: 0 };
+                self.sessions[session].step = Step::Broadcast { sessions: 0, refusal: None };
                 Ok(Flow::Wait)
             }
             Command::Quit => {

@@ -82,6 +82,8 @@ pub(super) struct Spoken {
     sessions: u64,
     /// Whether a user's sessions are ended, of which it is to be known.
     is_putting_out: bool,
+    /// Whether the backplane has not taken it for some node.
+    is_refused: bool,
     /// Nodes that have not answered wholly, and how many of their cores have.
     open: Vec<(NodeId, u16)>,
 }
@@ -219,9 +221,17 @@ impl Shard {
             for key in keys {
                 self.answer_orders(key);
             }
+            let spoken = |(id, awaited): (Id, &mut Awaited)| matches!(awaited, Awaited::Spoken(_)).then_some(id);
+            for id in self.awaited().filter_map(spoken).collect::<Vec<_>>() {
+                if let Some(Awaited::Spoken(spoken)) = self.end_wait(id) {
+                    self.finish_spoken(*spoken);
+                }
+            }
         }
         // When it is back the link tells where each room is, and whatever waits goes on from there.
         if self.nodes.down.is_none() {
+            // Who is not known may have been away as this node was.
+            self.nodes.unknown.clear();
             self.keep_sessions();
         }
     }
@@ -424,6 +434,11 @@ impl Shard {
                 (spread.is_late, spread.is_refused) = (true, true);
                 spread.open.is_empty()
             }
+            Some(Awaited::Spoken(spoken)) => {
+                spoken.open.retain(|(open, _)| *open != node);
+                spoken.is_refused = true;
+                spoken.open.is_empty()
+            }
             Some(Awaited::GivenUp { .. }) => true,
             _ => false,
         };
@@ -432,6 +447,7 @@ impl Shard {
         }
         match self.end_wait(wait) {
             Some(Awaited::Private(spread)) => self.finish_spread(*spread),
+            Some(Awaited::Spoken(spoken)) => self.finish_spoken(*spoken),
             Some(Awaited::GivenUp { from, reply_to, number, .. }) => self.refuse_take(from, reply_to, number),
             _ => {}
         }
@@ -520,7 +536,7 @@ impl Shard {
     /// Has the other nodes say something to their sessions; `sessions` have heard it here.
     pub(super) fn speak_to_others(&mut self, asker: Asker, sessions: u64, broadcast: &Broadcast) {
         let Broadcast { sender, content, rooms, tags, timestamp_ms } = broadcast;
-        self.tell_others(Spoken { asker, sessions, open: Vec::new(), is_putting_out: false }, |ask| {
+        self.tell_others(Spoken { asker, sessions, open: Vec::new(), is_putting_out: false, is_refused: false }, |ask| {
             NodeMessage::Broadcast {
                 ask,
                 sender: sender.clone(),
@@ -534,7 +550,7 @@ impl Shard {
 
     /// Has the other nodes end a user's sessions; `sessions` have been ended here.
     pub(super) fn put_out_elsewhere(&mut self, asker: Asker, sessions: u64, nickname: Nickname) {
-        let spoken = Spoken { asker, sessions, open: Vec::new(), is_putting_out: true };
+        let spoken = Spoken { asker, sessions, open: Vec::new(), is_putting_out: true, is_refused: false };
         self.tell_others(spoken, |ask| NodeMessage::PutOut { ask, nickname });
     }
 
@@ -565,10 +581,11 @@ impl Shard {
 
     /// All nodes have answered, or their time is over.
     pub(super) fn finish_spoken(&mut self, spoken: Spoken) {
-        let Spoken { asker, sessions, open, is_putting_out } = spoken;
+        let Spoken { asker, sessions, open, is_putting_out, is_refused } = spoken;
+        let has_missed = !open.is_empty() && (is_putting_out || self.nodes.down.is_some());
         let reply = match is_putting_out {
-            // Perhaps some of them are there.
-            true if !open.is_empty() => Reply::Refused(self.backplane_down()),
+            // Perhaps somebody has not heard it who is connected.
+            _ if is_refused || has_missed => Reply::Refused(self.backplane_down()),
             true => Reply::PutOut { sessions },
             false => Reply::Heard { sessions },
         };

@@ -279,6 +279,12 @@ impl Shard {
     fn go_round(&mut self, from: ConnectionRef, mut round: Box<Round>) {
         let asker = Asker::Api(from);
         let is_back = round.hops == self.cores() as u16;
+        if round.hops == 0
+            && matches!(round.what, RoundOf::Broadcast { .. } | RoundOf::PutOut { .. })
+            && let Err(refusal) = self.check_backplane()
+        {
+            return self.reply_to_asker(asker, Reply::Refused(refusal));
+        }
         match &mut round.what {
             RoundOf::Rooms { found, .. } if is_back => {
                 let rooms = std::mem::take(found);

@@ -103,14 +103,25 @@ impl Shard {
                     found.extend(rooms);
                 }
             }
-            (Step::Broadcast { sessions: before, .. }, Reply::Heard { sessions }) => {
+            (Step::Broadcast { sessions: before, refusal: None }, Reply::Heard { sessions }) => {
                 let sessions = Some(before + sessions);
                 self.acknowledge_later(connection, &reply_to, Ack { sessions, ..Ack::default() });
+            }
+            (Step::Broadcast { refusal: Some(refusal), .. }, Reply::Heard { .. }) => {
+                if let Some(connection) = connection {
+                    self.refuse_later(connection, &reply_to, &refusal);
+                }
             }
             (_, Reply::Heard { sessions: heard }) => {
                 if let Some(Step::Broadcast { sessions, .. }) = self.sessions.get_mut(to).map(|s| &mut s.step)
                 {
                     *sessions += heard;
+                }
+            }
+            // The other cores of this node have not answered yet: there is one answer for all.
+            (_, Reply::Refused(refused)) if matches!(self.sessions[to].step, Step::Broadcast { .. }) => {
+                if let Step::Broadcast { refusal, .. } = &mut self.sessions[to].step {
+                    *refusal = Some(Box::new(refused));
                 }
             }
             (_, Reply::Published { room, epoch, stamp, level }) => {

@@ -175,7 +175,7 @@ pub enum Step {
     /// All homes were asked for their rooms.
     Rooms { limit: usize, found: Vec<RoomEntry> },
     /// All cores were asked to say something to their sessions.
-    Broadcast { sessions: u64 },
+    Broadcast { sessions: u64, refusal: Option<Box<Refusal>> },
     /// It has been given up to another node, as soon as that is known to be kept.
     GivingUp,
     /// The session is ending, and this is what its connection waits for.

@@ -208,6 +208,11 @@ impl Shard {
         Refusal::with_retry(Reason::BackplaneDown, message, BACKPLANE_RETRY_MS)
     }
 
+    /// What is for the sessions of all nodes is for none as long as the others would not hear it.
+    pub(super) fn check_backplane(&self) -> Result<(), Refusal> {
+        if self.nodes.down.is_some() { Err(self.backplane_down()) } else { Ok(()) }
+    }
+
     pub(super) fn ask_backplane(&mut self, request: BackplaneRequest) {
         self.counters.backplane_requests.add(1);
         self.post(self.store(), Mail::BackplaneRequest { from: self.core, request });

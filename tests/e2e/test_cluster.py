@@ -5,6 +5,7 @@ import json
 import pathlib
 import random
 import re
+import signal
 import threading
 import time
 
@@ -316,6 +317,99 @@ def test_who_has_lost_redis_is_not_ready(nodes, redis):
     wait_until(lambda: nodes[0].get("/ready").status == 503, "balancers to be told")
     redis.start()
     wait_until(lambda: nodes[0].get("/ready").status == 200 and nodes[0].get("/health").body == b"OK", "Redis to be back")
+
+
+def test_a_full_redis_is_one_that_is_away(start_node, redis):
+    one, two = (start_node(redis, auth__jwt_secret=tokens.SECRET) for _ in range(2))
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    admin = tokens.enter(one.ws(), "root", admin=True)
+    bob.say("den", "1")
+    redis.cli("CONFIG", "SET", "maxmemory", "1")
+    alice.refused(503, "backplane_down", "message", room="den", content="no")
+    wait_until(lambda: one.get("/health").body == b"OK backplane_down", "it to be noticed")
+    started = time.monotonic()
+    refusal = alice.refused(503, "backplane_down", "kick", room="den", target="bob")
+    assert "full" in refusal["message"]
+    admin.refused(503, "backplane_down", "broadcast", content="no")
+    delete = f"DELETE /api/sessions/bob HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {tokens.token('root', admin=True)}\r\n\r\n"
+    assert one.http(delete.encode()).status == 503
+    assert time.monotonic() - started < 1, "at once"
+    wait_until(lambda: one.get("/ready").status == 503, "balancers to be told")
+    assert [m["content"] for m in alice.call("history", room="den")["messages"]] == ["1"], "rooms stay readable"
+    redis.cli("CONFIG", "SET", "maxmemory", "0")
+    wait_until(lambda: one.get("/ready").status == 200 and one.get("/health").body == b"OK", "Redis to be back")
+    wait_until(lambda: alice.call("message", room="den", content="2")["type"] == "ack", "places")
+    said = [line for line in one.log if "backplane" in line]
+    assert len(said) <= 4, said
+    assert bob.expect("message", content="2")
+    # Nobody has taken anybody for dead meanwhile.
+    assert members(bob, "den") == {("alice", "host", True), ("bob", "member", True)}
+    for client in (alice, bob):
+        assert not losses(client)
+
+
+def losses(client):
+    """The presence events of members who were lost."""
+    events = client.until_told("den")
+    return [event for event in events if event["type"] == "presence" and event["event"] in ("away", "back", "leave")]
+
+
+def test_nodes_that_were_all_without_redis_keep_their_members(start_node, redis):
+    one, two = (start_node(redis, session__grace_ms=1000) for _ in range(2))
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    alice.call("role", room="den", target="bob", role="host")
+    bob.expect("presence", event="role")
+    redis.kill()
+    wait_until(lambda: all(node.get("/ready").status == 503 for node in (one, two)), "the loss")
+    # Longer than the lease and the time of grace together.
+    gone = time.monotonic()
+    wait_until(lambda: time.monotonic() - gone > (LEASE_MS + 1000) / 1000 + 1, "all times to be over")
+    two.process.send_signal(signal.SIGSTOP)
+    redis.start()
+    wait_until(lambda: one.get("/health").body == b"OK", "Redis to be back")
+    wait_until(lambda: alice.call("message", room="den", content="1")["type"] == "ack", "places")
+    two.process.send_signal(signal.SIGCONT)
+    assert bob.expect("message")["content"] == "1"
+    assert members(alice, "den") == {("alice", "host", True), ("bob", "host", True)}
+    assert not losses(alice)
+
+
+def test_who_went_on_elsewhere_meanwhile_is_replaced(start_node, redis):
+    for name in "ab":
+        redis.cli("ACL", "SETUSER", name, "on", ">pw", "~*", "&*", "+@all")
+    one, two = (start_node(f"redis://{name}:pw@127.0.0.1:{redis.port}") for name in "ab")
+    alice = one.ws("alice", "den")
+    redis.cli("ACL", "SETUSER", "a", "off")
+    redis.cli("CLIENT", "KILL", "USER", "a")
+    wait_until(lambda: one.get("/ready").status == 503, "the node to be cut off")
+    again = wait_until(lambda: try_resume(two, alice), "the session on the other node")
+    redis.cli("ACL", "SETUSER", "a", "on")
+    # Its session goes on: it is not to come back and throw the other one out.
+    bye = alice.expect("bye")
+    assert (bye["code"], bye["resumable"]) == (4103, False)
+    again.until_pong()
+
+
+def test_nothing_is_taken_for_recovered_when_nobody_is_left_who_knows(start_redis, start_node):
+    redis = start_redis("--dbfilename", "d.rdb")
+    one, two = (start_node(redis) for _ in range(2))
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    alice.say("den", "1", "2")
+    redis.cli("SAVE")
+    alice.say("den", "3", "4")
+    epoch = bob.expect("message", content="4") and bob.call("history", room="den")["epoch"]
+    # The machine fails, and Redis has its last snapshot.
+    for process in (one, two, redis):
+        process.kill()
+    redis.start()
+    one, two = (start_node(redis) for _ in range(2))
+    carol = one.ws("carol", "den")
+    carol.say("den", *(f"other {n}" for n in range(4)))
+    again = two.ws("bob2")
+    joined = again.call("join", room="den", since={"epoch": epoch, "offset": 4})
+    assert joined["recovered"] is False and joined["epoch"] != epoch
+    history = again.call("history", room="den")["messages"]
+    assert [m["content"] for m in history] == ["1", "2", *(f"other {n}" for n in range(4))]
 
 
 @pytest.mark.parametrize("away", ["refuses", "hangs"])
