@@ -28,13 +28,17 @@ const WORDS_MAX: u64 = 300;
 pub struct Registration {
     /// Dropped to end it.
     ends: Option<Sender<()>>,
+    /// Ends with the thread.
+    ended: Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Registration {
-    /// Takes the node back: who asks for the service is not sent here any more. Does not wait for the agent.
-    pub fn withdraw(&mut self) {
+    /// Takes the node back: who asks for the service is not sent here any more. Does not wait for the agent: the channel ends when that
+    /// has heard of it, or has had its time.
+    pub fn withdraw(&mut self) -> Receiver<()> {
         self.ends = None;
+        self.ended.clone()
     }
 
     /// Waits until the agent has heard of it, or has had its time.
@@ -73,10 +77,14 @@ pub fn start(
         is_registered: false,
     };
     let look = Duration::from_millis(config.consul.look_ms);
-    let (ends, ended) = bounded(0);
-    let thread = threads::spawn("consul".into(), move || link.run(look, &ended))
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
-    Ok(Some(Registration { ends: Some(ends), thread: Some(thread) }))
+    let (ends, is_to_end) = bounded(0);
+    let (lives, ended) = bounded(0);
+    let thread = threads::spawn("consul".into(), move || {
+        let _lives: Sender<()> = lives;
+        link.run(look, &is_to_end);
+    })
+    .map_err(|error| format!("cannot start a thread: {error}"))?;
+    Ok(Some(Registration { ends: Some(ends), ended, thread: Some(thread) }))
 }
 
 /// What the agent is told of this node.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, select, unbounded};
 
 use crate::auth::Authority;
 use crate::auth::account::AccountKey;
@@ -26,7 +26,7 @@ use crate::base::census::Census;
 use crate::base::stats::Counters;
 use crate::cluster::{self, Joined};
 use crate::config::{Address, Config, ListenKind, StoreKind};
-use crate::consul;
+use crate::consul::{self, Registration};
 use crate::observe::logging::Control;
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::{Door, Reactor, Turn};
@@ -297,9 +297,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     supervisor::tell_ready();
     let on_drain = || {
         supervisor::tell_stopping();
-        if let Some(registration) = &mut registration {
-            registration.withdraw();
-        }
+        registration.as_mut().map(Registration::withdraw)
     };
     let ended = attend(&heard, cores, &drains, &wakers[..cores], &hang_up, &mut socket_files, on_drain);
     if let Some(registration) = registration {
@@ -541,25 +539,44 @@ fn attend(
     wakers: &[Waker],
     hang_up: &HangUp,
     socket_files: &mut Vec<SocketFile>,
-    mut on_drain: impl FnMut(),
+    mut on_drain: impl FnMut() -> Option<Receiver<()>>,
 ) -> Result<(), ServeError> {
     let mut running = cores;
     let mut all_cut_off = 0;
+    let mut is_told = false;
+    // Ends when clients are to be told to go.
+    let mut withdrawn: Option<Receiver<()>> = None;
+    let begin = || {
+        drains.store(true, Ordering::Relaxed);
+        let woken = wakers.iter().try_for_each(Waker::wake);
+        woken.map_err(|e| failure(format!("a core could not be woken: {e}")))
+    };
     while running > 0 {
-        match heard.recv() {
+        let news = match &withdrawn {
+            None => heard.recv(),
+            Some(ended) => select! {
+                recv(heard) -> news => news,
+                recv(ended) -> _ => {
+                    withdrawn = None;
+                    begin()?;
+                    continue;
+                }
+            },
+        };
+        match news {
             Ok(News::Signal(signals::HANG_UP, _)) if !hang_up.hear() => {}
             Ok(News::Signal(signals::REOPEN, _)) => hang_up.reopen_log(),
             Ok(News::Signal(name, number)) => {
-                if drains.swap(true, Ordering::Relaxed) {
+                if std::mem::replace(&mut is_told, true) {
                     log::warn!("{name} again: leaving at once");
                     socket_files.clear();
                     // What a shell reports of a process that a signal ended.
                     std::process::exit(128 + number);
                 }
                 log::info!("{name}: draining; again to leave at once");
-                on_drain();
-                for waker in wakers {
-                    waker.wake().map_err(|e| failure(format!("a core could not be woken: {e}")))?;
+                withdrawn = on_drain();
+                if withdrawn.is_none() {
+                    begin()?;
                 }
             }
             Ok(News::Ended { drained: true, cut_off, .. }) => {

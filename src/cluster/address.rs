@@ -95,18 +95,49 @@ impl Address {
 pub(super) fn explain(error: &RedisError) -> String {
     // One line, whatever has answered.
     let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    let hint = if error.is_connection_refusal() {
-        ": is it running?"
-    } else if error.is_timeout() || text.contains("temporarily unavailable") {
+    if error.is_connection_refusal() {
+        return format!("{text}: is it running?");
+    }
+    if error.is_timeout() || text.contains("temporarily unavailable") {
         return "it does not answer in time".to_owned();
-    } else if text.contains("Parse error") {
+    }
+    if text.contains("Parse error") {
         return "what answers there does not speak the protocol of Redis".to_owned();
-    } else if text.contains("NOAUTH") || text.contains("WRONGPASS") || text.contains("uthentication") {
-        ": look at user and password in cluster.redis"
-    } else if text.contains("UnknownIssuer") || text.contains("certificate") {
-        ": look at cluster.ca and at the name in the certificate"
-    } else {
-        ""
-    };
-    format!("{text}{hint}")
+    }
+    // The library quotes the code of an error that it does not know.
+    match text.strip_prefix('"').and_then(|rest| rest.split_once("\": ")) {
+        Some((code, detail)) => advised(&format!("{code} {detail}")),
+        None => advised(&text),
+    }
+}
+
+/// What a server says, and what may help.
+pub(super) fn advised(text: &str) -> String {
+    const ADVICE: &[(&[&str], &str)] = &[
+        (&["NOAUTH", "WRONGPASS", "uthentication"], "look at user and password in cluster.redis"),
+        (&["UnknownIssuer", "certificate"], "look at cluster.ca and at the name in the certificate"),
+        (&["NOPERM"], "the user in cluster.redis lacks rights; docs/cluster.md has those that are needed"),
+        (&["OOM"], "it is full: raise its maxmemory, or make room"),
+        (&["DB index"], "look at the number of the database behind the host in cluster.redis"),
+        (&["lookup", "resolve", "not known"], "look at the name of the host in cluster.redis"),
+        (&["onnection reset", "nexpected end", "closed by", "roken pipe"], "does it want TLS (rediss://)?"),
+    ];
+    let fits = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
+    match ADVICE.iter().find(|(signs, _)| fits(signs)) {
+        Some((_, advice)) => format!("{text}: {advice}"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_wrong_comes_with_advice() {
+        let said = advised("NOPERM this user has no permissions to run the 'set' command");
+        assert!(said.contains("docs/cluster.md"), "{said}");
+        assert!(advised("OOM command not allowed").contains("maxmemory"));
+        assert_eq!(advised("ERR syntax error"), "ERR syntax error");
+    }
 }

@@ -162,7 +162,7 @@ impl Link {
                 (self.message_to(node, &message), Then::Tell { node, wait })
             }
             BackplaneRequest::TellAll { message } => {
-                let others = self.census.living().iter().filter(|node| **node != self.settings.node);
+                let others = self.roster.living().iter().filter(|node| **node != self.settings.node);
                 let nodes: Vec<NodeId> = others.copied().collect();
                 let commands = nodes.iter().map(|node| self.message_to(*node, &message)).collect();
                 let wait = message.wait_here();

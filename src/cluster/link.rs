@@ -16,7 +16,7 @@ use smallvec::{SmallVec, smallvec};
 use super::address::Address;
 use super::answer::{number, text};
 use super::ask;
-use super::census::Census;
+use super::roster::Roster;
 use super::hear::BEAT;
 use super::job::{Claimed, Job, Then};
 use super::keys::Keys;
@@ -134,7 +134,7 @@ pub(super) struct Link {
     pub(super) rooms: Periodic<Arc<str>, Looked>,
     /// Rooms that are to be heard as soon as the core knows what they are.
     pub(super) to_hear: Vec<(Arc<str>, u16)>,
-    pub(super) census: Census,
+    pub(super) roster: Roster,
     /// The last message of another node that has been told, and whether the inbox is being read.
     pub(super) inbox_last: String,
     pub(super) is_reading_inbox: bool,
@@ -190,7 +190,7 @@ impl Link {
             beat_at: now,
             wake_at: now,
             to_hear: Vec::new(),
-            census: Census::default(),
+            roster: Roster::default(),
             inbox_last: "0-0".to_owned(),
             is_reading_inbox: false,
             clock: (0, now),

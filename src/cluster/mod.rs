@@ -27,7 +27,7 @@
 mod address;
 mod answer;
 mod ask;
-mod census;
+mod roster;
 mod hear;
 mod job;
 mod keys;
@@ -147,6 +147,12 @@ pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
     let addresses = address::configured(cluster)?;
     let deadline = Duration::from_millis(cluster.deadline_ms);
     let mut wire = connect(&addresses, deadline)?;
+    if let Some(policy) = wire.evicts() {
+        log::warn!(
+            "cluster.redis: its maxmemory-policy is {policy}: when it is full it throws away rooms, nicknames and sessions; \
+             noeviction is right"
+        );
+    }
     let settings = Settings {
         node: 0,
         keys: Keys::new(&cluster.prefix.0),
@@ -194,7 +200,15 @@ fn connect(addresses: &[address::Address], deadline: Duration) -> Result<Wire, C
 /// Has commands carried out, all of them.
 fn ask(wire: &mut Wire, settings: &Settings, commands: &[Command]) -> Result<Vec<Value>, ClusterError> {
     let (answers, _) = wire.execute(commands, Instant::now() + settings.deadline);
-    let failed = |trouble: wire::Trouble| ClusterError::new(format!("cluster.redis: {}", trouble.text()));
+    let failed = |trouble: wire::Trouble| {
+        let why = address::advised(trouble.text());
+        let place = settings.addresses.first().map_or("", |address| &address.name);
+        // What could not be reached is named already.
+        ClusterError::new(match why.contains(place) {
+            true => format!("cluster.redis: {why}"),
+            false => format!("cluster.redis: {place}: {why}"),
+        })
+    };
     answers.into_iter().map(|answer| answer.map_err(failed)).collect()
 }
 

@@ -376,12 +376,12 @@ impl Link {
         self.clock = (now_ms, Instant::now());
         let lease = |pair: &[Value]| Some((number(&pair[0])? as NodeId, number(&pair[1])?));
         let leases: Vec<(NodeId, u64)> = nodes.chunks_exact(2).filter_map(lease).collect();
-        let is_other = self.census.take(self.settings.lease_ms, now_ms, &leases);
+        let is_other = self.roster.take(self.settings.lease_ms, now_ms, &leases);
         if number(is_late) == Some(1) {
             self.tell_all(|| BackplaneNews::Returned);
         }
         if is_other {
-            let (living, lost) = (self.census.living().clone(), self.census.lost());
+            let (living, lost) = (self.roster.living().clone(), self.roster.lost());
             self.tell_all(|| BackplaneNews::Nodes { living: living.clone(), lost: lost.clone() });
         }
         self.note_refusals_over();

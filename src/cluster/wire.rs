@@ -91,6 +91,8 @@ struct Server {
 /// All of them.
 pub(super) struct Wire {
     servers: Vec<Server>,
+    /// By which rule the first server throws keys away when it is full, if it may be.
+    evicts: Option<String>,
     /// What the first server calls this run of it; nothing for a Redis Cluster, of whose servers each has its own.
     server: String,
     /// Which of them has each slot; `None`: there is only one.
@@ -129,6 +131,7 @@ impl Wire {
         let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or("").trim();
         let mut wire = Wire {
             servers: vec![server],
+            evicts: evicts(&info),
             server: if is_cluster { String::new() } else { run.to_owned() },
             slots: None,
             is_stale: false,
@@ -143,6 +146,11 @@ impl Wire {
             wire.load_scripts(index, started + timeout * 2);
         }
         Ok(wire)
+    }
+
+    /// By which rule the first server throws keys away when it is full, if it does.
+    pub(super) fn evicts(&self) -> Option<&str> {
+        self.evicts.as_deref()
     }
 
     /// Which run of which server this is.
@@ -472,6 +480,14 @@ fn set_timeout(connection: &Connection, timeout: Duration) -> redis::RedisResult
     let timeout = Some(timeout.max(Duration::from_millis(1)));
     connection.set_write_timeout(timeout)?;
     connection.set_read_timeout(timeout)
+}
+
+/// What INFO says: by which rule keys are thrown away, if there is a bound to its memory and a rule.
+fn evicts(info: &str) -> Option<String> {
+    let field =
+        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let policy = field("maxmemory_policy").filter(|policy| *policy != "noeviction")?;
+    field("maxmemory").is_some_and(|bytes| bytes != "0").then(|| policy.to_owned())
 }
 
 /// What INFO says: whether it belongs to a Redis Cluster.

@@ -91,6 +91,13 @@ impl Config {
             );
         }
         notices.extend(self.short_secret_notice());
+        let (lease_ms, deadline_ms) = (self.cluster.lease_ms, self.cluster.deadline_ms);
+        if !self.cluster.redis.0.is_empty() && lease_ms < 2 * deadline_ms {
+            notices.push(format!(
+                "cluster.lease_ms = {lease_ms} is less than twice cluster.deadline_ms = {deadline_ms}: a node that \
+                 Redis keeps waiting once is taken for lost"
+            ));
+        }
         notices
     }
 

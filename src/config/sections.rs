@@ -381,15 +381,32 @@ const REDIS_SCHEMES: [&str; 5] = ["redis://", "rediss://", "unix://", "valkey://
 /// Servers to choose from: each of them may be waited for.
 const REDIS_URLS_MAX: usize = 64;
 
-/// Whether a URL has something behind its host that is no port. The rest is looked at by whoever connects.
-fn has_bad_port(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else { return false };
-    let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+/// What is wrong with a URL behind its scheme, as far as it can be seen without asking anybody.
+fn wrong_url(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (rest, _) = rest.split_once('#').unwrap_or((rest, ""));
+    let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let known: &[&str] =
+        if scheme == "unix" { &["db", "user", "pass", "protocol"] } else { &["protocol"] };
+    let names = parameters.split('&').filter(|part| !part.is_empty());
+    let mut names = names.map(|part| part.split_once('=').map_or(part, |(name, _)| name));
+    if let Some(name) = names.find(|name| !known.contains(name)) {
+        return Some(format!("has a parameter that is none: {}", name.escape_debug()));
+    }
+    if scheme == "unix" {
+        return None;
+    }
+    let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
     let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
     // IPv6 addresses stand in brackets.
     let behind = host.rsplit_once(']').map_or(host, |(_, behind)| behind);
     let port = behind.rsplit_once(':').map(|(_, port)| port);
-    scheme != "unix" && port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0))
+    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        return Some("has no port from 1 to 65535 behind the last ':' of its host".to_owned());
+    }
+    let database = path.trim_end_matches('/');
+    let is_number = database.is_empty() || database.parse::<u32>().is_ok();
+    (!is_number).then(|| "has no number of a database behind the '/' of its host".to_owned())
 }
 
 impl Setting for RedisUrls {
@@ -398,11 +415,10 @@ impl Setting for RedisUrls {
     fn from_toml(value: &Value) -> Result<Self, String> {
         let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         let urls = Self(items.iter().map(Secret::from_toml).collect::<Result<_, _>>()?);
-        if let Some(index) = urls.0.iter().position(|url| has_bad_port(&url.0)) {
-            return Err(format!(
-                "URL {} has no port from 1 to 65535 behind the last ':' of its host",
-                index + 1
-            ));
+        for (index, url) in urls.0.iter().enumerate() {
+            if let Some(wrong) = wrong_url(&url.0) {
+                return Err(format!("URL {} {wrong}", index + 1));
+            }
         }
         let is_url = |url: &Secret| {
             REDIS_SCHEMES.iter().any(|scheme| url.0.len() > scheme.len() && url.0.starts_with(scheme))

@@ -70,13 +70,21 @@ struct Credentials {
 }
 
 impl Shard {
+    /// For whoever asks for an account where there are none.
+    pub(super) fn why_no_accounts(&self) -> &'static str {
+        match self.is_clustered() {
+            true => "this server has no accounts: its nodes share no store",
+            false => "this server has no accounts: it keeps nothing on disk",
+        }
+    }
+
     /// Decides what is to be done about a request to register or log in, of which the body has not come.
     pub(super) fn consider_account(&mut self, id: Id, head: &Head, action: AccountAction) -> What {
         if self.is_leaving() {
             return What::Refusal(Refusal::new(Reason::Draining, "the server is about to stop"));
         }
         if self.authority.accounts.is_none() {
-            return What::error(404, "this server has no accounts: it keeps nothing on disk");
+            return What::error(404, self.why_no_accounts());
         }
         if head.body == Body::None && head.header("content-length").is_none() {
             return What::error(411, "this needs a body, and its length or chunks");

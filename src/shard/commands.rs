@@ -580,7 +580,10 @@ impl Shard {
             }
         };
         if level > AckLevel::Sequenced && !self.journal.is_on {
-            let message = "this server keeps messages in memory: `ack` can be \"sequenced\"";
+            let message = match self.is_clustered() {
+                true => "this server keeps messages in Redis: `ack` can be \"sequenced\"",
+                false => "this server keeps messages in memory: `ack` can be \"sequenced\"",
+            };
             return Err(Refusal::new(Reason::AckUnavailable, message));
         }
         Ok(level)

@@ -34,8 +34,9 @@ class Agent:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 path = urllib.parse.urlsplit(self.path).path
                 agent.asked.append((self.command, path, self.headers.get("X-Consul-Token")))
-                if agent.hangs.is_set():
-                    time.sleep(DEADLINE_S)
+                deadline = Deadline()
+                while agent.hangs.is_set() and deadline.left():
+                    time.sleep(0.01)
                 if agent.answer:
                     return self.say(agent.answer, b"rpc error: Permission denied")
                 what, *name = path.removeprefix("/v1/agent/service/").split("/")
@@ -84,6 +85,21 @@ def test_a_node_is_registered_and_taken_back_when_it_drains(start_server, agent)
     # Before those who are there have gone.
     wait_until(lambda: not agent.services, "the node to be taken back")
     alice.expect("bye", code=4300)
+    assert server.exit_code() == 0
+
+
+def test_clients_are_told_to_go_when_the_agent_has_heard(start_server, agent):
+    server = start_server(consul__agent=agent.url, consul__deadline_ms=10_000, drain__spread_ms=0)
+    wait_until(lambda: agent.services, "the registration")
+    alice = server.ws("alice")
+    agent.hangs.set()
+    server.terminate()
+    wait_until(lambda: any("draining" in line for line in server.log), "the drain to begin")
+    alice.call("ping")
+    assert server.get("/ready").status == 200, "somebody may be sent here still"
+    agent.hangs.clear()
+    alice.expect("bye", code=4300)
+    assert not agent.services
     assert server.exit_code() == 0
 
 

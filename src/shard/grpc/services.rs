@@ -23,8 +23,7 @@ impl Shard {
 
     fn log_in(&mut self, id: Id, bytes: &[u8]) -> Result<(), Refusal> {
         if self.authority.accounts.is_none() {
-            let message = "this server has no accounts: it keeps nothing on disk";
-            return Err(Refusal::new(Reason::NotFound, message));
+            return Err(Refusal::new(Reason::NotFound, self.why_no_accounts()));
         }
         let (username, password) =
             grpc::read_login(bytes).map_err(|why| Refusal::new(Reason::BadRequest, why))?;

@@ -13,7 +13,7 @@ use crate::shard::backplane::LostNode;
 
 /// What is known of the nodes.
 #[derive(Debug, Default)]
-pub(super) struct Census {
+pub(super) struct Roster {
     living: Arc<[NodeId]>,
     /// Those that are lost, and since when, in ms by the clock of the backplane.
     missing: BTreeMap<NodeId, u64>,
@@ -23,7 +23,7 @@ pub(super) struct Census {
     patient_until_ms: u64,
 }
 
-impl Census {
+impl Roster {
     pub(super) fn living(&self) -> &Arc<[NodeId]> {
         &self.living
     }
@@ -77,41 +77,41 @@ mod tests {
 
     const LEASE: u64 = 900;
 
-    fn known(census: &Census) -> (Vec<NodeId>, Vec<(NodeId, u64)>) {
-        (census.living().to_vec(), census.lost().iter().map(|lost| (lost.node, lost.lost_ms)).collect())
+    fn known(roster: &Roster) -> (Vec<NodeId>, Vec<(NodeId, u64)>) {
+        (roster.living().to_vec(), roster.lost().iter().map(|lost| (lost.node, lost.lost_ms)).collect())
     }
 
     /// One that has been going on for a while, with two nodes.
-    fn settled() -> Census {
-        let mut census = Census::default();
+    fn settled() -> Roster {
+        let mut roster = Roster::default();
         for now in [10_000, 10_300, 10_600, 10_900, 11_200] {
-            census.take(LEASE, now, &[(1, now + LEASE), (2, now + LEASE)]);
+            roster.take(LEASE, now, &[(1, now + LEASE), (2, now + LEASE)]);
         }
-        assert_eq!(known(&census), (vec![1, 2], vec![]));
-        census
+        assert_eq!(known(&roster), (vec![1, 2], vec![]));
+        roster
     }
 
     #[test]
     fn a_lease_that_is_over_is_a_node_that_is_lost() {
-        let mut census = settled();
+        let mut roster = settled();
         for now in [11_500, 11_800, 12_100] {
-            assert!(!census.take(LEASE, now, &[(1, now + LEASE), (2, 12_100)]));
+            assert!(!roster.take(LEASE, now, &[(1, now + LEASE), (2, 12_100)]));
         }
-        assert!(census.take(LEASE, 12_400, &[(1, 13_300), (2, 12_100)]));
-        assert_eq!(known(&census), (vec![1], vec![(2, 300)]));
+        assert!(roster.take(LEASE, 12_400, &[(1, 13_300), (2, 12_100)]));
+        assert_eq!(known(&roster), (vec![1], vec![(2, 300)]));
         // The backplane forgets it after a while, and so does whoever asks.
-        assert!(census.take(LEASE, 12_700, &[(1, 13_600)]));
-        assert_eq!(known(&census), (vec![1], vec![]));
+        assert!(roster.take(LEASE, 12_700, &[(1, 13_600)]));
+        assert_eq!(known(&roster), (vec![1], vec![]));
     }
 
     #[test]
     fn leases_that_nobody_could_renew_say_nothing() {
-        let mut census = settled();
+        let mut roster = settled();
         // Away until 20,000: the first is back and the second not yet, and the backplane has forgotten it at first.
-        assert!(!census.take(LEASE, 20_000, &[(1, 20_900)]));
-        assert!(!census.take(LEASE, 20_300, &[(1, 21_200), (2, 12_100)]));
+        assert!(!roster.take(LEASE, 20_000, &[(1, 20_900)]));
+        assert!(!roster.take(LEASE, 20_300, &[(1, 21_200), (2, 12_100)]));
         // It is back in time, or has a lease's time from when it could have been.
-        let mut late = Census { living: census.living.clone(), missing: BTreeMap::new(), ..census };
+        let mut late = Roster { living: roster.living.clone(), missing: BTreeMap::new(), ..roster };
         assert!(!late.take(LEASE, 20_600, &[(1, 21_500), (2, 12_100)]));
         assert!(late.take(LEASE, 20_900, &[(1, 21_800), (2, 12_100)]));
         assert_eq!(known(&late), (vec![1], vec![(2, 0)]));
@@ -123,22 +123,22 @@ mod tests {
 
     #[test]
     fn who_was_lost_before_stays_lost() {
-        let mut census = settled();
+        let mut roster = settled();
         for now in [11_500, 11_800, 12_100, 12_400] {
-            census.take(LEASE, now, &[(1, now + LEASE), (2, 12_100)]);
+            roster.take(LEASE, now, &[(1, now + LEASE), (2, 12_100)]);
         }
-        assert!(!census.take(LEASE, 20_000, &[(1, 20_900), (2, 12_100)]));
-        assert_eq!(known(&census), (vec![1], vec![(2, 7900)]));
+        assert!(!roster.take(LEASE, 20_000, &[(1, 20_900), (2, 12_100)]));
+        assert_eq!(known(&roster), (vec![1], vec![(2, 7900)]));
     }
 
     #[test]
     fn who_begins_gives_everybody_time() {
-        let mut census = Census::default();
-        assert!(census.take(LEASE, 5000, &[(1, 5900), (2, 1000)]));
-        assert_eq!(known(&census), (vec![1], vec![]));
-        assert!(!census.take(LEASE, 5300, &[(1, 6200), (2, 1000)]));
-        census.take(LEASE, 5600, &[(1, 6500), (2, 1000)]);
-        assert!(census.take(LEASE, 5900, &[(1, 6800), (2, 1000)]));
-        assert_eq!(known(&census), (vec![1], vec![(2, 0)]));
+        let mut roster = Roster::default();
+        assert!(roster.take(LEASE, 5000, &[(1, 5900), (2, 1000)]));
+        assert_eq!(known(&roster), (vec![1], vec![]));
+        assert!(!roster.take(LEASE, 5300, &[(1, 6200), (2, 1000)]));
+        roster.take(LEASE, 5600, &[(1, 6500), (2, 1000)]);
+        assert!(roster.take(LEASE, 5900, &[(1, 6800), (2, 1000)]));
+        assert_eq!(known(&roster), (vec![1], vec![(2, 0)]));
     }
 }
