@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from helpers import DEADLINE_S, binary, free_ports, run, wait_until
+from helpers import DEADLINE_S, Deadline, binary, free_ports, run, wait_until
 
 
 class Agent:
