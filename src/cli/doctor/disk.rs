@@ -118,6 +118,9 @@ pub(super) fn journals(host: &Host, plan: &Plan) -> Result<Found, String> {
     }
     let wanted = plan.journal_bytes();
     let journals = format!("{} journals take {} (store.queue_bytes)", plan.cores, bytes(wanted));
+    if !host.has("/dev") {
+        return Err("there is no /dev".to_owned());
+    }
     if !host.has(SHARED_MEMORY) {
         return Ok(Found::warning(format!("there is no {SHARED_MEMORY}; {journals}")).run(format!(
             "mkdir -m 1777 {SHARED_MEMORY} && mount -t tmpfs -o nosuid,nodev tmpfs {SHARED_MEMORY}"

@@ -1,7 +1,5 @@
 //! Open files: every connection is one.
 
-use std::io::ErrorKind;
-
 use super::finding::{Found, Setting};
 use super::host::Host;
 use super::plan::Plan;
@@ -73,20 +71,18 @@ pub(super) fn all(host: &Host, plan: &Plan) -> Result<Found, String> {
 }
 
 /// Whether each core can have a table of its own: unshare(2), CLONE_FILES.
-pub(super) fn tables(host: &Host, plan: &Plan) -> Result<Found, String> {
-    let try_it = host.calls.table.ok_or("it can only be tried on the machine itself (no --root)")?;
-    match try_it() {
-        Ok(()) => Ok(Found::ok("a thread may have a descriptor table of its own (tried)")),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+pub(super) fn tables(_host: &Host, plan: &Plan) -> Result<Found, String> {
+    match &plan.table {
+        Some(Ok(())) => Ok(Found::ok("a thread may have a descriptor table of its own (tried)")),
+        Some(Err(error)) => {
             let text = format!(
-                "a thread may not have a descriptor table of its own: {error}. The open-file limit holds all {} cores together",
+                "a thread may not have a descriptor table of its own ({error}): the open-file limit holds all {} cores together",
                 plan.cores
             );
-            let found = Found::warning(text);
-            Ok(found.run(
-                "allow unshare(2) in the seccomp profile of the container or the unit's SystemCallFilter=",
+            Ok(Found::warning(text).run(
+                "allow unshare(2) with CLONE_FILES: in the container's seccomp profile, or SystemCallFilter= of the unit",
             ))
         }
-        Err(error) => Err(format!("it was tried, and failed otherwise: {error}")),
+        None => Err("it can only be tried on the machine itself (no --root)".to_owned()),
     }
 }

@@ -167,6 +167,16 @@ pub(super) struct Finding {
     pub(super) is_known: bool,
 }
 
+/// A finding for programs.
+#[derive(Debug, Serialize)]
+pub(super) struct Told<'a> {
+    check: &'static str,
+    status: Status,
+    found: &'a str,
+    why: &'static str,
+    fix: Option<String>,
+}
+
 /// What an answer that could not be had begins with.
 const NOT_KNOWN: &str = "not known here: ";
 
@@ -190,15 +200,15 @@ impl Finding {
     }
 
     /// For programs. `fix` has one command a line, first those that take effect at once; `null` where there is none.
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(super) fn told(&self) -> Told<'_> {
         let commands = [self.fixes(), self.keeps()].concat();
-        serde_json::json!({
-            "check": self.check,
-            "status": self.found.status,
-            "found": self.found.text,
-            "why": self.why,
-            "fix": (!commands.is_empty()).then(|| commands.join("\n")),
-        })
+        Told {
+            check: self.check,
+            status: self.found.status,
+            found: &self.found.text,
+            why: self.why,
+            fix: (!commands.is_empty()).then(|| commands.join("\n")),
+        }
     }
 }
 

@@ -237,13 +237,14 @@ pub fn run(flags: &DoctorFlags) -> ExitCode {
     if flags.pid.is_some() && !host.has(&host.of_process("limits")) {
         return fail(EXIT_USAGE, format_args!("--pid: there is no process {}", host.process));
     }
-    let findings = look(&host, &Plan::new(config, &host));
+    let plan = Plan::new(config, &host);
+    let findings = look(&host, &plan);
     let told = if flags.json {
         json(&findings)
     } else if flags.settings {
         settings(&findings)
     } else {
-        text(&findings, flags.verbose, is_coloured())
+        text(&findings, &plan, flags.verbose, is_coloured())
     };
     match write(told.as_bytes()) {
         Err(why) => fail(EXIT_FAILURE, why),
@@ -267,8 +268,9 @@ fn is_coloured() -> bool {
 }
 
 fn json(findings: &[Finding]) -> String {
-    let findings: Vec<_> = findings.iter().map(Finding::json).collect();
-    format!("{:#}\n", serde_json::Value::from(findings))
+    let told: Vec<_> = findings.iter().map(Finding::told).collect();
+    let text = serde_json::to_string_pretty(&told).expect("texts and nothing else");
+    format!("{text}\n")
 }
 
 fn settings(findings: &[Finding]) -> String {
@@ -281,7 +283,7 @@ fn settings(findings: &[Finding]) -> String {
     out
 }
 
-fn text(findings: &[Finding], is_verbose: bool, is_coloured: bool) -> String {
+fn text(findings: &[Finding], plan: &Plan, is_verbose: bool, is_coloured: bool) -> String {
     let mut out = String::new();
     for finding in findings {
         let status = finding.found.status;
@@ -314,6 +316,13 @@ fn text(findings: &[Finding], is_verbose: bool, is_coloured: bool) -> String {
         count(Status::Note),
         count(Status::Ok)
     );
+    if !plan.is_configured {
+        let _ = writeln!(
+            out,
+            "The configuration has no number of connections: {} are reckoned with; --max-connections names another",
+            plan.connections
+        );
+    }
     out
 }
 

@@ -178,6 +178,8 @@ pub(super) fn tracked(host: &Host, plan: &Plan) -> Result<Found, String> {
     if max >= needed {
         return Ok(Found::ok(text));
     }
-    let wanted = (needed + needed / 4).next_power_of_two().max(TRACKED_PROPOSED_MIN);
-    Ok(Found::warning(text).with(plan.shortfall()).set(Setting::sysctl(KEY, max, wanted)))
+    let wanted = needed.saturating_add(needed / 4).next_power_of_two().max(TRACKED_PROPOSED_MIN);
+    // With none at all it may be that no rule asks for it, and the bound is of nothing.
+    let status = if count == 0 { Status::Note } else { plan.shortfall() };
+    Ok(Found::warning(text).with(status).set(Setting::sysctl(KEY, max, wanted)))
 }

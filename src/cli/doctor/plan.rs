@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) connections: usize,
     /// Whether the configuration says so.
     pub(super) is_configured: bool,
+    /// Whether each core can have a descriptor table of its own; or the error by which it cannot. `None`: not tried.
+    pub(super) table: Option<Result<(), String>>,
 }
 
 impl Plan {
@@ -46,6 +48,7 @@ impl Plan {
             allowed,
             connections: if configured == 0 { CONNECTIONS } else { configured },
             is_configured: configured != 0,
+            table: host.calls.table.map(|try_it| try_it().map_err(|error| error.to_string())),
             config,
         }
     }
@@ -63,10 +66,7 @@ impl Plan {
     pub(super) fn reckoned(&self) -> String {
         match self.is_configured {
             true => format!("{} connections (limits.connections)", self.connections),
-            false => format!(
-                "{} connections (reckoned with; --max-connections names another number)",
-                self.connections
-            ),
+            false => format!("{} connections (reckoned with)", self.connections),
         }
     }
 
@@ -80,6 +80,7 @@ impl Plan {
         let share = self.connections.div_ceil(self.cores.max(1));
         let share = match self.cores {
             0 | 1 => share,
+            _ if matches!(self.table, Some(Err(_))) => self.connections,
             _ => (share * SPREAD_PERCENT).div_ceil(100),
         };
         // The least limit that leaves room for them. A reserve never makes more than this of it.

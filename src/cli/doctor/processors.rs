@@ -107,7 +107,7 @@ pub(super) fn nodes(host: &Host, plan: &Plan) -> Result<Found, String> {
         .filter(|(_, processors)| processors.iter().any(|processor| pinned.contains(processor)))
         .map(|(node, _)| *node)
         .collect();
-    let text = format!("{} nodes of memory, cores on {}", of_nodes.len(), listed(&used));
+    let text = format!("nodes of memory: {}; cores on node {}", of_nodes.len(), listed(&used));
     if used.len() <= 1 {
         return Ok(Found::ok(text));
     }
