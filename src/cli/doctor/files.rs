@@ -5,8 +5,11 @@ use super::host::Host;
 use super::plan::Plan;
 use crate::server;
 
-/// The least that is proposed as a limit: it costs nothing until it is used.
-const PROPOSED_MIN: u64 = 65_536;
+/// The least that is proposed as a limit: as in `packaging/systemd/starling.service`, which must not come to have less by it.
+const PROPOSED_MIN: u64 = 1_048_576;
+
+/// What a limit can be at most.
+const CEILING: &str = "fs.nr_open";
 
 /// The limit of a process, soft and hard, from the line of /proc/PID/limits (proc(5)).
 fn limits(host: &Host) -> Result<(u64, u64), String> {
@@ -40,19 +43,21 @@ pub(super) fn limit(host: &Host, plan: &Plan) -> Result<Found, String> {
     if hard >= wanted {
         return Ok(Found::ok(text));
     }
-    Ok(Found::warning(text).set(Setting::open_files(hard, proposed(wanted))))
+    // Where the kernel lets none be so high, and what it lets be is enough, that.
+    let ceiling = host.number(&host.sysctl(CEILING)).ok().filter(|ceiling| *ceiling >= wanted);
+    let proposed = ceiling.map_or(proposed(wanted), |ceiling| ceiling.min(proposed(wanted)));
+    Ok(Found::warning(text).set(Setting::open_files(hard, proposed)))
 }
 
 /// fs.nr_open: what a limit can be at most (proc_sys_fs(5)).
 pub(super) fn ceiling(host: &Host, plan: &Plan) -> Result<Found, String> {
-    const KEY: &str = "fs.nr_open";
-    let ceiling = host.number(&host.sysctl(KEY))?;
+    let ceiling = host.number(&host.sysctl(CEILING))?;
     let wanted = plan.files_of_core();
-    let text = format!("{KEY} is {ceiling}; a core wants {wanted} files");
+    let text = format!("{CEILING} is {ceiling}; a core wants {wanted} files");
     if ceiling >= wanted {
         return Ok(Found::ok(text));
     }
-    Ok(Found::warning(text).set(Setting::sysctl(KEY, ceiling, proposed(wanted))))
+    Ok(Found::warning(text).set(Setting::sysctl(CEILING, ceiling, proposed(wanted))))
 }
 
 /// fs.file-max: what all processes together can have (proc_sys_fs(5)).

@@ -11,7 +11,30 @@ const NET: &str = "/sys/class/net";
 /// An interrupt of a card, and the processors that it comes to.
 struct Interrupt {
     number: usize,
+    /// Whether packets are taken in by it, as far as its name tells; others tell of what was sent, or of the card itself.
+    receives: bool,
     processors: Vec<usize>,
+}
+
+/// Whether packets are taken in by an interrupt of this name: `virtio2-input.0`, `eth0-TxRx-3`.
+fn receives(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    has(&["rx", "input"]) || !has(&["tx", "output", "config", "event", "async", "ctrl"])
+}
+
+/// Processors as a mask: groups of 32 bits in hexadecimal, the highest first.
+fn masked(processors: &[usize]) -> String {
+    let last = processors.iter().max().map_or(0, |processor| processor / 32);
+    let group = |group: usize| {
+        let bits = processors.iter().filter(|processor| *processor / 32 == group);
+        bits.fold(0_u32, |mask, processor| mask | 1 << (processor % 32))
+    };
+    let groups = (0..=last).rev().map(|index| match index == last {
+        true => format!("{:x}", group(index)),
+        false => format!("{:08x}", group(index)),
+    });
+    groups.collect::<Vec<_>>().join(",")
 }
 
 /// Cards, not what is only of the kernel: those with a device.
@@ -28,16 +51,16 @@ fn interrupts(host: &Host, card: &str) -> Result<Vec<Interrupt>, String> {
     let lines = host.read("/proc/interrupts")?;
     let mut interrupts = Vec::new();
     for number in numbers.iter().filter_map(|number| number.parse::<usize>().ok()) {
-        if !lines.lines().any(|line| line.trim_start().starts_with(&format!("{number}:"))) {
-            continue;
-        }
+        let line = lines.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{number}:")));
+        let Some(line) = line else { continue };
+        let receives = receives(line.split_whitespace().last().unwrap_or_default());
         // Which one it is in fact, of those that it may be; older kernels tell only the latter.
         let effective = host.read(&format!("/proc/irq/{number}/effective_affinity_list"));
         let processors = match effective.ok().filter(|text| !text.is_empty()).and_then(|text| list(&text)) {
             Some(processors) => processors,
             None => host.processors(&format!("/proc/irq/{number}/smp_affinity_list"))?,
         };
-        interrupts.push(Interrupt { number, processors });
+        interrupts.push(Interrupt { number, receives, processors });
     }
     Ok(interrupts)
 }
@@ -71,38 +94,43 @@ pub(super) fn placement(host: &Host, plan: &Plan) -> Result<Found, String> {
     if cards.is_empty() {
         return Err(format!("{NET} has no card with a device"));
     }
-    let mut at: BTreeSet<usize> = BTreeSet::new();
-    let mut near: Vec<usize> = Vec::new();
-    let mut count = 0;
+    let mut all = Vec::new();
     for card in &cards {
-        for interrupt in interrupts(host, card)? {
-            count += 1;
-            if interrupt.processors.iter().any(|processor| pinned.contains(processor)) {
-                near.push(interrupt.number);
-            }
-            at.extend(interrupt.processors);
-        }
+        all.extend(interrupts(host, card)?);
     }
-    if count == 0 {
+    if all.is_empty() {
         return Err(format!("no interrupts are known of {}", cards.join(", ")));
     }
+    let count = all.len();
+    let at: BTreeSet<usize> = all.iter().flat_map(|interrupt| interrupt.processors.iter().copied()).collect();
     let at_list = listed(&at.iter().copied().collect::<Vec<_>>());
     let balancer = if has_balancer(host) { "; irqbalance runs, and moves them" } else { "" };
     let text = format!("{count} interrupts of {} come to processors {at_list}{balancer}", cards.join(", "));
     if plan.config.steer {
-        let spread = spread_to(host, &cards);
-        let idle: Vec<usize> = pinned
-            .iter()
-            .copied()
-            .filter(|processor| !at.contains(processor) && !spread.contains(processor))
-            .collect();
+        let taking: Vec<&Interrupt> = all.iter().filter(|interrupt| interrupt.receives).collect();
+        let mut taken = spread_to(host, &cards);
+        taken.extend(taking.iter().flat_map(|interrupt| interrupt.processors.iter().copied()));
+        let idle: Vec<usize> =
+            pinned.iter().copied().filter(|processor| !taken.contains(processor)).collect();
         if !idle.is_empty() {
-            return Ok(Found::warning(format!(
+            let mut found = Found::warning(format!(
                 "{text}: with --steer the cores on {} get no connections by these cards",
                 listed(&idle)
-            ))
-            .run(format!("echo {} > /proc/irq/NUMBER/smp_affinity_list, for a queue each", listed(&idle)))
-            .run("or starling serve without --steer"));
+            ));
+            if taking.len() >= pinned.len() {
+                for (interrupt, processor) in taking.iter().zip(pinned.iter().cycle()) {
+                    let number = interrupt.number;
+                    found = found.run(format!("echo {processor} > /proc/irq/{number}/smp_affinity_list"));
+                }
+            } else {
+                for card in &cards {
+                    found = found.run(format!(
+                        "for queue in {NET}/{card}/queues/rx-*; do echo {} > $queue/rps_cpus; done",
+                        masked(pinned)
+                    ));
+                }
+            }
+            return Ok(found);
         }
         if !balancer.is_empty() {
             return Ok(Found::warning(format!("{text} from the cores that --steer reckons with"))
@@ -112,6 +140,11 @@ pub(super) fn placement(host: &Host, plan: &Plan) -> Result<Found, String> {
     }
     let free: Vec<usize> =
         plan.allowed.iter().flatten().copied().filter(|processor| !pinned.contains(processor)).collect();
+    let near: Vec<usize> = all
+        .iter()
+        .filter(|interrupt| interrupt.processors.iter().any(|processor| pinned.contains(processor)))
+        .map(|interrupt| interrupt.number)
+        .collect();
     if near.is_empty() || free.is_empty() {
         let why = if near.is_empty() { "where no loop is" } else { "and loops are on all processors" };
         return Ok(Found::ok(format!("{text}, {why}")));
@@ -155,4 +188,29 @@ pub(super) fn steering(host: &Host, _plan: &Plan) -> Result<Found, String> {
         texts.push(format!("{card}: RPS on {rps} of {receive} queues, XPS on {xps} of {send}"));
     }
     Ok(Found::ok(texts.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_what_takes_packets_in() {
+        for name in
+            ["virtio2-input.0", "virtio3-rx", "eth0-TxRx-3", "ena-mgmnt@pci", "mlx5_comp0@pci", "eth0-rx-1"]
+        {
+            assert!(receives(name), "{name}");
+        }
+        for name in ["virtio2-output.0", "virtio3-tx", "virtio3-config", "mlx5_async0@pci", "eth0-tx-1"] {
+            assert!(!receives(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn masks_come_back() {
+        for processors in [vec![0], vec![0, 1, 3], vec![31, 32], vec![5, 64, 70]] {
+            assert_eq!(mask(&masked(&processors)), Some(processors));
+        }
+        assert_eq!(masked(&[0, 33]), "2,00000001");
+    }
 }

@@ -429,3 +429,17 @@ fn nothing_steers_a_terminal() {
     assert!(!text(&findings, &machine.plan(), true, false).contains('\u{1b}'));
     assert_eq!(machine.finding("kernel").found.status, Fine);
 }
+
+#[test]
+fn each_check_has_its_words_in_the_documents() {
+    let page = include_str!("../../../../docs/host.md");
+    for check in CHECKS {
+        assert!(
+            page.contains(&format!("| `{}` |", check.name)),
+            "docs/host.md does not tell of {}",
+            check.name
+        );
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, CHECKS.len(), "docs/host.md tells of checks that there are not");
+}

@@ -28,9 +28,12 @@ fn open_files() {
         Warning,
         "what is started from here may have 4096 files open (soft 1024, which the server raises): room for 3968 connections a core; \
          400000 connections (limits.connections) on 4 cores want 129032 files a core",
-        &["prlimit --pid $$ --nofile=131072:131072"],
+        &["prlimit --pid $$ --nofile=1048576:1048576"],
     );
-    assert!(machine.finding("open-files").keeps()[0].contains("LimitNOFILE=131072"));
+    assert!(machine.finding("open-files").keeps()[0].contains("LimitNOFILE=1048576"));
+    // No more than the kernel lets be, where that is enough.
+    let machine = machine.with("proc/sys/fs/nr_open", "500000");
+    assert_eq!(machine.finding("open-files").fixes(), ["prlimit --pid $$ --nofile=500000:500000"]);
     machine.without("proc/self/limits").expect_unknown("open-files", "there is no /proc/self/limits");
     Machine::healthy()
         .with("proc/self/limits", "Max cpu time")
@@ -77,7 +80,7 @@ fn ceilings_of_open_files() {
         "file-max",
         Note,
         "fs.file-max is 10000, 752 are in use; with 10000 connections (reckoned with) it is 10752",
-        &["sysctl -w fs.file-max=65536"],
+        &["sysctl -w fs.file-max=1048576"],
     );
     let full = full.set("limits.connections", 100_000);
     assert_eq!(full.finding("file-max").found.status, Warning);

@@ -203,6 +203,8 @@ fn clock_sources() {
             "for good, on the kernel's command line: clocksource=tsc",
         ],
     );
+    let other = Machine::healthy().with(&format!("{CLOCK}/current_clocksource"), "timebase");
+    assert_eq!(other.finding("clock-source").found.status, Note);
     let machine = machine.with(&format!("{CLOCK}/available_clocksource"), "hpet acpi_pm");
     let finding = machine.finding("clock-source");
     assert!(
@@ -229,11 +231,19 @@ fn interrupts() {
     let machine = machine.with("proc/78/comm", "irqbalance\n");
     assert_eq!(machine.finding("interrupts").fixes()[0], "systemctl disable --now irqbalance");
     let steered = Machine::healthy().set("steer", true);
-    let finding = steered.finding("interrupts");
-    assert!(
-        finding.found.status == Warning
-            && finding.found.text.ends_with("the cores on 2-3 get no connections by these cards"),
-        "{finding:?}"
+    steered.expect(
+        "interrupts",
+        Warning,
+        "2 interrupts of eth0 come to processors 0-1: with --steer the cores on 1-3 get no connections by these cards",
+        &["for queue in /sys/class/net/eth0/queues/rx-*; do echo f > $queue/rps_cpus; done"],
+    );
+    let queues = " 41: 1 0 PCI-MSIX eth0-TxRx-0\n 42: 1 0 PCI-MSIX eth0-TxRx-1\n";
+    let two = Machine::healthy().set("steer", true).set("cores", 2).with("proc/interrupts", queues);
+    assert_eq!(two.finding("interrupts").found.status, Fine);
+    let two = two.with("proc/irq/42/effective_affinity_list", "0");
+    assert_eq!(
+        two.finding("interrupts").fixes(),
+        ["echo 0 > /proc/irq/41/smp_affinity_list", "echo 1 > /proc/irq/42/smp_affinity_list"]
     );
     let steered = steered.with("sys/class/net/eth0/queues/rx-0/rps_cpus", "f");
     assert_eq!(steered.finding("interrupts").found.status, Fine);
