@@ -138,15 +138,21 @@ pub(super) fn placement(host: &Host, plan: &Plan) -> Result<Found, String> {
         }
         return Ok(Found::ok(text));
     }
-    let free: Vec<usize> =
-        plan.allowed.iter().flatten().copied().filter(|processor| !pinned.contains(processor)).collect();
+    const CPU: &str = "/sys/devices/system/cpu";
+    // Interrupts go where they are sent, whatever the process may use; but isolated processors are for other things.
+    let there = host.processors(&format!("{CPU}/online"))?;
+    let isolated = host.processors(&format!("{CPU}/isolated")).unwrap_or_default();
+    let free: Vec<usize> = there
+        .into_iter()
+        .filter(|processor| !pinned.contains(processor) && !isolated.contains(processor))
+        .collect();
     let near: Vec<usize> = all
         .iter()
         .filter(|interrupt| interrupt.processors.iter().any(|processor| pinned.contains(processor)))
         .map(|interrupt| interrupt.number)
         .collect();
     if near.is_empty() || free.is_empty() {
-        let why = if near.is_empty() { "where no loop is" } else { "and loops are on all processors" };
+        let why = if near.is_empty() { "where no loop is" } else { "and no processor is free of loops" };
         return Ok(Found::ok(format!("{text}, {why}")));
     }
     let numbers: Vec<String> = near.iter().map(usize::to_string).collect();
