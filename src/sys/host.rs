@@ -1,4 +1,5 @@
-//! What of this machine no file tells: free space, whether the clock is set by others, whether a thread may have a table of its own.
+//! What of this machine no file tells: free space, whether the clock is set by others, whether a thread may have a
+//! table of its own.
 
 use std::io;
 use std::path::Path;

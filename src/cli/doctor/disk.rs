@@ -7,7 +7,8 @@ use super::finding::{Found, bytes};
 use super::host::Host;
 use super::plan::Plan;
 
-/// File systems that are on other machines. SQLite's WAL needs memory that all of its users share, so they must be on one.
+/// File systems that are on other machines. SQLite's WAL needs memory that all of its users share, so they must be on
+/// one.
 const REMOTE: [&str; 14] = [
     "nfs",
     "nfs4",

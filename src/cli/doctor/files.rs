@@ -5,7 +5,8 @@ use super::host::Host;
 use super::plan::Plan;
 use crate::server;
 
-/// The least that is proposed as a limit: as in `packaging/systemd/starling.service`, which must not come to have less by it.
+/// The least that is proposed as a limit: as in `packaging/systemd/starling.service`, which must not come to have less
+/// by it.
 const PROPOSED_MIN: u64 = 1_048_576;
 
 /// What a limit can be at most.

@@ -11,7 +11,8 @@ const NET: &str = "/sys/class/net";
 /// An interrupt of a card, and the processors that it comes to.
 struct Interrupt {
     number: usize,
-    /// Whether packets are taken in by it, as far as its name tells; others tell of what was sent, or of the card itself.
+    /// Whether packets are taken in by it, as far as its name tells; others tell of what was sent, or of the card
+    /// itself.
     receives: bool,
     processors: Vec<usize>,
 }
@@ -157,7 +158,7 @@ pub(super) fn placement(host: &Host, plan: &Plan) -> Result<Found, String> {
     }
     let numbers: Vec<String> = near.iter().map(usize::to_string).collect();
     let mut found = Found::note(format!(
-        "{text}; {} of them take time from loops, while {} have none",
+        "{text}; {} of them take time from loops, and there is none on {}",
         near.len(),
         listed(&free)
     ));

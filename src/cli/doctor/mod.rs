@@ -1,6 +1,8 @@
-//! `starling doctor`: what of this machine is not as the server wants it, why that matters, and the commands that change it.
+//! `starling doctor`: what of this machine is not as the server wants it, why that matters, and the commands that
+//! change it.
 //!
-//! A check reads files below a root and says what it has read; what it cannot read it says it does not know. It changes nothing.
+//! A check reads files below a root and says what it has read; what it cannot read it says it does not know. It changes
+//! nothing.
 //! `docs/host.md` says what each check is about, and where that is from.
 
 mod cgroup;
@@ -53,7 +55,8 @@ pub struct DoctorFlags {
     /// Print an array of objects: check, status, found, why, fix
     #[arg(long)]
     json: bool,
-    /// Print the settings that should change, one a line: status, kind, name, now, wanted, with tabs between; exit code 0
+    /// Print the settings that should change, one a line: status, kind, name, now, wanted, with tabs between; exit code
+    /// 0
     #[arg(long, conflicts_with = "json")]
     settings: bool,
     /// Say why of what is ok, too

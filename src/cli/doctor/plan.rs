@@ -12,7 +12,8 @@ use super::host::Host;
 /// Connections that are reckoned with where the configuration names no number.
 const CONNECTIONS: usize = 10_000;
 
-/// How many more than its share a core must have room for: clients are spread by a hash, and never quite evenly. A quarter is eight
+/// How many more than its share a core must have room for: clients are spread by a hash, and never quite evenly. A
+/// quarter is eight
 /// standard deviations where a core has a thousand.
 const SPREAD_PERCENT: usize = 125;
 

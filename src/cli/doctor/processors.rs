@@ -33,7 +33,8 @@ pub(super) fn allowed(host: &Host, plan: &Plan) -> Result<Found, String> {
     Ok(Found::ok(format!("{text}, pinned to {}", listed(&plan.pinned))))
 }
 
-/// cpu.max of the control groups, or cpu.cfs_quota_us of version 1: cgroup-v2 and sched-bwc of the kernel's documentation.
+/// cpu.max of the control groups, or cpu.cfs_quota_us of version 1: cgroup-v2 and sched-bwc of the kernel's
+/// documentation.
 pub(super) fn quota(host: &Host, plan: &Plan) -> Result<Found, String> {
     let Some(bound) = cgroup::processors(host)? else {
         return Ok(Found::ok("no bound on processors' time in the control groups"));
@@ -63,7 +64,8 @@ pub(super) fn isolated(host: &Host, plan: &Plan) -> Result<Found, String> {
     let text = format!("isolated: {}{tick}; cores would be on {}", listed(&isolated), listed(pinned));
     let allowed = plan.allowed.as_deref().unwrap_or(&[]);
     let online = host.processors(&format!("{CPU}/online")).unwrap_or_default();
-    // Cores take the first processors of the mask, the other threads go where the scheduler may move them: one at its end.
+    // Cores take the first processors of the mask, the other threads go where the scheduler may move them: one at its
+    // end.
     let last = isolated.iter().max().copied().unwrap_or(0);
     let common = online.iter().rev().find(|processor| **processor > last && !isolated.contains(processor));
     let advice = common.map(|common| {

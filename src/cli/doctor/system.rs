@@ -10,7 +10,8 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// What the code needs of the kernel: SO_REUSEPORT (3.9), SO_INCOMING_CPU of listeners (4.4, and not from 4.6 to 6.1), close_range (5.9).
+/// What the code needs of the kernel: SO_REUSEPORT (3.9), SO_INCOMING_CPU of listeners (4.4, and not from 4.6 to 6.1),
+/// close_range (5.9).
 pub(super) fn kernel(host: &Host, plan: &Plan) -> Result<Found, String> {
     const RELEASE: &str = "/proc/sys/kernel/osrelease";
     let release = host.read(RELEASE)?;

@@ -225,7 +225,7 @@ fn interrupts() {
     machine.expect(
         "interrupts",
         Note,
-        "2 interrupts of eth0 come to processors 0-1; 1 of them take time from loops, while 1-3 have none",
+        "2 interrupts of eth0 come to processors 0-1; 1 of them take time from loops, and there is none on 1-3",
         &["for irq in 41; do echo 1-3 > /proc/irq/$irq/smp_affinity_list; done"],
     );
     // One that the process may not use is free, too.
