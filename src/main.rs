@@ -10,6 +10,7 @@ fn main() -> ExitCode {
         Ok(Command::Serve(flags)) => cli::serve::run(&flags),
         Ok(Command::Config(flags)) => cli::config::run(&flags),
         Ok(Command::Check(flags)) => cli::check::run(flags),
+        Ok(Command::Doctor(flags)) => cli::doctor::run(&flags),
         Ok(Command::Token(flags)) => cli::token::run(&flags),
         Ok(Command::Cert(flags)) => cli::cert::run(&flags),
         Ok(Command::User(command)) => cli::user::run(&command),

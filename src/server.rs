@@ -108,10 +108,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     let has_terminal = terminal::is_controlled();
     let config = Arc::new(config);
     let processors = threads::processors();
-    let cores = match config.cores {
-        0 => processors.len().max(1),
-        cores => cores,
-    };
+    let cores = cores(&config, processors.len());
     let files =
         descriptors::raise_limit().map_err(|e| failure(format!("cannot read the open-file limit: {e}")))?;
     if config.steer && (!config.pin || cores > processors.len()) {
@@ -121,8 +118,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
             if config.pin { "" } else { ", and --no-pin" }
         )));
     }
-    let reserve = RESERVE_MIN.max(files / RESERVE_PART);
-    let core_connections = files.saturating_sub(reserve).max(1);
+    let (core_connections, reserve) = room(files);
 
     let mut of_cores: Vec<Vec<(ListenKind, Listener)>> = (0..cores).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
@@ -231,7 +227,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
             drains: drains.clone(),
             journal: rings.next().map(|ring| Journal { ring, bell: bell.clone() }),
             share: std::mem::take(&mut shares[core]),
-            processor: (config.pin && !processors.is_empty()).then(|| processors[core % processors.len()]),
+            processor: processor(&config, core, &processors),
             started,
             go: go.clone(),
         };
@@ -308,6 +304,25 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     }
     let stored = storage.map_or(Ok(()), Storage::stop);
     ended.and(stored)
+}
+
+/// How many cores a server has that may run on so many processors.
+pub fn cores(config: &Config, processors: usize) -> usize {
+    match config.cores {
+        0 => processors.max(1),
+        cores => cores,
+    }
+}
+
+/// The processor that a core is to stay on, if it is to stay on one, of those that the process may run on, in order.
+pub fn processor(config: &Config, core: usize, processors: &[usize]) -> Option<usize> {
+    (config.pin && !processors.is_empty()).then(|| processors[core % processors.len()])
+}
+
+/// How many connections a core has room for whose table holds so many open files; and how many of these are kept back.
+pub fn room(files: usize) -> (usize, usize) {
+    let reserve = RESERVE_MIN.max(files / RESERVE_PART);
+    (files.saturating_sub(reserve).max(1), reserve)
 }
 
 /// Whether a server could be started with a configuration, as far as that is known without taking what another one may have.

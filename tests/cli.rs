@@ -30,7 +30,7 @@ fn assert_wrong(output: &Output, part: &str) {
 fn help_and_version() {
     let help = output(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for word in ["serve", "config", "token", "bench", "Examples:", "Exit codes:"] {
+    for word in ["serve", "config", "doctor", "token", "bench", "Examples:", "Exit codes:"] {
         assert!(text(&help.stdout).contains(word), "{word}");
     }
     let help = output(&["serve", "--help"]);
@@ -66,7 +66,7 @@ fn wrong_usage_is_exit_code_2() {
 
 #[test]
 fn a_wrong_configuration_is_exit_code_2_and_one_line() {
-    for command in ["config", "serve"] {
+    for command in ["config", "serve", "doctor"] {
         assert_wrong(
             &output(&[command, "--cores", "many"]),
             "--cores: cores = \"many\" must be a whole number",
@@ -129,6 +129,30 @@ fn config_merges_file_environment_and_flags() {
         .output()
         .unwrap();
     assert_eq!(text(&again.stdout), text(&output.stdout));
+}
+
+#[test]
+fn the_doctor_looks_at_a_machine_and_changes_nothing() {
+    let machine = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(machine.path().join("proc/sys/net/core")).unwrap();
+    let file = machine.path().join("proc/sys/net/core/somaxconn");
+    let root = ["doctor", "--root", machine.path().to_str().unwrap()];
+    std::fs::write(&file, "4096\n").unwrap();
+    let healthy = output(&root);
+    assert_eq!(healthy.status.code(), Some(0), "{}", text(&healthy.stdout));
+    assert!(text(&healthy.stdout).contains("not known here: there is no /proc/self/limits"));
+    std::fs::write(&file, "128\n").unwrap();
+    let warned = output(&root);
+    assert_eq!(warned.status.code(), Some(1));
+    assert!(text(&warned.stdout).contains("fix:  sysctl -w net.core.somaxconn=4096\n"));
+    let settings = output(&[&root[..], &["--settings"]].concat());
+    assert_eq!(settings.status.code(), Some(0));
+    assert_eq!(text(&settings.stdout), "warning\tsysctl\tnet.core.somaxconn\t128\t4096\n");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "128\n");
+    assert_wrong(
+        &output(&["doctor", "--root", "/does/not/exist"]),
+        "--root: /does/not/exist is no directory",
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cert;
 pub mod check;
 pub mod config;
+pub mod doctor;
 mod flags;
 pub mod serve;
 pub mod store;
@@ -33,6 +34,9 @@ pub enum Command {
     /// Check a configuration file, and the keys and certificates that it names
     #[command(after_help = CHECK_EXAMPLES)]
     Check(check::CheckFlags),
+    /// Look at this machine: what is not as a server wants it, why that matters, and the commands that change it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(Box<doctor::DoctorFlags>),
     /// Print a token for a user, signed with the configured secret or a private key
     #[command(after_help = TOKEN_EXAMPLES)]
     Token(Box<token::TokenFlags>),
@@ -63,6 +67,7 @@ Examples:
   starling serve --config starling.toml
   starling config > starling.toml           a commented file to start from
   starling check starling.toml              whether a server would take it
+  starling doctor                           whether this machine is ready for it
   starling token --sub alice                a token by which alice says hello
   starling cert                             cert.pem and key.pem for trying TLS
   starling user add alice                   a user with a password

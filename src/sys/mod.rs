@@ -6,6 +6,7 @@ pub mod complaint;
 pub mod connect;
 pub mod descriptors;
 pub mod files;
+pub mod host;
 pub mod kernel;
 pub mod listen;
 pub mod owner;
