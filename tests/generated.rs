@@ -59,7 +59,7 @@ fn plain(page: &str) -> String {
 fn of_its_own(shell: Shell, script: &str) -> String {
     match shell {
         Shell::Elvish => format!(
-            "var edit: = (ns [&completion:=(ns [&arg-completer=[&]])  &complex-candidate~={{|a &display=''| put $a}}])\n\
+            "var edit: = (ns [&completion:=(ns [&arg-completer=[&]]) &complex-candidate~={{|a &display=''| put $a}}])\n\
              {script}\n\
              var found = [($edit:completion:arg-completer[starling] starling serve '')]\n\
              if (not (has-value $found --data-dir)) {{ fail 'no --data-dir' }}"

@@ -1,4 +1,4 @@
-"""What is packaged, as far as that shows without building a package: that everything which is to go in is there and is right.
+"""What is packaged, as far as that shows without building a package: what is to go in is there and is right.
 
 A package is built and installed by hand: docs/packaging.md.
 """
