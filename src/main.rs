@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         Ok(Command::User(command)) => cli::user::run(&command),
         Ok(Command::Store(command)) => cli::store::run(&command),
         Ok(Command::Bench(flags)) => cli::bench::run(&flags),
+        Ok(Command::Completions(flags)) => cli::completions::run(&flags),
+        Ok(Command::Man(flags)) => cli::man::run(&flags),
         Err(code) => code,
     }
 }

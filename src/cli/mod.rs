@@ -3,9 +3,11 @@
 pub mod bench;
 pub mod cert;
 pub mod check;
+pub mod completions;
 pub mod config;
 pub mod doctor;
 mod flags;
+pub mod man;
 pub mod serve;
 pub mod store;
 pub mod token;
@@ -16,7 +18,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use rusqlite::ErrorCode;
 
 use crate::store::StoreError;
@@ -52,10 +54,19 @@ pub enum Command {
     /// Measure a server: load with an open or closed loop, latencies, CPU, and an audit of every message
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Box<bench::BenchFlags>),
+    /// Print what a shell needs to complete the arguments
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsFlags),
+    /// Write the manual pages
+    #[command(after_help = man::EXAMPLES)]
+    Man(man::ManFlags),
 }
 
+/// The name that the program goes by.
+const PROGRAM: &str = "starling";
+
 #[derive(Debug, Parser)]
-#[command(name = "starling", version, about = "A chat and realtime message server", after_help = EXAMPLES)]
+#[command(name = PROGRAM, version, about = "A chat and realtime message server", after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -155,6 +166,11 @@ standard error. docs/bench.md says what each figure means.
 Exit codes: 0 ok, 1 the audit failed or the run could not be made, 2 wrong
 arguments, 130 interrupted.";
 
+/// The arguments as clap knows them: every subcommand and flag, with its help. What completions and manual pages are made of.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Reads the arguments. `Err` is the exit code where there is nothing more to do: help was printed, or an error.
 pub fn arguments() -> Result<Command, ExitCode> {
     Arguments::try_parse().map(|arguments| arguments.command).map_err(|error| {
@@ -201,7 +217,6 @@ mod tests {
 
     #[test]
     fn arguments_are_declared_without_contradiction() {
-        use clap::CommandFactory as _;
-        Arguments::command().debug_assert();
+        command().debug_assert();
     }
 }

@@ -29,7 +29,9 @@ The store is `starling.db` in --data-dir, or in the data_dir of the configuratio
 `add` makes it if it is missing. All of these work while the server runs, too.
 
 A password is never an argument: what is on a command line, everybody on the
-machine can read.";
+machine can read.
+
+Exit codes: 0 ok, 1 failed, 2 wrong arguments or configuration, 130 interrupted.";
 
 /// Users listed at a time: nothing is held open while they are printed.
 const LIST_PAGE: usize = 1000;
