@@ -459,8 +459,10 @@ impl Shard {
             Some(was_away) => {
                 let member = entry.room.member(session).expect("it was attached");
                 let (nickname, is_admin) = (member.nickname.clone(), member.is_admin());
+                // What is only told again may be of somebody who has gone from here since, of which the backplane has lost word.
                 if session.node == self.node
                     && let Some(shared) = &mut entry.shared
+                    && (!shared.is_replaying || name.is_some())
                 {
                     let local = Local {
                         nickname: nickname.clone(),
