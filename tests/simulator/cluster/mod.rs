@@ -32,6 +32,9 @@ use client::{Client, Ledger};
 /// How many known seeds are run each time.
 const SEEDS: u64 = 300;
 
+/// Seeds that have failed once.
+const REGRESSIONS: [u64; 4] = [4829, 6779, 22_378, 42_400];
+
 /// And how many that nobody has seen.
 const FRESH_SEEDS: u64 = 5;
 
@@ -631,7 +634,7 @@ fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>) -> bool {
 #[test]
 fn known_seeds() {
     let mut totals = BTreeMap::new();
-    for seed in 0..SEEDS {
+    for seed in (0..SEEDS).chain(REGRESSIONS) {
         assert!(try_seed(seed, &mut totals), "a known seed fails");
     }
     println!("{totals:?}");
