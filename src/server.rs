@@ -29,6 +29,7 @@ use crate::config::{Address, Config, ListenKind, StoreKind};
 use crate::consul::{self, Registration};
 use crate::observe::logging::Control;
 use crate::reactor::mailbox::Exchange;
+use crate::reactor::teller::Teller;
 use crate::reactor::{Door, Reactor, Turn};
 use crate::record::Restored;
 use crate::shard::mail::Parcel;
@@ -287,7 +288,8 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     })
     .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     drop(news);
-    let reload = Reload { config, reread, log, certificates };
+    let (teller, authority) = (Teller::new(exchange.clone(), cores), flock.authority.clone());
+    let reload = Reload { config, authority, teller, wakers: wakers.clone(), reread, log, certificates };
     let hang_up = HangUp::new(reload, has_terminal).map_err(failure)?;
     supervisor::watch(watched, wakers.clone()).map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     supervisor::tell_ready();

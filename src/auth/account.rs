@@ -17,7 +17,7 @@ const KEY_ID: &str = "starling-account";
 const ISSUER: &str = "starling";
 
 /// The key, for signing and checking.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AccountKey {
     signer: Signer,
     verifier: Verifier,

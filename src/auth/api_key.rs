@@ -11,7 +11,7 @@ use crate::config::ApiKey;
 /// The configured keys.
 ///
 /// They are found by their hashes, so that the time it takes says nothing of how much of a key was guessed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ApiKeys {
     by_hash: HashMap<[u8; SHA256_OUTPUT_LEN], Claims>,
 }

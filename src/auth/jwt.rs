@@ -54,7 +54,7 @@ impl fmt::Display for KeyError {
 impl Error for KeyError {}
 
 /// Checks tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Verifier {
     validation: Validation,
     keys: Vec<(Option<String>, DecodingKey)>,
@@ -65,6 +65,7 @@ pub struct Verifier {
 }
 
 /// Makes tokens.
+#[derive(Clone)]
 pub struct Signer {
     algorithm: Algorithm,
     key: EncodingKey,

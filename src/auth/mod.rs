@@ -17,7 +17,7 @@ use jwt::Verifier;
 use resume::ResumeKey;
 
 /// What the cores check tokens and keys with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Authority {
     /// Checks users' tokens, if there is a key to check them with.
     pub verifier: Option<Verifier>,

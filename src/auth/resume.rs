@@ -26,6 +26,7 @@ pub struct Ticket {
 }
 
 /// The key that resume tokens are signed with.
+#[derive(Clone)]
 pub struct ResumeKey(hmac::Key);
 
 impl std::fmt::Debug for ResumeKey {

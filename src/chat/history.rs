@@ -54,6 +54,12 @@ impl History {
         History { bounds, entries: VecDeque::new(), bytes: 0, pinned_after: u64::MAX }
     }
 
+    /// Goes on within other bounds, and forgets what is over them.
+    pub fn set_bounds(&mut self, bounds: Bounds, now_ms: u64) {
+        self.bounds = bounds;
+        self.trim(now_ms);
+    }
+
     /// Keeps what comes after offset `stored`, whatever the bounds, until it has been stored too.
     pub fn pin_after(&mut self, stored: u64, now_ms: u64) {
         self.pinned_after = stored;

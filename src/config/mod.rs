@@ -7,6 +7,7 @@
 mod key;
 mod limits;
 mod listen;
+mod live;
 mod print;
 mod resolve;
 mod sections;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 pub use key::{Key, Secret};
 pub use limits::Limits;
 pub use listen::{Address, ClientAuth, Listen, ListenKind, Mode, Networks, PEER_ON_PATH, TlsFiles};
+pub use live::Taken;
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
     AckLevel, ApiKey, Auth, Cluster, Consul, Drain, Heartbeat, History, HistoryRule, JwtAlgorithm, KeyPrefix,

@@ -386,8 +386,7 @@ fn wrong_url(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let (rest, _) = rest.split_once('#').unwrap_or((rest, ""));
     let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    let known: &[&str] =
-        if scheme == "unix" { &["db", "user", "pass", "protocol"] } else { &["protocol"] };
+    let known: &[&str] = if scheme == "unix" { &["db", "user", "pass", "protocol"] } else { &["protocol"] };
     let names = parameters.split('&').filter(|part| !part.is_empty());
     let mut names = names.map(|part| part.split_once('=').map_or(part, |(name, _)| name));
     if let Some(name) = names.find(|name| !known.contains(name)) {

@@ -1,24 +1,33 @@
 //! What a server that runs reads again: its log file, its certificates, and of its configuration what can change without dropping anyone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::channel::{Sender, bounded};
 
 use super::certificates::Certificates;
 use super::supervisor;
-use crate::config::Config;
+use crate::auth::Authority;
+use crate::config::{Config, Taken};
 use crate::observe::logging::Control;
+use crate::reactor::teller::Teller;
+use crate::shard::mail::Mail;
+use crate::shard::reconfigure::Reconfigured;
+use crate::sys::waker::{self, Waker};
 use crate::sys::{terminal, threads};
 
 /// Reads the configuration again from where it came from. The error is one line for a person.
 pub type Reread = Box<dyn Fn() -> Result<Config, String> + Send>;
 
-/// The keys that take effect at once.
-const AT_ONCE: [&str; 1] = ["log.level"];
+/// How long a core with a full mailbox is left alone.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// What is read again, and what it is now.
 pub struct Reload {
     pub config: Arc<Config>,
+    pub authority: Arc<Authority>,
+    pub teller: Teller,
+    pub wakers: Arc<Vec<Waker>>,
     pub reread: Reread,
     pub log: Control,
     pub certificates: Certificates,
@@ -77,32 +86,58 @@ impl Reload {
     fn again(&mut self) {
         self.certificates.reload();
         match (self.reread)() {
-            Ok(config) => self.take(config),
+            Ok(config) => self.take(&config),
             Err(why) => log::error!("the configuration stays as it was: {why}"),
         }
     }
 
-    /// Does what can be done at once, and says what cannot.
-    fn take(&mut self, config: Config) {
-        let keys = Config::keys();
-        let changed = keys.filter(|key| (key.value)(&config) != (key.value)(&self.config));
-        let mut changed: Vec<&str> = changed.map(|key| key.name).collect();
-        if config.listen != self.config.listen {
-            changed.push("[[listen]]");
-        }
-        let (done, later): (Vec<&str>, Vec<&str>) = changed.iter().partition(|name| AT_ONCE.contains(name));
+    /// Does what can be done at once, and says what cannot. Files with keys are read again too, whether or not they have another name.
+    fn take(&mut self, config: &Config) {
+        let Taken { config, done, later } = self.config.take_over(config);
+        let authority = match super::load_authority(&config) {
+            Ok(authority) => authority,
+            Err(why) => return log::error!("the configuration stays as it was: {why}"),
+        };
+        let Authority { verifier, api_keys, .. } = authority;
+        let authority = Authority { verifier, api_keys, ..(*self.authority).clone() };
+        self.config = Arc::new(config);
+        self.authority = Arc::new(authority);
+        self.log.set_level(self.config.log.level);
+        self.tell_cores();
         if !done.is_empty() {
-            self.log.set_level(config.log.level);
-            let mut now = (*self.config).clone();
-            now.log.level = config.log.level;
-            self.config = Arc::new(now);
-            log::info!("in effect: log.level = \"{}\"", config.log.level.as_str().to_lowercase());
+            log::info!(
+                "in effect: {}",
+                done.iter().map(|name| self.told(name)).collect::<Vec<_>>().join(", ")
+            );
         }
         if !later.is_empty() {
             log::warn!("changed, and in effect after a restart: {}", later.join(", "));
         }
-        if changed.is_empty() {
+        if done.is_empty() && later.is_empty() {
             log::info!("the configuration has not changed");
+        }
+        for notice in self.config.notices() {
+            log::warn!("{notice}");
+        }
+    }
+
+    /// A key and its value, unless that is nobody's business or long.
+    fn told(&self, name: &str) -> String {
+        let key = Config::keys().find(|key| key.name == name).expect("it is a key's");
+        match (key.value)(&self.config) {
+            Some(value) if !key.is_secret && !value.is_array() => format!("{name} = {value}"),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// Each core takes it up in a turn of its own: for a moment some go by the old one. A full mailbox is soon emptied.
+    fn tell_cores(&mut self) {
+        let (config, authority) = (self.config.clone(), self.authority.clone());
+        let new = Arc::new(Reconfigured { config, authority });
+        self.teller.tell_all(|| Mail::Reconfigured(new.clone()));
+        let wakers = self.wakers.clone();
+        while !self.teller.deliver(|core| waker::wake(&wakers, core)) {
+            std::thread::sleep(FULL_PAUSE);
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Home {
     pub(super) idle: BTreeMap<u64, Id>,
     /// The rooms that are in the store, by their numbers there.
     pub(super) by_number: HashMap<u64, Id>,
+    /// Rooms that are to get the bounds of another configuration.
+    pub(super) bounded_anew: Vec<Id>,
     /// The registered users, by the folded nickname. Keyed by text that peers choose, so with the standard library's keyed hash.
     pub(super) registered: std::collections::HashMap<Arc<str>, Registered>,
     /// What waits for them and is not in the store yet.

@@ -98,7 +98,7 @@ impl Journal {
     }
 
     /// Whether a message with `bytes` of text may be taken on.
-    fn has_place(&self, bytes: usize) -> bool {
+    pub(super) fn has_place(&self, bytes: usize) -> bool {
         let reserve = self.capacity / RESERVED_PART;
         self.earlier.is_empty() && self.frame.len() + bytes + RECORD_BYTES + reserve <= self.room
     }

@@ -15,6 +15,7 @@ use super::observer::Document;
 use super::queries::Round;
 use super::queue::Frames;
 use super::reading::{StoreNews, StoreRequest};
+use super::reconfigure::Reconfigured;
 use super::session::Estate;
 use crate::base::slots::Id;
 use crate::chat::history::Entry;
@@ -109,6 +110,8 @@ pub enum Mail {
     },
     /// What it says.
     Backplane(BackplaneNews),
+    /// The configuration has been read again.
+    Reconfigured(Arc<Reconfigured>),
     /// Members of a room on the core that gets this have missed something that cannot be told any more.
     Interrupted {
         /// The room.

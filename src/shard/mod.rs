@@ -56,6 +56,7 @@ mod presence;
 mod queries;
 mod queue;
 pub mod reading;
+pub mod reconfigure;
 mod registered;
 mod replies;
 pub mod restore;
@@ -747,6 +748,7 @@ impl Shard {
                 unreachable!("those who keep what outlives the process have a mailbox of their own")
             }
             Mail::Backplane(news) => self.hear_backplane(news),
+            Mail::Reconfigured(new) => self.reconfigure(&new),
             Mail::Interrupted { room, epoch } => self.interrupt(room, &epoch),
             Mail::HandedOn { nickname, session } => {
                 self.home.nicknames.release(&nickname, session);

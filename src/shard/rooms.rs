@@ -33,7 +33,7 @@ use crate::proto::wire::{Event, Json};
 use crate::record::{CommandKey, Record, Retention};
 
 /// How much rooms remember, by their names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RoomRules {
     retention: Retention,
     bounds: RoomBounds,

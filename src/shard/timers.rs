@@ -38,6 +38,8 @@ pub enum Timer {
     HandedOn(Id, u16, Id),
     /// The time of grace of a lost node's sessions may be over, in a room at home here.
     LostNodes(Id),
+    /// Rooms are to get the bounds of another configuration.
+    Bounds,
     /// The clients are told to go.
     Drain,
 }
@@ -77,6 +79,7 @@ impl Shard {
             Timer::Grace(session) => self.expire_grace(session),
             Timer::HandedOn(room, core, session) => self.expire_handed_on(room, core, session),
             Timer::LostNodes(room) => self.look_for_lost_nodes(room),
+            Timer::Bounds => self.bound_rooms_anew(),
             Timer::Drain => self.say_farewell(),
         }
     }

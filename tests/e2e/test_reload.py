@@ -1,11 +1,16 @@
 """What a server that runs reads again, and `starling check`."""
 
+import base64
+import json
 import os
 import signal
+import time
 
+import jwt
 import pytest
 
 from helpers import binary, run, wait_until
+import tokens
 
 
 @pytest.fixture
@@ -56,11 +61,96 @@ def still_talks(server):
 
 
 def test_what_takes_a_restart_is_named(server, file):
-    file.write_text('[limits]\ncontent_bytes = 1000\n[log]\nlevel = "info"\n[rate]\nburst = 7\n')
+    file.write_text('[limits]\ncontent_bytes = 1000\nread_buffer_bytes = 8192\n[log]\nlevel = "info"\n')
     hang_up(server)
-    said(server, "changed, and in effect after a restart: limits.content_bytes, rate.burst")
+    said(server, "in effect: limits.content_bytes = 1000")
+    said(server, "changed, and in effect after a restart: limits.read_buffer_bytes")
     hang_up(server)
     wait_until(lambda: len([line for line in server.log if "after a restart" in line]) == 2, "it to be said again")
+    assert len([line for line in server.log if "in effect: " in line]) == 1, "it is in effect already"
+
+
+def test_limits_and_rates_change_and_nobody_is_dropped(server, file):
+    alice, bob = server.ws("alice", "den"), server.json_line("bob", "den")
+    alice.say("den", "x" * 100)
+    file.write_text('[limits]\ncontent_bytes = 10\nquery_limit_max = 1\nquery_limit_default = 1\n[rate]\nroom_messages_per_second = 1\nroom_burst = 2\n')
+    hang_up(server)
+    said(server, "in effect: ")
+    # Each core has it in a turn of its own.
+    wait_until(lambda: alice.call("message", room="den", content="x" * 11).get("code") == 413, "the new limit")
+    bob.refused(413, "too_large", "message", room="den", content="x" * 11)
+    wait_until(lambda: bob.call("message", room="den", content="y").get("code") == 429, "the new rate")
+    wait_until(lambda: len(alice.call("history", room="den", limit=5)["messages"]) == 1, "the new limit of pages")
+    file.write_text("")
+    hang_up(server)
+    wait_until(lambda: alice.call("message", room="den", content="x" * 11)["type"] == "ack", "the old limit")
+
+
+def test_keys_change_and_those_who_are_in_stay(start_server, file):
+    def write(secret, key):
+        file.write_text(f'[auth]\nguests = false\njwt_secret = "{secret}"\napi_keys = [{{ name = "ci", key = "{key}" }}]\n')
+
+    def push(key):
+        return server.http(f"POST /api/rooms/den/messages HTTP/1.1\r\nHost: t\r\nX-API-Key: {key}\r\n"
+                           "Content-Length: 15\r\n\r\n{\"content\":\"x\"}".encode()).status
+
+    write(tokens.SECRET, "first key of the tests")
+    server = start_server(_flags=["--config", str(file)])
+    alice = tokens.enter(server.ws(), "alice", "den")
+    assert push("first key of the tests") == 200
+    write("another secret that is long enough for it", "second key of the tests")
+    hang_up(server)
+    said(server, "in effect: auth.jwt_secret, auth.api_keys")
+    assert not [line for line in server.log if "another secret" in line or "second key" in line]
+    wait_until(lambda: push("second key of the tests") == 200 and push("first key of the tests") == 401, "the new key")
+    wait_until(lambda: server.ws().call("hello", token=tokens.token("bob")).get("code") == 401, "the new secret")
+    alice.say("den", "still here")
+    token = jwt.encode({"sub": "carol", "exp": int(time.time()) + 600}, "another secret that is long enough for it", "HS256")
+    assert server.ws().call("hello", token=token)["type"] == "welcome"
+
+
+def test_a_key_file_is_read_again_under_the_same_name(start_server, file, tmp_path):
+    def set_of(secret):
+        octets = base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=")
+        return json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "k": octets}]})
+
+    keys = tmp_path / "keys.json"
+    keys.write_text(set_of("the first of two secrets that are long enough"))
+    file.write_text(f'[auth]\njwks_file = "{keys}"\n')
+    server = start_server(_flags=["--config", str(file)])
+    token = jwt.encode({"sub": "carol", "exp": int(time.time()) + 600}, "the second of two secrets that are long enough", "HS256")
+    server.ws().refused(401, "bad_token", "hello", token=token)
+    keys.write_text(set_of("the second of two secrets that are long enough"))
+    hang_up(server)
+    wait_until(lambda: server.ws().call("hello", token=token)["type"] == "welcome", "the new key")
+    keys.write_text("{")
+    hang_up(server)
+    said(server, "the configuration stays as it was")
+    assert server.ws().call("hello", token=token)["type"] == "welcome"
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_rooms_that_are_there_remember_as_much_as_it_says_now(start_server, file, kind, tmp_path):
+    settings = {"store__kind": kind, "data_dir": str(tmp_path / "data")}
+    server = start_server(_flags=["--config", str(file)], **settings)
+    alice = server.ws("alice", "den", "other")
+    alice.say("den", *map(str, range(20)))
+
+    def remembered(client):
+        return [message["content"] for message in client.call("history", room="den", limit=100)["messages"]]
+
+    assert len(remembered(alice)) == 20
+    file.write_text('[history]\ncount = 5\n')
+    hang_up(server)
+    said(server, "in effect: history.count = 5")
+    wait_until(lambda: remembered(alice) == ["15", "16", "17", "18", "19"], "the older ones to be gone")
+    alice.say("den", "20")
+    wait_until(lambda: remembered(alice) == ["16", "17", "18", "19", "20"], "as many as before")
+    file.write_text('[history]\ncount = 7\n')
+    hang_up(server)
+    said(server, "in effect: history.count = 7")
+    alice.say("den", *map(str, range(21, 31)))
+    wait_until(lambda: remembered(alice) == [str(n) for n in range(24, 31)], "more")
 
 
 def test_a_mistake_changes_nothing(server, file):

@@ -95,6 +95,12 @@ impl Room {
         }
     }
 
+    /// Goes on within other bounds. What is over those of the state and of restrictions stays until it is taken away.
+    pub fn set_bounds(&mut self, bounds: RoomBounds, now_ms: u64) {
+        self.bounds = bounds;
+        self.history.set_bounds(bounds.history, now_ms);
+    }
+
     /// Goes on after a message that it had before the server was started.
     pub fn restore(&mut self, offset: u64, timestamp_ms: u64) {
         (self.offset, self.timestamp_ms) = (offset, timestamp_ms);
