@@ -42,7 +42,7 @@ use crate::sys::kernel::{Journal, Kernel, Sleeper, read_clocks};
 use crate::sys::listen::Listener;
 use crate::sys::path::SocketFile;
 use crate::sys::waker::Waker;
-use crate::sys::{descriptors, random_u64, signals, terminal, threads};
+use crate::sys::{descriptors, inherited, random_u64, signals, terminal, threads};
 use certificates::Certificates;
 pub use reload::Reread;
 use reload::{HangUp, Reload};
@@ -121,18 +121,25 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     }
     let (core_connections, reserve) = room(files);
 
+    let mut passed = inherited::take().map_err(failure)?;
+    let mut doors = certificates.doors().to_vec();
     let mut of_cores: Vec<Vec<(ListenKind, Listener)>> = (0..cores).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     let mut socket_files = Vec::new();
     for (index, listen) in config.listen.iter().enumerate() {
         let steered = config.steer.then_some(&processors[..]);
-        let opened = listeners::open(listen, cores, index % cores, config.limits.listen_backlog, steered)?;
+        let opened = match listeners::inherit(listen, cores, &mut passed)? {
+            Some(opened) => opened,
+            None => listeners::open(listen, cores, index % cores, config.limits.listen_backlog, steered)?,
+        };
+        doors[index].outlives_us = opened.is_inherited;
         addresses.push((listen.kind, opened.address, listen.tls.is_some()));
         socket_files.extend(opened.file);
         for (core, listener) in opened.listeners.into_iter().enumerate() {
             of_cores[core].push((listen.kind, listener));
         }
     }
+    listeners::none_left(&passed)?;
     let is_clustered = !config.cluster.redis.0.is_empty();
     warn_of_what_is_left_aside(&config, is_clustered);
     let joined = is_clustered.then(|| join_cluster(&config)).transpose()?;
@@ -220,7 +227,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
             keep: own.iter().copied().chain(wakers.iter().map(Waker::descriptor)).collect(),
             sleeper,
             listeners,
-            doors: certificates.doors().to_vec(),
+            doors: doors.clone(),
             wakers: wakers.clone(),
             exchange: exchange.clone(),
             flock: flock.clone(),

@@ -18,12 +18,14 @@ pub struct Door {
     pub tls: Option<ServerSettings>,
     /// The proxies that alone may connect, and tell for whom they do, if it is for proxies.
     pub proxies: Option<Networks>,
+    /// Whether it stays open when this process has ended: who comes when the others have been told to go waits there for the next one.
+    pub outlives_us: bool,
 }
 
 impl From<ListenKind> for Door {
     /// One that is not encrypted.
     fn from(kind: ListenKind) -> Self {
-        Door { kind, tls: None, proxies: None }
+        Door { kind, tls: None, proxies: None, outlives_us: false }
     }
 }
 
@@ -54,6 +56,10 @@ impl<O: Os, W: World> Reactor<O, W> {
     pub(super) fn accept_connections(&mut self) {
         for index in 0..self.listeners.len() {
             let listener = &mut self.listeners[index];
+            if listener.door.outlives_us && self.world.is_leaving() {
+                (listener.is_ready, listener.retry_at) = (false, None);
+                continue;
+            }
             if listener.retry_at.is_some_and(|at| at <= self.now) {
                 listener.retry_at = None;
                 listener.is_ready = true;

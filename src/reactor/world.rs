@@ -130,6 +130,10 @@ pub trait World {
 
     /// Whether there need not be another turn.
     fn is_over(&self) -> bool;
+    /// Whether those who are here have been told to go.
+    fn is_leaving(&self) -> bool {
+        false
+    }
 }
 
 impl World for Shard {
@@ -277,6 +281,10 @@ impl World for Shard {
 
     fn has_deferred(&self) -> bool {
         self.has_deferred()
+    }
+
+    fn is_leaving(&self) -> bool {
+        Shard::is_leaving(self)
     }
 
     fn is_over(&self) -> bool {

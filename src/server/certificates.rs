@@ -70,7 +70,7 @@ impl Certificates {
             }
             let settings: ServerSettings = Arc::new(ArcSwap::from_pointee(config));
             groups[nth].listeners.push((*kind, settings.clone()));
-            doors.push(Door { kind: *kind, tls: Some(settings), proxies: proxies.clone() });
+            doors.push(Door { tls: Some(settings), proxies: proxies.clone(), ..Door::from(*kind) });
         }
         Ok(Certificates { doors, groups })
     }

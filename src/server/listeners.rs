@@ -4,6 +4,7 @@ use std::io;
 
 use super::{ServeError, failure};
 use crate::config::{Address, Listen, Mode};
+use crate::sys::inherited::Inherited;
 use crate::sys::listen::{self, Listener};
 use crate::sys::owner;
 use crate::sys::path::{self, PathError, SocketFile};
@@ -16,6 +17,54 @@ pub struct Opened {
     pub address: Address,
     /// The file of a path.
     pub file: Option<SocketFile>,
+    /// Whether the sockets are those of whoever has started the server, and outlive it.
+    pub is_inherited: bool,
+}
+
+/// Takes the sockets of an address out of those that were passed, and shares them out to the cores.
+///
+/// # Errors
+/// One line: there are more than cores, and nobody would accept from some.
+pub fn inherit(
+    listen: &Listen,
+    cores: usize,
+    inherited: &mut Vec<Inherited>,
+) -> Result<Option<Opened>, ServeError> {
+    let Address::Socket(address) = listen.address else { return Ok(None) };
+    let (passed, others) = std::mem::take(inherited).into_iter().partition(|one| one.address == address);
+    *inherited = others;
+    let passed: Vec<Inherited> = passed;
+    if passed.is_empty() {
+        return Ok(None);
+    }
+    if passed.len() > cores {
+        return Err(failure(format!(
+            "{} sockets were passed for {address} (LISTEN_FDS), and there are {cores} cores: pass one for each core",
+            passed.len()
+        )));
+    }
+    if passed.len() < cores {
+        log::warn!(
+            "{} of {cores} cores share a socket for {address}: with ReusePort=yes and ListenStream={address} once a core each has its own",
+            if passed.len() == 1 { "all".to_owned() } else { "some".to_owned() }
+        );
+    }
+    let listener = |core: usize| passed[core % passed.len()].listener().map(Listener::Port);
+    let listeners = (0..cores).map(listener).collect::<io::Result<_>>();
+    let listeners = listeners.map_err(|error| failure(format!("cannot take over {address}: {error}")))?;
+    Ok(Some(Opened { listeners, address: listen.address.clone(), file: None, is_inherited: true }))
+}
+
+/// Says of sockets that were passed and that nothing is configured for: their clients would wait for ever.
+///
+/// # Errors
+/// One line that names the address.
+pub fn none_left(inherited: &[Inherited]) -> Result<(), ServeError> {
+    let Some(one) = inherited.first() else { return Ok(()) };
+    Err(failure(format!(
+        "a socket for {} was passed (LISTEN_FDS), and no listener has that address: add one with --listen KIND={}, or take it out of the socket unit",
+        one.address, one.address
+    )))
 }
 
 /// Opens an address for each of the `cores`, of which `accepting` accepts where only one can.
@@ -37,7 +86,7 @@ pub fn open(
             let mode = listen.mode.unwrap_or(Mode::DEFAULT).bits();
             let (listeners, file) = listen::listen_on_path(path, mode, cores, accepting, backlog)
                 .map_err(|error| failure(path_failure(kind, place, error)))?;
-            return Ok(Opened { listeners, address: place.clone(), file: Some(file) });
+            return Ok(Opened { listeners, address: place.clone(), file: Some(file), is_inherited: false });
         }
     };
     let listeners = listen::listen(address, cores, backlog, processors).map_err(|error| {
@@ -54,7 +103,7 @@ pub fn open(
     })?;
     let address = listeners[0].local_addr().map_err(|e| failure(e.to_string()))?;
     let listeners = listeners.into_iter().map(Listener::Port).collect();
-    Ok(Opened { listeners, address: Address::Socket(address), file: None })
+    Ok(Opened { listeners, address: Address::Socket(address), file: None, is_inherited: false })
 }
 
 fn has_directory(place: &Address) -> bool {

@@ -356,7 +356,7 @@ impl Shard {
     }
 
     /// Whether the clients have been told to go.
-    pub(super) fn is_leaving(&self) -> bool {
+    pub fn is_leaving(&self) -> bool {
         self.drain.is_some_and(|drain| drain.told_at.is_some())
     }
 

@@ -7,6 +7,7 @@ pub mod connect;
 pub mod descriptors;
 pub mod files;
 pub mod host;
+pub mod inherited;
 pub mod kernel;
 pub mod listen;
 pub mod owner;

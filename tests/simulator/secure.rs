@@ -60,6 +60,7 @@ fn settings() -> &'static Settings {
             kind: ListenKind::Line,
             tls: Some(Arc::new(ArcSwap::from_pointee(server))),
             proxies: None,
+            outlives_us: false,
         };
         Settings { door, client: Arc::new(client) }
     })
