@@ -282,8 +282,7 @@ fn line(wire: &mut Wire, settings: &Settings) -> Result<String, ClusterError> {
         log::warn!("the backplane was started anew since a node was here: rooms that no node has begin anew");
     }
     let new = format!("{:016x}", crate::sys::random_u64());
-    let commands =
-        [Command::keyed("SET", &line).arg(&new), Command::keyed("SET", &run).arg(wire.server())];
+    let commands = [Command::keyed("SET", &line).arg(&new), Command::keyed("SET", &run).arg(wire.server())];
     ask(wire, settings, &commands)?;
     Ok(new)
 }
