@@ -1,0 +1,161 @@
+"""The OpenAPI document, against what the server does: schemathesis makes requests of it, right ones and wrong ones, and checks every
+answer. The seed is fixed and so is the number of examples, so that a run is as the one before."""
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections import defaultdict
+
+import openapi_spec_validator
+import pytest
+
+from helpers import environment
+from test_publish import KEYS
+from tokens import SETTINGS, token
+
+HERE = pathlib.Path(__file__).parent
+FILE = HERE.parents[1] / "src/web/openapi.json"
+DOCUMENT = json.loads(FILE.read_text())
+WEBSOCKETS = ["/ws", "/echo"]
+ADMIN_KEY = 'apiKey = { api_key = "another" }'
+
+CONFIG = """
+seed = 1
+continue-on-failure = true
+hooks = "openapi_hooks"
+
+[reports.junit]
+enabled = false
+
+[generation]
+database = "none"
+max-examples = EXAMPLES
+
+[checks]
+# Without 5xx, which is taken for a rejection otherwise, and with 413: what is too long is told so.
+negative_data_rejection.expected-statuses = [400, 401, 403, 404, 409, 413, 429]
+# Without 5xx and the statuses that are not documented.
+positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 429]
+
+[[operations]]
+# They have tests of their own: the client that schemathesis has goes on with HTTP after a 101, and so does the next request.
+include-path = WEBSOCKETS
+enabled = false
+
+AUTH
+"""
+
+
+@pytest.fixture
+def explore(tmp_path):
+    """Runs schemathesis, which must find nothing, and returns the statuses that each operation was answered with."""
+
+    def explore(server, auth="", examples=15, *flags):
+        strict = tmp_path / "openapi.json"
+        strict.write_text(json.dumps(strictly(DOCUMENT)))
+        config = tmp_path / "schemathesis.toml"
+        text = CONFIG.replace("EXAMPLES", str(examples)).replace("WEBSOCKETS", json.dumps(WEBSOCKETS))
+        config.write_text(text.replace("AUTH", f"[auth.openapi]\n{auth}" if auth else ""))
+        answers = tmp_path / "answers"
+        command = [pathlib.Path(sys.executable).with_name("st"), "--config-file", config, "run", strict, "--no-color", *flags,
+                   "--url", server.url("", "http")]
+        variables = {"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1", "OPENAPI_ANSWERS": str(answers)}
+        run = subprocess.run(command, cwd=tmp_path, env=environment() | variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=80)
+        assert run.returncode == 0, run.stdout.decode()
+        statuses = defaultdict(set)
+        for line in answers.read_text().splitlines():
+            method, path, status = line.split(" ")
+            statuses[f"{method} {path}"].add(int(status))
+        return statuses
+
+    return explore
+
+
+def strictly(document):
+    """The document with nothing allowed in an answer that it does not name. A client must take more, since a later server may say more."""
+    document = json.loads(json.dumps(document))
+    objects = [*document["components"]["schemas"].values()]
+    objects += [content["schema"] for response in document["components"]["responses"].values() for content in response.get("content", {}).values()]
+    objects += [document["paths"]["/api/broadcast"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]]
+    for schema in objects:
+        if "properties" in schema:
+            schema["additionalProperties"] = False
+    return document
+
+
+def operations():
+    for path, item in DOCUMENT["paths"].items():
+        if reference := item.get("$ref"):
+            item = DOCUMENT["components"]["pathItems"][reference.rsplit("/", 1)[1]]
+        for method in item.keys() - {"parameters"}:
+            yield path, f"{method.upper()} {path}", item[method]
+
+
+def fill(server):
+    """So that there is something to read, and somebody to put out."""
+    alice = server.ws(None).enter(None, "lobby", "den", token=token("alice"))
+    alice.say("lobby", "one", "two")
+    return alice, server.ws(None).enter(None, "den", token=token("bob"))
+
+
+# The document itself.
+
+
+def test_the_document_is_valid():
+    openapi_spec_validator.validate(DOCUMENT)
+
+
+def test_the_document_is_served_as_it_is(server):
+    response = server.get("/openapi.json")
+    assert (response.status, response.headers["content-type"]) == (200, "application/json")
+    assert response.body == FILE.read_bytes()
+
+
+# What is answered.
+
+
+def test_an_admin_with_a_key_and_a_server_in_memory(start_server, explore):
+    server = start_server(**SETTINGS, **KEYS, store__kind="memory")
+    fill(server)
+    statuses = explore(server, ADMIN_KEY)
+    for path, operation, _ in operations():
+        if path in ("/api/register", "/api/login"):
+            assert 404 in statuses[operation] and 200 not in statuses[operation], (operation, statuses)
+        elif path not in WEBSOCKETS:
+            assert statuses[operation] & {200, 204}, (operation, statuses)
+
+
+def test_an_admin_with_a_token_and_a_server_with_accounts(start_server, explore):
+    settings = {"rate__registrations_per_hour": 0, "rate__logins_per_minute": 0, "auth__guests": "false"}
+    server = start_server(**SETTINGS, **settings, store__kind="sqlite")
+    fill(server)
+    statuses = explore(server, f'token = {{ bearer = "{token("ops", admin=True)}" }}')
+    for path, operation, _ in operations():
+        assert path in WEBSOCKETS or statuses[operation] & {200, 204}, (operation, statuses)
+
+
+def test_nobody_and_a_server_that_wants_to_know(start_server, explore):
+    server = start_server(**SETTINGS, **KEYS, auth__guests="false")
+    fill(server)
+    statuses = explore(server)
+    for path, operation, described in operations():
+        if described["security"]:
+            assert 401 in statuses[operation] and not statuses[operation] & {200, 204}, (operation, statuses)
+
+
+def test_the_default_rates(start_server, explore):
+    server = start_server(**SETTINGS, **KEYS, rate__commands_per_second=100, rate__burst=200, store__kind="sqlite")
+    fill(server)
+    statuses = explore(server, ADMIN_KEY)
+    for operation in ("POST /api/register", "POST /api/login"):
+        assert 429 in statuses[operation], (operation, statuses)
+
+
+def test_rates_that_are_soon_reached(start_server, explore):
+    server = start_server(**SETTINGS, **KEYS, rate__address_commands_per_second=1, rate__address_burst=6, store__kind="sqlite")
+    fill(server)
+    statuses = explore(server, ADMIN_KEY, 5)
+    for path, operation, described in operations():
+        if path not in WEBSOCKETS:
+            assert (429 in statuses[operation]) == ("429" in described["responses"]), (operation, statuses)
