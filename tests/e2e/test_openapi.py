@@ -9,8 +9,17 @@ from collections import defaultdict
 
 import openapi_spec_validator
 import pytest
+import requests
+import schemathesis
+from schemathesis.core.transport import Response
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
-from helpers import environment
+from helpers import environment, wait_until
 from test_publish import KEYS
 from tokens import SETTINGS, token
 
@@ -154,8 +163,137 @@ def test_the_default_rates(start_server, explore):
 
 def test_rates_that_are_soon_reached(start_server, explore):
     server = start_server(**SETTINGS, **KEYS, rate__address_commands_per_second=1, rate__address_burst=6, store__kind="sqlite")
-    fill(server)
     statuses = explore(server, ADMIN_KEY, 5)
     for path, operation, described in operations():
         if path not in WEBSOCKETS:
             assert (429 in statuses[operation]) == ("429" in described["responses"]), (operation, statuses)
+
+
+# What schemathesis does not ask by itself.
+
+
+CONFORMANCE = [status_code_conformance, content_type_conformance, response_headers_conformance, response_schema_conformance]
+HANDSHAKE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "13"}
+
+
+@pytest.fixture(scope="module")
+def described():
+    return schemathesis.openapi.from_dict(strictly(DOCUMENT))
+
+
+def conforms(described, method, path, response, status):
+    """An answer to raw bytes is what the document says of its status."""
+    assert response.status == status, response
+    case = described[path][method].Case(path_parameters={"room": "den", "nickname": "alice"})
+    request = requests.Request(method, "http://test" + path).prepare()
+    headers = {name: [value] for name, value in response.headers.items()}
+    response = Response(status_code=status, headers=headers, content=response.body, request=request, elapsed=0, verify=False)
+    case.validate_response(response, checks=CONFORMANCE)
+
+
+def raw(method, path, *lines, body=b"", version="1.1", **headers):
+    target = path.format(room="den", nickname="alice")
+    fields = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([f"{method} {target} HTTP/{version}", "Host: test", *lines, *fields, "", ""]).encode() + body
+
+
+FAULTS = [
+    (400, "Accept : *"),
+    (413, "Content-Length: 262145"),
+    (417, "Expect: the worst"),
+    (431, "X-Long: " + "x" * 33_000),
+    (501, "Transfer-Encoding: gzip"),
+]
+
+
+def test_every_path_says_what_is_wrong_with_http(server, described):
+    for path, operation, _ in operations():
+        method = operation.split(" ")[0]
+        for status, line in FAULTS:
+            conforms(described, method, path, server.http(raw(method, path, line)), status)
+        conforms(described, method, path, server.http(raw(method, path, version="2.0")), 505)
+        conforms(described, method, path, server.http(raw(method, path + "?" + "x" * 8192)), 414)
+
+
+def test_every_path_says_that_it_takes_another_method(server, described):
+    for path, operation, _ in operations():
+        method = operation.split(" ")[0]
+        for other in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE"} - {method}:
+            conforms(described, method, path, server.http(raw(other, path)), 405)
+
+
+def test_every_path_says_that_nothing_came(start_server, described):
+    server = start_server(limits__http_head_ms=300)
+    clients = []
+    for path, operation, _ in operations():
+        method = operation.split(" ")[0]
+        client = server.connect()
+        client.send(raw(method, path)[:-2])
+        clients.append((method, path, client))
+    for method, path, client in clients:
+        conforms(described, method, path, client.response(), 408)
+
+
+def test_every_path_says_that_the_server_is_full(start_server, described):
+    server = start_server(limits__connections_per_address=1)
+    server.json_line("alice")
+    for path, operation, _ in operations():
+        method = operation.split(" ")[0]
+        client = server.connect()
+        conforms(described, method, path, client.response(), 503)
+
+
+def test_a_body_has_its_length_and_no_coding(start_server, described):
+    server = start_server(**KEYS, store__kind="sqlite")
+    for path, operation, described_here in operations():
+        if "requestBody" in described_here:
+            conforms(described, "POST", path, server.http(raw("POST", path)), 411)
+            coded = raw("POST", path, "Content-Encoding: gzip", "Content-Length: 2", body=b"{}")
+            conforms(described, "POST", path, server.http(coded), 415)
+
+
+@pytest.mark.parametrize("path", WEBSOCKETS)
+def test_a_handshake(server, described, path):
+    lines = {"Sec-WebSocket-Protocol": "x, starling.proto.v1"} if path == "/ws" else {}
+    response = server.http(raw("GET", path, **HANDSHAKE, **lines), has_body=False)
+    conforms(described, "GET", path, response, 101)
+    assert response.headers.get("sec-websocket-protocol") == ("starling.proto.v1" if lines else None)
+
+
+@pytest.mark.parametrize("path", WEBSOCKETS)
+@pytest.mark.parametrize("status, headers", [
+    (426, {"Upgrade": "h2c"}),
+    (426, {"Sec-WebSocket-Version": "12"}),
+    (400, {"Connection": "keep-alive"}),
+    (400, {"Sec-WebSocket-Key": "short"}),
+    (403, {"Origin": "http://elsewhere"}),
+])
+def test_a_handshake_that_is_none(server, described, path, status, headers):
+    conforms(described, "GET", path, server.http(raw("GET", path, **(HANDSHAKE | headers))), status)
+    # What stands in the document as required is.
+    for name in headers.keys() & HANDSHAKE.keys():
+        without = {key: value for key, value in HANDSHAKE.items() if key != name}
+        conforms(described, "GET", path, server.http(raw("GET", path, **without)), status)
+
+
+@pytest.mark.parametrize("status, query", [
+    (101, "nickname=bob&room=den"), (101, "token={token}&other=1"), (400, "room=den"), (400, "nickname=no+name"), (401, "token=x"),
+    (409, "nickname=alice"),
+])
+def test_a_hello_in_a_query(start_server, described, status, query):
+    server = start_server(**SETTINGS)
+    server.ws("alice")
+    response = server.http(raw("GET", "/ws?" + query.replace("{token}", token("carol")), **HANDSHAKE), has_body=status != 101)
+    conforms(described, "GET", "/ws", response, status)
+
+
+def test_an_echo_that_is_off(start_server, described):
+    conforms(described, "GET", "/echo", start_server(web__echo="false").http(raw("GET", "/echo", **HANDSHAKE)), 404)
+
+
+def test_a_server_that_drains(start_server, described):
+    server = start_server(drain__delay_ms=1500)
+    server.terminate()
+    response = wait_until(lambda: (response := server.get("/ready")).status == 503 and response, "/ready to say 503")
+    conforms(described, "GET", "/ready", response, 503)
+    assert response.headers["content-type"].startswith("text/plain")
