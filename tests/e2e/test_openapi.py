@@ -33,6 +33,8 @@ CONFIG = """
 seed = 1
 continue-on-failure = true
 hooks = "openapi_hooks"
+# How fast examples are made is a matter of the machine.
+suppress-health-check = ["too_slow"]
 
 [reports.junit]
 enabled = false
