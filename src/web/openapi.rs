@@ -1,5 +1,6 @@
-//! What is answered over HTTP, described for programs (OpenAPI 3.1). Written by hand; that it leaves out nothing and makes up nothing
-//! is tested here against the table of paths, and in `tests/e2e/test_openapi.py` against a server that runs.
+//! What is answered over HTTP, described for programs (OpenAPI 3.1). Written by hand; that it leaves out nothing and
+//! makes up nothing is tested here against the table of paths, and in `tests/e2e/test_openapi.py` against a server that
+//! runs.
 
 /// The document, as it is served.
 pub const DOCUMENT: &str = include_str!("openapi.json");

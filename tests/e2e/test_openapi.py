@@ -91,10 +91,9 @@ def explore(tmp_path):
 def strictly(document):
     """The document with nothing allowed in an answer that it does not name. A client must take more, since a later server may say more."""
     document = json.loads(json.dumps(document))
-    objects = [*document["components"]["schemas"].values()]
-    objects += [content["schema"] for response in document["components"]["responses"].values() for content in response.get("content", {}).values()]
-    objects += [document["paths"]["/api/broadcast"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]]
-    for schema in objects:
+    responses = [*document["components"]["responses"].values(), document["paths"]["/api/broadcast"]["post"]["responses"]["200"]]
+    objects = [content["schema"] for response in responses for content in response.get("content", {}).values()]
+    for schema in [*objects, *document["components"]["schemas"].values()]:
         if "properties" in schema:
             schema["additionalProperties"] = False
     return document
