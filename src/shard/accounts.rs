@@ -86,8 +86,8 @@ impl Shard {
         if self.authority.accounts.is_none() {
             return What::error(404, self.why_no_accounts());
         }
-        if head.body == Body::None && head.header("content-length").is_none() {
-            return What::error(411, "this needs a body, and its length or chunks");
+        if let Some(refused) = super::api::refuse_body(head) {
+            return refused;
         }
         let bytes = if let Body::Length(length) = head.body { length } else { 0 };
         match self.charge(id, Cost { commands: 1, bytes, joins: 0 }, None) {

@@ -268,7 +268,8 @@ impl Shard {
         let first = entry.first_available();
         let memory_first = history.first().unwrap_or(head + 1);
         let before = before.unwrap_or(u64::MAX).min(head + 1);
-        let lowest = after.unwrap_or(0).max(first - 1);
+        // A client may name any number; behind the last message there is nothing, wherever it says that it begins.
+        let lowest = after.unwrap_or(0).min(head).max(first - 1);
         let is_ascending = after.is_some();
         let mut in_memory = match is_ascending {
             true => history.page(Some(before), Some(lowest.max(memory_first - 1)), limit, bytes_max),

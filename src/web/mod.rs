@@ -2,6 +2,8 @@
 //!
 //! The page's files are compiled in, so that a server is one file and a page never meets a server of another version.
 
+mod openapi;
+
 use crate::proto::protobuf;
 
 /// A file that is served as it is.
@@ -17,7 +19,7 @@ pub struct Asset {
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The files of the page, the first being the page itself, and the schema that clients are made from.
+/// The files of the page, the first being the page itself, and what clients are made from.
 pub const ASSETS: &[Asset] = &[
     Asset { path: "/", content_type: "text/html; charset=utf-8", body: include_bytes!("page/index.html") },
     Asset {
@@ -35,6 +37,7 @@ pub const ASSETS: &[Asset] = &[
         content_type: "text/plain; charset=utf-8",
         body: protobuf::SCHEMA.as_bytes(),
     },
+    Asset { path: "/openapi.json", content_type: "application/json", body: openapi::DOCUMENT.as_bytes() },
 ];
 
 /// Headers that go with every answer to a browser. `connect-src 'self'` covers WebSockets to the page's own host too (CSP Level 3,

@@ -87,6 +87,14 @@ def test_what_is_no_account_is_refused(server, body, status, reason):
     assert "short" not in json.dumps(answer)
 
 
+@pytest.mark.parametrize("path", ["/api/register", "/api/login"])
+def test_a_body_that_is_coded_is_told_so(server, path):
+    body = b"not gzip"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+    response = server.http(head.encode() + body)
+    refused((response.status, response.error()), 415, "bad_request")
+
+
 def test_wrong_credentials_are_one_answer(server):
     register(server, "alice")
     wrong = post(server, "/api/login", {"username": "alice", "password": "something else"})

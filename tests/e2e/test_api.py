@@ -71,6 +71,10 @@ def test_history_comes_in_pages(server):
     assert page("?limit=3&after=2") == [3, 4, 5]
     assert page("?after=2&before=5") == [3, 4]
     assert page("?after=10") == []
+    for beyond in (11, 2**63, 2**64 - 1):
+        assert page(f"?after={beyond}") == page(f"?after={beyond}&before={beyond}") == []
+        assert page(f"?limit=3&before={beyond}") == [8, 9, 10]
+        assert alice.call("history", room="den", after=beyond)["messages"] == []
     assert ask(server, "/api/rooms/den/history")["epoch"] == alice.call("history", room="den")["epoch"]
 
 

@@ -75,7 +75,7 @@ def test_what_is_not_there_is_404(server, path):
     assert response.error()["reason"] == "not_found"
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "QUERY"])
 def test_a_wrong_method_is_405(server, method):
     response = server.http(request(f"{method} /health HTTP/1.1", "Content-Length: 2", body=b"{}"))
     assert response.status == 405

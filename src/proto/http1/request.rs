@@ -108,10 +108,13 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-/// Whether `method` is one that HTTP defines (RFC 9110, 9.3, and PATCH): where it does not fit it is a 405, any other
-/// is a 501.
+/// Whether `method` is one that HTTP defines (RFC 9110, 9.3, and PATCH and QUERY): where it does not fit it is a 405, any
+/// other is a 501.
 pub fn is_known_method(method: &str) -> bool {
-    matches!(method, "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH")
+    matches!(
+        method,
+        "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH" | "QUERY"
+    )
 }
 
 /// Takes a whole head apart: from its request line to the empty line, its line ends known to be CRLF.
