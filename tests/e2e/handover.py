@@ -50,7 +50,9 @@ def start(sockets, command, **options):
     """Starts a program with sockets."""
     fds = [one.fileno() for one in sockets]
     launcher = [sys.executable, "-c", LAUNCHER, ",".join(map(str, fds)), *command]
-    return subprocess.Popen(launcher, pass_fds=fds, stdin=subprocess.DEVNULL, **options)
+    # What begins so is a setting, and these are none.
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("STARLING_")}
+    return subprocess.Popen(launcher, pass_fds=fds, stdin=subprocess.DEVNULL, env=ours, **options)
 
 
 class Client:
@@ -142,7 +144,9 @@ class Trial:
         self.address = self.sockets[0].getsockname()
         place = f"{self.address[0]}:{self.address[1]}"
         self.command = [binary, "serve", "--cores", str(cores), "--listen", f"line={place}", "--data-dir", str(directory),
-                        "--set", f"drain.spread_ms={spread_ms}", "--set", "rate.commands_per_second=0"]
+                        "--set", f"drain.spread_ms={spread_ms}", "--set", "rate.commands_per_second=0",
+                        # So many clients of one program are late with their first words, and are no people.
+                        "--set", "limits.detect_ms=10000"]
         self.log = open(pathlib.Path(directory) / "log", "ab")
         self.clients = [Client(self, number) for number in range(clients)]
         self.server = None
