@@ -34,8 +34,6 @@ section! {
         http_head_bytes: usize = 32_768, 256..=1_048_576;
         /// Bytes of an HTTP request's target; longer is a 414.
         http_target_bytes: usize = 8192, 64..=65_536;
-        /// Header fields of an HTTP request; more is a 431. They are looked up one after the other, so few must do.
-        http_headers: usize = 64, 1..=1024;
         /// Bytes of an HTTP request's body; longer is a 413.
         http_body_bytes: usize = 262_144, 1..=67_108_864;
         /// Milliseconds from a request's first byte to the end of its head; slower is a 408, so that a trickle of

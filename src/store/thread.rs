@@ -20,7 +20,7 @@ use super::directory;
 use super::engine::{Engine, Part, Trimmed};
 use super::hashers::{Hashers, Outcome};
 use super::read::Reader;
-use super::{StoreError, WAL, load};
+use super::{StoreError, WAL, accounts, load};
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
 use crate::reactor::mailbox::Exchange;
@@ -553,6 +553,13 @@ impl Answers {
 /// A job's context: the core that asked, and what it waits for.
 type AccountHashers = Hashers<(u16, Id)>;
 
+/// Whether an account is still so: looking at a password takes a while.
+fn is_current(path: &Path, name: &Nickname, account: AccountState) -> bool {
+    let Ok(db) = accounts::open(path) else { return false };
+    let found = accounts::find(&db, name);
+    found.is_ok_and(|found| found.is_some_and(|found| found.state == account))
+}
+
 /// Starts the threads that look at passwords. They tell the cores themselves.
 fn start_hashers(
     path: &Path,
@@ -561,6 +568,7 @@ fn start_hashers(
     links: &Links,
 ) -> Result<AccountHashers, StoreError> {
     let links = links.clone();
+    let file = path.to_owned();
     Hashers::start(path, threads, queue, move |(from, wait), outcome| {
         let mut teller = Teller::new(links.clone());
         let deliver = |teller: &mut Teller| {
@@ -569,18 +577,18 @@ fn start_hashers(
             }
         };
         let outcome = match outcome {
-            Outcome::Registered { name, account } => {
-                // Now, and not when the writer finds it: nobody else is to have the name any more.
+            Outcome::Registered { name, account } | Outcome::LoggedIn { name, account } => {
+                // Now, and not when the writer finds it: nobody else is to have the name any more, and the token is to be good at once
+                // also of somebody who was registered, or got another password, by another process a moment ago.
                 let mut users = links.users.lock().unwrap_or_else(PoisonError::into_inner);
-                users.insert(name.clone(), account);
-                for core in 0..teller.cores() {
-                    teller.tell(core, StoreNews::Users(vec![(name.clone(), Some(account))]));
+                if users.get(&name) != Some(&account) && is_current(&file, &name, account) {
+                    users.insert(name.clone(), account);
+                    for core in 0..teller.cores() {
+                        teller.tell(core, StoreNews::Users(vec![(name.clone(), Some(account))]));
+                    }
+                    deliver(&mut teller); // before the user can know of it
                 }
-                deliver(&mut teller); // before the user can know of it
                 drop(users);
-                AccountOutcome::Granted { name, since_ms: account.since_ms }
-            }
-            Outcome::LoggedIn { name, account } => {
                 AccountOutcome::Granted { name, since_ms: account.since_ms }
             }
             Outcome::Taken => AccountOutcome::Taken,

@@ -272,6 +272,7 @@ fn nodes_that_come_back_together_do_not_take_each_other_for_lost() {
     let _: u64 = server.ask(&format!("ZADD starling:{{nodes}} {} {slow}", far_ms(lease)));
     server.kill();
     node.down();
+    node.take(0);
     let silent = Instant::now();
     while silent.elapsed() < lease + lease / 3 {
         std::thread::sleep(Duration::from_millis(10));

@@ -385,6 +385,18 @@ def test_the_command_line_changes_a_running_server(disk, tmp_path):
     wait_until(lambda: hello(nickname="alice")["type"] == "welcome", "the nickname to be free")
 
 
+def test_who_was_registered_by_the_command_line_is_known_with_the_first_login(disk, tmp_path):
+    server = disk(rate__logins_per_minute=0)
+    data = tmp_path / "data"
+    for number in range(8):
+        name = f"user{number}"
+        user(data, "add", name, password=PASSWORD)
+        status, body = post(server, "/api/login", {"username": name, "password": PASSWORD})
+        assert status == 200, body
+        # At once, on whichever core.
+        assert server.ws().call("hello", token=body["token"])["type"] == "welcome"
+
+
 def test_the_tools_work_beside_a_running_server(disk, tmp_path):
     server = disk()
     alice = server.ws("alice", "den")
