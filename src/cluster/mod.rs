@@ -27,12 +27,12 @@
 mod address;
 mod answer;
 mod ask;
-mod roster;
 mod hear;
 mod job;
 mod keys;
 mod link;
 mod periodic;
+mod roster;
 mod script;
 mod shared;
 mod told;
@@ -296,8 +296,7 @@ fn line(wire: &mut Wire, settings: &Settings) -> Result<String, ClusterError> {
         log::warn!("the backplane was started anew since a node was here: rooms that no node has begin anew");
     }
     let new = format!("{:016x}", crate::sys::random_u64());
-    let commands =
-        [Command::keyed("SET", &line).arg(&new), Command::keyed("SET", &run).arg(wire.server())];
+    let commands = [Command::keyed("SET", &line).arg(&new), Command::keyed("SET", &run).arg(wire.server())];
     ask(wire, settings, &commands)?;
     Ok(new)
 }

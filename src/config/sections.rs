@@ -177,6 +177,9 @@ section! {
         allowed_origins: Vec<String> = Vec::new();
         /// Whether /echo is served. Not set: only while every web listener is on loopback.
         echo: Option<bool> = None;
+        /// Who sees /dashboard: off (nobody, the paths lead nowhere), admin (with the token or API key of an admin), or local (they,
+        /// and without any whoever connects from this machine directly, not through a proxy or by a path).
+        dashboard: DashboardAccess = DashboardAccess::Local;
         /// Whether messages to WebSockets that offer it are compressed (permessage-deflate, RFC 7692): fewer bytes for more
         /// time. Room messages are compressed once for all members, unless a connection keeps its context
         /// (limits.deflate_contexts).
@@ -257,6 +260,18 @@ choice! {
         Text = "text",
         /// One JSON object a line, for programs.
         Json = "json",
+    }
+}
+
+choice! {
+    /// Who sees the dashboard.
+    DashboardAccess {
+        /// Nobody.
+        Off = "off",
+        /// Admins.
+        Admin = "admin",
+        /// They, and whoever connects from this machine.
+        Local = "local",
     }
 }
 
@@ -386,8 +401,7 @@ fn wrong_url(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let (rest, _) = rest.split_once('#').unwrap_or((rest, ""));
     let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    let known: &[&str] =
-        if scheme == "unix" { &["db", "user", "pass", "protocol"] } else { &["protocol"] };
+    let known: &[&str] = if scheme == "unix" { &["db", "user", "pass", "protocol"] } else { &["protocol"] };
     let names = parameters.split('&').filter(|part| !part.is_empty());
     let mut names = names.map(|part| part.split_once('=').map_or(part, |(name, _)| name));
     if let Some(name) = names.find(|name| !known.contains(name)) {

@@ -221,7 +221,8 @@ impl Shard {
             for key in keys {
                 self.answer_orders(key);
             }
-            let spoken = |(id, awaited): (Id, &mut Awaited)| matches!(awaited, Awaited::Spoken(_)).then_some(id);
+            let spoken =
+                |(id, awaited): (Id, &mut Awaited)| matches!(awaited, Awaited::Spoken(_)).then_some(id);
             for id in self.awaited().filter_map(spoken).collect::<Vec<_>>() {
                 if let Some(Awaited::Spoken(spoken)) = self.end_wait(id) {
                     self.finish_spoken(*spoken);
@@ -536,16 +537,17 @@ impl Shard {
     /// Has the other nodes say something to their sessions; `sessions` have heard it here.
     pub(super) fn speak_to_others(&mut self, asker: Asker, sessions: u64, broadcast: &Broadcast) {
         let Broadcast { sender, content, rooms, tags, timestamp_ms } = broadcast;
-        self.tell_others(Spoken { asker, sessions, open: Vec::new(), is_putting_out: false, is_refused: false }, |ask| {
-            NodeMessage::Broadcast {
+        self.tell_others(
+            Spoken { asker, sessions, open: Vec::new(), is_putting_out: false, is_refused: false },
+            |ask| NodeMessage::Broadcast {
                 ask,
                 sender: sender.clone(),
                 content: content.clone(),
                 rooms: rooms.as_ref().map(Patterns::written).unwrap_or_default(),
                 tags: tags.clone(),
                 timestamp_ms: *timestamp_ms,
-            }
-        });
+            },
+        );
     }
 
     /// Has the other nodes end a user's sessions; `sessions` have been ended here.
