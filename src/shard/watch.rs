@@ -368,7 +368,18 @@ fn is_loopback_host(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSlice;
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
+    use crate::base::census::Census;
+    use crate::base::time::Now;
+    use crate::config::Config;
+    use crate::shard::Flock;
+    use crate::shard::mail::{ConnectionRef, Mail};
+    use crate::shard::observer::{Observer, Question};
 
     #[test]
     fn names_of_this_machine_are_known() {
@@ -403,5 +414,117 @@ mod tests {
         table.remove(ids[3]);
         assert_eq!(places(&table, &mut next, vec![ids[3]]), [ids[2 * PLACES]]);
         assert_eq!(places(&table, &mut next, Vec::new()).len(), PLACES - 1, "from the beginning again");
+    }
+    /// Somebody who sees all cores, with place for one dashboard.
+    #[derive(Debug, Default)]
+    struct One {
+        watchers: AtomicUsize,
+        reports: Mutex<Vec<Report>>,
+    }
+
+    impl Observer for One {
+        fn ask(&self, _: ConnectionRef, _: Question) -> bool {
+            false
+        }
+
+        fn begin_watch(&self, _: u16) -> bool {
+            self.watchers.fetch_update(Relaxed, Relaxed, |n| (n == 0).then_some(1)).is_ok()
+        }
+
+        fn end_watch(&self, _: u16) {
+            self.watchers.fetch_sub(1, Relaxed);
+        }
+
+        fn report(&self, report: Box<Report>) {
+            self.reports.lock().unwrap().push(*report);
+        }
+    }
+
+    const REQUEST: &str = "GET /dashboard/live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    fn shard(config: Config) -> (Shard, Arc<One>) {
+        let observer = Arc::new(One::default());
+        let census = Arc::new(Census::new(0, 0));
+        let flock = Flock { observer: Some(observer.clone()), ..Flock::of_one(Arc::new(config), census) };
+        (Shard::new(0, &flock, Arc::default(), 1, Now::default()), observer)
+    }
+
+    fn ask(shard: &mut Shard) -> Id {
+        let id = shard.open([127, 0, 0, 1].into(), ListenKind::Web);
+        shard.receive(id, &mut REQUEST.as_bytes().to_vec());
+        id
+    }
+
+    fn said(shard: &mut Shard, id: Id) -> String {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = shard.gather(id, &mut slices);
+        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        shard.sent(id, bytes.len());
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[test]
+    fn a_dashboard_that_does_not_read_is_closed_and_leaves_its_place() {
+        let mut config = Config::default();
+        config.limits.send_queue_bytes = 4096;
+        let (mut shard, observer) = shard(config);
+        let id = ask(&mut shard);
+        assert!(said(&mut shard, id).starts_with("HTTP/1.1 101 "));
+        let late = ask(&mut shard);
+        assert!(said(&mut shard, late).starts_with("HTTP/1.1 503 "), "there is place for one");
+        let snapshot: Arc<[u8]> = vec![b'x'; 1000].into();
+        let mut told = 0;
+        while observer.watchers.load(Relaxed) == 1 {
+            assert!(shard.inventory().queued_bytes_max <= 4096);
+            shard.mail(Mail::Snapshot(snapshot.clone()));
+            assert!(!shard.flushed(id));
+            told += 1;
+            assert!(told < 10, "it is told more and more");
+        }
+        assert_eq!(shard.counters().slow_consumers.value(), 1);
+        assert_eq!(shard.counters().dashboard_watchers.value(), 0);
+        let next = ask(&mut shard);
+        assert!(said(&mut shard, next).starts_with("HTTP/1.1 101 "), "there is place again");
+        shard.broken(next);
+        assert_eq!(observer.watchers.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_report_tells_who_is_slow_with_what_the_kernel_says() {
+        let (mut shard, observer) = shard(Config::default());
+        let ids: Vec<Id> = (0..3).map(|_| shard.open([127, 0, 0, 1].into(), ListenKind::Line)).collect();
+        for (index, id) in ids.iter().enumerate() {
+            let hello = format!("{{\"type\":\"hello\",\"nickname\":\"user-{index}\"}}\n");
+            shard.receive(*id, &mut hello.into_bytes());
+            said(&mut shard, *id);
+        }
+        for id in &ids[1..] {
+            shard.receive(*id, &mut b"{\"type\":\"ping\"}\n".to_vec());
+        }
+        shard.receive(ids[2], &mut b"{\"type\":\"ping\"}\n".to_vec());
+        shard.mail(Mail::Look);
+        let mut asked = Vec::new();
+        while let Some(id) = shard.next_inquiry() {
+            let rtt_us = id.index + 100;
+            shard.settle_inquiry(id, Some(TcpInfo { rtt_us, ..TcpInfo::default() }));
+            asked.push(id);
+        }
+        assert_eq!(asked.len(), 2);
+        shard.turn_ended(1_000);
+        let reports = observer.reports.lock().unwrap();
+        let [report] = &reports[..] else { panic!("{reports:?}") };
+        assert_eq!((report.sessions, report.longest_turn_ns), (3, 0));
+        let slow: Vec<_> = report
+            .slow
+            .iter()
+            .map(|client| (client.nickname.clone().unwrap().as_str().to_owned(), client.tcp.unwrap().rtt_us))
+            .collect();
+        assert_eq!(
+            slow,
+            [("user-2".to_owned(), ids[2].index + 100), ("user-1".to_owned(), ids[1].index + 100)]
+        );
+        assert!(report.slow[0].queued_bytes > report.slow[1].queued_bytes);
+        assert_eq!(report.queued_bytes, Some(report.slow.iter().map(|c| c.queued_bytes as u64).sum()));
     }
 }

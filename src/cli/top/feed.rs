@@ -72,9 +72,9 @@ impl Target {
                     "{url:?} is encrypted: name the root of its certificate with --ca FILE, or say --insecure"
                 ));
             }
-            (true, roots) => Some(
-                settings::client(name, roots, Some("http/1.1")).map_err(|why| format!("--ca: {why}"))?,
-            ),
+            (true, roots) => {
+                Some(settings::client(name, roots, Some("http/1.1")).map_err(|why| format!("--ca: {why}"))?)
+            }
         };
         Ok(Target { url: url.into(), host: host.into(), address, token, tls })
     }
@@ -139,7 +139,8 @@ impl Feed {
             match self.socket.read() {
                 Ok(Message::Text(text)) => return Ok(text.to_string()),
                 Ok(Message::Close(Some(frame))) => {
-                    let reason = if frame.reason.is_empty() { "without a reason" } else { frame.reason.as_str() };
+                    let reason =
+                        if frame.reason.is_empty() { "without a reason" } else { frame.reason.as_str() };
                     return Err(format!("the server has ended the connection: {reason} ({})", frame.code));
                 }
                 // Pings are answered by the next read.
@@ -232,7 +233,9 @@ fn connect(target: &Target) -> Result<WebSocket<Box<dyn Stream>>, Failure> {
             let body = response.body().as_deref().unwrap_or_default();
             Err(refusal(url, response.status().as_u16(), body, token.is_some()))
         }
-        Err(HandshakeError::Failure(error)) => Err(Failure::Passing(format!("{url} does not answer: {error}"))),
+        Err(HandshakeError::Failure(error)) => {
+            Err(Failure::Passing(format!("{url} does not answer: {error}")))
+        }
         // The stream blocks: it is its patience that is over.
         Err(HandshakeError::Interrupted(_)) => {
             Err(Failure::Passing(format!("{url} has not answered within {} s", PATIENCE.as_secs())))
@@ -290,9 +293,12 @@ mod tests {
     #[test]
     fn a_refusal_says_what_would_help() {
         let body = br#"{"type":"error","message":"no"}"#;
-        for (status, has_token, hint) in
-            [(401, false, "--token"), (401, true, "expired"), (403, true, "admin"), (404, false, "web.dashboard")]
-        {
+        for (status, has_token, hint) in [
+            (401, false, "--token"),
+            (401, true, "expired"),
+            (403, true, "admin"),
+            (404, false, "web.dashboard"),
+        ] {
             let Failure::Lasting(why) = refusal("http://a", status, body, has_token) else {
                 panic!("{status} stays so")
             };

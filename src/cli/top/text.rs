@@ -181,7 +181,10 @@ mod tests {
             (bytes(5.0), bytes(2048.0), bytes(3.5e8)),
             ("5 B".into(), "2.0 KiB".into(), "334 MiB".into())
         );
-        assert_eq!((micros(5.0), micros(2500.0), micros(2e6)), ("5.0 µs".into(), "2.5 ms".into(), "2.0 s".into()));
+        assert_eq!(
+            (micros(5.0), micros(2500.0), micros(2e6)),
+            ("5.0 µs".into(), "2.5 ms".into(), "2.0 s".into())
+        );
         assert_eq!((percent(0.012), percent(0.5)), ("1.2 %".into(), "50 %".into()));
         assert_eq!(duration(90_000), "1 min");
         assert_eq!(duration(90_000_000), "1 d 1 h");

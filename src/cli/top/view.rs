@@ -235,7 +235,8 @@ fn heading(name: &str, columns: &str) -> [Line; 2] {
 }
 
 fn cores(snapshot: &Value) -> Vec<Line> {
-    let names = ["busy", "turns/s", "events", "turn", "longest", "conns", "sessions", "rooms", "mail", "timers"];
+    let names =
+        ["busy", "turns/s", "events", "turn", "longest", "conns", "sessions", "rooms", "mail", "timers"];
     let columns: String = names.iter().map(|name| right(name, 10)).collect();
     let mut lines: Vec<Line> = heading("CORE", &columns).into();
     for core in list(snapshot, "cores") {

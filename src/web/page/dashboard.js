@@ -63,8 +63,9 @@ function makePlots() {
     plots.messages = new Plot(parent, { title: "Messages a second", format: rate, ceiling: 10 });
     plots.deliveries = new Plot(parent, { title: "Deliveries a second", format: rate, ceiling: 10 });
     plots.connections = new Plot(parent, { title: "Connections", format: count, ceiling: 10 });
+    plots.traffic = new Plot(parent, { title: "Bytes a second", format: bytes, ceiling: 1024, base: 2, names: ["out", "in"] });
     plots.memory = new Plot(parent, {
-        title: "Memory", format: bytes, ceiling: 1024 * 1024, names: ["process", "histories", "send queues"],
+        title: "Memory", format: bytes, ceiling: 1024 * 1024, base: 2, names: ["process", "histories", "send queues"],
     });
     plots.mailbox = new Plot(parent, { title: "Parcels in mailboxes, each core", format: count, ceiling: 10 });
     plots.turn = new Plot(parent, { title: "Longest turn, each core", format: micros, ceiling: 1_000 });
@@ -80,6 +81,7 @@ function addToPlots(snapshot, atMs) {
     plots.messages.add(atMs, [snapshot.rates.messages]);
     plots.deliveries.add(atMs, [snapshot.rates.deliveries]);
     plots.connections.add(atMs, [snapshot.connections.all]);
+    plots.traffic.add(atMs, [snapshot.rates.sent_bytes, snapshot.rates.received_bytes], bytes(snapshot.rates.sent_bytes));
     const { resident_bytes: resident, history_bytes: history, queued_bytes: queued } = snapshot.memory;
     plots.memory.add(atMs, [resident ?? undefined, history, queued ?? undefined], bytes(resident ?? history));
     plots.mailbox.add(atMs, ofCores("mailbox"));
@@ -93,7 +95,7 @@ const drawPlots = () => Object.values(plots).forEach((plot) => plot.draw(perform
 const totals = new Map();
 
 const TOTALS = ["Connections", "Sessions", "Rooms", "Messages / s", "Deliveries / s", "In / s", "Out / s", "Errors / s", "HTTP / s",
-    "Memory", "In send queues"];
+    "Memory", "In histories", "In send queues"];
 
 function total(name, value, note = "") {
     let parts = totals.get(name);
@@ -125,7 +127,8 @@ function showTotals(snapshot) {
     total("Out / s", bytes(rates.sent_bytes));
     total("Errors / s", rate(rates.errors));
     total("HTTP / s", rate(rates.http_requests), http.count ? `p50 ${millis(http.p50_ms)}, p99 ${millis(http.p99_ms)}` : "");
-    total("Memory", bytes(memory.resident_bytes), `histories ${bytes(memory.history_bytes)}`);
+    total("Memory", bytes(memory.resident_bytes));
+    total("In histories", bytes(memory.history_bytes));
     total("In send queues", bytes(memory.queued_bytes));
 }
 

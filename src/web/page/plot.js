@@ -21,14 +21,15 @@ export class Plot {
 
     /**
      * `title` says what is drawn; `format(value)` makes text of a value; `ceiling` is the least that the highest mark stands for, and
-     * where `isFixed` it is always that. With `names` the lines have a key.
+     * where `isFixed` it is always that. With `names` the lines have a key. Marks are round to `base`, 10 or 2.
      */
-    constructor(parent, { title, format, ceiling, isFixed = false, names = [] }) {
+    constructor(parent, { title, format, ceiling, isFixed = false, names = [], base = 10 }) {
         this.title = title;
         this.format = format;
         this.ceiling = ceiling;
         this.isFixed = isFixed;
         this.names = names;
+        this.base = base;
         this.#lines = 0;
         const figure = document.createElement("figure");
         figure.className = "plot";
@@ -71,7 +72,7 @@ export class Plot {
         pen.setTransform(ratio, 0, 0, ratio, 0, 0);
         pen.clearRect(0, 0, width, height);
         const highest = Math.max(0, ...this.#points.flatMap((point) => point.values));
-        const top = this.isFixed ? this.ceiling : roundUp(Math.max(highest, this.ceiling));
+        const top = this.isFixed ? this.ceiling : roundUp(Math.max(highest, this.ceiling), this.base);
         const bottom = height - 16;
         const x = (ms) => width - ((atMs - ms) / SPAN_MS) * width;
         const y = (value) => bottom - (Math.min(value, top) / top) * (bottom - PADDING - 10);
@@ -143,8 +144,11 @@ export class Plot {
     }
 }
 
-/** The next of 1, 2, 5, 10, 20, ... that is not less. */
-function roundUp(value) {
+/** The next of 1, 2, 5, 10, 20, ... that is not less; to the base of 2 that of 1, 2, 4, 8, ... */
+function roundUp(value, base) {
+    if (base === 2) {
+        return 2 ** Math.ceil(Math.log2(value) - 1e-9);
+    }
     const decade = 10 ** Math.floor(Math.log10(value));
     return [1, 2, 5, 10].map((step) => step * decade).find((step) => step >= value * 0.9999) ?? value;
 }
