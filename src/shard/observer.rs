@@ -34,15 +34,13 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
 
     /// A dashboard is to be opened on a core. Says whether there is place for it; if so [`Observer::end_watch`] follows.
     #[must_use]
-    fn begin_watch(&self, _core: u16) -> bool {
-        false
-    }
+    fn begin_watch(&self, core: u16) -> bool;
 
     /// It is over.
-    fn end_watch(&self, _core: u16) {}
+    fn end_watch(&self, core: u16);
 
     /// What a core was asked for by [`super::mail::Mail::Look`]. Never waits.
-    fn report(&self, _report: Box<Report>) {}
+    fn report(&self, report: Box<Report>);
 }
 
 /// What a core tells of itself while somebody looks at a dashboard, beside its counters.

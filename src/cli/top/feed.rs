@@ -155,33 +155,32 @@ impl Feed {
 
     /// Tells of each snapshot, and connects again when that is needed, until nobody listens.
     pub fn follow(mut self, tell: &Sender<News>) {
-        let mut retry_ms = RETRY_MS;
         loop {
-            let (news, is_over) = match self.next_snapshot() {
-                Ok(snapshot) => {
-                    retry_ms = RETRY_MS;
-                    (News::Snapshot(snapshot), false)
+            let why = loop {
+                let snapshot = match self.next_snapshot() {
+                    Ok(snapshot) => snapshot,
+                    Err(why) => break why,
+                };
+                if tell.send(News::Snapshot(snapshot)).is_err() {
+                    return;
                 }
-                Err(why) => (News::Trouble(why), true),
             };
-            if tell.send(news).is_err() {
+            if tell.send(News::Trouble(why)).is_err() {
                 return;
             }
-            while is_over {
+            let mut retry_ms = RETRY_MS;
+            self.socket = loop {
                 threads::sleep_ms(retry_ms);
                 retry_ms = (2 * retry_ms).min(RETRY_MS_MAX);
                 let news = match connect(&self.target) {
-                    Ok(socket) => {
-                        self.socket = socket;
-                        break;
-                    }
+                    Ok(socket) => break socket,
                     Err(Failure::Passing(why)) => News::Trouble(why),
                     Err(Failure::Lasting(why)) => News::Refused(why),
                 };
                 if tell.send(news).is_err() {
                     return;
                 }
-            }
+            };
         }
     }
 }
