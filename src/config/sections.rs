@@ -177,8 +177,8 @@ section! {
         allowed_origins: Vec<String> = Vec::new();
         /// Whether /echo is served. Not set: only while every web listener is on loopback.
         echo: Option<bool> = None;
-        /// Who sees /dashboard: off (nobody, the paths lead nowhere), admin (with the token or API key of an admin), or local (they,
-        /// and without any whoever connects from this machine directly, not through a proxy or by a path).
+        /// Who sees /dashboard: off (nobody, its paths lead nowhere), admin (whoever shows an admin's token or API key),
+        /// or local (also, without either, whoever connects from this machine, not through a proxy or by a path).
         dashboard: DashboardAccess = DashboardAccess::Local;
         /// Whether messages to WebSockets that offer it are compressed (permessage-deflate, RFC 7692): fewer bytes for more
         /// time. Room messages are compressed once for all members, unless a connection keeps its context

@@ -81,9 +81,11 @@ impl Shard {
         }
         let watching = &mut self.watching;
         watching.longest_turn_ns = watching.longest_turn_ns.max(ns.saturating_sub(self.now.ns));
-        if let Some(report) = watching.report.take()
+        if let Some(mut report) = watching.report.take()
             && let Some(observer) = &self.observer
         {
+            // With the turn that the report was made in, which may be the only one.
+            report.longest_turn_ns = std::mem::take(&mut watching.longest_turn_ns);
             observer.report(report);
         }
     }
@@ -240,7 +242,7 @@ impl Shard {
             sessions: self.sessions.len(),
             timers: self.wheel.len(),
             deferred: self.deferred.len(),
-            longest_turn_ns: std::mem::take(&mut watching.longest_turn_ns),
+            longest_turn_ns: 0,
             queued_bytes: self.pool.segment_bytes(SEGMENTS_MAX),
             store_is_down: self.journal.is_on.then(|| self.journal.is_down()),
             store_waits: self.journal.waiting(),
@@ -514,7 +516,7 @@ mod tests {
         shard.turn_ended(1_000);
         let reports = observer.reports.lock().unwrap();
         let [report] = &reports[..] else { panic!("{reports:?}") };
-        assert_eq!((report.sessions, report.longest_turn_ns), (3, 0));
+        assert_eq!((report.sessions, report.longest_turn_ns), (3, 1_000));
         let slow: Vec<_> = report
             .slow
             .iter()
