@@ -30,7 +30,7 @@ use crate::proto::websocket::{self, Item, Opcode, Violation, handshake};
 const ENTRIES: usize = 10;
 
 /// How many connections, and how many rooms, one report looks at beside those of the last one: where there are more it takes several
-/// seconds until all have been seen. Some tens of nanoseconds each.
+/// seconds until all have been seen.
 const PLACES: usize = 4096;
 
 /// How many segments of send queues are counted in one report; beyond it they are not.

@@ -424,19 +424,19 @@ def test_no_colour_is_no_colour(start_server):
     terminal.read_until(b"CORE", "the screen")
     terminal.press(b"q")
     assert terminal.ended() == 0
-    assert b"\x1b[32m" not in terminal.output and b"\x1b[2m" not in terminal.output and b"live" in terminal.output
+    assert b"\x1b[32m" not in terminal.output and b"\x1b[2m" not in terminal.output and b"q ends" in terminal.output
 
 
 def test_a_server_that_comes_back_is_found_again(start_at):
     (port,) = free_ports(1)
     server = start_at(port)
     terminal = Terminal(f"http://127.0.0.1:{port}")
-    terminal.read_until(b"live", "the screen")
+    terminal.read_until(b"q ends", "the screen")
     server.close()
     terminal.read_until(b"cannot be reached", "the loss")
     terminal.output = b""
     start_at(port)
-    terminal.read_until(b"live", "the other server")
+    terminal.read_until(b"q ends", "the other server")
     terminal.press(b"q")
     assert terminal.ended() == 0
 
@@ -445,7 +445,7 @@ def test_a_failure_is_told_after_the_screen_is_as_it_was(start_at):
     (port,) = free_ports(1)
     server = start_at(port)
     terminal = Terminal(f"http://127.0.0.1:{port}")
-    terminal.read_until(b"live", "the screen")
+    terminal.read_until(b"q ends", "the screen")
     server.close()
     start_at(port, web__dashboard="admin")
     terminal.read_until(b"refuses (401)", "the refusal")

@@ -386,7 +386,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
-        assert!(!text.contains('\x1b') && !text.contains("live"), "{text}");
+        assert!(!text.contains('\x1b') && !text.contains("q ends"), "{text}");
     }
 
     #[test]
@@ -395,9 +395,9 @@ mod tests {
         view.add(SNAPSHOT).unwrap();
         let lines = |view: &View| view.lines(80).iter().map(Line::text).collect::<Vec<_>>().join("\n");
         assert!(lines(&view).contains("██"), "{}", lines(&view));
-        assert!(lines(&view).contains("live"));
+        assert!(lines(&view).contains("live  q ends"));
         view.set_trouble("gone".into());
-        assert!(lines(&view).contains("gone") && !lines(&view).contains("live"));
+        assert!(lines(&view).contains("gone") && !lines(&view).contains("q ends"));
         assert!(view.add("nonsense").is_err());
     }
 
