@@ -1,6 +1,7 @@
 //! The server as a whole: it opens the listeners, starts a thread a core, waits for a signal, drains and stops.
 
 mod certificates;
+mod dashboard;
 mod listeners;
 mod observer;
 mod reload;
@@ -178,7 +179,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
         0 => usize::MAX,
         connections => connections,
     };
-    let (observer, asked) = observer::line();
+    let (observer, asked) = observer::line(cores, config.limits.dashboard_watchers);
     let all_counters: Vec<Arc<Counters>> = (0..cores).map(|_| Arc::default()).collect();
     let flock = Flock {
         node: joined.as_ref().map_or(0, |joined| joined.node),

@@ -8,5 +8,6 @@ pub mod histogram;
 pub mod rng;
 pub mod slots;
 pub mod stats;
+pub mod tcp;
 pub mod time;
 pub mod wheel;

@@ -107,6 +107,21 @@ impl<T> Slots<T> {
             .map(|(index, value)| (Id { index: index as u32, generation: self.generations[index] }, value))
     }
 
+    /// How many places there are, free ones among them.
+    pub fn places(&self) -> usize {
+        self.generations.len()
+    }
+
+    /// The values in so many places from one on, with their keys, as [`Slots::iter`] would tell them: for who looks at a large
+    /// table in parts.
+    pub fn iter_places(&self, from: usize, places: usize) -> impl Iterator<Item = (Id, &T)> {
+        let end = self.generations.len().min(from.saturating_add(places));
+        (from..end).filter_map(|index| {
+            let id = Id { index: index as u32, generation: self.generations[index] };
+            Some((id, self.slab.get(index)?))
+        })
+    }
+
     /// All of them, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Id, &mut T)> {
         let generations = &self.generations;

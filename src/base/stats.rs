@@ -27,6 +27,11 @@ impl Counter {
         self.0.store(n, Relaxed);
     }
 
+    /// Takes `n` away: for gauges. Only the owning core may call this.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
     /// The value as last written.
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
@@ -136,6 +141,18 @@ counters! {
     Counter handed_on,
     /// Connections that are open now, and calls of gRPC, each of which counts as one.
     Gauge connections,
+    /// Connections to web listeners that are open now.
+    Gauge web_connections,
+    /// Connections to line listeners that are open now.
+    Gauge line_connections,
+    /// Connections to frame listeners that are open now.
+    Gauge frame_connections,
+    /// Connections to gRPC listeners that are open now, without the calls on them.
+    Gauge grpc_connections,
+    /// Dashboards that are open now.
+    Gauge dashboard_watchers,
+    /// Dashboards refused because there were as many as there may be.
+    Counter dashboard_watchers_refused,
     /// Calls of gRPC that are open now, which count among the connections.
     Gauge calls_open,
     /// Attempts to log in or register that came too soon after others.

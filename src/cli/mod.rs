@@ -11,6 +11,7 @@ pub mod man;
 pub mod serve;
 pub mod store;
 pub mod token;
+pub mod top;
 pub mod user;
 
 use std::fmt::Display;
@@ -51,6 +52,9 @@ pub enum Command {
     /// Look at the store, check it, back it up and export rooms, also while the server runs
     #[command(subcommand, after_help = store::EXAMPLES)]
     Store(store::StoreCommand),
+    /// Watch a server in the terminal: what its dashboard shows
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::TopFlags),
     /// Measure a server: load with an open or closed loop, latencies, CPU, and an audit of every message
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Box<bench::BenchFlags>),
@@ -83,6 +87,7 @@ Examples:
   starling cert                             cert.pem and key.pem for trying TLS
   starling user add alice                   a user with a password
   starling store stats                      what the server keeps on disk
+  starling top                              what a server does at the moment
   starling bench fanout                     what a message to 1,000 costs here
 
 Exit codes: 0 ok, 1 failed while running (a port is taken), 2 wrong arguments or

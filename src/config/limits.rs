@@ -162,6 +162,8 @@ section! {
         /// Names and addresses whose attempts to log in or register are counted, all cores together; past it those that
         /// tried least are forgotten first.
         login_buckets: usize = 65_536, 64..=10_000_000;
+        /// Dashboards that are open at a time, `starling top` among them; each is sent some kilobytes a second.
+        dashboard_watchers: usize = 16, 0..=1024;
         /// Connections that the kernel completes and holds until they are accepted; it may cap the value itself.
         listen_backlog: usize = 4096, 1..=65_535;
     }

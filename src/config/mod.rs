@@ -21,8 +21,8 @@ pub use listen::{Address, ClientAuth, Listen, ListenKind, Mode, Networks, PEER_O
 pub use live::Taken;
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
-    AckLevel, ApiKey, Auth, Cluster, Consul, Drain, Heartbeat, History, HistoryRule, JwtAlgorithm, KeyPrefix,
-    Log, LogFormat, Presence, Rate, RedisUrls, Session, Store, StoreKind, Tls, Web,
+    AckLevel, ApiKey, Auth, Cluster, Consul, DashboardAccess, Drain, Heartbeat, History, HistoryRule,
+    JwtAlgorithm, KeyPrefix, Log, LogFormat, Presence, Rate, RedisUrls, Session, Store, StoreKind, Tls, Web,
 };
 
 key::config! {

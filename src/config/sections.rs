@@ -177,6 +177,9 @@ section! {
         allowed_origins: Vec<String> = Vec::new();
         /// Whether /echo is served. Not set: only while every web listener is on loopback.
         echo: Option<bool> = None;
+        /// Who sees /dashboard: off (nobody, its paths lead nowhere), admin (whoever shows an admin's token or API key),
+        /// or local (also, without either, whoever connects from this machine, not through a proxy or by a path).
+        dashboard: DashboardAccess = DashboardAccess::Local;
         /// Whether messages to WebSockets that offer it are compressed (permessage-deflate, RFC 7692): fewer bytes for more
         /// time. Room messages are compressed once for all members, unless a connection keeps its context
         /// (limits.deflate_contexts).
@@ -257,6 +260,18 @@ choice! {
         Text = "text",
         /// One JSON object a line, for programs.
         Json = "json",
+    }
+}
+
+choice! {
+    /// Who sees the dashboard.
+    DashboardAccess {
+        /// Nobody.
+        Off = "off",
+        /// Admins.
+        Admin = "admin",
+        /// They, and whoever connects from this machine.
+        Local = "local",
     }
 }
 

@@ -99,7 +99,8 @@ impl<O: Os, W: World> Reactor<O, W> {
                     self.world.counters().proxy_strangers.add(1);
                     return self.os.close(socket);
                 }
-                self.take_in(socket, peer, kind, settings, is_proxied);
+                let is_path = self.os.is_path(index);
+                self.take_in(socket, peer, kind, settings, is_proxied, is_path);
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => self.listeners[index].is_ready = false,

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::base::slots::Id;
+use crate::base::tcp::TcpInfo;
 use crate::base::time::Now;
 
 /// A kernel, as one core sees it. Every call but [`Os::poll`] returns at once.
@@ -42,6 +43,16 @@ pub trait Os {
 
     /// Writes from `slices`, in order, and returns how many bytes.
     fn write(&mut self, socket: &mut Self::Socket, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Whether clients of listener number `listener` come by a path, so that their address tells nothing.
+    fn is_path(&self, _listener: usize) -> bool {
+        false
+    }
+
+    /// What the kernel knows of a connection by TCP, if it tells.
+    fn tcp_info(&mut self, _socket: &mut Self::Socket) -> Option<TcpInfo> {
+        None
+    }
 
     /// How many of the bytes written the peer's kernel has not acknowledged.
     fn unacknowledged(&mut self, _socket: &mut Self::Socket) -> usize {

@@ -392,8 +392,17 @@ impl<O: Os, W: World> Reactor<O, W> {
         }
     }
 
+    /// The same of what it wants to know of connections that are there.
+    fn settle_inquiries(&mut self) {
+        while let Some(id) = self.world.next_inquiry() {
+            let tcp = link_mut(&mut self.links, id).and_then(|link| self.os.tcp_info(&mut link.socket));
+            self.world.settle_inquiry(id, tcp);
+        }
+    }
+
     /// Step 9: one parcel to each core that there is mail for, and a wake-up to those that sleep.
     fn flush_outboxes(&mut self) {
+        self.settle_inquiries();
         self.settle_doubts(); // their mail goes with this
         self.write_journal();
         let mut has_kept = false;
@@ -450,11 +459,15 @@ impl<O: Os, W: World> Reactor<O, W> {
         kind: ListenKind,
         settings: Option<Arc<ServerConfig>>,
         is_proxied: bool,
+        is_path: bool,
     ) {
         let id = match is_proxied {
             true => self.world.open_for_another(peer, kind),
             false => self.world.open(peer, kind),
         };
+        if is_path {
+            self.world.indirect(id);
+        }
         if settings.is_some() && !is_proxied {
             self.world.securing(id);
         }

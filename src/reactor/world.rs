@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::base::slots::Id;
 use crate::base::stats::Counters;
+use crate::base::tcp::TcpInfo;
 use crate::base::time::{Now, Tick};
 use crate::config::ListenKind;
 use crate::shard::Shard;
@@ -42,6 +43,8 @@ pub trait World {
     }
     /// It has told for whom.
     fn introduced(&mut self, _id: Id, _client: IpAddr) {}
+    /// A connection that has just been opened came by a path: its peer's address tells nothing.
+    fn indirect(&mut self, _id: Id) {}
     /// That connection is encrypted, and its handshake begins: until it is over nothing that is queued can be written.
     fn securing(&mut self, _id: Id) {}
     /// It is over.
@@ -106,6 +109,12 @@ pub trait World {
     }
     /// Tells it. Called for each in the same turn, before its slot is freed.
     fn settle_doubt(&mut self, _id: Id, _unacknowledged: usize) {}
+    /// The next connection of which the world wants to know what the kernel knows.
+    fn next_inquiry(&mut self) -> Option<Id> {
+        None
+    }
+    /// Tells it. Called for each in the same turn, before [`World::turn_ended`].
+    fn settle_inquiry(&mut self, _id: Id, _tcp: Option<TcpInfo>) {}
     /// Whether something waits to be sent.
     fn has_unsent(&self) -> bool;
     /// Takes the connections that are to be closed, and frees their slots; `close` is also told whether the connection is
@@ -249,6 +258,18 @@ impl World for Shard {
 
     fn settle_doubt(&mut self, id: Id, unacknowledged: usize) {
         self.settle_doubt(id, unacknowledged);
+    }
+
+    fn indirect(&mut self, id: Id) {
+        self.indirect(id);
+    }
+
+    fn next_inquiry(&mut self) -> Option<Id> {
+        self.next_inquiry()
+    }
+
+    fn settle_inquiry(&mut self, id: Id, tcp: Option<TcpInfo>) {
+        self.settle_inquiry(id, tcp);
     }
 
     fn has_unsent(&self) -> bool {

@@ -1,16 +1,20 @@
 //! The thread that sees all cores: it adds their numbers and asks the kernel, when somebody asks it, so that no core has to.
+//! While there are dashboards it also asks the cores what those show, once a second.
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded, select};
+
+use super::dashboard::{self, Dashboard, Watchers};
 
 use crate::base::stats::Counters;
 use crate::observe::metrics::{self, About, Format};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::teller::Teller;
 use crate::shard::mail::{ConnectionRef, Mail, Parcel, Reply};
-use crate::shard::observer::{Document, Observer, Question};
+use crate::shard::observer::{Document, Observer, Question, Report};
 use crate::sys::waker::{self, Waker};
 use crate::sys::{process, threads};
 
@@ -20,25 +24,61 @@ const QUESTIONS_MAX: usize = 64;
 /// How soon a core whose mailbox is full is tried again, in milliseconds.
 const RETRY_MS: u64 = 1;
 
+/// How long is slept when there is nothing to do: there is no "for ever" beside other things to wait for.
+const IDLE: Duration = Duration::from_secs(3600);
+
 #[derive(Debug)]
-struct Line(Sender<(ConnectionRef, Question)>);
+struct Line {
+    asks: Sender<(ConnectionRef, Question)>,
+    reports: Sender<Box<Report>>,
+    wakes: Sender<()>,
+    watchers: Arc<Watchers>,
+}
 
 impl Observer for Line {
     fn ask(&self, from: ConnectionRef, question: Question) -> bool {
-        self.0.try_send((from, question)).is_ok()
+        self.asks.try_send((from, question)).is_ok()
+    }
+
+    fn begin_watch(&self, core: u16) -> bool {
+        let has_place = self.watchers.enter(usize::from(core));
+        // Where that is full the thread is about to wake anyway.
+        let _ = self.wakes.try_send(());
+        has_place
+    }
+
+    fn end_watch(&self, core: u16) {
+        self.watchers.leave(usize::from(core));
+    }
+
+    fn report(&self, report: Box<Report>) {
+        // There is place: each core is asked for another when it has sent the last.
+        let _ = self.reports.try_send(report);
     }
 }
 
-/// The line to the thread, and the end of it that the thread is started with.
-pub fn line() -> (Arc<dyn Observer>, Receiver<(ConnectionRef, Question)>) {
+/// The thread's ends of the lines to it.
+pub struct Asked {
+    asked: Receiver<(ConnectionRef, Question)>,
+    reported: Receiver<Box<Report>>,
+    woken: Receiver<()>,
+    watchers: Arc<Watchers>,
+}
+
+/// The line to the thread, and the end of it that the thread is started with: for so many cores and dashboards.
+pub fn line(cores: usize, watchers: usize) -> (Arc<dyn Observer>, Asked) {
     let (asks, asked) = bounded(QUESTIONS_MAX);
-    (Arc::new(Line(asks)), asked)
+    let (reports, reported) = bounded(cores);
+    let (wakes, woken) = bounded(1);
+    let watchers = Arc::new(Watchers::new(cores, watchers));
+    let line = Line { asks, reports, wakes, watchers: watchers.clone() };
+    (Arc::new(line), Asked { asked, reported, woken, watchers })
 }
 
 /// What the thread is started with.
 pub struct Start {
     /// Where it is asked.
-    pub asked: Receiver<(ConnectionRef, Question)>,
+    pub asked: Asked,
     /// The numbers of each core.
     pub counters: Vec<Arc<Counters>>,
     /// The mailboxes of the cores.
@@ -57,24 +97,47 @@ pub struct Start {
 /// When the kernel has no thread to give.
 pub fn start(start: Start) -> io::Result<()> {
     let Start { asked, counters, exchange, wakers, started_ms, node } = start;
+    let Asked { asked, reported, woken, watchers } = asked;
+    let about = dashboard::About { started_ms, node };
+    let mut dashboard = Dashboard::new(counters.clone(), exchange.clone(), watchers, about);
     threads::spawn("observer".into(), move || {
         let mut teller = Teller::new(exchange, counters.len());
-        while let Ok((from, question)) = asked.recv() {
-            let document = match question {
-                Question::Metrics { is_open_metrics } => {
-                    let format = if is_open_metrics { Format::OpenMetrics } else { Format::Text };
-                    let about = About { started_ms, process: process::figures(), node };
-                    let body = metrics::render(&counters, &about, format).into_bytes();
-                    Document { content_type: format.content_type(), body }
+        loop {
+            let wait = dashboard.wait(Instant::now()).unwrap_or(IDLE);
+            select! {
+                recv(asked) -> question => match question {
+                    Ok((from, question)) => {
+                        let document = answer(question, &counters, started_ms, node);
+                        let reply = Reply::Document(Box::new(document));
+                        let mail = Mail::ApiReply { to: from.connection, home: from.core, reply };
+                        teller.tell(usize::from(from.core), mail);
+                    }
+                    Err(_) => return,
+                },
+                recv(reported) -> report => {
+                    if let Ok(report) = report {
+                        dashboard.hear(report);
+                    }
                 }
-            };
-            let reply = Reply::Document(Box::new(document));
-            let mail = Mail::ApiReply { to: from.connection, home: from.core, reply };
-            teller.tell(usize::from(from.core), mail);
+                recv(woken) -> _ => {}
+                default(wait) => {}
+            }
+            dashboard.go_on(Instant::now(), &mut teller, process::figures);
             while !teller.deliver(|core| waker::wake(&wakers, core)) {
                 threads::sleep_ms(RETRY_MS);
             }
         }
     })?;
     Ok(())
+}
+
+fn answer(question: Question, counters: &[Arc<Counters>], started_ms: u64, node: u32) -> Document {
+    match question {
+        Question::Metrics { is_open_metrics } => {
+            let format = if is_open_metrics { Format::OpenMetrics } else { Format::Text };
+            let about = About { started_ms, process: process::figures(), node };
+            let body = metrics::render(counters, &about, format).into_bytes();
+            Document { content_type: format.content_type(), body }
+        }
+    }
 }

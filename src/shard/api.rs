@@ -154,10 +154,30 @@ impl Shard {
         head: &Head,
         caller: &mut Option<Box<Caller>>,
     ) -> Result<Arc<Identity>, Refusal> {
+        self.admit_by(id, head, Credentials::of(head), caller)
+    }
+
+    /// The same, where a page shows a token in the query: it can give a WebSocket no header.
+    pub(super) fn admit_token(
+        &mut self,
+        id: Id,
+        head: &Head,
+        token: &str,
+        caller: &mut Option<Box<Caller>>,
+    ) -> Result<Arc<Identity>, Refusal> {
+        self.admit_by(id, head, Ok(Credentials::Token(token)), caller)
+    }
+
+    fn admit_by(
+        &mut self,
+        id: Id,
+        head: &Head,
+        credentials: Result<Credentials<'_>, Refusal>,
+        caller: &mut Option<Box<Caller>>,
+    ) -> Result<Arc<Identity>, Refusal> {
         if self.is_leaving() {
             return Err(Refusal::new(Reason::Draining, "the server is about to stop"));
         }
-        let credentials = Credentials::of(head);
         let known = caller.as_ref().filter(|caller| credentials.as_ref().is_ok_and(|it| it.are_of(caller)));
         // Before anything is computed with what it shows. Chunks are charged when they have come.
         let bytes = if let Body::Length(length) = head.body { length } else { 0 };

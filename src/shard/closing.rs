@@ -1,10 +1,10 @@
 //! The end of a connection: one entry, which may be called any number of times, with a typed reason.
 
 use super::connection::{Connection, Pause, Protocol, Stage};
-use super::http::PendingUpgrade;
 use super::mail::{ReplyTo, Request, RoomKey};
 use super::session::{AfterEnd, Step};
 use super::timers::Timer;
+use super::upgrade::PendingUpgrade;
 use super::{Drain, Shard};
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
@@ -99,6 +99,7 @@ impl Shard {
         if is_understood {
             self.say_last_words(id, &closing);
         }
+        self.end_watch(id);
         if is_call {
             self.note_status(id, &closing);
         } else if self.is_http2(id) {
@@ -439,7 +440,7 @@ impl Shard {
                 let code = *code;
                 self.say_raw(id, |out| websocket::put_close(out, code, ""));
             }
-            (Protocol::Echo(_), Closing::Bye(farewell)) => {
+            (Protocol::Echo(_) | Protocol::Watch(_), Closing::Bye(farewell)) => {
                 // No chat, so no `bye`: RFC 6455 section 7.4.1 has codes of its own for this.
                 let code = if *farewell == Farewell::Draining { 1001 } else { farewell.code() };
                 self.say_raw(id, |out| websocket::put_close(out, Some(code), farewell.as_str()));

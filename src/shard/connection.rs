@@ -74,6 +74,8 @@ pub struct Connection {
     pub is_touched: bool,
     /// Whether it was given up with bytes that could not be written.
     pub is_cut_off: bool,
+    /// Whether its peer's address is that of a proxy or stands for a path, or somebody else has told it.
+    pub is_indirect: bool,
     /// Whether it is counted in the census.
     pub is_counted: bool,
     /// Why it may not stay: told as soon as it is known in which language.
@@ -149,6 +151,8 @@ pub enum Protocol {
     WebSocket(websocket::Decoder),
     /// A WebSocket that hears what it says.
     Echo(websocket::Decoder),
+    /// A dashboard over WebSocket, which says nothing.
+    Watch(websocket::Decoder),
     /// HTTP/2, which carries calls.
     Http2(Box<Http2>),
     /// A call of gRPC.
@@ -219,6 +223,7 @@ impl Connection {
             pings_owed: 0,
             is_touched: false,
             is_cut_off: false,
+            is_indirect: false,
             is_counted: false,
             turned_away: None,
             input_ended: false,

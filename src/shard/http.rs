@@ -9,14 +9,13 @@ use super::Shard;
 use super::accounts::{AccountAction, AccountRequest};
 use super::api::{Caller, UnderWay};
 use super::closing::Closing;
-use super::commands::Asked;
-use super::connection::{Pause, Protocol};
+use super::connection::Protocol;
 use super::deflate;
 use super::encode::Encoding;
-use super::limits::Cost;
 use super::mail::{ApiRequest, Push};
 use super::observer::{Document, Question};
-use super::session::Then;
+use super::session::Identity;
+use super::upgrade::{Hello, PendingUpgrade, with_deflate};
 use crate::base::census::Full;
 use crate::base::slots::Id;
 use crate::base::stats;
@@ -27,23 +26,13 @@ use crate::chat::room::Stamp;
 use crate::config::Limits;
 use crate::proto::http1::{self, BodyDecoder, Content, Head, HeadDecoder, Piece, Reply, is_known_method};
 use crate::proto::json;
-use crate::proto::websocket::extension::{Agreement, Offer};
+use crate::proto::websocket::extension::Offer;
 use crate::proto::websocket::{self, handshake};
 use crate::proto::wire::{Error, Event};
 use crate::web::{self, Asset, Route};
 
-/// The subprotocol of JSON text frames.
-const JSON_PROTOCOL: &str = "starling.json.v1";
-
-/// The subprotocol of Protobuf binary frames.
-const PROTOBUF_PROTOCOL: &str = "starling.proto.v1";
-
 /// How long a client that found the server full is asked to stay away, in seconds.
 const RETRY_AFTER_S: &str = "5";
-
-/// How many fragments a message of the chat may come in: generous for a client that streams, and a bound on the work
-/// that empty ones can make.
-const CHAT_FRAGMENTS_MAX: u32 = 4096;
 
 const JSON: &str = "application/json";
 const OPEN_METRICS: &str = "application/openmetrics-text";
@@ -150,6 +139,11 @@ pub(super) enum What {
         deflate: Option<Offer>,
     },
     Chat(Box<PendingUpgrade>, Option<Hello>),
+    /// A dashboard, and who looks at it if that is known.
+    Watch {
+        key: String,
+        identity: Option<Arc<Identity>>,
+    },
 }
 
 impl What {
@@ -174,40 +168,10 @@ impl What {
             | What::Publish(_)
             | What::Query(_)
             | What::Asked
+            | What::Watch { .. }
             | What::Chat(_, Some(_)) => return None,
         })
     }
-}
-
-/// A request to become a WebSocket that has not been answered.
-#[derive(Debug)]
-pub struct PendingUpgrade {
-    key: String,
-    protocol: Option<&'static str>,
-    request_id: String,
-    began_ns: u64,
-    /// The compression that was offered, until it is decided on.
-    offer: Option<Offer>,
-    agreement: Option<Agreement>,
-}
-
-impl PendingUpgrade {
-    /// How the WebSocket will want its events. No subprotocol, or only unknown ones, means JSON.
-    fn encoding(&self) -> Encoding {
-        let encoding = match self.protocol {
-            Some(PROTOBUF_PROTOCOL) => Encoding::ProtobufMessage,
-            _ => Encoding::JsonMessage,
-        };
-        deflate::encoding_of(self.agreement.as_ref(), encoding)
-    }
-}
-
-/// The hello that a WebSocket request says in its query.
-#[derive(Debug, Default)]
-pub(super) struct Hello {
-    nickname: Option<String>,
-    token: Option<String>,
-    room: Option<String>,
 }
 
 /// The present second as HTTP writes it, made anew when it has passed.
@@ -376,6 +340,7 @@ impl Shard {
     ) -> What {
         let route = match web::route(head.path) {
             Route::Echo if !self.is_echo_on => Route::NotFound,
+            route if !self.has_dashboard() && web::is_of_dashboard(&route) => Route::NotFound,
             route => route,
         };
         if !is_known_method(head.method) {
@@ -418,81 +383,9 @@ impl Shard {
                 self.consider_query(id, head, &route, caller)
             }
             Route::WebSocket | Route::Echo => self.consider_upgrade(id, head, request_id, route),
+            Route::Dashboard => self.consider_watch(id, head, caller),
             Route::NotFound => unreachable!("answered above"),
         }
-    }
-
-    fn consider_upgrade(&self, id: Id, head: &Head, request_id: &str, route: Route) -> What {
-        if !self.is_origin_allowed(head, self.connections.get(id).is_some_and(|c| c.is_secure())) {
-            return What::error(403, "this origin may not connect");
-        }
-        let upgrade = match handshake::upgrade(head) {
-            Ok(upgrade) => upgrade,
-            Err(refusal) => {
-                let headers = refusal.headers.to_vec();
-                return What::Error { status: refusal.status, message: refusal.message, headers };
-            }
-        };
-        let offer = match self.config.web.deflate.then(|| upgrade.deflate()).transpose() {
-            Ok(offer) => offer.flatten(),
-            Err(refusal) => return What::error(refusal.status, refusal.message),
-        };
-        if route == Route::Echo {
-            return What::Echo { key: upgrade.key.to_owned(), deflate: offer };
-        }
-        let Some(query) = http1::query_pairs(head.query.unwrap_or_default()) else {
-            return What::error(400, "the query is not well formed");
-        };
-        let mut hello = Hello::default();
-        for (name, value) in query {
-            match name.as_str() {
-                "nickname" => hello.nickname = Some(value),
-                "token" => hello.token = Some(value),
-                "room" => hello.room = Some(value),
-                _ => {}
-            }
-        }
-        let says_hello = hello.nickname.is_some() || hello.token.is_some();
-        if hello.room.is_some() && !says_hello {
-            return What::error(400, "a room in the query needs a nickname or token beside it");
-        }
-        let pending = PendingUpgrade {
-            key: upgrade.key.to_owned(),
-            // A subprotocol may be named only if it was offered (RFC 6455, 4.2.2); JSON is spoken all the same.
-            protocol: upgrade.protocols().find_map(|offered| {
-                [JSON_PROTOCOL, PROTOBUF_PROTOCOL].into_iter().find(|own| *own == offered)
-            }),
-            request_id: request_id.to_owned(),
-            began_ns: self.now.ns,
-            offer,
-            agreement: None,
-        };
-        if let Err(refusal) = self.check_query(&hello, says_hello) {
-            return What::Refusal(refusal);
-        }
-        What::Chat(Box::new(pending), says_hello.then_some(hello))
-    }
-
-    fn check_query(&self, hello: &Hello, says_hello: bool) -> Result<(), Refusal> {
-        if says_hello {
-            self.identify(hello.nickname.as_deref(), hello.token.as_deref(), None)?;
-        }
-        if let Some(room) = &hello.room {
-            super::commands::parse_room(room)?;
-        }
-        Ok(())
-    }
-
-    /// A page may connect to the server that it came from, or if it is configured. Who is no page has no origin.
-    fn is_origin_allowed(&self, head: &Head, is_secure: bool) -> bool {
-        let Some(origin) = head.origin else { return true };
-        let is_own = head.host.is_some_and(|host| {
-            let (origin, host) = (origin.to_ascii_lowercase(), host.to_ascii_lowercase());
-            let (scheme, default_port) = if is_secure { ("https://", ":443") } else { ("http://", ":80") };
-            let without_default_port = host.strip_suffix(default_port).unwrap_or(&host);
-            origin.strip_prefix(scheme).is_some_and(|origin| origin == host || origin == without_default_port)
-        });
-        is_own || self.config.web.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
     }
 
     /// Says an answer, and whether the next request may be looked at.
@@ -575,6 +468,12 @@ impl Shard {
                 }
                 return false;
             }
+            What::Watch { key, identity } => {
+                let refused = self.begin_watch(id, &key, identity, &reply, next).err();
+                let status = refused.as_ref().map_or(101, |refusal| refusal.reason.code());
+                self.note_answered(answer.method, status, answer.began_ns);
+                return refused.is_some_and(|refusal| self.answer_with_refusal(id, refusal, &reply));
+            }
             What::Chat(mut pending, None) => {
                 pending.agreement = self.agree_on_deflate(id, pending.offer);
                 *next = Some(self.chat_protocol(&pending));
@@ -618,54 +517,9 @@ impl Shard {
         !is_deaf
     }
 
-    fn hello_by_query(&mut self, id: Id, mut pending: Box<PendingUpgrade>, hello: &Hello) {
-        let joins = u64::from(hello.room.is_some());
-        // As much as the same commands cost on their own. The rest was checked when the head was read, and nothing has changed
-        // since but perhaps that the server drains.
-        let charged = self.charge(id, Cost { commands: 1 + joins, bytes: 0, joins }, None);
-        let who =
-            charged.and_then(|()| self.identify(hello.nickname.as_deref(), hello.token.as_deref(), None));
-        match who {
-            Ok(who) => {
-                let room = hello.room.as_deref().and_then(|room| super::commands::parse_room(room).ok());
-                pending.agreement = self.agree_on_deflate(id, pending.offer);
-                let asked = Asked { by: id, id: None, encoding: pending.encoding(), bytes: 0 };
-                self.hello(asked, who, Then { room, upgrade: Some(pending) });
-                if let Some(connection) = self.connections.get_mut(id) {
-                    connection.pause = Some(Pause::Reply);
-                }
-            }
-            Err(refusal) => {
-                self.note_answered(stats::GET, refusal.reason.code(), pending.began_ns);
-                self.say_http_refusal(id, &pending.request_id, &refusal);
-            }
-        }
-    }
-
     /// Counts a request that is answered in this turn.
-    fn note_answered(&mut self, method: usize, status: u16, began_ns: u64) {
+    pub(super) fn note_answered(&mut self, method: usize, status: u16, began_ns: u64) {
         self.answered.push(Answered { method, status, began_ns });
-    }
-
-    /// All that the query of a WebSocket request asked for has been done: it becomes one.
-    pub(super) fn finish_upgrade(&mut self, id: Id, pending: &PendingUpgrade) {
-        self.note_answered(stats::GET, 101, pending.began_ns);
-        self.say_switching(id, pending);
-        let protocol = self.chat_protocol(pending);
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.protocol = protocol;
-            connection.encoding = pending.encoding();
-        }
-        self.arm(id); // the heartbeat may be due before the next look at what was an HTTP connection
-    }
-
-    /// The query of a WebSocket request asked for something that is refused: the request is answered so, and the
-    /// connection is ready for another.
-    pub(super) fn refuse_upgrade(&mut self, id: Id, pending: &PendingUpgrade, refusal: &Refusal) {
-        self.scratch.deflaters.forget(id);
-        self.note_answered(stats::GET, refusal.reason.code(), pending.began_ns);
-        self.say_http_refusal(id, &pending.request_id, refusal);
-        self.let_go_on(id);
     }
 
     /// Answers a client that the server has no room for, without waiting for what it wants.
@@ -708,26 +562,11 @@ impl Shard {
         all
     }
 
-    fn say_http_refusal(&mut self, id: Id, request_id: &str, refusal: &Refusal) {
+    pub(super) fn say_http_refusal(&mut self, id: Id, request_id: &str, refusal: &Refusal) {
         let date = self.date();
         let (request_id, date) = (Some(request_id), Some(date.as_str()));
         let reply = Reply { is_keep_alive: true, request_id, date, ..Reply::last(refusal.reason.code()) };
         self.say_raw(id, |out| put_refusal(out, &reply, refusal));
-    }
-
-    fn say_switching(&mut self, id: Id, pending: &PendingUpgrade) {
-        self.say_raw(id, |out| {
-            let PendingUpgrade { key, protocol, request_id, agreement, .. } = pending;
-            handshake::put_response(out, key, *protocol, agreement.as_ref(), Some(request_id));
-        });
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.http_bytes = u32::try_from(connection.queue.bytes()).unwrap_or(u32::MAX);
-        }
-    }
-
-    fn chat_protocol(&self, pending: &PendingUpgrade) -> Protocol {
-        let decoder = websocket::Decoder::new(self.limits.inbound_bytes, CHAT_FRAGMENTS_MAX);
-        Protocol::WebSocket(with_deflate(decoder, pending.agreement.as_ref()))
     }
 
     fn date(&mut self) -> String {
@@ -737,10 +576,6 @@ impl Shard {
         }
         self.date_cache.text.clone()
     }
-}
-
-fn with_deflate(decoder: websocket::Decoder, agreement: Option<&Agreement>) -> websocket::Decoder {
-    if agreement.is_some() { decoder.with_deflate() } else { decoder }
 }
 
 fn put_error(out: &mut Vec<u8>, reply: &Reply, status: u16, body: &[u8]) {

@@ -165,6 +165,7 @@ impl Shard {
                 Protocol::Frames(decoder) => self.decode_frames(id, decoder, input),
                 Protocol::WebSocket(decoder) => self.decode_websocket(id, decoder, input, Self::hear_message),
                 Protocol::Echo(decoder) => self.decode_websocket(id, decoder, input, Self::echo),
+                Protocol::Watch(decoder) => self.decode_websocket(id, decoder, input, Self::hear_watcher),
                 Protocol::Http(http) => self.decode_http(id, http, input, &mut next),
                 Protocol::Http2(http2) => self.decode_http2(id, http2, input),
                 Protocol::Messages(decoder) => self.decode_messages(id, decoder, input),

@@ -99,6 +99,10 @@ pub enum Mail {
         /// What.
         request: StoreRequest,
     },
+    /// Asks a core what it tells of itself, for dashboards: answered by [`super::observer::Observer::report`].
+    Look,
+    /// What dashboards are sent, as JSON.
+    Snapshot(Arc<[u8]>),
     /// What the storage threads say.
     Store(StoreNews),
     /// Asks the link to the backplane for something; it has the mailbox of the storage threads, which a node of a cluster does not have.

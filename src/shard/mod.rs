@@ -15,8 +15,9 @@
 //! | `input` | bytes to commands: which protocol, and when a command has to wait |
 //! | `limits`, `commands`, `replies` | what a session asks, and what it hears back |
 //! | `grpc` | connections of HTTP/2, and the calls on them |
-//! | `lines`, `http`, `api`, `queries` | what text lines and HTTP requests mean, and what those requests ask of homes |
+//! | `lines`, `http`, `upgrade`, `api`, `queries` | what text lines and HTTP requests mean, and what those requests ask of homes |
 //! | `observer` | what is asked of whoever sees all cores |
+//! | `watch` | dashboards: who may look, and what this core tells of itself |
 //! | `accounts`, `registered` | users with passwords: who logs in, and what their nicknames' homes know of them |
 //! | `home`, `rooms`, `presence` | the rooms and nicknames that live here, and what rooms are told of their members |
 //! | `broadcast` | what is said to many |
@@ -67,6 +68,8 @@ mod session;
 mod shared;
 mod takeover;
 mod timers;
+mod upgrade;
+mod watch;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
@@ -108,6 +111,7 @@ use queue::SendPool;
 use rooms::RoomRules;
 use session::Session;
 use timers::Timer;
+use watch::Watching;
 
 /// How many bytes of room events and answers one turn may gather before they are sent: a burst of publishers must not queue more
 /// on a member than it could be written in between, and those who ask for much share the turns with others.
@@ -166,6 +170,8 @@ pub struct Shard {
     /// Reads compressed messages; made with the first.
     inflater: Option<Box<websocket::Inflater>>,
     date_cache: http::DateCache,
+    /// Who looks at dashboards here, and what they are told.
+    watching: Watching,
 
     /// Mail from this core to itself.
     local: VecDeque<Mail>,
@@ -329,6 +335,7 @@ impl Shard {
             scratch: Scratch::new(&flock.config),
             inflater: None,
             date_cache: http::DateCache::default(),
+            watching: Watching::default(),
             local: VecDeque::new(),
             deferred: VecDeque::new(),
             // One more for the storage threads, or for the link to the backplane.
@@ -358,13 +365,6 @@ impl Shard {
         self.untried = self.touched.len();
     }
 
-    /// The turn is over, at this moment of the monotonic clock: what was said in it has been written, as far as sockets took it.
-    pub fn turn_ended(&mut self, ns: u64) {
-        for http::Answered { method, status, began_ns } in self.answered.drain(..) {
-            self.counters.http.note(method, status, ns.saturating_sub(began_ns));
-        }
-    }
-
     /// A peer has connected. It is taken in even where a limit forbids it to stay: then it is told so, and closed.
     pub fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id {
         let id = self.insert_connection(peer, kind);
@@ -388,6 +388,7 @@ impl Shard {
         };
         let id = self.connections.insert(Connection::new(peer, kind, protocol, encoding, self.now.tick));
         self.counters.connections.set(self.connections.len() as u64);
+        self.connections_of(kind).add(1);
         id
     }
 
@@ -606,6 +607,7 @@ impl Shard {
                 self.drop_call(id, call);
                 continue;
             }
+            self.connections_of(connection.kind).sub(1);
             close(id, connection.is_cut_off);
         }
         self.closed = closed;
@@ -743,6 +745,8 @@ impl Shard {
             Mail::ApiRequest { from, request } => self.handle_api_request(from, request),
             Mail::ApiReply { to, home, reply } => self.handle_api_reply(to, home, reply),
             Mail::Room(batch) => self.deliver(&batch),
+            Mail::Look => self.look(),
+            Mail::Snapshot(snapshot) => self.tell_watchers(&snapshot),
             Mail::Store(news) => self.hear_store(news),
             Mail::StoreRequest { .. } | Mail::BackplaneRequest { .. } => {
                 unreachable!("those who keep what outlives the process have a mailbox of their own")

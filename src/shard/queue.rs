@@ -245,6 +245,12 @@ impl SendPool {
         *queue = rest;
     }
 
+    /// Bytes in all segments, one that many queues share once; `None` if there are more than `segments_max`.
+    pub fn segment_bytes(&self, segments_max: usize) -> Option<u64> {
+        let bytes = || self.segments.iter().map(|(_, segment)| segment.data.bytes().len() as u64).sum();
+        (self.segments.len() <= segments_max).then(bytes)
+    }
+
     /// How many ranges and segments are in use.
     pub fn in_use(&self) -> (usize, usize) {
         (self.ranges.len(), self.segments.len())

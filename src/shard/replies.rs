@@ -3,9 +3,9 @@
 use super::Shard;
 use super::connection::{Pause, Stage};
 use super::encode::Encoding;
-use super::http::PendingUpgrade;
 use super::mail::{Joined, MemberEntry, Overdue, Reply, ReplyTo, Request, RoomEntry, RoomKey};
 use super::session::{JoinOptions, Membership, Receipt, Step, Then};
+use super::upgrade::PendingUpgrade;
 use crate::base::slots::Id;
 use crate::chat::history::Entry;
 use crate::chat::inbox::Kept;

@@ -14,6 +14,7 @@ impl Shard {
     pub fn open_for_another(&mut self, proxy: IpAddr, kind: ListenKind) -> Id {
         let id = self.insert_connection(proxy, kind);
         self.connections[id].security = Security::Announced;
+        self.connections[id].is_indirect = true;
         self.arm(id);
         id
     }
@@ -27,6 +28,13 @@ impl Shard {
         self.begin_waiting(id, Security::Plain);
         self.let_in(id, client);
         self.settle();
+    }
+
+    /// A connection that has just been opened came by a path: it may be a proxy's, whoever that speaks for.
+    pub fn indirect(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.is_indirect = true;
+        }
     }
 
     /// A connection that has just been opened is encrypted, and its handshake begins.

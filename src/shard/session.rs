@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use super::closing::Closing;
 use super::encode::Encoding;
-use super::http::PendingUpgrade;
 use super::mail::{ReplyTo, RoomEntry, RoomKey};
+use super::upgrade::PendingUpgrade;
 use crate::auth::Claims;
 use crate::base::bucket::SharedBucket;
 use crate::base::slots::Id;

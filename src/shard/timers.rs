@@ -142,8 +142,9 @@ impl Shard {
 
     /// When a peer that chats will have been silent, or nameless, for too long.
     fn deadline_of_chat(&self, id: Id, connection: &Connection) -> Option<Tick> {
-        let is_echo = matches!(connection.protocol, Protocol::Echo(_));
-        if !is_echo && !self.has_said_hello(connection) {
+        // Neither of these says hello.
+        let is_nameless = matches!(connection.protocol, Protocol::Echo(_) | Protocol::Watch(_));
+        if !is_nameless && !self.has_said_hello(connection) {
             // What the answer to a hello takes is not the client's time.
             connection.session.is_none().then_some(())?;
             let ms = if connection.encoding == Encoding::Text {
@@ -249,8 +250,8 @@ impl Shard {
                 self.close(id, closing);
             }
             protocol => {
-                let is_echo = matches!(protocol, Protocol::Echo(_));
-                if !is_echo && !self.has_said_hello(connection) {
+                let is_nameless = matches!(protocol, Protocol::Echo(_) | Protocol::Watch(_));
+                if !is_nameless && !self.has_said_hello(connection) {
                     self.counters.no_hello.add(1);
                     self.close(id, Closing::Bye(Farewell::NoHello));
                 } else if self.token_expiry(connection).is_some_and(|expiry| expiry <= now) {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::base::tcp::TcpInfo;
+
 /// Begins to connect to `to`, from the address `from` where that is given. The socket does not block; it can be written to
 /// when the connection is there.
 pub fn begin(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
@@ -69,12 +71,58 @@ pub fn unacknowledged(_: &Socket) -> usize {
     0
 }
 
+/// What the kernel knows of a connection by TCP: `TCP_INFO` of tcp(7). `None` where it does not tell, and of any other connection.
+#[cfg(target_os = "linux")]
+pub fn tcp_info(socket: &Socket) -> Option<TcpInfo> {
+    use std::os::fd::AsRawFd;
+
+    // SAFETY: it is a plain C structure of numbers, for all of which zero is one.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel writes at most so many bytes there.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut bytes,
+        )
+    };
+    (result == 0).then_some(TcpInfo {
+        rtt_us: info.tcpi_rtt,
+        rtt_var_us: info.tcpi_rttvar,
+        retransmits: info.tcpi_total_retrans,
+        unacked: info.tcpi_unacked,
+    })
+}
+
+/// What the kernel knows of a connection by TCP, which is asked on Linux alone.
+#[cfg(not(target_os = "linux"))]
+pub fn tcp_info(_: &Socket) -> Option<TcpInfo> {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;
     use std::net::TcpListener;
 
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_kernel_tells_of_tcp_and_of_nothing_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _peer = listener.accept().unwrap();
+        let info = tcp_info(&stream.into()).expect("figures");
+        // A fresh connection has measured its handshake, and lost nothing.
+        assert!(info.rtt_us > 0, "{info:?}");
+        assert_eq!((info.retransmits, info.unacked), (0, 0));
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(tcp_info(&one.into()), None);
+    }
 
     #[test]
     fn connects_from_the_address_that_is_asked_for() {

@@ -17,6 +17,7 @@ use super::ring::Ring;
 use super::waker::Waker;
 use super::{connect, path};
 use crate::base::slots::Id;
+use crate::base::tcp::TcpInfo;
 use crate::base::time::Now;
 use crate::config::{ListenKind, PEER_ON_PATH};
 use crate::reactor::{Event, Os, Source};
@@ -229,6 +230,14 @@ impl Os for Kernel {
             [one] => socket.write(one),
             many => socket.write_vectored(many),
         }
+    }
+
+    fn is_path(&self, listener: usize) -> bool {
+        !matches!(self.listeners[listener].1, Registered::Port(_))
+    }
+
+    fn tcp_info(&mut self, socket: &mut Socket) -> Option<TcpInfo> {
+        super::connect::tcp_info(socket)
     }
 
     fn unacknowledged(&mut self, socket: &mut Socket) -> usize {

@@ -1,4 +1,4 @@
-//! What the HTTP listener serves: the chat page, embedded in the binary, and the table of its paths. Pure: bytes and names only.
+//! What the HTTP listener serves: the chat page and the operator's, embedded in the binary, and the table of its paths. Pure: bytes and names only.
 //!
 //! The page's files are compiled in, so that a server is one file and a page never meets a server of another version.
 
@@ -18,10 +18,14 @@ pub struct Asset {
 }
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// Where the operator's page is.
+const DASHBOARD: &str = "/dashboard";
 
 /// The files of the page, the first being the page itself, and what clients are made from.
 pub const ASSETS: &[Asset] = &[
-    Asset { path: "/", content_type: "text/html; charset=utf-8", body: include_bytes!("page/index.html") },
+    Asset { path: "/", content_type: HTML, body: include_bytes!("page/index.html") },
     Asset {
         path: "/style.css",
         content_type: "text/css; charset=utf-8",
@@ -31,6 +35,14 @@ pub const ASSETS: &[Asset] = &[
     Asset { path: "/chat.js", content_type: JAVASCRIPT, body: include_bytes!("page/chat.js") },
     Asset { path: "/connection.js", content_type: JAVASCRIPT, body: include_bytes!("page/connection.js") },
     Asset { path: "/view.js", content_type: JAVASCRIPT, body: include_bytes!("page/view.js") },
+    Asset { path: DASHBOARD, content_type: HTML, body: include_bytes!("page/dashboard.html") },
+    Asset {
+        path: "/dashboard.css",
+        content_type: "text/css; charset=utf-8",
+        body: include_bytes!("page/dashboard.css"),
+    },
+    Asset { path: "/dashboard.js", content_type: JAVASCRIPT, body: include_bytes!("page/dashboard.js") },
+    Asset { path: "/plot.js", content_type: JAVASCRIPT, body: include_bytes!("page/plot.js") },
     Asset { path: "/favicon.svg", content_type: "image/svg+xml", body: include_bytes!("page/favicon.svg") },
     Asset {
         path: "/starling.proto",
@@ -67,6 +79,8 @@ pub enum Route<'a> {
     WebSocket,
     /// A WebSocket that sends everything back.
     Echo,
+    /// Numbers for an operator, over WebSocket, a snapshot a second.
+    Dashboard,
     /// To become a registered user.
     Register,
     /// To get a token.
@@ -99,6 +113,7 @@ const PATHS: &[(&str, Leads)] = &[
     ("/metrics", |_| Route::Metrics),
     ("/ws", |_| Route::WebSocket),
     ("/echo", |_| Route::Echo),
+    ("/dashboard/live", |_| Route::Dashboard),
     ("/api/register", |_| Route::Register),
     ("/api/login", |_| Route::Login),
     ("/api/broadcast", |_| Route::Broadcast),
@@ -128,10 +143,16 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
+/// Whether a route is the operator's page or its numbers.
+pub fn is_of_dashboard(route: &Route) -> bool {
+    matches!(route, Route::Dashboard)
+        || matches!(route, Route::Asset(asset) if asset.path.starts_with(DASHBOARD))
+}
+
 /// The value of `Allow` for a route. A WebSocket can only be opened by GET (RFC 6455, section 4.1).
 pub fn allowed_methods(route: &Route) -> &'static str {
     match route {
-        Route::WebSocket | Route::Echo => "GET, OPTIONS",
+        Route::WebSocket | Route::Echo | Route::Dashboard => "GET, OPTIONS",
         Route::Sessions(_) => "DELETE, OPTIONS",
         Route::Messages(_) | Route::Register | Route::Login | Route::Broadcast => "POST, OPTIONS",
         Route::Health
@@ -218,10 +239,14 @@ mod tests {
 
     #[test]
     fn every_file_that_is_asked_for_is_there() {
-        let page = text("/");
-        let mut wanted: Vec<&str> = attributes(page, "src");
-        wanted.extend(attributes(page, "href").into_iter().filter(|target| !target.starts_with('#')));
-        assert!(wanted.contains(&"/app.js") && wanted.contains(&"/style.css"), "{wanted:?}");
+        let mut wanted: Vec<&str> = Vec::new();
+        for page in [text("/"), text(DASHBOARD)] {
+            wanted.extend(attributes(page, "src"));
+            wanted.extend(attributes(page, "href").into_iter().filter(|target| !target.starts_with('#')));
+        }
+        for target in ["/app.js", "/style.css", "/dashboard.js", "/dashboard.css"] {
+            assert!(wanted.contains(&target), "{target} in {wanted:?}");
+        }
         for target in wanted {
             assert!(asset(target).is_some(), "{target}");
         }
@@ -235,8 +260,8 @@ mod tests {
 
     #[test]
     fn every_element_that_a_script_looks_up_is_there() {
-        let page = text("/");
         for (path, script) in scripts() {
+            let page = text(if path == "/dashboard.js" { DASHBOARD } else { "/" });
             for id in script.split("find(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
                 assert!(attributes(page, "id").contains(&id), "{path} looks for #{id}");
             }
@@ -244,16 +269,17 @@ mod tests {
     }
 
     #[test]
-    fn the_page_keeps_the_content_security_policy() {
-        let page = text("/");
-        assert!(!page.contains("<style"));
-        for script in page.split("<script").skip(1) {
-            let (tag, rest) = script.split_once('>').expect("a closed tag");
-            assert!(tag.contains(" src=\"/"), "{tag}");
-            assert!(rest.starts_with("</script>"));
-        }
-        for name in attribute_names(page) {
-            assert!(name != "style" && !name.starts_with("on"), "{name}");
+    fn the_pages_keep_the_content_security_policy() {
+        for page in [text("/"), text(DASHBOARD)] {
+            assert!(!page.contains("<style"));
+            for script in page.split("<script").skip(1) {
+                let (tag, rest) = script.split_once('>').expect("a closed tag");
+                assert!(tag.contains(" src=\"/"), "{tag}");
+                assert!(rest.starts_with("</script>"));
+            }
+            for name in attribute_names(page) {
+                assert!(name != "style" && !name.starts_with("on"), "{name}");
+            }
         }
     }
 
