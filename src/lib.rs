@@ -69,7 +69,7 @@
 //! | [`proto`] | bytes to frames and back, without I/O: lines, binary frames, JSON, Protobuf, HTTP/1, WebSocket, HTTP/2, gRPC |
 //! | [`chat`] | what the service means, without protocols: names, rooms, nicknames, presence, refusals |
 //! | [`auth`] | who somebody is: users' tokens, programs' keys and resume tokens, checked and signed |
-//! | [`web`] | the routes and the embedded page |
+//! | [`web`] | the routes and the embedded pages |
 //! | [`record`] | what is to outlive the process, as facts in bytes |
 //! | [`shard`] | one core's world, pure: where `proto` and `chat` meet |
 //! | [`tls`] | one encrypted connection as bytes in and out, and what it is made from |
@@ -128,6 +128,7 @@
 //! | order, change | what somebody wants of such a room; the same with its place in the log |
 //! | guard | a change that may forbid a message which was allowed before it |
 //! | line | names what all nodes know to be whole: another line, and rooms nobody has a copy of begin anew |
+//! | dashboard, snapshot, report | a connection of an operator that is sent numbers; what it is sent; what each core tells for that |
 //! | pause | a connection is not read from until something has happened |
 //! | drain | tell all clients to go, and stop when they have gone |
 

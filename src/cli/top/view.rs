@@ -21,6 +21,20 @@ const PLAIN_COLUMNS: usize = 120;
 /// Columns of names.
 const NAME: usize = 24;
 
+/// What is told of each core, and in how many columns: all of it has place in 80.
+const CORE_COLUMNS: [(&str, usize); 10] = [
+    ("busy", 7),
+    ("turns/s", 8),
+    ("events", 7),
+    ("turn", 8),
+    ("longest", 8),
+    ("conns", 8),
+    ("sessions", 9),
+    ("rooms", 7),
+    ("mail", 5),
+    ("timers", 7),
+];
+
 /// Since when nothing has come, and it is called stale, in seconds.
 const STALE_S: u64 = 3;
 
@@ -235,9 +249,7 @@ fn heading(name: &str, columns: &str) -> [Line; 2] {
 }
 
 fn cores(snapshot: &Value) -> Vec<Line> {
-    let names =
-        ["busy", "turns/s", "events", "turn", "longest", "conns", "sessions", "rooms", "mail", "timers"];
-    let columns: String = names.iter().map(|name| right(name, 10)).collect();
+    let columns: String = CORE_COLUMNS.iter().map(|(name, width)| right(name, *width)).collect();
     let mut lines: Vec<Line> = heading("CORE", &columns).into();
     for core in list(snapshot, "cores") {
         let busy = number(&core["busy"]);
@@ -257,10 +269,13 @@ fn cores(snapshot: &Value) -> Vec<Line> {
             known(&core["mailbox"], count),
             known(&core["timers"], count),
         ];
+        let widths = CORE_COLUMNS[1..].iter().map(|(_, width)| *width);
+        let figures: Vec<String> =
+            figures.iter().zip(widths).map(|(figure, width)| right(figure, width)).collect();
         let mut line = Line::default()
             .with(Style::Plain, left(&whole(&core["core"]).to_string(), 4))
-            .with(style, right(&percent(busy), 10))
-            .with(Style::Plain, figures.iter().map(|figure| right(figure, 10)).collect::<String>());
+            .with(style, right(&percent(busy), CORE_COLUMNS[0].1))
+            .with(Style::Plain, figures.concat());
         if core["is_silent"].as_bool() == Some(true) {
             line = line.with(Style::Bad, "  does not answer");
         }
@@ -377,7 +392,7 @@ mod tests {
             "connections 5  web 4  line 1",
             "messages/s 12  deliveries/s 100  in/s 2.0 KiB",
             "send queues -",
-            "0         95 %",
+            "0      95 %",
             "does not answer",
             "a[2Jb",
             "1.5 ms",
