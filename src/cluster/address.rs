@@ -91,8 +91,17 @@ impl Address {
     }
 }
 
-/// What went wrong, and what may help.
+/// What went wrong with a connection that is being made, and what may help.
 pub(super) fn explain(error: &RedisError) -> String {
+    explain_as(error, true)
+}
+
+/// The same of one that has worked.
+pub(super) fn explain_broken(error: &RedisError) -> String {
+    explain_as(error, false)
+}
+
+fn explain_as(error: &RedisError, is_new: bool) -> String {
     // One line, whatever has answered.
     let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     if error.is_connection_refusal() {
@@ -103,6 +112,10 @@ pub(super) fn explain(error: &RedisError) -> String {
     }
     if text.contains("Parse error") {
         return "what answers there does not speak the protocol of Redis".to_owned();
+    }
+    // Of one that has worked that is not the reason.
+    if !is_new && (error.is_io_error() || error.is_connection_dropped()) {
+        return text;
     }
     // The library quotes the code of an error that it does not know.
     match text.strip_prefix('"').and_then(|rest| rest.split_once("\": ")) {

@@ -27,5 +27,5 @@ redis.call('HSET', KEYS[5], ARGV[6], ARGV[7] .. ' ' .. change .. ' ' .. offset)
 if m.change % 64 == 0 then
     last_for(ARGV[9])
 end
-redis.call('PUBLISH', ARGV[10], table.concat({'c', m.epoch, change, offset, time, ARGV[6], ARGV[7], ARGV[11]}, ' '))
+redis.pcall('PUBLISH', ARGV[10], table.concat({'c', m.epoch, change, offset, time, ARGV[6], ARGV[7], ARGV[11]}, ' '))
 return {'+', change, offset}

@@ -30,5 +30,6 @@ end
 if m.offset % 64 == 0 then
     last_for(ARGV[8])
 end
-redis.call('PUBLISH', ARGV[9], table.concat({'m', m.epoch, offset, change, time, ARGV[10]}, ' '))
+-- It has its place by now: where it cannot be announced it is found by a look.
+redis.pcall('PUBLISH', ARGV[9], table.concat({'m', m.epoch, offset, change, time, ARGV[10]}, ' '))
 return {'+', offset, time}

@@ -18,7 +18,7 @@ if ARGV[8] == '' then
         return false
     end
     redis.call('HSET', KEYS[1], 'epoch', ARGV[6], 'line', ARGV[11])
-    redis.call('PUBLISH', ARGV[10], 'r ' .. ARGV[6])
+    redis.pcall('PUBLISH', ARGV[10], 'r ' .. ARGV[6])
     return opened(head(), ARGV[11])
 end
 local last = m and m.time or 0
@@ -30,5 +30,5 @@ end
 redis.call('HSET', KEYS[1], 'offset', ARGV[3], 'time', text(math.max(now_ms(), last)))
 redis.call('HSET', KEYS[4], 'change', '0', 'body', ARGV[8])
 last_for(ARGV[9])
-redis.call('PUBLISH', ARGV[10], 'r ' .. ARGV[6])
+redis.pcall('PUBLISH', ARGV[10], 'r ' .. ARGV[6])
 return opened(head(), ARGV[11])

@@ -340,7 +340,7 @@ impl Wire {
 
     fn broken(&mut self, index: usize, error: &redis::RedisError) -> String {
         self.drop_connection(index);
-        format!("{}: {}", self.servers[index].address.name, address::explain(error))
+        format!("{}: {}", self.servers[index].address.name, address::explain_broken(error))
     }
 
     /// A slot is on its way: the command is for the server that gets it.

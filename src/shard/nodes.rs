@@ -584,10 +584,18 @@ impl Shard {
     /// All nodes have answered, or their time is over.
     pub(super) fn finish_spoken(&mut self, spoken: Spoken) {
         let Spoken { asker, sessions, open, is_putting_out, is_refused } = spoken;
-        let has_missed = !open.is_empty() && (is_putting_out || self.nodes.down.is_some());
         let reply = match is_putting_out {
             // Perhaps somebody has not heard it who is connected.
-            _ if is_refused || has_missed => Reply::Refused(self.backplane_down()),
+            _ if is_refused || (!open.is_empty() && self.nodes.down.is_some()) => {
+                Reply::Refused(self.backplane_down())
+            }
+            _ if !open.is_empty() => {
+                let message = format!(
+                    "{} of the other nodes do not answer; {sessions} sessions were reached",
+                    open.len()
+                );
+                Reply::Refused(Refusal::with_retry(Reason::Unavailable, message, 1000))
+            }
             true => Reply::PutOut { sessions },
             false => Reply::Heard { sessions },
         };
