@@ -622,6 +622,8 @@ impl Client {
             // Whoever has lost its sessions with the data of the backplane may have as many as there may be.
             (What::Hello { .. }, "nickname_in_use" | "too_many_connections") => {}
             (What::Private { .. }, "no_such_user" | "unavailable") => {}
+            // Perhaps not everybody has heard it.
+            (What::Broadcast { .. }, "unavailable") => ledger.count("broadcasts_unanswered"),
             (What::Message { .. }, "muted" | "forbidden" | "not_a_member") => {}
             (What::Join { room, .. }, "already_joined") => panic!("client {} is in {room}", self.number),
             (What::Other, "forbidden" | "no_such_user" | "bad_request" | "muted" | "not_a_member") => {}
