@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use super::job::{Claimed, Job, Listing, Taking, Then};
 use super::link::Link;
@@ -159,14 +159,14 @@ impl Link {
             }
             BackplaneRequest::Tell { node, message } => {
                 let wait = message.wait_here();
-                (self.message_to(node, &message), Then::Tell { node, wait })
+                (self.message_to(node, &message), Then::Tell { nodes: smallvec![node], wait })
             }
             BackplaneRequest::TellAll { message } => {
                 let others = self.roster.living().iter().filter(|node| **node != self.settings.node);
-                let nodes: Vec<NodeId> = others.copied().collect();
+                let nodes: SmallVec<[NodeId; 1]> = others.copied().collect();
                 let commands = nodes.iter().map(|node| self.message_to(*node, &message)).collect();
                 let wait = message.wait_here();
-                return Some(Job { from, commands, then: Then::TellAll { nodes, wait }, until });
+                return Some(Job { from, commands, then: Then::Tell { nodes, wait }, until });
             }
         };
         Some(Job::one(from, command, then, until))

@@ -78,14 +78,9 @@ pub(super) enum Then {
     Find {
         wait: Id,
     },
-    /// Something was said to another node, for which that wait waits.
+    /// Something was said to other nodes, a command for each, for which that wait waits.
     Tell {
-        node: NodeId,
-        wait: Option<Id>,
-    },
-    /// The same, to several, each with a command.
-    TellAll {
-        nodes: Vec<NodeId>,
+        nodes: SmallVec<[NodeId; 1]>,
         wait: Option<Id>,
     },
     /// A session is given up, or taken back.

@@ -40,12 +40,7 @@ impl Link {
         match then {
             Then::Nothing(_) => {}
             // What may have been done is waited for.
-            Then::Tell { node, wait } => {
-                if let (Some(wait), Some(Err(Trouble::Refused(_)))) = (wait, answers.first()) {
-                    self.tell(from, BackplaneNews::NotTold { node, wait });
-                }
-            }
-            Then::TellAll { nodes, wait } => {
+            Then::Tell { nodes, wait } => {
                 for (node, answer) in nodes.into_iter().zip(answers) {
                     if let (Some(wait), Err(Trouble::Refused(_))) = (wait, answer) {
                         self.tell(from, BackplaneNews::NotTold { node, wait });
@@ -529,7 +524,7 @@ impl Then {
     fn name(&self) -> &'static str {
         match self {
             Then::Nothing(what) => what,
-            Then::Tell { .. } | Then::TellAll { .. } => "tell other nodes",
+            Then::Tell { .. } => "tell other nodes",
             Then::Open { .. } => "open a room",
             Then::Publish { .. } => "publish",
             Then::Append { .. } => "append",

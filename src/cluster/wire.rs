@@ -128,7 +128,7 @@ impl Wire {
         let info: String = redis::cmd("INFO").query(&mut connection).map_err(|error| failed(&error))?;
         let is_cluster = look(&info).map_err(|why| format!("{}: {why}", address.name))?;
         let server = Server { address: address.clone(), connection: Some(connection), retry_at: started };
-        let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or("").trim();
+        let run = info_field(&info, "run_id").unwrap_or("");
         let mut wire = Wire {
             servers: vec![server],
             evicts: evicts(&info),
@@ -482,10 +482,14 @@ fn set_timeout(connection: &Connection, timeout: Duration) -> redis::RedisResult
     connection.set_read_timeout(timeout)
 }
 
+/// A field of what INFO says.
+fn info_field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
 /// What INFO says: by which rule keys are thrown away, if there is a bound to its memory and a rule.
 fn evicts(info: &str) -> Option<String> {
-    let field =
-        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let field = |name: &str| info_field(info, name);
     let policy = field("maxmemory_policy").filter(|policy| *policy != "noeviction")?;
     field("maxmemory").is_some_and(|bytes| bytes != "0").then(|| policy.to_owned())
 }
@@ -495,8 +499,7 @@ fn evicts(info: &str) -> Option<String> {
 /// # Errors
 /// When it is none to use, or not yet.
 fn look(info: &str) -> Result<bool, String> {
-    let field =
-        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let field = |name: &str| info_field(info, name);
     let version = field("redis_version").unwrap_or("0");
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < VERSION_MIN {

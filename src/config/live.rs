@@ -95,11 +95,12 @@ impl Config {
         for key in &done {
             match (key.value)(new) {
                 Some(value) => key.set(&mut config, &value).expect("it was valid there"),
-                // Keys of the store and the like have no such thing.
+                // Of the live keys only those of [auth] can be unset, and all of that section are live.
                 None => config.auth = new.auth.clone(),
             }
         }
         let names = |keys: &[&Key]| keys.iter().map(|key| key.name).collect::<Vec<_>>();
+        // By the name that it has in the file, and whatever of a listener has changed.
         later.retain(|key| key.name != "listen");
         let mut later = names(&later);
         if new.listen != self.listen {

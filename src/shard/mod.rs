@@ -18,6 +18,7 @@
 //! | `lines`, `http`, `upgrade`, `api`, `queries` | what text lines and HTTP requests mean, and what those requests ask of homes |
 //! | `observer` | what is asked of whoever sees all cores |
 //! | `watch` | dashboards: who may look, and what this core tells of itself |
+//! | `reconfigure` | another configuration, while the server runs |
 //! | `accounts`, `registered` | users with passwords: who logs in, and what their nicknames' homes know of them |
 //! | `home`, `rooms`, `presence` | the rooms and nicknames that live here, and what rooms are told of their members |
 //! | `broadcast` | what is said to many |

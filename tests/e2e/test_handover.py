@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import subprocess
 
 import pytest
@@ -41,7 +42,7 @@ def test_sockets_that_cannot_be_served_are_told():
         assert code == 1 and place in said and "--listen" in said, said
         code, said = run(sockets, "--listen", f"line={place}", "--cores", "1")
         assert code == 1 and "1 cores" in said and "2 sockets" in said, said
-        stream, peer = map(stack.enter_context, __import__("socket").socketpair())
+        stream, peer = map(stack.enter_context, socket.socketpair())
         code, said = run([stream], "--listen", "line=127.0.0.1:0")
         assert code == 1 and "ListenStream" in said, said
 
