@@ -91,6 +91,9 @@ impl Address {
     }
 }
 
+/// What is said of a server that lets somebody wait in vain.
+pub(super) const NOT_IN_TIME: &str = "it does not answer in time";
+
 /// What went wrong with a connection that is being made, and what may help.
 pub(super) fn explain(error: &RedisError) -> String {
     explain_as(error, true)
@@ -108,7 +111,7 @@ fn explain_as(error: &RedisError, is_new: bool) -> String {
         return format!("{text}: is it running?");
     }
     if error.is_timeout() || text.contains("temporarily unavailable") {
-        return "it does not answer in time".to_owned();
+        return NOT_IN_TIME.to_owned();
     }
     if text.contains("Parse error") {
         return "what answers there does not speak the protocol of Redis".to_owned();

@@ -222,6 +222,8 @@ impl Link {
             if self.wire.is_some() {
                 self.add_what_is_due();
                 self.round();
+                // Before anybody is told what it has brought: what is asked because of that comes later than now.
+                self.drain();
             } else {
                 self.refuse();
                 if !is_stopping {

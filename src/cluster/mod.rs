@@ -34,6 +34,7 @@ mod link;
 mod periodic;
 mod roster;
 mod script;
+mod server;
 mod shared;
 mod told;
 mod wire;

@@ -8,11 +8,12 @@
 
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Connection, Value};
+use redis::{Cmd, Value};
 
 use super::address::{self, Address};
 use super::keys::{SLOTS, slot_of};
 use super::script::{self, Script};
+use super::server::{self, Server};
 
 /// A command, and where it belongs.
 #[derive(Debug)]
@@ -76,17 +77,11 @@ const VERSION_MIN: (u32, u32) = (6, 2);
 /// How often a command is tried again because its place has moved, or the script is not there.
 const TRIES: usize = 5;
 
-/// How soon a server of a Redis Cluster is tried again that could not be reached, and how often it is asked where slots are while
-/// something is wrong.
-const NODE_RETRY: Duration = Duration::from_millis(200);
+/// How often a Redis Cluster is asked where slots are while something is wrong.
+const LOOK_AGAIN: Duration = server::RETRY;
 
-/// A server, and the connection to it.
-struct Server {
-    address: Address,
-    connection: Option<Connection>,
-    /// Not before this.
-    retry_at: Instant,
-}
+/// How long an answer is waited for, at least, when another server has used up the time: it has been on its way meanwhile.
+const WAIT_MIN: Duration = Duration::from_millis(50);
 
 /// All of them.
 pub(super) struct Wire {
@@ -123,11 +118,11 @@ impl Wire {
         let started = Instant::now();
         let mut connection = address.connect(timeout)?;
         let failed = |error: &redis::RedisError| format!("{}: {}", address.name, address::explain(error));
-        set_timeout(&connection, timeout.saturating_sub(started.elapsed()))
+        server::set_timeout(&connection, timeout.saturating_sub(started.elapsed()))
             .map_err(|error| failed(&error))?;
         let info: String = redis::cmd("INFO").query(&mut connection).map_err(|error| failed(&error))?;
         let is_cluster = look(&info).map_err(|why| format!("{}: {why}", address.name))?;
-        let server = Server { address: address.clone(), connection: Some(connection), retry_at: started };
+        let server = Server::new(address.clone(), Some(connection));
         let run = info_field(&info, "run_id").unwrap_or("");
         let mut wire = Wire {
             servers: vec![server],
@@ -173,7 +168,7 @@ impl Wire {
             if pending.is_empty() {
                 break;
             }
-            if self.is_stale && (self.has_news || self.looked_at.elapsed() >= NODE_RETRY) {
+            if self.is_stale && (self.has_news || self.looked_at.elapsed() >= LOOK_AGAIN) {
                 // If nobody knows, commands fail one by one, and that is told below.
                 let _ = self.look_for_slots();
             }
@@ -190,7 +185,7 @@ impl Wire {
     }
 
     fn is_lost(&self) -> bool {
-        self.servers.iter().all(|server| server.connection.is_none())
+        !self.servers.iter().any(Server::is_connected)
     }
 
     /// One pipeline to each server. Returns what is to be tried again.
@@ -221,12 +216,18 @@ impl Wire {
         }
         let mut again = Vec::new();
         let mut asks = Vec::new();
+        let mut has_waited = false;
         for (server, share) in shares.iter().enumerate() {
             let mut must_load = false;
+            let until = until.max(Instant::now() + WAIT_MIN);
+            if has_waited {
+                self.servers[server].wait_until(until);
+            }
             for (position, index) in share.iter().enumerate() {
                 let value = match self.receive(server, until) {
                     Ok(value) => value,
                     Err(why) => {
+                        has_waited = true;
                         let rest = &share[position..];
                         rest.iter().for_each(|index| answers[*index] = Err(Trouble::Lost(why.clone())));
                         break;
@@ -255,12 +256,13 @@ impl Wire {
                     // The server is none to write to, or not yet.
                     "READONLY" | "LOADING" | "MASTERDOWN" => {
                         answers[*index] = Err(Trouble::Lost(text.clone()));
-                        self.must_go(server);
+                        self.servers[server].must_go();
+                        self.is_stale = self.slots.is_some();
                     }
                     _ => answers[*index] = Err(Trouble::Refused(text)),
                 }
             }
-            self.end(server);
+            self.servers[server].end();
             if must_load {
                 self.load_scripts(server, until);
             }
@@ -273,7 +275,7 @@ impl Wire {
     }
 
     fn server_of(&self, slot: Option<u16>) -> Option<usize> {
-        let connected = || self.servers.iter().position(|server| server.connection.is_some());
+        let connected = || self.servers.iter().position(Server::is_connected);
         match (&self.slots, slot) {
             (None, _) => Some(0),
             (Some(_), None) => connected().or(Some(0)),
@@ -284,63 +286,16 @@ impl Wire {
         }
     }
 
-    /// The server's connection is of no use after what has been read from it.
-    fn must_go(&mut self, server: usize) {
-        self.servers[server].retry_at = Instant::now() + NODE_RETRY;
-        self.is_stale = self.slots.is_some();
+    fn send(&mut self, server: usize, bytes: &[u8], until: Instant) -> Result<(), String> {
+        let sent = self.servers[server].send(bytes, until, self.timeout);
+        self.is_stale |= sent.is_err() && self.slots.is_some();
+        sent
     }
 
-    /// After the last answer of a pipeline.
-    fn end(&mut self, server: usize) {
-        let server = &mut self.servers[server];
-        if server.retry_at > Instant::now() {
-            server.connection = None;
-        }
-    }
-
-    fn drop_connection(&mut self, server: usize) {
-        self.must_go(server);
-        self.servers[server].connection = None;
-    }
-
-    fn send(&mut self, index: usize, bytes: &[u8], until: Instant) -> Result<(), String> {
-        let server = &mut self.servers[index];
-        let connection = match &mut server.connection {
-            Some(connection) => connection,
-            None if server.retry_at > Instant::now() => {
-                return Err(format!("{} cannot be reached", server.address.name));
-            }
-            none => {
-                let connected = server.address.connect(self.timeout.min(left(until)));
-                match connected {
-                    Ok(connection) => none.insert(connection),
-                    Err(why) => {
-                        self.drop_connection(index);
-                        return Err(why);
-                    }
-                }
-            }
-        };
-        let sent = set_timeout(connection, left(until)).and_then(|()| connection.send_packed_command(bytes));
-        sent.map_err(|error| self.broken(index, &error))
-    }
-
-    fn receive(&mut self, index: usize, until: Instant) -> Result<Value, String> {
-        let server = &mut self.servers[index];
-        let Some(connection) = &mut server.connection else {
-            return Err(format!("{} is away", server.address.name));
-        };
-        // The time that a socket waits is set once a pipeline, before it is sent: answers come together. What trickles in has an end too.
-        if Instant::now() > until {
-            self.drop_connection(index);
-            return Err(format!("{}: it does not answer in time", self.servers[index].address.name));
-        }
-        connection.recv_response().map_err(|error| self.broken(index, &error))
-    }
-
-    fn broken(&mut self, index: usize, error: &redis::RedisError) -> String {
-        self.drop_connection(index);
-        format!("{}: {}", self.servers[index].address.name, address::explain_broken(error))
+    fn receive(&mut self, server: usize, until: Instant) -> Result<Value, String> {
+        let received = self.servers[server].receive(until);
+        self.is_stale |= received.is_err() && self.slots.is_some();
+        received
     }
 
     /// A slot is on its way: the command is for the server that gets it.
@@ -377,7 +332,7 @@ impl Wire {
     fn server_at(&mut self, address: Address) -> usize {
         let found = self.servers.iter().position(|server| server.address.name == address.name);
         found.unwrap_or_else(|| {
-            self.servers.push(Server { address, connection: None, retry_at: Instant::now() });
+            self.servers.push(Server::new(address, None));
             self.servers.len() - 1
         })
     }
@@ -431,8 +386,7 @@ impl Wire {
                 slots[first..=last].fill(server as u16);
             }
         }
-        let now = Instant::now();
-        self.is_stale = named.iter().any(|server| self.servers[*server].retry_at > now);
+        self.is_stale = named.iter().any(|server| self.servers[*server].is_left_alone());
         // Those that have no slots any more are not asked for any, but may still know who has. Their number is bounded so that a
         // cluster which is moved about does not make the list longer and longer.
         if self.servers.len() > 2 * named.len() + 16 {
@@ -469,17 +423,6 @@ impl Wire {
             }
         }
     }
-}
-
-/// What is left of the time, but never nothing: a socket would wait for ever then.
-fn left(until: Instant) -> Duration {
-    until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
-}
-
-fn set_timeout(connection: &Connection, timeout: Duration) -> redis::RedisResult<()> {
-    let timeout = Some(timeout.max(Duration::from_millis(1)));
-    connection.set_write_timeout(timeout)?;
-    connection.set_read_timeout(timeout)
 }
 
 /// A field of what INFO says.

@@ -1,5 +1,7 @@
 //! The kinds of servers, and the ways to them.
 
+use std::time::{Duration, Instant};
+
 use starling::config::Config;
 use starling::shard::backplane::{BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, Utterance};
 
@@ -251,5 +253,63 @@ fn what_takes_the_place_of_a_server_of_a_redis_cluster_is_found() {
             break;
         }
     }
+    assert!(!node.take(0).iter().any(|news| matches!(news, BackplaneNews::Down(_))), "not all of it");
+}
+
+#[test]
+fn a_server_of_a_redis_cluster_that_hangs_holds_up_the_others_once() {
+    let servers = redis_cluster(0);
+    let config = config(&[servers[0].tcp_url()]);
+    let deadline = Duration::from_millis(config.cluster.deadline_ms);
+    let mut node = Node::start(&config);
+    let slot_of = |name: &str| servers[0].ask::<u64>(&format!("CLUSTER KEYSLOT starling:{{{name}}}:meta"));
+    let on = |index: u64| (0..).map(|n| format!("r{n}")).find(|name| slot_of(name) * 3 / 16_384 == index);
+    let rooms: Vec<String> = (0..3).map(|index| on(index).unwrap()).collect();
+    for name in &rooms {
+        node.open(name, "e").unwrap().unwrap();
+        node.looked_at(name);
+    }
+    let id = node.id;
+    let say_in_all = |first: u64| {
+        let say_in =
+            |(index, name): (usize, &String)| say(&at(name, "e", 0, 0), id, "x", first + index as u64);
+        rooms.iter().enumerate().map(say_in).collect::<Vec<_>>()
+    };
+    // The first that is asked, and the one that is asked what any may be asked. It may just be asked something else: then all wait for that.
+    let mut is_asked_itself = |tag: &u64| {
+        servers[0].signal(libc::SIGSTOP);
+        node.ask_all(0, say_in_all(*tag));
+        assert_eq!(node.published(*tag), Err(Failed::Down));
+        if [1, 2].map(|index| node.published(tag + index).is_ok()) == [true, true] {
+            return true;
+        }
+        servers[0].signal(libc::SIGCONT);
+        while node.publish(&at(&rooms[0], "e", 0, 0), "y", 9).is_err() {}
+        false
+    };
+    assert!((1000..).step_by(10).take(10).any(|tag| is_asked_itself(&tag)), "their servers have answered");
+    let mut slowest = Duration::ZERO;
+    for round in 1..40 {
+        let asked_at = Instant::now();
+        node.ask_all(0, say_in_all(round * 10));
+        for (outcome, room) in [1, 2].map(|index| (node.published(round * 10 + index), index)) {
+            assert!(
+                outcome.is_ok(),
+                "round {round}, room {room}: {outcome:?} after {:?}",
+                asked_at.elapsed()
+            );
+        }
+        slowest = slowest.max(asked_at.elapsed());
+        assert_eq!(node.published(round * 10), Err(Failed::Down));
+        // It is tried again and again meanwhile.
+        while asked_at.elapsed() < deadline / 20 {
+            node.open(&rooms[1], "e").unwrap().unwrap();
+        }
+    }
+    assert!(slowest < deadline / 3, "{slowest:?}");
+    servers[0].signal(libc::SIGCONT);
+    let is_back = |node: &mut Node, tag| node.publish(&at(&rooms[0], "e", 0, 0), "y", tag).is_ok();
+    let until = Instant::now() + Duration::from_secs(20);
+    assert!((2000..).take_while(|_| Instant::now() < until).any(|tag| is_back(&mut node, tag)));
     assert!(!node.take(0).iter().any(|news| matches!(news, BackplaneNews::Down(_))), "not all of it");
 }
