@@ -52,8 +52,13 @@ pub(super) fn configured(config: &Cluster) -> Result<Vec<Address>, ClusterError>
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ClusterError> {
-    std::fs::read(path)
-        .map_err(|error| ClusterError::new(format!("cluster.ca: cannot read {}: {error}", path.display())))
+    let refused = |why: String| ClusterError::new(format!("cluster.ca: {why}"));
+    let pem = std::fs::read(path)
+        .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
+    match memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----") {
+        Some(_) => Ok(pem),
+        None => Err(refused(format!("there is no certificate in {} (in PEM)", path.display()))),
+    }
 }
 
 impl Address {

@@ -95,13 +95,13 @@ impl Link {
                 (self.claim(&held), Then::Claim { wait, held })
             }
             BackplaneRequest::Replace { nickname, old, session, has_token } => {
-                let key = self.settings.keys.nickname(nickname.folded());
+                let keys = self.settings.keys.claims(nickname.folded());
                 let before = self.nicknames.remove(&(nickname.folded().into(), old));
                 self.given_up.remove(nickname.folded());
                 let sessions_max = before.map_or(usize::MAX, |before| before.sessions_max);
                 let held = Claimed { nickname, session, has_token, sessions_max };
                 self.hold_nickname(&held);
-                let command = Command::script(Script::Replace, &[key])
+                let command = Command::script(Script::Replace, &keys)
                     .arg(session.to_string())
                     .arg(u8::from(has_token))
                     .arg(old.to_string())
@@ -117,6 +117,11 @@ impl Link {
             BackplaneRequest::Find { wait, nickname } => {
                 let key = self.settings.keys.nickname(nickname.folded());
                 (Command::script(Script::Find, &[key]), Then::Find { wait })
+            }
+            BackplaneRequest::PutOut { wait, nickname } => {
+                let keys = self.settings.keys.claims(nickname.folded());
+                let command = Command::script(Script::PutOut, &keys).arg(hold_ms).arg(self.settings.node);
+                (command.arg(&**self.roster.living()), Then::PutOut { wait })
             }
             BackplaneRequest::KeepSession {
                 number,
@@ -143,9 +148,7 @@ impl Link {
             }
             BackplaneRequest::ForgetSession { number, session } => {
                 self.sessions.remove(&number);
-                let key = self.settings.keys.session(number);
-                let command = Command::script(Script::ForgetSession, &[key]).arg(session.to_string());
-                (command, Then::Nothing("forget a session"))
+                (self.forget_session(number, session), Then::Nothing("forget a session"))
             }
             BackplaneRequest::FreeSession { number, session } => {
                 self.sessions.remove(&number);
@@ -279,7 +282,7 @@ impl Link {
     fn claim_for(&self, held: &Claimed, hold_ms: u64) -> Command {
         let is_given_up =
             self.given_up.get(held.nickname.folded()).is_some_and(|until| *until > Instant::now());
-        Command::script(Script::Claim, &[self.settings.keys.nickname(held.nickname.folded())])
+        Command::script(Script::Claim, &self.settings.keys.claims(held.nickname.folded()))
             .arg(held.session.to_string())
             .arg(u8::from(held.has_token))
             .arg(held.sessions_max)
@@ -331,6 +334,17 @@ impl Link {
             .arg(old.to_string())
             .arg(taking.session.to_string())
             .arg(self.settings.hold_ms)
+    }
+
+    pub(super) fn forget_session(&self, number: u64, session: SessionRef) -> Command {
+        let key = self.settings.keys.session(number);
+        Command::script(Script::ForgetSession, &[key]).arg(session.to_string())
+    }
+
+    /// Whether a session has been put out that is or was at one of these places.
+    pub(super) fn look_if_put_out(&self, folded: &str, places: [SessionRef; 2]) -> Command {
+        let command = Command::keyed("HMGET", &self.settings.keys.put_out(folded));
+        places.iter().fold(command, |command, place| command.arg(place.to_string()))
     }
 
     /// A message to another node.

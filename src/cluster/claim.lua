@@ -1,8 +1,11 @@
 -- Claims a nickname for a session, or goes on holding it.
--- KEYS: 1 the nickname's: a hash from sessions to 'expires_ms has_token spelling'.
+-- KEYS: 1 the nickname's: a hash from sessions to 'expires_ms has_token spelling'; 2 who has been put out (put_out.lua).
 -- ARGV: 1 the session, 2 whether its user has shown a token (0 or 1), 3 how many sessions a user may have, 4 how long it is held, in ms,
 -- 5 the spelling, 6 whether this node has given up a session that has it (0 or 1).
--- Returns 'granted', 'taken' or 'full'.
+-- Returns 'granted', 'taken', 'full', or 'out': an admin has ended this session.
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
+    return 'out'
+end
 local now = now_ms()
 local node = string.match(ARGV[1], '^%d+')
 local others, is_shared, is_mine, spelled = 0, true, false, nil

@@ -9,7 +9,7 @@ use super::wire::Command;
 use crate::base::slots::Id;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::user::{NodeId, SessionRef};
-use crate::shard::backplane::Position;
+use crate::shard::backplane::{Position, TakeOutcome};
 
 /// Commands that go into the same pipeline, one after the other, and what their answers are for.
 #[derive(Debug)]
@@ -108,6 +108,11 @@ pub(super) enum Then {
     /// Whether the node that has it lives.
     Judge(Taking, SessionRef),
     Take(Taking, SessionRef),
+    /// Whether a session that was taken has been put out.
+    LookIfPutOut(Taking, Box<TakeOutcome>),
+    PutOut {
+        wait: Id,
+    },
     /// A session goes on being kept.
     HoldSession {
         number: u64,

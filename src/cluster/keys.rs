@@ -78,6 +78,16 @@ impl Keys {
         format!("{}:{{k:{folded}}}", self.prefix)
     }
 
+    /// What the scripts of a nickname are given: itself, and who has been put out that had it.
+    pub(super) fn claims(&self, folded: &str) -> [String; 2] {
+        [self.nickname(folded), self.put_out(folded)]
+    }
+
+    /// Sessions that had a nickname and were ended by an admin while their node was lost.
+    pub(super) fn put_out(&self, folded: &str) -> String {
+        format!("{}:{{k:{folded}}}:out", self.prefix)
+    }
+
     /// What a session is.
     pub(super) fn session(&self, number: u64) -> String {
         format!("{}:{{s:{number:016x}}}", self.prefix)

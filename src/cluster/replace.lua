@@ -1,7 +1,10 @@
 -- Lets a session hold a nickname in the place of another one.
--- KEYS: 1 the nickname's, as in claim.lua.
+-- KEYS: those of claim.lua.
 -- ARGV: 1 the session, 2 whether its user has shown a token (0 or 1), 3 who had it, 4 how long it is held, in ms, 5 the spelling.
--- Returns 'granted', or 'taken': the other one does not hold it any more, and somebody else does.
+-- Returns 'granted'; 'taken': the other one does not hold it any more, and somebody else does; or 'out': an admin has ended it.
+if redis.call('HEXISTS', KEYS[2], ARGV[3]) == 1 then
+    return 'out'
+end
 local now = now_ms()
 local node = string.match(ARGV[3], '^%d+')
 local of_old, spelled, is_shared, strangers, last = nil, nil, ARGV[2] == '1', 0, now + tonumber(ARGV[4])

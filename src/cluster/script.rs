@@ -17,6 +17,7 @@ pub(super) enum Script {
     Claim,
     Replace,
     Find,
+    PutOut,
     KeepSession,
     RenewSession,
     ForgetSession,
@@ -30,7 +31,7 @@ pub(super) enum Script {
 const COMMON: &str = include_str!("common.lua");
 
 /// In the order of [`Script`].
-const SOURCES: [&str; 18] = [
+const SOURCES: [&str; 19] = [
     include_str!("open.lua"),
     include_str!("publish.lua"),
     include_str!("append.lua"),
@@ -42,6 +43,7 @@ const SOURCES: [&str; 18] = [
     include_str!("claim.lua"),
     include_str!("replace.lua"),
     include_str!("find.lua"),
+    include_str!("put_out.lua"),
     include_str!("keep_session.lua"),
     include_str!("renew_session.lua"),
     include_str!("forget_session.lua"),

@@ -133,6 +133,11 @@ impl Link {
                     Some(_) => self.push_take(from, taking, old, until),
                 }
             }
+            Then::LookIfPutOut(taking, outcome) => self.told_if_put_out(from, taking, *outcome, first),
+            Then::PutOut { wait } => {
+                let outcome = self.sense(what, first.map(number));
+                self.tell(from, BackplaneNews::PutOut { wait, outcome });
+            }
             Then::Take(taking, old) => self.told_taken(from, taking, old, until, first),
             Then::HoldSession { number, session } => {
                 let is_current = self.sessions.get(&number) == Some(&session);
@@ -292,7 +297,8 @@ impl Link {
         // Unless it has been released meanwhile.
         let Claimed { nickname, session, .. } = held;
         if self.nicknames.remove(&(nickname.folded().into(), session)).is_some() {
-            self.tell(session.core, BackplaneNews::NicknameLost { session, nickname });
+            let is_put_out = outcome == ClaimOutcome::PutOut;
+            self.tell(session.core, BackplaneNews::NicknameLost { session, nickname, is_put_out });
         }
     }
 
@@ -346,9 +352,18 @@ impl Link {
             Some(Value::Array(parts)) if parts.len() == 3 => {
                 let (revision, body) = (number(&parts[0]), text(&parts[1]));
                 let (revision, body) = (revision.unwrap_or(0), body.unwrap_or("").to_owned());
+                let place = old;
                 let old = text(&parts[2]).and_then(|place| place.parse().ok()).unwrap_or(old);
                 self.sessions.insert(taking.number, taking.session, Instant::now());
-                self.tell_taken(from, taking, Ok(TakeOutcome::Taken { old, revision, body }));
+                let look = owner_of(&body).map(|owner| self.look_if_put_out(owner.folded(), [old, place]));
+                let outcome = TakeOutcome::Taken { old, revision, body };
+                match look {
+                    Some(look) => {
+                        let then = Then::LookIfPutOut(taking, Box::new(outcome));
+                        self.urgent.push_back(Job::one(from, look, then, until));
+                    }
+                    None => self.tell_taken(from, taking, Ok(outcome)),
+                }
             }
             // It has moved meanwhile: once more, and then somebody else wants it more.
             Some(_) if taking.is_second => {
@@ -360,6 +375,21 @@ impl Link {
                 self.urgent.push_back(Job::one(from, command, Then::Seek(taking), until));
             }
         }
+    }
+
+    /// A session that was taken may have been ended by an admin while its node was lost.
+    fn told_if_put_out(&mut self, from: u16, taking: Taking, taken: TakeOutcome, first: Option<&Value>) {
+        let Some(found) = first.and_then(list) else {
+            return self.tell_taken(from, taking, Err(Failed::Down));
+        };
+        if found.iter().all(|place| *place == Value::Nil) {
+            return self.tell_taken(from, taking, Ok(taken));
+        }
+        let Taking { number, session, .. } = taking;
+        self.sessions.remove(&number);
+        let command = self.forget_session(number, session);
+        self.push_urgent(0, command, Then::Nothing("forget a session"));
+        self.tell_taken(from, taking, Ok(TakeOutcome::Gone));
     }
 
     /// What the others are told when this node has said that it lives.
@@ -500,8 +530,19 @@ fn claimed(value: &Value) -> Option<ClaimOutcome> {
         "granted" => ClaimOutcome::Granted,
         "taken" => ClaimOutcome::Taken,
         "full" => ClaimOutcome::Full,
+        "out" => ClaimOutcome::PutOut,
         _ => return None,
     })
+}
+
+/// Whose a session is that was kept (JSON).
+fn owner_of(body: &str) -> Option<Nickname> {
+    #[derive(serde::Deserialize)]
+    struct Owned {
+        nickname: String,
+    }
+    let Owned { nickname } = serde_json::from_str(body).ok()?;
+    Nickname::parse(&nickname).ok()
 }
 
 /// What find.lua says.
@@ -537,7 +578,8 @@ impl Then {
             Then::Close { .. } => "close a room",
             Then::Release { .. } => "release a nickname",
             Then::Find { .. } => "find a nickname",
-            Then::Seek(_) | Then::Judge(..) | Then::Take(..) => "take a session",
+            Then::Seek(_) | Then::Judge(..) | Then::Take(..) | Then::LookIfPutOut(..) => "take a session",
+            Then::PutOut { .. } => "put somebody out",
             Then::HoldSession { .. } => "hold a session",
             Then::Look { .. } => "look at a room",
             Then::Beat => "say that this node lives",

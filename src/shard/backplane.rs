@@ -155,6 +155,13 @@ pub enum BackplaneRequest {
         /// The nickname.
         nickname: Nickname,
     },
+    /// To end the sessions that have a nickname and whose nodes are lost: they cannot come back. Answered by [`BackplaneNews::PutOut`].
+    PutOut {
+        /// Comes back.
+        wait: Id,
+        /// The nickname.
+        nickname: Nickname,
+    },
     /// To keep what a session is, so that it outlives the node by the time of grace. Answered by [`BackplaneNews::Kept`] where somebody
     /// waits. A later revision replaces an
     /// earlier one, never the other way round; a node keeps only what no other node has.
@@ -416,6 +423,8 @@ pub enum ClaimOutcome {
     Granted,
     Taken,
     Full,
+    /// An admin has ended the session while its node was lost.
+    PutOut,
 }
 
 /// What became of the wish to go on in the place of a session.
@@ -477,8 +486,10 @@ pub enum BackplaneNews {
     Unkept { session: SessionRef },
     /// A session of this core has gone on on another node, while this one was taken for lost.
     SessionMoved { number: u64, session: SessionRef },
-    /// A session of this core has lost its nickname, while the node was taken for lost, to somebody else.
-    NicknameLost { session: SessionRef, nickname: Nickname },
+    /// A session of this core has lost its nickname, while the node was taken for lost: to somebody else, or because an admin has ended it.
+    NicknameLost { session: SessionRef, nickname: Nickname, is_put_out: bool },
+    /// How many sessions of lost nodes have been ended.
+    PutOut { wait: Id, outcome: Result<u64, Failed> },
     /// What became of the wish to take a session.
     Taken { wait: Id, number: u64, session: SessionRef, outcome: Result<TakeOutcome, Failed> },
     /// What was to be told to a node has not been, and will not be.

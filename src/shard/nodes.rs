@@ -9,6 +9,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+pub(super) mod spoken;
+
 use super::Shard;
 use super::backplane::{
     Ask, BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LostNode, NodeMessage, RoomOp, TakeOutcome,
@@ -73,19 +75,6 @@ pub(super) struct Spread {
     /// Whether one of them did not get it in time, and whether that is because the backplane did not take it.
     pub is_late: bool,
     is_refused: bool,
-}
-
-/// What an admin says to all, on its way to the other nodes.
-#[derive(Debug)]
-pub(super) struct Spoken {
-    asker: Asker,
-    sessions: u64,
-    /// Whether a user's sessions are ended, of which it is to be known.
-    is_putting_out: bool,
-    /// Whether the backplane has not taken it for some node.
-    is_refused: bool,
-    /// Nodes that have not answered wholly, and how many of their cores have.
-    open: Vec<(NodeId, u16)>,
 }
 
 impl Shard {
@@ -194,7 +183,14 @@ impl Shard {
                 }
             }
             BackplaneNews::SessionMoved { number, session } => self.lose_session(number, session),
-            BackplaneNews::NicknameLost { session, nickname } => self.lose_nickname(session, &nickname),
+            BackplaneNews::NicknameLost { session, nickname, is_put_out } => {
+                self.lose_nickname(session, &nickname, is_put_out);
+            }
+            BackplaneNews::PutOut { wait, outcome } => {
+                if let Some(Awaited::PutOut { asker, sessions }) = self.end_wait(wait) {
+                    self.hear_put_out(asker, sessions, outcome);
+                }
+            }
             BackplaneNews::Taken { wait, number, session, outcome } => match (self.end_wait(wait), outcome) {
                 (Some(Awaited::Taken { from, reply_to, number, tries }), outcome) => {
                     self.hear_taken(from, reply_to, number, tries, outcome);
@@ -285,7 +281,7 @@ impl Shard {
                     }
                 }
             }
-            Ok(ClaimOutcome::Taken) => Reply::Refused(super::home::nickname_in_use()),
+            Ok(ClaimOutcome::Taken | ClaimOutcome::PutOut) => Reply::Refused(super::home::nickname_in_use()),
             Ok(ClaimOutcome::Full) => {
                 self.counters.too_many_sessions.add(1);
                 let message = "you have as many sessions as a user may have";
@@ -297,8 +293,8 @@ impl Shard {
         self.reply_to_asker(Asker::Session(from, reply_to), reply);
     }
 
-    /// A nickname of this node was given to somebody else while this node was taken for lost.
-    fn lose_nickname(&mut self, session: SessionRef, nickname: &Nickname) {
+    /// A nickname of this node was given to somebody else while this node was taken for lost, or its user has been put out.
+    fn lose_nickname(&mut self, session: SessionRef, nickname: &Nickname, is_put_out: bool) {
         if session.core != self.core || session.node != self.node {
             return;
         }
@@ -307,6 +303,10 @@ impl Shard {
         };
         if state.nickname.as_ref() != Some(nickname) {
             return;
+        }
+        if is_put_out {
+            self.counters.put_out.add(1);
+            return self.end_lost(session.session, Farewell::Kicked);
         }
         log::warn!("{} has been given to somebody else while this node was not heard of", nickname.as_str());
         self.end_lost(session.session, Farewell::Internal);
@@ -532,74 +532,6 @@ impl Shard {
             return self.reply_to_asker(asker, Reply::Rooms { rooms: found });
         }
         self.ask_for_rooms(asker, last, limit, allowed, found);
-    }
-
-    /// Has the other nodes say something to their sessions; `sessions` have heard it here.
-    pub(super) fn speak_to_others(&mut self, asker: Asker, sessions: u64, broadcast: &Broadcast) {
-        let Broadcast { sender, content, rooms, tags, timestamp_ms } = broadcast;
-        self.tell_others(
-            Spoken { asker, sessions, open: Vec::new(), is_putting_out: false, is_refused: false },
-            |ask| NodeMessage::Broadcast {
-                ask,
-                sender: sender.clone(),
-                content: content.clone(),
-                rooms: rooms.as_ref().map(Patterns::written).unwrap_or_default(),
-                tags: tags.clone(),
-                timestamp_ms: *timestamp_ms,
-            },
-        );
-    }
-
-    /// Has the other nodes end a user's sessions; `sessions` have been ended here.
-    pub(super) fn put_out_elsewhere(&mut self, asker: Asker, sessions: u64, nickname: Nickname) {
-        let spoken = Spoken { asker, sessions, open: Vec::new(), is_putting_out: true, is_refused: false };
-        self.tell_others(spoken, |ask| NodeMessage::PutOut { ask, nickname });
-    }
-
-    fn tell_others(&mut self, mut spoken: Spoken, message: impl FnOnce(Ask) -> NodeMessage) {
-        let others = self.nodes.living.iter().filter(|node| **node != self.node);
-        spoken.open = others.map(|node| (*node, 0)).collect();
-        if spoken.open.is_empty() || self.nodes.down.is_some() {
-            return self.finish_spoken(spoken);
-        }
-        let wait = self.wait_for_store(Awaited::Spoken(Box::new(spoken)));
-        let message = message(Ask { core: self.core, wait });
-        self.ask_backplane(BackplaneRequest::TellAll { message: Box::new(message) });
-    }
-
-    fn hear_broadcast_done(&mut self, node: NodeId, wait: Id, sessions: u64, cores: u16) {
-        let Some(Awaited::Spoken(spoken)) = self.awaited_mut(wait) else { return };
-        spoken.sessions += sessions;
-        for open in spoken.open.iter_mut().filter(|(of, _)| *of == node) {
-            open.1 += 1;
-        }
-        spoken.open.retain(|(of, answered)| *of != node || *answered < cores);
-        if spoken.open.is_empty()
-            && let Some(Awaited::Spoken(spoken)) = self.end_wait(wait)
-        {
-            self.finish_spoken(*spoken);
-        }
-    }
-
-    /// All nodes have answered, or their time is over.
-    pub(super) fn finish_spoken(&mut self, spoken: Spoken) {
-        let Spoken { asker, sessions, open, is_putting_out, is_refused } = spoken;
-        let reply = match is_putting_out {
-            // Perhaps somebody has not heard it who is connected.
-            _ if is_refused || (!open.is_empty() && self.nodes.down.is_some()) => {
-                Reply::Refused(self.backplane_down())
-            }
-            _ if !open.is_empty() => {
-                let message = format!(
-                    "{} of the other nodes do not answer; {sessions} sessions were reached",
-                    open.len()
-                );
-                Reply::Refused(Refusal::with_retry(Reason::Unavailable, message, 1000))
-            }
-            true => Reply::PutOut { sessions },
-            false => Reply::Heard { sessions },
-        };
-        self.reply_to_asker(asker, reply);
     }
 
     /// Another node says something to this core.

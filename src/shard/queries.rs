@@ -211,6 +211,7 @@ impl Shard {
             }
         }
         self.counters.put_out.add(meant.len() as u64);
+        self.put_lost_members_out(nickname);
         meant.len() as u64
     }
 

@@ -11,7 +11,8 @@ use super::encode::{Encoding, Scratch};
 use super::home::{HomeRoom, no_such_room};
 use super::journal::Asker;
 use super::mail::{Handover, Join, Mail, Page, Reply, ReplyTo, RoomEntry};
-use super::nodes::{Spoken, Spread};
+use super::nodes::Spread;
+use super::nodes::spoken::Spoken;
 use super::queue::Frames;
 use super::shared::BACKPLANE_RETRY_MS;
 use super::timers::Timer;
@@ -90,6 +91,8 @@ pub(super) enum Awaited {
     Private(Box<Spread>),
     /// What becomes of an admin's words there.
     Spoken(Box<Spoken>),
+    /// That the sessions of lost nodes are ended, after so many others.
+    PutOut { asker: Asker, sessions: u64 },
     /// The rooms of the cluster.
     Rooms { asker: Asker, limit: usize, allowed: Option<Patterns>, found: Vec<RoomEntry> },
     /// A session of another node.
@@ -233,7 +236,7 @@ impl Shard {
                     let refusal = self.backplane_down();
                     self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
                 }
-                Awaited::Rooms { asker, .. } => {
+                Awaited::Rooms { asker, .. } | Awaited::PutOut { asker, .. } => {
                     let refusal = self.backplane_down();
                     self.reply_to_asker(asker, Reply::Refused(refusal));
                 }

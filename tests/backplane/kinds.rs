@@ -78,6 +78,8 @@ fn by_tls_with_an_authority_of_its_own() {
     assert!(refusal(&config).contains("cluster.ca"), "{}", refusal(&config));
     config.cluster.ca = Some(path("missing.pem").into());
     assert!(refusal(&config).contains("missing.pem"));
+    config.cluster.ca = Some(path("key.pem").into());
+    assert!(refusal(&config).contains("no certificate in"), "{}", refusal(&config));
     config.cluster.ca = Some(path("ca.pem").into());
     works(&config);
     config.cluster.redis.0[0].0 = format!("rediss://127.0.0.1:{port}");

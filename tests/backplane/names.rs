@@ -92,6 +92,60 @@ fn what_a_node_holds_lasts_as_long_as_it_lives() {
 }
 
 #[test]
+fn what_a_lost_node_has_can_be_ended_without_it() {
+    let server = Server::start(&[]);
+    let _: String = server.ask("ACL SETUSER node on >secret ~* &* +@all");
+    let mut as_user = config(&[format!("redis://node:secret@127.0.0.1:{}", server.port)]);
+    as_user.cluster.lease_ms = 600;
+    let mut one = Node::start(&as_user);
+    let mut of_two = as_user.clone();
+    of_two.cluster.redis.0 = vec![Secret(server.url())];
+    let mut two = Node::start(&of_two);
+    let (a, b) = (one.session(1), two.session(1));
+    let has_token = true;
+    assert_eq!(one.claim("Ann", a, has_token), Ok(ClaimOutcome::Granted));
+    assert_eq!(two.claim("ann", b, has_token), Ok(ClaimOutcome::Granted));
+    let (body, nickname) = (r#"{"nickname":"Ann"}"#.to_owned(), nickname("ann"));
+    let (number, session, revision) = (7, a, 1);
+    let (wait, is_given_up) = (Some(wait(3)), false);
+    let of = nickname.clone();
+    one.ask(
+        0,
+        BackplaneRequest::KeepSession { number, session, nickname: of, revision, body, wait, is_given_up },
+    );
+    one.expect(0, |news| matches!(news, BackplaneNews::Kept { outcome: Ok(true), .. }).then_some(()));
+    two.nodes(&[one.id, two.id], &[]);
+    assert_eq!(two.put_out("ann"), 0, "those of nodes that live are theirs to end");
+    let _: String = server.ask("ACL SETUSER node off");
+    let _: u64 = server.ask("CLIENT KILL USER node");
+    one.down();
+    two.nodes(&[two.id], &[one.id]);
+    assert_eq!(two.put_out("aNN"), 1);
+    assert_eq!(two.put_out("ann"), 0);
+    assert_eq!(two.find("ann").unwrap().1, [b]);
+    // It does not come back, wherever, and its node hears of it.
+    assert_eq!(two.take_session(7, two.session(2)), TakeOutcome::Gone);
+    assert!(!server.ask::<bool>("EXISTS starling:{s:0000000000000007}"));
+    let _: String = server.ask("ACL SETUSER node on");
+    one.back();
+    let (lost, is_put_out) = one.expect(0, |news| match news {
+        BackplaneNews::NicknameLost { session, is_put_out, .. } => Some((*session, *is_put_out)),
+        _ => None,
+    });
+    assert_eq!((lost, is_put_out), (a, true));
+    // Nor as another session of its node.
+    let session = one.session(2);
+    one.ask(0, BackplaneRequest::Replace { nickname, old: a, session, has_token });
+    let lost = one.expect(0, |news| match news {
+        BackplaneNews::NicknameLost { session, is_put_out: true, .. } => Some(*session),
+        _ => None,
+    });
+    assert_eq!(lost, session);
+    let ttl_ms: u64 = server.ask("PTTL starling:{k:ann}:out");
+    assert!((1..=600 + as_user.session.grace_ms).contains(&ttl_ms), "{ttl_ms}");
+}
+
+#[test]
 fn a_session_is_taken_once_and_only_from_a_node_that_lets_go() {
     let server = Server::start(&[]);
     let mut one = Node::start(&config(&[server.url()]));

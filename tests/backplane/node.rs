@@ -275,6 +275,17 @@ impl Node {
         kept.unwrap()
     }
 
+    /// Ends the sessions of a nickname that lost nodes have.
+    #[track_caller]
+    pub fn put_out(&mut self, name: &str) -> u64 {
+        self.ask(0, BackplaneRequest::PutOut { wait: wait(8), nickname: nickname(name) });
+        let outcome = self.expect(0, |news| match news {
+            BackplaneNews::PutOut { outcome, .. } => Some(*outcome),
+            _ => None,
+        });
+        outcome.unwrap()
+    }
+
     #[track_caller]
     pub fn take_session(&mut self, number: u64, session: SessionRef) -> TakeOutcome {
         let gone_from = None;

@@ -266,6 +266,43 @@ def test_members_of_a_killed_node_are_away_and_then_gone(nodes):
     assert members(alice, "den") == {("alice", "host", True), ("bob", "member", True)}
 
 
+PUT_OUT = "DELETE /api/sessions/{} HTTP/1.1\r\nHost: test\r\nX-API-Key: k\r\n\r\n"
+
+
+def test_an_admin_ends_what_a_killed_node_has_left(start_node, redis):
+    one, two, three = (start_node(redis, auth__api_keys='[{ name = "root", key = "k", admin = true }]', session__grace_ms=60_000) for _ in range(3))
+    alice, bob, carol = one.ws("alice", "den"), two.ws("bob", "den"), two.ws("carol", "den")
+    alice.until_told("den")
+    two.kill()
+    for _ in range(2):
+        alice.expect("presence", event="away", deadline=Deadline(30))
+    assert three.http(PUT_OUT.format("bob").encode()).status == 204
+    assert alice.expect("presence", event="leave")["nickname"] == "bob"
+    assert three.http(PUT_OUT.format("bob").encode()).status == 404
+    # He does not go on as if nothing had happened, and whoever wants it may have the name.
+    assert three.ws().call("hello", resume=bob.welcome["resume"], nickname="bob")["resumed"] is False
+    resumed(three, carol)
+    alice.expect("presence", event="back", nickname="carol")
+    assert members(alice, "den") == {("alice", "host", True), ("carol", "member", True)}
+
+
+def test_who_was_put_out_behind_the_back_of_a_node_is_told(start_node, redis):
+    for name in "ab":
+        redis.cli("ACL", "SETUSER", name, "on", ">pw", "~*", "&*", "+@all")
+    one, two = (start_node(f"redis://{name}:pw@127.0.0.1:{redis.port}", session__grace_ms=60_000,
+                           auth__api_keys='[{ name = "root", key = "k", admin = true }]') for name in "ab")
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    bob.until_told("den")
+    redis.cli("ACL", "SETUSER", "a", "off")
+    redis.cli("CLIENT", "KILL", "USER", "a")
+    bob.expect("presence", event="away", nickname="alice", deadline=Deadline(30))
+    assert two.http(PUT_OUT.format("alice").encode()).status == 204
+    assert bob.expect("presence", event="leave")["nickname"] == "alice"
+    redis.cli("ACL", "SETUSER", "a", "on")
+    assert alice.closed_with(Deadline(30)) == 4107
+    assert members(bob, "den") == {("bob", "host", True)}
+
+
 def test_a_drained_node_leaves_its_sessions_to_the_others(nodes):
     alice, bob = nodes[0].ws("alice", "den"), nodes[1].ws("bob", "den")
     nodes[1].terminate()
@@ -723,5 +760,8 @@ def test_what_is_wrong_is_told_at_the_start(start_redis, redis, start_node):
     redis.cli("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", "-subscribe")
     code, said = start(f"cluster.redis=redis://mute:pw@127.0.0.1:{redis.port}", "cluster.prefix=other")
     assert code == 1 and "announcements cannot be heard" in said and "subscribe" in said
+    redis.cli("ACL", "SETUSER", "blind", "on", ">pw", "~*", "&*", "+@all", "-info")
+    code, said = start(f"cluster.redis=redis://blind:pw@127.0.0.1:{redis.port}", "cluster.prefix=other")
+    assert code == 1 and "info" in said and "docs/cluster.md" in said
     code, said = start(f"cluster.redis={redis.url}", "store.ack=synced")
     assert code == 2 and "store.ack" in said

@@ -31,6 +31,8 @@ pub struct Redis {
     rooms: BTreeMap<String, Room>,
     nicknames: BTreeMap<String, BTreeMap<SessionRef, Holder>>,
     sessions: BTreeMap<u64, Session>,
+    /// Who was ended by an admin while the node was lost.
+    put_out: BTreeSet<SessionRef>,
     nodes: BTreeMap<NodeId, u64>,
     /// The last write of each link, and the line that everything here is of, as far as anybody knows.
     marks: BTreeMap<NodeId, u64>,
@@ -219,6 +221,9 @@ impl Redis {
         lease_ms: u64,
         is_given_up: bool,
     ) -> ClaimOutcome {
+        if self.put_out.contains(&session) {
+            return ClaimOutcome::PutOut;
+        }
         let holders = self.nicknames.entry(nickname.folded().into()).or_default();
         holders.retain(|_, holder| holder.until_ms > now_ms);
         // Of its own sessions a node knows itself which of them may have it, but for one that it has given up.
@@ -574,7 +579,9 @@ impl Backplane {
                 if outcome != ClaimOutcome::Granted {
                     *self.counts.entry("nicknames_lost").or_default() += 1;
                     link.held.remove(&session);
-                    link.answers.push_back((session.core, BackplaneNews::NicknameLost { session, nickname }));
+                    let is_put_out = outcome == ClaimOutcome::PutOut;
+                    let news = BackplaneNews::NicknameLost { session, nickname, is_put_out };
+                    link.answers.push_back((session.core, news));
                 }
             }
             let mut moved = Vec::new();
@@ -786,12 +793,13 @@ impl Backplane {
             BackplaneRequest::Replace { nickname, old, session, has_token } => {
                 link.held.remove(&old);
                 link.given_up.remove(nickname.folded());
-                if self.redis.replace(&nickname, old, session, has_token, now_ms, lease_ms) {
+                let is_put_out = self.redis.put_out.contains(&old);
+                if !is_put_out && self.redis.replace(&nickname, old, session, has_token, now_ms, lease_ms) {
                     link.held.insert(session, (nickname, has_token));
                     None
                 } else {
                     *self.counts.entry("nicknames_lost").or_default() += 1;
-                    let news = BackplaneNews::NicknameLost { session, nickname };
+                    let news = BackplaneNews::NicknameLost { session, nickname, is_put_out };
                     return link.answers.push_back((session.core, news));
                 }
             }
@@ -869,6 +877,12 @@ impl Backplane {
                 None
             }
             BackplaneRequest::TakeSession { wait, number, session, gone_from } => {
+                let is_put_out = |known: &Session| {
+                    [known.at, known.known_as].iter().any(|at| self.redis.put_out.contains(at))
+                };
+                if self.redis.sessions.get(&number).is_some_and(is_put_out) {
+                    self.redis.sessions.remove(&number);
+                }
                 let nodes = &self.redis.nodes;
                 let outcome = match self.redis.sessions.get_mut(&number).filter(|s| s.until_ms >= now_ms) {
                     None => TakeOutcome::Gone,
@@ -893,6 +907,17 @@ impl Backplane {
                     }
                 };
                 Some(BackplaneNews::Taken { wait, number, session, outcome: Ok(outcome) })
+            }
+            BackplaneRequest::PutOut { wait, nickname } => {
+                let nodes = &self.redis.nodes;
+                let is_lost = |node: &NodeId| nodes.get(node).is_none_or(|until| *until < now_ms);
+                let holders = self.redis.nicknames.entry(nickname.folded().into()).or_default();
+                let lost: Vec<SessionRef> = holders.keys().filter(|at| is_lost(&at.node)).copied().collect();
+                holders.retain(|at, _| !lost.contains(at));
+                *self.counts.entry("put_out").or_default() += lost.len() as u64;
+                let outcome = Ok(lost.len() as u64);
+                self.redis.put_out.extend(lost);
+                Some(BackplaneNews::PutOut { wait, outcome })
             }
             BackplaneRequest::Tell { node: to, message } => {
                 self.tell(node, to, &message);
@@ -989,6 +1014,7 @@ fn refuse(request: &BackplaneRequest) -> Option<BackplaneNews> {
         BackplaneRequest::TakeSession { wait, number, session, .. } => {
             BackplaneNews::Taken { wait: *wait, number: *number, session: *session, outcome: Err(down) }
         }
+        BackplaneRequest::PutOut { wait, .. } => BackplaneNews::PutOut { wait: *wait, outcome: Err(down) },
         BackplaneRequest::Close { .. }
         | BackplaneRequest::Keep(_)
         | BackplaneRequest::Utter { .. }
