@@ -26,7 +26,8 @@ from tokens import SETTINGS, token
 HERE = pathlib.Path(__file__).parent
 FILE = HERE.parents[1] / "src/web/openapi.json"
 DOCUMENT = json.loads(FILE.read_text())
-WITHOUT_END = ["/ws", "/echo", "/dashboard/live", "/api/rooms/{room}/stream"]
+WEBSOCKETS = ["/ws", "/echo", "/dashboard/live"]
+WITHOUT_END = [*WEBSOCKETS, "/api/rooms/{room}/stream"]
 ADMIN_KEY = 'apiKey = { api_key = "another" }'
 
 CONFIG = """
@@ -260,7 +261,7 @@ def test_a_body_has_its_length_and_no_coding(start_server, described):
             conforms(described, "POST", path, server.http(coded), 415)
 
 
-@pytest.mark.parametrize("path", WITHOUT_END)
+@pytest.mark.parametrize("path", WEBSOCKETS)
 def test_a_handshake(server, described, path):
     lines = {"Sec-WebSocket-Protocol": "x, starling.proto.v1"} if path == "/ws" else {}
     response = server.http(raw("GET", path, **HANDSHAKE, **lines), has_body=False)
@@ -268,7 +269,7 @@ def test_a_handshake(server, described, path):
     assert response.headers.get("sec-websocket-protocol") == ("starling.proto.v1" if lines else None)
 
 
-@pytest.mark.parametrize("path", WITHOUT_END)
+@pytest.mark.parametrize("path", WEBSOCKETS)
 @pytest.mark.parametrize("status, headers", [
     (426, {"Upgrade": "h2c"}),
     (426, {"Sec-WebSocket-Version": "12"}),
@@ -293,6 +294,16 @@ def test_a_hello_in_a_query(start_server, described, status, query):
     server.ws("alice")
     response = server.http(raw("GET", "/ws?" + query.replace("{token}", token("carol")), **HANDSHAKE), has_body=status != 101)
     conforms(described, "GET", "/ws", response, status)
+
+
+@pytest.mark.parametrize("status, query, headers", [
+    (200, "", {}), (200, "?last_event_id=x", {}), (200, "", {"Last-Event-ID": "x"}), (200, "?token={token}", {}), (401, "?token=x", {}),
+    (400, "?other=1", {}), (403, "", {"Origin": "http://elsewhere"}),
+])
+def test_an_event_stream(start_server, described, status, query, headers):
+    server = start_server(**SETTINGS)
+    request = raw("GET", "/api/rooms/den/stream" + query.replace("{token}", token("carol")), **headers)
+    conforms(described, "GET", "/api/rooms/{room}/stream", server.http(request, has_body=status != 200), status)
 
 
 def test_an_echo_that_is_off(start_server, described):

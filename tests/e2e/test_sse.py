@@ -256,7 +256,9 @@ def test_much_that_was_missed_comes_in_pages(start_server):
 
 @pytest.mark.parametrize("last", ["nonsense", "x:1", ":", "a:b:c", "%", "1", "x" * 2000, "e:18446744073709551616"])
 def test_what_is_no_place_begins_anew(open_server, last):
+    first = Stream(open_server, "den")
     publish(open_server, "den", "one")
+    assert first.offsets(1) == [1]
     stream = Stream(open_server, "den", last=last)
     event, data = stream.next()
     assert event == "reset" and data == {"epoch": stream.epoch, "offset": 1} and stream.last == f"{data['epoch']}:1"
