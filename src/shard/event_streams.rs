@@ -515,6 +515,10 @@ pub(super) struct Audience {
 }
 
 impl Audience {
+    /// Bytes of one stream in the tables of its room, here and where it is, if they are full.
+    pub const ENTRY_BYTES: usize =
+        (size_of::<(ConnectionRef, Option<Arc<str>>)>() + 1) * 8 / 7 + size_of::<Place>();
+
     pub fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }

@@ -32,7 +32,7 @@
 //! | `mail` | between cores |
 //! | `security` | what encryption changes for a connection |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
-//! | `inventory` | what is held, counted |
+//! | `inventory`, `footprint` | what is held, counted; what an idle client takes |
 
 pub mod accounts;
 mod api;
@@ -47,6 +47,7 @@ mod encode;
 mod event_streams;
 mod fanout;
 mod flock;
+pub mod footprint;
 mod grpc;
 mod home;
 mod http;
