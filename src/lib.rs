@@ -66,7 +66,7 @@
 //! |---|---|
 //! | [`base`] | data structures that know nothing else: slots with generations, timer wheel, counters, randomness |
 //! | [`config`] | every key and limit, with its unit, reason and range |
-//! | [`proto`] | bytes to frames and back, without I/O: lines, binary frames, JSON, Protobuf, HTTP/1, WebSocket, HTTP/2, gRPC |
+//! | [`proto`] | bytes to frames and back, without I/O: lines, binary frames, JSON, Protobuf, HTTP/1, Server-Sent Events, WebSocket, HTTP/2, gRPC |
 //! | [`chat`] | what the service means, without protocols: names, rooms, nicknames, presence, refusals |
 //! | [`auth`] | who somebody is: users' tokens, programs' keys and resume tokens, checked and signed |
 //! | [`web`] | the routes and the embedded pages |
@@ -117,6 +117,7 @@
 //! | home | the core that alone decides about a room or nickname |
 //! | mail, parcel | what one core says to another; all of it of one turn |
 //! | request, reply | mail that asks a home, and its answer |
+//! | event stream | an answer of HTTP that is what is said in a room, as it is said (Server-Sent Events) |
 //! | push | a message that comes by an HTTP request, from somebody who need not be a member |
 //! | batch | what happened in a room in one turn, encoded |
 //! | segment, range | encoded bytes that many may share; the part of them in one connection's queue |

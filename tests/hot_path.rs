@@ -16,7 +16,8 @@ use starling::base::time::Now;
 use starling::config::ListenKind;
 use starling::proto::wire::Event;
 use starling::proto::{json, protobuf};
-use starling::reactor::Reactor;
+use starling::reactor::{Reactor, link_bytes};
+use starling::shard::footprint;
 
 use memory::Memory;
 
@@ -25,34 +26,40 @@ struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// What has been allocated and not freed, with what glibc adds to it: a word before it, in steps of 16 bytes.
+    static BYTES: Cell<i64> = const { Cell::new(0) };
 }
 
-fn count() {
+fn count(new_bytes: usize, old_bytes: usize) {
+    let with_header =
+        |bytes: usize| if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) as i64 };
     // A thread that ends may free its locals before it has stopped allocating.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + u64::from(new_bytes > 0)));
+    let _ = BYTES.try_with(|bytes| bytes.set(bytes.get() + with_header(new_bytes) - with_header(old_bytes)));
 }
 
 // SAFETY: hands everything on to the system's allocator as it came, which keeps the promises.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size(), 0);
         // SAFETY: the caller's promises are the ones asked for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size(), 0);
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size, layout.size());
         // SAFETY: as above.
         unsafe { System.realloc(old, layout, size) }
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        count(0, layout.size());
         // SAFETY: as above.
         unsafe { System.dealloc(old, layout) }
     }
@@ -79,6 +86,8 @@ enum Speech {
     WebSocket,
     JsonLines,
     Text,
+    /// Not at all: it hears the lobby by HTTP.
+    EventStream,
 }
 
 const ALL: [Speech; 3] = [Speech::WebSocket, Speech::JsonLines, Speech::Text];
@@ -125,7 +134,7 @@ fn work_done(cores: &mut [Core]) -> Vec<u64> {
 
 /// A member of the lobby, and of each of `rooms`.
 fn join(cores: &mut [Core], core: usize, speech: Speech, nickname: &str, rooms: &[&str]) -> usize {
-    let listener = if matches!(speech, Speech::WebSocket) { WEB } else { LINE };
+    let listener = if matches!(speech, Speech::WebSocket | Speech::EventStream) { WEB } else { LINE };
     let client = cores[core].os().connect(listener);
     settle(cores);
     let mut hello = String::new();
@@ -146,6 +155,7 @@ fn join(cores: &mut [Core], core: usize, speech: Speech, nickname: &str, rooms: 
             writeln!(hello, "{{\"type\":\"hello\",\"nickname\":\"{nickname}\"}}\n{}", joins.join("\n"))
         }
         Speech::Text => writeln!(hello, "{nickname}"),
+        Speech::EventStream => write!(hello, "GET /api/rooms/lobby/stream HTTP/1.1\r\nHost: a\r\n\r\n"),
     }
     .unwrap();
     cores[core].os().say(client, hello.as_bytes());
@@ -227,6 +237,66 @@ const MESSAGE_ALLOCATIONS_MAX: u64 = 1;
 
 /// What a batch allocates: its bytes and where its frames end, in three encodings, itself, and the list of cores.
 const BATCH_ALLOCATIONS_MAX: u64 = 2 * 3 + 2;
+
+#[test]
+fn a_delivery_to_event_streams_allocates_nothing() {
+    let input = messages("lobby", 50);
+    let allocations = [10, 1000].map(|streams| {
+        let mut cores = cores(1);
+        let publisher = join(&mut cores, 0, Speech::JsonLines, "publisher", &[]);
+        for _ in 0..streams {
+            join(&mut cores, 0, Speech::EventStream, "", &[]);
+        }
+        for _ in 0..WARM_UP {
+            publish(&mut cores[0], publisher, &input);
+        }
+        cores[0].os().start_counting(0);
+        let allocations = publish(&mut cores[0], publisher, &input);
+        assert_eq!(cores[0].os().calls.writes, streams + 1, "all of it is written in the same turn");
+        allocations
+    });
+    assert_eq!(allocations[0], allocations[1], "for 10 and 1,000 streams");
+}
+
+/// What an idle client may cost, in bytes: what is asked of the allocator while it comes and says hello, less what is given back. The
+/// socket, which is the kernel's, is none of it.
+const IDLE_BYTES_MAX: i64 = 1024;
+
+#[test]
+fn an_idle_websocket_costs_less_than_a_kibibyte() {
+    // Tables double when they are full. So that what they keep free counts in full and but once, as many come as double them.
+    const CLIENTS: usize = 4096;
+    let mut cores = cores(1);
+    let mut bytes_of = |numbers: std::ops::Range<usize>| {
+        let mut bytes = 0;
+        let mut settle = |cores: &mut [Core]| {
+            let before = BYTES.get();
+            settle(cores);
+            bytes += BYTES.get() - before;
+        };
+        for number in numbers {
+            let client = cores[0].os().connect(WEB);
+            settle(&mut cores);
+            let hello = format!(
+                "GET /ws?nickname=somebody{number} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            );
+            cores[0].os().say(client, hello.as_bytes());
+            settle(&mut cores);
+        }
+        bytes
+    };
+    bytes_of(0..CLIENTS);
+    let each = bytes_of(CLIENTS..2 * CLIENTS) / CLIENTS as i64;
+    assert_eq!(cores[0].world().inventory().sessions, 2 * CLIENTS, "all have said hello");
+    println!("an idle WebSocket after its hello: {each} bytes");
+    assert!(each <= IDLE_BYTES_MAX, "{each} bytes");
+    // What the server tells of it counts full tables; here the hash tables are as empty as they get.
+    let told = footprint::idle_bytes(link_bytes::<usize>());
+    let told = told.iter().find(|(transport, _)| *transport == "websocket").expect("it is told").1 as i64;
+    println!("by the sizes of what is kept for it: {told} bytes");
+    assert!((told..=told * 5 / 4).contains(&each), "{each} bytes, where {told} are told");
+}
 
 #[test]
 fn a_delivery_to_all_but_the_sender_allocates_nothing() {

@@ -21,7 +21,7 @@ fn rendered() -> String {
         threads: Some(1),
     };
     let cores: Vec<Arc<Counters>> = vec![Arc::default()];
-    render(&cores, &About { started_ms: 0, process: all, node: 0 }, Format::Text)
+    render(&cores, &About { started_ms: 0, process: all, node: 0, idle_bytes: &[] }, Format::Text)
 }
 
 /// The list as a table: name, type, what it says.

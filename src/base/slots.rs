@@ -39,6 +39,13 @@ pub struct Slots<T> {
     generations: Vec<u32>,
 }
 
+/// As a place of the slab is, which tells nobody its size: a value, or the next free place.
+#[allow(dead_code, reason = "it is only measured")]
+enum Place<T> {
+    Free(usize),
+    Taken(T),
+}
+
 impl<T> Default for Slots<T> {
     fn default() -> Self {
         Self::with_capacity(0)
@@ -46,6 +53,9 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
+    /// Bytes of one place, whether it is free or not.
+    pub const PLACE_BYTES: usize = size_of::<Place<T>>() + size_of::<u32>();
+
     /// An empty table with room for `capacity` values. A table that must never stall its core is given its limit here,
     /// because growing moves every value.
     pub fn with_capacity(capacity: usize) -> Self {

@@ -149,6 +149,12 @@ counters! {
     Gauge frame_connections,
     /// Connections to gRPC listeners that are open now, without the calls on them.
     Gauge grpc_connections,
+    /// Event streams (Server-Sent Events) that are open now, which count among the connections to web listeners.
+    Gauge event_streams,
+    /// Event streams that went on after the last event that their clients had.
+    Counter event_streams_recovered,
+    /// Event streams that could not, and told so (`reset`).
+    Counter event_stream_resets,
     /// Dashboards that are open now.
     Gauge dashboard_watchers,
     /// Dashboards refused because there were as many as there may be.

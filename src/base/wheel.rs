@@ -20,6 +20,7 @@
 
 use slab::Slab;
 
+use super::slots::Slots;
 use super::time::Tick;
 
 const DIGIT_BITS: u32 = 6;
@@ -82,6 +83,9 @@ impl<T> Wheel<T> {
             due: EMPTY,
         }
     }
+
+    /// Bytes of one timer.
+    pub const ENTRY_BYTES: usize = Slots::<Entry<T>>::PLACE_BYTES - size_of::<u32>();
 
     /// Sets a timer. A `deadline` that has passed fires at the next [`Wheel::expire`].
     pub fn insert(&mut self, deadline: Tick, value: T) -> TimerKey {

@@ -93,6 +93,9 @@ pub enum Claim {
 }
 
 impl Registry {
+    /// Bytes of the entry of one nickname, without the nickname.
+    pub const ENTRY_BYTES: usize = size_of::<(Arc<str>, Holder)>();
+
     /// Gives `nickname` to `session`, unless somebody else has it; several sessions may have it if all of them have shown a
     /// token for it. A holder may claim its own nickname again, in another spelling.
     pub fn claim(

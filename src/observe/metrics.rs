@@ -42,6 +42,8 @@ pub struct About {
     pub process: Figures,
     /// The node among those of a cluster; 0: it stands alone.
     pub node: u32,
+    /// How many bytes an idle client takes, by how it speaks.
+    pub idle_bytes: &'static [(&'static str, usize)],
 }
 
 /// The document.
@@ -56,6 +58,7 @@ pub fn render(cores: &[Arc<Counters>], about: &About, format: Format) -> String 
         about.node
     );
     out.process(about);
+    out.idle(about.idle_bytes);
     // In the order in which they are described.
     let readings: Vec<Vec<u64>> =
         cores.iter().map(|core| core.values().map(|(_, value)| value).collect()).collect();
@@ -149,6 +152,17 @@ impl Document {
         }
     }
 
+    fn idle(&mut self, idle_bytes: &[(&str, usize)]) {
+        let help = "Memory that one idle client takes of this process, by how it speaks, by the sizes of what is kept for it; not what the kernel has for its socket, and not TLS, compression, rooms or free places in tables.";
+        self.family("starling_bytes_per_idle_connection", Kind::Gauge, help);
+        for (transport, bytes) in idle_bytes {
+            let _ = writeln!(
+                self.text,
+                "starling_bytes_per_idle_connection{{transport=\"{transport}\"}} {bytes}"
+            );
+        }
+    }
+
     fn http(&mut self, cores: &[Arc<Counters>]) {
         self.family("http_requests", Kind::Counter, "Requests of HTTP that were answered, by method and status; `other` and 0 stand for all that have no name here.");
         let mut sums = std::collections::BTreeMap::new();
@@ -203,7 +217,7 @@ mod tests {
         cores[1].http.note(0, 200, 1_200_000);
         cores[1].http.note(2, 404, 20_000_000_000);
         let process = Figures { cpu_s: Some(1.5), resident_bytes: Some(4096), ..Figures::default() };
-        render(&cores, &About { started_ms: 1_700_000_000_500, process, node: 0 }, format)
+        render(&cores, &About { started_ms: 1_700_000_000_500, process, node: 0, idle_bytes: &[] }, format)
     }
 
     #[test]

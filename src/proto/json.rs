@@ -153,6 +153,15 @@ pub fn write_place(epoch: &str, offset: u64, timestamp_ms: u64, out: &mut Vec<u8
     out.push(b'}');
 }
 
+/// Appends a position in a room's history, as an object of its own.
+pub fn write_position(epoch: &str, offset: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"epoch":"#);
+    put_string(out, epoch);
+    out.extend_from_slice(br#","offset":"#);
+    put_number(out, offset);
+    out.push(b'}');
+}
+
 /// Drops the whitespace between the tokens of a JSON value, so that it stands on one line: within strings, line ends
 /// are always escaped (RFC 8259 section 7). The grammar must have been checked.
 pub fn compact(value: &str) -> Cow<'_, str> {

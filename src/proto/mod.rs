@@ -9,6 +9,7 @@ pub mod json;
 pub mod line;
 pub mod protobuf;
 mod scan;
+pub mod sse;
 pub mod text;
 pub mod value;
 pub mod websocket;

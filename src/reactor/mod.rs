@@ -22,5 +22,5 @@ mod sync {
 
 pub use accept::Door;
 pub use os::{Event, Os, Source};
-pub use turn::{Reactor, Turn};
+pub use turn::{Reactor, Turn, link_bytes};
 pub use world::{Connect, World};

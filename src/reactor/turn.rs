@@ -84,6 +84,11 @@ pub(super) struct Link<S> {
     pub(super) announcement: Option<Box<Announcement>>,
 }
 
+/// Bytes that a loop has for one connection with a socket of this type.
+pub const fn link_bytes<S>() -> usize {
+    size_of::<Option<Link<S>>>()
+}
+
 /// What a turn came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {

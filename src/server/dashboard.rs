@@ -271,6 +271,7 @@ impl Dashboard {
                 "line": now.sum("line_connections"),
                 "frame": now.sum("frame_connections"),
                 "grpc": now.sum("grpc_connections"),
+                "event_streams": now.sum("event_streams"),
                 "grpc_calls": now.sum("calls_open"),
             },
             "sessions": reports().map(|report| report.sessions).sum::<usize>(),

@@ -13,8 +13,11 @@ use crate::base::stats::Counters;
 use crate::observe::metrics::{self, About, Format};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::teller::Teller;
+use crate::reactor::{Os, link_bytes};
+use crate::shard::footprint;
 use crate::shard::mail::{ConnectionRef, Mail, Parcel, Reply};
 use crate::shard::observer::{Document, Observer, Question, Report};
+use crate::sys::kernel::Kernel;
 use crate::sys::waker::{self, Waker};
 use crate::sys::{process, threads};
 
@@ -91,6 +94,9 @@ pub struct Start {
     pub node: u32,
 }
 
+/// What an idle client takes of memory.
+const IDLE_BYTES: [(&str, usize); 6] = footprint::idle_bytes(link_bytes::<<Kernel as Os>::Socket>());
+
 /// Starts the thread, which ends with the cores.
 ///
 /// # Errors
@@ -135,7 +141,7 @@ fn answer(question: Question, counters: &[Arc<Counters>], started_ms: u64, node:
     match question {
         Question::Metrics { is_open_metrics } => {
             let format = if is_open_metrics { Format::OpenMetrics } else { Format::Text };
-            let about = About { started_ms, process: process::figures(), node };
+            let about = About { started_ms, process: process::figures(), node, idle_bytes: &IDLE_BYTES };
             let body = metrics::render(counters, &about, format).into_bytes();
             Document { content_type: format.content_type(), body }
         }

@@ -174,6 +174,7 @@ impl Shard {
                 Some(account) => drop(self.accounts.insert(name.folded().into(), account)),
                 None => drop(self.accounts.remove(name.folded())),
             }
+            self.review_event_streams_of(&name);
             self.note_user(name, account);
         }
         let void: Vec<Id> = self.sessions.iter().map(|(id, _)| id).filter(|id| self.is_void(*id)).collect();

@@ -95,6 +95,12 @@ impl UnderWay {
         self.answers.is_empty() && self.held.is_none()
     }
 
+    /// A home has replied to a request that is under way alone.
+    pub fn end_asking(&mut self) -> Option<Answer> {
+        debug_assert!(self.is_alone);
+        self.answers.pop_front()
+    }
+
     /// Whether a request waits for its turn.
     pub fn is_holding(&self) -> bool {
         self.held.is_some()
@@ -366,6 +372,11 @@ impl Shard {
         let is_leaving = self.is_leaving();
         let half = self.limits.commands_in_flight / 2;
         let now = self.now.tick;
+        let reply = match reply {
+            Reply::Listening(listening) => return self.begin_event_stream(id, *listening),
+            Reply::Replayed { after, page, .. } => return self.hear_missed(id, after, page),
+            reply => reply,
+        };
         // The connection may have gone, or be on its way out.
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.call.is_some() {

@@ -100,6 +100,7 @@ impl Shard {
             self.say_last_words(id, &closing);
         }
         self.end_watch(id);
+        self.end_event_stream(id);
         if is_call {
             self.note_status(id, &closing);
         } else if self.is_http2(id) {
@@ -312,8 +313,10 @@ impl Shard {
     fn output_has_gone(&mut self, id: Id) {
         let connection = &self.connections[id];
         let (is_telling, is_behind) = (connection.is_telling, connection.behind > 0);
-        if is_behind {
-            self.catch_up(id);
+        match connection.protocol {
+            Protocol::EventStream(_) if is_behind => self.catch_up_event_stream(id),
+            _ if is_behind => self.catch_up(id),
+            _ => {}
         }
         if is_telling {
             self.go_on_telling(id);
@@ -432,6 +435,8 @@ impl Shard {
                 self.say_http_error(id, 408, &refusal);
             }
             (Protocol::Http(_) | Protocol::Http2(_), _) => {}
+            (Protocol::EventStream(_), Closing::Bye(farewell)) => self.say_event_stream_ends(id, *farewell),
+            (Protocol::EventStream(_), _) => {}
             (_, Closing::Violation(violation)) => {
                 let (code, why) = (violation.code, violation.why);
                 self.say_raw(id, |out| websocket::put_close(out, Some(code), why));
@@ -451,14 +456,14 @@ impl Shard {
         }
     }
 
+    /// After how long one who is told to go comes back: spread over the clients, so that they do not all come at once.
+    pub(super) fn drain_after_ms(&mut self) -> u64 {
+        let spread_ms = self.config.drain.spread_ms;
+        if spread_ms > 0 { self.rng.below(spread_ms) } else { 0 }
+    }
+
     fn say_bye(&mut self, id: Id, reply_to: &ReplyTo, farewell: Farewell) {
-        // Spread over the clients, so that they do not all come back at once.
-        let after_ms = match farewell {
-            Farewell::Draining if self.config.drain.spread_ms > 0 => {
-                self.rng.below(self.config.drain.spread_ms)
-            }
-            _ => 0,
-        };
+        let after_ms = if farewell == Farewell::Draining { self.drain_after_ms() } else { 0 };
         let session = self.connections.get(id).and_then(|connection| connection.session);
         // What is in memory alone does not outlive this process.
         let resumable = farewell.is_resumable()

@@ -13,6 +13,7 @@
 use std::net::IpAddr;
 
 use super::encode::Encoding;
+use super::event_streams::EventStream;
 use super::grpc::{Call, Http2};
 use super::http::Http;
 use super::limits::Ignoring;
@@ -94,7 +95,7 @@ pub struct Connection {
     pub address_bucket: Option<Arc<SharedBucket>>,
     /// Whether it is in a room whose messages are left out rather than the connection closed.
     pub skips: bool,
-    /// In how many rooms it is behind.
+    /// In how many rooms it is behind: an event stream in its one, while it gets what it missed.
     pub behind: u32,
     /// What was told to its user alone, of late.
     pub told: Option<Box<Told>>,
@@ -153,6 +154,8 @@ pub enum Protocol {
     Echo(websocket::Decoder),
     /// A dashboard over WebSocket, which says nothing.
     Watch(websocket::Decoder),
+    /// The answer to a request of HTTP that ends with the connection: what is said in a room.
+    EventStream(Box<EventStream>),
     /// HTTP/2, which carries calls.
     Http2(Box<Http2>),
     /// A call of gRPC.

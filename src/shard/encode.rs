@@ -3,7 +3,7 @@
 use super::deflate::Deflaters;
 use crate::config::Config;
 use crate::proto::wire::Event;
-use crate::proto::{frame, grpc, json, protobuf, text, websocket};
+use crate::proto::{frame, grpc, json, protobuf, sse, text, websocket};
 
 /// How a connection wants its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +33,14 @@ pub enum Encoding {
     GrpcEvent,
     /// A `Message` a message of gRPC; what it has no place for is not told.
     GrpcMessage,
+    /// A message a Server-Sent Event, in JSON; nothing else is told.
+    EventStream,
     /// The response to a call of gRPC with one, of which no room ever hears.
     GrpcResponse,
 }
 
 /// How many encodings rooms may be heard in.
-pub const ENCODINGS: usize = 12;
+pub const ENCODINGS: usize = 13;
 
 /// Those encodings, in the order of their numbers.
 pub const ALL: [Encoding; ENCODINGS] = [
@@ -54,6 +56,7 @@ pub const ALL: [Encoding; ENCODINGS] = [
     Encoding::ProtobufDeflatedNarrow,
     Encoding::GrpcEvent,
     Encoding::GrpcMessage,
+    Encoding::EventStream,
 ];
 
 /// How much memory the buffers may keep after a large event.
@@ -112,14 +115,14 @@ impl Scratch {
 }
 
 impl Encoding {
-    /// Appends `event`.
+    /// Appends `event`, which is not of a room.
     pub fn put(self, event: &Event, scratch: &mut Scratch, out: &mut Vec<u8>) {
         scratch.begin();
-        self.put_with(event, scratch, out);
+        self.put_with("", event, scratch, out);
     }
 
-    /// Appends `event`, whose payloads are in `scratch` as far as they have been made.
-    pub fn put_with(self, event: &Event, scratch: &mut Scratch, out: &mut Vec<u8>) {
+    /// Appends `event` of a room with this epoch, whose payloads are in `scratch` as far as they have been made.
+    pub fn put_with(self, epoch: &str, event: &Event, scratch: &mut Scratch, out: &mut Vec<u8>) {
         match self {
             Encoding::Text => text::write(event, out),
             Encoding::JsonLine => {
@@ -133,7 +136,7 @@ impl Encoding {
             | Encoding::JsonDeflatedNarrow
             | Encoding::ProtobufDeflatedNarrow => {
                 let at = out.len();
-                self.uncompressed().put_with(event, scratch, out);
+                self.uncompressed().put_with(epoch, event, scratch, out);
                 scratch.deflaters.compress_last(self, out, at);
             }
             Encoding::JsonFrame => {
@@ -161,6 +164,11 @@ impl Encoding {
                 grpc::put(out, |out| is_shown = grpc::write_event(event, out));
                 if !is_shown {
                     out.truncate(start);
+                }
+            }
+            Encoding::EventStream => {
+                if let Event::Message { offset, .. } = event {
+                    sse::put_event(out, "message", epoch, *offset, scratch.json(event));
                 }
             }
             Encoding::GrpcResponse => {
@@ -203,7 +211,10 @@ impl Encoding {
 
     /// Whether a session goes on for a while without its connection: not where its client could not say that it is back.
     pub fn can_resume(self) -> bool {
-        !matches!(self, Encoding::Text | Encoding::GrpcMessage | Encoding::GrpcResponse)
+        !matches!(
+            self,
+            Encoding::Text | Encoding::GrpcMessage | Encoding::GrpcResponse | Encoding::EventStream
+        )
     }
 
     /// Whether a connection that speaks `other` can hear this one too: only binary frames tell their encoding.

@@ -49,7 +49,7 @@ pub struct RoomBatch {
 
 impl RoomBatch {
     /// How many messages there are.
-    fn messages(&self) -> u64 {
+    pub(super) fn messages(&self) -> u64 {
         u64::from(self.events) - self.others.len() as u64
     }
 }
@@ -164,6 +164,7 @@ impl Shard {
     /// The members of a room have missed something. Those who can come back are sent away, and told then what it was; whoever cannot
     /// goes on with what comes.
     pub(super) fn interrupt(&mut self, room: RoomKey, epoch: &Arc<str>) {
+        self.interrupt_event_streams(room);
         let Some(local) = self.local_rooms.get_mut(&room) else { return };
         local.epoch = epoch.clone();
         let members = local.members.iter().filter(|member| member.encoding.can_resume());
@@ -187,11 +188,15 @@ impl Shard {
 
     /// Queues a batch on every member's connection.
     pub(super) fn deliver(&mut self, batch: &RoomBatch) {
+        self.deliver_to_event_streams(batch);
         let Some(local) = self.local_rooms.get_mut(&batch.room) else {
             return; // its last member here has left while the batch was on its way
         };
         let mut shared: [Option<(Shared, &Frames)>; ENCODINGS] = [const { None }; ENCODINGS];
         for (encoding, frames) in &batch.frames {
+            if *encoding == Encoding::EventStream {
+                continue; // no member's
+            }
             shared[*encoding as usize] = Some((self.pool.share(frames.clone()), frames));
         }
         let bytes_max = self.limits.send_queue_bytes;
@@ -339,7 +344,7 @@ impl Shard {
         self.touch(connection); // its flush asks for the next page
     }
 
-    fn push_page(&mut self, id: Id, page: Page) {
+    pub(super) fn push_page(&mut self, id: Id, page: Page) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if page.frames.ends.is_empty() {
             return self.touch(id); // its flush asks for the page itself

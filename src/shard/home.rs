@@ -12,9 +12,10 @@ use smallvec::SmallVec;
 use super::Shard;
 use super::doubt::Delivery;
 use super::encode::{ALL, ENCODINGS, Encoding, Scratch};
+use super::event_streams::Audience;
 use super::fanout::{Deaf, Exception, RoomBatch};
 use super::journal::Asker;
-use super::mail::{Handover, Mail, Private, Reply, ReplyTo, Request, RoomKey};
+use super::mail::{ConnectionRef, Handover, Mail, Private, Reply, ReplyTo, Request, RoomKey};
 use super::nodes::PrivateDone;
 use super::queue::Frames;
 use super::reading::READS_MAX;
@@ -99,6 +100,8 @@ pub struct HomeRoom {
     pub(super) bucket: Bucket,
     /// The sessions that hear the room now.
     pub(super) listeners: HashMap<SessionRef, Encoding>,
+    /// The event streams of it.
+    pub(super) audience: Audience,
     /// Its place among the idle rooms, if it has no members.
     pub(super) idle: Option<u64>,
     /// Its number in the store; 0: there is none. What stands for it where nodes share the room means nothing to others.
@@ -138,6 +141,7 @@ impl HomeRoom {
             room,
             bucket: Bucket::default(),
             listeners: HashMap::new(),
+            audience: Audience::default(),
             idle: None,
             number,
             shared: None,
@@ -171,6 +175,29 @@ impl HomeRoom {
         }
     }
 
+    /// Lets an event stream hear what happens from now on, of somebody with this folded nickname if that was shown.
+    pub(super) fn add_event_stream(&mut self, from: ConnectionRef, folded: Option<Arc<str>>) {
+        if self.audience.add(from, folded) {
+            self.on_cores[usize::from(from.core)] += 1;
+            self.in_encodings[Encoding::EventStream as usize] += 1;
+        }
+    }
+
+    /// Ends an event stream, and says whether there was one.
+    pub(super) fn remove_event_stream(&mut self, from: ConnectionRef) -> bool {
+        let was_there = self.audience.remove(from);
+        if was_there {
+            self.on_cores[usize::from(from.core)] -= 1;
+            self.in_encodings[Encoding::EventStream as usize] -= 1;
+        }
+        was_there
+    }
+
+    /// Whether nobody is in it, and nobody listens.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.room.is_empty() && self.audience.is_empty()
+    }
+
     /// Encodes an event for everybody who will hear it, into buffers that are there.
     fn gather(&mut self, event: &Event, deaf: Option<Deaf>, scratch: &mut Scratch) -> usize {
         if let Some(who) = deaf {
@@ -193,7 +220,7 @@ impl HomeRoom {
             }
             let gathered = &mut self.gathered.as_mut().expect("taken before")[encoding as usize];
             let before = gathered.bytes.len();
-            encoding.put_with(event, scratch, &mut gathered.bytes);
+            encoding.put_with(self.room.epoch(), event, scratch, &mut gathered.bytes);
             bytes += gathered.bytes.len() - before;
             gathered.ends.push(gathered.bytes.len() as u32);
         }
@@ -286,7 +313,8 @@ impl Shard {
                 self.attach_member(from, room, *name, &nickname, old)
             }
             Request::Replay { room, after, encoding, bytes_max } => {
-                return self.replay(from, reply_to, room, after, encoding, bytes_max);
+                let asker = Asker::Session(from, reply_to);
+                return self.replay(asker, room, after, encoding, bytes_max);
             }
             Request::Publish { room, content, echo, level, number } => {
                 match self.publish(from, room, content, echo, level, number, &reply_to) {

@@ -122,6 +122,8 @@ pub(super) enum What {
         body: Vec<u8>,
         is_charged: bool,
     },
+    /// An event stream that ends at once, because the clients are told to go.
+    EventStreamEnd,
     /// What homes are asked, and the answer in JSON.
     Query(ApiRequest),
     Body(Vec<u8>),
@@ -156,7 +158,7 @@ impl What {
         Some(match self {
             What::Text(status, _) | What::Error { status, .. } => *status,
             What::Asset(_) | What::Token { .. } | What::Document(_) | What::Body(_) => 200,
-            What::Published { .. } => 200,
+            What::Published { .. } | What::EventStreamEnd => 200,
             What::Methods(_) | What::Done => 204,
             What::Refusal(refusal) => refusal.reason.code(),
             What::Echo { .. } | What::Chat(_, None) => 101,
@@ -319,10 +321,12 @@ impl Shard {
             None => format!("{:016x}", self.rng.next_u64()),
         };
         let what = self.consider_what(id, head, &request_id, caller);
+        // It has no end but the connection's.
+        let is_event_stream = matches!(&what, What::EventStreamEnd | What::Query(ApiRequest::Listen(_)));
         log::debug!("request {request_id}: {} {}", head.method, head.path);
         Answer {
             what,
-            is_keep_alive: head.is_keep_alive && !self.is_leaving(),
+            is_keep_alive: head.is_keep_alive && !is_event_stream && !self.is_leaving(),
             is_head: head.method == "HEAD",
             version_minor: head.version_minor,
             request_id: Some(request_id),
@@ -382,6 +386,7 @@ impl Shard {
             Route::Rooms | Route::Members(_) | Route::History(_) => {
                 self.consider_query(id, head, &route, caller)
             }
+            Route::Stream(room) => self.consider_event_stream(id, head, room, caller),
             Route::WebSocket | Route::Echo => self.consider_upgrade(id, head, request_id, route),
             Route::Dashboard => self.consider_watch(id, head, caller),
             Route::NotFound => unreachable!("answered above"),
@@ -441,6 +446,7 @@ impl Shard {
             }
             What::Document(document) => self.say_fresh(id, document.content_type, &document.body, &reply),
             What::Body(body) => self.say_fresh(id, JSON, &body, &reply),
+            What::EventStreamEnd => self.end_event_stream_at_once(id, &reply),
             What::Done => self.say_raw(id, |out| http1::put(out, &Reply { status: 204, ..reply })),
             What::Unread { .. }
             | What::UnreadAccount { .. }
@@ -569,7 +575,7 @@ impl Shard {
         self.say_raw(id, |out| put_refusal(out, &reply, refusal));
     }
 
-    fn date(&mut self) -> String {
+    pub(super) fn date(&mut self) -> String {
         let second = self.now.unix_ms / 1000;
         if self.date_cache.second != second || self.date_cache.text.is_empty() {
             self.date_cache = DateCache { second, text: http1::date(second) };

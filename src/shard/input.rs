@@ -169,7 +169,8 @@ impl Shard {
                 Protocol::Http(http) => self.decode_http(id, http, input, &mut next),
                 Protocol::Http2(http2) => self.decode_http2(id, http2, input),
                 Protocol::Messages(decoder) => self.decode_messages(id, decoder, input),
-                Protocol::Detect | Protocol::Ended => input.len(),
+                // An event stream has said all that it had to with its request.
+                Protocol::EventStream(_) | Protocol::Detect | Protocol::Ended => input.len(),
             };
             input = &mut input[used..];
             let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {

@@ -23,6 +23,10 @@ pub struct Inventory {
     pub nicknames: usize,
     /// Rooms that somebody here is in.
     pub local_rooms: usize,
+    /// Event streams of connections here.
+    pub event_streams: usize,
+    /// Event streams of rooms whose home is here.
+    pub audience: usize,
     /// Ranges queued on connections.
     pub ranges: usize,
     /// Segments that ranges are of.
@@ -59,6 +63,8 @@ impl Shard {
             history_bytes: self.home.history_bytes,
             nicknames: self.home.nicknames.len(),
             local_rooms: self.local_rooms.len(),
+            event_streams: self.event_streams.values().map(Vec::len).sum(),
+            audience: self.home.rooms.iter().map(|(_, entry)| entry.audience.cores().count()).sum(),
             ranges,
             segments,
             under_way: self.window.iter().sum(),

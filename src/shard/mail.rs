@@ -16,7 +16,7 @@ use super::queries::Round;
 use super::queue::Frames;
 use super::reading::{StoreNews, StoreRequest};
 use super::reconfigure::Reconfigured;
-use super::session::Estate;
+use super::session::{Estate, Identity};
 use crate::base::slots::Id;
 use crate::chat::history::Entry;
 use crate::chat::inbox::Kept;
@@ -164,6 +164,22 @@ pub enum Mail {
     },
     /// What happened in a room in one turn, for its members on the core that gets this.
     Room(Arc<RoomBatch>),
+    /// An event stream of a room has ended, for the room's home.
+    EventStreamEnded {
+        /// The room's key, at its home, which gets this.
+        room: Id,
+        /// The connection that it was.
+        from: ConnectionRef,
+    },
+    /// A host has put somebody out of a room who listens to it on the core that gets this.
+    EventStreamExpelled {
+        /// The connection, which may be gone.
+        to: Id,
+        /// The room.
+        room: RoomKey,
+        /// Whether for good.
+        is_banned: bool,
+    },
     /// A session on the core that gets this is no longer in a room, by a host's decision.
     Expelled {
         /// The session.
@@ -196,7 +212,7 @@ pub struct RoomKey {
 }
 
 /// Names a connection anywhere in this process: the core it is on, and its key there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionRef {
     /// The core.
     pub core: u16,
@@ -229,8 +245,53 @@ pub enum ApiRequest {
         /// How many at most.
         limit: usize,
     },
+    /// Hear a room from now on, until [`Mail::EventStreamEnded`].
+    Listen(Box<Listen>),
+    /// Send more of what an event stream missed, that which follows offset `after`.
+    Missed {
+        /// The room.
+        room: RoomKey,
+        /// The offset.
+        after: u64,
+        /// How many bytes at most.
+        bytes_max: usize,
+    },
     /// What every core has a part in.
     Round(Box<Round>),
+}
+
+/// A wish to hear a room without being in it.
+#[derive(Debug)]
+pub struct Listen {
+    /// The room, which is made if it is missing.
+    pub room: RoomName,
+    /// The position after which missed messages are wanted, if one was named.
+    pub since: Option<Since>,
+    /// How many bytes of missed messages the connection can take now.
+    pub replay_bytes: usize,
+    /// Who listens, if that was shown. It comes back with the answer, as does what follows.
+    pub identity: Option<Arc<Identity>>,
+    /// The page that asks, if it is one.
+    pub origin: Option<Box<str>>,
+}
+
+/// What a new event stream is told.
+#[derive(Debug)]
+pub struct Listening {
+    /// The room.
+    pub room: RoomKey,
+    /// The history that offsets count in.
+    pub epoch: Arc<str>,
+    /// The last offset given: everything after it will be heard.
+    pub offset: u64,
+    /// Whether nothing was missed since the position that was named, if one was.
+    pub recovered: Option<bool>,
+    /// What was missed, or its beginning.
+    pub replay: Option<Page>,
+    /// Who listens, if that was shown.
+    pub identity: Option<Arc<Identity>>,
+    /// The page that asks, if it is one.
+    pub origin: Option<Box<str>>,
 }
 
 /// A message that comes by an HTTP request.
@@ -458,6 +519,8 @@ pub enum Reply {
     Members { room: RoomName, total: u64, members: Vec<MemberEntry> },
     /// The messages asked for.
     History { room: RoomName, epoch: Arc<str>, messages: Vec<Entry> },
+    /// The connection hears a room from now on.
+    Listening(Box<Listening>),
     /// The rooms asked for, of one home.
     Rooms { rooms: Vec<RoomEntry> },
     /// So many sessions of one core heard it.

@@ -10,6 +10,7 @@
 //!
 //! | file | what |
 //! |------|------|
+//! | `flock` | what all cores are made with |
 //! | `connection`, `session` | the two tables, and the life cycle of what is in them |
 //! | `resume` | who says hello, and how a session outlives its connection |
 //! | `input` | bytes to commands: which protocol, and when a command has to wait |
@@ -24,13 +25,14 @@
 //! | `broadcast` | what is said to many |
 //! | `doubt` | what was told to one user, and may not have arrived when the connection broke |
 //! | `fanout`, `queue`, `encode` | from a room's events to each member's bytes |
+//! | `event_streams` | who hears a room by HTTP |
 //! | `deflate` | who has WebSocket messages compressed, and what with |
 //! | `backplane`, `shared`, `takeover`, `nodes` | what nodes share: the interface to it, the rooms, sessions that go between them, and everything else |
 //! | `journal`, `reading`, `restore` | what is written down, what is read again, and what a server begins with |
 //! | `mail` | between cores |
 //! | `security` | what encryption changes for a connection |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
-//! | `inventory` | what is held, counted |
+//! | `inventory`, `footprint` | what is held, counted; what an idle client takes |
 
 pub mod accounts;
 mod api;
@@ -42,7 +44,10 @@ mod connection;
 mod deflate;
 mod doubt;
 mod encode;
+mod event_streams;
 mod fanout;
+mod flock;
+pub mod footprint;
 mod grpc;
 mod home;
 mod http;
@@ -79,8 +84,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::auth::Authority;
-use crate::auth::api_key::ApiKeys;
-use crate::auth::resume::ResumeKey;
 use crate::base::attempts::Attempts;
 use crate::base::buckets::SharedBuckets;
 use crate::base::census::{Census, Full};
@@ -100,7 +103,9 @@ use reading::Waits;
 use closing::Closing;
 use connection::{Connection, Pause, Protocol, Stage};
 use encode::{Encoding, Scratch};
+use event_streams::EventStreams;
 use fanout::LocalRooms;
+pub use flock::Flock;
 use home::Home;
 pub use inventory::Inventory;
 use journal::Journal;
@@ -160,6 +165,7 @@ pub struct Shard {
     /// How many sessions are away.
     away: usize,
     local_rooms: LocalRooms,
+    event_streams: EventStreams,
     /// What outlives the process.
     journal: Journal,
     /// The other nodes of the cluster.
@@ -214,79 +220,6 @@ pub struct Shard {
     closed: Vec<Id>,
 }
 
-/// Facts that all cores share when they start.
-#[derive(Debug, Clone)]
-pub struct Flock {
-    /// This node among those of the cluster; 0: it stands alone.
-    pub node: NodeId,
-    /// How many cores there are.
-    pub cores: u16,
-    /// The configuration.
-    pub config: Arc<Config>,
-    /// Everybody who is connected.
-    pub census: Arc<Census>,
-    /// What tokens are checked with.
-    pub authority: Arc<Authority>,
-    /// Who sees all cores, if there is somebody.
-    pub observer: Option<Arc<dyn Observer>>,
-    /// What each address may send.
-    pub address_buckets: Arc<SharedBuckets<IpAddr>>,
-    /// What each user may send.
-    pub user_buckets: Arc<SharedBuckets<Arc<str>>>,
-    /// Who tries to log in or register how often.
-    pub attempts: Arc<Attempts>,
-    /// How many connections one core can hold: its open-file limit, less a reserve.
-    pub core_connections: usize,
-    /// How many more it can take to tell them so.
-    pub core_reserve: usize,
-    /// A secret number, the same for all cores.
-    pub home_seed: u64,
-    /// Whether there is a store: its threads have a mailbox behind those of the cores, and each core a journal.
-    pub has_store: bool,
-    /// Whether there is a backplane instead: the link to it has that mailbox.
-    pub has_backplane: bool,
-}
-
-impl Flock {
-    /// One core with few places, whose keys are known: for tests.
-    pub fn of_one(config: Arc<Config>, census: Arc<Census>) -> Self {
-        let authority = Authority {
-            verifier: None,
-            accounts: None,
-            api_keys: ApiKeys::default(),
-            resume: ResumeKey::new([0; 32]),
-        };
-        Flock {
-            node: 0,
-            cores: 1,
-            config,
-            census,
-            authority: Arc::new(authority),
-            observer: None,
-            address_buckets: Arc::default(),
-            user_buckets: Arc::default(),
-            attempts: Arc::new(Attempts::new(0, 0, 64)),
-            core_connections: 10,
-            core_reserve: 10,
-            home_seed: 1,
-            has_store: false,
-            has_backplane: false,
-        }
-    }
-}
-
-impl Flock {
-    /// How many mailboxes there are: one a core, and one for whoever keeps what outlives the process.
-    pub fn mailboxes(&self) -> usize {
-        usize::from(self.cores) + usize::from(self.has_store || self.has_backplane)
-    }
-
-    /// The core that a folded name lives on.
-    pub fn home_of(&self, folded: &str) -> u16 {
-        home_of(self.home_seed, usize::from(self.cores), folded)
-    }
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Drain {
     /// When the clients were told to go.
@@ -329,6 +262,7 @@ impl Shard {
             directory: HashMap::new(),
             away: 0,
             local_rooms: LocalRooms::default(),
+            event_streams: EventStreams::default(),
             nodes: Nodes::new(flock.has_backplane),
             journal: Journal::new(flock.has_store, flock.config.store.queue_bytes.next_power_of_two()),
             pool: SendPool::default(),
@@ -765,6 +699,10 @@ impl Shard {
             Mail::Stays { number, session } => self.note_stays(number, session),
             Mail::HandedOnNumber { number, session } => self.note_parted(number, session),
             Mail::HandedOnIn { room, session, is_taken } => self.hand_on_in(room, session, is_taken),
+            Mail::EventStreamEnded { room, from } => self.hear_stream_ended(room, from),
+            Mail::EventStreamExpelled { to, room, is_banned } => {
+                self.hear_stream_expelled(to, room, is_banned)
+            }
             Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
             Mail::PutIntoInbox { to, number, kept } => self.hear_kept(to, number, kept),
         }

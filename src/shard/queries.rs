@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::api::{Caller, room_in_path};
 use super::closing::Closing;
+use super::encode::Encoding;
 use super::http::What;
 use super::journal::Asker;
 use super::limits::Cost;
@@ -131,7 +132,7 @@ impl Shard {
     }
 
     /// Who reads, if that is shown. Whoever may say hello without a token may read without one.
-    fn admit_reader(
+    pub(super) fn admit_reader(
         &mut self,
         id: Id,
         head: &Head,
@@ -210,6 +211,7 @@ impl Shard {
                 None => self.end_session(*id, closing.leave_reason(), None),
             }
         }
+        self.end_event_streams_of(nickname, Farewell::Kicked);
         self.counters.put_out.add(meant.len() as u64);
         self.put_lost_members_out(nickname);
         meant.len() as u64
@@ -241,6 +243,8 @@ impl Shard {
             ApiRequest::Members { room, .. } | ApiRequest::History { room, .. } => {
                 self.home_of(room.folded())
             }
+            ApiRequest::Listen(listen) => self.home_of(listen.room.folded()),
+            ApiRequest::Missed { room, .. } => room.home,
             ApiRequest::Round(_) => 0,
         }
     }
@@ -250,6 +254,10 @@ impl Shard {
         match request {
             ApiRequest::Publish(push) => self.push(from, *push),
             ApiRequest::Round(round) => self.go_round(from, round),
+            ApiRequest::Listen(listen) => self.listen(from, listen),
+            ApiRequest::Missed { room, after, bytes_max } => {
+                self.replay(Asker::Api(from), room.key, after, Encoding::EventStream, bytes_max);
+            }
             ApiRequest::Members { .. } | ApiRequest::History { .. } if self.is_clustered() => {
                 let (ApiRequest::Members { room, .. } | ApiRequest::History { room, .. }) = &request else {
                     unreachable!("matched above")
@@ -350,6 +358,7 @@ impl ApiRequest {
     pub(super) fn room_to_make(&self) -> Option<&RoomName> {
         match self {
             ApiRequest::Publish(push) => Some(&push.room),
+            ApiRequest::Listen(listen) => Some(&listen.room),
             _ => None,
         }
     }

@@ -23,6 +23,7 @@ use crate::chat::inbox::Kept;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Reason, Refusal};
+use crate::chat::room::Room;
 use crate::chat::user::{NodeId, SessionRef};
 use crate::proto::wire::Event;
 use crate::record::{AccountState, HistoryPage, KeptPrivate};
@@ -114,7 +115,7 @@ pub enum AfterRead {
     /// Somebody joins, and is told them.
     Join { from: SessionRef, reply_to: ReplyTo, join: Box<Join>, tail: Vec<Entry>, reads: u8 },
     /// A member gets them, who has missed them.
-    Replay { from: SessionRef, reply_to: ReplyTo, room: Id, after: u64, encoding: Encoding, bytes_max: usize },
+    Replay { asker: Asker, room: Id, after: u64, encoding: Encoding, bytes_max: usize },
 }
 
 impl HomeRoom {
@@ -356,8 +357,7 @@ impl Shard {
     /// Sends more of what a member missed, which follows offset `after`.
     pub(super) fn replay(
         &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
+        asker: Asker,
         room: Id,
         after: u64,
         encoding: Encoding,
@@ -372,10 +372,10 @@ impl Shard {
             let number = entry.number;
             let limit = REPLAY_LIMIT;
             let page = HistoryPage { room: number, after, before, is_ascending: true, limit, bytes_max };
-            let then = AfterRead::Replay { from, reply_to, room, after, encoding, bytes_max };
+            let then = AfterRead::Replay { asker, room, after, encoding, bytes_max };
             return self.ask_for_page(page, then);
         }
-        self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, after, page });
+        self.reply_to_asker(asker, Reply::Replayed { room, after, page });
     }
 
     /// Messages have been read, or could not be.
@@ -408,11 +408,11 @@ impl Shard {
                 }
                 self.join_or_read(from, reply_to, join, older, reads);
             }
-            AfterRead::Replay { from, reply_to, room, after, encoding, bytes_max } => {
+            AfterRead::Replay { asker, room, after, encoding, bytes_max } => {
                 self.send_room(room);
                 let page =
                     read.and_then(|entries| self.replayed_page(room, after, encoding, bytes_max, &entries));
-                self.reply_to_asker(Asker::Session(from, reply_to), Reply::Replayed { room, after, page });
+                self.reply_to_asker(asker, Reply::Replayed { room, after, page });
             }
         }
     }
@@ -429,15 +429,7 @@ impl Shard {
         let entry = self.home.rooms.get(key)?;
         (entries.first()?.offset == after + 1).then(|| {
             let head = entry.room.offset();
-            encode_page(
-                entry.room.name(),
-                after,
-                head,
-                encoding,
-                &mut self.scratch,
-                bytes_max,
-                entries.iter(),
-            )
+            encode_page(&entry.room, after, head, encoding, &mut self.scratch, bytes_max, entries.iter())
         })
     }
 
@@ -446,15 +438,7 @@ impl Shard {
         let room = &self.home.rooms.get(key)?.room;
         let (head, history) = (room.offset(), room.history());
         history.reaches_back_to(after, head).then(|| {
-            encode_page(
-                room.name(),
-                after,
-                head,
-                encoding,
-                &mut self.scratch,
-                bytes_max,
-                history.after(after),
-            )
+            encode_page(room, after, head, encoding, &mut self.scratch, bytes_max, history.after(after))
         })
     }
 }
@@ -473,7 +457,7 @@ pub(super) fn with_older(mut older: Vec<Entry>, messages: Vec<Entry>, head: u64,
 }
 
 fn encode_page<'a>(
-    room: &RoomName,
+    room: &Room,
     after: u64,
     head: u64,
     encoding: Encoding,
@@ -484,14 +468,15 @@ fn encode_page<'a>(
     let (mut bytes, mut ends, mut through) = (Vec::new(), Vec::new(), after);
     for Entry { offset, timestamp_ms, sender, content } in entries {
         let event = Event::Message {
-            room: room.as_str(),
+            room: room.name().as_str(),
             sender: sender.as_str(),
             content,
             offset: *offset,
             timestamp: *timestamp_ms,
         };
         let before = bytes.len();
-        encoding.put(&event, scratch, &mut bytes);
+        scratch.begin();
+        encoding.put_with(room.epoch(), &event, scratch, &mut bytes);
         // Where there is place for something, one message always has place.
         if bytes.len() > bytes_max && (before > 0 || bytes_max == 0) {
             bytes.truncate(before);

@@ -193,7 +193,7 @@ impl Shard {
         Joined { replay, ..joined }
     }
 
-    fn find_or_make_room(&mut self, name: RoomName) -> Result<Id, Refusal> {
+    pub(super) fn find_or_make_room(&mut self, name: RoomName) -> Result<Id, Refusal> {
         if let Some(key) = self.home.by_name.get(name.folded()) {
             return Ok(*key);
         }
@@ -280,7 +280,7 @@ impl Shard {
         }
         let now_ms = self.now.unix_ms;
         let entry = &mut self.home.rooms[key];
-        if !entry.room.is_empty() {
+        if !entry.is_deserted() {
             return;
         }
         let before = entry.room.history().bytes();
@@ -305,7 +305,7 @@ impl Shard {
     pub(super) fn look_at_room(&mut self, key: Id) {
         if self.is_clustered() {
             self.look_at_shared(key);
-        } else if self.home.rooms.get(key).is_some_and(|entry| entry.room.is_empty()) {
+        } else if self.home.rooms.get(key).is_some_and(HomeRoom::is_deserted) {
             self.consider_room(key);
         }
     }
@@ -699,6 +699,9 @@ impl Shard {
             Action::Mute => self.tell_presence(key, "mute", &verdict.nickname, |_| {}, None),
             Action::Unmute => self.tell_presence(key, "unmute", &verdict.nickname, |_| {}, None),
             Action::Kick | Action::Ban | Action::Unban => {}
+        }
+        if matches!(action, Action::Kick | Action::Ban) {
+            self.expel_event_streams(key, &verdict.nickname, action == Action::Ban);
         }
         if let Some(expelled) = verdict.expelled {
             let reason = if action == Action::Ban { LeaveReason::Banned } else { LeaveReason::Kicked };

@@ -581,7 +581,8 @@ impl Shard {
                 shared.former.pop_front();
             }
         }
-        let cores: BTreeSet<u16> = entry.listeners.keys().map(|session| session.core).collect();
+        let cores = entry.listeners.keys().map(|session| session.core).chain(entry.audience.cores());
+        let cores: BTreeSet<u16> = cores.collect();
         let before = entry.room.history().bytes();
         entry.room = room;
         entry.kept_from = opened.first_kept;
@@ -617,9 +618,10 @@ impl Shard {
     /// A copy may not be needed here any more: it is looked at later, when nothing is being done with it.
     pub(super) fn consider_shared(&mut self, key: Id) {
         let now = self.now.tick;
-        let Some(shared) = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut()) else {
+        let Some(entry) = self.home.rooms.get_mut(key).filter(|entry| entry.audience.is_empty()) else {
             return;
         };
+        let Some(shared) = &mut entry.shared else { return };
         if shared.is_unused() && !std::mem::replace(&mut shared.has_timer, true) {
             self.wheel.insert(now + UNUSED_MS, Timer::Room(key));
         }
@@ -631,7 +633,7 @@ impl Shard {
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         let Some(shared) = &mut entry.shared else { return };
         shared.has_timer = false;
-        if !shared.is_unused() {
+        if !shared.is_unused() || !entry.audience.is_empty() {
             return;
         }
         if now.since(shared.used) < UNUSED_MS {

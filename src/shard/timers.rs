@@ -17,7 +17,7 @@ use crate::proto::{text, websocket};
 const PROBE_SPREAD: u64 = 8;
 
 /// A token's end is looked at again after at most so long, because the wall clock may be set meanwhile.
-const EXPIRY_MS_MAX: u64 = 3_600_000;
+pub(super) const EXPIRY_MS_MAX: u64 = 3_600_000;
 
 /// What a timer is for.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +124,9 @@ impl Shard {
         }
         if let Protocol::Http(http) = &connection.protocol {
             return http.deadline(&self.limits);
+        }
+        if let Protocol::EventStream(stream) = &connection.protocol {
+            return Some(self.event_stream_deadline(stream));
         }
         if let Protocol::Http2(http2) = &connection.protocol {
             let silence = match http2.is_greeted() {
@@ -249,6 +252,7 @@ impl Shard {
                 self.counters.no_hello.add(u64::from(closing == Closing::RequestTimeout));
                 self.close(id, closing);
             }
+            Protocol::EventStream(_) => self.look_at_event_stream(id),
             protocol => {
                 let is_nameless = matches!(protocol, Protocol::Echo(_) | Protocol::Watch(_));
                 if !is_nameless && !self.has_said_hello(connection) {

@@ -267,8 +267,12 @@ impl Shard {
     fn slow_client(&self, id: Id) -> Option<SlowClient> {
         let connection = self.connections.get(id)?;
         let session = connection.session.and_then(|session| self.sessions.get(session));
+        let nickname = match &connection.protocol {
+            Protocol::EventStream(stream) => stream.nickname(),
+            _ => session.and_then(|session| session.nickname.as_ref()),
+        };
         Some(SlowClient {
-            nickname: session.and_then(|session| session.nickname.clone()),
+            nickname: nickname.cloned(),
             peer: connection.peer,
             transport: transport_of(connection),
             queued_bytes: connection.queue.bytes(),
@@ -347,6 +351,7 @@ fn transport_of(connection: &Connection) -> &'static str {
         (Protocol::WebSocket(_), _) => "websocket",
         (Protocol::Echo(_), _) => "echo",
         (Protocol::Watch(_), _) => "dashboard",
+        (Protocol::EventStream(_), _) => "event stream",
         (Protocol::JsonLines(_), _) => "json lines",
         (Protocol::Messages(_), _) => "grpc call",
         (_, ListenKind::Web) => "http",

@@ -93,6 +93,8 @@ pub enum Route<'a> {
     Members(&'a str),
     /// What the room of this name remembers.
     History(&'a str),
+    /// What is said in the room of this name, as it is said.
+    Stream(&'a str),
     /// To say something to everybody.
     Broadcast,
     /// The sessions of the user of this name, which is not decoded.
@@ -122,6 +124,7 @@ const PATHS: &[(&str, Leads)] = &[
     ("/api/rooms/{room}/messages", |room| Route::Messages(room)),
     ("/api/rooms/{room}/members", |room| Route::Members(room)),
     ("/api/rooms/{room}/history", |room| Route::History(room)),
+    ("/api/rooms/{room}/stream", |room| Route::Stream(room)),
 ];
 
 /// Finds what `path`, without its query, leads to.
@@ -149,10 +152,11 @@ pub fn is_of_dashboard(route: &Route) -> bool {
         || matches!(route, Route::Asset(asset) if asset.path.starts_with(DASHBOARD))
 }
 
-/// The value of `Allow` for a route. A WebSocket can only be opened by GET (RFC 6455, section 4.1).
+/// The value of `Allow` for a route. A WebSocket can only be opened by GET (RFC 6455, section 4.1), and an event stream would have no
+/// end to be asked for its head.
 pub fn allowed_methods(route: &Route) -> &'static str {
     match route {
-        Route::WebSocket | Route::Echo | Route::Dashboard => "GET, OPTIONS",
+        Route::WebSocket | Route::Echo | Route::Dashboard | Route::Stream(_) => "GET, OPTIONS",
         Route::Sessions(_) => "DELETE, OPTIONS",
         Route::Messages(_) | Route::Register | Route::Login | Route::Broadcast => "POST, OPTIONS",
         Route::Health
@@ -234,6 +238,7 @@ mod tests {
     #[test]
     fn a_websocket_cannot_be_asked_for_its_head() {
         assert_eq!(allowed_methods(&Route::WebSocket), "GET, OPTIONS");
+        assert_eq!(allowed_methods(&route("/api/rooms/den/stream")), "GET, OPTIONS");
         assert_eq!(allowed_methods(&route("/")), "GET, HEAD, OPTIONS");
     }
 

@@ -60,8 +60,9 @@ mod tests {
                 item.keys().filter(|key| *key != "parameters").map(|key| key.to_uppercase()).collect();
             // What is said of all paths at once.
             methods.insert("OPTIONS".into());
-            if methods.contains("GET") && !matches!(route, Route::WebSocket | Route::Echo | Route::Dashboard)
-            {
+            let has_no_end =
+                matches!(route, Route::WebSocket | Route::Echo | Route::Dashboard | Route::Stream(_));
+            if methods.contains("GET") && !has_no_end {
                 methods.insert("HEAD".into());
             }
             let allowed = allowed_methods(&route).split(", ").map(str::to_owned).collect();

@@ -74,7 +74,7 @@ class Server:
     """A server process on free ports. `settings` are configuration keys, such as `limits.hello_ms`, with `.` as `__`. With
     `_has_listeners`, a file named by the flags says where it listens: on a port and a path for each kind."""
 
-    def __init__(self, _environment=None, _flags=(), _has_listeners=False, **settings):
+    def __init__(self, _environment=None, _flags=(), _has_listeners=False, _web="127.0.0.1:0", **settings):
         # A short drain, so that a test's end does not wait for clients it has forgotten; and no limit of the rate, because
         # tests are faster than people.
         settings = {"drain__spread_ms": 200, "drain__timeout_ms": 3000, "rate__commands_per_second": 0,
@@ -89,7 +89,7 @@ class Server:
         command = [binary(), "serve", "--cores", str(cores())]
         if not _has_listeners:
             for listener in LISTENERS:
-                command += [f"--{listener}", "127.0.0.1:0"]
+                command += [f"--{listener}", _web if listener == "web" else "127.0.0.1:0"]
         command += _flags
         for key, value in settings.items():
             command += ["--set", f"{key.replace('__', '.')}={value}"]

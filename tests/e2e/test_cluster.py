@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from helpers import DEADLINE_S, Deadline, WsClient, binary, free_ports, run, wait_until
 from redis_server import Redis
+from test_sse import Stream, metric
 import tokens
 
 # Leases that are over soon, so that a test need not wait for long.
@@ -67,6 +68,28 @@ def resumed(node, client, *rooms):
 
 def members(client, room):
     return {(m["nickname"], m["role"], m["connected"]) for m in client.call("members", room=room, limit=1000)["members"]}
+
+
+def test_event_streams_hear_what_is_said_on_any_node(nodes):
+    first = Stream(nodes[0], "den")
+    alice = nodes[1].ws("alice", "den")
+    alice.say("den", "one", "two")
+    assert first.offsets(2) == [1, 2]
+    first.raw.close()
+    alice.say("den", "three")
+    again = Stream(nodes[2], "den", last=first.last)
+    assert again.offsets(1) == [3]
+    alice.say("den", "four")
+    assert again.offsets(1) == [4]
+    alice.call("leave", room="den")
+    # A copy that only a stream needs is kept all the same, longer than one that nobody needs.
+    wait_until(lambda: [room["members"] for room in alice.call("rooms")["rooms"]] == [0], "the room to be empty")
+    alice.call("join", room="other")
+    assert nodes[2].get("/api/rooms/other/members").status == 200
+    assert metric(nodes[2], "starling_rooms") == 2
+    wait_until(lambda: metric(nodes[2], "starling_rooms") == 1, "a copy that nobody needs to be given up")
+    nodes[1].ws("bob", "den").say("den", "five")
+    assert again.offsets(1) == [5]
 
 
 def test_rooms_are_the_same_on_all_nodes(nodes):

@@ -27,6 +27,7 @@ HERE = pathlib.Path(__file__).parent
 FILE = HERE.parents[1] / "src/web/openapi.json"
 DOCUMENT = json.loads(FILE.read_text())
 WEBSOCKETS = ["/ws", "/echo", "/dashboard/live"]
+WITHOUT_END = [*WEBSOCKETS, "/api/rooms/{room}/stream"]
 ADMIN_KEY = 'apiKey = { api_key = "another" }'
 
 CONFIG = """
@@ -50,8 +51,9 @@ negative_data_rejection.expected-statuses = [400, 401, 403, 404, 409, 413, 429]
 positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 429]
 
 [[operations]]
-# They have tests of their own: the client that schemathesis has goes on with HTTP after a 101, and so does the next request.
-include-path = WEBSOCKETS
+# They have tests of their own: the client that schemathesis has goes on with HTTP after a 101, and so does the next request; and it
+# waits for the end of an event stream.
+include-path = WITHOUT_END
 enabled = false
 
 [auth]
@@ -71,7 +73,7 @@ def explore(tmp_path):
         strict = tmp_path / "openapi.json"
         strict.write_text(json.dumps(strictly(DOCUMENT)))
         config = tmp_path / "schemathesis.toml"
-        text = CONFIG.replace("EXAMPLES", str(examples)).replace("WEBSOCKETS", json.dumps(WEBSOCKETS))
+        text = CONFIG.replace("EXAMPLES", str(examples)).replace("WITHOUT_END", json.dumps(WITHOUT_END))
         config.write_text(text + (f"[auth.openapi]\n{auth}\n" if auth else ""))
         answers = tmp_path / "answers"
         command = [pathlib.Path(sys.executable).with_name("st"), "--config-file", config, "run", strict, "--no-color", *flags,
@@ -137,7 +139,7 @@ def test_an_admin_with_a_key_and_a_server_in_memory(start_server, explore):
     for path, operation, _ in operations():
         if path in ("/api/register", "/api/login"):
             assert 404 in statuses[operation] and 200 not in statuses[operation], (operation, statuses)
-        elif path not in WEBSOCKETS:
+        elif path not in WITHOUT_END:
             assert statuses[operation] & {200, 204}, (operation, statuses)
 
 
@@ -147,7 +149,7 @@ def test_an_admin_with_a_token_and_a_server_with_accounts(start_server, explore)
     fill(server)
     statuses = explore(server, f'token = {{ bearer = "{token("ops", admin=True)}" }}')
     for path, operation, _ in operations():
-        assert path in WEBSOCKETS or statuses[operation] & {200, 204}, (operation, statuses)
+        assert path in WITHOUT_END or statuses[operation] & {200, 204}, (operation, statuses)
 
 
 def test_nobody_and_a_server_that_wants_to_know(start_server, explore):
@@ -155,7 +157,7 @@ def test_nobody_and_a_server_that_wants_to_know(start_server, explore):
     fill(server)
     statuses = explore(server)
     for path, operation, described in operations():
-        if described["security"] and path not in WEBSOCKETS:
+        if described["security"] and path not in WITHOUT_END:
             assert 401 in statuses[operation] and not statuses[operation] & {200, 204}, (operation, statuses)
 
 
@@ -172,7 +174,7 @@ def test_rates_that_are_soon_reached(start_server, explore):
     server = start_server(**SETTINGS, **KEYS, rate__address_commands_per_second=1, rate__address_burst=6, store__kind="sqlite")
     statuses = explore(server, ADMIN_KEY, 5, WITHOUT_AUTH_CHECK)
     for path, operation, described in operations():
-        if path not in WEBSOCKETS:
+        if path not in WITHOUT_END:
             assert (429 in statuses[operation]) == ("429" in described["responses"]), (operation, statuses)
 
 
@@ -292,6 +294,16 @@ def test_a_hello_in_a_query(start_server, described, status, query):
     server.ws("alice")
     response = server.http(raw("GET", "/ws?" + query.replace("{token}", token("carol")), **HANDSHAKE), has_body=status != 101)
     conforms(described, "GET", "/ws", response, status)
+
+
+@pytest.mark.parametrize("status, query, headers", [
+    (200, "", {}), (200, "?last_event_id=x", {}), (200, "", {"Last-Event-ID": "x"}), (200, "?token={token}", {}), (401, "?token=x", {}),
+    (400, "?other=1", {}), (403, "", {"Origin": "http://elsewhere"}),
+])
+def test_an_event_stream(start_server, described, status, query, headers):
+    server = start_server(**SETTINGS)
+    request = raw("GET", "/api/rooms/den/stream" + query.replace("{token}", token("carol")), **headers)
+    conforms(described, "GET", "/api/rooms/{room}/stream", server.http(request, has_body=status != 200), status)
 
 
 def test_an_echo_that_is_off(start_server, described):

@@ -58,6 +58,8 @@ pub struct Terms {
     /// Whether what is said may be refused for reasons that the speaker cannot know: then everything has an id, so that each
     /// answer has its command.
     pub may_be_refused: bool,
+    /// Whether rooms may be kept by those who are in none.
+    pub has_listeners: bool,
     /// Whether compression is switched on.
     pub has_deflate: bool,
     /// Whether there is a store, and when messages are acknowledged that do not say so.

@@ -80,6 +80,8 @@ pub struct Shape {
     pub reports_levels: bool,
     /// Whether some of the programs speak gRPC.
     pub has_grpc: bool,
+    /// How many only listen, by HTTP.
+    pub listeners: usize,
     /// Whether the run ends with a drain instead of the clients' leaving.
     pub ends_by_drain: bool,
     /// How the store behaves, if there is one.
@@ -133,6 +135,7 @@ impl Shape {
             content_bytes: 20,
             reports_levels: true,
             has_grpc: false,
+            listeners: 0,
             ends_by_drain: false,
             storage: None,
             secure_percent: 0,
@@ -152,6 +155,7 @@ impl Shape {
             content_bytes: pick(rng, &[20, 200, 900]),
             reports_levels: rng.chance(70),
             has_grpc: false,
+            listeners: 0,
             ends_by_drain: rng.chance(40),
             storage: None,
             secure_percent: 0,

@@ -14,6 +14,7 @@ mod comeback;
 mod faults;
 mod http2;
 mod kernel;
+mod listener;
 mod model;
 mod moderation;
 mod person;
@@ -134,6 +135,11 @@ const HAPPENS: &[&str] = &[
     "tls_unfinished",
     "tls_handshakes_put_off",
     "messages_lost",
+    "event_streams_recovered",
+    "event_stream_resets",
+    "streamed",
+    "streams_resumed",
+    "stream_resets_heard",
 ];
 
 #[test]

@@ -298,6 +298,9 @@ fn end_by_leaving(world: &mut World) {
             _ => client.end(kernel),
         }
     }
+    for listener in &mut world.listeners {
+        listener.leave(&mut world.kernel.borrow_mut());
+    }
     let history_count = world.terms.history_count;
     world.come_to_rest(LONG_MS + 2 * world.terms.grace_ms);
     world.check_rest();

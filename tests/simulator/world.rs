@@ -27,6 +27,7 @@ use crate::client::{Client, Kind, Terms};
 use crate::comeback::Ghost;
 use crate::faults::{Faults, Shape, draw_config, draw_deflate, happens, pick, plain};
 use crate::kernel::{Kernel, SimOs};
+use crate::listener::Listener;
 use crate::model::Model;
 use crate::secure;
 use crate::store::{Storage, Store};
@@ -53,6 +54,8 @@ pub struct World {
     pub kernel: Rc<RefCell<Kernel>>,
     pub model: Model,
     pub clients: Vec<Client>,
+    /// Those who only listen, by HTTP.
+    pub listeners: Vec<Listener>,
     /// The connections that clients have left behind.
     pub ghosts: Vec<Ghost>,
     pub shape: Shape,
@@ -110,6 +113,12 @@ impl World {
             config.limits.tls_handshakes_per_turn = pick(&mut rng_of_tls, &[1, 8]);
             config.limits.tls_handshake_ms = pick(&mut rng_of_tls, &[200, 10_000]);
         }
+        // Who only listens is not in the others' way, but keeps rooms alive.
+        let mut rng_of_listeners = Rng::new(seed ^ 0x0000_05E5);
+        if rng_of_listeners.chance(30) {
+            shape.listeners = 1 + rng_of_listeners.below(4) as usize;
+            config.limits.replay_page_bytes = pick(&mut rng_of_listeners, &[1024, 4096, 262_144]);
+        }
         World::build(rng, faults, shape, config, trace)
     }
 
@@ -133,6 +142,7 @@ impl World {
             grace_ms: config.session.grace_ms,
             history_count: config.history.count as u64,
             tells_presence_at_once: config.presence.exact_members > 100,
+            has_listeners: shape.listeners > 0,
             has_deflate: config.web.deflate,
             has_rates: config.rate != plain().rate,
             rate_is_own: config.rate
@@ -161,6 +171,7 @@ impl World {
             kernel: Rc::new(RefCell::new(kernel)),
             model: Model::default(),
             clients: Vec::new(),
+            listeners: Vec::new(),
             ghosts: Vec::new(),
             cores: Vec::new(),
             exchange: Arc::new(Exchange::new(0, 1)),
@@ -229,6 +240,7 @@ impl World {
                 50..97 => self.run_some_client(),
                 _ => self.pass_time(),
             }
+            self.run_some_listener();
             if let Some(store) = &mut self.store {
                 store.step(&mut self.kernel.borrow_mut(), &mut self.model);
                 self.restart_perhaps();
@@ -250,6 +262,9 @@ impl World {
             let mut has_moved = false;
             for client in &mut self.clients {
                 has_moved |= client.pump(&mut self.kernel.borrow_mut(), &mut self.model);
+            }
+            for listener in &mut self.listeners {
+                has_moved |= listener.pump(&mut self.kernel.borrow_mut(), &mut self.model);
             }
             for ghost in &mut self.ghosts {
                 if self.clients[ghost.number].is_without_session() {
@@ -345,6 +360,9 @@ impl World {
         let kernel = self.kernel.borrow();
         for ghost in &self.ghosts {
             ghost.check_rest(&kernel, &self.model);
+        }
+        for listener in &self.listeners {
+            listener.check_rest(&self.model);
         }
         for (number, core) in self.cores.iter_mut().enumerate() {
             if core.state == State::Ended {
@@ -447,6 +465,26 @@ impl World {
             self.connect(kind, core);
         } else if let Some(client) = there.get(nth) {
             self.clients[*client].act(&mut self.kernel.borrow_mut(), &mut self.model, &self.shape);
+        }
+    }
+
+    fn run_some_listener(&mut self) {
+        if self.shape.listeners == 0 || !self.kernel.borrow_mut().rng.chance(10) {
+            return;
+        }
+        let kernel = &mut *self.kernel.borrow_mut();
+        let nth = kernel.rng.below(self.shape.listeners as u64) as usize;
+        let core = kernel.rng.below(self.cores.len() as u64) as usize;
+        match self.listeners.get_mut(nth) {
+            Some(listener) if listener.is_over() => {
+                let conn = connect(kernel, &self.shape, Kind::Web, core);
+                listener.ask(kernel, conn);
+            }
+            Some(listener) => listener.act(kernel, &mut self.model, self.shape.chunk_bytes),
+            None => {
+                let conn = connect(kernel, &self.shape, Kind::Web, core);
+                self.listeners.push(Listener::begin(kernel, conn));
+            }
         }
     }
 

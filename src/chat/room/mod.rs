@@ -218,6 +218,14 @@ impl Room {
         banned.or_else(|| self.restrictions.refusal_to_speak(folded, now_ms)).map_or(Ok(()), Err)
     }
 
+    /// Whether somebody may hear what is said in the room without being a member.
+    ///
+    /// # Errors
+    /// `banned`.
+    pub fn check_reader(&self, nickname: &Nickname, now_ms: u64) -> Result<(), Refusal> {
+        self.restrictions.refusal_to_enter(nickname.folded(), now_ms).map_or(Ok(()), Err)
+    }
+
     fn is_lobby(&self) -> bool {
         self.name.folded() == LOBBY
     }

@@ -213,6 +213,7 @@ fn totals(snapshot: &Value) -> Vec<Line> {
             ("frame", number_of(&connections["frame"])),
             ("grpc", number_of(&connections["grpc"])),
             ("calls", number_of(&connections["grpc_calls"])),
+            ("event streams", number_of(&connections["event_streams"])),
         ]),
         row(vec![
             ("sessions", number_of(&snapshot["sessions"])),
@@ -365,7 +366,7 @@ mod tests {
 
     const SNAPSHOT: &str = r#"{
         "version": "0.1.0", "node": 0, "time_ms": 61000, "started_ms": 1000, "sessions": 3, "rooms": 2,
-        "connections": {"all": 5, "web": 4, "line": 1, "frame": 0, "grpc": 0, "grpc_calls": 0},
+        "connections": {"all": 5, "web": 4, "line": 1, "frame": 0, "grpc": 0, "grpc_calls": 0, "event_streams": 2},
         "rates": {"messages": 12.5, "deliveries": 100.0, "received_bytes": 2048.0, "sent_bytes": 4096.0},
         "memory": {"resident_bytes": 1048576, "history_bytes": 10, "queued_bytes": null},
         "store": {"is_down": true, "acks_waiting": 2}, "backplane": null,

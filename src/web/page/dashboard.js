@@ -118,7 +118,8 @@ function showTotals(snapshot) {
     const { connections, rates, memory, http } = snapshot;
     const kinds = ["web", "line", "frame", "grpc"].filter((kind) => connections[kind]).map((kind) => `${kind} ${count(connections[kind])}`);
     const calls = connections.grpc_calls ? [`calls ${count(connections.grpc_calls)}`] : [];
-    total("Connections", count(connections.all), [...kinds, ...calls].join(", "));
+    const streams = connections.event_streams ? [`event streams ${count(connections.event_streams)}`] : [];
+    total("Connections", count(connections.all), [...kinds, ...calls, ...streams].join(", "));
     total("Sessions", count(snapshot.sessions), snapshot.away ? `${count(snapshot.away)} away` : "");
     total("Rooms", count(snapshot.rooms), `${count(snapshot.nicknames)} nicknames`);
     total("Messages / s", rate(rates.messages));

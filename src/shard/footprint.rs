@@ -1,0 +1,44 @@
+//! What an idle client takes of this process's memory, from the sizes of what is kept for it.
+
+use super::connection::{Connection, TextLines};
+use super::event_streams::{Audience, EventStream};
+use super::http::Http;
+use super::session::Session;
+use super::timers::Timer;
+use crate::base::slots::Slots;
+use crate::base::wheel::Wheel;
+use crate::chat::user::{Registry, SessionRef};
+
+/// A nickname as short as most are: one string for both of its forms, with its two counts.
+const NICKNAME_BYTES: usize = allocated(2 * size_of::<usize>() + 12);
+
+/// What the allocator takes for so many bytes: a word more, in steps of 16.
+const fn allocated(bytes: usize) -> usize {
+    (bytes + size_of::<usize>()).next_multiple_of(16)
+}
+
+/// What one entry takes of a hash table that is as full as it gets: 7 of 8 places, each with a byte of control.
+const fn hashed(bytes: usize) -> usize {
+    (bytes + 1) * 8 / 7
+}
+
+/// Bytes of memory of a client that is idle after its hello, or its request, by how it speaks. `link_bytes` is what the loop has for its
+/// socket. Each table counts as if it were full: one that has just grown has as much again for those who will come. Not in it are what
+/// the kernel has for the socket, rooms and history, what TLS keeps, and compression.
+pub const fn idle_bytes(link_bytes: usize) -> [(&'static str, usize); 6] {
+    let connection = Slots::<Connection>::PLACE_BYTES + Wheel::<Timer>::ENTRY_BYTES + link_bytes;
+    let session = Slots::<Session>::PLACE_BYTES
+        + hashed(size_of::<(u64, SessionRef)>())
+        + hashed(Registry::ENTRY_BYTES)
+        + NICKNAME_BYTES;
+    let member = connection + session;
+    let listener = allocated(size_of::<EventStream>()) + Audience::ENTRY_BYTES;
+    [
+        ("websocket", member),
+        ("json_lines", member),
+        ("text_lines", member + allocated(size_of::<TextLines>())),
+        ("frames", member),
+        ("event_stream", connection + listener),
+        ("http", connection + allocated(size_of::<Http>())),
+    ]
+}
