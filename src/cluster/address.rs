@@ -137,7 +137,7 @@ pub(super) fn advised(text: &str) -> String {
     const ADVICE: &[(&[&str], &str)] = &[
         (&["NOAUTH", "WRONGPASS", "uthentication"], "look at user and password in cluster.redis"),
         (&["UnknownIssuer", "certificate"], "look at cluster.ca and at the name in the certificate"),
-        (&["NOPERM"], "the user in cluster.redis lacks rights; docs/cluster.md has those that are needed"),
+        (&["NOPERM", "NoPerm"], "the user in cluster.redis lacks rights; docs/cluster.md has those that are needed"),
         (&["OOM"], "it is full: raise its maxmemory, or make room"),
         (&["DB index"], "look at the number of the database behind the host in cluster.redis"),
         (&["lookup", "resolve", "not known"], "look at the name of the host in cluster.redis"),

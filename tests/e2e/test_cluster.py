@@ -359,7 +359,7 @@ def test_what_a_drained_node_has_kept_for_users_goes_with_them(nodes):
 def test_a_hello_that_waits_for_a_lost_node_may_be_tried_again(start_node, redis):
     one, two = (start_node(redis, cluster__lease_ms=3000, cluster__deadline_ms=500, limits__hello_ms=1500) for _ in range(2))
     bob = one.ws("bob")
-    bob.until_pong()
+    wait_until(lambda: redis.cli("--scan", "--pattern", "starling:{s:*"), "the session to be kept")
     one.kill()
     again = two.ws()
     # Longer than a client has for its hello: what the answers take is not its time.
@@ -500,6 +500,7 @@ def test_without_redis_clients_stay_and_publishing_says_so(nodes, redis, away):
     heard = bob.expect("message")
     assert (heard["offset"], heard["content"]) == (ack["offset"], "no"), "exactly once"
     bob.until_pong()
+    wait_until(lambda: nodes[2].get("/health").body == b"OK", "the third node to be back too")
     nodes[2].ws("carol", "den")
     alice.expect("presence", event="join", nickname="carol")
 
