@@ -14,6 +14,7 @@ use super::doubt::Delivery;
 use super::encode::{ALL, ENCODINGS, Encoding, Scratch};
 use super::fanout::{Deaf, Exception, RoomBatch};
 use super::journal::Asker;
+use super::ledger::Sample;
 use super::mail::{Handover, Mail, Private, Reply, ReplyTo, Request, RoomKey};
 use super::nodes::PrivateDone;
 use super::queue::Frames;
@@ -124,6 +125,8 @@ pub struct HomeRoom {
     /// The offset before the first message gathered.
     after: u64,
     exceptions: Vec<Exception>,
+    /// The messages whose way is followed.
+    samples: Vec<(u32, Arc<Sample>)>,
 }
 
 #[derive(Debug, Default)]
@@ -152,6 +155,7 @@ impl HomeRoom {
             others: Vec::new(),
             after: 0,
             exceptions: Vec::new(),
+            samples: Vec::new(),
         }
     }
 
@@ -200,6 +204,11 @@ impl HomeRoom {
         bytes
     }
 
+    /// The last event is a message whose way is followed.
+    pub(super) fn note_sample(&mut self, sample: Arc<Sample>) {
+        self.samples.push((self.events - 1, sample));
+    }
+
     /// What has happened in this turn, and the buffers that it was in.
     fn take_batch(
         &mut self,
@@ -226,6 +235,7 @@ impl HomeRoom {
             after: self.after,
             frames,
             exceptions: std::mem::take(&mut self.exceptions),
+            followed: Vec::new(),
         };
         (batch, buffers)
     }
@@ -288,8 +298,10 @@ impl Shard {
             Request::Replay { room, after, encoding, bytes_max } => {
                 return self.replay(from, reply_to, room, after, encoding, bytes_max);
             }
-            Request::Publish { room, content, echo, level, number } => {
-                match self.publish(from, room, content, echo, level, number, &reply_to) {
+            Request::Publish { room, content, echo, level, number, mut sample } => {
+                let reply = self.publish(from, room, content, echo, level, number, &mut sample, &reply_to);
+                self.give_up_sample(sample);
+                match reply {
                     Some(reply) => reply,
                     None => return, // when the store says so
                 }
@@ -519,13 +531,17 @@ impl Shard {
         let room = RoomKey { home: self.core, key };
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         let Some(buffers) = entry.gathered.take() else { return };
-        let (batch, buffers) = entry.take_batch(room, buffers);
+        let (mut batch, buffers) = entry.take_batch(room, buffers);
         if self.home.spare.len() < KEPT_BUFFERS {
             self.home.spare.push(buffers);
         }
-        let batch = Arc::new(batch);
         let cores: Vec<u16> =
             (0..entry.on_cores.len() as u16).filter(|core| entry.on_cores[*core as usize] > 0).collect();
+        if !entry.samples.is_empty() {
+            let (samples, on_cores) = (std::mem::take(&mut entry.samples), entry.on_cores.clone());
+            batch.followed = self.draw_followed(samples, &on_cores);
+        }
+        let batch = Arc::new(batch);
         for core in cores {
             self.post(core, Mail::Room(batch.clone()));
         }

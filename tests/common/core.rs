@@ -15,11 +15,23 @@ pub fn reactors<O: Os>(
     listeners: &[ListenKind],
     now: Now,
 ) -> Vec<Reactor<O>> {
+    // Which messages are followed is drawn: what is counted here would be another number each time.
+    reactors_following(0, kernels, listeners, now)
+}
+
+/// The same, where one in so many messages is followed on its way; 0: none.
+pub fn reactors_following<O: Os>(
+    every: u64,
+    kernels: impl IntoIterator<Item = O, IntoIter: ExactSizeIterator>,
+    listeners: &[ListenKind],
+    now: Now,
+) -> Vec<Reactor<O>> {
     let kernels = kernels.into_iter();
     let mut config = Config::default();
     config.rate.commands_per_second = 0; // what is measured here is not how fast one may go
     config.history.count = 16; // a ring that has stopped growing
     config.web.deflate = true; // for whoever offers it
+    config.observe.latency_sample_every = every;
     let config = Arc::new(config);
     let flock = Flock {
         node: 0,
