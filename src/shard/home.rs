@@ -209,6 +209,11 @@ impl HomeRoom {
         self.samples.push((self.events - 1, sample));
     }
 
+    /// How many such messages have not been sent.
+    pub(super) fn samples(&self) -> usize {
+        self.samples.len()
+    }
+
     /// What has happened in this turn, and the buffers that it was in.
     fn take_batch(
         &mut self,

@@ -51,12 +51,12 @@ impl Shard {
         if let Some((name, by)) = command {
             let _ = write!(
                 text,
-                "; {commands} commands, the last: {name}, on connection {}.{}",
+                "; commands: {commands}, the last {name} on connection {}.{}",
                 self.core, by.index
             );
         }
         if mails > 0 {
-            let _ = write!(text, "; {mails} pieces of mail");
+            let _ = write!(text, "; mail from other cores: {mails}");
         }
         if let Some(room) = room {
             let name = self.name_of_local(room).unwrap_or_else(|| "that is gone".to_owned());
@@ -95,7 +95,7 @@ mod tests {
         shard.receive(id, &mut said.as_bytes().to_vec());
         shard.send_gathered_events();
         let told = shard.describe_turn();
-        assert!(told.starts_with("; 3 commands, the last: message, on connection 0.0;"), "{told}");
+        assert!(told.starts_with("; commands: 3, the last message on connection 0.0;"), "{told}");
         assert!(
             told.contains("most fan-out: room Den, ") && told.ends_with(" bytes to 1 members here"),
             "{told}"

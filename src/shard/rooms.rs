@@ -260,6 +260,7 @@ impl Shard {
             self.home.idle.remove(&place);
         }
         self.home.by_number.remove(&entry.number);
+        self.counters.latency_unfollowed.add(entry.samples() as u64); // what it has not sent nobody hears
         self.write_down(&Record::RoomEnded { room: entry.number });
         self.home.history_bytes -= entry.room.history().bytes();
         self.home.by_name.remove(entry.room.name().folded());

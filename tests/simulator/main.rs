@@ -134,6 +134,9 @@ const HAPPENS: &[&str] = &[
     "tls_unfinished",
     "tls_handshakes_put_off",
     "messages_lost",
+    "latency_samples",
+    "latency_unfollowed",
+    "latency_lost",
 ];
 
 #[test]
