@@ -9,18 +9,9 @@ use starling::reactor::mailbox::Exchange;
 use starling::reactor::{Os, Reactor};
 use starling::shard::{Flock, Shard};
 
-/// The cores of a server, one on each kernel, all with these listeners.
+/// The cores of a server, one on each kernel, all with these listeners, where one message in `every` is followed on its way. 0: none.
+/// Which ones are is drawn: what is counted with another number is another count each time.
 pub fn reactors<O: Os>(
-    kernels: impl IntoIterator<Item = O, IntoIter: ExactSizeIterator>,
-    listeners: &[ListenKind],
-    now: Now,
-) -> Vec<Reactor<O>> {
-    // Which messages are followed is drawn: what is counted here would be another number each time.
-    reactors_following(0, kernels, listeners, now)
-}
-
-/// The same, where one in so many messages is followed on its way; 0: none.
-pub fn reactors_following<O: Os>(
     every: u64,
     kernels: impl IntoIterator<Item = O, IntoIter: ExactSizeIterator>,
     listeners: &[ListenKind],

@@ -205,7 +205,6 @@ function showTables(snapshot) {
         ["deferred", (core) => count(core.deferred)],
         ["timers", (core) => count(core.timers)],
     ], snapshot.cores, "");
-    find("latency-section").hidden = !snapshot.latency.some(({ count: followed }) => followed);
     table("latency", [
         ["part of the way", (hop) => hop.hop.replaceAll("_", " "), "is-name"],
         ["p50", (hop) => micros(hop.p50_us)],
