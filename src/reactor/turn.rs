@@ -280,9 +280,10 @@ impl<O: Os, W: World> Reactor<O, W> {
 
     /// Step 5: timers that are due.
     fn expire_timers(&mut self) {
-        if self.world.has_due_timer() {
-            self.begin_step(Step::Timers);
+        if !self.world.has_due_timer() {
+            return;
         }
+        self.begin_step(Step::Timers);
         for _ in 0..self.limits.timers_per_turn {
             if !self.world.expire() {
                 return;

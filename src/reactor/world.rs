@@ -146,9 +146,9 @@ pub trait World {
 
     /// Handles one timer that is due, and says whether there was one.
     fn expire(&mut self) -> bool;
-    /// Whether there is one.
-    fn has_due_timer(&self) -> bool {
-        false
+    /// Whether there may be one.
+    fn has_due_timer(&mut self) -> bool {
+        true
     }
     /// When the next timer wants to be looked at.
     fn next_deadline(&self) -> Option<Tick>;
@@ -341,7 +341,7 @@ impl World for Shard {
         self.expire()
     }
 
-    fn has_due_timer(&self) -> bool {
+    fn has_due_timer(&mut self) -> bool {
         self.has_due_timer()
     }
 

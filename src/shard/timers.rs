@@ -49,8 +49,8 @@ const HELD_UP_MS: u64 = 1000;
 
 impl Shard {
     /// Whether a timer is due now.
-    pub fn has_due_timer(&self) -> bool {
-        self.wheel.next_deadline().is_some_and(|at| at <= self.now.tick)
+    pub fn has_due_timer(&mut self) -> bool {
+        self.wheel.is_due(self.now.tick)
     }
 
     /// Sets the connection's timer to its next deadline, if that comes before the one that is set.
