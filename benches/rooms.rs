@@ -112,7 +112,7 @@ fn main() {
 }
 
 fn measure(rooms: usize, messages: usize) {
-    let mut core = core::reactors([Memory::new(1)], &[ListenKind::Line], Now::default()).remove(0);
+    let mut core = core::reactors(0, [Memory::new(1)], &[ListenKind::Line], Now::default()).remove(0);
     let connections = rooms.div_ceil(ROOMS_OF_ONE) * MEMBERS;
     for number in 0..connections {
         let client = core.os().connect(0);

@@ -12,6 +12,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fmt::Write as _;
 
+use starling::base::histogram::Snapshot;
+use starling::base::latency::{HOPS, Hop};
 use starling::base::time::Now;
 use starling::config::ListenKind;
 use starling::proto::wire::Event;
@@ -98,8 +100,13 @@ const TURNS_MAX: usize = 1000;
 type Core = Reactor<Memory>;
 
 fn cores(count: usize) -> Vec<Core> {
+    cores_following(0, count)
+}
+
+/// The same, where one message in so many is followed.
+fn cores_following(every: u64, count: usize) -> Vec<Core> {
     let kernels: Vec<Memory> = (0..count).map(|_| Memory::new(LISTENERS.len())).collect();
-    let mut cores = core::reactors(kernels, &LISTENERS, Now::default());
+    let mut cores = core::reactors(every, kernels, &LISTENERS, Now::default());
     settle(&mut cores);
     cores
 }
@@ -305,6 +312,63 @@ fn a_delivery_to_all_but_the_sender_allocates_nothing() {
         let allocations =
             [10, 1000].map(|members| allocations_of(members, members - 1, PERSON, count, input.as_bytes()));
         assert_eq!(allocations[0], allocations[1], "{count} lines");
+    }
+}
+
+/// How often each hop was counted on all of these cores, and how long it took in all.
+fn hops(cores: &mut [Core]) -> Vec<(u64, u64)> {
+    let of_hop = |(hop, _): (Hop, &str)| {
+        let mut snapshot = Snapshot::default();
+        cores.iter_mut().for_each(|core| core.world().counters().hops.of(hop).add_to(&mut snapshot));
+        (snapshot.count(), snapshot.sum_ns)
+    };
+    HOPS.into_iter().map(of_hop).collect()
+}
+
+#[test]
+fn the_clock_is_read_once_more_for_each_moment_of_a_message_that_is_followed() {
+    let readings = |every| {
+        let mut cores = cores_following(every, 1);
+        join(&mut cores, 0, Speech::JsonLines, "publisher", &[]);
+        let core = &mut cores[0];
+        for _ in 0..WARM_UP {
+            publish(core, PROGRAM, &messages("lobby", 1));
+        }
+        core.os().readings = 0;
+        publish(core, PROGRAM, &messages("lobby", 1));
+        core.os().readings
+    };
+    // Between input and output, whose steps are told apart, and at the end of the turn; before that for the time to sleep.
+    let unfollowed = readings(0);
+    assert!(unfollowed <= 3, "{unfollowed}");
+    assert_eq!(readings(1), unfollowed + 4, "parsed, sequenced, received, written");
+}
+
+#[test]
+fn hops_add_up_to_the_way_on_one_core_and_on_two() {
+    const MESSAGES: u64 = 20;
+    for count in [1, 2] {
+        let mut cores = cores_following(1, count);
+        for core in 0..count {
+            for n in 0..4 {
+                join(&mut cores, core, ALL[n % ALL.len()], &format!("member{core}.{n}"), &[]);
+            }
+        }
+        cores.iter_mut().for_each(|core| core.os().ns_a_reading = 1000);
+        let before = hops(&mut cores);
+        for _ in 0..MESSAGES {
+            cores[0].os().say(PERSON, b"hi\n");
+            settle(&mut cores);
+        }
+        let grown: Vec<(u64, u64)> = hops(&mut cores)
+            .into_iter()
+            .zip(before)
+            .map(|(after, before)| (after.0 - before.0, after.1 - before.1))
+            .collect();
+        assert!(grown.iter().all(|(times, _)| *times == MESSAGES), "{count} cores: {grown:?}");
+        let parts_ns: u64 = grown[..4].iter().map(|(_, ns)| ns).sum();
+        assert_eq!(parts_ns, grown[4].1, "{count} cores: {grown:?}");
+        assert!(grown[4].1 > 0);
     }
 }
 

@@ -302,7 +302,7 @@ fn reactor_of(kind: ListenKind, listener: Listener) -> Reactor<Watched> {
         edges_after_block: 0,
         closed: 0,
     };
-    core::reactors([watched], &[kind], read_clocks(started)).remove(0)
+    core::reactors(0, [watched], &[kind], read_clocks(started)).remove(0)
 }
 
 #[track_caller]

@@ -37,7 +37,7 @@ const MIXED: &[Speech] = &[Speech::WebSocket, Speech::JsonLines, Speech::Text];
 
 fn cores(count: usize) -> Vec<Core> {
     let kernels: Vec<Memory> = (0..count).map(|_| Memory::new(LISTENERS.len())).collect();
-    cores::reactors(kernels, &LISTENERS, Now::default())
+    cores::reactors(0, kernels, &LISTENERS, Now::default())
 }
 
 /// Turns until nothing is left to do.

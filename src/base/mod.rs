@@ -5,6 +5,7 @@ pub mod bucket;
 pub mod buckets;
 pub mod census;
 pub mod histogram;
+pub mod latency;
 pub mod rng;
 pub mod slots;
 pub mod stats;

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::histogram::Histogram;
+use super::latency::HopCounters;
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -67,6 +68,8 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: Counter,)*
             /// Requests of HTTP, and how long their answers took.
             pub http: HttpCounters,
+            /// How long the hops took of the messages that were followed.
+            pub hops: HopCounters,
         }
 
         impl Counters {
@@ -133,6 +136,8 @@ counters! {
     Counter turns,
     /// Time that turns took, each from the end of its poll on.
     Counter busy_ns,
+    /// Turns that took longer than `observe.stall_ms`.
+    Counter stalls,
     /// Events that the kernel reported.
     Counter events,
     /// Connections accepted.
@@ -235,6 +240,12 @@ counters! {
     Counter deflate_contexts_refused,
     /// Messages given an offset here.
     Counter published,
+    /// Messages that were followed through the server, to tell how long each part of their way took.
+    Counter latency_samples,
+    /// Those of them that were refused, or had nobody to be followed to.
+    Counter latency_unfollowed,
+    /// Those of them whose member's connection ended before it had taken them, or that were too many to follow.
+    Counter latency_lost,
     /// Room events queued on a member's connection.
     Counter deliveries,
     /// Commands answered with an error.

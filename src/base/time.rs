@@ -1,4 +1,5 @@
-//! Clock values. Nothing below `sys` reads a clock: the loop reads it once a turn and hands the reading down.
+//! Clock values. Nothing below `sys` reads a clock: the loop reads it once a turn, and once more for what is measured, and hands the
+//! reading down.
 
 use std::ops::Add;
 

@@ -125,6 +125,12 @@ impl<T> Wheel<T> {
         Some((Tick(entry.deadline), entry.value))
     }
 
+    /// Moves time to `now`, and says whether a timer is due.
+    pub fn is_due(&mut self, now: Tick) -> bool {
+        self.advance(now.0);
+        self.due.head != NONE
+    }
+
     /// How many timers are set.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -53,8 +53,8 @@ pub(super) fn configured(config: &Cluster) -> Result<Vec<Address>, ClusterError>
 
 fn read(path: &Path) -> Result<Vec<u8>, ClusterError> {
     let refused = |why: String| ClusterError::new(format!("cluster.ca: {why}"));
-    let pem = std::fs::read(path)
-        .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
+    let pem =
+        std::fs::read(path).map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
     match memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----") {
         Some(_) => Ok(pem),
         None => Err(refused(format!("there is no certificate in {} (in PEM)", path.display()))),
@@ -137,7 +137,10 @@ pub(super) fn advised(text: &str) -> String {
     const ADVICE: &[(&[&str], &str)] = &[
         (&["NOAUTH", "WRONGPASS", "uthentication"], "look at user and password in cluster.redis"),
         (&["UnknownIssuer", "certificate"], "look at cluster.ca and at the name in the certificate"),
-        (&["NOPERM", "NoPerm"], "the user in cluster.redis lacks rights; docs/cluster.md has those that are needed"),
+        (
+            &["NOPERM", "NoPerm"],
+            "the user in cluster.redis lacks rights; docs/cluster.md has those that are needed",
+        ),
         (&["OOM"], "it is full: raise its maxmemory, or make room"),
         (&["DB index"], "look at the number of the database behind the host in cluster.redis"),
         (&["lookup", "resolve", "not known"], "look at the name of the host in cluster.redis"),

@@ -22,7 +22,8 @@ pub use live::Taken;
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
     AckLevel, ApiKey, Auth, Cluster, Consul, DashboardAccess, Drain, Heartbeat, History, HistoryRule,
-    JwtAlgorithm, KeyPrefix, Log, LogFormat, Presence, Rate, RedisUrls, Session, Store, StoreKind, Tls, Web,
+    JwtAlgorithm, KeyPrefix, Log, LogFormat, Observe, Presence, Rate, RedisUrls, Session, Store, StoreKind,
+    Tls, Web,
 };
 
 key::config! {
@@ -63,6 +64,7 @@ key::config! {
         drain: Drain,
         web: Web,
         log: Log,
+        observe: Observe,
         cluster: Cluster,
         consul: Consul,
     }

@@ -202,6 +202,18 @@ section! {
 }
 
 section! {
+    /// What the server tells of its own delays.
+    Observe in observe {
+        /// One in so many messages, on average, is followed through the server, and how long each part of its way took is
+        /// counted (starling_message_latency_seconds). 1: every message; 0: none.
+        latency_sample_every: u64 = 64, 0..=1_000_000_000;
+        /// Milliseconds that a turn of a core may take: a longer one is a stall, is counted (starling_stalls_total), and is
+        /// told in the log with what took so long. 0: none is.
+        stall_ms: u64 = 50, 0..=3_600_000;
+    }
+}
+
+section! {
     /// Several nodes as one server. They share a Redis or Valkey server (6.2 or later), or a Redis Cluster.
     Cluster in cluster {
         /// Where it is: redis://user:password@host:6379/0, rediss:// for TLS, or unix:///path?db=0; or a list of such.

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::base::histogram::{BOUNDS_NS, Snapshot};
+use crate::base::latency::HOPS;
 use crate::base::stats::{Counters, Kind};
 use crate::sys::process::Figures;
 
@@ -31,7 +32,7 @@ impl Format {
 
 /// Of these the number of each core is told too: by them one sees whether the load is spread.
 const OF_CORES: &[&str] =
-    &["turns", "events", "busy_ns", "connections", "rooms", "deliveries", "parcels", "wakes"];
+    &["turns", "events", "busy_ns", "connections", "rooms", "deliveries", "parcels", "wakes", "stalls"];
 
 /// What is told beside the numbers of the cores.
 #[derive(Debug, Clone)]
@@ -82,6 +83,7 @@ pub fn render(cores: &[Arc<Counters>], about: &About, format: Format) -> String 
         }
     }
     out.http(cores);
+    out.hops(cores);
     if format == Format::OpenMetrics {
         out.text.push_str("# EOF\n");
     }
@@ -178,21 +180,51 @@ impl Document {
         let mut durations = Snapshot::default();
         cores.iter().for_each(|core| core.http.durations.add_to(&mut durations));
         let help = "How long requests took, from the turn in which the head was complete to the end of that in which the answer was written.";
-        self.histogram("http_request_duration_seconds", help, &durations);
+        let name = "http_request_duration_seconds";
+        self.begin(name, "histogram", help);
+        self.histogram(name, "", &durations, |_| true);
     }
 
-    /// A histogram, whose buckets tell how many were not longer than each bound.
-    fn histogram(&mut self, name: &str, help: &str, durations: &Snapshot) {
+    /// Of each core and hop. With all bounds a machine of many cores would tell tens of thousands of lines.
+    fn hops(&mut self, cores: &[Arc<Counters>]) {
+        let name = "starling_message_latency_seconds";
+        let help = "How long messages took on each part of their way, those that were followed, counted by the core where that part ended.";
         self.begin(name, "histogram", help);
+        for (hop, hop_name) in HOPS {
+            for (number, core) in cores.iter().enumerate() {
+                let mut durations = Snapshot::default();
+                core.hops.of(hop).add_to(&mut durations);
+                let labels = format!("hop=\"{hop_name}\",core=\"{number}\"");
+                self.histogram(name, &labels, &durations, is_coarse);
+            }
+        }
+    }
+
+    /// The samples of a histogram, whose buckets tell how many were not longer than each bound, of those that are told.
+    fn histogram(&mut self, name: &str, labels: &str, durations: &Snapshot, is_told: fn(u64) -> bool) {
+        let (before_le, all) = match labels {
+            "" => (String::new(), String::new()),
+            _ => (format!("{labels},"), format!("{{{labels}}}")),
+        };
         let mut below = 0;
         for (bound_ns, count) in BOUNDS_NS.iter().zip(&durations.counts) {
             below += count;
-            let _ = writeln!(self.text, "{name}_bucket{{le=\"{}\"}} {below}", seconds(*bound_ns));
+            if is_told(*bound_ns) {
+                let bound = seconds(*bound_ns);
+                let _ = writeln!(self.text, "{name}_bucket{{{before_le}le=\"{bound}\"}} {below}");
+            }
         }
         let count = durations.count();
-        let _ = writeln!(self.text, "{name}_bucket{{le=\"+Inf\"}} {count}");
-        let _ = writeln!(self.text, "{name}_sum {}\n{name}_count {count}", seconds(durations.sum_ns));
+        let _ = writeln!(self.text, "{name}_bucket{{{before_le}le=\"+Inf\"}} {count}");
+        let _ =
+            writeln!(self.text, "{name}_sum{all} {}\n{name}_count{all} {count}", seconds(durations.sum_ns));
     }
+}
+
+/// Whether a bound is 1, 2 or 5 times a power of ten.
+fn is_coarse(bound_ns: u64) -> bool {
+    let unit = 10u64.pow(bound_ns.ilog10());
+    bound_ns.is_multiple_of(unit) && matches!(bound_ns / unit, 1 | 2 | 5)
 }
 
 /// Nanoseconds as seconds, exactly.
@@ -207,6 +239,7 @@ fn seconds(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::latency::Hop;
 
     fn rendered(format: Format) -> String {
         let cores: Vec<Arc<Counters>> = vec![Arc::default(), Arc::default()];
@@ -216,6 +249,8 @@ mod tests {
         cores[0].http.note(0, 200, 900);
         cores[1].http.note(0, 200, 1_200_000);
         cores[1].http.note(2, 404, 20_000_000_000);
+        cores[1].hops.record(Hop::ReadToParsed, 1600);
+        cores[1].hops.record(Hop::ReadToParsed, 11_000_000_000);
         let process = Figures { cpu_s: Some(1.5), resident_bytes: Some(4096), ..Figures::default() };
         render(&cores, &About { started_ms: 1_700_000_000_500, process, node: 0, idle_bytes: &[] }, format)
     }
@@ -239,6 +274,13 @@ mod tests {
             "http_request_duration_seconds_bucket{le=\"+Inf\"} 3",
             "http_request_duration_seconds_sum 20.0012009",
             "http_request_duration_seconds_count 3",
+            "starling_message_latency_seconds_bucket{hop=\"read_to_parsed\",core=\"1\",le=\"0.000001\"} 0",
+            "starling_message_latency_seconds_bucket{hop=\"read_to_parsed\",core=\"1\",le=\"0.000002\"} 1",
+            "starling_message_latency_seconds_bucket{hop=\"read_to_parsed\",core=\"1\",le=\"10.0\"} 1",
+            "starling_message_latency_seconds_bucket{hop=\"read_to_parsed\",core=\"1\",le=\"+Inf\"} 2",
+            "starling_message_latency_seconds_sum{hop=\"read_to_parsed\",core=\"1\"} 11.0000016",
+            "starling_message_latency_seconds_count{hop=\"read_to_parsed\",core=\"1\"} 2",
+            "starling_message_latency_seconds_count{hop=\"total\",core=\"0\"} 0",
             "process_cpu_seconds_total 1.5",
             "process_resident_memory_bytes 4096",
             "process_start_time_seconds 1700000000.5",

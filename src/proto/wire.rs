@@ -113,6 +113,39 @@ pub enum Command<'a> {
     Quit,
 }
 
+impl Command<'_> {
+    /// What it is called on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Hello { .. } => "hello",
+            Command::Nick { .. } => "nick",
+            Command::Join(_) => "join",
+            Command::Leave { .. } => "leave",
+            Command::Switch { .. } => "switch",
+            Command::Message { .. } => "message",
+            Command::Private { .. } => "private",
+            Command::Received { .. } => "received",
+            Command::Broadcast { .. } => "broadcast",
+            Command::Members { .. } => "members",
+            Command::Rooms { .. } => "rooms",
+            Command::History { .. } => "history",
+            Command::State { .. } => "state",
+            Command::Role { .. } => "role",
+            Command::Moderate(Moderate { action, .. }) => match action {
+                Moderation::Kick => "kick",
+                Moderation::Ban => "ban",
+                Moderation::Unban => "unban",
+                Moderation::Mute => "mute",
+                Moderation::Unmute => "unmute",
+            },
+            Command::Typing { .. } => "typing",
+            Command::Ping => "ping",
+            Command::Pong => "pong",
+            Command::Quit => "quit",
+        }
+    }
+}
+
 /// What hosts do to others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moderate<'a> {

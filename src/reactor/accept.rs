@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use super::os::Os;
+use super::stall::Step;
 use super::turn::Reactor;
 use super::world::World;
 use crate::base::time::Tick;
@@ -54,6 +55,9 @@ impl Listening {
 impl<O: Os, W: World> Reactor<O, W> {
     /// Accepts from each listener in turn, up to a budget, and backs off where the system has run out of something.
     pub(super) fn accept_connections(&mut self) {
+        if self.has_ready_listener() {
+            self.begin_step(Step::Accept);
+        }
         for index in 0..self.listeners.len() {
             let listener = &mut self.listeners[index];
             if listener.door.outlives_us && self.world.is_leaving() {

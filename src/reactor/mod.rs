@@ -10,6 +10,7 @@ pub mod mailbox;
 pub mod os;
 mod proxied;
 mod secure;
+mod stall;
 pub mod teller;
 mod turn;
 mod world;

@@ -80,6 +80,7 @@ impl<O: Os, W: World> Reactor<O, W> {
             self.take_ciphertext(id, bytes);
         } else {
             self.world.receive(id, &mut self.buffer[rest]);
+            self.settle();
         }
     }
 }

@@ -112,7 +112,10 @@ impl<O: Os, W: World> Reactor<O, W> {
         }
         match plain {
             0 => self.world.heard(id), // a part of something
-            _ => self.world.receive(id, &mut self.buffer[..plain]),
+            _ => {
+                self.world.receive(id, &mut self.buffer[..plain]);
+                self.settle();
+            }
         }
         if let Some(failure) = failure {
             log::debug!("connection {}: TLS: {failure}", id.index);

@@ -11,6 +11,7 @@ use super::accept::{Door, Listening};
 use super::mailbox::Exchange;
 use super::os::{Event, Os, Source};
 use super::proxied::Announcement;
+use super::stall::{Stalls, Step};
 use super::world::World;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -33,7 +34,7 @@ const LAST_MAIL_MS: u64 = 1000;
 
 /// One core: its connections' sockets, and the loop that serves them.
 pub struct Reactor<O: Os, W: World = Shard> {
-    core: usize,
+    pub(super) core: usize,
     pub(super) os: O,
     pub(super) world: W,
     pub(super) limits: Limits,
@@ -42,6 +43,8 @@ pub struct Reactor<O: Os, W: World = Shard> {
     pub(super) now: Tick,
     /// When the turn began, in nanoseconds.
     began_ns: u64,
+    /// How long its steps take.
+    pub(super) stalls: Stalls,
     /// The sockets, by the index of the connection's Id.
     pub(super) links: Vec<Option<Link<O::Socket>>>,
     pub(super) listeners: Vec<Listening>,
@@ -119,6 +122,7 @@ impl<O: Os, W: World> Reactor<O, W> {
             spins,
             now: Tick::default(),
             began_ns: 0,
+            stalls: Stalls::default(),
             links: Vec::new(),
             listeners: doors.into_iter().map(Listening::new).collect(),
             run_queue: VecDeque::new(),
@@ -191,7 +195,7 @@ impl<O: Os, W: World> Reactor<O, W> {
         let deadlines = [self.world.next_deadline(), self.accept_retry_at(), retry];
         let deadline = deadlines.into_iter().flatten().min()?;
         // Not from when the turn began: what it took would be slept on top.
-        Some(deadline.since(self.os.now().tick))
+        Some(deadline.since(Tick(self.os.monotonic_ns() / 1_000_000)))
     }
 
     /// Step 2: sleep, then read the clock once for the whole turn. An interrupted poll is an empty turn.
@@ -204,6 +208,7 @@ impl<O: Os, W: World> Reactor<O, W> {
         self.exchange.mailbox(self.core).doorbell.unpark();
         let now = self.os.now();
         (self.now, self.began_ns) = (now.tick, now.ns);
+        self.stalls.begin_turn(self.world.stall_ns(), now.ns);
         self.world.tick(now);
         self.world.set_journal_room(self.os.journal_room());
         self.world.counters().turns.add(1);
@@ -214,7 +219,27 @@ impl<O: Os, W: World> Reactor<O, W> {
     fn end_turn(&mut self) {
         let ns = self.os.monotonic_ns();
         self.world.counters().busy_ns.add(ns.saturating_sub(self.began_ns));
+        if self.world.wants_stamp() {
+            self.world.stamp(ns);
+        }
+        self.check_stall(self.began_ns, ns);
         self.world.turn_ended(ns);
+    }
+
+    /// Reads the clock once more, if something has happened of which the world wants to know when: to one message in so many.
+    #[inline]
+    pub(super) fn stamp(&mut self) {
+        if self.world.wants_stamp() {
+            let ns = self.os.monotonic_ns();
+            self.world.stamp(ns);
+        }
+    }
+
+    /// The world has understood what was read, and goes on with it.
+    pub(super) fn settle(&mut self) {
+        self.stamp();
+        self.world.settle();
+        self.stamp();
     }
 
     /// Step 3: events become bits on connections and places in the run queue. No input or output happens here, so
@@ -248,14 +273,22 @@ impl<O: Os, W: World> Reactor<O, W> {
                 break;
             }
             let Some(parcel) = self.exchange.mailbox(self.core).pop() else { break };
+            self.begin_step(Step::Mailbox);
             for mail in parcel.mail {
+                self.world.note_mail(&mail);
+                self.stamp();
                 self.world.mail(mail);
+                self.stamp();
             }
         }
     }
 
     /// Step 5: timers that are due.
     fn expire_timers(&mut self) {
+        if !self.world.has_due_timer() {
+            return;
+        }
+        self.begin_step(Step::Timers);
         for _ in 0..self.limits.timers_per_turn {
             if !self.world.expire() {
                 return;
@@ -266,6 +299,9 @@ impl<O: Os, W: World> Reactor<O, W> {
 
     /// Step 6: read from the connections in the run queue, each until it has nothing more or its budget is used up.
     fn run_ready_connections(&mut self) {
+        if !self.run_queue.is_empty() || !self.handshakes.is_empty() {
+            self.begin_step(Step::Input);
+        }
         self.run_handshakes();
         for _ in 0..self.run_queue.len() {
             if self.world.has_gathered_enough() {
@@ -307,6 +343,7 @@ impl<O: Os, W: World> Reactor<O, W> {
                     }
                     budget = budget.saturating_sub(bytes);
                     self.world.receive(id, &mut self.buffer[..bytes]);
+                    self.settle();
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => link.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -330,11 +367,16 @@ impl<O: Os, W: World> Reactor<O, W> {
     /// Step 8: what rooms gathered in this turn is queued on their members, and each connection that has something
     /// queued is written to, once, however many messages it is.
     fn flush_connections(&mut self) {
+        self.begin_step(Step::Flush);
+        self.stamp();
         self.world.send_gathered_events();
+        self.stamp();
+        self.world.deliver_gathered_events();
         let mut to_flush = std::mem::take(&mut self.to_flush);
         loop {
             for id in to_flush.drain(..) {
                 self.flush_connection(id);
+                self.stamp();
             }
             self.world.take_touched(&mut to_flush);
             if to_flush.is_empty() {
@@ -410,6 +452,7 @@ impl<O: Os, W: World> Reactor<O, W> {
         self.settle_inquiries();
         self.settle_doubts(); // their mail goes with this
         self.write_journal();
+        self.stamp(); // before what it is about belongs to another core
         let mut has_kept = false;
         for core in 0..self.exchange.cores() {
             let outbox = &mut self.world.outboxes()[core];
@@ -422,6 +465,7 @@ impl<O: Os, W: World> Reactor<O, W> {
                     kept
                 }
             };
+            self.begin_step(Step::Outboxes);
             let mailbox = self.exchange.mailbox(core);
             match mailbox.push(parcel) {
                 Ok(()) => {
@@ -445,6 +489,9 @@ impl<O: Os, W: World> Reactor<O, W> {
     /// Step 10: sockets of connections that are over are closed, and their slots freed.
     fn reap(&mut self) {
         self.settle_doubts();
+        if self.world.has_closed() {
+            self.begin_step(Step::Reap);
+        }
         let (links, os) = (&mut self.links, &mut self.os);
         self.world.take_closed(|id, is_cut_off| {
             if let Some(mut link) = links.get_mut(id.index as usize).and_then(Option::take) {

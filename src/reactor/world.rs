@@ -35,6 +35,21 @@ pub trait World {
     /// The turn is over, at this moment of the monotonic clock, in nanoseconds.
     fn turn_ended(&mut self, _ns: u64) {}
 
+    /// How long a turn may take before it is a stall, in nanoseconds; 0: as long as it likes.
+    fn stall_ns(&self) -> u64 {
+        0
+    }
+    /// What this turn was about, as the end of a sentence: asked when it was a stall.
+    fn describe_turn(&self) -> String {
+        String::new()
+    }
+    /// Whether something has happened of which the world wants to know when.
+    fn wants_stamp(&self) -> bool {
+        false
+    }
+    /// Tells it that this is now, in nanoseconds of the monotonic clock.
+    fn stamp(&mut self, _ns: u64) {}
+
     /// A peer has connected.
     fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id;
     /// A proxy has connected for somebody else, of whom nothing is known yet.
@@ -60,8 +75,10 @@ pub trait World {
     }
     /// Something has come on an encrypted connection that does not say anything yet.
     fn heard(&mut self, _id: Id) {}
-    /// Bytes have come from a peer. They may be changed in place.
+    /// Bytes have come from a peer. They may be changed in place. [`World::settle`] follows.
     fn receive(&mut self, id: Id, input: &mut [u8]);
+    /// Goes on with what they say, now that it is understood.
+    fn settle(&mut self) {}
     /// The peer has ended its side.
     fn input_ended(&mut self, id: Id);
     /// The peer of an encrypted connection has ended its side without saying so: what came last may not have been all.
@@ -88,8 +105,10 @@ pub trait World {
     /// It is there, and ends at this position, or had no place; so many bytes are left.
     fn journaled(&mut self, _frame: Vec<u8>, _end: Option<u64>, _room: usize) {}
 
-    /// Ends the turn's gathering: what is to be sent to many is queued on each.
+    /// Ends the turn's gathering: what is to be sent to many becomes mail to their cores.
     fn send_gathered_events(&mut self) {}
+    /// What of that is for this core is queued on each of them.
+    fn deliver_gathered_events(&mut self) {}
     /// Swaps the list of connections that have something to flush for an empty one.
     fn take_touched(&mut self, list: &mut Vec<Id>);
     /// Fills `slices` with what is to be written on a connection, and returns how many there are.
@@ -117,15 +136,25 @@ pub trait World {
     fn settle_inquiry(&mut self, _id: Id, _tcp: Option<TcpInfo>) {}
     /// Whether something waits to be sent.
     fn has_unsent(&self) -> bool;
+    /// Whether there are connections that are to be closed.
+    fn has_closed(&self) -> bool {
+        false
+    }
     /// Takes the connections that are to be closed, and frees their slots; `close` is also told whether the connection is
     /// cut off.
     fn take_closed(&mut self, close: impl FnMut(Id, bool));
 
     /// Handles one timer that is due, and says whether there was one.
     fn expire(&mut self) -> bool;
+    /// Whether there may be one.
+    fn has_due_timer(&mut self) -> bool {
+        true
+    }
     /// When the next timer wants to be looked at.
     fn next_deadline(&self) -> Option<Tick>;
 
+    /// Mail has come from another core, and is handled next.
+    fn note_mail(&mut self, _mail: &Self::Mail) {}
     /// Mail has come from another core.
     fn mail(&mut self, mail: Self::Mail);
     /// The mail for each core, to be taken by whoever delivers it.
@@ -188,8 +217,28 @@ impl World for Shard {
         self.heard(id);
     }
 
+    fn stall_ns(&self) -> u64 {
+        self.stall_ns()
+    }
+
+    fn describe_turn(&self) -> String {
+        self.describe_turn()
+    }
+
+    fn wants_stamp(&self) -> bool {
+        self.wants_stamp()
+    }
+
+    fn stamp(&mut self, ns: u64) {
+        self.stamp(ns);
+    }
+
     fn receive(&mut self, id: Id, input: &mut [u8]) {
-        self.receive(id, input);
+        self.receive_unsettled(id, input);
+    }
+
+    fn settle(&mut self) {
+        self.settle();
     }
 
     fn input_torn(&mut self, id: Id) {
@@ -229,7 +278,11 @@ impl World for Shard {
     }
 
     fn send_gathered_events(&mut self) {
-        self.send_gathered_events();
+        self.post_gathered_events();
+    }
+
+    fn deliver_gathered_events(&mut self) {
+        self.deliver_gathered_events();
     }
 
     fn take_touched(&mut self, list: &mut Vec<Id>) {
@@ -276,6 +329,10 @@ impl World for Shard {
         self.has_unsent()
     }
 
+    fn has_closed(&self) -> bool {
+        self.has_closed()
+    }
+
     fn take_closed(&mut self, close: impl FnMut(Id, bool)) {
         self.take_closed(close);
     }
@@ -284,8 +341,16 @@ impl World for Shard {
         self.expire()
     }
 
+    fn has_due_timer(&mut self) -> bool {
+        self.has_due_timer()
+    }
+
     fn next_deadline(&self) -> Option<Tick> {
         self.next_deadline()
+    }
+
+    fn note_mail(&mut self, mail: &Mail) {
+        self.note_mail(mail);
     }
 
     fn mail(&mut self, mail: Mail) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::base::histogram::Snapshot;
+use crate::base::latency::{HOPS, Hop};
 use crate::base::stats::Counters;
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::teller::Teller;
@@ -31,8 +32,8 @@ const PARCELS_MAX: usize = 512;
 /// Entries of each list of a snapshot.
 const ENTRIES: usize = 10;
 
-/// Over how many snapshots the percentiles of HTTP are taken.
-const HTTP_SNAPSHOTS: usize = 10;
+/// Over how many snapshots percentiles are taken.
+const PERCENTILE_SNAPSHOTS: usize = 10;
 
 /// What is counted when somebody is refused, closed, made to wait or left out for a limit.
 const LIMITS: &[&str] = &[
@@ -73,6 +74,7 @@ const LIMITS: &[&str] = &[
     "in_flight_waits",
     "window_waits",
     "dashboard_watchers_refused",
+    "stalls",
 ];
 
 /// How many dashboards there are, told by the cores that have them.
@@ -139,7 +141,7 @@ pub struct Dashboard {
     /// What each core told last, and whether it owes another report.
     reports: Vec<Option<Box<Report>>>,
     owes: Vec<bool>,
-    http: VecDeque<Snapshot>,
+    durations: VecDeque<Durations>,
 }
 
 /// What all cores had counted at some moment.
@@ -148,20 +150,30 @@ struct Reading {
     at: Instant,
     /// For each number those of the cores, in the order in which the numbers are described.
     values: Vec<Vec<u64>>,
+    durations: Durations,
+}
+
+/// How long things took, on all cores.
+#[derive(Debug, Clone, Default)]
+struct Durations {
     http: Snapshot,
+    hops: [Snapshot; HOPS.len()],
 }
 
 impl Reading {
     fn take(counters: &[Arc<Counters>]) -> Self {
         let mut values = vec![Vec::with_capacity(counters.len()); Counters::DESCRIBED.len()];
-        let mut http = Snapshot::default();
+        let mut durations = Durations::default();
         for core in counters {
-            core.http.durations.add_to(&mut http);
+            core.http.durations.add_to(&mut durations.http);
+            for (hop, _) in HOPS {
+                core.hops.of(hop).add_to(&mut durations.hops[hop as usize]);
+            }
             for (of_number, (_, value)) in values.iter_mut().zip(core.values()) {
                 of_number.push(value);
             }
         }
-        Reading { at: Instant::now(), values, http }
+        Reading { at: Instant::now(), values, durations }
     }
 
     fn of_cores(&self, name: &str) -> &[u64] {
@@ -193,7 +205,7 @@ impl Dashboard {
             asked_at: None,
             reports: (0..cores).map(|_| None).collect(),
             owes: vec![false; cores],
-            http: VecDeque::new(),
+            durations: VecDeque::new(),
         }
     }
 
@@ -214,7 +226,7 @@ impl Dashboard {
     pub fn go_on(&mut self, now: Instant, teller: &mut Teller, process: impl FnOnce() -> Figures) {
         if !self.watchers.are_any() {
             (self.before, self.due, self.asked_at) = (None, None, None);
-            self.http.clear();
+            self.durations.clear();
             return;
         }
         let Some(before) = &self.before else {
@@ -228,9 +240,9 @@ impl Dashboard {
             }
             self.asked_at = None;
             let reading = Reading::take(&self.counters);
-            self.http.push_back(before.http.clone());
-            if self.http.len() > HTTP_SNAPSHOTS {
-                self.http.pop_front();
+            self.durations.push_back(before.durations.clone());
+            if self.durations.len() > PERCENTILE_SNAPSHOTS {
+                self.durations.pop_front();
             }
             let snapshot: Arc<[u8]> =
                 self.render(before, &reading, &process()).to_string().into_bytes().into();
@@ -256,7 +268,8 @@ impl Dashboard {
         let grown = |name: &str| now.sum(name).wrapping_sub(before.sum(name));
         let rate = |name: &str| round(grown(name) as f64 / seconds);
         let reports = || self.reports.iter().flatten();
-        let http = now.http.since(self.http.front().unwrap_or(&before.http));
+        let oldest = self.durations.front().unwrap_or(&before.durations);
+        let http = now.durations.http.since(&oldest.http);
         let millis = |q| http.quantile_ns(q).map(|ns| ns as f64 / 1e6);
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -286,9 +299,10 @@ impl Dashboard {
                 "sent_bytes": rate("sent_bytes"),
                 "accepted": rate("accepted"),
                 "errors": rate("errors"),
-                "http_requests": round(now.http.since(&before.http).count() as f64 / seconds),
+                "http_requests": round(now.durations.http.since(&before.durations.http).count() as f64 / seconds),
             },
             "http": { "count": http.count(), "p50_ms": millis(0.5), "p99_ms": millis(0.99) },
+            "latency": latency(&now.durations, oldest),
             "memory": {
                 "resident_bytes": process.resident_bytes,
                 "history_bytes": now.sum("history_bytes"),
@@ -387,6 +401,22 @@ impl Dashboard {
     }
 }
 
+/// How long messages took on each part of their way, those that were followed.
+fn latency(now: &Durations, oldest: &Durations) -> Vec<Value> {
+    let of_hop = |(hop, name): (Hop, &str)| {
+        let took = now.hops[hop as usize].since(&oldest.hops[hop as usize]);
+        let micros = |q| took.quantile_ns(q).map(|ns| ns as f64 / 1e3);
+        json!({
+            "hop": name,
+            "count": took.count(),
+            "p50_us": micros(0.5),
+            "p99_us": micros(0.99),
+            "p999_us": micros(0.999),
+        })
+    };
+    HOPS.into_iter().map(of_hop).collect()
+}
+
 /// The limits that have been hit since the server was started.
 fn limits(before: &Reading, now: &Reading) -> Vec<Value> {
     let about = |name: &str| {
@@ -461,6 +491,8 @@ mod tests {
         assert_eq!(dashboard.wait(now), Some(FIRST_INTERVAL));
         counters[0].published.add(7);
         counters[1].rate_limited_users.add(2);
+        counters[0].hops.record(Hop::SequencedToReceived, 1900);
+        counters[1].hops.record(Hop::SequencedToReceived, 900);
         dashboard.go_on(first, &mut teller, Figures::default);
         for core in 0..2 {
             assert!(matches!(mail(&dashboard, &mut teller, core)[..], [Mail::Look]), "core {core}");
@@ -482,6 +514,10 @@ mod tests {
         assert_eq!(snapshot["cores"][1]["sessions"], 3);
         assert_eq!(snapshot["limits"][0]["name"], "rate_limited_users");
         assert_eq!(snapshot["limits"][0]["all"], 2);
+        let hop = &snapshot["latency"][2];
+        assert_eq!((&hop["hop"], &hop["count"]), (&json!("sequenced_to_received"), &json!(2)));
+        assert_eq!((&hop["p50_us"], &hop["p999_us"]), (&json!(1.0), &json!(2.0)), "of both cores");
+        assert_eq!(snapshot["latency"][4]["p50_us"], Value::Null, "nothing was written");
         assert_eq!(snapshot["store"]["is_down"], true);
         assert_eq!(snapshot["backplane"], Value::Null);
         assert_eq!(snapshot["memory"]["resident_bytes"], Value::Null);

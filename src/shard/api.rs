@@ -148,6 +148,7 @@ impl Shard {
             sender: identity.claims.nickname.clone(),
             is_admin: identity.claims.is_admin,
             content: Arc::default(),
+            sample: None,
             level: self.config.store.ack,
             idempotency_key: idempotency_key(head)?,
         })
@@ -301,7 +302,8 @@ impl Shard {
         match what {
             What::Account(request) => self.ask_about_account(from, *request),
             What::Observe(question) => self.ask_observer(from, question),
-            What::Publish(push) => {
+            What::Publish(mut push) => {
+                push.sample = self.choose_sample(id);
                 self.post(home, Mail::ApiRequest { from, request: ApiRequest::Publish(push) });
             }
             What::Query(request) => self.post(home, Mail::ApiRequest { from, request }),

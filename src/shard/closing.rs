@@ -68,6 +68,7 @@ impl Shard {
     /// Ends a connection: says why if that is due, ends its session, and lets what is queued be written. Does nothing
     /// for a connection that is ending already, except that a broken socket ends it at once.
     pub(super) fn close(&mut self, id: Id, closing: Closing) {
+        self.lose_samples(id);
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.stage != Stage::Open {
             if closing == Closing::Broken {
@@ -271,6 +272,33 @@ impl Shard {
             self.wheel.cancel(key);
         }
         self.closed.push(id);
+    }
+
+    /// Whether there are connections that are to be closed.
+    pub fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
+    /// Takes the connections that are to be closed, and frees their slots. `close` is also told whether the connection is
+    /// cut off, with bytes that could not be written.
+    pub fn take_closed(&mut self, mut close: impl FnMut(Id, bool)) {
+        let mut closed = std::mem::take(&mut self.closed);
+        for id in closed.drain(..) {
+            let connection =
+                self.connections.remove(id).expect("closed connections keep their slot until here");
+            if connection.is_counted {
+                self.census.leave(connection.peer);
+            }
+            self.scratch.deflaters.forget(id);
+            if let Some(call) = &connection.call {
+                self.drop_call(id, call);
+                continue;
+            }
+            self.connections_of(connection.kind).sub(1);
+            close(id, connection.is_cut_off);
+        }
+        self.closed = closed;
+        self.counters.connections.set(self.connections.len() as u64);
     }
 
     /// Goes on with a connection that is to end, after a flush, and says whether our side of it ends now.

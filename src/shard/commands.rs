@@ -61,6 +61,7 @@ impl<'a> Asked<'a> {
 impl Shard {
     /// Takes a command through the four steps.
     pub(super) fn command(&mut self, asked: Asked, command: &Command) -> Flow {
+        self.remarks.command(command.name(), asked.by);
         if let Command::Pong = command {
             self.note_answer(asked.by);
             return Flow::Next;
@@ -180,6 +181,7 @@ impl Shard {
                     echo,
                     level,
                     number,
+                    sample: None,
                 })?;
                 if flow == Flow::Next {
                     self.remember(session, asked.key());
@@ -448,7 +450,11 @@ impl Shard {
             return Ok(Flow::Hold(Pause::Window(home)));
         }
         state.publishing_to = home;
-        self.request(session, home, asked.reply_to(), request(key, echo));
+        let mut request = request(key, echo);
+        if let Request::Publish { sample, .. } = &mut request {
+            *sample = self.choose_sample(asked.by);
+        }
+        self.request(session, home, asked.reply_to(), request);
         Ok(Flow::Next)
     }
 

@@ -23,11 +23,12 @@ use super::closing::Closing;
 use super::connection::Connection;
 use super::deflate::Deflaters;
 use super::encode::{ENCODINGS, Encoding};
+use super::ledger::Followed;
 use super::mail::{Page, Request, RoomKey};
 use super::queue::{Frames, SendPool, Shared};
 use crate::base::slots::Id;
 use crate::chat::refusal::Farewell;
-use crate::chat::user::SessionRef;
+use crate::chat::user::{NodeId, SessionRef};
 use crate::proto::wire::Event;
 
 /// What happened in a room in one turn.
@@ -45,6 +46,8 @@ pub struct RoomBatch {
     pub frames: SmallVec<[(Encoding, Frames); 3]>,
     /// Events that some do not hear, in order.
     pub exceptions: Vec<Exception>,
+    /// Messages whose way is followed to one member: mostly none.
+    pub followed: Vec<Followed>,
 }
 
 impl RoomBatch {
@@ -79,16 +82,34 @@ pub struct LocalRoom {
     members: Vec<LocalMember>,
 }
 
+impl LocalRoom {
+    /// Its members here.
+    pub(super) fn members(&self) -> &[LocalMember] {
+        &self.members
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
-struct LocalMember {
-    connection: Id,
-    session: Id,
+pub(super) struct LocalMember {
+    pub(super) connection: Id,
+    pub(super) session: Id,
     encoding: Encoding,
     /// Whether messages are left out when it does not keep up.
     skips: bool,
     /// Whether it is sent what was compressed for it alone.
     is_alone: bool,
     hears: Hears,
+}
+
+impl LocalMember {
+    /// Whether a message of a batch that has just been delivered is one that it got.
+    pub(super) fn hears_message(&self, batch: &RoomBatch, event: u32, node: NodeId, core: u16) -> bool {
+        let me = SessionRef { node, core, session: self.session };
+        let is_deaf = batch.exceptions.iter().any(|e| e.event == event && e.who.includes(me, false));
+        let frames = batch.frames.iter().find(|(encoding, _)| *encoding == self.encoding);
+        let is_shown = frames.is_some_and(|(_, frames)| !frames.range(event as usize).is_empty());
+        self.hears == Hears::All && !is_deaf && is_shown
+    }
 }
 
 /// Which of a room's messages a member gets.
@@ -190,7 +211,10 @@ impl Shard {
     pub(super) fn deliver(&mut self, batch: &RoomBatch) {
         self.deliver_to_event_streams(batch);
         let Some(local) = self.local_rooms.get_mut(&batch.room) else {
-            return; // its last member here has left while the batch was on its way
+            // Its last member here has left while the batch was on its way.
+            return if !batch.followed.is_empty() {
+                self.follow_batch(batch)
+            };
         };
         let mut shared: [Option<(Shared, &Frames)>; ENCODINGS] = [const { None }; ENCODINGS];
         for (encoding, frames) in &batch.frames {
@@ -199,6 +223,8 @@ impl Shard {
             }
             shared[*encoding as usize] = Some((self.pool.share(frames.clone()), frames));
         }
+        let bytes = batch.frames.iter().map(|(_, frames)| frames.bytes.len()).max().unwrap_or_default();
+        self.remarks.fan_out(batch.room, bytes, local.members.len());
         let bytes_max = self.limits.send_queue_bytes;
         let slow_bytes = bytes_max / SLOW_FRACTION;
         let mut deliveries = 0;
@@ -268,6 +294,9 @@ impl Shard {
         self.counters.deliveries.add(deliveries);
         for (shared, _) in shared.into_iter().flatten() {
             self.pool.done(shared);
+        }
+        if !batch.followed.is_empty() {
+            self.follow_batch(batch);
         }
     }
 

@@ -83,4 +83,9 @@ impl Flock {
     pub fn home_of(&self, folded: &str) -> u16 {
         home_of(self.home_seed, usize::from(self.cores), folded)
     }
+
+    /// One in how many messages is followed. In a cluster none is: there messages get their place elsewhere.
+    pub(super) fn sample_every(&self) -> u64 {
+        if self.has_backplane { 0 } else { self.config.observe.latency_sample_every }
+    }
 }

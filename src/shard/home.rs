@@ -15,6 +15,7 @@ use super::encode::{ALL, ENCODINGS, Encoding, Scratch};
 use super::event_streams::Audience;
 use super::fanout::{Deaf, Exception, RoomBatch};
 use super::journal::Asker;
+use super::ledger::Sample;
 use super::mail::{ConnectionRef, Handover, Mail, Private, Reply, ReplyTo, Request, RoomKey};
 use super::nodes::PrivateDone;
 use super::queue::Frames;
@@ -127,6 +128,8 @@ pub struct HomeRoom {
     /// The offset before the first message gathered.
     after: u64,
     exceptions: Vec<Exception>,
+    /// The messages whose way is followed.
+    samples: Vec<(u32, Arc<Sample>)>,
 }
 
 #[derive(Debug, Default)]
@@ -156,6 +159,7 @@ impl HomeRoom {
             others: Vec::new(),
             after: 0,
             exceptions: Vec::new(),
+            samples: Vec::new(),
         }
     }
 
@@ -227,6 +231,16 @@ impl HomeRoom {
         bytes
     }
 
+    /// The last event is a message whose way is followed.
+    pub(super) fn note_sample(&mut self, sample: Arc<Sample>) {
+        self.samples.push((self.events - 1, sample));
+    }
+
+    /// How many such messages have not been sent.
+    pub(super) fn samples(&self) -> usize {
+        self.samples.len()
+    }
+
     /// What has happened in this turn, and the buffers that it was in.
     fn take_batch(
         &mut self,
@@ -253,6 +267,7 @@ impl HomeRoom {
             after: self.after,
             frames,
             exceptions: std::mem::take(&mut self.exceptions),
+            followed: Vec::new(),
         };
         (batch, buffers)
     }
@@ -316,8 +331,10 @@ impl Shard {
                 let asker = Asker::Session(from, reply_to);
                 return self.replay(asker, room, after, encoding, bytes_max);
             }
-            Request::Publish { room, content, echo, level, number } => {
-                match self.publish(from, room, content, echo, level, number, &reply_to) {
+            Request::Publish { room, content, echo, level, number, mut sample } => {
+                let reply = self.publish(from, room, content, echo, level, number, &mut sample, &reply_to);
+                self.give_up_sample(sample);
+                match reply {
                     Some(reply) => reply,
                     None => return, // when the store says so
                 }
@@ -547,13 +564,17 @@ impl Shard {
         let room = RoomKey { home: self.core, key };
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         let Some(buffers) = entry.gathered.take() else { return };
-        let (batch, buffers) = entry.take_batch(room, buffers);
+        let (mut batch, buffers) = entry.take_batch(room, buffers);
         if self.home.spare.len() < KEPT_BUFFERS {
             self.home.spare.push(buffers);
         }
-        let batch = Arc::new(batch);
         let cores: Vec<u16> =
             (0..entry.on_cores.len() as u16).filter(|core| entry.on_cores[*core as usize] > 0).collect();
+        if !entry.samples.is_empty() {
+            let (samples, on_cores) = (std::mem::take(&mut entry.samples), entry.on_cores.clone());
+            batch.followed = self.draw_followed(samples, &on_cores);
+        }
+        let batch = Arc::new(batch);
         for core in cores {
             self.post(core, Mail::Room(batch.clone()));
         }

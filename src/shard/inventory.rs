@@ -47,6 +47,8 @@ pub struct Inventory {
     pub timers: usize,
     /// Bytes queued on the connection that has the most.
     pub queued_bytes_max: usize,
+    /// Messages that are followed and wait for a socket.
+    pub samples_waiting: usize,
 }
 
 impl Shard {
@@ -75,6 +77,7 @@ impl Shard {
             unwritten: self.journal.unwritten(),
             timers: self.wheel.len(),
             queued_bytes_max: self.connections.iter().map(|(_, c)| c.queue.bytes()).max().unwrap_or(0),
+            samples_waiting: self.samples_waiting(),
         }
     }
 }

@@ -8,9 +8,11 @@
 
 use std::sync::Arc;
 
+use super::Shard;
 use super::backplane::{BackplaneNews, BackplaneRequest};
 use super::encode::Encoding;
 use super::fanout::RoomBatch;
+use super::ledger::Sample;
 use super::observer::Document;
 use super::queries::Round;
 use super::queue::Frames;
@@ -202,6 +204,34 @@ pub enum Mail {
     },
 }
 
+impl Shard {
+    /// Gives mail to a core, which may be this one. Replies to commands without an id that follow each other are one: a
+    /// publisher that wants no acknowledgement costs the way back a number.
+    pub(super) fn post(&mut self, core: u16, mail: Mail) {
+        if core == self.core {
+            self.local.push_back(mail);
+            return;
+        }
+        let outbox = &mut self.outboxes[usize::from(core)];
+        // Only where nobody asked to be told: each command with an id has an answer of its own.
+        if let (
+            Mail::Reply { to, reply_to: ReplyTo { id: None, .. }, reply: Reply::Done { times }, .. },
+            Some(Mail::Reply {
+                to: last_to,
+                reply_to: ReplyTo { id: None, .. },
+                reply: Reply::Done { times: last_times },
+                ..
+            }),
+        ) = (&mail, outbox.last_mut())
+            && to == last_to
+        {
+            *last_times += times;
+            return;
+        }
+        outbox.push(mail);
+    }
+}
+
 /// Names a room anywhere in this process: its home core, and its key there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RoomKey {
@@ -309,6 +339,8 @@ pub struct Push {
     pub level: AckLevel,
     /// What tells it from the sender's others in this room, if it may come again.
     pub idempotency_key: Option<Box<str>>,
+    /// Its way, if that is followed.
+    pub sample: Option<Arc<Sample>>,
 }
 
 /// What may be asked of another core. Rooms are named by their keys where the asker is a member.
@@ -342,7 +374,14 @@ pub enum Request {
     /// Send more of what a member missed, that which follows offset `after`.
     Replay { room: Id, after: u64, encoding: Encoding, bytes_max: usize },
     /// Publish a message, which its sender hears too if `echo`. The session has this number if it outlives the process; else 0.
-    Publish { room: Id, content: Arc<str>, echo: bool, level: AckLevel, number: u64 },
+    Publish {
+        room: Id,
+        content: Arc<str>,
+        echo: bool,
+        level: AckLevel,
+        number: u64,
+        sample: Option<Arc<Sample>>,
+    },
     /// Say when a message that has its place has reached a level.
     Confirm { room: RoomName, epoch: Arc<str>, stamp: Stamp, level: AckLevel },
     /// Tell the others that the member is writing.

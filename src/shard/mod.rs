@@ -19,6 +19,7 @@
 //! | `lines`, `http`, `upgrade`, `api`, `queries` | what text lines and HTTP requests mean, and what those requests ask of homes |
 //! | `observer` | what is asked of whoever sees all cores |
 //! | `watch` | dashboards: who may look, and what this core tells of itself |
+//! | `ledger`, `remarks` | how long each part of a message's way takes, and what a turn was about that took too long |
 //! | `reconfigure` | another configuration, while the server runs |
 //! | `accounts`, `registered` | users with passwords: who logs in, and what their nicknames' homes know of them |
 //! | `home`, `rooms`, `presence` | the rooms and nicknames that live here, and what rooms are told of their members |
@@ -54,6 +55,7 @@ mod http;
 mod input;
 mod inventory;
 mod journal;
+mod ledger;
 mod limits;
 mod lines;
 pub mod mail;
@@ -65,6 +67,7 @@ mod queue;
 pub mod reading;
 pub mod reconfigure;
 mod registered;
+mod remarks;
 mod replies;
 pub mod restore;
 mod resume;
@@ -109,11 +112,13 @@ pub use flock::Flock;
 use home::Home;
 pub use inventory::Inventory;
 use journal::Journal;
+use ledger::Ledger;
 use limits::Rates;
 use mail::{Mail, ReplyTo, Request};
 use nodes::Nodes;
 use observer::Observer;
 use queue::SendPool;
+use remarks::Remarks;
 use rooms::RoomRules;
 use session::Session;
 use timers::Timer;
@@ -179,6 +184,10 @@ pub struct Shard {
     date_cache: http::DateCache,
     /// Who looks at dashboards here, and what they are told.
     watching: Watching,
+    /// The messages whose way is followed.
+    ledger: Ledger,
+    /// What this turn is about.
+    remarks: Remarks,
 
     /// Mail from this core to itself.
     local: VecDeque<Mail>,
@@ -271,6 +280,8 @@ impl Shard {
             inflater: None,
             date_cache: http::DateCache::default(),
             watching: Watching::default(),
+            ledger: Ledger::new(flock.sample_every(), random_seed),
+            remarks: Remarks::default(),
             local: VecDeque::new(),
             deferred: VecDeque::new(),
             // One more for the storage threads, or for the link to the backplane.
@@ -297,6 +308,7 @@ impl Shard {
     /// Tells the time. Called once at the beginning of a turn.
     pub fn tick(&mut self, now: Now) {
         self.now = now;
+        self.remarks = Remarks::default();
         self.untried = self.touched.len();
     }
 
@@ -371,12 +383,17 @@ impl Shard {
 
     /// Bytes have come from a peer. They are changed in place: WebSocket payloads are unmasked.
     pub fn receive(&mut self, id: Id, input: &mut [u8]) {
+        self.receive_unsettled(id, input);
+        self.settle();
+    }
+
+    /// The same, but what follows from it waits for [`Shard::settle`].
+    pub fn receive_unsettled(&mut self, id: Id, input: &mut [u8]) {
         self.counters.received_bytes.add(input.len() as u64);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.note_sign_of_life(self.now.tick);
         if connection.stage == Stage::Open {
             self.take_in(id, input);
-            self.settle();
         }
     }
 
@@ -421,6 +438,7 @@ impl Shard {
     pub fn sent(&mut self, id: Id, bytes: usize) {
         self.counters.writes.add(1);
         self.counters.sent_bytes.add(bytes as u64);
+        self.note_sent(id, bytes);
         let now = self.now.tick;
         if let Some(connection) = self.connections.get_mut(id) {
             self.pool.advance(&mut connection.queue, bytes);
@@ -469,8 +487,18 @@ impl Shard {
 
     /// Ends the turn for the rooms: what they gathered becomes mail and queued bytes.
     pub fn send_gathered_events(&mut self) {
+        self.post_gathered_events();
+        self.deliver_gathered_events();
+    }
+
+    /// The first half of that: mail, also to this core.
+    pub fn post_gathered_events(&mut self) {
         self.answered_bytes = 0;
         self.send_gathered();
+    }
+
+    /// The other half: queued bytes.
+    pub fn deliver_gathered_events(&mut self) {
         self.settle();
         self.give_up_at_the_end();
         self.count_deflated();
@@ -525,28 +553,6 @@ impl Shard {
     /// Takes the connections whose input may be read again.
     pub fn take_resumed(&mut self) -> impl Iterator<Item = Id> {
         self.resumed.drain(..)
-    }
-
-    /// Takes the connections that are to be closed, and frees their slots. `close` is also told whether the connection is
-    /// cut off, with bytes that could not be written.
-    pub fn take_closed(&mut self, mut close: impl FnMut(Id, bool)) {
-        let mut closed = std::mem::take(&mut self.closed);
-        for id in closed.drain(..) {
-            let connection =
-                self.connections.remove(id).expect("closed connections keep their slot until here");
-            if connection.is_counted {
-                self.census.leave(connection.peer);
-            }
-            self.scratch.deflaters.forget(id);
-            if let Some(call) = &connection.call {
-                self.drop_call(id, call);
-                continue;
-            }
-            self.connections_of(connection.kind).sub(1);
-            close(id, connection.is_cut_off);
-        }
-        self.closed = closed;
-        self.counters.connections.set(self.connections.len() as u64);
     }
 
     /// How many connections there are.
@@ -628,36 +634,8 @@ impl Shard {
         self.cores
     }
 
-    /// Gives mail to a core, which may be this one. Replies to commands without an id that follow each other are one: a
-    /// publisher that wants no acknowledgement costs the way back a number.
-    fn post(&mut self, core: u16, mail: Mail) {
-        if core == self.core {
-            self.local.push_back(mail);
-            return;
-        }
-        let outbox = &mut self.outboxes[usize::from(core)];
-        // Only where nobody asked to be told: each command with an id has an answer of its own.
-        if let (
-            Mail::Reply {
-                to, reply_to: ReplyTo { id: None, .. }, reply: mail::Reply::Done { times }, ..
-            },
-            Some(Mail::Reply {
-                to: last_to,
-                reply_to: ReplyTo { id: None, .. },
-                reply: mail::Reply::Done { times: last_times },
-                ..
-            }),
-        ) = (&mail, outbox.last_mut())
-            && to == last_to
-        {
-            *last_times += times;
-            return;
-        }
-        outbox.push(mail);
-    }
-
     /// Handles mail to this core, and lets those go on who waited for it, until nothing is left.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         loop {
             if let Some(mail) = self.local.pop_front() {
                 self.handle(mail);

@@ -35,6 +35,9 @@ impl Shard {
     /// Goes on with another configuration.
     pub(super) fn reconfigure(&mut self, new: &Reconfigured) {
         let config = new.config.clone();
+        if !self.is_clustered() {
+            self.ledger.set_every(config.observe.latency_sample_every);
+        }
         let keeps_more_than_memory = self.journal.is_on || self.is_clustered();
         self.authority = new.authority.clone();
         self.limits = config.limits.clone();

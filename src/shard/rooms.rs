@@ -9,6 +9,7 @@ use super::Shard;
 use super::fanout::Deaf;
 use super::home::{HomeRoom, no_such_room, not_a_member};
 use super::journal::{Asker, Pending};
+use super::ledger::Sample;
 use super::limits::too_fast;
 use super::mail::{
     ApiRequest, ConnectionRef, Join, Joined, Mail, MemberEntry, Page, Push, Reply, ReplyTo, RoomEntry,
@@ -259,6 +260,7 @@ impl Shard {
             self.home.idle.remove(&place);
         }
         self.home.by_number.remove(&entry.number);
+        self.counters.latency_unfollowed.add(entry.samples() as u64); // what it has not sent nobody hears
         self.write_down(&Record::RoomEnded { room: entry.number });
         self.home.history_bytes -= entry.room.history().bytes();
         self.home.by_name.remove(entry.room.name().folded());
@@ -393,6 +395,7 @@ impl Shard {
         echo: bool,
         level: AckLevel,
         number: u64,
+        sample: &mut Option<Arc<Sample>>,
         reply_to: &ReplyTo,
     ) -> Option<Reply> {
         let now_ms = self.now.unix_ms;
@@ -403,7 +406,8 @@ impl Shard {
         };
         let id = reply_to.id().filter(|id| !id.is_empty() && number != 0);
         let command = id.map(|id| CommandKey { session: number, id });
-        match self.put_message(key, sender, content, (!echo).then_some(Deaf::Origin(from)), level, command) {
+        let deaf = (!echo).then_some(Deaf::Origin(from));
+        match self.put_message(key, sender, content, deaf, level, command, sample) {
             Ok(_) if reply_to.id.is_none() => Some(Reply::Done { times: 1 }),
             Ok(Pushed { room, epoch, stamp }) if level == AckLevel::Sequenced => {
                 Some(Reply::Published { room, epoch, stamp, level })
@@ -448,7 +452,7 @@ impl Shard {
             }
             return;
         }
-        let Push { room: name, sender, is_admin, content, level, idempotency_key } = push;
+        let Push { room: name, sender, is_admin, content, level, idempotency_key, mut sample } = push;
         // Names have no line ends, so that no two senders and rooms make the same text.
         let known_as = idempotency_key.as_ref().map(|key| pushed_as(&sender, &name, key));
         if let Some(known_as) = &known_as
@@ -456,16 +460,22 @@ impl Shard {
                 self.home.pushed.look(known_as, self.now.tick, self.limits.idempotency_ms)
         {
             let Pushed { room, epoch, stamp } = pushed.clone();
+            self.give_up_sample(sample);
             self.counters.repeated_commands.add(1);
             return self.confirm(asker, room, epoch, stamp, level);
         }
         let key = match self.find_or_make_room(name) {
             Ok(key) => key,
-            Err(refusal) => return self.reply_to_asker(asker, Reply::Refused(refusal)),
+            Err(refusal) => {
+                self.give_up_sample(sample);
+                return self.reply_to_asker(asker, Reply::Refused(refusal));
+            }
         };
         let checked = self.home.rooms[key].room.check_push(&sender, is_admin, self.now.unix_ms);
         let command = idempotency_key.as_deref().map(|id| CommandKey { session: 0, id });
-        let pushed = checked.and_then(|()| self.put_message(key, sender, content, None, level, command));
+        let pushed =
+            checked.and_then(|()| self.put_message(key, sender, content, None, level, command, &mut sample));
+        self.give_up_sample(sample);
         self.note_use(key);
         match pushed {
             Ok(pushed) => {
@@ -503,6 +513,7 @@ impl Shard {
     }
 
     /// Gives a message its place, and tells the members.
+    #[allow(clippy::too_many_arguments)]
     fn put_message(
         &mut self,
         key: Id,
@@ -511,6 +522,7 @@ impl Shard {
         deaf: Option<Deaf>,
         level: AckLevel,
         command: Option<CommandKey>,
+        sample: &mut Option<Arc<Sample>>,
     ) -> Result<Pushed, Refusal> {
         self.check_store(level, content.len())?;
         let entry = self.home.rooms.get_mut(key).expect("looked at by the caller");
@@ -542,6 +554,9 @@ impl Shard {
             timestamp: stamp.timestamp_ms,
         };
         self.note_event(key, &event, deaf);
+        if let Some(sample) = sample.take() {
+            self.note_sequenced(key, sample);
+        }
         self.bound_histories(key);
         Ok(Pushed { room, epoch, stamp })
     }

@@ -48,6 +48,11 @@ pub enum Timer {
 const HELD_UP_MS: u64 = 1000;
 
 impl Shard {
+    /// Whether a timer is due now.
+    pub fn has_due_timer(&mut self) -> bool {
+        self.wheel.is_due(self.now.tick)
+    }
+
     /// Sets the connection's timer to its next deadline, if that comes before the one that is set.
     pub(super) fn arm(&mut self, id: Id) {
         let Some(connection) = self.connections.get(id) else { return };

@@ -9,8 +9,10 @@ use starling::reactor::mailbox::Exchange;
 use starling::reactor::{Os, Reactor};
 use starling::shard::{Flock, Shard};
 
-/// The cores of a server, one on each kernel, all with these listeners.
+/// The cores of a server, one on each kernel, all with these listeners, where one message in `every` is followed on its way. 0: none.
+/// Which ones are is drawn: what is counted with another number is another count each time.
 pub fn reactors<O: Os>(
+    every: u64,
     kernels: impl IntoIterator<Item = O, IntoIter: ExactSizeIterator>,
     listeners: &[ListenKind],
     now: Now,
@@ -20,6 +22,7 @@ pub fn reactors<O: Os>(
     config.rate.commands_per_second = 0; // what is measured here is not how fast one may go
     config.history.count = 16; // a ring that has stopped growing
     config.web.deflate = true; // for whoever offers it
+    config.observe.latency_sample_every = every;
     let config = Arc::new(config);
     let flock = Flock {
         node: 0,

@@ -17,6 +17,9 @@ pub struct Memory {
     waiting: Vec<VecDeque<usize>>,
     events: Vec<Event>,
     pub calls: Calls,
+    /// How much later it is each time that the monotonic clock is read within a turn, and how often it was.
+    pub ns_a_reading: u64,
+    pub readings: u64,
 }
 
 /// How often the loop has called its kernel.
@@ -91,6 +94,11 @@ impl Os for Memory {
 
     fn now(&mut self) -> Now {
         self.now
+    }
+
+    fn monotonic_ns(&mut self) -> u64 {
+        self.readings += 1;
+        self.now.ns + self.readings * self.ns_a_reading
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, _wait_ms: Option<u64>) -> io::Result<()> {

@@ -140,6 +140,9 @@ const HAPPENS: &[&str] = &[
     "streamed",
     "streams_resumed",
     "stream_resets_heard",
+    "latency_samples",
+    "latency_unfollowed",
+    "latency_lost",
 ];
 
 #[test]

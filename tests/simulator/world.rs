@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use starling::base::census::Census;
+use starling::base::histogram::Snapshot;
+use starling::base::latency::HOPS;
 use starling::base::rng::Rng;
 use starling::base::stats::Counters;
 use starling::base::time::{Now, Tick};
@@ -48,6 +50,16 @@ const REST_MS: u64 = 600;
 
 /// What one turn may add to a connection's queue after it was looked at, in bytes.
 const TURN_BYTES: usize = 1024 * 1024;
+
+/// What all cores together tell of the messages that they followed.
+#[derive(Debug, Default)]
+struct Ledger {
+    samples: u64,
+    lost: u64,
+    unfollowed: u64,
+    waiting: u64,
+    hops: [Snapshot; HOPS.len()],
+}
 
 /// One run.
 pub struct World {
@@ -119,6 +131,8 @@ impl World {
             shape.listeners = 1 + rng_of_listeners.below(4) as usize;
             config.limits.replay_page_bytes = pick(&mut rng_of_listeners, &[1024, 4096, 262_144]);
         }
+        // Who is followed is drawn by dice of its own, too, and changes nothing that anybody sees.
+        config.observe.latency_sample_every = pick(&mut Rng::new(seed ^ 0x001E_D6E4), &[0, 1, 3, 64]);
         World::build(rng, faults, shape, config, trace)
     }
 
@@ -387,6 +401,37 @@ impl World {
         if let Some(store) = &self.store {
             store.check_rest();
         }
+        drop(kernel);
+        if self.cores.iter().all(|core| core.state != State::Ended) {
+            self.check_ledger();
+        }
+    }
+
+    /// Whatever was followed has got to an end that is counted, and its hops add up to its whole way.
+    fn check_ledger(&mut self) {
+        let mut ledger = Ledger::default();
+        for core in &mut self.cores {
+            let world = core.reactor.world();
+            ledger.waiting += world.inventory().samples_waiting as u64;
+            let counters = world.counters();
+            ledger.samples += counters.latency_samples.value();
+            ledger.lost += counters.latency_lost.value();
+            ledger.unfollowed += counters.latency_unfollowed.value();
+            for (hop, _) in HOPS {
+                counters.hops.of(hop).add_to(&mut ledger.hops[hop as usize]);
+            }
+        }
+        let [parsed, sequenced, received, written, total] = &ledger.hops;
+        let counts = [parsed, sequenced, received, written].map(Snapshot::count);
+        assert!(counts.is_sorted_by(|before, after| before >= after), "{ledger:?}");
+        assert_eq!((counts[0], counts[3]), (ledger.samples, total.count()), "{ledger:?}");
+        let ended = total.count() + ledger.lost + ledger.unfollowed;
+        assert_eq!(ended + ledger.waiting, ledger.samples, "{ledger:?}");
+        let parts_ns = [parsed, sequenced, received, written].iter().map(|hop| hop.sum_ns).sum::<u64>();
+        let is_whole = ended == total.count() && ledger.waiting == 0;
+        assert!(parts_ns >= total.sum_ns && (!is_whole || parts_ns == total.sum_ns), "{ledger:?}");
+        let most_ns = self.kernel.borrow().clock_ms * 1_000_000 * total.count();
+        assert!(total.sum_ns <= most_ns, "longer than the run: {ledger:?}");
     }
 
     fn run_some_core(&mut self) {

@@ -115,6 +115,7 @@ impl View {
             lines.extend(self.past(columns));
         }
         lines.extend(cores(snapshot));
+        lines.extend(latency(snapshot));
         lines.extend(slow(snapshot));
         lines.extend(rooms(snapshot));
         lines.extend(limits(snapshot));
@@ -285,6 +286,27 @@ fn cores(snapshot: &Value) -> Vec<Line> {
     lines
 }
 
+fn latency(snapshot: &Value) -> Vec<Line> {
+    let hops = list(snapshot, "latency");
+    if !hops.iter().any(|hop| whole(&hop["count"]) > 0) {
+        return Vec::new();
+    }
+    let columns = ["p50", "p99", "p99.9"].map(|name| right(name, 10)).concat();
+    let columns = format!("{columns}{}", right("followed", 10));
+    let mut lines: Vec<Line> = heading(&left("MESSAGE, EACH PART", NAME + 2), &columns).into();
+    for hop in hops {
+        let name = foreign(hop["hop"].as_str().unwrap_or("-"), NAME).replace('_', " ");
+        let figures = ["p50_us", "p99_us", "p999_us"].map(|q| right(&known(&hop[q], micros), 10)).concat();
+        lines.push(
+            Line::default()
+                .with(Style::Plain, left(&name, NAME + 2))
+                .with(Style::Plain, figures)
+                .with(Style::Plain, right(&known(&hop["count"], count), 10)),
+        );
+    }
+    lines
+}
+
 fn slow(snapshot: &Value) -> Vec<Line> {
     let clients = list(snapshot, "slow");
     if clients.is_empty() {
@@ -372,6 +394,8 @@ mod tests {
         "store": {"is_down": true, "acks_waiting": 2}, "backplane": null,
         "cores": [{"core": 0, "busy": 0.95, "turns": 10.0, "events_per_turn": 1.5, "turn_us": 20.0,
             "turn_max_us": 1500.0, "connections": 5, "sessions": null, "rooms": 2, "mailbox": 0, "is_silent": true}],
+        "latency": [{"hop": "read_to_parsed", "count": 3, "p50_us": 2.0, "p99_us": 1500.0, "p999_us": null},
+            {"hop": "total", "count": 0, "p50_us": null, "p99_us": null, "p999_us": null}],
         "slow": [{"nickname": "a\u001b[2Jb", "peer": "10.0.0.1", "transport": "websocket", "queued_bytes": 2048,
             "tcp": {"rtt_ms": 1.5, "rtt_var_ms": 0.1, "retransmits": 3, "unacked": 4}}],
         "rooms_by_messages": [{"room": "den", "members": 2, "messages": 12.5}],
@@ -395,6 +419,8 @@ mod tests {
             "send queues -",
             "0      95 %",
             "does not answer",
+            "read to parsed",
+            "1.5 ms         -         3",
             "a[2Jb",
             "1.5 ms",
             "den",

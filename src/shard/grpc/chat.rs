@@ -227,7 +227,8 @@ impl Shard {
             }
         };
         let level = self.config.store.ack;
-        let push = Push { room, sender, is_admin, content: Arc::from(content), level, idempotency_key };
+        let (content, sample) = (Arc::from(content), self.choose_sample(id));
+        let push = Push { room, sender, is_admin, content, level, idempotency_key, sample };
         self.window[usize::from(home)] += 1;
         let from = ConnectionRef { core: self.core, connection: id };
         self.post(home, Mail::ApiRequest { from, request: ApiRequest::Publish(Box::new(push)) });

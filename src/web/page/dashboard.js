@@ -206,6 +206,13 @@ function showTables(snapshot) {
         ["deferred", (core) => count(core.deferred)],
         ["timers", (core) => count(core.timers)],
     ], snapshot.cores, "");
+    table("latency", [
+        ["part of the way", (hop) => hop.hop.replaceAll("_", " "), "is-name"],
+        ["p50", (hop) => micros(hop.p50_us)],
+        ["p99", (hop) => micros(hop.p99_us)],
+        ["p99.9", (hop) => micros(hop.p999_us)],
+        ["followed", (hop) => count(hop.count)],
+    ], snapshot.latency, "");
     table("slow", [
         ["nickname", (client) => client.nickname ?? "–", "is-name"],
         ["transport", (client) => client.transport, "is-name"],
