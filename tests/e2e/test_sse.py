@@ -10,7 +10,7 @@ import httpx
 import httpx_sse
 import pytest
 
-from helpers import Deadline, RawClient, cores, environment, wait_until
+from helpers import Deadline, RawClient, RawWebSocket, cores, environment, wait_until
 from test_browser import chromium  # noqa: F401  (a fixture)
 from test_publish import KEYS, WITH_KEY, bearer, post, refused
 from tokens import SETTINGS, enter, token
@@ -353,7 +353,9 @@ def test_a_drain_ends_streams_and_spreads_them(start_server):
 
 def test_who_comes_while_the_server_drains_is_told_when_to_come_again(start_server):
     server = start_server(drain__spread_ms=1000, drain__timeout_ms=5000)
-    server.ws("alice", "den")  # whose client does not end its side, so that the server stays for her
+    staying = RawWebSocket(server)  # her client does not end its side, so that the server stays for her
+    staying.send("hello", nickname="alice")
+    staying.expect("welcome")
     server.terminate()
     answered = wait_until(lambda: attempt(server), "the server to tell clients to go")
     assert b" 200 " in answered.split(b"\r\n")[0] and b"retry: " in answered and b": 4300 draining\n\n" in answered
@@ -419,7 +421,7 @@ def test_a_token_holds_for_its_rooms(start_server):
 
 def test_a_stream_ends_with_its_token(start_server):
     server = start_server(**SETTINGS, **KEYS)
-    stream = Stream(server, "den", bearer("bob", exp=int(time.time()) + 2))
+    stream = Stream(server, "den", bearer("bob", exp=int(time.time()) + 4))
     assert stream.rest() == [] and stream.comments == ["4205 expired_token"]
 
 
