@@ -43,7 +43,8 @@ class Stream:
             value = value.removeprefix(" ")
             match name:
                 case "":
-                    self.comments.append(value)
+                    if value:  # an empty one says that the server is there, at any time
+                        self.comments.append(value)
                 case "event":
                     event = value
                 case "data":
