@@ -53,8 +53,8 @@ pub(super) fn configured(config: &Cluster) -> Result<Vec<Address>, ClusterError>
 
 fn read(path: &Path) -> Result<Vec<u8>, ClusterError> {
     let refused = |why: String| ClusterError::new(format!("cluster.ca: {why}"));
-    let pem = std::fs::read(path)
-        .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
+    let pem =
+        std::fs::read(path).map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
     match memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----") {
         Some(_) => Ok(pem),
         None => Err(refused(format!("there is no certificate in {} (in PEM)", path.display()))),
