@@ -5,6 +5,7 @@ use super::{Config, Key};
 /// Keys and whole sections that take effect at once.
 const AT_ONCE: &[&str] = &[
     "log.level",
+    "log.repeats",
     "rate.commands_per_second",
     "rate.burst",
     "rate.user_commands_per_second",

@@ -12,6 +12,7 @@
 
 use std::net::IpAddr;
 
+use super::closing;
 use super::encode::Encoding;
 use super::event_streams::EventStream;
 use super::grpc::{Call, Http2};
@@ -61,6 +62,14 @@ pub struct Connection {
     pub pause: Option<Pause>,
     /// Where it is in its life.
     pub stage: Stage,
+    /// Why it ends, when it does.
+    pub ends_for: Option<closing::Kind>,
+    /// When it was accepted.
+    pub opened_at: Tick,
+    /// Bytes that have come, without encryption.
+    pub received_bytes: u64,
+    /// Bytes that were written, without encryption.
+    pub sent_bytes: u64,
     /// Its only timer, and when that fires.
     pub timer: Option<(TimerKey, Tick)>,
     /// Since when its first word, or its hello, has been awaited.
@@ -219,6 +228,10 @@ impl Connection {
             admitted: None,
             pause: None,
             stage: Stage::Open,
+            ends_for: None,
+            opened_at: now,
+            received_bytes: 0,
+            sent_bytes: 0,
             timer: None,
             awaited_since: now,
             last_seen: now,

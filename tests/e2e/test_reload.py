@@ -42,7 +42,7 @@ def test_the_level_of_the_log_changes_and_nobody_is_dropped(server, file):
     said(server, 'in effect: log.level = "debug"')
     response = server.http(b"GET /health HTTP/1.1\r\nHost: t\r\nX-Request-Id: seen\r\n\r\n")
     assert response.status == 200
-    said(server, "request seen: GET /health")
+    said(server, "request=seen method=GET path=/health")
     file.write_text('[log]\nlevel = "warn"\n')
     hang_up(server)
     # Of which it says nothing: that is what was asked for.
