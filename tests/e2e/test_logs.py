@@ -236,6 +236,12 @@ def test_no_secret_is_ever_in_the_log(disk, tmp_path):
             assert len(part) < 12 or part not in told, [line for line in server.log if part in line][0]
 
 
+@pytest.mark.parametrize("url", ["redis://somebody:never-in-a-log@127.0.0.1:1", "rediss://:never-in-a-log@127.0.0.1:1"])
+def test_nor_is_the_password_of_the_backplane(url):
+    ended = run([binary(), "serve", "--cores", "1", "--web", "127.0.0.1:0", "--set", "log.level=trace", "--set", f"cluster.redis={url}"])
+    assert ended.returncode == 1 and b"127.0.0.1:1" in ended.stderr and b"never-in-a-log" not in ended.stderr + ended.stdout, ended
+
+
 # The document.
 
 
