@@ -156,6 +156,29 @@ mod tests {
     }
 
     #[test]
+    fn other_rates_hold_at_once_and_what_was_tried_counts() {
+        let attempts = Attempts::new(10, 20, 1000);
+        for _ in 0..5 {
+            assert_eq!(attempts.take("bob", host(1), BEGIN), Ok(()));
+            assert_eq!(attempts.take_registration(host(1), BEGIN), Ok(()));
+        }
+        attempts.set_rates(1, 1);
+        assert_eq!(
+            attempts.take("bob", host(2), BEGIN),
+            Err(30_000),
+            "five tries of a rate of ten are half a minute"
+        );
+        assert_eq!(
+            attempts.take_registration(host(1), BEGIN),
+            Err(900_000),
+            "and of twenty a quarter of an hour"
+        );
+        attempts.set_rates(0, 0);
+        assert_eq!(attempts.take("bob", host(2), BEGIN), Ok(()));
+        assert_eq!(attempts.take_registration(host(1), BEGIN), Ok(()));
+    }
+
+    #[test]
     fn no_limit_is_none() {
         let attempts = Attempts::new(0, 0, 1000);
         for _ in 0..100_000 {

@@ -64,12 +64,8 @@ pub struct Connection {
     pub stage: Stage,
     /// Why it ends, when it does.
     pub ends_for: Option<closing::Kind>,
-    /// When it was accepted.
-    pub opened_at: Tick,
-    /// Bytes that have come, without encryption.
-    pub received_bytes: u64,
-    /// Bytes that were written, without encryption.
-    pub sent_bytes: u64,
+    /// What the log tells of its life in the end, if it was to be told of when it began.
+    pub life: Option<Box<Life>>,
     /// Its only timer, and when that fires.
     pub timer: Option<(TimerKey, Tick)>,
     /// Since when its first word, or its hello, has been awaited.
@@ -127,6 +123,17 @@ pub enum Security {
     Secure,
     /// The peer's side ended without saying so (RFC 8446 section 6.1): somebody between may have cut off what it said.
     Torn,
+}
+
+/// What a connection has had: counted only where the log has its beginning, so that others do not pay for it.
+#[derive(Debug)]
+pub struct Life {
+    /// When it was accepted.
+    pub began_at: Tick,
+    /// Bytes that have come, without encryption.
+    pub received_bytes: u64,
+    /// Bytes that were written, without encryption.
+    pub sent_bytes: u64,
 }
 
 /// What is held against a connection: most never have one, so that they do not pay for it.
@@ -229,9 +236,7 @@ impl Connection {
             pause: None,
             stage: Stage::Open,
             ends_for: None,
-            opened_at: now,
-            received_bytes: 0,
-            sent_bytes: 0,
+            life: None,
             timer: None,
             awaited_since: now,
             last_seen: now,

@@ -6,7 +6,7 @@
 
 use super::Shard;
 use super::closing::{Closing, Kind};
-use super::connection::{Connection, Protocol};
+use super::connection::{Connection, Life, Protocol};
 use super::mail::ConnectionRef;
 use crate::base::slots::Id;
 use crate::chat::refusal::Refusal;
@@ -18,7 +18,12 @@ impl Shard {
     }
 
     /// A peer has connected: a proxy, if it has to tell for whom.
-    pub(super) fn log_accepted(&self, id: Id) {
+    pub(super) fn log_accepted(&mut self, id: Id) {
+        if !log::log_enabled!(log::Level::Debug) {
+            return;
+        }
+        self.connections[id].life =
+            Some(Box::new(Life { began_at: self.now.tick, received_bytes: 0, sent_bytes: 0 }));
         let Connection { peer, kind, .. } = &self.connections[id];
         log::debug!(conn:% = self.name_of(id), peer:% = peer, listener = kind.word(); "accepted");
     }
@@ -98,16 +103,15 @@ impl Shard {
 
     /// A connection, or a call, is no more.
     pub(super) fn log_closed(&self, id: Id, connection: &Connection) {
+        let (conn, cut_off) = (self.name_of(id), connection.is_cut_off);
         let reason = connection.ends_for.map_or("none", Kind::as_str);
-        let lived_ms = self.now.tick.0.saturating_sub(connection.opened_at.0);
-        log::debug!(
-            conn:% = self.name_of(id),
-            reason,
-            received_bytes = connection.received_bytes,
-            sent_bytes = connection.sent_bytes,
-            cut_off = connection.is_cut_off,
-            lived_ms;
-            "closed"
-        );
+        match &connection.life {
+            Some(life) => {
+                let Life { began_at, received_bytes, sent_bytes } = **life;
+                let lived_ms = self.now.tick.since(began_at);
+                log::debug!(conn:%, reason, cut_off, received_bytes, sent_bytes, lived_ms; "closed");
+            }
+            None => log::debug!(conn:%, reason, cut_off; "closed"),
+        }
     }
 }

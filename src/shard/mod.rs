@@ -378,7 +378,9 @@ impl Shard {
         self.counters.received_bytes.add(input.len() as u64);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.note_sign_of_life(self.now.tick);
-        connection.received_bytes += input.len() as u64;
+        if let Some(life) = &mut connection.life {
+            life.received_bytes += input.len() as u64;
+        }
         if connection.stage == Stage::Open {
             self.take_in(id, input);
             self.settle();
@@ -429,7 +431,9 @@ impl Shard {
         let now = self.now.tick;
         if let Some(connection) = self.connections.get_mut(id) {
             self.pool.advance(&mut connection.queue, bytes);
-            connection.sent_bytes += bytes as u64;
+            if let Some(life) = &mut connection.life {
+                life.sent_bytes += bytes as u64;
+            }
             connection.http_bytes =
                 connection.http_bytes.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
             if let Some(told) = &mut connection.told {
