@@ -254,6 +254,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
         wakers: wakers.clone(),
         started_ms: crate::sys::unix_ms(),
         node: flock.node,
+        log: log.clone(),
     };
     observer::start(start).map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     let links = Links {

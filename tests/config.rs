@@ -105,7 +105,7 @@ fn every_type_reads_from_file_and_environment() {
     let from_file = resolve(file, &[], &[]).unwrap();
     assert_eq!(from_file, resolve("", &env, &[]).unwrap());
     assert_eq!(from_file.log.format, LogFormat::Json);
-    assert_eq!(from_file.log.level, log::LevelFilter::Warn);
+    assert_eq!(from_file.log.level, log::LevelFilter::Warn.into());
     assert_eq!(from_file.store.kind, StoreKind::Sqlite);
     assert_eq!(from_file.auth.jwt_secret, Some(Secret("s3cret".to_owned())));
     assert_eq!(from_file.web.echo, Some(false));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use starling::base::stats::Counters;
-use starling::observe::metrics::{About, Format, render};
+use starling::observe::metrics::{About, Format, LogLines, render};
 use starling::sys::process::Figures;
 
 const BEGIN: &str = "<!-- list -->\n";
@@ -21,7 +21,11 @@ fn rendered() -> String {
         threads: Some(1),
     };
     let cores: Vec<Arc<Counters>> = vec![Arc::default()];
-    render(&cores, &About { started_ms: 0, process: all, node: 0, idle_bytes: &[] }, Format::Text)
+    render(
+        &cores,
+        &About { started_ms: 0, process: all, node: 0, idle_bytes: &[], log: LogLines::default() },
+        Format::Text,
+    )
 }
 
 /// The list as a table: name, type, what it says.

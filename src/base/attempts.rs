@@ -8,6 +8,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::bucket::{Rate, SharedBucket};
 use super::buckets::SharedBuckets;
@@ -32,48 +33,57 @@ enum Who {
 #[derive(Debug)]
 pub struct Attempts {
     buckets: SharedBuckets<Who>,
-    logins: Rate,
-    registrations: Rate,
+    logins_per_minute: AtomicU64,
+    registrations_per_hour: AtomicU64,
+}
+
+/// So many a period, where one costs as much as the period has seconds.
+fn rate(per_period: u64, period_s: u64) -> Rate {
+    Rate { per_second: per_period, burst: per_period.saturating_mul(period_s) }
 }
 
 impl Attempts {
     /// Nobody has tried anything. A rate of 0 is no limit; of more than `buckets_max` names and addresses some are forgotten.
     pub fn new(logins_per_minute: u64, registrations_per_hour: u64, buckets_max: usize) -> Self {
-        let rate = |per_period: u64, period_s: u64| Rate {
-            per_second: per_period,
-            burst: per_period.saturating_mul(period_s),
-        };
         Attempts {
             buckets: SharedBuckets::bounded(buckets_max),
-            logins: rate(logins_per_minute, MINUTE_S),
-            registrations: rate(registrations_per_hour, HOUR_S),
+            logins_per_minute: AtomicU64::new(logins_per_minute),
+            registrations_per_hour: AtomicU64::new(registrations_per_hour),
         }
+    }
+
+    /// Allows so many from now on. What has been tried still counts.
+    pub fn set_rates(&self, logins_per_minute: u64, registrations_per_hour: u64) {
+        self.logins_per_minute.store(logins_per_minute, Relaxed);
+        self.registrations_per_hour.store(registrations_per_hour, Relaxed);
     }
 
     /// Counts an attempt to log in as a user (the folded name) from an address, or says after how many milliseconds it may be made. One
     /// that is refused is not counted.
     pub fn take(&self, name_folded: &str, address: IpAddr, now: Tick) -> Result<(), u64> {
-        if self.logins.is_unlimited() {
+        let logins = rate(self.logins_per_minute.load(Relaxed), MINUTE_S);
+        if logins.is_unlimited() {
             return Ok(());
         }
         let user = self.buckets.get(Who::User(Arc::from(name_folded)), now);
         let address = self.buckets.get(Who::Address(network(address)), now);
-        let wait_ms = |bucket: &SharedBucket| bucket.wait_ms(&self.logins, MINUTE_S, now);
+        let wait_ms = |bucket: &SharedBucket| bucket.wait_ms(&logins, MINUTE_S, now);
         match wait_ms(&user).max(wait_ms(&address)) {
             0 => {}
             ms => return Err(ms),
         }
         // Another core may have taken the last of the second since it was looked at; then the first is counted for nothing.
-        address.take(&self.logins, MINUTE_S, now)?;
-        user.take(&self.logins, MINUTE_S, now)
+        address.take(&logins, MINUTE_S, now)?;
+        user.take(&logins, MINUTE_S, now)
     }
 
     /// Counts an attempt to register from an address, or says after how many milliseconds it may be made.
     pub fn take_registration(&self, address: IpAddr, now: Tick) -> Result<(), u64> {
-        if self.registrations.is_unlimited() {
+        let registrations = rate(self.registrations_per_hour.load(Relaxed), HOUR_S);
+        if registrations.is_unlimited() {
             return Ok(());
         }
-        self.buckets.get(Who::NewAt(network(address)), now).take(&self.registrations, HOUR_S, now)
+        self.buckets.get(Who::NewAt(network(address)), now).take(&registrations, HOUR_S, now)
     }
 }
 
@@ -143,6 +153,29 @@ mod tests {
         assert_eq!(attempts.take("c", address("2001:db8:0:1::1"), BEGIN), Ok(()));
         assert_eq!(attempts.take("d", address("192.0.2.1"), BEGIN), Ok(()));
         assert!(attempts.take("e", address("::ffff:192.0.2.1"), BEGIN).is_err(), "the same in IPv6");
+    }
+
+    #[test]
+    fn other_rates_hold_at_once_and_what_was_tried_counts() {
+        let attempts = Attempts::new(10, 20, 1000);
+        for _ in 0..5 {
+            assert_eq!(attempts.take("bob", host(1), BEGIN), Ok(()));
+            assert_eq!(attempts.take_registration(host(1), BEGIN), Ok(()));
+        }
+        attempts.set_rates(1, 1);
+        assert_eq!(
+            attempts.take("bob", host(2), BEGIN),
+            Err(30_000),
+            "five tries of a rate of ten are half a minute"
+        );
+        assert_eq!(
+            attempts.take_registration(host(1), BEGIN),
+            Err(900_000),
+            "and of twenty a quarter of an hour"
+        );
+        attempts.set_rates(0, 0);
+        assert_eq!(attempts.take("bob", host(2), BEGIN), Ok(()));
+        assert_eq!(attempts.take_registration(host(1), BEGIN), Ok(()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Who is connected, counted over all cores: the limits on connections hold for the server, not for a core.
 //!
 //! This is touched once when a connection is accepted and once when it is closed, never for a message. The total is one
-//! atomic number; the counts an address are maps behind locks, split by hash so that cores seldom meet, and unused
-//! while no such limit is configured.
+//! atomic number; the counts an address are maps behind locks, split by hash so that cores seldom meet. They are kept
+//! while no such limit is configured too: one that is configured later holds for those who are there.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -17,7 +17,7 @@ const SHARDS: usize = 64;
 pub struct Census {
     total: AtomicUsize,
     total_max: usize,
-    address_max: usize,
+    address_max: AtomicUsize,
     addresses: Vec<Mutex<HashMap<IpAddr, usize>>>,
     hasher: RandomState,
 }
@@ -37,10 +37,15 @@ impl Census {
         Census {
             total: AtomicUsize::new(0),
             total_max: if total_max == 0 { usize::MAX } else { total_max },
-            address_max: if address_max == 0 { usize::MAX } else { address_max },
+            address_max: AtomicUsize::new(address_max),
             addresses: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
         }
+    }
+
+    /// Allows an address so many connections from now on; 0: any number. Those that are there stay.
+    pub fn set_address_max(&self, address_max: usize) {
+        self.address_max.store(address_max, Relaxed);
     }
 
     /// Counts a connection from `address` in, or says which limit forbids it.
@@ -49,28 +54,25 @@ impl Census {
             self.total.fetch_sub(1, Relaxed);
             return Err(Full::Server);
         }
-        if self.address_max != usize::MAX {
-            let mut counts = self.shard(address);
-            let count = counts.entry(address).or_insert(0);
-            if *count >= self.address_max {
-                self.total.fetch_sub(1, Relaxed);
-                return Err(Full::Address);
-            }
-            *count += 1;
+        let address_max = self.address_max.load(Relaxed);
+        let mut counts = self.shard(address);
+        let count = counts.get(&address).copied().unwrap_or(0);
+        if address_max != 0 && count >= address_max {
+            self.total.fetch_sub(1, Relaxed);
+            return Err(Full::Address);
         }
+        counts.insert(address, count + 1);
         Ok(())
     }
 
     /// Counts out a connection that [`Census::enter`] let in.
     pub fn leave(&self, address: IpAddr) {
         self.total.fetch_sub(1, Relaxed);
-        if self.address_max != usize::MAX {
-            let mut counts = self.shard(address);
-            let count = counts.get_mut(&address).expect("left without having entered");
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&address);
-            }
+        let mut counts = self.shard(address);
+        let count = counts.get_mut(&address).expect("left without having entered");
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&address);
         }
     }
 
@@ -93,10 +95,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_plain_count(ops in prop::collection::vec((any::<bool>(), 0u8..4), 0..100), total_max in 0usize..8, address_max in 0usize..4) {
+        fn agrees_with_a_plain_count(ops in prop::collection::vec((any::<bool>(), 0u8..4, prop::option::weighted(0.1, 0usize..4)), 0..100), total_max in 0usize..8, mut address_max in 0usize..4) {
             let census = Census::new(total_max, address_max);
             let mut model: HashMap<u8, usize> = HashMap::new();
-            for (enters, host) in ops {
+            for (enters, host, other_max) in ops {
+                if let Some(other_max) = other_max {
+                    address_max = other_max;
+                    census.set_address_max(address_max);
+                }
                 let address = IpAddr::from([127, 0, 0, host]);
                 let total: usize = model.values().sum();
                 let here = model.entry(host).or_default();

@@ -52,7 +52,7 @@ pub struct Flags {
     /// The certificate's private key (PEM)
     #[arg(long, value_name = "FILE")]
     tls_key: Option<String>,
-    /// off, error, warn, info, debug or trace
+    /// off, error, warn, info, debug or trace, and such for modules: info,starling::cluster=debug
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     /// A file for the log, besides standard error

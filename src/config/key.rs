@@ -274,19 +274,6 @@ impl<T: Setting> Setting for Option<T> {
     }
 }
 
-impl Setting for log::LevelFilter {
-    fn from_toml(value: &Value) -> Result<Self, String> {
-        let text = value.as_str().unwrap_or_default();
-        Self::iter()
-            .find(|level| level.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| "must be one of off, error, warn, info, debug, trace".to_owned())
-    }
-
-    fn to_toml(&self) -> Option<Value> {
-        Some(Value::String(self.as_str().to_lowercase()))
-    }
-}
-
 /// A text that must not show up in logs and messages, `{:?}` of the whole configuration included.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -8,6 +8,7 @@ mod key;
 mod limits;
 mod listen;
 mod live;
+mod log_filter;
 mod print;
 mod resolve;
 mod sections;
@@ -19,6 +20,7 @@ pub use key::{Key, Secret};
 pub use limits::Limits;
 pub use listen::{Address, ClientAuth, Listen, ListenKind, Mode, Networks, PEER_ON_PATH, TlsFiles};
 pub use live::Taken;
+pub use log_filter::{LOG_MODULES, LogFilter};
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
     AckLevel, ApiKey, Auth, Cluster, Consul, DashboardAccess, Drain, Heartbeat, History, HistoryRule,

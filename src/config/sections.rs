@@ -7,6 +7,7 @@ use toml::Value;
 
 use super::key::{Secret, Setting, choice, section};
 use super::listen::ClientAuth;
+use super::log_filter::LogFilter;
 
 section! {
     /// Certificates of encrypted listeners. With a cert here and no listener that says tls (`web+tls=ADDRESS`), all of
@@ -192,8 +193,12 @@ section! {
 section! {
     /// The log. It goes to standard error, and to a file as well if one is named.
     Log in log {
-        /// The least that is logged: off, error, warn, info, debug or trace.
-        level: log::LevelFilter = log::LevelFilter::Info;
+        /// The least that is logged: off, error, warn, info, debug or trace; after commas the same for modules and what is
+        /// below them, like info,starling::cluster=debug. Of libraries nothing below warn.
+        level: LogFilter = LogFilter::from(log::LevelFilter::Info);
+        /// How many lines of level warn or error one place of the program may log in ten seconds. What is more is left out,
+        /// counted, and told with its next line. 0: any number.
+        repeats: u64 = 20, 0..=1_000_000;
         /// A file to append to; it is made if it is missing.
         file: Option<PathBuf> = None;
         /// text, or json (one object a line).

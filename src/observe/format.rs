@@ -14,6 +14,15 @@ pub(super) struct Entry {
     /// The module that tells it.
     pub target: String,
     pub message: String,
+    /// What it is about, by names.
+    pub fields: Vec<(String, Field)>,
+}
+
+/// What stands under a name.
+#[derive(Debug)]
+pub(super) enum Field {
+    Number(u64),
+    Text(String),
 }
 
 /// How a sink's lines look.
@@ -35,6 +44,15 @@ impl Style {
                 push_escaped(out, &entry.target);
                 out.push_str(": ");
                 push_escaped(out, &entry.message);
+                for (name, field) in &entry.fields {
+                    out.push(' ');
+                    push_escaped(out, name);
+                    out.push('=');
+                    match field {
+                        Field::Number(number) => _ = write!(out, "{number}"),
+                        Field::Text(text) => push_value(out, text),
+                    }
+                }
             }
             LogFormat::Json => {
                 out.push_str("{\"time\":\"");
@@ -44,6 +62,15 @@ impl Style {
                 push_json(out, &entry.target);
                 out.push_str(",\"message\":");
                 push_json(out, &entry.message);
+                for (name, field) in &entry.fields {
+                    out.push(',');
+                    push_json(out, name);
+                    out.push(':');
+                    match field {
+                        Field::Number(number) => _ = write!(out, "{number}"),
+                        Field::Text(text) => push_json(out, text),
+                    }
+                }
                 out.push('}');
             }
         }
@@ -72,6 +99,22 @@ fn push_escaped(out: &mut String, text: &str) {
     for letter in text.chars() {
         if is_unsafe(letter) { out.extend(letter.escape_default()) } else { out.push(letter) }
     }
+}
+
+/// A value after its name: in quotes where it would not be clear where it ends.
+fn push_value(out: &mut String, text: &str) {
+    if !text.is_empty() && !text.contains([' ', '"', '=', '\\']) {
+        return push_escaped(out, text);
+    }
+    out.push('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => out.extend(['\\', letter]),
+            _ if is_unsafe(letter) => out.extend(letter.escape_default()),
+            _ => out.push(letter),
+        }
+    }
+    out.push('"');
 }
 
 fn push_json(out: &mut String, text: &str) {
@@ -128,11 +171,21 @@ mod tests {
     use super::*;
 
     fn line(format: LogFormat, is_coloured: bool, message: &str) -> String {
+        line_with(format, is_coloured, message, Vec::new())
+    }
+
+    fn line_with(
+        format: LogFormat,
+        is_coloured: bool,
+        message: &str,
+        fields: Vec<(String, Field)>,
+    ) -> String {
         let entry = Entry {
             time_ms: 1_795_255_872_345,
             level: log::Level::Info,
             target: "starling::server".to_owned(),
             message: message.to_owned(),
+            fields,
         };
         let mut out = String::new();
         Style { format, is_coloured }.append(&mut out, &entry);
@@ -160,6 +213,30 @@ mod tests {
         assert_eq!(value["level"], "info");
         assert_eq!(value["target"], "starling::server");
         assert_eq!(value["time"], "2026-11-21T10:11:12.345Z");
+    }
+
+    #[test]
+    fn fields_follow_the_message() {
+        let nasty = "a \"b\\\n\u{1b}\u{2028}=";
+        let fields = || {
+            let texts = [("conn", "0.1.2"), ("nickname", nasty), ("path", "")];
+            let mut fields: Vec<_> =
+                texts.map(|(name, text)| (name.to_owned(), Field::Text(text.to_owned()))).into();
+            fields.push(("bytes".to_owned(), Field::Number(u64::MAX)));
+            fields
+        };
+        let text = line_with(LogFormat::Text, false, "said", fields());
+        let expected =
+            r#"said conn=0.1.2 nickname="a \"b\\\n\u{1b}\u{2028}=" path="" bytes=18446744073709551615"#;
+        assert!(text.ends_with(&format!(": {expected}\n")), "{text}");
+        let json = line_with(LogFormat::Json, false, "said", fields());
+        assert_eq!(json.lines().count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["message"], "said");
+        assert_eq!(value["conn"], "0.1.2");
+        assert_eq!(value["nickname"], nasty);
+        assert_eq!(value["path"], "");
+        assert_eq!(value["bytes"], u64::MAX);
     }
 
     #[test]

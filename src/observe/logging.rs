@@ -2,22 +2,25 @@
 //!
 //! A loop that blocks because a terminal is paused or a disk is full serves nobody. So a caller only makes the
 //! message and puts it into a bounded queue; each sink has a queue and a thread of its own, and one that is stuck
-//! delays neither the callers nor the other. What does not fit is left out, counted, and told in the log itself.
+//! delays neither the callers nor the other. What does not fit is left out, counted, and told in the log itself. What is wanted at all
+//! is decided before, and how often one place may warn: `repeats`.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
 use simplelog::{CombinedLogger, SharedLogger};
 
-use super::format::{Entry, Style};
+use super::format::{Entry, Field, Style};
+use super::repeats::{Repeats, Verdict};
 use super::writer::{Counts, Writer, spawn_writer};
-use crate::config;
+use crate::config::{self, LogFilter};
 
 /// The log's writers. Dropping it stops them without waiting; [`Logging::finish`] waits.
 #[derive(Debug)]
@@ -29,22 +32,42 @@ pub struct Logging {
 /// What can be changed of a log that runs, from any thread.
 #[derive(Debug, Clone)]
 pub struct Control {
-    /// The least that is logged, as a number of [`log::LevelFilter`].
-    level: Arc<AtomicUsize>,
+    /// What is logged.
+    filter: Arc<ArcSwap<LogFilter>>,
+    /// How often one place may warn.
+    repeats: Arc<Repeats>,
+    /// The lines that each sink has left out.
+    counts: Vec<Arc<Counts>>,
     /// Whether the file is to be opened again, if there is one.
     reopens: Option<Arc<AtomicBool>>,
 }
 
 impl Control {
-    fn new(level: log::LevelFilter, has_file: bool) -> Self {
-        let reopens = has_file.then(Arc::default);
-        Control { level: Arc::new(AtomicUsize::new(level as usize)), reopens }
+    fn new(config: &config::Log) -> Self {
+        Control {
+            filter: Arc::new(ArcSwap::from_pointee(config.level.clone())),
+            repeats: Arc::new(Repeats::new(config.repeats)),
+            counts: Vec::new(),
+            reopens: config.file.is_some().then(Arc::default),
+        }
     }
 
     /// Decides what is logged from now on.
-    pub fn set_level(&self, level: log::LevelFilter) {
-        self.level.store(level as usize, Ordering::Relaxed);
-        log::set_max_level(level);
+    pub fn set(&self, config: &config::Log) {
+        self.filter.store(Arc::new(config.level.clone()));
+        self.repeats.set_most(config.repeats);
+        log::set_max_level(config.level.most());
+    }
+
+    /// Lines left out since the start, all sinks together: those that found a full queue, and those that could not
+    /// be written.
+    pub fn left_out(&self) -> u64 {
+        self.counts.iter().map(|counts| counts.left_out()).sum()
+    }
+
+    /// Lines left out since the start because their place had logged enough.
+    pub fn suppressed(&self) -> u64 {
+        self.repeats.suppressed()
     }
 
     /// Has the next line go to the file that then has the name, and whether there is a file: for `logrotate`, which has moved the one
@@ -58,12 +81,6 @@ impl Logging {
     /// What can be changed of it.
     pub fn control(&self) -> Control {
         self.control.clone()
-    }
-
-    /// Lines left out since the start, all sinks together: those that found a full queue, and those that could not
-    /// be written.
-    pub fn left_out(&self) -> u64 {
-        self.writers.iter().map(|writer| writer.counts().left_out()).sum()
     }
 
     /// Writes what is queued and stops, but waits no longer than `within`. Whether all of it was handed over.
@@ -81,13 +98,12 @@ pub fn start(config: &config::Log, queue_lines: usize) -> Result<Logging, String
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut sinks: Vec<Box<dyn SharedLogger>> = Vec::new();
     let mut writers = Vec::new();
-    let control = Control::new(config.level, config.file.is_some());
+    let mut control = Control::new(config);
     let mut add = |name, output, is_coloured| {
         let style = Style { format: config.format, is_coloured };
         let (queue, writer) = spawn_writer(name, output, style, queue_lines)
             .map_err(|error| format!("cannot start the log's thread: {error}"))?;
-        let level = control.level.clone();
-        sinks.push(Box::new(Sink { level, queue, counts: writer.counts().clone() }));
+        sinks.push(Box::new(Sink { queue, counts: writer.counts().clone() }));
         writers.push(writer);
         Ok::<_, String>(())
     };
@@ -98,27 +114,78 @@ pub fn start(config: &config::Log, queue_lines: usize) -> Result<Logging, String
             .map_err(|error| format!("cannot open the log file {}: {error}", path.display()))?;
         add("log-file", Box::new(file), false)?;
     }
-    CombinedLogger::init(sinks).map_err(|_| "the log was started before".to_owned())?;
-    log::set_max_level(config.level);
+    control.counts = writers.iter().map(|writer: &Writer| writer.counts().clone()).collect();
+    let front = Front::new(&control, sinks);
+    log::set_boxed_logger(Box::new(front)).map_err(|_| "the log was started before".to_owned())?;
+    control.set(config);
     Ok(Logging { writers, control })
 }
 
-/// The calling side of one sink.
-struct Sink {
-    level: Arc<AtomicUsize>,
-    queue: Sender<Entry>,
-    counts: Arc<Counts>,
+/// What stands before the sinks: decides what is logged.
+struct Front {
+    filter: Arc<ArcSwap<LogFilter>>,
+    repeats: Arc<Repeats>,
+    started: Instant,
+    sinks: Box<CombinedLogger>,
 }
 
-impl log::Log for Sink {
+impl Front {
+    fn new(control: &Control, sinks: Vec<Box<dyn SharedLogger>>) -> Self {
+        let (filter, repeats) = (control.filter.clone(), control.repeats.clone());
+        Front { filter, repeats, started: Instant::now(), sinks: CombinedLogger::new(sinks) }
+    }
+
+    /// Counts a line, if it is of a kind that peers may provoke without end.
+    fn count(&self, record: &log::Record<'_>) -> Verdict {
+        match (record.level() <= log::Level::Warn, record.file_static(), record.line()) {
+            (true, Some(file), Some(line)) => {
+                let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                self.repeats.count((file, line), now_ms)
+            }
+            _ => Verdict::Log { left_out: 0, seconds: 0 },
+        }
+    }
+}
+
+impl log::Log for Front {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() as usize <= self.level.load(Ordering::Relaxed)
+        metadata.level() <= self.filter.load().level_of(metadata.target())
     }
 
     fn log(&self, record: &log::Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
         }
+        match self.count(record) {
+            Verdict::Log { left_out: 0, .. } => self.sinks.log(record),
+            Verdict::Log { left_out, seconds } => {
+                let (message, mut record) = (record.args(), record.to_builder());
+                self.sinks.log(
+                    &record
+                        .args(format_args!("{message} (and {left_out} more like it in {seconds} s)"))
+                        .build(),
+                );
+            }
+            Verdict::LeaveOut => {}
+        }
+    }
+
+    /// Nothing: waiting here could make a loop wait. [`Logging::finish`] is for the end.
+    fn flush(&self) {}
+}
+
+/// The calling side of one sink.
+struct Sink {
+    queue: Sender<Entry>,
+    counts: Arc<Counts>,
+}
+
+impl log::Log for Sink {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
         // A message costs its making, so a queue that is full anyway is asked first.
         if self.queue.is_full() {
             self.counts.leave_out(1);
@@ -127,11 +194,14 @@ impl log::Log for Sink {
         let mut message = Bounded(String::new());
         // An error means that the bound was reached, or that a value cannot show itself; what there is goes out.
         let _ = write!(message, "{}", record.args());
+        let mut fields = Fields(Vec::new());
+        let _ = record.key_values().visit(&mut fields); // it ends with the last that has place
         let entry = Entry {
             time_ms: wall_ms(),
             level: record.level(),
             target: record.target().to_owned(),
             message: message.0,
+            fields: fields.0,
         };
         if self.queue.try_send(entry).is_err() {
             self.counts.leave_out(1);
@@ -175,6 +245,34 @@ impl fmt::Write for Bounded {
         self.0.push_str(&text[..end]);
         self.0.push_str("...");
         Err(fmt::Error)
+    }
+}
+
+/// How many fields a line may have: more than any line of ours.
+const FIELDS_MAX: usize = 16;
+
+/// What a line says of its connection, request and so on, each by a name.
+struct Fields(Vec<(String, Field)>);
+
+impl<'kvs> log::kv::VisitSource<'kvs> for Fields {
+    fn visit_pair(
+        &mut self,
+        key: log::kv::Key<'kvs>,
+        value: log::kv::Value<'kvs>,
+    ) -> Result<(), log::kv::Error> {
+        if self.0.len() >= FIELDS_MAX {
+            return Err(log::kv::Error::msg("too many fields"));
+        }
+        let field = value.to_u64().map_or_else(
+            || {
+                let mut text = Bounded(String::new());
+                let _ = write!(text, "{value}");
+                Field::Text(text.0)
+            },
+            Field::Number,
+        );
+        self.0.push((key.to_string(), field));
+        Ok(())
     }
 }
 
@@ -230,14 +328,15 @@ mod tests {
     use log::Log as _;
 
     use super::*;
-    use crate::config::LogFormat;
+    use crate::config::{Config, LogFormat};
 
     const STYLE: Style = Style { format: LogFormat::Text, is_coloured: false };
 
     fn sink(output: Box<dyn Write + Send>, lines: usize) -> (Sink, Logging) {
         let (queue, writer) = spawn_writer("log-test", output, STYLE, lines).unwrap();
-        let control = Control::new(log::LevelFilter::Info, false);
-        let sink = Sink { level: control.level.clone(), queue, counts: writer.counts().clone() };
+        let mut control = Control::new(&Config::default().log);
+        control.counts.push(writer.counts().clone());
+        let sink = Sink { queue, counts: writer.counts().clone() };
         (sink, Logging { writers: vec![writer], control })
     }
 
@@ -286,6 +385,7 @@ mod tests {
         let (stuck, mut logging) = sink(Box::new(Stuck(wait)), QUEUE_LINES);
         let (healthy, other) = sink(Box::new(LogFile::open(path.clone(), Arc::default()).unwrap()), LINES);
         logging.writers.extend(other.writers);
+        let control = logging.control();
         let combined = CombinedLogger::new(vec![Box::new(stuck), Box::new(healthy)]);
         // It returns at all: a caller that waited for the stuck sink would never get to the end.
         for number in 0..LINES {
@@ -293,7 +393,7 @@ mod tests {
             combined.log(&builder.level(log::Level::Info).args(format_args!("line {number}")).build());
         }
         // The thread may have taken a batch before it got stuck.
-        let left_out = logging.left_out() as usize;
+        let left_out = control.left_out() as usize;
         assert!((1..=LINES - QUEUE_LINES).contains(&left_out), "{left_out}");
         let begin = Instant::now();
         assert!(!logging.finish(Duration::from_millis(200)), "the stuck one cannot have finished");
@@ -302,15 +402,67 @@ mod tests {
         drop(release);
     }
 
-    #[test]
-    fn a_level_below_is_not_logged() {
+    /// What stands in the file after some lines, which a front that knows this filter lets through or does not.
+    fn logged(filter: &str, repeats: u64, say: impl Fn(&Front, &Control)) -> (String, Control) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
-        let (sink, logging) = sink(Box::new(LogFile::open(path.clone(), Arc::default()).unwrap()), 16);
-        let mut builder = log::Record::builder();
-        sink.log(&builder.level(log::Level::Debug).args(format_args!("no")).build());
+        let (sink, logging) = sink(Box::new(LogFile::open(path.clone(), Arc::default()).unwrap()), 1000);
+        let control = logging.control();
+        let file = format!("[log]\nlevel = {filter:?}\nrepeats = {repeats}\n");
+        let config =
+            Config::resolve(Some(("a.toml", &file)), std::iter::empty(), &Default::default()).unwrap();
+        control.filter.store(Arc::new(config.log.level.clone()));
+        control.repeats.set_most(repeats);
+        say(&Front::new(&control, vec![Box::new(sink)]), &control);
         assert!(logging.finish(Duration::from_secs(10)));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        (std::fs::read_to_string(&path).unwrap(), control)
+    }
+
+    #[test]
+    fn a_level_below_that_of_its_module_is_not_logged() {
+        let (text, _) = logged("warn,starling::cluster=debug", 0, |log, _| {
+            for (target, level) in [
+                ("starling::cluster::link", log::Level::Debug),
+                ("starling::cluster::link", log::Level::Trace),
+                ("starling::server", log::Level::Info),
+                ("starling::server", log::Level::Warn),
+            ] {
+                let mut record = log::Record::builder();
+                record.target(target).level(level);
+                log.log(&record.args(format_args!("said")).build());
+            }
+        });
+        let lines: Vec<_> = text.lines().map(|line| &line["2026-11-29T00:00:00.000Z ".len()..]).collect();
+        assert_eq!(lines, ["DEBUG starling::cluster::link: said", "WARN  starling::server: said"]);
+    }
+
+    #[test]
+    fn what_one_place_says_too_often_is_counted_and_told_by_its_next_line() {
+        let (text, control) = logged("debug", 3, |log, control| {
+            let conn = ("conn", "0.1.2");
+            let say = |level: log::Level| {
+                let mut record = log::Record::builder();
+                record.level(level).target("starling::server").key_values(&conn);
+                record.file_static(Some("src/server.rs")).line(Some(1));
+                log.log(&record.args(format_args!("again")).build());
+            };
+            for _ in 0..10 {
+                say(log::Level::Warn);
+                say(log::Level::Info);
+            }
+            control.repeats.set_most(0);
+            say(log::Level::Warn);
+        });
+        let warned: Vec<_> = text.lines().filter(|line| line.contains(" WARN ")).collect();
+        assert_eq!(warned.len(), 4, "{text}");
+        assert!(warned[2].ends_with("starling::server: again conn=0.1.2"), "{text}");
+        assert!(warned[3].ends_with("again (and 7 more like it in 0 s) conn=0.1.2"), "{text}");
+        assert_eq!(
+            text.lines().filter(|line| line.contains(" INFO ")).count(),
+            10,
+            "only warnings and errors are counted"
+        );
+        assert_eq!(control.suppressed(), 7);
     }
 
     #[test]
@@ -327,7 +479,9 @@ mod tests {
     fn a_file_that_was_moved_away_is_left_when_that_is_asked_for() {
         let directory = tempfile::tempdir().unwrap();
         let [path, moved] = ["a.log", "a.log.1"].map(|name| directory.path().join(name));
-        let control = Control::new(log::LevelFilter::Info, true);
+        let mut config = Config::default().log;
+        config.file = Some(path.clone());
+        let control = Control::new(&config);
         let mut file = LogFile::open(path.clone(), control.reopens.clone().unwrap()).unwrap();
         file.write_all(b"one\n").unwrap();
         std::fs::rename(&path, &moved).unwrap();
@@ -336,7 +490,7 @@ mod tests {
         file.write_all(b"three\n").unwrap();
         assert_eq!(std::fs::read(&moved).unwrap(), b"one\ntwo\n");
         assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
-        assert!(!Control::new(log::LevelFilter::Info, false).reopen());
+        assert!(!Control::new(&Config::default().log).reopen());
     }
 
     #[test]

@@ -45,6 +45,17 @@ pub struct About {
     pub node: u32,
     /// How many bytes an idle client takes, by how it speaks.
     pub idle_bytes: &'static [(&'static str, usize)],
+    /// What the log has not got.
+    pub log: LogLines,
+}
+
+/// Lines that are missing in the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogLines {
+    /// They found a full queue, or could not be written.
+    pub left_out: u64,
+    /// Their place in the program had logged enough.
+    pub suppressed: u64,
 }
 
 /// The document.
@@ -60,6 +71,7 @@ pub fn render(cores: &[Arc<Counters>], about: &About, format: Format) -> String 
     );
     out.process(about);
     out.idle(about.idle_bytes);
+    out.log(&about.log);
     // In the order in which they are described.
     let readings: Vec<Vec<u64>> =
         cores.iter().map(|core| core.values().map(|(_, value)| value).collect()).collect();
@@ -165,6 +177,25 @@ impl Document {
         }
     }
 
+    fn log(&mut self, lines: &LogLines) {
+        let families = [
+            (
+                "starling_log_lines_left_out",
+                lines.left_out,
+                "Lines left out of the log because they could not be written, or not as fast as they came (limits.log_lines).",
+            ),
+            (
+                "starling_log_lines_suppressed",
+                lines.suppressed,
+                "Warnings and errors left out of the log because their place had logged as many as it may (log.repeats).",
+            ),
+        ];
+        for (name, lines, help) in families {
+            self.family(name, Kind::Counter, help);
+            self.sample(name, Kind::Counter, "", lines, false);
+        }
+    }
+
     fn http(&mut self, cores: &[Arc<Counters>]) {
         self.family("http_requests", Kind::Counter, "Requests of HTTP that were answered, by method and status; `other` and 0 stand for all that have no name here.");
         let mut sums = std::collections::BTreeMap::new();
@@ -252,7 +283,17 @@ mod tests {
         cores[1].hops.record(Hop::ReadToParsed, 1600);
         cores[1].hops.record(Hop::ReadToParsed, 11_000_000_000);
         let process = Figures { cpu_s: Some(1.5), resident_bytes: Some(4096), ..Figures::default() };
-        render(&cores, &About { started_ms: 1_700_000_000_500, process, node: 0, idle_bytes: &[] }, format)
+        render(
+            &cores,
+            &About {
+                started_ms: 1_700_000_000_500,
+                process,
+                node: 0,
+                idle_bytes: &[],
+                log: LogLines::default(),
+            },
+            format,
+        )
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod format;
 pub mod logging;
 pub mod metrics;
+mod repeats;
 mod writer;
 
 pub use format::{date, push_time};

@@ -194,6 +194,7 @@ impl Task {
                 level: log::Level::Warn,
                 target: module_path!().to_owned(),
                 message: format!("{untold} log lines were left out"),
+                fields: Vec::new(),
             };
             self.style.append(&mut self.batch, &entry);
         }
@@ -253,7 +254,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(10);
 
     fn entry(message: String) -> Entry {
-        Entry { time_ms: 0, level: log::Level::Info, target: "t".to_owned(), message }
+        Entry { time_ms: 0, level: log::Level::Info, target: "t".to_owned(), message, fields: Vec::new() }
     }
 
     /// An output that waits for a permit before its first write.

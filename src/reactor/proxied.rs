@@ -57,7 +57,8 @@ impl<O: Os, W: World> Reactor<O, W> {
                     self.introduce(id, client, is_secure, taken..bytes);
                 }
                 Err(_) => {
-                    log::debug!("connection {}: no PROXY header from {}", id.index, announcement.from);
+                    let proxy = announcement.from;
+                    log::debug!(conn:% = self.name_of(id), peer:% = proxy; "no PROXY header");
                     self.world.counters().proxy_violations.add(1);
                     return self.world.broken(id);
                 }

@@ -118,7 +118,7 @@ impl<O: Os, W: World> Reactor<O, W> {
             }
         }
         if let Some(failure) = failure {
-            log::debug!("connection {}: TLS: {failure}", id.index);
+            log::debug!(conn:% = self.name_of(id), why:% = failure; "TLS has failed");
             self.world.counters().tls_failures.add(1);
             self.world.spoiled(id);
         } else if has_heard_end {

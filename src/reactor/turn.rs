@@ -17,7 +17,7 @@ use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::config::{Limits, ListenKind};
 use crate::shard::Shard;
-use crate::shard::mail::Parcel;
+use crate::shard::mail::{ConnectionRef, Parcel};
 use crate::tls::{ClientSettings, INPUT_OVERHEAD, Tls};
 
 /// How many ranges the first `writev` of a flush takes, and how many each further one. The second is larger than the number of
@@ -528,6 +528,11 @@ impl<O: Os, W: World> Reactor<O, W> {
         if is_proxied && let Some(link) = link_mut(&mut self.links, id) {
             link.announcement = Some(Box::new(Announcement::new(peer)));
         }
+    }
+
+    /// The name of a connection in the log.
+    pub(super) fn name_of(&self, id: Id) -> ConnectionRef {
+        ConnectionRef { core: self.core as u16, connection: id }
     }
 
     /// Has a socket's events reported under the connection's Id from now on.

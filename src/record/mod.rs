@@ -98,6 +98,11 @@ pub enum Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// What it is about, in a word, without anything of what is in it.
+    pub fn kind(&self) -> String {
+        format!("{self:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect()
+    }
+
     /// Appends it to a frame.
     pub fn put(&self, frame: &mut Vec<u8>) {
         let buffer = std::mem::take(frame);

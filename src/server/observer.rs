@@ -10,7 +10,8 @@ use crossbeam::channel::{Receiver, Sender, bounded, select};
 use super::dashboard::{self, Dashboard, Watchers};
 
 use crate::base::stats::Counters;
-use crate::observe::metrics::{self, About, Format};
+use crate::observe::logging::Control;
+use crate::observe::metrics::{self, About, Format, LogLines};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::teller::Teller;
 use crate::reactor::{Os, link_bytes};
@@ -92,6 +93,8 @@ pub struct Start {
     pub started_ms: u64,
     /// The node.
     pub node: u32,
+    /// The log.
+    pub log: Control,
 }
 
 /// What an idle client takes of memory.
@@ -102,7 +105,7 @@ const IDLE_BYTES: [(&str, usize); 6] = footprint::idle_bytes(link_bytes::<<Kerne
 /// # Errors
 /// When the kernel has no thread to give.
 pub fn start(start: Start) -> io::Result<()> {
-    let Start { asked, counters, exchange, wakers, started_ms, node } = start;
+    let Start { asked, counters, exchange, wakers, started_ms, node, log } = start;
     let Asked { asked, reported, woken, watchers } = asked;
     let about = dashboard::About { started_ms, node };
     let mut dashboard = Dashboard::new(counters.clone(), exchange.clone(), watchers, about);
@@ -113,7 +116,7 @@ pub fn start(start: Start) -> io::Result<()> {
             select! {
                 recv(asked) -> question => match question {
                     Ok((from, question)) => {
-                        let document = answer(question, &counters, started_ms, node);
+                        let document = answer(question, &counters, started_ms, node, &log);
                         let reply = Reply::Document(Box::new(document));
                         let mail = Mail::ApiReply { to: from.connection, home: from.core, reply };
                         teller.tell(usize::from(from.core), mail);
@@ -137,11 +140,18 @@ pub fn start(start: Start) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(question: Question, counters: &[Arc<Counters>], started_ms: u64, node: u32) -> Document {
+fn answer(
+    question: Question,
+    counters: &[Arc<Counters>],
+    started_ms: u64,
+    node: u32,
+    log: &Control,
+) -> Document {
     match question {
         Question::Metrics { is_open_metrics } => {
             let format = if is_open_metrics { Format::OpenMetrics } else { Format::Text };
-            let about = About { started_ms, process: process::figures(), node, idle_bytes: &IDLE_BYTES };
+            let log = LogLines { left_out: log.left_out(), suppressed: log.suppressed() };
+            let about = About { started_ms, process: process::figures(), node, idle_bytes: &IDLE_BYTES, log };
             let body = metrics::render(counters, &about, format).into_bytes();
             Document { content_type: format.content_type(), body }
         }

@@ -102,7 +102,7 @@ impl Reload {
         let authority = Authority { verifier, api_keys, ..(*self.authority).clone() };
         self.config = Arc::new(config);
         self.authority = Arc::new(authority);
-        self.log.set_level(self.config.log.level);
+        self.log.set(&self.config.log);
         self.tell_cores();
         if !done.is_empty() {
             log::info!(

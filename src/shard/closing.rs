@@ -39,6 +39,40 @@ pub enum Closing {
     Broken,
 }
 
+/// A [`Closing`] without what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Farewell(Farewell),
+    PeerClosed,
+    Violation,
+    LastResponse,
+    Idle,
+    RequestTimeout,
+    InputEnded,
+    Handshake,
+    Spoiled,
+    Broken,
+}
+
+impl Kind {
+    /// The word for it in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Farewell(farewell) => farewell.as_str(),
+            Kind::PeerClosed => "peer_closed",
+            Kind::Violation => "violation",
+            Kind::LastResponse => "last_response",
+            Kind::Idle => "idle",
+            Kind::RequestTimeout => "request_timeout",
+            Kind::InputEnded => "input_ended",
+            Kind::Handshake => "no_handshake",
+            Kind::Spoiled => "spoiled",
+            Kind::Broken => "broken",
+        }
+    }
+}
+
 impl Closing {
     /// What the other members of its rooms are told.
     pub(super) fn leave_reason(&self) -> LeaveReason {
@@ -47,6 +81,23 @@ impl Closing {
             Closing::Bye(Farewell::Timeout) => LeaveReason::Timeout,
             Closing::Quit(_) => LeaveReason::Quit,
             _ => LeaveReason::Lost,
+        }
+    }
+
+    /// What of it is kept until the connection is no more, for the log: two bytes of each connection.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Closing::Bye(farewell) => Kind::Farewell(*farewell),
+            Closing::Quit(_) => Kind::Farewell(Farewell::Quit),
+            Closing::PeerClosed(_) => Kind::PeerClosed,
+            Closing::Violation(_) => Kind::Violation,
+            Closing::LastResponse => Kind::LastResponse,
+            Closing::Idle => Kind::Idle,
+            Closing::RequestTimeout => Kind::RequestTimeout,
+            Closing::InputEnded => Kind::InputEnded,
+            Closing::Handshake => Kind::Handshake,
+            Closing::Spoiled => Kind::Spoiled,
+            Closing::Broken => Kind::Broken,
         }
     }
 
@@ -76,7 +127,9 @@ impl Shard {
             }
             return;
         }
-        log::debug!("connection {}.{} closes: {closing:?}", self.core, id.index);
+        connection.ends_for = Some(closing.kind());
+        self.log_closing(id, &closing);
+        let connection = self.connections.get_mut(id).expect("looked at above");
         // A client whose answer to the upgrade goes with the queue would take a frame for a part of HTTP.
         let mut is_understood = true;
         if closing == Closing::Bye(Farewell::SlowConsumer) {
@@ -290,6 +343,7 @@ impl Shard {
                 self.census.leave(connection.peer);
             }
             self.scratch.deflaters.forget(id);
+            self.log_closed(id, &connection);
             if let Some(call) = &connection.call {
                 self.drop_call(id, call);
                 continue;

@@ -615,6 +615,7 @@ impl Shard {
         if self.connections.get(id).is_some_and(|c| c.call.is_some()) && self.refuse_call(id, refusal) {
             return;
         }
+        self.log_refused(id, refusal);
         self.counters.errors.add(1);
         // What a room refuses was paid for here already, and the next try is to be paid for again.
         let retry_after_ms = match refusal.reason {

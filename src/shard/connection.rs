@@ -12,6 +12,7 @@
 
 use std::net::IpAddr;
 
+use super::closing;
 use super::encode::Encoding;
 use super::event_streams::EventStream;
 use super::grpc::{Call, Http2};
@@ -61,6 +62,10 @@ pub struct Connection {
     pub pause: Option<Pause>,
     /// Where it is in its life.
     pub stage: Stage,
+    /// Why it ends, when it does.
+    pub ends_for: Option<closing::Kind>,
+    /// What the log tells of its life in the end, if it was to be told of when it began.
+    pub life: Option<Box<Life>>,
     /// Its only timer, and when that fires.
     pub timer: Option<(TimerKey, Tick)>,
     /// Since when its first word, or its hello, has been awaited.
@@ -118,6 +123,17 @@ pub enum Security {
     Secure,
     /// The peer's side ended without saying so (RFC 8446 section 6.1): somebody between may have cut off what it said.
     Torn,
+}
+
+/// What a connection has had: counted only where the log has its beginning, so that others do not pay for it.
+#[derive(Debug)]
+pub struct Life {
+    /// When it was accepted.
+    pub began_at: Tick,
+    /// Bytes that have come, without encryption.
+    pub received_bytes: u64,
+    /// Bytes that were written, without encryption.
+    pub sent_bytes: u64,
 }
 
 /// What is held against a connection: most never have one, so that they do not pay for it.
@@ -219,6 +235,8 @@ impl Connection {
             admitted: None,
             pause: None,
             stage: Stage::Open,
+            ends_for: None,
+            life: None,
             timer: None,
             awaited_since: now,
             last_seen: now,

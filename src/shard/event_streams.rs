@@ -190,7 +190,7 @@ impl Shard {
             // It has gone meanwhile.
             return self.tell_stream_ended(id, room);
         };
-        self.note_answered(answer.method, 200, answer.began_ns);
+        self.note_answered(id, answer.request_id.as_deref(), answer.method, 200, answer.began_ns);
         let mut headers = vec![("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")];
         if let Some(origin) = &origin {
             headers.extend([("Access-Control-Allow-Origin", &**origin), ("Vary", "Origin")]);
@@ -225,6 +225,7 @@ impl Shard {
         let stream = EventStream { room, position, missed, comment_at, identity };
         let connection = self.connections.get_mut(id).expect("looked at above");
         connection.protocol = Protocol::EventStream(Box::new(stream));
+        self.log_protocol(id);
         self.counters.event_streams.add(1);
         let place = recovered.is_none().then_some((&*epoch, offset));
         self.say_raw(id, |out| sse::put_beginning(out, retry_ms, place));

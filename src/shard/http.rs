@@ -320,10 +320,10 @@ impl Shard {
             Some(request_id) => request_id.to_owned(),
             None => format!("{:016x}", self.rng.next_u64()),
         };
+        self.log_request(id, &request_id, head.method, head.path);
         let what = self.consider_what(id, head, &request_id, caller);
         // It has no end but the connection's.
         let is_event_stream = matches!(&what, What::EventStreamEnd | What::Query(ApiRequest::Listen(_)));
-        log::debug!("request {request_id}: {} {}", head.method, head.path);
         Answer {
             what,
             is_keep_alive: head.is_keep_alive && !is_event_stream && !self.is_leaving(),
@@ -397,7 +397,7 @@ impl Shard {
     pub(super) fn answer(&mut self, id: Id, answer: Answer, next: &mut Option<Protocol>) -> bool {
         let date = self.date();
         if let Some(status) = answer.what.status() {
-            self.note_answered(answer.method, status, answer.began_ns);
+            self.note_answered(id, answer.request_id.as_deref(), answer.method, status, answer.began_ns);
         }
         let reply = Reply {
             is_keep_alive: answer.is_keep_alive,
@@ -477,7 +477,7 @@ impl Shard {
             What::Watch { key, identity } => {
                 let refused = self.begin_watch(id, &key, identity, &reply, next).err();
                 let status = refused.as_ref().map_or(101, |refusal| refusal.reason.code());
-                self.note_answered(answer.method, status, answer.began_ns);
+                self.note_answered(id, answer.request_id.as_deref(), answer.method, status, answer.began_ns);
                 return refused.is_some_and(|refusal| self.answer_with_refusal(id, refusal, &reply));
             }
             What::Chat(mut pending, None) => {
@@ -524,7 +524,15 @@ impl Shard {
     }
 
     /// Counts a request that is answered in this turn.
-    pub(super) fn note_answered(&mut self, method: usize, status: u16, began_ns: u64) {
+    pub(super) fn note_answered(
+        &mut self,
+        id: Id,
+        request_id: Option<&str>,
+        method: usize,
+        status: u16,
+        began_ns: u64,
+    ) {
+        self.log_answered(id, request_id, status, began_ns);
         self.answered.push(Answered { method, status, began_ns });
     }
 
@@ -535,7 +543,7 @@ impl Shard {
             Full::Address => "your address has as many connections as it may have",
         };
         let date = self.date();
-        self.note_answered(stats::OTHER_METHOD, 503, self.now.ns);
+        self.note_answered(id, None, stats::OTHER_METHOD, 503, self.now.ns);
         let body = error_body(503, Reason::Unavailable.as_str(), message, true, None);
         let reply =
             Reply { headers: &[("Retry-After", RETRY_AFTER_S)], date: Some(&date), ..Reply::last(503) };
@@ -546,7 +554,7 @@ impl Shard {
     /// Answers a request that cannot be answered in any other way; the connection closes after it.
     pub(super) fn say_http_error(&mut self, id: Id, status: u16, refusal: &Refusal) {
         let date = self.date();
-        self.note_answered(stats::OTHER_METHOD, status, self.now.ns);
+        self.note_answered(id, None, stats::OTHER_METHOD, status, self.now.ns);
         let body = error_body(status, reason_of(status), &refusal.message, false, None);
         let reply = Reply { date: Some(&date), ..Reply::last(status) };
         self.say_raw(id, |out| put_error(out, &reply, status, &body));

@@ -43,7 +43,9 @@ impl Shard {
                 connection.protocol = Protocol::JsonLines(line::Decoder::new(self.limits.inbound_bytes));
                 connection.encoding = Encoding::JsonLine;
                 connection.awaited_since = self.now.tick;
-                match connection.turned_away {
+                let turned_away = connection.turned_away;
+                self.log_protocol(id);
+                match turned_away {
                     Some(farewell) => return self.close(id, Closing::Bye(farewell)),
                     None => self.arm(id),
                 }
@@ -176,8 +178,13 @@ impl Shard {
             let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
                 return;
             };
+            let (is_web, is_new) =
+                (matches!(connection.kind, ListenKind::Web | ListenKind::Grpc), next.is_some());
             connection.protocol = next.unwrap_or(protocol);
-            if matches!(connection.kind, ListenKind::Web | ListenKind::Grpc) {
+            if is_new {
+                self.log_protocol(id);
+            }
+            if is_web {
                 self.arm(id);
             }
         }
@@ -217,7 +224,7 @@ impl Shard {
                 }
                 Err(violation) => {
                     self.counters.too_large.add(u64::from(violation == frame::Violation::TooLarge));
-                    log::debug!("connection {}.{}: {}", self.core, id.index, violation.why());
+                    self.log_violation(id, violation.why());
                     self.close(id, Closing::Bye(Farewell::BadProtocol));
                     return input.len();
                 }

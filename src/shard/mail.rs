@@ -250,6 +250,13 @@ pub struct ConnectionRef {
     pub connection: Id,
 }
 
+/// As the log has it: no other connection of this process has or had the same, unless 2^32 others had the same place meanwhile.
+impl std::fmt::Display for ConnectionRef {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}.{}.{}", self.core, self.connection.index, self.connection.generation)
+    }
+}
+
 /// What an HTTP request may ask of a home. Nobody is a member by it.
 #[derive(Debug)]
 pub enum ApiRequest {

@@ -33,8 +33,10 @@
 //! | `mail` | between cores |
 //! | `security` | what encryption changes for a connection |
 //! | `closing`, `timers` | the end of a connection, and what happens when nothing does |
+//! | `connection_log`, `access_log` | what the log tells of each connection and request |
 //! | `inventory`, `footprint` | what is held, counted; what an idle client takes |
 
+mod access_log;
 pub mod accounts;
 mod api;
 pub mod backplane;
@@ -42,6 +44,7 @@ mod broadcast;
 mod closing;
 mod commands;
 mod connection;
+mod connection_log;
 mod deflate;
 mod doubt;
 mod encode;
@@ -315,6 +318,7 @@ impl Shard {
     /// A peer has connected. It is taken in even where a limit forbids it to stay: then it is told so, and closed.
     pub fn open(&mut self, peer: IpAddr, kind: ListenKind) -> Id {
         let id = self.insert_connection(peer, kind);
+        self.log_accepted(id);
         self.let_in(id, peer);
         self.arm(id);
         id
@@ -392,6 +396,9 @@ impl Shard {
         self.counters.received_bytes.add(input.len() as u64);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.note_sign_of_life(self.now.tick);
+        if let Some(life) = &mut connection.life {
+            life.received_bytes += input.len() as u64;
+        }
         if connection.stage == Stage::Open {
             self.take_in(id, input);
         }
@@ -442,6 +449,9 @@ impl Shard {
         let now = self.now.tick;
         if let Some(connection) = self.connections.get_mut(id) {
             self.pool.advance(&mut connection.queue, bytes);
+            if let Some(life) = &mut connection.life {
+                life.sent_bytes += bytes as u64;
+            }
             connection.http_bytes =
                 connection.http_bytes.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
             if let Some(told) = &mut connection.told {

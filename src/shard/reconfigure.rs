@@ -43,6 +43,9 @@ impl Shard {
         self.limits = config.limits.clone();
         self.presence = config.presence.clone();
         self.rates = Rates::new(&config.rate);
+        // Of the whole server, and so the same from every core.
+        self.census.set_address_max(config.limits.connections_per_address);
+        self.attempts.set_rates(config.rate.logins_per_minute, config.rate.registrations_per_hour);
         let rules = RoomRules::new(&config, self.cores(), keeps_more_than_memory);
         self.config = config;
         if rules != self.room_rules {

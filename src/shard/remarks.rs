@@ -49,11 +49,7 @@ impl Shard {
         let Remarks { commands, command, mails, room, bytes, members } = self.remarks;
         let mut text = String::new();
         if let Some((name, by)) = command {
-            let _ = write!(
-                text,
-                "; commands: {commands}, the last {name} on connection {}.{}",
-                self.core, by.index
-            );
+            let _ = write!(text, "; commands: {commands}, the last {name} by conn={}", self.name_of(by));
         }
         if mails > 0 {
             let _ = write!(text, "; mail from other cores: {mails}");
@@ -95,7 +91,7 @@ mod tests {
         shard.receive(id, &mut said.as_bytes().to_vec());
         shard.send_gathered_events();
         let told = shard.describe_turn();
-        assert!(told.starts_with("; commands: 3, the last message on connection 0.0;"), "{told}");
+        assert!(told.starts_with("; commands: 3, the last message by conn=0.0."), "{told}");
         assert!(
             told.contains("most fan-out: room Den, ") && told.ends_with(" bytes to 1 members here"),
             "{told}"

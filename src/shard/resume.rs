@@ -283,6 +283,7 @@ impl Shard {
     }
 
     pub(super) fn say_welcome(&mut self, id: Id, reply_to: &ReplyTo, resumed: bool) {
+        self.log_welcome(id, resumed);
         let session = &self.sessions[id];
         let nickname = session.nickname.clone().expect("welcomed by name");
         // People on text lines have no session that could go on.

@@ -15,6 +15,7 @@ impl Shard {
         let id = self.insert_connection(proxy, kind);
         self.connections[id].security = Security::Announced;
         self.connections[id].is_indirect = true;
+        self.log_accepted(id);
         self.arm(id);
         id
     }
@@ -25,6 +26,7 @@ impl Shard {
             return;
         };
         connection.peer = client;
+        self.log_introduced(id);
         self.begin_waiting(id, Security::Plain);
         self.let_in(id, client);
         self.settle();
@@ -47,6 +49,7 @@ impl Shard {
 
     /// The handshake is over: whoever is awaited has its time from now on.
     pub fn secured(&mut self, id: Id) {
+        self.log_secured(id);
         self.begin_waiting(id, Security::Secure);
     }
 

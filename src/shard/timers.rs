@@ -327,6 +327,7 @@ impl Shard {
             telnet: Default::default(),
             lines: crate::proto::line::Decoder::new(self.limits.inbound_bytes),
         }));
+        self.log_protocol(id);
         self.say_raw(id, |out| out.extend_from_slice(text::GREETING.as_bytes()));
     }
 }

@@ -144,7 +144,13 @@ impl Shard {
                 }
             }
             Err(refusal) => {
-                self.note_answered(stats::GET, refusal.reason.code(), pending.began_ns);
+                self.note_answered(
+                    id,
+                    Some(&pending.request_id),
+                    stats::GET,
+                    refusal.reason.code(),
+                    pending.began_ns,
+                );
                 self.say_http_refusal(id, &pending.request_id, &refusal);
             }
         }
@@ -152,13 +158,14 @@ impl Shard {
 
     /// All that the query of a WebSocket request asked for has been done: it becomes one.
     pub(super) fn finish_upgrade(&mut self, id: Id, pending: &PendingUpgrade) {
-        self.note_answered(stats::GET, 101, pending.began_ns);
+        self.note_answered(id, Some(&pending.request_id), stats::GET, 101, pending.began_ns);
         self.say_switching(id, pending);
         let protocol = self.chat_protocol(pending);
         if let Some(connection) = self.connections.get_mut(id) {
             connection.protocol = protocol;
             connection.encoding = pending.encoding();
         }
+        self.log_protocol(id);
         self.arm(id); // the heartbeat may be due before the next look at what was an HTTP connection
     }
 
@@ -166,7 +173,13 @@ impl Shard {
     /// connection is ready for another.
     pub(super) fn refuse_upgrade(&mut self, id: Id, pending: &PendingUpgrade, refusal: &Refusal) {
         self.scratch.deflaters.forget(id);
-        self.note_answered(stats::GET, refusal.reason.code(), pending.began_ns);
+        self.note_answered(
+            id,
+            Some(&pending.request_id),
+            stats::GET,
+            refusal.reason.code(),
+            pending.began_ns,
+        );
         self.say_http_refusal(id, &pending.request_id, refusal);
         self.let_go_on(id);
     }

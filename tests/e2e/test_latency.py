@@ -163,7 +163,7 @@ def test_dashboards_show_them(start_server):
 
 
 STALL = (r"core (\d+): a turn took ([\d.]+) ms, ([\d.]+) ms of it step (\d+): ([a-z -]+)"
-         r"(?:; commands: (\d+), the last (\w+) on connection \d+\.\d+)?(?:; mail from other cores: \d+)?"
+         r"(?:; commands: (\d+), the last (\w+) by conn=\d+\.\d+\.\d+)?(?:; mail from other cores: \d+)?"
          r"(?:; most fan-out: room (\S+), \d+ bytes to (\d+) members here)?(?:; (\d+) more stalls since the last that was told)?$")
 
 

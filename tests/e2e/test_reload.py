@@ -42,7 +42,7 @@ def test_the_level_of_the_log_changes_and_nobody_is_dropped(server, file):
     said(server, 'in effect: log.level = "debug"')
     response = server.http(b"GET /health HTTP/1.1\r\nHost: t\r\nX-Request-Id: seen\r\n\r\n")
     assert response.status == 200
-    said(server, "request seen: GET /health")
+    said(server, "request=seen method=GET path=/health")
     file.write_text('[log]\nlevel = "warn"\n')
     hang_up(server)
     # Of which it says nothing: that is what was asked for.
@@ -84,6 +84,41 @@ def test_limits_and_rates_change_and_nobody_is_dropped(server, file):
     file.write_text("")
     hang_up(server)
     wait_until(lambda: alice.call("message", room="den", content="x" * 11)["type"] == "ack", "the old limit")
+
+
+def test_connections_of_an_address_are_limited_anew_and_those_who_are_there_count(server, file):
+    alice, bob = server.ws("alice", "den"), server.ws("bob", "den")
+    file.write_text("[limits]\nconnections_per_address = 2\n")
+    hang_up(server)
+    said(server, "in effect: limits.connections_per_address = 2")
+    wait_until(lambda: server.get("/health").status == 503, "the new limit")
+    assert alice.call("ping")["type"] == bob.call("ping")["type"] == "pong"
+    bob.close()
+    wait_until(lambda: server.get("/health").status == 200, "the place of one who has gone")
+    file.write_text("")
+    hang_up(server)
+    wait_until(lambda: server.get("/health").status == 200, "no limit")
+
+
+def test_logins_and_registrations_are_limited_anew(disk, file):
+    server = disk(_flags=["--config", str(file)])
+
+    def attempt(path, username):
+        body = json.dumps({"username": username, "password": "correct horse battery"})
+        return server.http(f"POST /api/{path} HTTP/1.1\r\nHost: t\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()).status
+
+    assert [attempt("register", f"user{number}") for number in range(3)] == [200] * 3
+    assert [attempt("login", f"user{number}") for number in range(3)] == [200] * 3
+    file.write_text("[rate]\nlogins_per_minute = 2\nregistrations_per_hour = 2\n")
+    hang_up(server)
+    said(server, "in effect: rate.logins_per_minute = 2, rate.registrations_per_hour = 2")
+    # What was tried before counts.
+    wait_until(lambda: attempt("login", "user0") == 429, "the new rate of logins")
+    wait_until(lambda: attempt("register", "another") == 429, "the new rate of registrations")
+    file.write_text("[rate]\nlogins_per_minute = 0\nregistrations_per_hour = 0\n")
+    hang_up(server)
+    wait_until(lambda: attempt("login", "user0") == 200, "no rate of logins")
+    wait_until(lambda: attempt("register", "yet-another") == 200, "no rate of registrations")
 
 
 def test_keys_change_and_those_who_are_in_stay(start_server, file):

@@ -156,6 +156,7 @@ impl Shard {
         }));
         let id = self.connections.insert(connection);
         self.counters.connections.set(self.connections.len() as u64);
+        self.log_call(id, parent, request.uri().path());
         let open = &self.counters.calls_open;
         open.set(open.value() + 1);
         self.calls.entry(parent).or_default().push(id);
@@ -306,6 +307,7 @@ impl Shard {
         }
         match self.call_mut(id) {
             Some(call) if call.method != Method::Connect => {
+                self.log_refused(id, refusal);
                 self.counters.errors.add(1);
                 self.end_call_after_session(id, status_of(refusal));
                 true

@@ -86,7 +86,7 @@ impl Shard {
             Ok(false) => {}
             Err(Flood) => {
                 self.counters.http2_floods.add(1);
-                log::debug!("connection {}.{}: a flood of frames that carry nothing", self.core, id.index);
+                self.log_violation(id, "a flood of frames that carry nothing");
                 http2.server.abort(Reason::ENHANCE_YOUR_CALM);
             }
         }
@@ -134,7 +134,7 @@ impl Shard {
         match over {
             Some(why) => {
                 if let Some(why) = why {
-                    log::debug!("connection {}.{}: HTTP/2: {why}", self.core, id.index);
+                    self.log_violation(id, &why);
                 }
                 self.close_calls(id);
                 self.close(id, Closing::LastResponse);
