@@ -21,6 +21,7 @@ pub const LOG_MODULES: &[&str] = &[
     "starling::reactor::accept",
     "starling::reactor::proxied",
     "starling::reactor::secure",
+    "starling::reactor::stall",
     "starling::server",
     "starling::server::certificates",
     "starling::server::listeners",
