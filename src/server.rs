@@ -271,12 +271,14 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
             storage = Some(start_storage(store, sleeper, &config, links, news.clone())?);
         } else if let Some(joined) = joined {
             let home = flock.clone();
+            let resume = flock.authority.resume.clone();
             let links = cluster::Links {
                 exchange: exchange.clone(),
                 wakers: wakers.clone(),
                 sleeper,
                 stops: stops.clone(),
                 home: Box::new(move |folded| home.home_of(folded)),
+                accept: Box::new(move |secret| resume.accept(secret)),
                 cores,
             };
             let started = cluster::start(joined, links);

@@ -1,5 +1,7 @@
 //! Tokens by which a session goes on over another connection: signed, so that any core can tell its own server's from others.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -27,7 +29,11 @@ pub struct Ticket {
 
 /// The key that resume tokens are signed with.
 #[derive(Clone)]
-pub struct ResumeKey(hmac::Key);
+pub struct ResumeKey {
+    own: hmac::Key,
+    /// What other nodes sign with. All copies of a key have these in common.
+    others: Arc<RwLock<Vec<hmac::Key>>>,
+}
 
 impl std::fmt::Debug for ResumeKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -56,7 +62,13 @@ struct User {
 impl ResumeKey {
     /// A key from random bytes.
     pub fn new(secret: [u8; 32]) -> Self {
-        ResumeKey(hmac::Key::new(hmac::HMAC_SHA256, &secret))
+        ResumeKey { own: hmac::Key::new(hmac::HMAC_SHA256, &secret), others: Arc::default() }
+    }
+
+    /// Takes tokens that were signed with another secret too. The caller bounds how many.
+    pub fn accept(&self, secret: [u8; 32]) {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+        self.others.write().unwrap_or_else(PoisonError::into_inner).push(key);
     }
 
     /// A token: letters, digits, `-`, `_` and one `.`.
@@ -85,7 +97,9 @@ impl ResumeKey {
         let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         let signed = [VERSION, &payload].concat();
-        hmac::verify(&self.0, &signed, &signature).ok()?; // in constant time
+        let is_signed_with = |key: &hmac::Key| hmac::verify(key, &signed, &signature).is_ok(); // in constant time
+        let others = || self.others.read().unwrap_or_else(PoisonError::into_inner);
+        (is_signed_with(&self.own) || others().iter().any(is_signed_with)).then_some(())?;
         let Payload { s, n, u } = serde_json::from_slice(&payload).ok()?;
         let nickname = Nickname::parse(&n).ok()?;
         let claims = u.map(|user| Claims {
@@ -100,7 +114,7 @@ impl ResumeKey {
     }
 
     fn sign(&self, payload: &[u8]) -> hmac::Tag {
-        hmac::sign(&self.0, &[VERSION, payload].concat())
+        hmac::sign(&self.own, &[VERSION, payload].concat())
     }
 }
 
@@ -130,6 +144,17 @@ mod tests {
         let guest = Ticket { claims: None, session: 1, ..ticket() };
         assert_eq!(key.check(&key.issue(&guest)), Some(guest));
         assert_eq!(ResumeKey::new([8; 32]).check(&key.issue(&ticket())), None, "another server's");
+    }
+
+    #[test]
+    fn what_other_nodes_sign_with_is_taken_and_not_used() {
+        let (key, other) = (ResumeKey::new([7; 32]), ResumeKey::new([8; 32]));
+        let copy = key.clone();
+        key.accept([8; 32]);
+        for key in [key, copy] {
+            assert_eq!(key.check(&other.issue(&ticket())), Some(ticket()));
+            assert_eq!(other.check(&key.issue(&ticket())), None);
+        }
     }
 
     proptest! {

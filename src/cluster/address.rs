@@ -138,9 +138,10 @@ pub(super) fn advised(text: &str) -> String {
         (&["NOAUTH", "WRONGPASS", "uthentication"], "look at user and password in cluster.redis"),
         (&["UnknownIssuer", "certificate"], "look at cluster.ca and at the name in the certificate"),
         (
-            &["NOPERM", "NoPerm"],
+            &["NOPERM", "NoPerm", "can't run this command"],
             "the user in cluster.redis lacks rights; docs/cluster.md has those that are needed",
         ),
+        (&["WRONGTYPE"], "a key of another kind is in the way of one of starling's: look at cluster.prefix"),
         (&["OOM"], "it is full: raise its maxmemory, or make room"),
         (&["DB index"], "look at the number of the database behind the host in cluster.redis"),
         (&["lookup", "resolve", "not known"], "look at the name of the host in cluster.redis"),

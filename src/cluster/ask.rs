@@ -326,7 +326,8 @@ impl Link {
     }
 
     pub(super) fn seek(&self, taking: Taking) -> Command {
-        Command::keyed("HMGET", &self.settings.keys.session(taking.number)).arg("ref").arg("free")
+        let key = self.settings.keys.session(taking.number);
+        Command::keyed("HMGET", &key).arg("ref").arg("free").arg("ended")
     }
 
     pub(super) fn take(&self, taking: Taking, old: SessionRef) -> Command {
@@ -338,7 +339,7 @@ impl Link {
 
     pub(super) fn forget_session(&self, number: u64, session: SessionRef) -> Command {
         let key = self.settings.keys.session(number);
-        Command::script(Script::ForgetSession, &[key]).arg(session.to_string())
+        Command::script(Script::ForgetSession, &[key]).arg(session.to_string()).arg(self.settings.hold_ms)
     }
 
     /// Whether a session has been put out that is or was at one of these places.

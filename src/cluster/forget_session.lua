@@ -1,7 +1,14 @@
--- Forgets a session. KEYS: 1 the session's. ARGV: 1 where it was.
+-- Forgets a session. KEYS: 1 the session's. ARGV: 1 where it was, 2 for how long a node that had it before might come back, in ms.
 -- Returns 1, or 0: another node has it by now.
-local ref = redis.call('HGET', KEYS[1], 'ref')
-if not ref or string.match(ref, '^%d+') ~= string.match(ARGV[1], '^%d+') then
+local kept = redis.call('HMGET', KEYS[1], 'ref', 'moved')
+if not kept[1] or string.match(kept[1], '^%d+') ~= string.match(ARGV[1], '^%d+') then
     return 0
+end
+if kept[2] then
+    -- The node that had it may have it still, cut off, and must not take it for lost when it is back.
+    redis.call('HSET', KEYS[1], 'ended', '1')
+    redis.call('HDEL', KEYS[1], 'body')
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    return 1
 end
 return redis.call('DEL', KEYS[1])

@@ -121,7 +121,7 @@ impl Hearer {
         loop {
             let said = match connection.recv_response() {
                 Ok(value) => value,
-                Err(error) => return address::explain(&error),
+                Err(error) => return address::explain_broken(&error),
             };
             if self.shared.is_stopping() {
                 return "the node stops".to_owned();
@@ -135,7 +135,7 @@ impl Hearer {
             match kind {
                 "message" if channel == self.wake => {
                     if let Err(error) = self.change_rooms(connection) {
-                        return address::explain(&error);
+                        return address::explain_broken(&error);
                     }
                 }
                 "message" => self.hear(channel, text(payload).unwrap_or("")),

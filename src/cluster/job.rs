@@ -122,6 +122,8 @@ pub(super) enum Then {
         room: Arc<str>,
     },
     Beat,
+    /// What all nodes sign with.
+    Secrets,
     Inbox,
 }
 

@@ -1,9 +1,14 @@
--- Keeps what a session is. KEYS: 1 the session's: a hash of ref (where it is), as (where it was when it was kept last), rev, body and free.
+-- Keeps what a session is. KEYS: 1 the session's: a hash of ref (where it is), as (where it was when it was kept last), rev, body,
+-- free, moved (another node has had it) and ended.
 -- ARGV: 1 where it is, 2 the revision, 3 the body, 4 whether another node may have it (0 or 1), 5 how long it is kept, in
 -- ms, 6 whether it is taken back (0 or 1), which it is only if nobody has taken it since it was given up: what was given up has the
 -- revision before this one. What is taken back twice has the same revision both times.
--- Returns 1; 0: a later revision is kept, as on one node a session may have moved; or -1: another node has it.
-local kept = redis.call('HMGET', KEYS[1], 'ref', 'rev', 'as')
+-- Returns 1; 0: a later revision is kept, as on one node a session may have moved; or -1: another node has it, or has had it until it
+-- ended.
+local kept = redis.call('HMGET', KEYS[1], 'ref', 'rev', 'as', 'ended')
+if kept[4] then
+    return -1
+end
 if kept[1] then
     local is_ours = string.match(kept[1], '^%d+') == string.match(ARGV[1], '^%d+')
     local rev, new = tonumber(kept[2] or '0'), tonumber(ARGV[2])

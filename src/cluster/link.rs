@@ -21,6 +21,7 @@ use super::job::{Claimed, Job, Then};
 use super::keys::Keys;
 use super::periodic::Periodic;
 use super::roster::Roster;
+use super::secrets::Secrets;
 use super::shared::Shared;
 use super::wire::{Answer, Command, Trouble, Wire};
 use crate::chat::user::{NodeId, SessionRef};
@@ -102,11 +103,16 @@ enum Settling {
 /// Which core hears a message of another node, where that is decided by a nickname.
 pub(super) type HomeOf = Box<dyn Fn(&str) -> u16 + Send>;
 
+/// Takes what was signed with a secret.
+pub(super) type Accept = Box<dyn Fn([u8; 32]) + Send>;
+
 /// The link.
 pub(super) struct Link {
     pub(super) settings: Settings,
     pub(super) shared: Arc<Shared>,
     pub(super) home: HomeOf,
+    pub(super) accept: Accept,
+    pub(super) secrets: Secrets,
     pub(super) teller: Teller,
     sleeper: Sleeper,
     wire: Option<Wire>,
@@ -159,9 +165,10 @@ impl Link {
         settings: Settings,
         shared: Arc<Shared>,
         sleeper: Sleeper,
-        home: HomeOf,
+        (home, accept): (HomeOf, Accept),
         wire: Wire,
         line: String,
+        secrets: Secrets,
     ) -> Self {
         let now = Instant::now();
         let hold = Duration::from_millis(settings.lease_ms) / LEASE_PART;
@@ -173,6 +180,8 @@ impl Link {
             settings,
             shared,
             home,
+            accept,
+            secrets,
             sleeper,
             server: wire.server().to_owned(),
             wire: Some(wire),
@@ -316,6 +325,7 @@ impl Link {
         if now >= self.beat_at {
             self.beat_at = now + Duration::from_millis(self.settings.lease_ms) / LEASE_PART;
             self.beat();
+            self.say_secrets();
             self.read_inbox();
         }
         if now >= self.wake_at {
@@ -554,6 +564,11 @@ impl Link {
             self.line = line.to_owned();
             self.rooms.hurry(Instant::now());
         }
+    }
+
+    /// The last beat was not heard: the next one comes sooner.
+    pub(super) fn beat_soon(&mut self) {
+        self.beat_at = self.beat_at.min(Instant::now() + BEAT);
     }
 
     /// Whether something can get a place now.

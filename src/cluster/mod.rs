@@ -34,6 +34,7 @@ mod link;
 mod periodic;
 mod roster;
 mod script;
+mod secrets;
 mod server;
 mod shared;
 mod told;
@@ -57,7 +58,8 @@ use crate::sys::threads;
 use crate::sys::waker::{self, Waker};
 use hear::Hearer;
 use keys::Keys;
-use link::{HomeOf, Link, Settings};
+use link::{Accept, HomeOf, Link, Settings};
+use secrets::{SECRET_BYTES, Secrets, from_hex};
 use shared::Shared;
 use wire::{Command, Wire};
 
@@ -109,6 +111,8 @@ pub struct Links {
     pub stops: Arc<AtomicBool>,
     /// The home of a nickname, by its folded form.
     pub home: Box<dyn Fn(&str) -> u16 + Send>,
+    /// Takes what was signed with another secret too, which some nodes of the cluster have.
+    pub accept: Box<dyn Fn([u8; 32]) + Send>,
     /// How many cores there are.
     pub cores: usize,
 }
@@ -134,9 +138,6 @@ const NODE_ID_MS: u64 = 86_400_000;
 
 /// How often another number is tried. They are random: one that is taken is a surprise.
 const NODE_ID_TRIES: usize = 8;
-
-/// Bytes of a secret.
-const SECRET_BYTES: usize = 32;
 
 /// Connects to the backplane and gets what all nodes share. `digest` is what they must have been configured with alike: lines of
 /// `key=value`, which are compared.
@@ -258,17 +259,6 @@ fn secrets(wire: &mut Wire, settings: &Settings) -> Result<[[u8; SECRET_BYTES]; 
     Ok([secret(0)?, secret(1)?])
 }
 
-fn from_hex(text: &str) -> Option<[u8; SECRET_BYTES]> {
-    let mut bytes = [0; SECRET_BYTES];
-    if text.len() != 2 * SECRET_BYTES || !text.is_ascii() {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
-    }
-    Some(bytes)
-}
-
 /// A number that no other node has.
 fn node_id(wire: &mut Wire, settings: &Settings) -> Result<NodeId, ClusterError> {
     for _ in 0..NODE_ID_TRIES {
@@ -307,11 +297,12 @@ fn line(wire: &mut Wire, settings: &Settings) -> Result<String, ClusterError> {
 /// # Errors
 /// When one cannot be started.
 pub fn start(joined: Joined, links: Links) -> io::Result<Running> {
-    let Joined { node, settings, wire, line, .. } = joined;
-    let Links { exchange, wakers, sleeper, stops, home, cores } = links;
+    let Joined { node, resume_secret, account_secret, settings, wire, line } = joined;
+    let Links { exchange, wakers, sleeper, stops, home, accept, cores } = links;
+    let secrets = Secrets::new(resume_secret, account_secret);
     let shared = Arc::new(Shared::new(exchange, wakers.clone(), stops.clone(), cores, wire.addresses()));
     let hearer = Hearer::new(shared.clone(), settings.keys.clone(), node, settings.deadline);
-    let link = Link::new(settings, shared, sleeper, home as HomeOf, wire, line);
+    let link = Link::new(settings, shared, sleeper, (home as HomeOf, accept as Accept), wire, line, secrets);
     let link = threads::spawn("cluster".into(), move || link.run())?;
     let hearer = threads::spawn("cluster-hear".into(), move || hearer.run())?;
     Ok(Running { link, hearer, stops, wakers, cores })

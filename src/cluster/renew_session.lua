@@ -1,6 +1,10 @@
 -- Goes on keeping a session. KEYS: 1 the session's. ARGV: 1 where it is, 2 how long it is kept, in ms.
--- Returns 1; 0: another node has it; or -1: it is not there, because data was lost.
-local ref = redis.call('HGET', KEYS[1], 'ref')
+-- Returns 1; 0: another node has it, or has had it until it ended; or -1: it is not there, because data was lost.
+local kept = redis.call('HMGET', KEYS[1], 'ref', 'ended')
+local ref = kept[1]
+if kept[2] then
+    return 0
+end
 if not ref then
     return -1
 end

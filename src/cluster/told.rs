@@ -166,8 +166,11 @@ impl Link {
             }
             Then::Beat => match answers.first() {
                 Some(Err(Trouble::Refused(why))) => self.refused_beat = Some(why.clone()),
+                // In a Redis Cluster one server may be away.
+                Some(Err(Trouble::Lost(_))) => self.beat_soon(),
                 _ => self.told_nodes(first),
             },
+            Then::Secrets => self.told_secrets(understood),
             Then::Inbox => self.told_inbox(first),
         }
     }
@@ -314,10 +317,11 @@ impl Link {
     }
 
     fn told_where(&mut self, from: u16, taking: Taking, until: Instant, first: Option<&Value>) {
-        let Some([place, free]) = first.and_then(list) else {
+        let Some([place, free, ended]) = first.and_then(list) else {
             return self.tell_taken(from, taking, Err(Failed::Down));
         };
-        let Some(old) = text(place).and_then(|place| place.parse::<SessionRef>().ok()) else {
+        let place = text(place).filter(|_| text(ended).is_none());
+        let Some(old) = place.and_then(|place| place.parse::<SessionRef>().ok()) else {
             return self.tell_taken(from, taking, Ok(TakeOutcome::Gone));
         };
         if text(free) == Some("1") {
@@ -583,6 +587,7 @@ impl Then {
             Then::HoldSession { .. } => "hold a session",
             Then::Look { .. } => "look at a room",
             Then::Beat => "say that this node lives",
+            Then::Secrets => "say what this node signs with",
             Then::Inbox => "read the inbox",
         }
     }

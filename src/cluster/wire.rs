@@ -209,7 +209,7 @@ impl Wire {
             }
             let mut bytes = Vec::new();
             share.iter().for_each(|index| commands[*index].cmd.write_packed_command(&mut bytes));
-            if let Err(why) = self.send(server, &bytes, until) {
+            if let Err(why) = self.send(server, &bytes, self.patience(until)) {
                 share.iter().for_each(|index| answers[*index] = Err(Trouble::Lost(why.clone())));
                 share.clear();
             }
@@ -219,7 +219,7 @@ impl Wire {
         let mut has_waited = false;
         for (server, share) in shares.iter().enumerate() {
             let mut must_load = false;
-            let until = until.max(Instant::now() + WAIT_MIN);
+            let until = self.patience(until).max(Instant::now() + WAIT_MIN);
             if has_waited {
                 self.servers[server].wait_until(until);
             }
@@ -254,7 +254,7 @@ impl Wire {
                     "ASK" => asks.push((*index, text)),
                     "TRYAGAIN" => again.push(*index),
                     // The server is none to write to, or not yet.
-                    "READONLY" | "LOADING" | "MASTERDOWN" => {
+                    "READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" => {
                         answers[*index] = Err(Trouble::Lost(text.clone()));
                         self.servers[server].must_go();
                         self.is_stale = self.slots.is_some();
@@ -272,6 +272,15 @@ impl Wire {
         }
         again.sort_unstable();
         again
+    }
+
+    /// Until when an answer is waited for. Where there are several servers everybody waits for the slowest, and so that is given up sooner:
+    /// what the others are asked meanwhile is still in time then.
+    fn patience(&self, until: Instant) -> Instant {
+        match self.slots {
+            Some(_) => until.min(Instant::now() + self.timeout / 2),
+            None => until,
+        }
     }
 
     fn server_of(&self, slot: Option<u16>) -> Option<usize> {

@@ -125,7 +125,7 @@ fn what_a_lost_node_has_can_be_ended_without_it() {
     assert_eq!(two.find("ann").unwrap().1, [b]);
     // It does not come back, wherever, and its node hears of it.
     assert_eq!(two.take_session(7, two.session(2)), TakeOutcome::Gone);
-    assert!(!server.ask::<bool>("EXISTS starling:{s:0000000000000007}"));
+    assert!(server.ask::<bool>("HEXISTS starling:{s:0000000000000007} ended"));
     let _: String = server.ask("ACL SETUSER node on");
     one.back();
     let (lost, is_put_out) = one.expect(0, |news| match news {
@@ -143,6 +143,41 @@ fn what_a_lost_node_has_can_be_ended_without_it() {
     assert_eq!(lost, session);
     let ttl_ms: u64 = server.ask("PTTL starling:{k:ann}:out");
     assert!((1..=600 + as_user.session.grace_ms).contains(&ttl_ms), "{ttl_ms}");
+}
+
+#[test]
+fn a_session_that_has_ended_elsewhere_does_not_come_back_with_its_node() {
+    let server = Server::start(&[]);
+    let _: String = server.ask("ACL SETUSER node on >secret ~* &* +@all");
+    let mut as_user = config(&[format!("redis://node:secret@127.0.0.1:{}", server.port)]);
+    as_user.cluster.lease_ms = 600;
+    let mut one = Node::start(&as_user);
+    let mut of_two = as_user.clone();
+    of_two.cluster.redis.0 = vec![Secret(server.url())];
+    let mut two = Node::start(&of_two);
+    let (a, b, other) = (one.session(1), two.session(1), two.session(2));
+    assert!(one.keep(7, a, 1, false) && two.keep(8, other, 1, false));
+    two.nodes(&[one.id, two.id], &[]);
+    let _: String = server.ask("ACL SETUSER node off");
+    let _: u64 = server.ask("CLIENT KILL USER node");
+    one.down();
+    two.nodes(&[two.id], &[one.id]);
+    assert!(matches!(two.take_session(7, b), TakeOutcome::Taken { .. }));
+    two.ask(0, BackplaneRequest::ForgetSession { number: 7, session: b });
+    two.ask(0, BackplaneRequest::ForgetSession { number: 8, session: other });
+    assert_eq!(two.take_session(7, two.session(3)), TakeOutcome::Gone);
+    assert!(!server.ask::<bool>("EXISTS starling:{s:0000000000000008}"), "nobody else had that one");
+    let ttl_ms: u64 = server.ask("PTTL starling:{s:0000000000000007}");
+    assert!((1..=600 + as_user.session.grace_ms).contains(&ttl_ms), "{ttl_ms}");
+    let _: String = server.ask("ACL SETUSER node on");
+    one.back();
+    let moved = one.expect(0, |news| match news {
+        BackplaneNews::SessionMoved { number, session } => Some((*number, *session)),
+        _ => None,
+    });
+    assert_eq!(moved, (7, a));
+    assert!(!one.keep(7, a, 2, false), "nor is it kept again");
+    assert_eq!(one.take_session(7, one.session(4)), TakeOutcome::Gone);
 }
 
 #[test]

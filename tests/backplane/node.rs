@@ -1,8 +1,8 @@
 //! A node of which only the link is real: the test is its cores.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use starling::base::slots::Id;
@@ -27,6 +27,8 @@ pub const CORES: usize = 2;
 pub struct Node {
     pub id: NodeId,
     pub resume_secret: [u8; 32],
+    /// Those of others that were learned.
+    pub accepted: Arc<Mutex<Vec<[u8; 32]>>>,
     exchange: Arc<Exchange<Parcel>>,
     wakers: Arc<Vec<starling::sys::waker::Waker>>,
     sleepers: Vec<Sleeper>,
@@ -54,17 +56,22 @@ impl Node {
         let exchange = Arc::new(Exchange::new(CORES + 1, 1024));
         let wakers = Arc::new(wakers);
         let (id, resume_secret) = (joined.node, joined.resume_secret);
+        let accepted: Arc<Mutex<Vec<_>>> = Arc::default();
         let links = Links {
             exchange: exchange.clone(),
             wakers: wakers.clone(),
             sleeper: sleepers.pop().unwrap(),
             stops: Arc::new(AtomicBool::new(false)),
             home: Box::new(|folded| folded.len() as u16 % CORES as u16),
+            accept: Box::new({
+                let accepted = accepted.clone();
+                move |secret| accepted.lock().unwrap().push(secret)
+            }),
             cores: CORES,
         };
         let running = Some(cluster::start(joined, links).unwrap());
         let heard = (0..CORES).map(|_| VecDeque::new()).collect();
-        Ok(Node { id, resume_secret, exchange, wakers, sleepers, heard, running })
+        Ok(Node { id, resume_secret, accepted, exchange, wakers, sleepers, heard, running })
     }
 
     pub fn stop(&mut self) {

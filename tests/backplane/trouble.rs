@@ -413,3 +413,40 @@ fn a_replica_is_passed_over_and_one_that_is_promoted_is_found() {
         "the first has lost all"
     );
 }
+
+#[test]
+fn what_was_signed_with_before_a_loss_is_taken_by_those_who_come_after_it() {
+    let server = Server::start(&[]);
+    let mut config = config(&[server.url()]);
+    config.cluster.lease_ms = 900;
+    let one = Node::start(&config);
+    // Somebody starts before anybody could say what was there.
+    let other = format!(
+        "redis.call('FLUSHALL') redis.call('HSET', 'starling:{{secret}}', 'resume', '{}')",
+        "07".repeat(32)
+    );
+    let _: Option<String> = server.ask_all(&["EVAL", &other, "0"]);
+    let two = Node::start(&config);
+    assert_eq!(two.resume_secret, [7; 32]);
+    let accepts = |node: &Node, of: &Node| {
+        node.resume_secret == of.resume_secret || node.accepted.lock().unwrap().contains(&of.resume_secret)
+    };
+    let until = Instant::now() + Duration::from_secs(20);
+    while !(accepts(&one, &two) && accepts(&two, &one)) {
+        assert!(Instant::now() < until, "they do not take each other's");
+        std::thread::yield_now();
+    }
+    let three = Node::start(&config);
+    while !(accepts(&three, &one) && accepts(&three, &two) && accepts(&one, &three) && accepts(&two, &three))
+    {
+        assert!(Instant::now() < until, "nor do those who come later");
+        std::thread::yield_now();
+    }
+    // Emptied, and nobody comes: it is there again.
+    let _: String = server.ask("FLUSHALL");
+    while !server.ask::<bool>("HEXISTS starling:{secret} resume") {
+        assert!(Instant::now() < until, "it is not said again");
+    }
+    let accepted: Vec<_> = [&one, &two, &three].map(|node| node.accepted.lock().unwrap().len()).into();
+    assert!(accepted.iter().all(|count| *count <= 2), "{accepted:?}");
+}

@@ -69,6 +69,9 @@ struct Session {
     revision: u64,
     body: String,
     is_given_up: bool,
+    /// Whether another node has had it, and whether it has ended: that node may have it still.
+    has_moved: bool,
+    has_ended: bool,
     until_ms: u64,
 }
 
@@ -587,7 +590,9 @@ impl Backplane {
             let mut moved = Vec::new();
             for (number, at) in &link.kept {
                 match self.redis.sessions.get_mut(number) {
-                    Some(session) if session.at.node == link.node => session.until_ms = now_ms + lease_ms,
+                    Some(session) if session.at.node == link.node && !session.has_ended => {
+                        session.until_ms = now_ms + lease_ms
+                    }
                     Some(_) => {
                         let news = BackplaneNews::SessionMoved { number: *number, session: *at };
                         link.answers.push_back((at.core, news));
@@ -824,7 +829,7 @@ impl Backplane {
             }
             BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up, .. } => {
                 let known = self.redis.sessions.get(&number);
-                let is_others = known.is_some_and(|known| known.at.node != session.node);
+                let is_others = known.is_some_and(|known| known.at.node != session.node || known.has_ended);
                 let is_kept = known.is_none_or(|known| {
                     let is_taken_back = wait.is_some() && !is_given_up;
                     let is_taken = is_taken_back
@@ -832,12 +837,15 @@ impl Backplane {
                         && (known.revision == revision
                             || known.revision + 1 == revision && known.at != known.known_as);
                     let is_newer = known.revision < revision + u64::from(is_taken_back);
-                    known.at.node == session.node && !is_taken && is_newer
+                    !known.has_ended && known.at.node == session.node && !is_taken && is_newer
                 });
                 if is_kept {
                     let until_ms = now_ms + lease_ms;
                     let (at, known_as) = (session, session);
-                    let kept = Session { at, known_as, revision, body, is_given_up, until_ms };
+                    let has_moved = known.is_some_and(|known| known.has_moved);
+                    let has_ended = false;
+                    let kept =
+                        Session { at, known_as, revision, body, is_given_up, has_moved, has_ended, until_ms };
                     self.redis.sessions.insert(number, kept);
                 }
                 if is_given_up || wait.is_some() && !is_kept {
@@ -863,8 +871,13 @@ impl Backplane {
             }
             BackplaneRequest::ForgetSession { number, session } => {
                 link.kept.remove(&number);
-                if self.redis.sessions.get(&number).is_some_and(|known| known.at.node == session.node) {
-                    self.redis.sessions.remove(&number);
+                let known = self.redis.sessions.get_mut(&number);
+                match known.filter(|known| known.at.node == session.node) {
+                    Some(known) if known.has_moved => {
+                        (known.has_ended, known.until_ms) = (true, now_ms + lease_ms);
+                    }
+                    Some(_) => drop(self.redis.sessions.remove(&number)),
+                    None => {}
                 }
                 None
             }
@@ -886,6 +899,7 @@ impl Backplane {
                 let nodes = &self.redis.nodes;
                 let outcome = match self.redis.sessions.get_mut(&number).filter(|s| s.until_ms >= now_ms) {
                     None => TakeOutcome::Gone,
+                    Some(known) if known.has_ended => TakeOutcome::Gone,
                     Some(known) if known.at.node == node && !known.is_given_up && gone_from != Some(node) => {
                         TakeOutcome::Held { node }
                     }
@@ -898,6 +912,7 @@ impl Backplane {
                     }
                     Some(known) => {
                         *self.counts.entry("sessions_taken").or_default() += 1;
+                        known.has_moved |= known.at.node != node;
                         known.at = session;
                         known.is_given_up = false;
                         known.until_ms = now_ms + lease_ms;
