@@ -205,7 +205,7 @@ impl Link {
             self.rooms.insert(room.clone(), Looked { core: from, touch_at }, Instant::now());
             self.to_hear.push((room.clone(), from));
         }
-        self.tell(from, BackplaneNews::Opened { room, outcome });
+        self.tell(from, BackplaneNews::Opened { room, outcome, is_catch_up: !is_to_be_heard });
     }
 
     fn told_entries(

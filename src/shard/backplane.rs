@@ -458,8 +458,9 @@ pub enum BackplaneNews {
     Nodes { living: Arc<[NodeId]>, lost: Arc<[LostNode]> },
     /// This node has not been heard of for so long that others may have taken it for lost. It is heard of again. Told to all cores.
     Returned,
-    /// A room that was asked for; `None`: it is not there.
-    Opened { room: Arc<str>, outcome: Result<Option<Box<OpenedRoom>>, Failed> },
+    /// A room that was asked for; `None`: it is not there. Where entries were asked for (`is_catch_up`) that says nothing
+    /// of whether it is heard.
+    Opened { room: Arc<str>, outcome: Result<Option<Box<OpenedRoom>>, Failed>, is_catch_up: bool },
     /// What became of a message.
     Published { room: Arc<str>, tag: u64, outcome: Result<Placed, Failed> },
     /// What became of a change of a room with this epoch.

@@ -138,7 +138,9 @@ impl Shard {
                 }
                 self.keep_sessions();
             }
-            BackplaneNews::Opened { room, outcome } => self.hear_opened(room, outcome),
+            BackplaneNews::Opened { room, outcome, is_catch_up } => {
+                self.hear_opened(room, outcome, is_catch_up);
+            }
             BackplaneNews::Published { room, tag, outcome } => self.hear_published(&room, tag, outcome),
             BackplaneNews::Appended { room, epoch, tag, outcome } => {
                 self.hear_appended(&room, &epoch, tag, outcome);

@@ -367,9 +367,18 @@ impl Shard {
     }
 
     /// The backplane says what a room is, or that there is none.
-    pub(super) fn hear_opened(&mut self, folded: Arc<str>, outcome: Result<Option<Box<OpenedRoom>>, Failed>) {
+    pub(super) fn hear_opened(
+        &mut self,
+        folded: Arc<str>,
+        outcome: Result<Option<Box<OpenedRoom>>, Failed>,
+        is_catch_up: bool,
+    ) {
         if let Some(key) = self.home.by_name.get(&folded).copied() {
             return self.hear_reopened(key, outcome);
+        }
+        // A copy that is gone by now wanted to catch up. What the room is may be right, but it is not heard: a copy of that would stand still.
+        if is_catch_up {
+            return;
         }
         let Some(Opening { waiting, may_make }) = self.home.opening.remove(&folded) else { return };
         match outcome {

@@ -155,7 +155,7 @@ impl Node {
     #[track_caller]
     pub fn opened(&mut self, room: &str) -> Result<Option<Box<OpenedRoom>>, Failed> {
         self.expect(0, |news| match news {
-            BackplaneNews::Opened { room: of, outcome } if **of == *room => Some(outcome.clone()),
+            BackplaneNews::Opened { room: of, outcome, .. } if **of == *room => Some(outcome.clone()),
             _ => None,
         })
     }

@@ -649,7 +649,7 @@ impl Backplane {
                 if opened.as_ref().is_some_and(|opened| !opened.is_doubtful) {
                     link.heard.insert(folded.clone(), core);
                 }
-                Some(BackplaneNews::Opened { room: folded.into(), outcome: Ok(opened) })
+                Some(BackplaneNews::Opened { room: folded.into(), outcome: Ok(opened), is_catch_up: false })
             }
             BackplaneRequest::Close { room } => {
                 link.heard.remove(&*room);
@@ -691,7 +691,7 @@ impl Backplane {
                     }
                     None => {
                         let outcome = Ok(self.redis.opened(&at.room));
-                        BackplaneNews::Opened { room: at.room, outcome }
+                        BackplaneNews::Opened { room: at.room, outcome, is_catch_up: true }
                     }
                 })
             }
@@ -720,7 +720,7 @@ impl Backplane {
                 if opened.as_ref().is_some_and(|opened| !opened.is_doubtful) {
                     link.heard.insert(room.to_string(), core);
                 }
-                Some(BackplaneNews::Opened { room, outcome: Ok(opened) })
+                Some(BackplaneNews::Opened { room, outcome: Ok(opened), is_catch_up: false })
             }
             BackplaneRequest::Keep(keep) => {
                 let room =
@@ -996,7 +996,7 @@ fn refuse(request: &BackplaneRequest) -> Option<BackplaneNews> {
     let down = Failed::Down;
     Some(match request {
         BackplaneRequest::Open { room, .. } => {
-            BackplaneNews::Opened { room: room.folded().into(), outcome: Err(down) }
+            BackplaneNews::Opened { room: room.folded().into(), outcome: Err(down), is_catch_up: false }
         }
         BackplaneRequest::Publish(publish) => BackplaneNews::Published {
             room: publish.at.room.clone(),
@@ -1011,7 +1011,7 @@ fn refuse(request: &BackplaneRequest) -> Option<BackplaneNews> {
             BackplaneNews::CaughtUp { room: at.room.clone(), epoch: at.epoch.clone(), outcome: Err(down) }
         }
         BackplaneRequest::Renew(renew) => {
-            BackplaneNews::Opened { room: renew.lost.room.clone(), outcome: Err(down) }
+            BackplaneNews::Opened { room: renew.lost.room.clone(), outcome: Err(down), is_catch_up: false }
         }
         BackplaneRequest::KeepSession { wait, .. } => {
             let wait = (*wait)?;
