@@ -15,6 +15,7 @@ pub const LOG_MODULES: &[&str] = &[
     "starling::cluster::answer",
     "starling::cluster::hear",
     "starling::cluster::link",
+    "starling::cluster::secrets",
     "starling::cluster::wire",
     "starling::consul",
     "starling::observe::writer",

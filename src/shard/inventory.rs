@@ -84,9 +84,28 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use crate::base::census::Census;
+    use crate::base::time::Now;
+    use crate::config::{Config, ListenKind};
     use crate::shard::connection::Connection;
     use crate::shard::mail::Mail;
     use crate::shard::session::Session;
+    use crate::shard::{Flock, Shard};
+
+    /// Before there is too much of it as well: whoever watches it is to see that coming.
+    #[test]
+    fn what_histories_take_is_counted_from_the_first_message_on() {
+        let flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
+        let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+        let id = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
+        let said = "{\"type\":\"hello\",\"nickname\":\"ann\"}\n{\"type\":\"join\",\"room\":\"den\"}\n\
+                    {\"type\":\"message\",\"room\":\"den\",\"content\":\"hi\"}\n";
+        shard.receive(id, &mut said.as_bytes().to_vec());
+        let bytes = shard.inventory().history_bytes;
+        assert!(bytes > 0 && shard.counters().history_bytes.value() == bytes as u64);
+    }
 
     /// What cores say to each other is moved by value, several times.
     #[test]

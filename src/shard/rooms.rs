@@ -263,6 +263,7 @@ impl Shard {
         self.counters.latency_unfollowed.add(entry.samples() as u64); // what it has not sent nobody hears
         self.write_down(&Record::RoomEnded { room: entry.number });
         self.home.history_bytes -= entry.room.history().bytes();
+        self.counters.history_bytes.set(self.home.history_bytes as u64);
         self.home.by_name.remove(entry.room.name().folded());
         self.counters.rooms.set(self.home.rooms.len() as u64);
     }
@@ -566,6 +567,7 @@ impl Shard {
         if self.home.history_bytes > self.room_rules.history_bytes_max {
             self.forget_history(key);
         }
+        self.counters.history_bytes.set(self.home.history_bytes as u64);
     }
 
     /// All histories together have grown too large by one message in a room.
@@ -585,7 +587,6 @@ impl Shard {
             self.counters.history_forgotten.add(1);
             self.home.history_bytes -= before - history.bytes();
         }
-        self.counters.history_bytes.set(self.home.history_bytes as u64);
     }
 
     pub(super) fn tell_typing(&mut self, from: SessionRef, key: Id) -> Reply {
