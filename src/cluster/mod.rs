@@ -17,7 +17,8 @@
 //!   +------------------------------------------+
 //! ```
 //!
-//! Both threads block: there is no runtime, and no core ever waits for them. Everything that must be decided in one step is a script (`*.lua`),
+//! Both threads block: there is no runtime, and no core ever waits for them. A server of a Redis Cluster that has hung is tried by a
+//! thread of its own (server.rs), which ends when that is known. Everything that must be decided in one step is a script (`*.lua`),
 //! which is carried out where the data is. All scripts may be repeated: what an append has done is known by its tag, and what a publish
 //! has done by its key if it has one.
 //!

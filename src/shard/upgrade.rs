@@ -144,14 +144,7 @@ impl Shard {
                 }
             }
             Err(refusal) => {
-                self.note_answered(
-                    id,
-                    Some(&pending.request_id),
-                    stats::GET,
-                    refusal.reason.code(),
-                    pending.began_ns,
-                );
-                self.say_http_refusal(id, &pending.request_id, &refusal);
+                self.answer_refused(id, &pending, &refusal);
             }
         }
     }
@@ -173,15 +166,14 @@ impl Shard {
     /// connection is ready for another.
     pub(super) fn refuse_upgrade(&mut self, id: Id, pending: &PendingUpgrade, refusal: &Refusal) {
         self.scratch.deflaters.forget(id);
-        self.note_answered(
-            id,
-            Some(&pending.request_id),
-            stats::GET,
-            refusal.reason.code(),
-            pending.began_ns,
-        );
-        self.say_http_refusal(id, &pending.request_id, refusal);
+        self.answer_refused(id, pending, refusal);
         self.let_go_on(id);
+    }
+
+    fn answer_refused(&mut self, id: Id, pending: &PendingUpgrade, refusal: &Refusal) {
+        let code = refusal.reason.code();
+        self.note_answered(id, Some(&pending.request_id), stats::GET, code, pending.began_ns);
+        self.say_http_refusal(id, &pending.request_id, refusal);
     }
 
     pub(super) fn say_switching(&mut self, id: Id, pending: &PendingUpgrade) {
