@@ -164,6 +164,14 @@ class Server:
     def get(self, path):
         return self.http(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
 
+    def said(self, *texts, count=1):
+        """The lines of the log that have all of these texts in them, when there are so many: its pipe is read by a thread."""
+        def found():
+            lines = [line for line in list(self.log) if all(text in line for text in texts)]
+            return lines if len(lines) >= count else None
+
+        return wait_until(found, f"{count} lines with {texts}")
+
     # The end.
 
     def kill(self):

@@ -25,10 +25,6 @@ def server(start_server, file):
     return start_server(_flags=["--config", str(file)])
 
 
-def said(server, text):
-    return wait_until(lambda: [line for line in server.log if text in line], text)
-
-
 def hang_up(server):
     server.process.send_signal(signal.SIGHUP)
 
@@ -39,10 +35,10 @@ def test_the_level_of_the_log_changes_and_nobody_is_dropped(server, file):
     assert not [line for line in server.log if "DEBUG" in line]
     file.write_text('[log]\nlevel = "debug"\n')
     hang_up(server)
-    said(server, 'in effect: log.level = "debug"')
+    server.said('in effect: log.level = "debug"')
     response = server.http(b"GET /health HTTP/1.1\r\nHost: t\r\nX-Request-Id: seen\r\n\r\n")
     assert response.status == 200
-    said(server, "request=seen method=GET path=/health")
+    server.said("request=seen method=GET path=/health")
     file.write_text('[log]\nlevel = "warn"\n')
     hang_up(server)
     # Of which it says nothing: that is what was asked for.
@@ -63,8 +59,8 @@ def still_talks(server):
 def test_what_takes_a_restart_is_named(server, file):
     file.write_text('[limits]\ncontent_bytes = 1000\nread_buffer_bytes = 8192\n[log]\nlevel = "info"\n')
     hang_up(server)
-    said(server, "in effect: limits.content_bytes = 1000")
-    said(server, "changed, and in effect after a restart: limits.read_buffer_bytes")
+    server.said("in effect: limits.content_bytes = 1000")
+    server.said("changed, and in effect after a restart: limits.read_buffer_bytes")
     hang_up(server)
     wait_until(lambda: len([line for line in server.log if "after a restart" in line]) == 2, "it to be said again")
     assert len([line for line in server.log if "in effect: " in line]) == 1, "it is in effect already"
@@ -75,7 +71,7 @@ def test_limits_and_rates_change_and_nobody_is_dropped(server, file):
     alice.say("den", "x" * 100)
     file.write_text('[limits]\ncontent_bytes = 10\nquery_limit_max = 1\nquery_limit_default = 1\n[rate]\nroom_messages_per_second = 1\nroom_burst = 2\n')
     hang_up(server)
-    said(server, "in effect: ")
+    server.said("in effect: ")
     # Each core has it in a turn of its own.
     wait_until(lambda: alice.call("message", room="den", content="x" * 11).get("code") == 413, "the new limit")
     bob.refused(413, "too_large", "message", room="den", content="x" * 11)
@@ -90,7 +86,7 @@ def test_connections_of_an_address_are_limited_anew_and_those_who_are_there_coun
     alice, bob = server.ws("alice", "den"), server.ws("bob", "den")
     file.write_text("[limits]\nconnections_per_address = 2\n")
     hang_up(server)
-    said(server, "in effect: limits.connections_per_address = 2")
+    server.said("in effect: limits.connections_per_address = 2")
     wait_until(lambda: server.get("/health").status == 503, "the new limit")
     assert alice.call("ping")["type"] == bob.call("ping")["type"] == "pong"
     bob.close()
@@ -111,7 +107,7 @@ def test_logins_and_registrations_are_limited_anew(disk, file):
     assert [attempt("login", f"user{number}") for number in range(3)] == [200] * 3
     file.write_text("[rate]\nlogins_per_minute = 2\nregistrations_per_hour = 2\n")
     hang_up(server)
-    said(server, "in effect: rate.logins_per_minute = 2, rate.registrations_per_hour = 2")
+    server.said("in effect: rate.logins_per_minute = 2, rate.registrations_per_hour = 2")
     # What was tried before counts.
     wait_until(lambda: attempt("login", "user0") == 429, "the new rate of logins")
     wait_until(lambda: attempt("register", "another") == 429, "the new rate of registrations")
@@ -135,7 +131,7 @@ def test_keys_change_and_those_who_are_in_stay(start_server, file):
     assert push("first key of the tests") == 200
     write("another secret that is long enough for it", "second key of the tests")
     hang_up(server)
-    said(server, "in effect: auth.jwt_secret, auth.api_keys")
+    server.said("in effect: auth.jwt_secret, auth.api_keys")
     assert not [line for line in server.log if "another secret" in line or "second key" in line]
     wait_until(lambda: push("second key of the tests") == 200 and push("first key of the tests") == 401, "the new key")
     wait_until(lambda: server.ws().call("hello", token=tokens.token("bob")).get("code") == 401, "the new secret")
@@ -160,7 +156,7 @@ def test_a_key_file_is_read_again_under_the_same_name(start_server, file, tmp_pa
     wait_until(lambda: server.ws().call("hello", token=token)["type"] == "welcome", "the new key")
     keys.write_text("{")
     hang_up(server)
-    said(server, "the configuration stays as it was")
+    server.said("the configuration stays as it was")
     assert server.ws().call("hello", token=token)["type"] == "welcome"
 
 
@@ -177,13 +173,13 @@ def test_rooms_that_are_there_remember_as_much_as_it_says_now(start_server, file
     assert len(remembered(alice)) == 20
     file.write_text('[history]\ncount = 5\n')
     hang_up(server)
-    said(server, "in effect: history.count = 5")
+    server.said("in effect: history.count = 5")
     wait_until(lambda: remembered(alice) == ["15", "16", "17", "18", "19"], "the older ones to be gone")
     alice.say("den", "20")
     wait_until(lambda: remembered(alice) == ["16", "17", "18", "19", "20"], "as many as before")
     file.write_text('[history]\ncount = 7\n')
     hang_up(server)
-    said(server, "in effect: history.count = 7")
+    server.said("in effect: history.count = 7")
     alice.say("den", *map(str, range(21, 31)))
     wait_until(lambda: remembered(alice) == [str(n) for n in range(24, 31)], "more")
 
@@ -209,7 +205,7 @@ def test_a_mistake_changes_nothing(server, file):
 
 def test_nothing_has_changed(server):
     hang_up(server)
-    said(server, "the configuration has not changed")
+    server.said("the configuration has not changed")
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])

@@ -346,7 +346,7 @@ def test_a_file_that_is_lost_is_missed(disk, tmp_path):
     assert refused.returncode == 1 and b"is empty" in refused.stderr and b"remove it" in refused.stderr, refused.stderr
     store.unlink()
     server = disk()
-    assert any("is not there" in line and "WARN" in line for line in server.log), server.log
+    server.said("is not there", "WARN")
     assert server.ws("bob", "den").welcome
 
 
@@ -392,7 +392,7 @@ def test_a_file_that_was_put_back_is_told_by_a_new_epoch(disk, tmp_path):
     server = disk()
     ack = server.ws("bob", "den").call("message", room="den", content="other", ack="synced")
     assert (ack["epoch"], ack["offset"]) != lost
-    assert any("not the file that the last server here had" in line for line in server.log), server.log[-10:]
+    server.said("not the file that the last server here had")
     epoch = ack["epoch"]
     server.close()
     # And only once: the same file is the same history.
