@@ -53,6 +53,14 @@ impl RoomOp {
         }
     }
 
+    /// The session of a node that it lets in.
+    fn joins_on(&self, node: NodeId) -> Option<SessionRef> {
+        match self {
+            RoomOp::Join { session, .. } if session.node == node => Some(*session),
+            _ => None,
+        }
+    }
+
     /// Whether it cannot be refused: it has happened already, and the room only has to hear of it.
     pub(in crate::shard) fn has_happened(&self) -> bool {
         !matches!(
@@ -306,6 +314,7 @@ impl Shard {
             true => shared.appending.take().map(|(_, orders)| orders).unwrap_or_default().into_iter(),
             false => Vec::new().into_iter(),
         };
+        let joined: Vec<SessionRef> = ops.iter().filter_map(|op| op.joins_on(self.node)).collect();
         for op in ops {
             let order = orders.next();
             if let RoomOp::Leave { session, reason } = op
@@ -314,6 +323,10 @@ impl Shard {
                 self.note_left_before(key, node, session, reason);
             }
             self.carry_out_op(key, op, order);
+        }
+        // Now, and not at each: the same session may be awaited further on in the same change.
+        for session in joined {
+            self.undo_join(key, session);
         }
     }
 
@@ -425,12 +438,18 @@ impl Shard {
             }
             return Reply::Joined(Box::new(self.introduce(key, session, entered.role, join, older)));
         }
-        // Whoever wanted it has been told that it failed, or has ended; or it is one of those who are here, and returns.
-        let shared = self.home.rooms[key].shared.as_ref();
-        if shared.is_some_and(|s| !s.locals.contains_key(&session) && !s.joins_again(session)) {
+        Reply::Noted
+    }
+
+    /// Undoes a join that nobody awaits any more: whoever wanted it has been told that it failed, or has ended. One of those who are
+    /// here only returns.
+    fn undo_join(&mut self, key: Id, session: SessionRef) {
+        let Some(entry) = self.home.rooms.get(key) else { return };
+        let Some(shared) = &entry.shared else { return };
+        let is_kept = shared.locals.contains_key(&session) || shared.joins_again(session);
+        if !is_kept && entry.room.member(session).is_some() {
             self.order(key, RoomOp::Leave { session, reason: LeaveReason::Lost }, None);
         }
-        Reply::Noted
     }
 
     pub(super) fn carry_out_attach(
