@@ -231,6 +231,26 @@ fn what_one_node_finds_lost_all_know_before_anything_gets_a_place() {
 }
 
 #[test]
+fn what_is_said_before_a_loss_is_found_out_is_taken_along() {
+    let server = Server::start(&[]);
+    let mut one = Node::start(&config(&[server.url()]));
+    let mut two = Node::start(&config(&[server.url()]));
+    one.open("r", "e").unwrap();
+    two.open("r", "").unwrap().unwrap();
+    one.append(&at("r", "e", 0, 0), join_of(one.session(1), "ann"), 1, false).unwrap();
+    for (tag, said) in [(1, "one"), (2, "two"), (3, "three")] {
+        one.publish(&at("r", "e", 1, tag - 1), said, tag).unwrap();
+    }
+    // The second has seen a change that is gone, and had come to the first message.
+    let copy = at("r", "e", 2, 1);
+    two.ask(0, renewal(&copy, "e2", "{}"));
+    let renewed = two.opened("r").unwrap().unwrap();
+    assert_eq!((&*renewed.epoch, renewed.position), ("e2", Position { change: 0, offset: 3 }));
+    assert_eq!(short(&renewed.entries), ["m1 of the copy 1", "m2 two", "m3 three"]);
+    assert_eq!(one.publish_at_last(&at("r", "e2", 0, 3), "four", 4).unwrap().offset, 4);
+}
+
+#[test]
 fn a_room_that_contradicts_somebody_goes_on_under_another_epoch() {
     let server = Server::start(&[]);
     let mut one = Node::start(&config(&[server.url()]));

@@ -19,6 +19,9 @@ pub const LEASE_MS: u64 = 1000;
 /// Entries that one answer to a copy that catches up may have.
 const CAUGHT_UP_MAX: usize = 8;
 
+/// Messages that a room which begins anew takes along beside those of whoever renews it, at most.
+const CARRIED_OVER_MAX: usize = 256;
+
 /// For how long nothing gets a place after something was forgotten, in milliseconds.
 const SETTLE_MS: u64 = 1000;
 
@@ -52,6 +55,29 @@ struct Room {
     snapshot: Option<(u64, String)>,
     keys: BTreeMap<Box<str>, Placed>,
     tags: BTreeMap<NodeId, (u64, Position)>,
+}
+
+impl Room {
+    /// Lets what the room had before, and whoever renews it had not seen, follow what it has; and says how many messages that is.
+    fn carry_over(&mut self, before: Room) -> u64 {
+        let seen = self.position.offset;
+        self.position.offset = seen.max(before.position.offset);
+        let mut more: Vec<LogEntry> =
+            before.messages.into_iter().filter(|entry| entry.position().offset > seen).collect();
+        more.drain(..more.len().saturating_sub(CARRIED_OVER_MAX));
+        if self.position.offset > seen && more.first().is_none_or(|first| first.position().offset != seen + 1)
+        {
+            self.messages.clear();
+        }
+        let count = more.len() as u64;
+        for entry in &mut more {
+            if let LogEntry::Message { position, .. } = entry {
+                position.change = 0;
+            }
+        }
+        self.messages.extend(more);
+        count
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -714,6 +740,9 @@ impl Backplane {
                     let mut renewed = new_room(renew.room, renew.epoch, snapshot, line);
                     renewed.position.offset = renew.lost.position.offset;
                     renewed.messages = renew.messages;
+                    if let Some(before) = self.redis.rooms.remove(&*room) {
+                        *self.counts.entry("carried_over").or_default() += renewed.carry_over(before);
+                    }
                     self.redis.rooms.insert(room.to_string(), renewed);
                 }
                 let opened = self.redis.opened(&room);
