@@ -459,6 +459,10 @@ impl Backplane {
 
     /// Does all that there is to do, without mishaps.
     pub fn settle(&mut self, now_ms: u64) {
+        // A link that comes back only now waits, too, until all have looked.
+        if !self.unlooked.is_empty() {
+            self.settled_at = self.settled_at.max(now_ms + SETTLE_MS / 2);
+        }
         for index in 0..self.links.len() {
             self.links[index].hangs_until = 0;
             if self.links[index].is_down {
