@@ -97,7 +97,7 @@ pub(super) struct CaughtUp {
     pub(super) has_more: bool,
 }
 
-/// What catch_up.lua answers if it has the entries after `seen`, of which it tells at most so many of each kind.
+/// What catch_up.lua answers if it has the entries from `seen` on, of which it tells at most so many of each kind.
 pub(super) fn caught_up(value: &Value, seen: Position, limit: usize) -> Option<CaughtUp> {
     let [kind, epoch, change, offset, changes, messages] = list(value)? else { return None };
     if text(kind)? != "entries" {
@@ -107,7 +107,7 @@ pub(super) fn caught_up(value: &Value, seen: Position, limit: usize) -> Option<C
     let changes: Vec<LogEntry> = list(changes)?.iter().filter_map(change_entry).collect();
     let messages: Vec<LogEntry> = list(messages)?.iter().filter_map(message_entry).collect();
     let entries = merge(changes, messages, limit);
-    let last = entries.last().map_or(seen, LogEntry::position);
+    let last = entries.iter().fold(seen, |last, entry| last.max(entry.position()));
     let has_more = last.change < position.change || last.offset < position.offset;
     Some(CaughtUp { epoch: text(epoch)?.into(), entries, position, has_more })
 }

@@ -79,8 +79,9 @@ pub enum BackplaneRequest {
     Publish(Box<Publish>),
     /// To append a change. Answered by [`BackplaneNews::Appended`].
     Append(Box<Append>),
-    /// For all entries after a position, of a room for which the copy vouches by that. Answered by [`BackplaneNews::CaughtUp`], or by [`BackplaneNews::Opened`] where they are not
-    /// there any more, the room has another epoch or is not there, or it has not got as far.
+    /// For all entries after a position, of a room for which the copy vouches by that; and for the last ones up to it, which tell whether
+    /// it is still the same room. Answered by [`BackplaneNews::CaughtUp`], or by [`BackplaneNews::Opened`] where they are not there any
+    /// more, the room has another epoch or is not there, or it has not got as far.
     CatchUp(RoomAt),
     /// To begin a room anew whose data was lost: the backplane does not have it, has not got as far, or it is doubtful. Whoever asks
     /// first has its way: where it has another epoch already, that one stays. Answered by [`BackplaneNews::Opened`].

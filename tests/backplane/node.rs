@@ -216,9 +216,20 @@ impl Node {
         })
     }
 
-    /// What comes of catching up, where the room is still what it was.
+    /// What is new of what comes of catching up, where the room is still what it was.
     #[track_caller]
     pub fn catch_up(&mut self, at: &RoomAt) -> Result<Vec<LogEntry>, Failed> {
+        let is_new = |entry: &LogEntry| match entry {
+            LogEntry::Message { position, .. } => position.offset > at.position.offset,
+            LogEntry::Change { position, .. } => position.change > at.position.change,
+        };
+        let entries = self.catch_up_from(at)?;
+        Ok(entries.into_iter().filter(is_new).collect())
+    }
+
+    /// All that comes of it.
+    #[track_caller]
+    pub fn catch_up_from(&mut self, at: &RoomAt) -> Result<Vec<LogEntry>, Failed> {
         self.ask(0, BackplaneRequest::CatchUp(at.clone()));
         self.expect(0, |news| match news {
             BackplaneNews::CaughtUp { room, outcome, .. } if *room == at.room => Some(outcome.clone()),

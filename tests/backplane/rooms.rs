@@ -47,6 +47,9 @@ fn a_room_is_opened_written_and_read() {
     assert_eq!(node.catch_up(&start).unwrap(), heard);
     assert_eq!(node.catch_up(&at("lobby", "e1", 1, 1)).unwrap(), heard[2..]);
     assert_eq!(node.catch_up(&at("lobby", "e1", 1, 2)).unwrap(), []);
+    // With the last that was seen of either, by which it is known again.
+    assert_eq!(node.catch_up_from(&at("lobby", "e1", 1, 1)).unwrap(), heard);
+    assert_eq!(node.catch_up_from(&at("lobby", "e1", 1, 2)).unwrap(), heard[1..]);
     // So it is to somebody who comes later.
     let mut other = Node::start(&config(&[server.url()]));
     let opened = other.open("LOBBY", "e2").unwrap().unwrap();

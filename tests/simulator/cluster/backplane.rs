@@ -221,15 +221,15 @@ impl Redis {
         (Ok(room.position), Some(entry))
     }
 
-    /// The entries after a position; `None` where some of them are not there any more.
+    /// The entries from a position on; `None` where some of those after it are not there any more.
     fn after(&self, at: &RoomAt) -> Option<Vec<LogEntry>> {
         if self.is_lost(at) {
             return None;
         }
         let room = &self.rooms[&*at.room];
         let pick = |entries: &[LogEntry], place: fn(&LogEntry) -> u64, from: u64, last: u64| {
-            let entries: Vec<LogEntry> = entries.iter().filter(|e| place(e) > from).cloned().collect();
-            (from == last || entries.first().is_some_and(|e| place(e) == from + 1)).then_some(entries)
+            let entries: Vec<LogEntry> = entries.iter().filter(|e| place(e) >= from).cloned().collect();
+            (from == last || entries.first().is_some_and(|e| place(e) <= from + 1)).then_some(entries)
         };
         let (change, offset) = (at.position.change, at.position.offset);
         let changes = pick(&room.changes, |e| e.position().change, change, room.position.change)?;
