@@ -281,7 +281,7 @@ impl Link {
 
     fn claim_for(&self, held: &Claimed, hold_ms: u64) -> Command {
         let is_given_up =
-            self.given_up.get(held.nickname.folded()).is_some_and(|until| *until > Instant::now());
+            self.given_up.get(held.nickname.folded()).is_some_and(|(until, _)| *until > Instant::now());
         Command::script(Script::Claim, &self.settings.keys.claims(held.nickname.folded()))
             .arg(held.session.to_string())
             .arg(u8::from(held.has_token))
@@ -297,17 +297,18 @@ impl Link {
             self.sessions.remove(&number);
         }
         let key = (nickname.folded().into(), session);
-        if self.nicknames.remove(&key).is_some() {
+        if let Some(held) = self.nicknames.remove(&key) {
             let until = Instant::now() + std::time::Duration::from_millis(self.settings.hold_ms);
-            self.given_up.insert(key.0, until);
+            self.given_up.insert(key.0, (until, held));
         }
     }
 
-    /// Another node has a session that was to be taken back. Should that have ended meanwhile, nobody waits longer for its nickname than
-    /// for a node that is silent.
+    /// Another node has a session that was to be given up or taken back. Should that have ended meanwhile, nobody waits longer for its
+    /// nickname than for a node that is silent.
     pub(super) fn let_go_soon(&mut self, number: u64, session: SessionRef, nickname: &Nickname) {
-        let held = self.nicknames.get(&(nickname.folded().into(), session)).cloned();
-        if let Some(held) = held {
+        let held = self.nicknames.get(&(nickname.folded().into(), session));
+        let given_up = self.given_up.get(nickname.folded()).map(|(_, held)| held);
+        if let Some(held) = held.or(given_up.filter(|held| held.session == session)).cloned() {
             let command = self.claim_for(&held, self.settings.lease_ms);
             self.push_urgent(0, command, Then::Nothing("let go of a nickname"));
         }
@@ -359,7 +360,7 @@ impl Link {
     /// Says that this node lives.
     pub(super) fn beat(&mut self) {
         let now = Instant::now();
-        self.given_up.retain(|_, until| *until > now);
+        self.given_up.retain(|_, (until, _)| *until > now);
         let command = beat(&self.settings);
         self.push_urgent(0, command, Then::Beat);
     }

@@ -146,8 +146,8 @@ pub(super) struct Link {
     pub(super) is_reading_inbox: bool,
     /// The clock of the backplane, and when that was.
     pub(super) clock: (u64, Instant),
-    /// Until when nicknames are those of sessions that this node has given up.
-    pub(super) given_up: HashMap<Box<str>, Instant>,
+    /// Nicknames of sessions that this node has given up: until when they are theirs, and how they were held.
+    pub(super) given_up: HashMap<Box<str>, (Instant, Claimed)>,
     /// The line that everything on the backplane is of.
     pub(super) line: String,
     /// How many pipelines have given places to something, and which server has answered them.

@@ -75,7 +75,7 @@ impl Link {
                     what,
                     first.map(|value| if let Value::Int(kept) = value { Some(*kept == 1) } else { None }),
                 );
-                // It cannot be taken back: another node has it by now.
+                // It cannot be given up or taken back: another node has it by now.
                 if matches!(outcome, Ok(false)) {
                     self.let_go_soon(number, session, &nickname);
                 }

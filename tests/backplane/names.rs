@@ -111,6 +111,31 @@ fn what_a_node_holds_lasts_as_long_as_it_lives() {
 }
 
 #[test]
+fn a_nickname_does_not_wait_for_a_session_that_another_node_has() {
+    let server = Server::start(&[]);
+    let mut config = config(&[server.url()]);
+    config.session.grace_ms = 600_000;
+    let (mut one, two) = (Node::start(&config), Node::start(&config));
+    let a = one.session(1);
+    assert_eq!(one.claim("s7", a, false), Ok(ClaimOutcome::Granted));
+    assert!(one.keep(7, a, 1, false));
+    let held_ms = || {
+        let [held]: [String; 1] = server.ask("HVALS starling:{k:s7}");
+        let until: u64 = held.split(' ').next().unwrap().parse().unwrap();
+        let [seconds, micros]: [u64; 2] = server.ask("TIME");
+        until.saturating_sub(seconds * 1000 + micros / 1000)
+    };
+    assert!(held_ms() > 500_000);
+    // As if Redis had come back as it was when the session was there.
+    let _: u64 = server.ask(&format!("HSET starling:{{s:0000000000000007}} ref {}", two.session(1)));
+    assert!(!one.keep(7, a, 2, true), "it cannot be given up any more");
+    let until = Instant::now() + Duration::from_secs(30);
+    while held_ms() > config.cluster.lease_ms {
+        assert!(Instant::now() < until, "it is held for {} ms", held_ms());
+    }
+}
+
+#[test]
 fn what_a_lost_node_has_can_be_ended_without_it() {
     let server = Server::start(&[]);
     let (mut one, mut two, hold_ms) = one_to_be_shut_out(&server);

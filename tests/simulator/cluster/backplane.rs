@@ -887,7 +887,7 @@ impl Backplane {
                     if let Some((nickname, _)) = link.held.remove(&session) {
                         let holders = self.redis.nicknames.get_mut(nickname.folded());
                         if let Some(holder) = holders.and_then(|holders| holders.get_mut(&session))
-                            && !is_given_up
+                            && !(is_given_up && is_kept)
                         {
                             holder.until_ms = now_ms + LEASE_MS;
                         }
