@@ -77,8 +77,8 @@ pub(super) struct Shared {
     unheard: VecDeque<Unheard>,
     /// What was known when the backplane was asked last what the room is: more has perhaps come since.
     asked: Position,
-    /// Whether what is applied has happened long ago, to a copy that is being made: nobody is told then.
-    is_replaying: bool,
+    /// While a copy is put in the place of another one, the last change that the one before had: up to there it has all happened long ago.
+    replaying: Option<u64>,
     /// Entries that came before their turn.
     early: VecDeque<LogEntry>,
     /// The last change after which somebody may not speak any more who could.
@@ -145,7 +145,7 @@ impl Shared {
             publishing: VecDeque::new(),
             unheard: VecDeque::new(),
             asked: Position::default(),
-            is_replaying: false,
+            replaying: None,
             early: VecDeque::new(),
             guard: 0,
             former: VecDeque::new(),
@@ -471,7 +471,7 @@ impl Shard {
     fn finish_copy(&mut self, key: Id, position: &Position) {
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
         let Some(shared) = &mut entry.shared else { return };
-        shared.is_replaying = false;
+        shared.replaying = None;
         if position.change > shared.change {
             shared.change = position.change;
             shared.recent.clear();
@@ -582,9 +582,8 @@ impl Shard {
         let (room, entries) = self.copy_of(&opened);
         let me = RoomKey { home: self.core, key };
         let entry = &mut self.home.rooms[key];
-        if room.epoch() != entry.room.epoch()
-            && let Some(shared) = &mut entry.shared
-        {
+        let is_other = room.epoch() != entry.room.epoch();
+        if is_other && let Some(shared) = &mut entry.shared {
             shared.former.push_back(entry.room.epoch().clone());
             if shared.former.len() > FORMER_EPOCHS {
                 shared.former.pop_front();
@@ -601,13 +600,13 @@ impl Shard {
             self.post(core, Mail::Interrupted { room: me, epoch: epoch.clone() });
         }
         if let Some(shared) = &mut self.home.rooms[key].shared {
+            shared.replaying = Some(if is_other { 0 } else { shared.change });
             shared.change = opened.snapshot.as_ref().map_or(0, |(change, _)| *change);
             shared.kept_change = shared.change;
             shared.known = Position::default();
             shared.early.clear();
             shared.unheard.clear();
             shared.recent.clear();
-            shared.is_replaying = true;
         }
         self.apply_all(key, entries);
         self.finish_copy(key, &opened.position);

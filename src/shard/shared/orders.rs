@@ -309,7 +309,7 @@ impl Shard {
         }
         let is_mine = node == self.node && shared.appending.as_ref().is_some_and(|(mine, _)| *mine == tag);
         shared.has_own_change |= is_mine;
-        let is_replaying = shared.is_replaying;
+        let is_news = shared.replaying.is_none_or(|last| change > last);
         let mut orders = match is_mine {
             true => shared.appending.take().map(|(_, orders)| orders).unwrap_or_default().into_iter(),
             false => Vec::new().into_iter(),
@@ -318,7 +318,7 @@ impl Shard {
         for op in ops {
             let order = orders.next();
             if let RoomOp::Leave { session, reason } = op
-                && !is_replaying
+                && is_news
             {
                 self.note_left_before(key, node, session, reason);
             }
@@ -481,7 +481,7 @@ impl Shard {
                 // What is only told again may be of somebody who has gone from here since, of which the backplane has lost word.
                 if session.node == self.node
                     && let Some(shared) = &mut entry.shared
-                    && (!shared.is_replaying || name.is_some())
+                    && (shared.replaying.is_none() || name.is_some())
                 {
                     let local = Local {
                         nickname: nickname.clone(),

@@ -33,7 +33,8 @@ use client::{Client, Ledger};
 const SEEDS: u64 = 300;
 
 /// Seeds that have failed once.
-const REGRESSIONS: [u64; 8] = [4829, 6779, 22_378, 42_400, 924_472, 928_610, 930_206, 2_045_227];
+const REGRESSIONS: [u64; 10] =
+    [4829, 6779, 22_378, 42_400, 924_472, 928_610, 930_206, 2_045_227, 3_008_414, 4_026_989];
 
 /// And how many that nobody has seen.
 const FRESH_SEEDS: u64 = 5;
