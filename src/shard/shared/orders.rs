@@ -621,17 +621,21 @@ impl Shard {
         }
     }
 
-    /// Those of this node that are about to go on in the place of a session.
+    /// Those of this node that are about to go on in the place of a session, or of one that is about to.
     fn attaching(&self, key: Id, before: SessionRef) -> Vec<SessionRef> {
         let Some(shared) = self.home.rooms.get(key).and_then(|entry| entry.shared.as_ref()) else {
             return Vec::new();
         };
         let under_way = shared.appending.iter().flat_map(|(_, orders)| orders).chain(&shared.orders);
-        let attaching = under_way.filter_map(|order| match &order.op {
-            RoomOp::Attach { old, session } if *old == before => Some(*session),
-            _ => None,
-        });
-        attaching.collect()
+        let mut attaching = Vec::new();
+        for order in under_way {
+            if let RoomOp::Attach { old, session } = order.op
+                && (old == before || attaching.contains(&old))
+            {
+                attaching.push(session);
+            }
+        }
+        attaching
     }
 
     /// A session of this node is no member any more.

@@ -152,6 +152,8 @@ pub struct Client {
     /// The rooms that it has left, as nodes told it that had perhaps told nobody else; and those of nodes that are gone since: it may be
     /// a member there again.
     left_on: BTreeMap<String, NodeId>,
+    /// All rooms that it has left: a session that goes on elsewhere after a loss may do so from before that.
+    left: BTreeSet<String>,
     pub perhaps_in: BTreeSet<String>,
     waits: BTreeMap<String, What>,
     /// Commands that were not answered before the connection ended, to be said again.
@@ -182,6 +184,7 @@ impl Client {
             last_node: 0,
             kept: BTreeMap::new(),
             left_on: BTreeMap::new(),
+            left: BTreeSet::new(),
             perhaps_in: BTreeSet::new(),
             waits: BTreeMap::new(),
             again: Vec::new(),
@@ -519,6 +522,9 @@ impl Client {
                 let node = self.connection.expect("it hears").0;
                 if node != self.last_node && is_resumed {
                     ledger.count("resumed_elsewhere");
+                    if ledger.forgets > 0 {
+                        self.perhaps_in.extend(self.left.iter().cloned());
+                    }
                 }
                 if !is_resumed {
                     self.kept.clear();
@@ -546,11 +552,13 @@ impl Client {
                 }
                 let membership = Membership { epoch: epoch.into(), next, hears_itself: true };
                 self.left_on.remove(&room);
+                self.left.remove(&room);
                 self.perhaps_in.remove(&room);
                 self.rooms.insert(room, membership);
             }
             (What::Leave { room }, "left") => {
                 self.rooms.remove(&room);
+                self.left.insert(room.clone());
                 let node = self.connection.expect("it hears").0;
                 if ledger.cut_off.contains(&node) {
                     self.left_on.insert(room, node);

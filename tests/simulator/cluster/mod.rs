@@ -33,8 +33,8 @@ use client::{Client, Ledger};
 const SEEDS: u64 = 300;
 
 /// Seeds that have failed once.
-const REGRESSIONS: [u64; 10] =
-    [4829, 6779, 22_378, 42_400, 924_472, 928_610, 930_206, 2_045_227, 3_008_414, 4_026_989];
+const REGRESSIONS: [u64; 11] =
+    [4829, 6779, 22_378, 42_400, 924_472, 928_610, 930_206, 2_045_227, 3_008_414, 3_041_605, 4_026_989];
 
 /// And how many that nobody has seen.
 const FRESH_SEEDS: u64 = 5;
@@ -600,8 +600,11 @@ fn run(seed: u64, is_traced: bool, keep: &mut Option<World>) {
         let wait_ms = 4 * world.config.cluster.deadline_ms;
         let rest_ms = 2 * LEASE_MS + world.config.session.grace_ms.min(10_000) + wait_ms + 500;
         world.come_to_rest(rest_ms);
-        // Whose session is lost with its node or with the data waits for the nickname as long as the time of grace.
-        let is_whole = world.ledger.forgets == 0 && !world.ledger.counts.contains_key("nodes_killed");
+        // Whose session is lost with its node or with the data waits for the nickname as long as the time of grace; who has a token may
+        // have a session that lasts as long.
+        let is_whole = world.ledger.forgets == 0
+            && !world.ledger.counts.contains_key("nodes_killed")
+            && world.clients.iter().all(|client| client.user_token.is_none());
         // Who has left a room is in it again if only that node knew.
         let is_known = !world.backplane.is_orphaned;
         if (world.config.session.grace_ms < 10_000 || is_whole) && is_known {
