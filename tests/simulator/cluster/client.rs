@@ -247,6 +247,11 @@ impl Client {
         self.hello()
     }
 
+    /// What nodes knew alone is perhaps lost, as the data is.
+    pub fn forget_leaves(&mut self) {
+        self.perhaps_in.extend(std::mem::take(&mut self.left_on).into_keys());
+    }
+
     pub fn lose_node(&mut self, node: NodeId, ledger: &mut Ledger) {
         self.left_on.retain(|room, at| {
             if *at == node {

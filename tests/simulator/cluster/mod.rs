@@ -290,6 +290,7 @@ impl World {
             self.note(|| format!("the backplane forgets, or that is noticed: {losses:?}"));
             self.ledger.forgets += 1;
             self.ledger.forgot_at = self.ledger.moment;
+            self.clients.iter_mut().for_each(Client::forget_leaves);
         }
     }
 
