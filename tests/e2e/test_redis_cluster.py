@@ -155,6 +155,33 @@ def test_a_killed_server_concerns_its_rooms_alone_until_it_is_back(redis_cluster
     assert all(node.get("/health").body == b"OK" for node in nodes)
 
 
+@pytest.mark.parametrize("victim", ["nodes", "other"])
+def test_a_server_that_hangs_holds_up_rooms_of_the_others_once(redis_cluster, start_node, victim):  # noqa: F811
+    deadline_s = 4
+    # A lease so long that nobody is lost before the server is back.
+    nodes = [start_node(redis_cluster.urls, cluster__deadline_ms=deadline_s * 1000, cluster__lease_ms=10_000) for _ in range(3)]
+    rooms = redis_cluster.rooms()
+    hung = (redis_cluster.number_of("nodes") + (victim == "other")) % 3
+    members = start_members(nodes, rooms)
+    living = [member for number, pair in enumerate(members) if number != hung for member in pair]
+    redis_cluster.servers[hung].pause()
+    hung_at = time.monotonic()
+    try:
+        wait_until(lambda: time.monotonic() > hung_at + 2 * deadline_s and all(member.refusals() for member in members[hung]), "a while", 30)
+    finally:
+        redis_cluster.servers[hung].go_on()
+    back_at = time.monotonic()
+    wait_until(lambda: all(member.acks_after(back_at) for pair in members for member in pair), "all rooms to have places")
+    for member in living:
+        assert not member.refusals(), (member.name, member.refusals()[:3])
+        took = sorted((took_s for _, took_s in member.acks_after(hung_at)), reverse=True)
+        # Once for a quarter of the deadline, and then at once.
+        assert took[0] < deadline_s * 3 / 8 and took[1] < deadline_s / 8, (member.name, took[:4])
+    for room, pair in zip(rooms, members):
+        settle(room, pair)
+    assert not lines(nodes, "the backplane is down"), "not all of it"
+
+
 def test_who_has_come_while_nobody_could_hear_of_it_is_not_taken_for_lost(redis_cluster, start_node):  # noqa: F811
     lease_s = 1.2
     settings = {"cluster__deadline_ms": 4000, "cluster__lease_ms": int(lease_s * 1000), "session__grace_ms": 1000}
