@@ -4,9 +4,12 @@ import signal
 
 import pytest
 
-from helpers import wait_until
+from helpers import Deadline, wait_until
 from test_cluster import (  # noqa: F401  (fixtures among them)
-    redis, resumed, start_node, start_redis)
+    PUT_OUT, losses, members, redis, resumed, start_node, start_redis)
+
+ADMIN = '[{ name = "root", key = "k", admin = true }]'
+
 
 @pytest.mark.parametrize("loses", ["its data", "everything, with a restart"])
 def test_tokens_that_were_signed_before_a_loss_are_taken_by_those_who_start_after_it(start_redis, start_node, loses):  # noqa: F811
@@ -42,3 +45,47 @@ def test_tokens_that_were_signed_before_a_loss_are_taken_by_those_who_start_afte
     four = start_node(redis, **settings)
     for client in (alice, bob, carol):
         resumed(four, client)
+
+
+def shut_out(redis, node, user):  # noqa: F811
+    redis.cli("ACL", "SETUSER", user, "off")
+    redis.cli("CLIENT", "KILL", "USER", user)
+    wait_until(lambda: node.get("/ready").status == 503, "the node to be cut off")
+
+
+@pytest.fixture
+def pair(redis, start_node):  # noqa: F811
+    """Two nodes, of which one can be cut off by what its user may do."""
+    for name in "ab":
+        redis.cli("ACL", "SETUSER", name, "on", ">pw", "~*", "&*", "+@all")
+    return [start_node(f"redis://{name}:pw@127.0.0.1:{redis.port}", session__grace_ms=30_000, auth__api_keys=ADMIN) for name in "ab"]
+
+
+@pytest.mark.parametrize("end", ["quit", "deleted"])
+def test_a_session_that_has_ended_elsewhere_does_not_come_back_with_its_node(pair, redis, end):  # noqa: F811
+    one, two = pair
+    host, alice, carol = two.ws("host", "den"), one.ws("alice", "den"), one.ws("carol", "den")
+    host.until_told("den")
+    shut_out(redis, one, "a")
+    host.expect("presence", event="away", nickname="carol", deadline=Deadline(30))
+    again = resumed(two, alice)
+    if end == "quit":
+        again.call("quit")
+    else:
+        assert two.http(PUT_OUT.format("alice").encode()).status == 204
+    host.expect("presence", event="leave", nickname="alice")
+    host.until_told("den")
+    redis.cli("ACL", "SETUSER", "a", "on")
+    # Whoever resumed came later: the connection here is not to come back either.
+    bye = alice.expect("bye", deadline=Deadline(30))
+    assert (bye["code"], bye["resumable"]) == (4103, False)
+    wait_until(lambda: one.get("/ready").status == 200, "the node to be back")
+    host.expect("presence", event="back", nickname="carol")
+    for number, node in enumerate((one, two)):
+        welcome = node.ws().call("hello", resume=alice.welcome["resume"], nickname=f"other{number}")
+        assert (welcome["type"], welcome["resumed"]) == ("welcome", False), welcome
+    everybody = {("host", "host", True), ("carol", "member", True)}
+    assert members(host, "den") == members(carol, "den") == everybody
+    assert "alice" not in [event.get("nickname") for event in losses(host)]
+    another = one.ws()
+    wait_until(lambda: another.call("hello", nickname="alice")["type"] == "welcome", "the nickname to be free")
