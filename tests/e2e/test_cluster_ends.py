@@ -89,3 +89,42 @@ def test_a_session_that_has_ended_elsewhere_does_not_come_back_with_its_node(pai
     assert "alice" not in [event.get("nickname") for event in losses(host)]
     another = one.ws()
     wait_until(lambda: another.call("hello", nickname="alice")["type"] == "welcome", "the nickname to be free")
+
+
+def test_what_a_killed_node_has_left_is_there_for_one_that_starts_later(redis, start_node):  # noqa: F811
+    settings = {"session__grace_ms": 30_000, "auth__api_keys": ADMIN}
+    one = start_node(redis, **settings)
+    alice, bob, carol = (one.ws(name, "den") for name in ["alice", "bob", "carol"])
+    alice.say("den", "before")
+    epoch = alice.call("history", room="den")["epoch"]
+    for client in (alice, bob, carol):
+        client.until_told("den")
+    one.kill()
+    # Nobody is left who has seen it.
+    later = start_node(redis, **settings)
+    dan = later.ws("dan")
+    # Before it counts as lost it may be alive for all that anybody knows.
+    refusal = dan.refused(503, "unavailable", "private", target="alice", content="early")
+    assert refusal["retryable"] is True
+    again = later.ws()
+    welcome = wait_until(lambda: (answer := again.call("hello", resume=alice.welcome["resume"]))["type"] == "welcome" and answer, "it to be lost")
+    assert (welcome["nickname"], welcome["resumed"]) == ("alice", True)
+    joined = again.call("join", room="den", since={"epoch": epoch, "offset": 0})
+    assert (joined["recovered"], joined["role"]) == (True, "host")
+    assert again.expect("message")["content"] == "before"
+    wait_until(lambda: members(again, "den") == {("alice", "host", True), ("bob", "member", False), ("carol", "member", False)}, "the others to be away")
+    # Who is back hears it, and who is not does not: nobody has anything that it could wait in.
+    assert dan.call("private", target="alice", content="now")["delivered"] == 1
+    assert again.expect("private")["content"] == "now"
+    assert dan.refused(503, "unavailable", "private", target="carol", content="now")["retryable"] is True
+    # An admin ends one that has not come back.
+    assert later.http(PUT_OUT.format("bob").encode()).status == 204
+    assert again.expect("presence", event="leave")["nickname"] == "bob"
+    assert later.http(PUT_OUT.format("bob").encode()).status == 404
+    welcome = later.ws().call("hello", resume=bob.welcome["resume"], nickname="bob")
+    assert (welcome["type"], welcome["resumed"]) == ("welcome", False)
+    dan.refused(404, "no_such_user", "private", target="zoe", content="now")
+    back = resumed(later, carol)
+    assert dan.call("private", target="carol", content="again")["delivered"] == 1
+    assert back.expect("private")["content"] == "again"
+    assert members(again, "den") == {("alice", "host", True), ("carol", "member", True)}
