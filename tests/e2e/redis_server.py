@@ -1,6 +1,7 @@
 """Redis servers of a test's own: on ports and in directories of their own, and ended with the test."""
 
 import itertools
+import json
 import os
 import pathlib
 import signal
@@ -38,6 +39,15 @@ class Redis:
                              env=os.environ | {"REDISCLI_AUTH": self._password} if self._password else None)
         assert not check or ran.returncode == 0, ran.stderr
         return ran.stdout.strip()
+
+    def wait_until_kept(self, room, *nicknames):
+        """Waits until these users' sessions are written down, as members of the room: what a killed node has not written is lost."""
+        wait_until(lambda: set(nicknames) <= self._kept_in(room), f"{nicknames} to be kept")
+
+    def _kept_in(self, room):
+        keys = self.cli("--scan", "--pattern", "starling:{s:*").split()
+        bodies = [json.loads(body) for body in (self.cli("HGET", key, "body") for key in keys) if body]
+        return {body["nickname"] for body in bodies if room in [membership["room"] for membership in body["rooms"]]}
 
     def kill(self):
         self.process.kill()

@@ -65,7 +65,7 @@ def pair(redis, start_node):  # noqa: F811
 def test_a_session_that_has_ended_elsewhere_does_not_come_back_with_its_node(pair, redis, end):  # noqa: F811
     one, two = pair
     host, alice, carol = two.ws("host", "den"), one.ws("alice", "den"), one.ws("carol", "den")
-    host.until_told("den")
+    redis.wait_until_kept("den", "alice", "carol")
     shut_out(redis, one, "a")
     host.expect("presence", event="away", nickname="carol", deadline=Deadline(30))
     again = resumed(two, alice)
@@ -97,8 +97,7 @@ def test_what_a_killed_node_has_left_is_there_for_one_that_starts_later(redis, s
     alice, bob, carol = (one.ws(name, "den") for name in ["alice", "bob", "carol"])
     alice.say("den", "before")
     epoch = alice.call("history", room="den")["epoch"]
-    for client in (alice, bob, carol):
-        client.until_told("den")
+    redis.wait_until_kept("den", "alice", "bob", "carol")
     one.kill()
     # Nobody is left who has seen it.
     later = start_node(redis, **settings)
