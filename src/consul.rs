@@ -3,6 +3,7 @@
 //!
 //! Nothing waits for the agent but that thread: a server whose agent is away serves all the same.
 
+use std::io::Read;
 use std::net::IpAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -149,18 +150,21 @@ impl Link {
     /// The life of the thread: until the other end of the channel is gone.
     fn run(mut self, look: Duration, ended: &Receiver<()>) {
         let (mut retry, mut complaint) = (RETRY_FIRST, Complaint::default());
+        let mut said: Option<String> = None;
         loop {
             let wait = match self.tend() {
                 Ok(()) => {
+                    if said.take().is_some() {
+                        log::info!("the Consul agent at {} does what it is asked again", self.agent);
+                    }
                     (retry, complaint) = (RETRY_FIRST, Complaint::default());
                     look
                 }
                 Err(why) => {
-                    if complaint.is_due() {
-                        log::warn!(
-                            "this node is not registered with the Consul agent at {}: {why}; trying again",
-                            self.agent
-                        );
+                    // Another reason is news: an agent that was away refuses now.
+                    if complaint.is_due() || said.as_ref() != Some(&why) {
+                        log::warn!("the Consul agent at {} {why}; trying again", self.agent);
+                        said = Some(why);
                     }
                     let wait = retry;
                     retry = (retry * 2).min(RETRY_LAST);
@@ -175,7 +179,7 @@ impl Link {
             match self.ask("PUT", &format!("/v1/agent/service/deregister/{}", path_segment(&self.id)), None) {
                 Ok(StatusCode::OK) => log::info!("{} is not registered with Consul any more", self.id),
                 outcome => {
-                    let why = outcome.map_or_else(|why| why, |status| format!("it answered {status}"));
+                    let why = outcome.map_or_else(|why| why, answered);
                     log::warn!(
                         "the Consul agent at {} keeps {} until its checks fail: {why}",
                         self.agent,
@@ -187,14 +191,20 @@ impl Link {
     }
 
     /// Registers the node, if the agent does not know it.
+    ///
+    /// # Errors
+    /// What the agent does not do, and why: what follows its name in a line for people.
     fn tend(&mut self) -> Result<(), String> {
         if self.is_registered {
-            match self.ask("GET", &format!("/v1/agent/service/{}", path_segment(&self.id)), None)? {
-                StatusCode::OK => return Ok(()),
-                StatusCode::NOT_FOUND => {
+            match self.ask("GET", &format!("/v1/agent/service/{}", path_segment(&self.id)), None) {
+                Ok(StatusCode::OK) => return Ok(()),
+                Ok(StatusCode::NOT_FOUND) => {
                     log::warn!("the Consul agent at {} has forgotten {}", self.agent, self.id)
                 }
-                status => return Err(format!("it answered {status}")),
+                outcome => {
+                    let why = outcome.map_or_else(|why| why, answered);
+                    return Err(format!("does not say whether it still knows this node: {why}"));
+                }
             }
             self.is_registered = false;
         }
@@ -208,7 +218,8 @@ impl Link {
             }
             outcome => {
                 self.is_registered = false;
-                outcome.and_then(|status| Err(format!("it answered {status}")))
+                let why = outcome.map_or_else(|why| why, answered);
+                Err(format!("does not register this node: {why}"))
             }
         }
     }
@@ -229,12 +240,29 @@ impl Link {
         if status.is_success() || status == StatusCode::NOT_FOUND && method == "GET" {
             return Ok(status);
         }
-        let words = response.body_mut().with_config().limit(WORDS_MAX).lossy_utf8(true).read_to_string();
-        let words = words.unwrap_or_default();
-        let hint =
-            if status == StatusCode::FORBIDDEN { " (consul.token may lack service:write)" } else { "" };
-        Err(format!("it answered {status}{hint}: {}", words.trim().escape_debug()))
+        let mut words = Vec::new();
+        // What is cut off in the middle says something too.
+        let _ = response.body_mut().as_reader().take(WORDS_MAX).read_to_end(&mut words);
+        let words = String::from_utf8_lossy(&words);
+        let mut why = answered(status);
+        if !words.trim().is_empty() {
+            why.push_str(&format!(": {}", words.trim().escape_debug()));
+        }
+        if matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) {
+            let service = self.service["Name"].as_str().unwrap_or_default();
+            let token = if self.token.is_some() {
+                "the policy of consul.token"
+            } else {
+                "consul.token is not set: its policy"
+            };
+            why.push_str(&format!(" ({token} must allow service:write for {service})"));
+        }
+        Err(why)
     }
+}
+
+fn answered(status: StatusCode) -> String {
+    format!("it answered {status}")
 }
 
 /// An id in a path (RFC 3986, section 3.3).

@@ -123,7 +123,8 @@ fn explain_as(error: &RedisError, is_new: bool) -> String {
     }
     // Of one that has worked that is not the reason.
     if !is_new && (error.is_io_error() || error.is_connection_dropped()) {
-        return text;
+        // Without the page that rustls refers to.
+        return text.split(": https://").next().unwrap_or_default().to_owned();
     }
     // The library quotes the code of an error that it does not know.
     match text.strip_prefix('"').and_then(|rest| rest.split_once("\": ")) {

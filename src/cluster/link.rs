@@ -77,6 +77,13 @@ pub(super) struct Settings {
     pub(super) digest: String,
 }
 
+impl Settings {
+    /// How long a server is connected to while cores wait: what they asked before has a part of its time left then.
+    fn connecting(&self) -> Duration {
+        self.deadline / 2
+    }
+}
+
 /// A room that is looked at.
 #[derive(Debug)]
 pub(super) struct Looked {
@@ -166,12 +173,14 @@ impl Link {
         shared: Arc<Shared>,
         sleeper: Sleeper,
         (home, accept): (HomeOf, Accept),
-        wire: Wire,
+        mut wire: Wire,
         line: String,
         secrets: Secrets,
     ) -> Self {
         let now = Instant::now();
         let hold = Duration::from_millis(settings.lease_ms) / LEASE_PART;
+        // While the node started it had all of it.
+        wire.set_timeout(settings.connecting());
         Link {
             teller: Teller::new(shared.exchange.clone(), shared.cores),
             nicknames: Periodic::new(hold),
@@ -457,8 +466,8 @@ impl Link {
     /// Connects to a server, and says that this node lives: one that refuses to hear that (it is full, or takes back rights) is down, since
     /// the others will take this node for lost.
     fn reach(&mut self, address: &Address) -> Result<(Wire, Answer), String> {
-        let mut wire = Wire::connect(address, self.settings.deadline / 2)?;
-        let until = Instant::now() + self.settings.deadline / 2;
+        let mut wire = Wire::connect(address, self.settings.connecting())?;
+        let until = Instant::now() + self.settings.connecting();
         let (answers, lost) = wire.execute(&[ask::beat(&self.settings)], until);
         match (answers.into_iter().next(), lost) {
             (_, Some(why)) => Err(why),

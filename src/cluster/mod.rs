@@ -60,7 +60,7 @@ use crate::sys::waker::{self, Waker};
 use hear::Hearer;
 use keys::Keys;
 use link::{Accept, HomeOf, Link, Settings};
-use secrets::{SECRET_BYTES, Secrets, from_hex};
+use secrets::{SECRET_BYTES, Secrets};
 use shared::Shared;
 use wire::{Command, Wire};
 
@@ -94,6 +94,7 @@ pub struct Joined {
     pub resume_secret: [u8; 32],
     /// What all nodes sign the tokens of registered users with.
     pub account_secret: [u8; 32],
+    secrets: Secrets,
     settings: Settings,
     wire: Wire,
     /// The line that everything on the backplane is of: without it every room would be doubtful.
@@ -169,7 +170,7 @@ pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
         digest: digest.to_owned(),
     };
     compare(&mut wire, &settings)?;
-    let [resume_secret, account_secret] = secrets(&mut wire, &settings)?;
+    let secrets = secrets(&mut wire, &settings)?;
     let node = node_id(&mut wire, &settings)?;
     let settings = Settings { node, ..settings };
     // From now on it is kept for this node that it has been configured so.
@@ -182,7 +183,8 @@ pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
             ClusterError::new(format!("cluster.redis: announcements cannot be heard: {why}"))
         })?;
     }
-    Ok(Joined { node, resume_secret, account_secret, settings, wire, line })
+    let (resume_secret, account_secret) = (secrets.resume, secrets.account);
+    Ok(Joined { node, resume_secret, account_secret, secrets, settings, wire, line })
 }
 
 /// The first of the servers that can be used.
@@ -236,28 +238,24 @@ fn compare(wire: &mut Wire, settings: &Settings) -> Result<(), ClusterError> {
     )))
 }
 
-/// What all nodes sign with: that of the node which came first.
-fn secrets(wire: &mut Wire, settings: &Settings) -> Result<[[u8; SECRET_BYTES]; 2], ClusterError> {
-    const NAMES: [&str; 2] = ["resume", "account"];
+/// What all nodes sign with: that of the node which came first, and what was signed with before a loss. Without the latter a client that
+/// comes at once would be told that its token is nothing worth.
+fn secrets(wire: &mut Wire, settings: &Settings) -> Result<Secrets, ClusterError> {
     let key = settings.keys.secret();
     let mut commands = Vec::new();
-    for name in NAMES {
+    for name in ["resume", "account"] {
         let random: String =
             (0..SECRET_BYTES / 8).map(|_| format!("{:016x}", crate::sys::random_u64())).collect();
         commands.push(Command::keyed("HSETNX", &key).arg(name).arg(random));
     }
-    commands.push(Command::keyed("HMGET", &key).arg(&NAMES));
+    commands.push(Command::keyed("HGETALL", &key));
     let answers = ask(wire, settings, &commands)?;
     let found = answers.last().and_then(answer::list).unwrap_or(&[]);
-    let secret = |index: usize| {
-        let bytes = found.get(index).and_then(answer::text).and_then(from_hex);
-        bytes.ok_or_else(|| {
-            ClusterError::new(format!(
-                "{key} on the backplane is damaged: delete it, which makes all tokens invalid"
-            ))
-        })
-    };
-    Ok([secret(0)?, secret(1)?])
+    Secrets::found(found).ok_or_else(|| {
+        ClusterError::new(format!(
+            "{key} on the backplane is damaged: delete it, which makes all tokens invalid"
+        ))
+    })
 }
 
 /// A number that no other node has.
@@ -298,9 +296,9 @@ fn line(wire: &mut Wire, settings: &Settings) -> Result<String, ClusterError> {
 /// # Errors
 /// When one cannot be started.
 pub fn start(joined: Joined, links: Links) -> io::Result<Running> {
-    let Joined { node, resume_secret, account_secret, settings, wire, line } = joined;
+    let Joined { node, secrets, settings, wire, line, .. } = joined;
     let Links { exchange, wakers, sleeper, stops, home, accept, cores } = links;
-    let secrets = Secrets::new(resume_secret, account_secret);
+    secrets.others().iter().for_each(|secret| accept(*secret));
     let shared = Arc::new(Shared::new(exchange, wakers.clone(), stops.clone(), cores, wire.addresses()));
     let hearer = Hearer::new(shared.clone(), settings.keys.clone(), node, settings.deadline);
     let link = Link::new(settings, shared, sleeper, (home as HomeOf, accept as Accept), wire, line, secrets);

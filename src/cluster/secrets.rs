@@ -25,8 +25,8 @@ const ALSO: &str = "also:";
 
 /// A node's own, and those of others that it knows.
 pub(super) struct Secrets {
-    resume: [u8; SECRET_BYTES],
-    account: [u8; SECRET_BYTES],
+    pub(super) resume: [u8; SECRET_BYTES],
+    pub(super) account: [u8; SECRET_BYTES],
     others: Vec<[u8; SECRET_BYTES]>,
 }
 
@@ -39,6 +39,42 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     pub(super) fn new(resume: [u8; SECRET_BYTES], account: [u8; SECRET_BYTES]) -> Self {
         Secrets { resume, account, others: Vec::new() }
+    }
+
+    /// Those that a node begins with: fields and values of what is kept of them. `None`: its own are not there, or damaged.
+    pub(super) fn found(fields: &[Value]) -> Option<Self> {
+        let own = |name: &str| {
+            let is_it = |field: &&[Value]| text(&field[0]) == Some(name);
+            fields.chunks_exact(2).find(is_it).and_then(|field| text(&field[1])).and_then(from_hex)
+        };
+        let mut secrets = Secrets::new(own("resume")?, own("account")?);
+        secrets.learn(fields);
+        Some(secrets)
+    }
+
+    /// What resume tokens were signed with by other nodes.
+    pub(super) fn others(&self) -> &[[u8; SECRET_BYTES]] {
+        &self.others
+    }
+
+    /// Learns what other nodes sign with. Returns how many of those have not been known.
+    fn learn(&mut self, fields: &[Value]) -> usize {
+        let known = self.others.len();
+        for field in fields.chunks_exact(2) {
+            let secret = match (text(&field[0]), text(&field[1])) {
+                (Some("resume"), Some(secret)) => from_hex(secret),
+                (Some(name), _) => name.strip_prefix(ALSO).and_then(from_hex),
+                _ => None,
+            };
+            if let Some(secret) = secret
+                && secret != self.resume
+                && !self.others.contains(&secret)
+                && self.others.len() < OTHERS_MAX
+            {
+                self.others.push(secret);
+            }
+        }
+        self.others.len() - known
     }
 }
 
@@ -63,24 +99,12 @@ impl Link {
     /// What the others sign with.
     pub(super) fn told_secrets(&mut self, answers: Option<&[Answer]>) {
         let Some([_, _, Ok(is_new), Ok(all)]) = answers else { return };
-        for field in list(all).unwrap_or(&[]).chunks_exact(2) {
-            let secret = match (text(&field[0]), text(&field[1])) {
-                (Some("resume"), Some(secret)) => from_hex(secret),
-                (Some(name), _) => name.strip_prefix(ALSO).and_then(from_hex),
-                _ => None,
-            };
-            let Secrets { resume, others, .. } = &mut self.secrets;
-            if let Some(secret) = secret
-                && secret != *resume
-                && !others.contains(&secret)
-                && others.len() < OTHERS_MAX
-            {
-                others.push(secret);
-                (self.accept)(secret);
-                log::warn!(
-                    "a node signs resume tokens with another secret, which is taken too: the backplane had lost it"
-                );
-            }
+        let new = self.secrets.learn(list(all).unwrap_or(&[]));
+        for secret in self.secrets.others.iter().rev().take(new) {
+            (self.accept)(*secret);
+            log::warn!(
+                "a node signs resume tokens with another secret, which is taken too: the backplane had lost it"
+            );
         }
         // The others look at once.
         if *is_new == Value::Int(1) {
@@ -108,6 +132,33 @@ pub(super) fn from_hex(text: &str) -> Option<[u8; SECRET_BYTES]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_begins_with_its_own_and_all_that_others_have_said() {
+        let hex = |byte: u8| to_hex(&[byte; SECRET_BYTES]);
+        let fields = |pairs: &[(&str, String)]| -> Vec<Value> {
+            let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+            pairs.iter().flat_map(|(name, value)| [bulk(name), bulk(value)]).collect()
+        };
+        let also = |byte: u8| (format!("{ALSO}{}", hex(byte)), String::new());
+        let said = [also(1), also(3), ("account".to_owned(), hex(2)), ("resume".to_owned(), hex(1)), also(4)];
+        let said: Vec<(&str, String)> =
+            said.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let mut secrets = Secrets::found(&fields(&said)).expect("both are there");
+        assert_eq!((secrets.resume, secrets.account), ([1; SECRET_BYTES], [2; SECRET_BYTES]));
+        assert_eq!(secrets.others(), [[3; SECRET_BYTES], [4; SECRET_BYTES]]);
+        assert_eq!(secrets.learn(&fields(&said)), 0);
+        for lacks in ["account", "resume"] {
+            let rest: Vec<_> = said.iter().filter(|(name, _)| *name != lacks).cloned().collect();
+            assert!(Secrets::found(&fields(&rest)).is_none(), "{lacks}");
+        }
+        // Their number is bounded.
+        let many: Vec<_> = (0..=u8::MAX).map(also).collect();
+        let many: Vec<(&str, String)> =
+            many.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        secrets.learn(&fields(&many));
+        assert_eq!(secrets.others().len(), OTHERS_MAX);
+    }
 
     #[test]
     fn secrets_are_written_as_they_are_read() {

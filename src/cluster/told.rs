@@ -167,7 +167,10 @@ impl Link {
             Then::Beat => match answers.first() {
                 Some(Err(Trouble::Refused(why))) => self.refused_beat = Some(why.clone()),
                 // In a Redis Cluster one server may be away.
-                Some(Err(Trouble::Lost(_))) => self.beat_soon(),
+                Some(Err(Trouble::Lost(_))) => {
+                    self.tell_all(|| BackplaneNews::NodesUnheard);
+                    self.beat_soon();
+                }
                 _ => self.told_nodes(first),
             },
             Then::Secrets => self.told_secrets(understood),

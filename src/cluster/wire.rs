@@ -143,6 +143,11 @@ impl Wire {
         Ok(wire)
     }
 
+    /// From now on servers are connected to for so long, and where there are several each is waited for half of it.
+    pub(super) fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
     /// By which rule the first server throws keys away when it is full, if it does.
     pub(super) fn evicts(&self) -> Option<&str> {
         self.evicts.as_deref()

@@ -457,6 +457,9 @@ pub enum BackplaneNews {
     Down(Option<Box<str>>),
     /// The nodes that live now, this one among them, and those that have not been heard of lately. Told to all cores when it changes.
     Nodes { living: Arc<[NodeId]>, lost: Arc<[LostNode]> },
+    /// Nobody says which nodes live, although what is asked otherwise may be answered: the server that knows is the one of a Redis Cluster
+    /// that is away. Told to all cores, and again and again until it is back.
+    NodesUnheard,
     /// This node has not been heard of for so long that others may have taken it for lost. It is heard of again. Told to all cores.
     Returned,
     /// A room that was asked for; `None`: it is not there. Where entries were asked for (`is_catch_up`) that says nothing

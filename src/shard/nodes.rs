@@ -132,6 +132,8 @@ impl Shard {
         match news {
             BackplaneNews::Down(down) => self.note_backplane(down),
             BackplaneNews::Nodes { living, lost } => self.note_nodes(living, &lost),
+            // Who is not known may have come since.
+            BackplaneNews::NodesUnheard => self.nodes.unknown.clear(),
             BackplaneNews::Returned => {
                 for key in self.home.by_name.values().copied().collect::<Vec<_>>() {
                     self.compare_locals(key);

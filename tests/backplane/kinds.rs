@@ -315,3 +315,38 @@ fn a_server_of_a_redis_cluster_that_hangs_holds_up_the_others_once() {
     assert!((2000..).take_while(|_| Instant::now() < until).any(|tag| is_back(&mut node, tag)));
     assert!(!node.take(0).iter().any(|news| matches!(news, BackplaneNews::Down(_))), "not all of it");
 }
+
+#[test]
+fn a_server_of_a_redis_cluster_that_comes_back_is_away_until_it_does_what_it_is_asked() {
+    let mut servers = redis_cluster(0);
+    let with_nodes = servers[0].ask::<u64>("CLUSTER KEYSLOT starling:{nodes}") as usize * 3 / 16_384;
+    let other = (with_nodes + 1) % 3;
+    let mut config = config(&[servers[other].tcp_url()]);
+    // Longer than this test takes: by itself nobody says for a third of it that he lives.
+    config.cluster.lease_ms = 90_000;
+    let mut node = Node::start(&config);
+    node.nodes(&[node.id], &[]);
+    servers[with_nodes].kill();
+    let killed_at = Instant::now();
+    // As if somebody new said so; whether it hears that already is not known.
+    while !node.take(1).iter().any(|news| matches!(news, BackplaneNews::NodesUnheard)) {
+        assert!(killed_at.elapsed() < Duration::from_secs(20), "it does not say that nobody hears it");
+        let _: u64 = servers[other].ask("PUBLISH starling:{nodes}:live x");
+    }
+    servers[with_nodes].restart();
+    let (back_at, mut is_clusterdown) = (Instant::now(), false);
+    let looked = || {
+        let score = redis::cmd("ZSCORE").arg("starling:{nodes}").arg(node.id).to_owned();
+        score.query::<Option<f64>>(&mut servers[with_nodes].connect())
+    };
+    loop {
+        match looked() {
+            Ok(Some(_)) => break,
+            Ok(None) => {}
+            Err(error) => is_clusterdown |= error.code() == Some("CLUSTERDOWN"),
+        }
+        assert!(back_at.elapsed() < Duration::from_secs(20), "it does not hear that the node lives");
+    }
+    assert!(is_clusterdown, "it has refused nothing");
+    node.take(1).iter().for_each(|news| assert!(!matches!(news, BackplaneNews::Down(_)), "not all of it"));
+}

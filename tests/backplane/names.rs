@@ -160,6 +160,7 @@ fn what_a_lost_node_has_can_be_ended_without_it() {
     assert_eq!(two.find("ann").unwrap().1, [b]);
     // It does not come back, wherever, and its node hears of it.
     assert_eq!(two.take_session(7, two.session(2)), TakeOutcome::Gone);
+    two.find("nobody"); // answered after it
     assert!(server.ask::<bool>("HEXISTS starling:{s:0000000000000007} ended"));
     let _: String = server.ask("ACL SETUSER node on");
     one.back();

@@ -264,11 +264,12 @@ def test_a_live_session_is_taken_over(nodes):
     assert again.call("join", room="den")["members"] == 1
 
 
-def test_members_of_a_killed_node_are_away_and_then_gone(nodes):
+def test_members_of_a_killed_node_are_away_and_then_gone(nodes, redis):
     alice, bob, carol = nodes[0].ws("alice", "den"), nodes[1].ws("bob", "den"), nodes[1].ws("carol", "den")
     bob.until_pong()
     offset = bob.call("message", room="den", content="before", id="b1")["offset"]
     epoch = alice.expect("message") and alice.call("history", room="den")["epoch"]
+    redis.wait_until_kept("den", "bob", "carol")
     nodes[1].kill()
     killed = time.monotonic()
     for _ in range(2):
@@ -295,7 +296,7 @@ PUT_OUT = "DELETE /api/sessions/{} HTTP/1.1\r\nHost: test\r\nX-API-Key: k\r\n\r\
 def test_an_admin_ends_what_a_killed_node_has_left(start_node, redis):
     one, two, three = (start_node(redis, auth__api_keys='[{ name = "root", key = "k", admin = true }]', session__grace_ms=60_000) for _ in range(3))
     alice, bob, carol = one.ws("alice", "den"), two.ws("bob", "den"), two.ws("carol", "den")
-    alice.until_told("den")
+    redis.wait_until_kept("den", "bob", "carol")
     two.kill()
     for _ in range(2):
         alice.expect("presence", event="away", deadline=Deadline(30))

@@ -14,10 +14,12 @@ from helpers import DEADLINE_S, Deadline, binary, free_ports, run, wait_until
 
 
 class Agent:
-    """Keeps services, and says what it was asked. `answer` is the status that it answers with instead of doing anything."""
+    """Keeps services, and says what it was asked. `answer` is the status that it answers with instead of doing anything, and `words`
+    what it says then."""
 
     def __init__(self, port=0):
         self.services, self.asked, self.answer, self.hangs = {}, [], None, threading.Event()
+        self.words = b""
         agent = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -38,7 +40,7 @@ class Agent:
                 while agent.hangs.is_set() and deadline.left():
                     time.sleep(0.01)
                 if agent.answer:
-                    return self.say(agent.answer, b"rpc error: Permission denied")
+                    return self.say(agent.answer, agent.words)
                 what, *name = path.removeprefix("/v1/agent/service/").split("/")
                 if (self.command, what) == ("PUT", "register"):
                     service = json.loads(body)
@@ -116,13 +118,45 @@ def test_an_agent_that_comes_late_or_forgets(start_server):
         wait_until(lambda: agent.services, "the registration to come back")
 
 
-def test_a_refusal_says_why(start_server, agent):
-    agent.answer = 403
-    server = start_server(consul__agent=agent.url)
-    wait_until(lambda: any("Permission denied" in line and "consul.token" in line for line in server.log), "the reason")
+DENIED = "Permission denied: token with AccessorID 'f2' lacks permission 'service:write' on \"starling\""
+
+
+@pytest.mark.parametrize("token, hint", [("hush", "the policy of consul.token must allow service:write for starling"),
+                                         (None, "consul.token is not set: its policy must allow service:write for starling")])
+def test_a_refusal_says_why(start_server, agent, token, hint):
+    agent.answer, agent.words = 403, DENIED.encode()
+    server = start_server(consul__agent=agent.url, **({"consul__token": token} if token else {}))
+    line = wait_until(lambda: next((line for line in server.log if "does not register this node" in line), None), "the reason")
+    assert "it answered 403 Forbidden: Permission denied: token with AccessorID" in line and hint in line, line
+    assert "hush" not in line
     server.terminate()
     assert server.exit_code() == 0
     assert not any("deregister" in path for _, path, _ in agent.asked), "it was never registered"
+
+
+def test_a_refusal_that_comes_after_another_trouble_is_told_too(start_server, agent):
+    agent.answer, agent.words = 500, b"No cluster leader"
+    server = start_server(consul__agent=agent.url, consul__look_ms=100)
+
+    def told(*words):
+        return wait_until(lambda: next((line for line in server.log if all(word in line for word in words)), None), words)
+
+    told("does not register this node", "500", "No cluster leader")
+    # An agent may say much, and what is no text: that is cut off, and made one line.
+    agent.answer, agent.words = 403, b"denied\n\x1b[31m\xff" + b"x" * 5000
+    line = told("does not register this node", "403", "denied\\n\\u{1b}[31m")
+    assert line.isprintable() and len(line) < 800, line
+    # The same again is not.
+    wait_until(lambda: len(agent.asked) > 5, "it to be asked again")
+    assert len([line for line in server.log if "does not register" in line]) == 2
+    agent.answer = None
+    told("does what it is asked again")
+    # Who is registered is not told to be none.
+    agent.answer, agent.words = 403, DENIED.encode()
+    told("does not say whether it still knows this node", "403 Forbidden: Permission denied")
+    assert len([line for line in server.log if "does not register" in line]) == 2
+    agent.answer = None
+    wait_until(lambda: len([line for line in server.log if "does what it is asked again" in line]) == 2, "it to be well again")
 
 
 def test_an_agent_that_hangs_holds_nothing_up(start_server, agent):
