@@ -472,7 +472,17 @@ impl Link {
         match (answers.into_iter().next(), lost) {
             (_, Some(why)) => Err(why),
             (Some(Err(Trouble::Refused(why))), None) => Err(refuses_beat(why)),
-            // In a Redis Cluster it may be the one server that is away.
+            (Some(Err(Trouble::Lost(why))), None) => {
+                // In a Redis Cluster it may be the one server that is away, and it may be that all refuse everything because of that.
+                let state = wire.execute(&[Command::anywhere("CLUSTER").arg("INFO")], until).0;
+                let is_ok = |state: &Answer| {
+                    state.as_ref().ok().and_then(text).is_some_and(|info| info.contains("cluster_state:ok"))
+                };
+                match state.first().is_some_and(is_ok) {
+                    true => Ok((wire, Err(Trouble::Lost(why)))),
+                    false => Err(why),
+                }
+            }
             (answer, None) => {
                 Ok((wire, answer.unwrap_or_else(|| Err(Trouble::Lost("no answer".to_owned())))))
             }

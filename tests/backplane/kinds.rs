@@ -350,3 +350,42 @@ fn a_server_of_a_redis_cluster_that_comes_back_is_away_until_it_does_what_it_is_
     assert!(is_clusterdown, "it has refused nothing");
     node.take(1).iter().for_each(|news| assert!(!matches!(news, BackplaneNews::Down(_)), "not all of it"));
 }
+
+#[test]
+fn a_redis_cluster_that_refuses_everything_is_down_until_it_is_whole() {
+    let mut servers = redis_cluster(0);
+    for server in &servers {
+        let _: String = server.ask("CONFIG SET cluster-require-full-coverage yes");
+    }
+    let mut node = Node::start(&config(&servers.iter().map(Server::tcp_url).collect::<Vec<_>>()));
+    // A room on each.
+    let slot_of = |name: &str| servers[0].ask::<u64>(&format!("CLUSTER KEYSLOT starling:{{{name}}}:meta"));
+    let on = |index: u64| (0..).map(|n| format!("r{n}")).find(|name| slot_of(name) * 3 / 16_384 == index);
+    let rooms: Vec<String> = (0..3).map(|index| on(index).unwrap()).collect();
+    for name in &rooms {
+        node.open(name, "e").unwrap().unwrap();
+    }
+    let id = node.id;
+    let say_in_all = || {
+        let say_in = |(tag, name): (usize, &String)| say(&at(name, "e", 0, 0), id, "x", tag as u64);
+        rooms.iter().enumerate().map(say_in).collect::<Vec<_>>()
+    };
+    servers[1].kill();
+    let killed_at = Instant::now();
+    let is_down = |news: &BackplaneNews| matches!(news, BackplaneNews::Down(Some(_)));
+    while !node.take(0).iter().any(is_down) {
+        assert!(killed_at.elapsed() < Duration::from_secs(20), "it is not down");
+        node.ask_all(0, say_in_all());
+        _ = [0, 1, 2].map(|tag| node.published(tag));
+    }
+    let down_at = Instant::now();
+    while down_at.elapsed() < Duration::from_secs(1) {
+        node.ask_all(0, say_in_all());
+        assert!([0, 1, 2].iter().all(|tag| node.published(*tag) == Err(Failed::Down)));
+    }
+    let is_back = |news: &BackplaneNews| matches!(news, BackplaneNews::Down(None));
+    assert!(!node.take(0).iter().any(is_back), "it is not back in between");
+    servers[1].restart();
+    node.back();
+    assert!(node.publish_at_last(&at(&rooms[0], "e", 0, 0), "x", 4).is_ok());
+}

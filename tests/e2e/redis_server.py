@@ -11,28 +11,48 @@ import subprocess
 from helpers import DEADLINE_S, free_ports, wait_until
 
 
+# How often a server is started on another port.
+TRIES = 10
+
+
+class Ended(Exception):
+    """A server has ended before it answered."""
+
+
 class Redis:
     """`keeps` whether what is written outlives it: each write is on the disk before it is answered."""
 
     def __init__(self, directory, *options, keeps=False, is_port_right=lambda port: True):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.port = next(port for port in iter(lambda: free_ports(1)[0], None) if is_port_right(port))
-        self.url = f"redis://127.0.0.1:{self.port}"
         self._password = options[options.index("--requirepass") + 1] if "--requirepass" in options else None
         self._options = ["--save", "", "--appendonly", "yes" if keeps else "no", "--appendfsync", "always", *options]
         self.process = None
-        self.start()
+        for left in reversed(range(TRIES)):
+            self.port = next(port for port in iter(lambda: free_ports(1)[0], None) if is_port_right(port))
+            self.url = f"redis://127.0.0.1:{self.port}"
+            try:
+                self.start()
+                break
+            except Ended:
+                # Somebody else has taken the port meanwhile.
+                if not left:
+                    raise
 
     def start(self):
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
                    "--daemonize", "no", *self._options]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            wait_until(lambda: self.cli("PING", check=False) == "PONG", "redis-server")
+            wait_until(self._answers, "redis-server")
         except BaseException:
             self.close()
             raise
+
+    def _answers(self):
+        if self.process.poll() is not None:
+            raise Ended(f"redis-server ended with {self.process.returncode}")
+        return self.cli("PING", check=False) == "PONG"
 
     def cli(self, *command, check=True):
         ran = subprocess.run(["redis-cli", "-p", str(self.port), *command], capture_output=True, text=True, timeout=DEADLINE_S,
