@@ -200,7 +200,7 @@ def test_who_has_come_while_nobody_could_hear_of_it_is_not_taken_for_lost(redis_
         one.process.send_signal(signal.SIGCONT)
     # It finds a member there of a node that it does not know.
     for client in (bob, alice):
-        assert client.call("join", room=room)["type"] == "joined"
+        wait_until(lambda client=client: client.call("join", room=room)["type"] == "joined", "the room")
     wait_until(lambda: time.monotonic() > away_at + 3 * lease_s + 1, "all times to be over")
     redis_cluster.servers[knows].start()
     now_ms = int(time.time() * 1000)
