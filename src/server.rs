@@ -91,6 +91,7 @@ struct Start {
     flock: Flock,
     counters: Arc<Counters>,
     drains: Arc<AtomicBool>,
+    ended: Arc<supervisor::Ended>,
     journal: Option<Journal>,
     share: Share,
     processor: Option<usize>,
@@ -215,6 +216,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
         }
     }
     let drains = Arc::new(AtomicBool::new(false));
+    let ended = Arc::new(supervisor::Ended::none_of(cores));
     let started = Instant::now();
     let (news, heard) = unbounded();
     let (going, go) = unbounded();
@@ -234,6 +236,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
             flock: flock.clone(),
             counters: all_counters[core].clone(),
             drains: drains.clone(),
+            ended: ended.clone(),
             journal: rings.next().map(|ring| Journal { ring, bell: bell.clone() }),
             share: std::mem::take(&mut shares[core]),
             processor: processor(&config, core, &processors),
@@ -302,7 +305,8 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     let (teller, authority) = (Teller::new(exchange.clone(), cores), flock.authority.clone());
     let reload = Reload { config, authority, teller, wakers: wakers.clone(), reread, log, certificates };
     let hang_up = HangUp::new(reload, has_terminal).map_err(failure)?;
-    supervisor::watch(watched, wakers.clone()).map_err(|e| failure(format!("cannot start a thread: {e}")))?;
+    supervisor::watch(watched, ended, wakers.clone())
+        .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     supervisor::tell_ready();
     let on_drain = || {
         supervisor::tell_stopping();
@@ -676,6 +680,7 @@ fn run_core(start: Start, news: &Sender<News>) {
             break;
         }
     }
+    start.ended.add(core);
     ending.cut_off = reactor.world().connection_count();
     ending.drained = true;
 }
