@@ -76,7 +76,7 @@ impl HangUp {
     /// Has the log go on in the file that now has its name.
     pub fn reopen_log(&self) {
         match self.log.reopen() {
-            true => log::info!("SIGUSR1: the log goes on in a file that was opened anew"),
+            true => log::info!("SIGUSR1: opening the log file again"),
             false => log::info!("SIGUSR1: there is no log file to open again"),
         }
     }

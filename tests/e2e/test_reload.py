@@ -226,6 +226,33 @@ def test_the_log_goes_on_in_a_new_file(start_server, tmp_path, name):
     assert "drained" in log.read_text() and rotated.read_text() == before
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+def test_a_log_file_that_cannot_be_opened_again_is_kept(start_server, tmp_path, name):
+    logs, moved = tmp_path / "logs", tmp_path / "moved"
+    logs.mkdir()
+    server = start_server(log__file=str(logs / "starling.log"))
+    wait_until(lambda: (logs / "starling.log").read_text(), "the first lines")
+    os.rename(logs, moved)
+    old, new = moved / "starling.log", logs / "starling.log"
+
+    def complaints():
+        return [line for line in old.read_text().splitlines() if "cannot be opened again" in line]
+
+    server.process.send_signal(getattr(signal, name))
+    complaint = wait_until(complaints, "the complaint in the old file")[0]
+    assert " ERROR " in complaint and str(new) in complaint and "No such file" in complaint, complaint
+    assert not [line for line in old.read_text().splitlines() if "has been opened again" in line]
+    server.process.send_signal(getattr(signal, name))
+    wait_until(lambda: len(complaints()) == 2, "another try, and another complaint")
+    logs.mkdir()
+    server.process.send_signal(getattr(signal, name))
+    wait_until(lambda: new.exists() and "has been opened again" in new.read_text(), "the new file")
+    before = old.read_text()
+    server.terminate()
+    assert server.exit_code() == 0
+    assert "drained" in new.read_text() and old.read_text() == before and len(complaints()) == 2
+
+
 # starling check
 
 
