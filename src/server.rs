@@ -1,6 +1,7 @@
 //! The server as a whole: it opens the listeners, starts a thread a core, waits for a signal, drains and stops.
 
 mod certificates;
+mod check;
 mod dashboard;
 mod listeners;
 mod observer;
@@ -45,6 +46,7 @@ use crate::sys::path::SocketFile;
 use crate::sys::waker::Waker;
 use crate::sys::{descriptors, inherited, random_u64, signals, terminal, threads};
 use certificates::Certificates;
+pub use check::check;
 pub use reload::Reread;
 use reload::{HangUp, Reload};
 
@@ -114,13 +116,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     let cores = cores(&config, processors.len());
     let files =
         descriptors::raise_limit().map_err(|e| failure(format!("cannot read the open-file limit: {e}")))?;
-    if config.steer && (!config.pin || cores > processors.len()) {
-        return Err(failure(format!(
-            "--steer needs a processor for each core, and cores that stay there: there are {} processors for {cores} cores{}",
-            processors.len(),
-            if config.pin { "" } else { ", and --no-pin" }
-        )));
-    }
+    refuse_steering(&config, cores, processors.len()).map_err(failure)?;
     let (core_connections, reserve) = room(files);
 
     let mut passed = inherited::take().map_err(failure)?;
@@ -342,14 +338,15 @@ pub fn room(files: usize) -> (usize, usize) {
     (files.saturating_sub(reserve).max(1), reserve)
 }
 
-/// Whether a server could be started with a configuration, as far as that is known without taking what another one may have.
-///
-/// # Errors
-/// One line: a file with keys or certificates cannot be used.
-pub fn check(config: &Config) -> Result<(), String> {
-    load_authority(config)?;
-    Certificates::load(&config.listen)?;
-    Ok(())
+/// Says that connections cannot be given to the cores whose processors take in their packets, if that is wanted and cannot be.
+fn refuse_steering(config: &Config, cores: usize, processors: usize) -> Result<(), String> {
+    if !config.steer || (config.pin && cores <= processors) {
+        return Ok(());
+    }
+    Err(format!(
+        "--steer needs a processor for each core, and cores that stay there: there are {processors} processors for {cores} cores{}",
+        if config.pin { "" } else { ", and --no-pin" }
+    ))
 }
 
 /// The storage threads.

@@ -277,3 +277,76 @@ def test_check_says_whether_a_server_would_start(file, tmp_path):
     assert warned.returncode == 0 and b"warning: auth.guests" in warned.stderr
     file.write_text("")
     assert check(file, "STARLING_LOG_LEVEL=loud").returncode == 2
+
+
+@pytest.fixture
+def nobody(directory):
+    """How to run a program as somebody who cannot write everywhere, and a directory where that one cannot write."""
+    closed = os.path.join(directory, "closed")
+    os.mkdir(closed, 0o555)
+    return {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}, closed
+
+
+def placed(directory, **places):
+    """A configuration whose files are where they can be, but for those that are named; and where they are."""
+    places = {"log": f"{directory}/a.log", "data": f"{directory}/deep/down", "web": f"unix:{directory}/w.sock"} | places
+    file = os.path.join(directory, "starling.toml")
+    with open(file, "w") as out:
+        out.write(f'cores = 1\npin = false\ndata_dir = "{places["data"]}"\n[log]\nfile = "{places["log"]}"\n'
+                  f'[[listen]]\nkind = "web"\naddress = "{places["web"]}"\n{places.get("more", "")}')
+    return file
+
+
+@pytest.mark.parametrize("name, place", [
+    ("log", "{0}/gone/a.log"), ("log", "{0}"), ("log", "{0}/file/a.log"), ("log", "{1}/a.log"),
+    ("data", "{0}/file"), ("data", "{0}/file/deep"), ("data", "{1}/deep/down"), ("data", "{1}"), ("data", "{0}/odd"), ("data", "{0}/linked"),
+    ("web", "unix:{0}/gone/w.sock"), ("web", "unix:{0}/file"), ("web", "unix:{0}/file/w.sock"), ("web", "unix:{1}/w.sock"),
+    ("web", "unix:{0}/" + "w" * 120), ("web", "192.0.2.1:0"),
+    ("more", '[cluster]\nredis = "redis://127.0.0.1:1"\nca = "{0}/ca.pem"\n'), ("more", '[consul]\nagent = "http://127.0.0.1:1"\n'),
+])
+def test_check_finds_where_a_server_could_not_write(directory, nobody, name, place):
+    options, closed = nobody
+    os.chmod(directory, 0o777)
+    open(f"{directory}/file", "w").close()
+    os.makedirs(f"{directory}/odd/starling.db")
+    os.mkdir(f"{directory}/linked")
+    os.symlink(f"{directory}/file", f"{directory}/linked/starling.db")
+    file = placed(directory, **{name: place.format(directory, closed)})
+    before = sorted(os.listdir(directory))
+    checked = run([binary(), "check", file], **options)
+    message = checked.stderr.decode()
+    assert checked.returncode == 2 and len(message.splitlines()) == 1 and checked.stdout == b"", checked
+    assert sorted(os.listdir(directory)) == before, "it has made something"
+    # And that is so: a server ends for the same reason.
+    served = run([binary(), "serve", "--config", file], **options)
+    assert served.returncode == 1, served
+    end = served.stderr.decode().splitlines()[-1]
+    if name != "data":
+        assert end == message.strip()
+
+
+def test_check_does_not_miss_what_a_server_makes_by_itself(directory, nobody):
+    options, _ = nobody
+    os.chmod(directory, 0o777)
+    file = placed(directory)
+    before = sorted(os.listdir(directory))
+    checked = run([binary(), "check", file], **options)
+    assert (checked.returncode, checked.stderr) == (0, b""), checked
+    assert sorted(os.listdir(directory)) == before, "it has made something"
+
+
+def test_check_does_not_mind_a_server_that_runs_or_that_has_been_there(start_on_paths, directory):
+    data = f"{directory}/data"
+    server = start_on_paths(store__kind="sqlite", data_dir=data)
+    file = f"{directory}/starling.toml"
+    assert (checked := check(file, f"STARLING_DATA_DIR={data}")).returncode == 0, checked
+    assert server.get("/health").status == 200
+    server.kill()
+    assert os.path.exists(server.paths["web"])
+    assert (checked := check(file, f"STARLING_DATA_DIR={data}")).returncode == 0, checked
+    # Where a server has been, a store that is empty is missed.
+    open(f"{data}/starling.db", "w").close()
+    for beside in ["-wal", "-shm"]:
+        os.remove(f"{data}/starling.db{beside}")
+    missed = check(file, f"STARLING_DATA_DIR={data}")
+    assert missed.returncode == 2 and b"is empty" in missed.stderr, missed
