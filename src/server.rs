@@ -709,7 +709,7 @@ pub fn load_authority(config: &Config) -> Result<Authority, String> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|why| format!("no random bytes for resume tokens: {why}"))?;
     let api_keys = ApiKeys::new(&auth.api_keys)?;
-    Ok(Authority { verifier, accounts: None, api_keys, resume: ResumeKey::new(secret) })
+    Ok(Authority { verifier, accounts: None, api_keys, resume: ResumeKey::new(secret), reading: 0 })
 }
 
 fn failure(message: String) -> ServeError {

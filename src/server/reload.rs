@@ -99,7 +99,8 @@ impl Reload {
             Err(why) => return log::error!("the configuration stays as it was: {why}"),
         };
         let Authority { verifier, api_keys, .. } = authority;
-        let authority = Authority { verifier, api_keys, ..(*self.authority).clone() };
+        let reading = self.authority.reading + 1;
+        let authority = Authority { verifier, api_keys, reading, ..(*self.authority).clone() };
         self.config = Arc::new(config);
         self.authority = Arc::new(authority);
         self.log.set(&self.config.log);

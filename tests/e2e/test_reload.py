@@ -9,7 +9,8 @@ import time
 import jwt
 import pytest
 
-from helpers import binary, run, wait_until
+from helpers import Deadline, WsClient, binary, run, wait_until
+from test_sse import Stream, request
 import tokens
 
 
@@ -142,6 +143,53 @@ def test_keys_change_and_those_who_are_in_stay(start_server, file):
     alice.say("den", "still here")
     token = jwt.encode({"sub": "carol", "exp": int(time.time()) + 600}, "another secret that is long enough for it", "HS256")
     assert server.ws().call("hello", token=token)["type"] == "welcome"
+
+
+def test_what_was_opened_with_a_key_ends_when_that_is_taken_away(start_server, file):
+    def write(*keys):
+        of = ", ".join(f'{{ name = "{name}", key = "{key}", admin = {admin} }}' for name, key, admin in keys)
+        file.write_text(f'[auth]\napi_keys = [{of}]\n[web]\ndashboard = "admin"\n')
+
+    def by(key):
+        return f"X-API-Key: {key}"
+
+    def push(client, key):
+        client.send(f'POST /api/rooms/den/messages HTTP/1.1\r\nHost: test\r\n{by(key)}\r\nContent-Length: 15\r\n\r\n{{"content":"x"}}'.encode())
+        return client.response().status
+
+    first, second, third = ("ci", "first key of the tests", "false"), ("cd", "second key of the tests", "false"), ("ops", "third key of the tests", "true")
+    write(first, second, third)
+    server = start_server(_flags=["--config", str(file)])
+    taken, stays, demoted, anybody = [Stream(server, "den", *of) for of in [[by(first[1])], [by(second[1])], [by(third[1])], []]]
+    kept = server.connect()
+    assert push(kept, first[1]) == 200
+    dashboard = server.keep(WsClient(server.url("/dashboard/live"), additional_headers={"X-API-Key": third[1]}))
+    dashboard.receive_text(Deadline())
+    # One is taken away, one becomes another's, and one is no admin's any more.
+    write(second, ("ops", third[1], "false"))
+    hang_up(server)
+    for stream in [taken, demoted]:
+        assert [data["content"] for _, data in stream.rest()] == ["x"] and stream.comments == ["4101 unauthenticated"]
+    assert dashboard.closed_with() == 4101
+    assert push(kept, first[1]) == 401, "on a connection that was known by it"
+    assert push(kept, second[1]) == 200
+    assert stays.offsets(2) == anybody.offsets(2) == [1, 2]
+    assert server.http(request("den", by(first[1]))).error()["reason"] == "bad_credentials"
+
+
+def test_a_token_is_looked_at_again_when_the_keys_have_been_read_again(start_server, file):
+    def ask(client):
+        client.send(f"GET /api/rooms HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+        return client.response().status
+
+    file.write_text(f'[auth]\njwt_secret = "{tokens.SECRET}"\n')
+    server = start_server(_flags=["--config", str(file)])
+    token, kept = tokens.token("bob"), server.connect()
+    assert ask(kept) == 200
+    file.write_text('[auth]\njwt_secret = "another secret that is long enough for it"\n')
+    hang_up(server)
+    said(server, "in effect: auth.jwt_secret")
+    wait_until(lambda: ask(kept) == 401, "the new secret, on a connection that was known by the token")
 
 
 def test_a_key_file_is_read_again_under_the_same_name(start_server, file, tmp_path):
