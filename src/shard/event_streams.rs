@@ -50,6 +50,13 @@ pub(super) struct Place {
     is_live: bool,
 }
 
+impl Place {
+    /// The connection, if it gets what comes.
+    pub fn live(&self) -> Option<Id> {
+        self.is_live.then_some(self.connection)
+    }
+}
+
 /// A connection's event stream.
 #[derive(Debug)]
 pub struct EventStream {
