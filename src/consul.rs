@@ -88,6 +88,17 @@ pub fn start(
     Ok(Some(Registration { ends: Some(ends), ended, thread: Some(thread) }))
 }
 
+/// Looks whether there is a listener to register, if an agent is configured.
+///
+/// # Errors
+/// As [`start`].
+pub fn check(config: &Config, addresses: &[(ListenKind, Address, bool)]) -> Result<(), String> {
+    match config.consul.agent {
+        Some(_) => describe(&config.consul, addresses, &host_name()).map(drop),
+        None => Ok(()),
+    }
+}
+
 /// What the agent is told of this node.
 fn describe(consul: &Consul, addresses: &[(ListenKind, Address, bool)], host: &str) -> Result<Value, String> {
     let sockets = addresses.iter().filter_map(|(kind, address, is_tls)| match address {

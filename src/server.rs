@@ -1,6 +1,7 @@
 //! The server as a whole: it opens the listeners, starts a thread a core, waits for a signal, drains and stops.
 
 mod certificates;
+mod check;
 mod dashboard;
 mod listeners;
 mod observer;
@@ -45,6 +46,7 @@ use crate::sys::path::SocketFile;
 use crate::sys::waker::Waker;
 use crate::sys::{descriptors, inherited, random_u64, signals, terminal, threads};
 use certificates::Certificates;
+pub use check::check;
 pub use reload::Reread;
 use reload::{HangUp, Reload};
 
@@ -91,6 +93,7 @@ struct Start {
     flock: Flock,
     counters: Arc<Counters>,
     drains: Arc<AtomicBool>,
+    ended: Arc<supervisor::Ended>,
     journal: Option<Journal>,
     share: Share,
     processor: Option<usize>,
@@ -113,13 +116,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     let cores = cores(&config, processors.len());
     let files =
         descriptors::raise_limit().map_err(|e| failure(format!("cannot read the open-file limit: {e}")))?;
-    if config.steer && (!config.pin || cores > processors.len()) {
-        return Err(failure(format!(
-            "--steer needs a processor for each core, and cores that stay there: there are {} processors for {cores} cores{}",
-            processors.len(),
-            if config.pin { "" } else { ", and --no-pin" }
-        )));
-    }
+    refuse_steering(&config, cores, processors.len()).map_err(failure)?;
     let (core_connections, reserve) = room(files);
 
     let mut passed = inherited::take().map_err(failure)?;
@@ -215,6 +212,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
         }
     }
     let drains = Arc::new(AtomicBool::new(false));
+    let ended = Arc::new(supervisor::Ended::none_of(cores));
     let started = Instant::now();
     let (news, heard) = unbounded();
     let (going, go) = unbounded();
@@ -234,6 +232,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
             flock: flock.clone(),
             counters: all_counters[core].clone(),
             drains: drains.clone(),
+            ended: ended.clone(),
             journal: rings.next().map(|ring| Journal { ring, bell: bell.clone() }),
             share: std::mem::take(&mut shares[core]),
             processor: processor(&config, core, &processors),
@@ -302,7 +301,8 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     let (teller, authority) = (Teller::new(exchange.clone(), cores), flock.authority.clone());
     let reload = Reload { config, authority, teller, wakers: wakers.clone(), reread, log, certificates };
     let hang_up = HangUp::new(reload, has_terminal).map_err(failure)?;
-    supervisor::watch(watched, wakers.clone()).map_err(|e| failure(format!("cannot start a thread: {e}")))?;
+    supervisor::watch(watched, ended, wakers.clone())
+        .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     supervisor::tell_ready();
     let on_drain = || {
         supervisor::tell_stopping();
@@ -338,14 +338,15 @@ pub fn room(files: usize) -> (usize, usize) {
     (files.saturating_sub(reserve).max(1), reserve)
 }
 
-/// Whether a server could be started with a configuration, as far as that is known without taking what another one may have.
-///
-/// # Errors
-/// One line: a file with keys or certificates cannot be used.
-pub fn check(config: &Config) -> Result<(), String> {
-    load_authority(config)?;
-    Certificates::load(&config.listen)?;
-    Ok(())
+/// Says that connections cannot be given to the cores whose processors take in their packets, if that is wanted and cannot be.
+fn refuse_steering(config: &Config, cores: usize, processors: usize) -> Result<(), String> {
+    if !config.steer || (config.pin && cores <= processors) {
+        return Ok(());
+    }
+    Err(format!(
+        "--steer needs a processor for each core, and cores that stay there: there are {processors} processors for {cores} cores{}",
+        if config.pin { "" } else { ", and --no-pin" }
+    ))
 }
 
 /// The storage threads.
@@ -676,6 +677,7 @@ fn run_core(start: Start, news: &Sender<News>) {
             break;
         }
     }
+    start.ended.add(core);
     ending.cut_off = reactor.world().connection_count();
     ending.drained = true;
 }
@@ -707,7 +709,7 @@ pub fn load_authority(config: &Config) -> Result<Authority, String> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|why| format!("no random bytes for resume tokens: {why}"))?;
     let api_keys = ApiKeys::new(&auth.api_keys)?;
-    Ok(Authority { verifier, accounts: None, api_keys, resume: ResumeKey::new(secret) })
+    Ok(Authority { verifier, accounts: None, api_keys, resume: ResumeKey::new(secret), reading: 0 })
 }
 
 fn failure(message: String) -> ServeError {

@@ -8,12 +8,22 @@ use super::Claims;
 use crate::chat::name::Nickname;
 use crate::config::ApiKey;
 
+/// Which key it was that somebody has shown, without telling it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct KeyId([u8; SHA256_OUTPUT_LEN]);
+
+impl std::fmt::Debug for KeyId {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("KeyId(..)")
+    }
+}
+
 /// The configured keys.
 ///
 /// They are found by their hashes, so that the time it takes says nothing of how much of a key was guessed.
 #[derive(Debug, Clone, Default)]
 pub struct ApiKeys {
-    by_hash: HashMap<[u8; SHA256_OUTPUT_LEN], Claims>,
+    by_hash: HashMap<KeyId, Claims>,
 }
 
 impl ApiKeys {
@@ -39,15 +49,21 @@ impl ApiKeys {
         Ok(ApiKeys { by_hash })
     }
 
-    /// Who shows this key.
-    pub fn find(&self, key: &str) -> Option<&Claims> {
-        self.by_hash.get(&hash(key))
+    /// Who shows this key, and which it is.
+    pub fn find(&self, key: &str) -> Option<(KeyId, &Claims)> {
+        let id = hash(key);
+        self.by_hash.get(&id).map(|claims| (id, claims))
+    }
+
+    /// Whether a key that was found once is still there, and stands for the same.
+    pub fn has(&self, id: &KeyId, claims: &Claims) -> bool {
+        self.by_hash.get(id) == Some(claims)
     }
 }
 
-fn hash(key: &str) -> [u8; SHA256_OUTPUT_LEN] {
+fn hash(key: &str) -> KeyId {
     let hash = digest(&SHA256, key.as_bytes());
-    hash.as_ref().try_into().expect("SHA-256 has this length")
+    KeyId(hash.as_ref().try_into().expect("SHA-256 has this length"))
 }
 
 #[cfg(test)]
@@ -62,12 +78,24 @@ mod tests {
     #[test]
     fn a_key_stands_for_its_name() {
         let keys = ApiKeys::new(&[key("ci", "one"), key("ops", "two")]).unwrap();
-        let named = |key| keys.find(key).map(|claims| (claims.nickname.as_str(), claims.is_admin));
+        let named = |key| keys.find(key).map(|(_, claims)| (claims.nickname.as_str(), claims.is_admin));
         assert_eq!(named("one"), Some(("ci", false)));
         assert_eq!(named("two"), Some(("ops", true)));
         for wrong in ["", "on", "one ", "ONE", "ci"] {
             assert_eq!(named(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_taken_away_or_stands_for_another_is_not_the_same() {
+        let before = ApiKeys::new(&[key("ci", "one"), key("cd", "two")]).unwrap();
+        let (one, claims) = before.find("one").unwrap();
+        let has = |keys: &[ApiKey]| ApiKeys::new(keys).unwrap().has(&one, claims);
+        assert!(has(&[key("ci", "one"), key("new", "three")]));
+        assert!(!has(&[key("ci", "another"), key("cd", "two")]));
+        assert!(!has(&[key("cd", "one")]));
+        assert!(!has(&[ApiKey { admin: true, ..key("ci", "one") }]));
+        assert!(!format!("{one:?}").contains(char::is_numeric));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Authority {
     pub api_keys: ApiKeys,
     /// Signs and checks resume tokens.
     pub resume: ResumeKey,
+    /// How often the keys have been read again: what was found out with those before is not to be relied on.
+    pub reading: u64,
 }
 
 impl Authority {

@@ -17,7 +17,8 @@ pub struct CheckFlags {
     file: PathBuf,
 }
 
-/// Looks at the file, and at the keys and certificates that it names, as `serve` does; but takes no port and opens no store.
+/// Looks at the file, at the keys and certificates that it names and at the places where the server would write, as `serve` does; but makes
+/// nothing, takes no port and opens no store.
 pub fn run(flags: CheckFlags) -> ExitCode {
     let config = match Flags::of_file(flags.file.clone()).resolve() {
         Ok(config) => config,

@@ -187,6 +187,14 @@ pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
     Ok(Joined { node, resume_secret, account_secret, secrets, settings, wire, line })
 }
 
+/// Looks whether what is configured can be used; asks nobody.
+///
+/// # Errors
+/// One line: a URL is none, or the file with certificates cannot be read.
+pub fn check(config: &crate::config::Cluster) -> Result<(), ClusterError> {
+    address::configured(config).map(drop)
+}
+
 /// The first of the servers that can be used.
 fn connect(addresses: &[address::Address], deadline: Duration) -> Result<Wire, ClusterError> {
     let mut refusals = Vec::new();

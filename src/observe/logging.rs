@@ -8,7 +8,7 @@
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ impl Control {
     }
 
     /// Has the next line go to the file that then has the name, and whether there is a file: for `logrotate`, which has moved the one
-    /// before away.
+    /// before away. Whether it could be opened is told by the log itself: the thread that writes finds it out.
     pub fn reopen(&self) -> bool {
         self.reopens.as_ref().inspect(|reopens| reopens.store(true, Ordering::Relaxed)).is_some()
     }
@@ -281,7 +281,8 @@ pub(super) fn wall_ms() -> u64 {
     crate::sys::unix_ms()
 }
 
-/// A file to append to, opened again after an error: a full disk may have room later, a lost mount may come back.
+/// A file to append to, opened again after an error: a full disk may have room later, a lost mount may come back. One that cannot be
+/// opened when it was only to be opened again does not take the one before from us.
 struct LogFile {
     path: PathBuf,
     file: Option<File>,
@@ -299,16 +300,37 @@ impl LogFile {
     fn opened(&mut self) -> io::Result<&mut File> {
         match &mut self.file {
             Some(file) => Ok(file),
-            // Append, so that a rotation that truncates the file in place does not leave a hole in it.
-            empty => Ok(empty.insert(OpenOptions::new().append(true).create(true).open(&self.path)?)),
+            empty => Ok(empty.insert(append_to(&self.path)?)),
         }
     }
+
+    /// Leaves the file that it has for the one that has its name now, if that can be had.
+    fn reopen(&mut self) {
+        if self.file.is_none() {
+            return; // it is opened anyway, by whoever writes
+        }
+        let path = self.path.display();
+        match append_to(&self.path) {
+            Ok(file) => {
+                self.file = Some(file);
+                log::info!("the log file {path} has been opened again");
+            }
+            Err(error) => log::error!(
+                "the log file {path} cannot be opened again ({error}): the log goes on in the one before, until the next signal"
+            ),
+        }
+    }
+}
+
+/// Append, so that a rotation that truncates the file in place does not leave a hole in it.
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
 }
 
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.reopens.swap(false, Ordering::Relaxed) {
-            self.file = None;
+            self.reopen();
         }
         let result = self.opened()?.write(bytes);
         if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
@@ -491,6 +513,27 @@ mod tests {
         assert_eq!(std::fs::read(&moved).unwrap(), b"one\ntwo\n");
         assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
         assert!(!Control::new(&Config::default().log).reopen());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_again_is_kept_until_it_can() {
+        let directory = tempfile::tempdir().unwrap();
+        let [home, away] = ["logs", "moved"].map(|name| directory.path().join(name));
+        std::fs::create_dir(&home).unwrap();
+        let mut config = Config::default().log;
+        config.file = Some(home.join("a.log"));
+        let control = Control::new(&config);
+        let mut file = LogFile::open(home.join("a.log"), control.reopens.clone().unwrap()).unwrap();
+        std::fs::rename(&home, &away).unwrap();
+        assert!(control.reopen());
+        file.write_all(b"one\n").unwrap();
+        std::fs::create_dir(&home).unwrap();
+        // It is not tried with every line.
+        file.write_all(b"two\n").unwrap();
+        assert!(control.reopen());
+        file.write_all(b"three\n").unwrap();
+        assert_eq!(std::fs::read(away.join("a.log")).unwrap(), b"one\ntwo\n");
+        assert_eq!(std::fs::read(home.join("a.log")).unwrap(), b"three\n");
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Document {
     }
 
     fn idle(&mut self, idle_bytes: &[(&str, usize)]) {
-        let help = "Memory that one idle client takes of this process, by how it speaks, by the sizes of what is kept for it; not what the kernel has for its socket, and not TLS, compression, rooms or free places in tables.";
+        let help = "Memory that one idle client takes of this process, by how it speaks, by the sizes of what is kept for it; not what the kernel has for its socket, and not TLS, compression, rooms, free places in tables, or what the store takes for its session.";
         self.family("starling_bytes_per_idle_connection", Kind::Gauge, help);
         for (transport, bytes) in idle_bytes {
             let _ = writeln!(

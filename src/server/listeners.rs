@@ -106,6 +106,22 @@ pub fn open(
     Ok(Opened { listeners, address: Address::Socket(address), file: None, is_inherited: false })
 }
 
+/// Looks whether an address could be listened on, if nobody else does.
+///
+/// # Errors
+/// As [`open`].
+pub fn check(listen: &Listen) -> Result<(), String> {
+    let place = &listen.address;
+    match place {
+        Address::Socket(address) => {
+            listen::check(*address).map_err(|error| format!("cannot listen on {address}: {error}"))
+        }
+        Address::Unix(path) => {
+            path::check(path).map_err(|error| path_failure(listen.kind.word(), place, error))
+        }
+    }
+}
+
 fn has_directory(place: &Address) -> bool {
     let Address::Unix(path) = place else { return true };
     path.parent().is_none_or(|parent| parent.as_os_str().is_empty() || parent.is_dir())

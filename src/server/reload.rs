@@ -76,7 +76,7 @@ impl HangUp {
     /// Has the log go on in the file that now has its name.
     pub fn reopen_log(&self) {
         match self.log.reopen() {
-            true => log::info!("SIGUSR1: the log goes on in a file that was opened anew"),
+            true => log::info!("SIGUSR1: opening the log file again"),
             false => log::info!("SIGUSR1: there is no log file to open again"),
         }
     }
@@ -99,7 +99,8 @@ impl Reload {
             Err(why) => return log::error!("the configuration stays as it was: {why}"),
         };
         let Authority { verifier, api_keys, .. } = authority;
-        let authority = Authority { verifier, api_keys, ..(*self.authority).clone() };
+        let reading = self.authority.reading + 1;
+        let authority = Authority { verifier, api_keys, reading, ..(*self.authority).clone() };
         self.config = Arc::new(config);
         self.authority = Arc::new(authority);
         self.log.set(&self.config.log);

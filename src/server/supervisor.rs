@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -39,12 +40,36 @@ pub fn tell_stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Starts to tell again and again that all cores turn, if the supervisor wants to know (`WatchdogSec=`). Where one does not, nothing is told:
-/// the supervisor ends the server then, and starts another.
+/// Which cores have ended because their drain was over: they turn no more, and are not stuck.
+#[derive(Debug)]
+pub struct Ended(Vec<AtomicBool>);
+
+impl Ended {
+    /// None of so many.
+    pub fn none_of(cores: usize) -> Self {
+        Ended((0..cores).map(|_| AtomicBool::new(false)).collect())
+    }
+
+    /// A core has ended in good order.
+    pub fn add(&self, core: usize) {
+        self.0[core].store(true, Ordering::Release);
+    }
+
+    fn has(&self, core: usize) -> bool {
+        self.0[core].load(Ordering::Acquire)
+    }
+}
+
+/// Starts to tell again and again that all cores turn that have not ended, if the supervisor wants to know (`WatchdogSec=`). Where one does not,
+/// nothing is told: the supervisor ends the server then, and starts another.
 ///
 /// # Errors
 /// When the kernel has no thread to give.
-pub fn watch(counters: Vec<Arc<Counters>>, wakers: Arc<Vec<Waker>>) -> io::Result<()> {
+pub fn watch(
+    counters: Vec<Arc<Counters>>,
+    ended: Arc<Ended>,
+    wakers: Arc<Vec<Waker>>,
+) -> io::Result<()> {
     let Some(within) = sd_notify::watchdog_enabled() else { return Ok(()) };
     log::info!("the cores are looked at for the supervisor every {} ms", (within / 2).as_millis());
     threads::spawn("watchdog".into(), move || {
@@ -54,10 +79,10 @@ pub fn watch(counters: Vec<Arc<Counters>>, wakers: Arc<Vec<Waker>>) -> io::Resul
             for core in 0..counters.len() {
                 waker::wake(&wakers, core);
             }
-            while stuck(&before, &turns(&counters)).is_some() && began.elapsed() < within / 4 {
+            while stuck(&before, &turns(&counters), &ended).is_some() && began.elapsed() < within / 4 {
                 std::thread::sleep(LOOK);
             }
-            match stuck(&before, &turns(&counters)) {
+            match stuck(&before, &turns(&counters), &ended) {
                 None => tell(&[NotifyState::Watchdog]),
                 Some(core) => {
                     log::error!("core {core} does not turn: the supervisor is not told that all is well")
@@ -73,9 +98,9 @@ fn turns(counters: &[Arc<Counters>]) -> Vec<u64> {
     counters.iter().map(|counters| counters.turns.value()).collect()
 }
 
-/// The first core that has not turned.
-fn stuck(before: &[u64], now: &[u64]) -> Option<usize> {
-    before.iter().zip(now).position(|(before, now)| before == now)
+/// The first core that has not turned, though it has not ended.
+fn stuck(before: &[u64], now: &[u64], ended: &Ended) -> Option<usize> {
+    (0..before.len()).find(|core| before[*core] == now[*core] && !ended.has(*core))
 }
 
 #[cfg(test)]
@@ -85,12 +110,17 @@ mod tests {
     #[test]
     fn a_core_that_does_not_turn_is_found() {
         let counters: Vec<Arc<Counters>> = (0..3).map(|_| Arc::default()).collect();
-        let before = turns(&counters);
-        assert_eq!(stuck(&before, &turns(&counters)), Some(0));
+        let (before, ended) = (turns(&counters), Ended::none_of(3));
+        let stuck = |ended: &Ended| stuck(&before, &turns(&counters), ended);
+        assert_eq!(stuck(&ended), Some(0));
         counters[0].turns.add(1);
         counters[2].turns.add(5);
-        assert_eq!(stuck(&before, &turns(&counters)), Some(1));
+        assert_eq!(stuck(&ended), Some(1));
+        // Who has ended is not waited for; the others still are.
+        ended.add(1);
+        assert_eq!(stuck(&ended), None);
+        assert_eq!(stuck(&Ended::none_of(3)), Some(1));
         counters[1].turns.add(1);
-        assert_eq!(stuck(&before, &turns(&counters)), None);
+        assert_eq!(stuck(&Ended::none_of(3)), None);
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Caller {
     credentials: Secret,
     is_key: bool,
     identity: Arc<Identity>,
+    /// The reading of the keys that this was found out with ([`Authority`](crate::auth::Authority)).
+    reading: u64,
     user_bucket: Option<Arc<SharedBucket>>,
 }
 
@@ -192,6 +194,7 @@ impl Shard {
         self.charge(id, Cost { commands: 1, bytes, joins: 0 }, user_bucket)?;
         let credentials = credentials?;
         if let Some(caller) = known
+            && caller.reading == self.authority.reading
             && caller.identity.claims.expires_at_ms.is_none_or(|at| at > self.now.unix_ms)
             && self.check_account_of(&caller.identity.claims).is_ok()
         {
@@ -199,12 +202,7 @@ impl Shard {
         }
         let identity = match credentials {
             Credentials::Token(token) => self.verify(token)?,
-            Credentials::Key(key) => {
-                let claims = self.authority.api_keys.find(key);
-                let claims = claims
-                    .ok_or_else(|| Refusal::new(Reason::BadCredentials, "this API key is not known"))?;
-                Arc::new(Identity { claims: claims.clone(), rooms: None })
-            }
+            Credentials::Key(key) => self.find_key(key)?,
         };
         let user_bucket = self.user_bucket(&identity.claims.nickname);
         if let Some(user_bucket) = &user_bucket {
@@ -212,8 +210,23 @@ impl Shard {
         }
         let (text, is_key) = credentials.parts();
         let credentials = Secret(text.to_owned());
-        *caller = Some(Box::new(Caller { credentials, is_key, identity: identity.clone(), user_bucket }));
+        let reading = self.authority.reading;
+        let found = Caller { credentials, is_key, identity: identity.clone(), reading, user_bucket };
+        *caller = Some(Box::new(found));
         Ok(identity)
+    }
+
+    /// Who shows the key of a program.
+    pub(super) fn find_key(&self, key: &str) -> Result<Arc<Identity>, Refusal> {
+        let found = self.authority.api_keys.find(key);
+        let (key, claims) =
+            found.ok_or_else(|| Refusal::new(Reason::BadCredentials, "this API key is not known"))?;
+        Ok(Arc::new(Identity { claims: claims.clone(), rooms: None, key: Some(Box::new(key)) }))
+    }
+
+    /// Whether somebody is known by a key that has been taken away since, or stands for something else.
+    pub(super) fn is_key_void(&self, identity: &Identity) -> bool {
+        identity.key.as_ref().is_some_and(|key| !self.authority.api_keys.has(key, &identity.claims))
     }
 
     /// The body of a request to publish has come: what is in it decides what is left to be done.
@@ -398,7 +411,7 @@ impl Shard {
             Reply::Document(document) => What::Document(document),
             Reply::Overdue(overdue) => What::Refusal(overdue.refusal),
             Reply::Refused(refusal) => What::Refusal(refusal),
-            Reply::PutOut { sessions: 0 } => What::Refusal(no_such_user()),
+            Reply::PutOut { ended: 0 } => What::Refusal(no_such_user()),
             Reply::PutOut { .. } => What::Done,
             reply => match super::queries::body_of(&reply) {
                 Some(body) => What::Body(body),

@@ -557,7 +557,7 @@ pub enum NodeMessage {
         /// When, in milliseconds since the Unix epoch.
         timestamp_ms: u64,
     },
-    /// An admin ends the sessions of a user. Answered by `BroadcastDone`, by each core of the node.
+    /// An admin ends the sessions and event streams of a user. Answered by `BroadcastDone`, by each core of the node.
     PutOut {
         /// What the asker knows it by.
         ask: Ask,
@@ -568,7 +568,7 @@ pub enum NodeMessage {
     BroadcastDone {
         /// What was asked.
         ask: Ask,
-        /// How many sessions it was for.
+        /// How many sessions it was for, or how many sessions and event streams it has ended.
         sessions: u64,
         /// How many cores the node has: so many answers come.
         cores: u16,

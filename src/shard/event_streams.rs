@@ -50,6 +50,13 @@ pub(super) struct Place {
     is_live: bool,
 }
 
+impl Place {
+    /// The connection, if it gets what comes.
+    pub fn live(&self) -> Option<Id> {
+        self.is_live.then_some(self.connection)
+    }
+}
+
 /// A connection's event stream.
 #[derive(Debug)]
 pub struct EventStream {
@@ -220,8 +227,7 @@ impl Shard {
         let places = self.event_streams.entry(room).or_default();
         places.push(Place { connection: id, is_live: missed.is_none() });
         let position = places.len() as u32 - 1;
-        let claims = identity.as_ref().map(|identity| &identity.claims);
-        let is_void = claims.is_some_and(|claims| self.check_account_of(claims).is_err());
+        let is_void = identity.as_ref().is_some_and(|it| self.is_void_for_streams(it));
         let stream = EventStream { room, position, missed, comment_at, identity };
         let connection = self.connections.get_mut(id).expect("looked at above");
         connection.protocol = Protocol::EventStream(Box::new(stream));
@@ -375,30 +381,44 @@ impl Shard {
         }
     }
 
-    /// Ends what somebody listens to here.
-    pub(super) fn end_event_streams_of(&mut self, nickname: &Nickname, farewell: Farewell) {
+    /// Ends what somebody listens to here, and says how many streams that were.
+    pub(super) fn end_event_streams_of(&mut self, nickname: &Nickname, farewell: Farewell) -> u64 {
         let places = self.event_streams.values().flatten().map(|place| place.connection);
         let is_meant = |id: &Id| {
             let of = self.event_stream(*id).and_then(EventStream::nickname);
             of.is_some_and(|of| of.folded() == nickname.folded())
         };
-        for id in places.filter(is_meant).collect::<Vec<Id>>() {
-            self.close(id, Closing::Bye(farewell));
+        let ids: Vec<Id> = places.filter(is_meant).collect();
+        for id in &ids {
+            self.close(*id, Closing::Bye(farewell));
         }
+        ids.len() as u64
     }
 
     /// The account of somebody has changed, who may listen here by a token that is void now.
     pub(super) fn review_event_streams_of(&mut self, nickname: &Nickname) {
+        self.end_void_event_streams(|identity| identity.claims.nickname.folded() == nickname.folded());
+    }
+
+    /// The keys of programs have changed.
+    pub(super) fn review_event_streams_by_key(&mut self) {
+        self.end_void_event_streams(|identity| identity.key.is_some());
+    }
+
+    fn end_void_event_streams(&mut self, is_meant: impl Fn(&Identity) -> bool) {
         let places = self.event_streams.values().flatten().map(|place| place.connection);
         let is_void = |id: &Id| {
-            let claims = self.event_stream(*id).and_then(|stream| Some(&stream.identity.as_ref()?.claims));
-            claims.is_some_and(|claims| {
-                claims.nickname.folded() == nickname.folded() && self.check_account_of(claims).is_err()
-            })
+            let identity = self.event_stream(*id).and_then(|stream| stream.identity.as_ref());
+            identity.is_some_and(|it| is_meant(it) && self.is_void_for_streams(it))
         };
         for id in places.filter(is_void).collect::<Vec<Id>>() {
             self.close(id, Closing::Bye(Farewell::Unauthenticated));
         }
+    }
+
+    /// Whether what was shown for a stream does not count any more.
+    fn is_void_for_streams(&self, identity: &Identity) -> bool {
+        self.is_key_void(identity) || self.check_account_of(&identity.claims).is_err()
     }
 
     /// When an event stream is to be looked at.

@@ -55,6 +55,7 @@ impl Flock {
             accounts: None,
             api_keys: ApiKeys::default(),
             resume: ResumeKey::new([0; 32]),
+            reading: 0,
         };
         Flock {
             node: 0,

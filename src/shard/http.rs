@@ -372,9 +372,7 @@ impl Shard {
             Route::Ready => What::Text(200, "ready"),
             Route::Metrics if self.observer.is_none() => What::error(503, "nobody here counts"),
             Route::Metrics => {
-                // RFC 9110, 12.5.1, without the weights: who names it can read it.
-                let mut accepted = head.headers_named("accept");
-                let is_open_metrics = accepted.any(|types| types.contains(OPEN_METRICS));
+                let is_open_metrics = head.names_accepted(OPEN_METRICS); // who names it can read it
                 What::Observe(Question::Metrics { is_open_metrics })
             }
             Route::Asset(asset) => What::Asset(asset),

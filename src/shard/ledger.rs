@@ -1,6 +1,6 @@
 //! The latency ledger: how long each part of a message's way takes, of one in so many messages.
 //!
-//! A message that is chosen carries a [`Sample`], which is stamped along its way, to one member of its room. Each stamp ends a hop, which is
+//! A message that is chosen carries a [`Sample`], which is stamped along its way, to one listener of its room. Each stamp ends a hop, which is
 //! counted where it ended. What is not chosen costs a number counted down, and here and there a look at a list that is empty.
 //!
 //! # Whose clock
@@ -14,8 +14,8 @@
 //! # Who is followed
 //!
 //! The home draws one of those who listen, all alike, so that what is counted is how long deliveries take. Its core follows the message to
-//! that place in its own list of members: to the next one there that has a socket of its own and gets the message live. It has taken it
-//! when the socket has taken all of the batch that the message was in.
+//! that place in its own list of members and event streams: to the next one there that has a socket of its own and gets the message
+//! live. It has taken it when the socket has taken all of the batch that the message was in.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use crate::base::time::Now;
 /// How many samples may wait at a time for the sockets of one core; of more the rest of their way is not told.
 const WAITING_MAX: usize = 4096;
 
-/// How many members are looked at for one that can be followed.
+/// How many listeners are looked at for one that can be followed.
 const TRIES_MAX: usize = 16;
 
 /// What the seed of a core's other dice is mixed with, so that who is followed changes nothing else.
@@ -67,19 +67,19 @@ impl Sample {
     }
 }
 
-/// A message in a batch that is followed to a member.
+/// A message in a batch that is followed to a member or an event stream.
 #[derive(Debug)]
 pub struct Followed {
     /// Which event of the batch it is.
     pub event: u32,
-    /// The core whose member it is.
+    /// The core that has the connection.
     core: u16,
-    /// Where among the members there.
+    /// Where among the listeners there.
     place: u32,
     sample: Arc<Sample>,
 }
 
-/// A connection whose member is followed.
+/// A connection that messages are followed to.
 #[derive(Debug, Default)]
 struct Waiting {
     /// How many bytes it has taken since it is.
@@ -207,11 +207,11 @@ impl Shard {
         }
     }
 
-    /// A batch has been queued on its members here: each message that is followed to one of them waits until that has taken it.
+    /// A batch has been queued on its listeners here: each message that is followed to one of them waits until that has taken it.
     #[cold]
     pub(super) fn follow_batch(&mut self, batch: &RoomBatch) {
         for followed in batch.followed.iter().filter(|followed| followed.core == self.core) {
-            let Some(connection) = self.member_to_follow(batch, followed) else {
+            let Some(connection) = self.listener_to_follow(batch, followed) else {
                 self.counters.latency_unfollowed.add(1);
                 continue;
             };
@@ -226,18 +226,23 @@ impl Shard {
         }
     }
 
-    fn member_to_follow(&self, batch: &RoomBatch, followed: &Followed) -> Option<Id> {
-        let members = self.local_rooms.get(&batch.room)?.members();
-        let first = followed.place as usize % members.len().max(1);
-        let candidates = members[first..].iter().chain(&members[..first]).take(TRIES_MAX);
-        let mut connections = candidates.filter(|member| {
-            let connection = self.connections.get(member.connection);
+    /// The connection at that place of those who listen here, members and then event streams, or the next one that gets the message live.
+    fn listener_to_follow(&self, batch: &RoomBatch, followed: &Followed) -> Option<Id> {
+        let members = self.local_rooms.get(&batch.room).map_or(&[][..], |local| local.members());
+        let streams = self.event_streams.get(&batch.room).map_or(&[][..], Vec::as_slice);
+        let all = members.len() + streams.len();
+        let is_fit = |id: &Id| {
             // A call has no socket of its own: what others have queued there may be written first.
             let is_fit = |c: &Connection| c.stage == Stage::Open && c.call.is_none() && !c.queue.is_empty();
-            let has_socket = connection.is_some_and(is_fit);
-            has_socket && member.hears_message(batch, followed.event, self.node, self.core)
-        });
-        connections.next().map(|member| member.connection)
+            self.connections.get(*id).is_some_and(is_fit)
+        };
+        let mut candidates = (0..all.min(TRIES_MAX)).map(|next| (followed.place as usize + next) % all);
+        candidates.find_map(|place| match members.get(place) {
+            Some(member) => Some(member.connection)
+                .filter(is_fit)
+                .filter(|_| member.hears_message(batch, followed.event, self.node, self.core)),
+            None => streams[place - members.len()].live().filter(is_fit),
+        })
     }
 
     /// A connection has taken so many bytes.
@@ -421,6 +426,43 @@ mod tests {
         assert_eq!(shard.samples_waiting(), 0);
         assert_eq!(shard.counters.latency_lost.value(), 1);
         assert_eq!(hops(&shard).map(|(count, _)| count), [1, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn event_streams_are_followed_as_members_are() {
+        let mut shard = shard(1);
+        let ann = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
+        let said = "{\"type\":\"hello\",\"nickname\":\"ann\"}\n{\"type\":\"join\",\"room\":\"den\",\"echo\":false}\n";
+        shard.receive(ann, &mut said.to_owned().into_bytes());
+        shard.send_gathered_events();
+        let bob = hello(&mut shard, "bob");
+        let streams: Vec<Id> = (0..3)
+            .map(|_| {
+                let id = shard.open([127, 0, 0, 1].into(), ListenKind::Web);
+                let request = "GET /api/rooms/den/stream HTTP/1.1\r\nHost: a\r\n\r\n";
+                shard.receive(id, &mut request.to_owned().into_bytes());
+                take_all(&mut shard, id);
+                id
+            })
+            .collect();
+        take_all(&mut shard, ann);
+        let mut followed_to = [0; 2];
+        for _ in 0..200 {
+            say(&mut shard, ann, "hi");
+            shard.settle();
+            shard.send_gathered_events();
+            assert_eq!(shard.samples_waiting(), 1);
+            take_all(&mut shard, bob);
+            followed_to[shard.samples_waiting()] += 1;
+            streams.iter().for_each(|id| take_all(&mut shard, *id));
+            assert_eq!(shard.samples_waiting(), 0);
+            shard.stamp(BEGAN_NS + 1);
+            shard.tick(Now::new(BEGAN_NS, 0));
+        }
+        assert_eq!(shard.counters.latency_unfollowed.value(), 0);
+        assert_eq!(hops(&shard).map(|(count, _)| count), [200; 5]);
+        // One of five is bob; and so is he who is there in place of ann, who does not hear herself.
+        assert!((40..120).contains(&followed_to[0]), "{followed_to:?}");
     }
 
     #[test]

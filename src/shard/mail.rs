@@ -571,8 +571,8 @@ pub enum Reply {
     Rooms { rooms: Vec<RoomEntry> },
     /// So many sessions of one core heard it.
     Heard { sessions: u64 },
-    /// So many sessions of a user have been ended.
-    PutOut { sessions: u64 },
+    /// So many sessions and event streams of a user have been ended.
+    PutOut { ended: u64 },
     /// The session goes on in the one that asked.
     Surrendered(Box<Estate>),
     /// There is no such session any more.

@@ -191,8 +191,8 @@ impl Shard {
                 self.lose_nickname(session, &nickname, is_put_out);
             }
             BackplaneNews::PutOut { wait, outcome } => {
-                if let Some(Awaited::PutOut { asker, sessions }) = self.end_wait(wait) {
-                    self.hear_put_out(asker, sessions, outcome);
+                if let Some(Awaited::PutOut { asker, ended }) = self.end_wait(wait) {
+                    self.hear_put_out(asker, ended, outcome);
                 }
             }
             BackplaneNews::Taken { wait, number, session, outcome } => match (self.end_wait(wait), outcome) {

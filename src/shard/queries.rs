@@ -38,7 +38,7 @@ pub struct Round {
 enum RoundOf {
     Rooms { after: Option<Box<str>>, limit: usize, allowed: Option<Patterns>, found: Vec<RoomEntry> },
     Broadcast { broadcast: Arc<Broadcast>, sessions: u64 },
-    PutOut { nickname: Nickname, sessions: u64 },
+    PutOut { nickname: Nickname, ended: u64 },
 }
 
 /// The parameters that a query may have.
@@ -188,14 +188,14 @@ impl Shard {
         });
         match nickname {
             Ok(nickname) => {
-                let what = RoundOf::PutOut { nickname, sessions: 0 };
+                let what = RoundOf::PutOut { nickname, ended: 0 };
                 What::Query(ApiRequest::Round(Box::new(Round { hops: 0, what })))
             }
             Err(refusal) => What::Refusal(refusal),
         }
     }
 
-    /// Ends the sessions of a user that are on this core, and returns how many.
+    /// Ends the sessions and event streams of a user that are on this core, and returns how many.
     pub(super) fn put_out_all(&mut self, nickname: &Nickname) -> u64 {
         let is_meant = |session: &Session| {
             session.nickname.as_ref().is_some_and(|own| own.folded() == nickname.folded())
@@ -211,10 +211,10 @@ impl Shard {
                 None => self.end_session(*id, closing.leave_reason(), None),
             }
         }
-        self.end_event_streams_of(nickname, Farewell::Kicked);
+        let streams = self.end_event_streams_of(nickname, Farewell::Kicked);
         self.counters.put_out.add(meant.len() as u64);
         self.put_lost_members_out(nickname);
-        meant.len() as u64
+        meant.len() as u64 + streams
     }
 
     /// The body of such a request has come.
@@ -302,8 +302,8 @@ impl Shard {
             RoundOf::Broadcast { broadcast, sessions } if is_back => {
                 return self.speak_to_others(asker, *sessions, &broadcast.clone());
             }
-            RoundOf::PutOut { nickname, sessions } if is_back => {
-                return self.put_out_elsewhere(asker, *sessions, nickname.clone());
+            RoundOf::PutOut { nickname, ended } if is_back => {
+                return self.put_out_elsewhere(asker, *ended, nickname.clone());
             }
             RoundOf::Rooms { after, limit, allowed, .. } if self.is_clustered() => {
                 let (after, allowed) = (after.take(), allowed.take());
@@ -320,7 +320,7 @@ impl Shard {
                 let broadcast = broadcast.clone();
                 *sessions += self.tell_everybody(&broadcast);
             }
-            RoundOf::PutOut { nickname, sessions } => *sessions += self.put_out_all(nickname),
+            RoundOf::PutOut { nickname, ended } => *ended += self.put_out_all(nickname),
         }
         round.hops += 1;
         let next = (self.core + 1) % self.cores() as u16;

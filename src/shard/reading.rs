@@ -92,8 +92,8 @@ pub(super) enum Awaited {
     Private(Box<Spread>),
     /// What becomes of an admin's words there.
     Spoken(Box<Spoken>),
-    /// That the sessions of lost nodes are ended, after so many others.
-    PutOut { asker: Asker, sessions: u64 },
+    /// That the sessions of lost nodes are ended, after so many others, and event streams.
+    PutOut { asker: Asker, ended: u64 },
     /// The rooms of the cluster.
     Rooms { asker: Asker, limit: usize, allowed: Option<Patterns>, found: Vec<RoomEntry> },
     /// A session of another node.

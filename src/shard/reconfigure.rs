@@ -1,7 +1,8 @@
 //! Another configuration, while the server runs.
 //!
 //! What is decided from now on is decided by it. Who is connected stays, also where there would be no place any more; a token that was
-//! good when its session began is good to its end. Rooms forget what is over new bounds, some at a time: each that keeps another number of
+//! good when its session began is good to its end. The key of a program is shown by each request, and one that has been taken away is good
+//! for nothing any more: what was opened with it and goes on, event streams and dashboards, is ended. Rooms forget what is over new bounds, some at a time: each that keeps another number of
 //! messages tells the store, whose queue is bounded.
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ impl Shard {
         }
         let keeps_more_than_memory = self.journal.is_on || self.is_clustered();
         self.authority = new.authority.clone();
+        self.review_event_streams_by_key();
         self.limits = config.limits.clone();
         self.presence = config.presence.clone();
         self.rates = Rates::new(&config.rate);

@@ -576,5 +576,5 @@ pub(super) fn identity_of(claims: crate::auth::Claims) -> Result<Identity, Refus
     let rooms = claims.rooms.as_ref().map(Patterns::parse).transpose();
     let rooms =
         rooms.map_err(|error| Refusal::new(Reason::BadToken, format!("the token's `rooms`: {error}")))?;
-    Ok(Identity { claims, rooms })
+    Ok(Identity { claims, rooms, key: None })
 }

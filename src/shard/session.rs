@@ -29,6 +29,7 @@ use super::encode::Encoding;
 use super::mail::{ReplyTo, RoomEntry, RoomKey};
 use super::upgrade::PendingUpgrade;
 use crate::auth::Claims;
+use crate::auth::api_key::KeyId;
 use crate::base::bucket::SharedBucket;
 use crate::base::slots::Id;
 use crate::base::wheel::TimerKey;
@@ -90,13 +91,15 @@ pub struct Session {
     pub user_bucket: Option<Arc<SharedBucket>>,
 }
 
-/// Who somebody is by a token.
+/// Who somebody is by a token, or by the key of a program.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
     /// What the token says.
     pub claims: Claims,
     /// The rooms it is for; `None`: all.
     pub rooms: Option<Patterns>,
+    /// The key that was shown, if it was the key of a program and no token.
+    pub key: Option<Box<KeyId>>,
 }
 
 /// A session that takes over another one.

@@ -224,6 +224,8 @@ impl Shard {
                 self.close(id, Closing::Bye(Farewell::ExpiredToken));
             } else if claims.is_some_and(|claims| self.check_account_of(claims).is_err()) {
                 self.close(id, Closing::Bye(Farewell::Kicked));
+            } else if identity.is_some_and(|identity| self.is_key_void(&identity)) {
+                self.close(id, Closing::Bye(Farewell::Unauthenticated));
             } else {
                 self.say_websocket(id, Opcode::Text, snapshot);
             }

@@ -79,6 +79,29 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
         .map_err(|error| StoreError { message: format!("{}: {}", path.display(), error.message), ..error })
 }
 
+/// Looks whether a store could be opened, or made, if no server has it. What is in it is not looked at.
+///
+/// # Errors
+/// As [`open`].
+pub fn look(directory: &Path) -> Result<(), StoreError> {
+    files::check_makeable(directory).map_err(|(place, error)| {
+        let about = if place == directory { String::new() } else { format!("{}: ", place.display()) };
+        StoreError::new(format!("cannot use the directory {}: {about}{error}", directory.display()))
+    })?;
+    let path = directory.join(FILE);
+    refuse_links(&path)?;
+    for path in [&path, &directory.join(LOCK)] {
+        files::check_appendable(path)
+            .or_else(|error| if directory.is_dir() { Err(error) } else { Ok(()) })
+            .map_err(|error| StoreError::new(format!("cannot open {}: {error}", path.display())))?;
+    }
+    let held = fs::read_to_string(directory.join(LOCK)).unwrap_or_default();
+    if held.split_whitespace().nth(1).is_some() {
+        check_presence(&path)?;
+    }
+    Ok(())
+}
+
 /// Another name for the file would be a way around the lock.
 fn refuse_links(path: &Path) -> Result<(), StoreError> {
     match path.symlink_metadata() {

@@ -1,8 +1,11 @@
 //! What several want to know of files.
 
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
 
 /// Which file it is, whatever its names: its device, and its number there (inode(7)).
 pub fn id(facts: &Metadata) -> (u64, u64) {
@@ -19,4 +22,67 @@ pub fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
+}
+
+/// Looks whether files can be made in a directory.
+///
+/// # Errors
+/// What whoever tries it would be told.
+pub fn check_directory(directory: &Path) -> io::Result<()> {
+    if !fs::metadata(directory)?.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+    }
+    Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// Looks whether a directory is there or could be made, with those that it is in.
+///
+/// # Errors
+/// As before, with the directory that it is about.
+pub fn check_makeable(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let mut there = directory;
+    loop {
+        match check_directory(there) {
+            Err(error) if error.kind() == ErrorKind::NotFound && there != Path::new(".") => {
+                there = directory_of(there);
+            }
+            checked => return checked.map_err(|error| (there.to_owned(), error)),
+        }
+    }
+}
+
+/// Looks whether a file could be opened to be appended to, which is made if it is missing.
+///
+/// # Errors
+/// What whoever tries it would be told.
+pub fn check_appendable(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(facts) if facts.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        Ok(_) => Ok(access(path, Access::WRITE_OK)?),
+        Err(error) if error.kind() == ErrorKind::NotFound => check_directory(directory_of(path)),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_says_what_trying_would_and_makes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        let kind = |checked: io::Result<()>| checked.err().map(|error| error.kind());
+        assert_eq!(kind(check_appendable(&at("file"))), None);
+        assert_eq!(kind(check_appendable(&at("new"))), None);
+        assert_eq!(kind(check_appendable(&at("gone/new"))), Some(ErrorKind::NotFound));
+        assert_eq!(kind(check_appendable(&at("file/new"))), Some(ErrorKind::NotADirectory));
+        assert_eq!(kind(check_appendable(directory.path())), Some(ErrorKind::IsADirectory));
+        assert!(check_makeable(&at("deep/down")).is_ok() && check_makeable(Path::new("deep/down")).is_ok());
+        assert_eq!(check_makeable(&at("file")).unwrap_err().0, at("file"));
+        let (about, error) = check_makeable(&at("file/deep/down")).unwrap_err();
+        assert_eq!((about, error.kind()), (at("file/deep/down"), ErrorKind::NotADirectory));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
 }

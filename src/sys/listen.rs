@@ -35,6 +35,15 @@ impl Listener {
     }
 }
 
+/// Looks whether this machine has an address, without taking the port.
+///
+/// # Errors
+/// What the kernel says.
+pub fn check(mut address: SocketAddr) -> io::Result<()> {
+    address.set_port(0);
+    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?.bind(&address.into())
+}
+
 /// Opens a path for `cores`, of which the one with the number `accepting` accepts; a queue of `backlog` clients, and `mode` as
 /// of chmod(2).
 ///

@@ -69,6 +69,19 @@ impl Drop for SocketFile {
     }
 }
 
+/// Looks whether a socket could be made at `path`, if nobody listens there.
+///
+/// # Errors
+/// Where something else than a socket is, or nothing can be made.
+pub fn check(path: &Path) -> Result<(), PathError> {
+    SockAddr::unix(path).map_err(|_| PathError::TooLong)?;
+    match fs::symlink_metadata(path) {
+        Ok(facts) if !facts.file_type().is_socket() => Err(PathError::NoSocket),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(files::check_directory(files::directory_of(path))?),
+    }
+}
+
 /// Opens a listening socket at `path` with a queue of `backlog` clients, for those whom `mode` (chmod(2)) lets write. A socket there that
 /// nobody listens on any more is replaced.
 ///

@@ -11,6 +11,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from helpers import Deadline, cores, wait_until
 from test_metrics import scrape, value
+from test_publish import KEYS
+from test_sse import Stream, publish
 
 HOPS = ["read_to_parsed", "parsed_to_sequenced", "sequenced_to_received", "received_to_written"]
 NAME = "starling_message_latency_seconds"
@@ -105,6 +107,16 @@ def test_messages_by_http_are_followed(start_server):
     assert server.http(request).status == 200
     bob.expect("message")
     assert counts(until_counted(server, 1)) == dict.fromkeys([*HOPS, "total"], 1)
+
+
+def test_event_streams_are_followed(start_server):
+    server = start_server(observe__latency_sample_every=1, **KEYS)
+    streams = [Stream(server, "den") for _ in range(2 * cores() + 1)]
+    publish(server, "den", *map(str, range(20)))
+    assert all(stream.offsets(20) == list(range(1, 21)) for stream in streams)
+    families = until_counted(server, 20)
+    assert counts(families) == dict.fromkeys([*HOPS, "total"], 20)
+    assert value(families, "starling_latency_unfollowed_total") == value(families, "starling_latency_lost_total") == 0
 
 
 def test_what_is_not_followed_to_its_end_is_told(start_server):

@@ -100,6 +100,13 @@ def test_a_request_has_its_id_in_the_log_as_in_its_answer(server):
     assert not [line for line in server.log if "secret-in-a-query" in line]
 
 
+def test_a_method_that_a_client_has_made_up_is_cut(server):
+    response = server.http(b"A" * 5000 + b" /health HTTP/1.1\r\nHost: t\r\nX-Request-Id: made-up\r\n\r\n")
+    assert response.status == 501
+    line = said(server, "request=made-up method=")[0]
+    assert f" method={'A' * 16}... path=/health" in line
+
+
 def test_by_default_no_connection_is_in_the_log(start_server):
     server = start_server()
     server.said("room for")  # the last that it says of itself

@@ -38,6 +38,9 @@ def test_both_forms_are_what_they_say(start_server):
     assert response.body.endswith(b"# EOF\n")
     assert set(text) == set(open_metrics)
     assert all(family.documentation and family.type != "unknown" for family in text.values())
+    for refused in ["application/openmetrics-text;q=0", "text/plain, application/openmetrics-text; version=1.0.0; q=0.000", "*/*", "text/plain;of=application/openmetrics-text"]:
+        response, _ = scrape(server, refused)
+        assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8", refused
     assert value(text, "starling_build_info") == 1
     assert value(text, "process_resident_memory_bytes") > 1 << 20
     assert 3 < value(text, "process_open_fds") < value(text, "process_max_fds")

@@ -9,7 +9,8 @@ import time
 import jwt
 import pytest
 
-from helpers import binary, run, wait_until
+from helpers import Deadline, WsClient, binary, run, wait_until
+from test_sse import Stream, request
 import tokens
 
 
@@ -140,6 +141,53 @@ def test_keys_change_and_those_who_are_in_stay(start_server, file):
     assert server.ws().call("hello", token=token)["type"] == "welcome"
 
 
+def test_what_was_opened_with_a_key_ends_when_that_is_taken_away(start_server, file):
+    def write(*keys):
+        of = ", ".join(f'{{ name = "{name}", key = "{key}", admin = {admin} }}' for name, key, admin in keys)
+        file.write_text(f'[auth]\napi_keys = [{of}]\n[web]\ndashboard = "admin"\n')
+
+    def by(key):
+        return f"X-API-Key: {key}"
+
+    def push(client, key):
+        client.send(f'POST /api/rooms/den/messages HTTP/1.1\r\nHost: test\r\n{by(key)}\r\nContent-Length: 15\r\n\r\n{{"content":"x"}}'.encode())
+        return client.response().status
+
+    first, second, third = ("ci", "first key of the tests", "false"), ("cd", "second key of the tests", "false"), ("ops", "third key of the tests", "true")
+    write(first, second, third)
+    server = start_server(_flags=["--config", str(file)])
+    taken, stays, demoted, anybody = [Stream(server, "den", *of) for of in [[by(first[1])], [by(second[1])], [by(third[1])], []]]
+    kept = server.connect()
+    assert push(kept, first[1]) == 200
+    dashboard = server.keep(WsClient(server.url("/dashboard/live"), additional_headers={"X-API-Key": third[1]}))
+    dashboard.receive_text(Deadline())
+    # One is taken away, one becomes another's, and one is no admin's any more.
+    write(second, ("ops", third[1], "false"))
+    hang_up(server)
+    for stream in [taken, demoted]:
+        assert [data["content"] for _, data in stream.rest()] == ["x"] and stream.comments == ["4101 unauthenticated"]
+    assert dashboard.closed_with() == 4101
+    assert push(kept, first[1]) == 401, "on a connection that was known by it"
+    assert push(kept, second[1]) == 200
+    assert stays.offsets(2) == anybody.offsets(2) == [1, 2]
+    assert server.http(request("den", by(first[1]))).error()["reason"] == "bad_credentials"
+
+
+def test_a_token_is_looked_at_again_when_the_keys_have_been_read_again(start_server, file):
+    def ask(client):
+        client.send(f"GET /api/rooms HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+        return client.response().status
+
+    file.write_text(f'[auth]\njwt_secret = "{tokens.SECRET}"\n')
+    server = start_server(_flags=["--config", str(file)])
+    token, kept = tokens.token("bob"), server.connect()
+    assert ask(kept) == 200
+    file.write_text('[auth]\njwt_secret = "another secret that is long enough for it"\n')
+    hang_up(server)
+    said(server, "in effect: auth.jwt_secret")
+    wait_until(lambda: ask(kept) == 401, "the new secret, on a connection that was known by the token")
+
+
 def test_a_key_file_is_read_again_under_the_same_name(start_server, file, tmp_path):
     def set_of(secret):
         octets = base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=")
@@ -222,6 +270,33 @@ def test_the_log_goes_on_in_a_new_file(start_server, tmp_path, name):
     assert "drained" in log.read_text() and rotated.read_text() == before
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+def test_a_log_file_that_cannot_be_opened_again_is_kept(start_server, tmp_path, name):
+    logs, moved = tmp_path / "logs", tmp_path / "moved"
+    logs.mkdir()
+    server = start_server(log__file=str(logs / "starling.log"))
+    wait_until(lambda: (logs / "starling.log").read_text(), "the first lines")
+    os.rename(logs, moved)
+    old, new = moved / "starling.log", logs / "starling.log"
+
+    def complaints():
+        return [line for line in old.read_text().splitlines() if "cannot be opened again" in line]
+
+    server.process.send_signal(getattr(signal, name))
+    complaint = wait_until(complaints, "the complaint in the old file")[0]
+    assert " ERROR " in complaint and str(new) in complaint and "No such file" in complaint, complaint
+    assert not [line for line in old.read_text().splitlines() if "has been opened again" in line]
+    server.process.send_signal(getattr(signal, name))
+    wait_until(lambda: len(complaints()) == 2, "another try, and another complaint")
+    logs.mkdir()
+    server.process.send_signal(getattr(signal, name))
+    wait_until(lambda: new.exists() and "has been opened again" in new.read_text(), "the new file")
+    before = old.read_text()
+    server.terminate()
+    assert server.exit_code() == 0
+    assert "drained" in new.read_text() and old.read_text() == before and len(complaints()) == 2
+
+
 # starling check
 
 
@@ -246,3 +321,76 @@ def test_check_says_whether_a_server_would_start(file, tmp_path):
     assert warned.returncode == 0 and b"warning: auth.guests" in warned.stderr
     file.write_text("")
     assert check(file, "STARLING_LOG_LEVEL=loud").returncode == 2
+
+
+@pytest.fixture
+def nobody(directory):
+    """How to run a program as somebody who cannot write everywhere, and a directory where that one cannot write."""
+    closed = os.path.join(directory, "closed")
+    os.mkdir(closed, 0o555)
+    return {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}, closed
+
+
+def placed(directory, **places):
+    """A configuration whose files are where they can be, but for those that are named; and where they are."""
+    places = {"log": f"{directory}/a.log", "data": f"{directory}/deep/down", "web": f"unix:{directory}/w.sock"} | places
+    file = os.path.join(directory, "starling.toml")
+    with open(file, "w") as out:
+        out.write(f'cores = 1\npin = false\ndata_dir = "{places["data"]}"\n[log]\nfile = "{places["log"]}"\n'
+                  f'[[listen]]\nkind = "web"\naddress = "{places["web"]}"\n{places.get("more", "")}')
+    return file
+
+
+@pytest.mark.parametrize("name, place", [
+    ("log", "{0}/gone/a.log"), ("log", "{0}"), ("log", "{0}/file/a.log"), ("log", "{1}/a.log"),
+    ("data", "{0}/file"), ("data", "{0}/file/deep"), ("data", "{1}/deep/down"), ("data", "{1}"), ("data", "{0}/odd"), ("data", "{0}/linked"),
+    ("web", "unix:{0}/gone/w.sock"), ("web", "unix:{0}/file"), ("web", "unix:{0}/file/w.sock"), ("web", "unix:{1}/w.sock"),
+    ("web", "unix:{0}/" + "w" * 120), ("web", "192.0.2.1:0"),
+    ("more", '[cluster]\nredis = "redis://127.0.0.1:1"\nca = "{0}/ca.pem"\n'), ("more", '[consul]\nagent = "http://127.0.0.1:1"\n'),
+])
+def test_check_finds_where_a_server_could_not_write(directory, nobody, name, place):
+    options, closed = nobody
+    os.chmod(directory, 0o777)
+    open(f"{directory}/file", "w").close()
+    os.makedirs(f"{directory}/odd/starling.db")
+    os.mkdir(f"{directory}/linked")
+    os.symlink(f"{directory}/file", f"{directory}/linked/starling.db")
+    file = placed(directory, **{name: place.format(directory, closed)})
+    before = sorted(os.listdir(directory))
+    checked = run([binary(), "check", file], **options)
+    message = checked.stderr.decode()
+    assert checked.returncode == 2 and len(message.splitlines()) == 1 and checked.stdout == b"", checked
+    assert sorted(os.listdir(directory)) == before, "it has made something"
+    # And that is so: a server ends for the same reason.
+    served = run([binary(), "serve", "--config", file], **options)
+    assert served.returncode == 1, served
+    end = served.stderr.decode().splitlines()[-1]
+    if name != "data":
+        assert end == message.strip()
+
+
+def test_check_does_not_miss_what_a_server_makes_by_itself(directory, nobody):
+    options, _ = nobody
+    os.chmod(directory, 0o777)
+    file = placed(directory)
+    before = sorted(os.listdir(directory))
+    checked = run([binary(), "check", file], **options)
+    assert (checked.returncode, checked.stderr) == (0, b""), checked
+    assert sorted(os.listdir(directory)) == before, "it has made something"
+
+
+def test_check_does_not_mind_a_server_that_runs_or_that_has_been_there(start_on_paths, directory):
+    data = f"{directory}/data"
+    server = start_on_paths(store__kind="sqlite", data_dir=data)
+    file = f"{directory}/starling.toml"
+    assert (checked := check(file, f"STARLING_DATA_DIR={data}")).returncode == 0, checked
+    assert server.get("/health").status == 200
+    server.kill()
+    assert os.path.exists(server.paths["web"])
+    assert (checked := check(file, f"STARLING_DATA_DIR={data}")).returncode == 0, checked
+    # Where a server has been, a store that is empty is missed.
+    open(f"{data}/starling.db", "w").close()
+    for beside in ["-wal", "-shm"]:
+        os.remove(f"{data}/starling.db{beside}")
+    missed = check(file, f"STARLING_DATA_DIR={data}")
+    assert missed.returncode == 2 and b"is empty" in missed.stderr, missed

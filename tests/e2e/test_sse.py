@@ -453,6 +453,20 @@ def test_who_is_put_out_listens_no_longer(start_server):
         assert stream.rest() == [] and stream.comments == ["4107 kicked"]
 
 
+def test_ending_streams_alone_is_having_ended_something(start_server):
+    server = start_server(**SETTINGS, **KEYS)
+    delete = f"DELETE /api/sessions/bob HTTP/1.1\r\nHost: test\r\n{bearer('ops', admin=True)}\r\n\r\n".encode()
+    refused(server.http(delete), 404, "no_such_user")
+    streams = [Stream(server, room, bearer("Bob")) for room in ["den", "other", "third"]]
+    others = Stream(server, "den", bearer("carol"))
+    assert server.http(delete).status == 204
+    for stream in streams:
+        assert stream.rest() == [] and stream.comments == ["4107 kicked"]
+    refused(server.http(delete), 404, "no_such_user")
+    publish(server, "den", "one")
+    assert others.message()["content"] == "one"
+
+
 def test_other_pages_may_not_listen(start_server):
     server = start_server(web__allowed_origins='["https://friend.example"]')
     refused(server.http(request("den", "Origin: https://evil.example")), 403, "forbidden")

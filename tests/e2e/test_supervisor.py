@@ -65,6 +65,24 @@ def test_it_is_told_that_the_cores_turn(start_server, supervisor):
     assert supervisor.next() == ["WATCHDOG=1"]
 
 
+def test_a_core_that_has_ended_its_drain_does_not_hang(start_server, supervisor, monkeypatch):
+    monkeypatch.setenv("STARLING_TEST_CORES", "2")
+    server = start_server(_environment={"NOTIFY_SOCKET": supervisor.path, "WATCHDOG_USEC": "400000"})
+    supervisor.until("READY=1")
+    # It is told to go and stays: its core waits for it for 2 s, which is many times as long as a core may be silent; the other one ends.
+    client = server.connect("line")
+    client.send(b'{"type":"hello","nickname":"stays"}\n')
+    client.until(b"\n")
+    server.terminate()
+    supervisor.until("STOPPING=1")
+    client.until(b'"draining"')
+    told = [supervisor.next() for _ in range(5)]
+    assert told == [["WATCHDOG=1"]] * 5
+    assert server.process.poll() is None, "it still waits"
+    assert server.exit_code() == 0
+    assert not [line for line in server.log if "ERROR" in line], server.log
+
+
 def test_another_process_is_not_watched(start_server, supervisor):
     start_server(_environment={"NOTIFY_SOCKET": supervisor.path, "WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"})
     assert supervisor.next() == ["READY=1"]

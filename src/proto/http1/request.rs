@@ -82,6 +82,20 @@ impl<'a> Head<'a> {
             .filter_map(|(_, value)| std::str::from_utf8(value).ok())
     }
 
+    /// Whether `Accept` names a media type, and does not name it to say that it is not wanted (RFC 9110, 12.4.2 and 12.5.1). Ranges with
+    /// `*` name none, and of weights only 0 counts.
+    pub fn names_accepted(&self, media_type: &str) -> bool {
+        let mut ranges = self.headers_named("accept").flat_map(|value| value.split(','));
+        ranges.any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_named = parts.next().is_some_and(|named| named.eq_ignore_ascii_case(media_type));
+            let weight = parts.filter_map(|part| part.split_once('='));
+            let mut weight = weight.filter(|(name, _)| name.trim_end().eq_ignore_ascii_case("q"));
+            let weight = weight.next().and_then(|(_, weight)| weight.trim_start().parse::<f32>().ok());
+            is_named && weight != Some(0.0)
+        })
+    }
+
     /// The value of the first field called `name`.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers_named(name).next()
@@ -262,6 +276,25 @@ mod tests {
 
     fn head(text: &str) -> Head<'_> {
         parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn who_accepts_a_type_names_it_and_does_not_refuse_it() {
+        for (accepted, accept) in [
+            (true, "a/b"),
+            (true, "text/plain, A/B;version=1 ; q=0.5"),
+            (true, "a/b;q=0.001"),
+            (true, "a/b;q=0, a/b;version=1;q=1"),
+            (true, "a/b;q=none"),
+            (false, ""),
+            (false, "*/*, a/*"),
+            (false, "a/bc, xa/b, text/plain;of=a/b"),
+            (false, "a/b;q=0"),
+            (false, "text/plain, a/b;version=1; Q = 0.000"),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: h\r\nAccept: {accept}\r\n\r\n");
+            assert_eq!(head(&text).names_accepted("a/b"), accepted, "{accept}");
+        }
     }
 
     #[test]

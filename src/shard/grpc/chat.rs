@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::auth::Claims;
 use crate::base::slots::Id;
 use crate::chat::name::{Nickname, RoomName, fold};
 use crate::chat::refusal::{Reason, Refusal};
@@ -157,12 +156,7 @@ impl Shard {
         let named = call.metadata.nickname.clone();
         let identity = match (token, key) {
             (Some(token), _) => Some(self.verify(&token)?),
-            (None, Some(key)) => {
-                let claims: Option<&Claims> = self.authority.api_keys.find(&key);
-                let claims = claims
-                    .ok_or_else(|| Refusal::new(Reason::BadCredentials, "this API key is not known"))?;
-                Some(Arc::new(Identity { claims: claims.clone(), rooms: None }))
-            }
+            (None, Some(key)) => Some(self.find_key(&key)?),
             (None, None) => None,
         };
         if let Some(identity) = identity {

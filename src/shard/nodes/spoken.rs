@@ -1,4 +1,4 @@
-//! What an admin says to all nodes, or has all of them do: broadcasts, and the end of a user's sessions.
+//! What an admin says to all nodes, or has all of them do: broadcasts, and the end of a user's sessions and event streams.
 //!
 //! Each core of each node that lives does it and says so; when all have, it is done. The sessions that lost nodes had are held by the
 //! backplane alone, which is asked last.
@@ -18,8 +18,9 @@ use crate::chat::user::{NodeId, SessionRef};
 #[derive(Debug)]
 pub(in crate::shard) struct Spoken {
     asker: Asker,
-    sessions: u64,
-    /// Whose sessions are ended, if that is what is done.
+    /// How many have been reached: sessions, and event streams if they are ended.
+    reached: u64,
+    /// Whose sessions and event streams are ended, if that is what is done.
     putting_out: Option<Nickname>,
     /// Whether the backplane has not taken it for some node.
     pub(super) is_refused: bool,
@@ -32,7 +33,7 @@ impl Shard {
     pub(in crate::shard) fn speak_to_others(&mut self, asker: Asker, sessions: u64, broadcast: &Broadcast) {
         let Broadcast { sender, content, rooms, tags, timestamp_ms } = broadcast;
         self.tell_others(
-            Spoken { asker, sessions, open: Vec::new(), putting_out: None, is_refused: false },
+            Spoken { asker, reached: sessions, open: Vec::new(), putting_out: None, is_refused: false },
             |ask| NodeMessage::Broadcast {
                 ask,
                 sender: sender.clone(),
@@ -44,10 +45,10 @@ impl Shard {
         );
     }
 
-    /// Has the other nodes end a user's sessions; `sessions` have been ended here.
-    pub(in crate::shard) fn put_out_elsewhere(&mut self, asker: Asker, sessions: u64, nickname: Nickname) {
+    /// Has the other nodes end a user's sessions and event streams; so many have been `ended` here.
+    pub(in crate::shard) fn put_out_elsewhere(&mut self, asker: Asker, ended: u64, nickname: Nickname) {
         let putting_out = Some(nickname.clone());
-        let spoken = Spoken { asker, sessions, open: Vec::new(), putting_out, is_refused: false };
+        let spoken = Spoken { asker, reached: ended, open: Vec::new(), putting_out, is_refused: false };
         self.tell_others(spoken, |ask| NodeMessage::PutOut { ask, nickname });
     }
 
@@ -62,9 +63,9 @@ impl Shard {
         self.ask_backplane(BackplaneRequest::TellAll { message: Box::new(message) });
     }
 
-    pub(super) fn hear_broadcast_done(&mut self, node: NodeId, wait: Id, sessions: u64, cores: u16) {
+    pub(super) fn hear_broadcast_done(&mut self, node: NodeId, wait: Id, reached: u64, cores: u16) {
         let Some(Awaited::Spoken(spoken)) = self.awaited_mut(wait) else { return };
-        spoken.sessions += sessions;
+        spoken.reached += reached;
         for open in spoken.open.iter_mut().filter(|(of, _)| *of == node) {
             open.1 += 1;
         }
@@ -78,7 +79,7 @@ impl Shard {
 
     /// All nodes have answered, or their time is over.
     pub(in crate::shard) fn finish_spoken(&mut self, spoken: Spoken) {
-        let Spoken { asker, sessions, open, putting_out, is_refused } = spoken;
+        let Spoken { asker, reached, open, putting_out, is_refused } = spoken;
         let reply = match putting_out {
             // Perhaps somebody has not heard it who is connected.
             _ if is_refused || (!open.is_empty() && self.nodes.down.is_some()) => {
@@ -86,28 +87,28 @@ impl Shard {
             }
             _ if !open.is_empty() => {
                 let message = format!(
-                    "{} of the other nodes do not answer; {sessions} sessions were reached",
+                    "{} of the other nodes do not answer; {reached} sessions were reached",
                     open.len()
                 );
                 Reply::Refused(Refusal::with_retry(Reason::Unavailable, message, 1000))
             }
             // All that live have done it. Those of nodes that are lost are held by the backplane alone.
             Some(nickname) if self.is_clustered() => {
-                let wait = self.wait_for_store(Awaited::PutOut { asker, sessions });
+                let wait = self.wait_for_store(Awaited::PutOut { asker, ended: reached });
                 return self.ask_backplane(BackplaneRequest::PutOut { wait, nickname });
             }
-            Some(_) => Reply::PutOut { sessions },
-            None => Reply::Heard { sessions },
+            Some(_) => Reply::PutOut { ended: reached },
+            None => Reply::Heard { sessions: reached },
         };
         self.reply_to_asker(asker, reply);
     }
 
     /// The backplane has ended what lost nodes had, or has not.
-    pub(super) fn hear_put_out(&mut self, asker: Asker, sessions: u64, outcome: Result<u64, Failed>) {
+    pub(super) fn hear_put_out(&mut self, asker: Asker, ended: u64, outcome: Result<u64, Failed>) {
         let reply = match outcome {
             Ok(lost) => {
                 self.counters.put_out.add(lost);
-                Reply::PutOut { sessions: sessions + lost }
+                Reply::PutOut { ended: ended + lost }
             }
             Err(_) => Reply::Refused(self.backplane_down()),
         };

@@ -129,6 +129,7 @@ fn authority() -> Authority {
         accounts: None,
         api_keys: ApiKeys::default(),
         resume: ResumeKey::new([0; 32]),
+        reading: 0,
     }
 }
 

@@ -1,0 +1,38 @@
+//! Whether a server would start with a configuration, found out by looking alone: nothing is made, opened for good, or taken from a server
+//! that runs.
+
+use crate::config::{Address, Config, Listen, StoreKind};
+use crate::server::certificates::Certificates;
+use crate::server::{cores, listeners, load_authority, refuse_steering};
+use crate::store::directory;
+use crate::sys::{files, threads};
+use crate::{cluster, consul};
+
+/// Looks for whatever would end a server at its start: keys and certificates that cannot be used, and places where it could not write what it
+/// has to. What it makes by itself need not be there. It is looked with the rights of whoever asks.
+///
+/// # Errors
+/// One line: what it would say.
+pub fn check(config: &Config) -> Result<(), String> {
+    load_authority(config)?;
+    Certificates::load(&config.listen)?;
+    if let Some(path) = &config.log.file {
+        files::check_appendable(path)
+            .map_err(|error| format!("cannot open the log file {}: {error}", path.display()))?;
+    }
+    let processors = threads::processors().len();
+    refuse_steering(config, cores(config, processors), processors)?;
+    config.listen.iter().try_for_each(listeners::check)?;
+    if !config.cluster.redis.0.is_empty() {
+        cluster::check(&config.cluster).map_err(|error| error.message)?;
+    } else if config.store.kind == StoreKind::Sqlite {
+        directory::look(&config.data_dir).map_err(|error| error.message)?;
+    }
+    let addresses: Vec<_> = config.listen.iter().map(told).collect();
+    consul::check(config, &addresses)
+}
+
+/// A listener as the others are told of it.
+fn told(listen: &Listen) -> (crate::config::ListenKind, Address, bool) {
+    (listen.kind, listen.address.clone(), listen.tls.is_some())
+}
