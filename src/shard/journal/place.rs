@@ -128,6 +128,10 @@ mod tests {
         let said = "{\"type\":\"hello\",\"nickname\":\"ann\"}\n{\"type\":\"join\",\"room\":\"den\",\"echo\":false}\n";
         shard.receive(id, &mut said.as_bytes().to_vec());
         told(&mut shard, id);
+        while let Some(frame) = shard.take_frame() {
+            let end = frame.len() as u64;
+            shard.journaled(frame, Some(end), ROOM);
+        }
         (shard, id)
     }
 
@@ -177,7 +181,7 @@ mod tests {
         at(&mut shard, 1000, 0);
         assert_eq!(told(&mut shard, ann), []);
         // For as many as there is place for.
-        at(&mut shard, 1002, ROOM / 4 + super::super::RECORD_BYTES + 100);
+        at(&mut shard, 1002, ROOM / 4 + super::super::RECORD_BYTES + 20);
         assert_eq!(told(&mut shard, ann), pairs(&[("a", "1")]));
         at(&mut shard, 1004, ROOM);
         assert_eq!(told(&mut shard, ann), pairs(&[("b", "2"), ("c", "3")]));
