@@ -127,7 +127,13 @@ mod tests {
     fn authority(accounts: Option<AccountKey>, secret: Option<&str>) -> Authority {
         let verifier = secret
             .map(|secret| Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(secret), None, None).unwrap());
-        Authority { verifier, accounts, api_keys: ApiKeys::default(), resume: ResumeKey::new([0; 32]), reading: 0 }
+        Authority {
+            verifier,
+            accounts,
+            api_keys: ApiKeys::default(),
+            resume: ResumeKey::new([0; 32]),
+            reading: 0,
+        }
     }
 
     /// A token as the operator's own program makes it, which may name any key.

@@ -172,6 +172,8 @@ counters! {
     Counter store_refused,
     /// Acks that waited for the store in vain, and were answered with an error.
     Counter store_overdue,
+    /// Messages that waited for place in the journal, because the store did not keep up.
+    Counter journal_waits,
     /// Turns whose records had no place in the journal, and were kept for the next turn.
     Counter journal_full,
     /// What the storage threads were asked for: pages of history, inboxes, accounts.

@@ -149,9 +149,9 @@ section! {
         /// or synced (on the disk).
         ack: AckLevel = AckLevel::Sequenced;
         /// Bytes of the queue from each core to the storage thread, in shared memory; rounded up to a power of two. Past three
-        /// quarters of it messages are refused with store_down, because the disk does not keep up.
+        /// quarters of it messages wait for up to deadline_ms, and other commands are refused: the disk does not keep up.
         queue_bytes: usize = 8_388_608, 1_048_576..=17_179_869_184;
-        /// Milliseconds that an ack waits for the store; then the command is answered with store_down.
+        /// Milliseconds that an ack, or place in the queue, is waited for; then the command is answered with store_down.
         deadline_ms: u64 = 5000, 10..=3_600_000;
         /// Milliseconds until what was written without need to be on the disk is brought there all the same: the most that is
         /// lost when the machine itself fails.

@@ -67,6 +67,7 @@ const LIMITS: &[&str] = &[
     "private_not_kept",
     "store_refused",
     "store_overdue",
+    "journal_waits",
     "journal_full",
     "backplane_refused",
     "http2_floods",

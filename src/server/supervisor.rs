@@ -65,11 +65,7 @@ impl Ended {
 ///
 /// # Errors
 /// When the kernel has no thread to give.
-pub fn watch(
-    counters: Vec<Arc<Counters>>,
-    ended: Arc<Ended>,
-    wakers: Arc<Vec<Waker>>,
-) -> io::Result<()> {
+pub fn watch(counters: Vec<Arc<Counters>>, ended: Arc<Ended>, wakers: Arc<Vec<Waker>>) -> io::Result<()> {
     let Some(within) = sd_notify::watchdog_enabled() else { return Ok(()) };
     log::info!("the cores are looked at for the supervisor every {} ms", (within / 2).as_millis());
     threads::spawn("watchdog".into(), move || {

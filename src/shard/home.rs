@@ -283,6 +283,7 @@ impl Shard {
                 None => return,
             },
         };
+        let Some((reply_to, request)) = self.hold_message(from, reply_to, request) else { return };
         let reply = match request {
             Request::Claim { nickname, has_token } => self.claim_nickname(from, nickname, has_token),
             Request::Release { nickname, number } => {

@@ -5,8 +5,10 @@
 //! The storage thread takes it from there, and tells how far it has come ([`StoreNews::Progress`]); acks that promise more than a place
 //! in the room's order wait for that, but not for ever.
 //!
-//! The journal is bounded. While the disk does not keep up it fills, and past three quarters of it no message is taken on; the rest
-//! is for what cannot be refused: the ends of sessions and rooms, and what was received.
+//! The journal is bounded. While the disk does not keep up it fills, and past three quarters of it messages wait, and other commands are
+//! refused; the rest is for what cannot be refused: the ends of sessions and rooms, and what was received.
+
+mod place;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -89,6 +91,9 @@ pub(super) struct Journal {
     /// Whether somebody has waited in vain since it last got on.
     is_stalled: bool,
     has_timer: bool,
+    /// Messages that wait for place, and whether those for which there is some are being handled.
+    held: VecDeque<place::Held>,
+    is_letting_in: bool,
 }
 
 impl Journal {
@@ -118,9 +123,9 @@ impl Journal {
         self.noted.push(room);
     }
 
-    /// How many answers wait.
+    /// How many answers wait, and messages for place.
     pub fn waiting(&self) -> usize {
-        self.begun.len() + self.stored_waits.len() + self.synced_waits.len()
+        self.held.len() + self.begun.len() + self.stored_waits.len() + self.synced_waits.len()
     }
 
     /// How many notes there are of rooms' messages that are not stored yet.

@@ -32,6 +32,8 @@ pub enum Timer {
     Grace(Id),
     /// Somebody has waited for an acknowledgement of the store for as long as one may.
     Store,
+    /// Messages wait for place in the journal.
+    Place,
     /// Somebody has waited for an answer of the storage threads for as long.
     Read,
     /// A session that was given up to another node may not have been heard of there. The room's key at its home, and where the session was.
@@ -78,6 +80,7 @@ impl Shard {
                 self.arm(id);
             }
             Timer::Store => self.expire_store_waits(),
+            Timer::Place => self.let_messages_in(),
             Timer::Read => self.expire_reads(),
             Timer::Presence(room) => self.tell_presence_batch(room),
             Timer::Room(room) => self.look_at_room(room),

@@ -4,11 +4,13 @@ import pathlib
 import shutil
 import sqlite3
 import subprocess
+import threading
 
 import pytest
 
 from helpers import wait_until
 from test_accounts import post
+from test_metrics import scrape, value
 
 HERE = pathlib.Path(__file__).parent
 
@@ -179,6 +181,33 @@ def test_what_waits_for_the_disk_is_bounded(disk):
     bob = server.ws("bob", "den")
     assert bob.call("message", room="den", content="after", ack="synced")["offset"] == kept + 1
     assert len(disk.rows()) == kept + 1
+
+
+def test_a_disk_that_is_slow_holds_publishers_up_and_refuses_nothing(disk):
+    server = disk.start(store__queue_bytes=1_048_576, store__deadline_ms=30_000, limits__commands_in_flight=16, limits__send_queue_bytes=1 << 27)
+    alice, bob = server.json_line("alice"), server.json_line("bob", "den")
+    alice.call("join", room="den", echo=False)
+    disk.be("stall")
+    # Many times what the journal has place for. It is sent as fast as it is read, which it is not for long.
+    content, count = "x" * 20_000, 500
+    sender = threading.Thread(target=lambda: [alice.send("message", room="den", content=content, id=f"m{n}") for n in range(count)], daemon=True)
+    sender.start()
+
+    def waits():
+        _, families = scrape(server)
+        return value(families, "starling_journal_waits_total") > 0 and value(families, "starling_in_flight_waits_total") > 0
+
+    wait_until(waits, "the journal to be full, and the client to be held up")
+    assert [bob.expect("message")["offset"] for _ in range(21)] == list(range(1, 22))
+    assert bob.call("ping")["type"] == "pong", "others are served"
+    disk.be("ok")
+    assert [(ack := alice.expect(id=f"m{n}"))["type"] + str(ack["offset"]) for n in range(count)] == [f"ack{n + 1}" for n in range(count)]
+    sender.join()
+    assert [bob.expect("message")["offset"] for _ in range(21, count)] == list(range(22, count + 1))
+    _, families = scrape(server)
+    assert value(families, "starling_store_refused_total") == 0
+    assert alice.call("message", room="den", content="last", ack="synced")["offset"] == count + 1
+    assert [offset for offset, _ in disk.rows()] == list(range(1, count + 2))
 
 
 def test_history_that_cannot_be_read_is_refused_and_the_rest_goes_on(disk):

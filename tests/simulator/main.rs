@@ -124,6 +124,7 @@ const HAPPENS: &[&str] = &[
     "store_trims",
     "store_overdue",
     "store_refused",
+    "journal_waits",
     "messages_refused_store_down",
     "pages_read",
     "reads_failed",

@@ -1,0 +1,220 @@
+//! Messages that wait for place in the journal.
+//!
+//! A storage thread that does not keep up, because the disk is slow or the thread has its processor not for itself, lets the journal fill up.
+//! Whoever speaks is not refused for that at once: the message waits here, at its room's home, behind those that came before it, and is
+//! handled as if it had just come when there is place. Meanwhile it counts among what is under way, so that its client is not read
+//! from once that is as much as may be (`limits.commands_in_flight`, `limits.peer_window`): no more can wait than that lets through, and
+//! clients feel it as they feel a network that is slow.
+//!
+//! Nobody waits for ever: after `store.deadline_ms`, or as soon as the store is known to be down, what still has no place is refused.
+
+use super::Journal;
+use crate::base::time::Tick;
+use crate::chat::user::SessionRef;
+use crate::shard::Shard;
+use crate::shard::mail::{ConnectionRef, Push, ReplyTo, Request};
+use crate::shard::timers::Timer;
+
+/// After how many milliseconds it is looked again whether there is place: a moment for a client, a turn or two for the core.
+const RETRY_MS: u64 = 2;
+
+/// A message that waits.
+#[derive(Debug)]
+pub(super) struct Held {
+    since: Tick,
+    bytes: usize,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Said(SessionRef, ReplyTo, Box<Request>),
+    Pushed(ConnectionRef, Box<Push>),
+}
+
+impl Journal {
+    /// Whether a message with `bytes` of text is to wait.
+    fn holds_up(&self, bytes: usize) -> bool {
+        self.is_on
+            && !self.is_letting_in
+            && !self.is_down()
+            && (!self.held.is_empty() || !self.has_place(bytes))
+    }
+}
+
+impl Shard {
+    /// Takes a session's message to be handled later, if there is no place for it now; or gives it back.
+    pub(in crate::shard) fn hold_message(
+        &mut self,
+        from: SessionRef,
+        reply_to: ReplyTo,
+        request: Request,
+    ) -> Option<(ReplyTo, Request)> {
+        let Request::Publish { content, .. } = &request else { return Some((reply_to, request)) };
+        let bytes = content.len();
+        if !self.journal.holds_up(bytes) {
+            return Some((reply_to, request));
+        }
+        self.hold(bytes, What::Said(from, reply_to, Box::new(request)));
+        None
+    }
+
+    /// The same for what came by an HTTP request.
+    pub(in crate::shard) fn hold_push(&mut self, from: ConnectionRef, push: Push) -> Option<Push> {
+        let bytes = push.content.len();
+        if !self.journal.holds_up(bytes) {
+            return Some(push);
+        }
+        self.hold(bytes, What::Pushed(from, Box::new(push)));
+        None
+    }
+
+    fn hold(&mut self, bytes: usize, what: What) {
+        self.counters.journal_waits.add(1);
+        if self.journal.held.is_empty() {
+            self.wheel.insert(self.now.tick + RETRY_MS, Timer::Place);
+        }
+        self.journal.held.push_back(Held { since: self.now.tick, bytes, what });
+    }
+
+    /// Handles those for whom there is place now, in their order, and refuses those who have waited for too long.
+    pub(in crate::shard) fn let_messages_in(&mut self) {
+        let (now, deadline_ms) = (self.now.tick, self.config.store.deadline_ms);
+        self.journal.is_letting_in = true;
+        while let Some(Held { since, bytes, .. }) = self.journal.held.front() {
+            let has_place = self.journal.has_place(*bytes);
+            if !has_place && now.since(*since) >= deadline_ms {
+                // So is, at once, all that waits behind it, until the store gets on.
+                self.journal.is_stalled = true;
+            }
+            if !has_place && !self.journal.is_down() {
+                break;
+            }
+            match self.journal.held.pop_front().map(|held| held.what) {
+                Some(What::Said(from, reply_to, request)) => self.handle_request(from, reply_to, *request),
+                Some(What::Pushed(from, push)) => self.push(from, *push),
+                None => break,
+            }
+        }
+        self.journal.is_letting_in = false;
+        if !self.journal.held.is_empty() {
+            self.wheel.insert(now + RETRY_MS, Timer::Place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::census::Census;
+    use crate::base::slots::Id;
+    use crate::base::time::Now;
+    use crate::config::{Config, ListenKind};
+    use crate::shard::Flock;
+
+    const ROOM: usize = 1 << 20;
+
+    /// A core with a store, and somebody who has joined a room.
+    fn shard() -> (Shard, Id) {
+        let mut config = Config::default();
+        config.rate.commands_per_second = 0;
+        config.store.queue_bytes = ROOM;
+        let flock = Flock::of_one(Arc::new(config), Arc::new(Census::new(0, 0)));
+        let mut shard = Shard::new(0, &Flock { has_store: true, ..flock }, Arc::default(), 1, Now::default());
+        let id = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
+        let said = "{\"type\":\"hello\",\"nickname\":\"ann\"}\n{\"type\":\"join\",\"room\":\"den\",\"echo\":false}\n";
+        shard.receive(id, &mut said.as_bytes().to_vec());
+        told(&mut shard, id);
+        while let Some(frame) = shard.take_frame() {
+            let end = frame.len() as u64;
+            shard.journaled(frame, Some(end), ROOM);
+        }
+        (shard, id)
+    }
+
+    fn say(shard: &mut Shard, id: Id, name: &str) {
+        let said =
+            format!("{{\"type\":\"message\",\"room\":\"den\",\"content\":\"{name}\",\"id\":\"{name}\"}}\n");
+        shard.receive(id, &mut said.into_bytes());
+    }
+
+    fn at(shard: &mut Shard, ms: u64, room: usize) {
+        shard.tick(Now::of_ms(ms, ms));
+        shard.set_journal_room(room);
+        while shard.expire() {}
+        shard.settle();
+        shard.send_gathered_events();
+    }
+
+    /// The replies since the last look: the id of each, and its offset or the reason of the error.
+    fn told(shard: &mut Shard, id: Id) -> Vec<(String, String)> {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = shard.gather(id, &mut slices);
+        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        shard.sent(id, bytes.len());
+        let text = String::from_utf8(bytes).unwrap();
+        let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let replies = events.filter_map(|event| {
+            let what = event.get("reason").or(event.get("offset"))?.to_string();
+            Some((event.get("id")?.as_str()?.to_owned(), what.trim_matches('"').to_owned()))
+        });
+        replies.collect()
+    }
+
+    fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+        of.iter().map(|(id, what)| ((*id).to_owned(), (*what).to_owned())).collect()
+    }
+
+    #[test]
+    fn messages_wait_for_place_and_are_handled_in_their_order() {
+        let (mut shard, ann) = shard();
+        shard.set_journal_room(0);
+        say(&mut shard, ann, "a");
+        say(&mut shard, ann, "b");
+        // There would be place for this one, but not for those before it.
+        shard.set_journal_room(ROOM);
+        say(&mut shard, ann, "c");
+        assert_eq!((told(&mut shard, ann), shard.inventory().store_waits), (Vec::new(), 3));
+        at(&mut shard, 1000, 0);
+        assert_eq!(told(&mut shard, ann), []);
+        // For as many as there is place for.
+        at(&mut shard, 1002, ROOM / 4 + super::super::RECORD_BYTES + 20);
+        assert_eq!(told(&mut shard, ann), pairs(&[("a", "1")]));
+        at(&mut shard, 1004, ROOM);
+        assert_eq!(told(&mut shard, ann), pairs(&[("b", "2"), ("c", "3")]));
+        say(&mut shard, ann, "d");
+        assert_eq!(told(&mut shard, ann), pairs(&[("d", "4")]));
+        assert_eq!((shard.counters().journal_waits.value(), shard.counters().store_refused.value()), (3, 0));
+        assert_eq!((shard.inventory().store_waits, shard.counters().published.value()), (0, 4));
+    }
+
+    #[test]
+    fn who_waits_in_vain_is_refused_and_so_are_others_until_the_store_gets_on() {
+        let (mut shard, ann) = shard();
+        let deadline_ms = shard.config.store.deadline_ms;
+        shard.set_journal_room(0);
+        say(&mut shard, ann, "a");
+        at(&mut shard, deadline_ms - 1, 0);
+        say(&mut shard, ann, "b");
+        assert_eq!(told(&mut shard, ann), []);
+        at(&mut shard, deadline_ms + RETRY_MS, 0);
+        assert_eq!(told(&mut shard, ann), pairs(&[("a", "store_down"), ("b", "store_down")]));
+        say(&mut shard, ann, "c");
+        assert_eq!(told(&mut shard, ann), pairs(&[("c", "store_down")]), "at once");
+        shard.note_progress(1, 1);
+        say(&mut shard, ann, "d");
+        assert_eq!(told(&mut shard, ann), []);
+        at(&mut shard, deadline_ms + 10, ROOM);
+        assert_eq!(told(&mut shard, ann), pairs(&[("d", "1")]));
+        // A store that says that it is down is not waited for.
+        shard.set_journal_room(0);
+        say(&mut shard, ann, "e");
+        shard.note_store(Some("the disk is full".into()));
+        at(&mut shard, deadline_ms + 20, 0);
+        assert_eq!(told(&mut shard, ann), pairs(&[("e", "store_down")]));
+        assert_eq!(shard.inventory().store_waits, 0);
+    }
+}
