@@ -293,6 +293,13 @@ def test_members_of_a_killed_node_are_away_and_then_gone(nodes, redis):
 PUT_OUT = "DELETE /api/sessions/{} HTTP/1.1\r\nHost: test\r\nX-API-Key: k\r\n\r\n"
 
 
+def test_ending_streams_on_another_node_is_having_ended_something(start_node, redis):
+    one, two = (start_node(redis, auth__api_keys='[{ name = "root", key = "k", admin = true }]') for _ in range(2))
+    stream = Stream(two, "den", "X-API-Key: k")
+    wait_until(lambda: one.http(PUT_OUT.format("root").encode()).status == 204, "the nodes to know each other")
+    assert stream.rest() == [] and stream.comments == ["4107 kicked"]
+
+
 def test_an_admin_ends_what_a_killed_node_has_left(start_node, redis):
     one, two, three = (start_node(redis, auth__api_keys='[{ name = "root", key = "k", admin = true }]', session__grace_ms=60_000) for _ in range(3))
     alice, bob, carol = one.ws("alice", "den"), two.ws("bob", "den"), two.ws("carol", "den")
