@@ -2,7 +2,8 @@
 //!
 //! A storage thread that does not keep up, because the disk is slow or the thread has its processor not for itself, lets the journal fill up.
 //! Whoever speaks is not refused for that at once: the message waits here, at its room's home, behind those that came before it, and is
-//! handled as if it had just come when there is place. Meanwhile it counts among what is under way, so that its client is not read
+//! handled as if it had just come when there is place. Nothing of its session overtakes it: to leave, or to end, a session waits for what
+//! is under way. Meanwhile it counts among what is under way, so that its client is not read
 //! from once that is as much as may be (`limits.commands_in_flight`, `limits.peer_window`): no more can wait than that lets through, and
 //! clients feel it as they feel a network that is slow.
 //!
@@ -189,6 +190,27 @@ mod tests {
         assert_eq!(told(&mut shard, ann), pairs(&[("d", "4")]));
         assert_eq!((shard.counters().journal_waits.value(), shard.counters().store_refused.value()), (3, 0));
         assert_eq!((shard.inventory().store_waits, shard.counters().published.value()), (0, 4));
+    }
+
+    #[test]
+    fn nothing_of_a_session_overtakes_its_message() {
+        let (mut shard, ann) = shard();
+        shard.set_journal_room(0);
+        say(&mut shard, ann, "a");
+        shard.receive(ann, &mut b"{\"type\":\"leave\",\"room\":\"den\",\"id\":\"l\"}\n".to_vec());
+        at(&mut shard, 2, 0);
+        assert_eq!(told(&mut shard, ann), []);
+        at(&mut shard, 4, ROOM);
+        assert_eq!(told(&mut shard, ann), pairs(&[("a", "1"), ("l", "left")]));
+        // Nor does the end of the session, for which nobody waits.
+        shard.receive(ann, &mut b"{\"type\":\"join\",\"room\":\"den\"}\n".to_vec());
+        shard.set_journal_room(0);
+        say(&mut shard, ann, "b");
+        shard.receive(ann, &mut b"{\"type\":\"quit\"}\n".to_vec());
+        at(&mut shard, 6, 0);
+        assert_eq!(shard.counters().published.value(), 1);
+        at(&mut shard, 8, ROOM);
+        assert_eq!((shard.counters().published.value(), shard.sessions.len()), (2, 0));
     }
 
     #[test]
