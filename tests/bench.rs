@@ -193,7 +193,7 @@ fn every_other_profile_runs() {
     assert!(number(&mix, "/moves") > 20.0);
     let storm = assert_ok("storm -c 200");
     assert_eq!(number(&storm, "/entry/count"), 200.0);
-    let idle = assert_ok("idle -c 1500 -d 300ms -w 50ms --sources 127.0.0.2-127.0.0.4");
+    let idle = assert_ok("idle -c 5000 -d 300ms -w 50ms --sources 127.0.0.2-127.0.0.4");
     assert!(number(&idle, "/server/private_bytes_per_connection") > 100.0);
     assert_ok("slow -c 20 --slow 5 --rate 100 -d 300ms -w 50ms");
     let churn = assert_ok("churn -c 20 --rate 100 -d 500ms -w 50ms");

@@ -18,6 +18,7 @@ pub const LOG_MODULES: &[&str] = &[
     "starling::cluster::secrets",
     "starling::cluster::wire",
     "starling::consul",
+    "starling::observe::logging",
     "starling::observe::writer",
     "starling::reactor::accept",
     "starling::reactor::proxied",
