@@ -6,9 +6,9 @@
 //! is decided before, and how often one place may warn: `repeats`.
 
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use super::format::{Entry, Field, Style};
 use super::repeats::{Repeats, Verdict};
 use super::writer::{Counts, Writer, spawn_writer};
 use crate::config::{self, LogFilter};
+use crate::sys::files;
 
 /// The log's writers. Dropping it stops them without waiting; [`Logging::finish`] waits.
 #[derive(Debug)]
@@ -300,31 +301,25 @@ impl LogFile {
     fn opened(&mut self) -> io::Result<&mut File> {
         match &mut self.file {
             Some(file) => Ok(file),
-            empty => Ok(empty.insert(append_to(&self.path)?)),
+            empty => Ok(empty.insert(files::open_appending(&self.path)?)),
         }
     }
 
     /// Leaves the file that it has for the one that has its name now, if that can be had.
     fn reopen(&mut self) {
-        if self.file.is_none() {
-            return; // it is opened anyway, by whoever writes
-        }
         let path = self.path.display();
-        match append_to(&self.path) {
+        match files::open_appending(&self.path) {
             Ok(file) => {
                 self.file = Some(file);
                 log::info!("the log file {path} has been opened again");
             }
+            // It is tried with each line, and told by whoever writes it.
+            Err(_) if self.file.is_none() => {}
             Err(error) => log::error!(
                 "the log file {path} cannot be opened again ({error}): the log goes on in the one before, until the next signal"
             ),
         }
     }
-}
-
-/// Append, so that a rotation that truncates the file in place does not leave a hole in it.
-fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
 }
 
 impl Write for LogFile {

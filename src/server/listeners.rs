@@ -93,6 +93,9 @@ pub fn open(
         failure(match error.kind() {
             io::ErrorKind::AddrInUse => {
                 let owner = owner::of_port(address).unwrap_or_else(|| "another process".into());
+                if is_this_process(&owner) {
+                    return failure(format!("{address} is the address of another listener of this server, or part of it"));
+                }
                 format!("{address} is taken by {owner}: stop it, or choose another address with --listen {kind}=ADDRESS")
             }
             io::ErrorKind::PermissionDenied => {
@@ -127,10 +130,15 @@ fn has_directory(place: &Address) -> bool {
     path.parent().is_none_or(|parent| parent.as_os_str().is_empty() || parent.is_dir())
 }
 
+/// Whether whoever has something is this server itself.
+fn is_this_process(owner: &str) -> bool {
+    owner.ends_with(&format!("(process {})", std::process::id()))
+}
+
 /// Why a path cannot be listened on, and what to do, in a line.
 fn path_failure(kind: &str, place: &Address, error: PathError) -> String {
     match error {
-        PathError::Live(Some(owner)) if owner.ends_with(&format!("(process {})", std::process::id())) => {
+        PathError::Live(Some(owner)) if is_this_process(&owner) => {
             format!("{place} is the path of another listener, by another name")
         }
         PathError::Live(owner) => {

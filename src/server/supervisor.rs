@@ -67,6 +67,10 @@ impl Ended {
 /// When the kernel has no thread to give.
 pub fn watch(counters: Vec<Arc<Counters>>, ended: Arc<Ended>, wakers: Arc<Vec<Waker>>) -> io::Result<()> {
     let Some(within) = sd_notify::watchdog_enabled() else { return Ok(()) };
+    if within < 2 * LOOK {
+        log::warn!("WATCHDOG_USEC is {}, in which nothing can be told: it is left aside", within.as_micros());
+        return Ok(());
+    }
     log::info!("the cores are looked at for the supervisor every {} ms", (within / 2).as_millis());
     threads::spawn("watchdog".into(), move || {
         loop {

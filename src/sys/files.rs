@@ -1,11 +1,11 @@
 //! What several want to know of files.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
 
 /// Which file it is, whatever its names: its device, and its number there (inode(7)).
 pub fn id(facts: &Metadata) -> (u64, u64) {
@@ -51,6 +51,17 @@ pub fn check_makeable(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
     }
 }
 
+/// Opens a file to append to it, and makes it if it is missing: a rotation that truncates it in place does not leave a hole in it then. A
+/// FIFO that nobody reads is not waited for, as open(2) does.
+///
+/// # Errors
+/// What the kernel says; of such a FIFO ENXIO.
+pub fn open_appending(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
 /// Looks whether a file could be opened to be appended to, which is made if it is missing.
 ///
 /// # Errors
@@ -58,8 +69,21 @@ pub fn check_makeable(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
 pub fn check_appendable(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(facts) if facts.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        // There is no other way to find out whether there is somebody at the other end.
+        Ok(facts) if facts.file_type().is_fifo() || facts.file_type().is_socket() => {
+            open_appending(path).map(drop)
+        }
         Ok(_) => Ok(access(path, Access::WRITE_OK)?),
-        Err(error) if error.kind() == ErrorKind::NotFound => check_directory(directory_of(path)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+                return Err(io::Error::from_raw_os_error(libc::EISDIR));
+            }
+            // What a link points to would be made.
+            match fs::read_link(path) {
+                Ok(target) => check_directory(directory_of(&directory_of(path).join(target))),
+                Err(_) => check_directory(directory_of(path)),
+            }
+        }
         Err(error) => Err(error),
     }
 }
@@ -79,6 +103,17 @@ mod tests {
         assert_eq!(kind(check_appendable(&at("gone/new"))), Some(ErrorKind::NotFound));
         assert_eq!(kind(check_appendable(&at("file/new"))), Some(ErrorKind::NotADirectory));
         assert_eq!(kind(check_appendable(directory.path())), Some(ErrorKind::IsADirectory));
+        assert_eq!(kind(check_appendable(&at("new/"))), Some(ErrorKind::IsADirectory));
+        std::os::unix::fs::symlink(at("gone/new"), at("link")).unwrap();
+        assert_eq!(kind(check_appendable(&at("link"))), Some(ErrorKind::NotFound));
+        fs::remove_file(at("link")).unwrap();
+        // Nobody reads: it is said, and not waited for.
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+        for checked in [check_appendable(&at("fifo")), open_appending(&at("fifo")).map(drop)] {
+            assert_eq!(checked.unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        }
+        fs::remove_file(at("fifo")).unwrap();
         assert!(check_makeable(&at("deep/down")).is_ok() && check_makeable(Path::new("deep/down")).is_ok());
         assert_eq!(check_makeable(&at("file")).unwrap_err().0, at("file"));
         let (about, error) = check_makeable(&at("file/deep/down")).unwrap_err();

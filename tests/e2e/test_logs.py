@@ -103,7 +103,7 @@ def test_a_request_has_its_id_in_the_log_as_in_its_answer(server):
 def test_a_method_that_a_client_has_made_up_is_cut(server):
     response = server.http(b"A" * 5000 + b" /health HTTP/1.1\r\nHost: t\r\nX-Request-Id: made-up\r\n\r\n")
     assert response.status == 501
-    line = said(server, "request=made-up method=")[0]
+    line = server.said("request=made-up method=")[0]
     assert f" method={'A' * 16}... path=/health" in line
 
 

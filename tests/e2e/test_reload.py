@@ -184,7 +184,7 @@ def test_a_token_is_looked_at_again_when_the_keys_have_been_read_again(start_ser
     assert ask(kept) == 200
     file.write_text('[auth]\njwt_secret = "another secret that is long enough for it"\n')
     hang_up(server)
-    said(server, "in effect: auth.jwt_secret")
+    server.said("in effect: auth.jwt_secret")
     wait_until(lambda: ask(kept) == 401, "the new secret, on a connection that was known by the token")
 
 

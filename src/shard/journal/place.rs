@@ -19,6 +19,10 @@ use crate::shard::timers::Timer;
 /// After how many milliseconds it is looked again whether there is place: a moment for a client, a turn or two for the core.
 const RETRY_MS: u64 = 2;
 
+/// How much text is let in together, in bytes, and no more than a quarter of `limits.send_queue_bytes`: it is told to the members of a room
+/// as one batch, and who keeps up is not to be taken for slow because of that.
+const LET_IN_BYTES: usize = 256 * 1024;
+
 /// A message that waits.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -82,15 +86,17 @@ impl Shard {
     pub(in crate::shard) fn let_messages_in(&mut self) {
         let (now, deadline_ms) = (self.now.tick, self.config.store.deadline_ms);
         self.journal.is_letting_in = true;
+        let mut left = LET_IN_BYTES.min(self.limits.send_queue_bytes / 4);
         while let Some(Held { since, bytes, .. }) = self.journal.held.front() {
             let has_place = self.journal.has_place(*bytes);
             if !has_place && now.since(*since) >= deadline_ms {
                 // So is, at once, all that waits behind it, until the store gets on.
                 self.journal.is_stalled = true;
             }
-            if !has_place && !self.journal.is_down() {
+            if !self.journal.is_down() && (!has_place || left == 0) {
                 break;
             }
+            left = left.saturating_sub(*bytes);
             match self.journal.held.pop_front().map(|held| held.what) {
                 Some(What::Said(from, reply_to, request)) => self.handle_request(from, reply_to, *request),
                 Some(What::Pushed(from, push)) => self.push(from, *push),
@@ -129,11 +135,15 @@ mod tests {
         let said = "{\"type\":\"hello\",\"nickname\":\"ann\"}\n{\"type\":\"join\",\"room\":\"den\",\"echo\":false}\n";
         shard.receive(id, &mut said.as_bytes().to_vec());
         told(&mut shard, id);
+        take_frames(&mut shard);
+        (shard, id)
+    }
+
+    fn take_frames(shard: &mut Shard) {
         while let Some(frame) = shard.take_frame() {
             let end = frame.len() as u64;
             shard.journaled(frame, Some(end), ROOM);
         }
-        (shard, id)
     }
 
     fn say(shard: &mut Shard, id: Id, name: &str) {
@@ -211,6 +221,31 @@ mod tests {
         assert_eq!(shard.counters().published.value(), 1);
         at(&mut shard, 8, ROOM);
         assert_eq!((shard.counters().published.value(), shard.sessions.len()), (2, 0));
+    }
+
+    #[test]
+    fn no_more_is_let_in_together_than_members_may_have_queued() {
+        let (mut shard, ann) = shard();
+        let bob = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
+        let said = "{\"type\":\"hello\",\"nickname\":\"bob\"}\n{\"type\":\"join\",\"room\":\"den\",\"echo\":false}\n";
+        shard.receive(bob, &mut said.as_bytes().to_vec());
+        shard.set_journal_room(0);
+        for id in [ann, bob] {
+            for name in 0..4 {
+                let content = "x".repeat(60_000);
+                let said = format!(
+                    "{{\"type\":\"message\",\"room\":\"den\",\"content\":\"{content}\",\"id\":\"{name}\"}}\n"
+                );
+                shard.receive(id, &mut said.into_bytes());
+            }
+        }
+        assert_eq!(shard.inventory().store_waits, 8);
+        for (ms, waiting) in [(2, 3), (4, 0)] {
+            at(&mut shard, ms, 8 * ROOM);
+            assert_eq!(shard.inventory().store_waits, waiting, "after {ms} ms");
+            take_frames(&mut shard);
+        }
+        assert_eq!(shard.counters().published.value(), 8);
     }
 
     #[test]
