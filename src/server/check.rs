@@ -1,7 +1,7 @@
 //! Whether a server would start with a configuration, found out by looking alone: nothing is made, opened for good, or taken from a server
 //! that runs.
 
-use crate::config::{Address, Config, Listen, StoreKind};
+use crate::config::{Address, Config, Listen, ListenKind, StoreKind};
 use crate::server::certificates::Certificates;
 use crate::server::{cores, listeners, load_authority, refuse_steering};
 use crate::store::directory;
@@ -33,6 +33,6 @@ pub fn check(config: &Config) -> Result<(), String> {
 }
 
 /// A listener as the others are told of it.
-fn told(listen: &Listen) -> (crate::config::ListenKind, Address, bool) {
+fn told(listen: &Listen) -> (ListenKind, Address, bool) {
     (listen.kind, listen.address.clone(), listen.tls.is_some())
 }

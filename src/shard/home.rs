@@ -283,7 +283,11 @@ impl Shard {
                 None => return,
             },
         };
-        let Some((reply_to, request)) = self.hold_message(from, reply_to, request) else { return };
+        if let Request::Publish { content, .. } = &request
+            && self.journal.holds_up(content.len())
+        {
+            return self.hold_message(from, reply_to, request);
+        }
         let reply = match request {
             Request::Claim { nickname, has_token } => self.claim_nickname(from, nickname, has_token),
             Request::Release { nickname, number } => {

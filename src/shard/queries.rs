@@ -252,11 +252,10 @@ impl Shard {
     /// Does what an HTTP request asks of this core, and replies.
     pub(super) fn handle_api_request(&mut self, from: ConnectionRef, request: ApiRequest) {
         match request {
-            ApiRequest::Publish(push) => {
-                if let Some(push) = self.hold_push(from, *push) {
-                    self.push(from, push);
-                }
+            ApiRequest::Publish(push) if self.journal.holds_up(push.content.len()) => {
+                self.hold_push(from, push);
             }
+            ApiRequest::Publish(push) => self.push(from, *push),
             ApiRequest::Round(round) => self.go_round(from, round),
             ApiRequest::Listen(listen) => self.listen(from, listen),
             ApiRequest::Missed { room, after, bytes_max } => {

@@ -230,17 +230,22 @@ fn what_one_node_finds_lost_all_know_before_anything_gets_a_place() {
     assert!(!one.open("forsaken", "").unwrap().unwrap().is_doubtful);
 }
 
-#[test]
-fn what_is_said_before_a_loss_is_found_out_is_taken_along() {
-    let server = Server::start(&[]);
-    let mut one = Node::start(&config(&[server.url()]));
-    let mut two = Node::start(&config(&[server.url()]));
+/// In the room `r`, which both have opened, after somebody has joined it.
+fn say_three_things(one: &mut Node, two: &mut Node) {
     one.open("r", "e").unwrap();
     two.open("r", "").unwrap().unwrap();
     one.append(&at("r", "e", 0, 0), join_of(one.session(1), "ann"), 1, false).unwrap();
     for (tag, said) in [(1, "one"), (2, "two"), (3, "three")] {
         one.publish(&at("r", "e", 1, tag - 1), said, tag).unwrap();
     }
+}
+
+#[test]
+fn what_is_said_before_a_loss_is_found_out_is_taken_along() {
+    let server = Server::start(&[]);
+    let mut one = Node::start(&config(&[server.url()]));
+    let mut two = Node::start(&config(&[server.url()]));
+    say_three_things(&mut one, &mut two);
     // The second has seen a change that is gone, and had come to the first message.
     let copy = at("r", "e", 2, 1);
     two.ask(0, renewal(&copy, "e2", "{}"));
@@ -255,13 +260,7 @@ fn a_room_that_contradicts_somebody_goes_on_under_another_epoch() {
     let server = Server::start(&[]);
     let mut one = Node::start(&config(&[server.url()]));
     let mut two = Node::start(&config(&[server.url()]));
-    one.open("r", "e").unwrap();
-    two.open("r", "").unwrap().unwrap();
-    let start = at("r", "e", 0, 0);
-    one.append(&start, join_of(one.session(1), "ann"), 1, false).unwrap();
-    for (tag, said) in [(1, "one"), (2, "two"), (3, "three")] {
-        one.publish(&at("r", "e", 1, tag - 1), said, tag).unwrap();
-    }
+    say_three_things(&mut one, &mut two);
     // A copy that has seen other things, of which the backplane knows nothing, vouches for none of them.
     let nowhere = Position { change: u64::MAX, offset: u64::MAX };
     two.ask(0, renewal(&RoomAt { known: nowhere, ..at("r", "e", 1, 1) }, "e2", ""));

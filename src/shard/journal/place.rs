@@ -3,9 +3,9 @@
 //! A storage thread that does not keep up, because the disk is slow or the thread has its processor not for itself, lets the journal fill up.
 //! Whoever speaks is not refused for that at once: the message waits here, at its room's home, behind those that came before it, and is
 //! handled as if it had just come when there is place. Nothing of its session overtakes it: to leave, or to end, a session waits for what
-//! is under way. Meanwhile it counts among what is under way, so that its client is not read
-//! from once that is as much as may be (`limits.commands_in_flight`, `limits.peer_window`): no more can wait than that lets through, and
-//! clients feel it as they feel a network that is slow.
+//! is under way. Meanwhile it counts among that, so that its client is not read from once it is as much as may be
+//! (`limits.commands_in_flight`, `limits.peer_window`): no more can wait than that lets through, and clients feel it as they feel a network
+//! that is slow.
 //!
 //! Nobody waits for ever: after `store.deadline_ms`, or as soon as the store is known to be down, what still has no place is refused.
 
@@ -39,7 +39,7 @@ enum What {
 
 impl Journal {
     /// Whether a message with `bytes` of text is to wait.
-    fn holds_up(&self, bytes: usize) -> bool {
+    pub(in crate::shard) fn holds_up(&self, bytes: usize) -> bool {
         self.is_on
             && !self.is_letting_in
             && !self.is_down()
@@ -48,30 +48,18 @@ impl Journal {
 }
 
 impl Shard {
-    /// Takes a session's message to be handled later, if there is no place for it now; or gives it back.
-    pub(in crate::shard) fn hold_message(
-        &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
-        request: Request,
-    ) -> Option<(ReplyTo, Request)> {
-        let Request::Publish { content, .. } = &request else { return Some((reply_to, request)) };
-        let bytes = content.len();
-        if !self.journal.holds_up(bytes) {
-            return Some((reply_to, request));
-        }
+    /// Takes a session's message, to be handled later.
+    pub(in crate::shard) fn hold_message(&mut self, from: SessionRef, reply_to: ReplyTo, request: Request) {
+        let bytes = match &request {
+            Request::Publish { content, .. } => content.len(),
+            _ => 0,
+        };
         self.hold(bytes, What::Said(from, reply_to, Box::new(request)));
-        None
     }
 
     /// The same for what came by an HTTP request.
-    pub(in crate::shard) fn hold_push(&mut self, from: ConnectionRef, push: Push) -> Option<Push> {
-        let bytes = push.content.len();
-        if !self.journal.holds_up(bytes) {
-            return Some(push);
-        }
-        self.hold(bytes, What::Pushed(from, Box::new(push)));
-        None
+    pub(in crate::shard) fn hold_push(&mut self, from: ConnectionRef, push: Box<Push>) {
+        self.hold(push.content.len(), What::Pushed(from, push));
     }
 
     fn hold(&mut self, bytes: usize, what: What) {

@@ -1,5 +1,7 @@
 //! Orders: what is to happen in a shared room, from the wish to the answer.
 
+use std::collections::BTreeSet;
+
 use crate::base::slots::Id;
 use crate::chat::history::Entry;
 use crate::chat::name::RoomName;
@@ -314,7 +316,7 @@ impl Shard {
             true => shared.appending.take().map(|(_, orders)| orders).unwrap_or_default().into_iter(),
             false => Vec::new().into_iter(),
         };
-        let joined: Vec<SessionRef> = ops.iter().filter_map(|op| op.joins_on(self.node)).collect();
+        let joined: BTreeSet<SessionRef> = ops.iter().filter_map(|op| op.joins_on(self.node)).collect();
         for op in ops {
             let order = orders.next();
             if let RoomOp::Leave { session, reason } = op
