@@ -92,7 +92,8 @@ impl Link {
             }
             BackplaneRequest::Claim { wait, nickname, session, has_token, sessions_max } => {
                 let held = Claimed { nickname, session, has_token, sessions_max };
-                (self.claim(&held), Then::Claim { wait, held })
+                let command = self.claim_for(&held, hold_ms, false);
+                (command, Then::Claim { wait, held })
             }
             BackplaneRequest::Replace { nickname, old, session, has_token } => {
                 let keys = self.settings.keys.claims(nickname.folded());
@@ -106,7 +107,8 @@ impl Link {
                     .arg(u8::from(has_token))
                     .arg(old.to_string())
                     .arg(hold_ms)
-                    .arg(held.nickname.as_str());
+                    .arg(held.nickname.as_str())
+                    .arg(&self.line);
                 (command, Then::HoldNickname(held))
             }
             BackplaneRequest::Release { nickname, session } => {
@@ -142,7 +144,8 @@ impl Link {
                     .arg(body)
                     .arg(u8::from(is_given_up))
                     .arg(hold_ms)
-                    .arg(u8::from(wait.is_some() && !is_given_up));
+                    .arg(u8::from(wait.is_some() && !is_given_up))
+                    .arg(&self.line);
                 let then = wait.map(|wait| Then::Keep { wait, number, session, nickname });
                 (command, then.unwrap_or(Then::KeepOn { number, session }))
             }
@@ -274,12 +277,12 @@ impl Link {
         names < lacking.clamp(1, NAMES)
     }
 
-    /// Claims a nickname, or says again that a session has it.
-    pub(super) fn claim(&self, held: &Claimed) -> Command {
-        self.claim_for(held, self.settings.hold_ms)
+    /// Says again that a session has a nickname.
+    pub(super) fn claim_again(&self, held: &Claimed) -> Command {
+        self.claim_for(held, self.settings.hold_ms, true)
     }
 
-    fn claim_for(&self, held: &Claimed, hold_ms: u64) -> Command {
+    fn claim_for(&self, held: &Claimed, hold_ms: u64, is_held: bool) -> Command {
         let is_given_up =
             self.given_up.get(held.nickname.folded()).is_some_and(|(until, _)| *until > Instant::now());
         Command::script(Script::Claim, &self.settings.keys.claims(held.nickname.folded()))
@@ -289,6 +292,8 @@ impl Link {
             .arg(hold_ms)
             .arg(held.nickname.as_str())
             .arg(u8::from(is_given_up))
+            .arg(&self.line)
+            .arg(u8::from(is_held))
     }
 
     /// A session has been given up, and its nickname with it, which waits for it where it is.
@@ -309,7 +314,7 @@ impl Link {
         let held = self.nicknames.get(&(nickname.folded().into(), session));
         let given_up = self.given_up.get(nickname.folded()).map(|(_, held)| held);
         if let Some(held) = held.or(given_up.filter(|held| held.session == session)).cloned() {
-            let command = self.claim_for(&held, self.settings.lease_ms);
+            let command = self.claim_for(&held, self.settings.lease_ms, true);
             self.push_urgent(0, command, Then::Nothing("let go of a nickname"));
         }
         self.let_go(number, session, nickname);
@@ -324,6 +329,7 @@ impl Link {
         Command::script(Script::RenewSession, &[self.settings.keys.session(number)])
             .arg(session.to_string())
             .arg(self.settings.hold_ms)
+            .arg(&self.line)
     }
 
     pub(super) fn seek(&self, taking: Taking) -> Command {
@@ -336,11 +342,15 @@ impl Link {
             .arg(old.to_string())
             .arg(taking.session.to_string())
             .arg(self.settings.hold_ms)
+            .arg(&self.line)
     }
 
     pub(super) fn forget_session(&self, number: u64, session: SessionRef) -> Command {
         let key = self.settings.keys.session(number);
-        Command::script(Script::ForgetSession, &[key]).arg(session.to_string()).arg(self.settings.hold_ms)
+        Command::script(Script::ForgetSession, &[key])
+            .arg(session.to_string())
+            .arg(self.settings.hold_ms)
+            .arg(&self.line)
     }
 
     /// Whether a session has been put out that is or was at one of these places.

@@ -4,7 +4,7 @@ local now = now_ms()
 local found = {}
 local held = redis.call('HGETALL', KEYS[1])
 for i = 1, #held, 2 do
-    local expires, _, spelling = string.match(held[i + 1], '^(%d+) (%d) (.*)$')
+    local expires, spelling = string.match(held[i + 1], '^(%d+) %d %S* (.*)$')
     if expires and tonumber(expires) >= now then
         if #found == 0 then
             found[1] = spelling

@@ -136,6 +136,8 @@ pub(super) struct Link {
     pub(super) refused_beat: Option<String>,
     /// Requests, with the time until which they want an answer.
     waiting: VecDeque<(Instant, u16, BackplaneRequest)>,
+    /// Those of them that wait until it is known whether something is lost.
+    wishes: VecDeque<(Instant, u16, BackplaneRequest)>,
     /// What goes before them: what follows from answers, and what is due.
     pub(super) urgent: VecDeque<Job>,
     /// When the mailbox was last seen empty: what is in it has come since.
@@ -203,6 +205,7 @@ impl Link {
             refused_at: None,
             refused_beat: None,
             waiting: VecDeque::new(),
+            wishes: VecDeque::new(),
             urgent: VecDeque::new(),
             drained_at: now,
             beat_at: now,
@@ -249,15 +252,17 @@ impl Link {
                 }
             }
             let has_work = !self.waiting.is_empty() || !self.urgent.is_empty();
-            if is_stopping && !has_work && mailbox.is_empty() {
+            if is_stopping && !has_work && self.wishes.is_empty() && mailbox.is_empty() {
                 break;
             }
             if has_work || !self.to_hear.is_empty() || !self.deliver() {
                 continue;
             }
             let timeout = self.next_wake();
+            // Whoever stops waits for what waits.
+            let is_over = || shared.is_stopping() && self.wishes.is_empty();
             if timeout > Duration::ZERO
-                && mailbox.doorbell.park(|| !mailbox.is_empty() || shared.has_heard() || shared.is_stopping())
+                && mailbox.doorbell.park(|| !mailbox.is_empty() || shared.has_heard() || is_over())
             {
                 self.sleeper.sleep(Some(timeout));
                 // Whatever is in the mailbox has woken it.
@@ -291,7 +296,7 @@ impl Link {
         let shared = self.shared.clone();
         let mailbox = shared.exchange.mailbox(shared.cores);
         let now = Instant::now();
-        while self.waiting.len() < WAITING_MAX {
+        while self.waiting.len() + self.wishes.len() < WAITING_MAX {
             let Some(parcel) = mailbox.pop() else {
                 self.drained_at = now;
                 return;
@@ -354,7 +359,7 @@ impl Link {
         for _ in 0..if has_sessions { 0 } else { HOLDS } {
             let Some((_, claimed)) = self.nicknames.pop_due(now) else { break };
             let claimed = claimed.clone();
-            let command = self.claim(&claimed);
+            let command = self.claim_again(&claimed);
             self.push_urgent(0, command, Then::HoldNickname(claimed));
         }
         for _ in 0..HOLDS {
@@ -384,6 +389,10 @@ impl Link {
             let job = match self.urgent.pop_front() {
                 Some(job) => job,
                 None => match self.waiting.pop_front() {
+                    Some((until, from, request)) if self.has_to_wait(until, &request, now) => {
+                        self.wishes.push_back((self.until_settled(until), from, request));
+                        continue;
+                    }
                     Some((until, from, request)) => match self.job_of(from, request, until) {
                         Some(job) => job,
                         None => continue,
@@ -410,15 +419,14 @@ impl Link {
                 commands.len() - before
             })
             .collect();
-        let has_places =
-            jobs.iter().any(|job| matches!(job.then, Then::Publish { .. } | Then::Append { .. }));
-        if has_places {
+        let has_writes = jobs.iter().any(|job| job.then.is_write());
+        if has_writes {
             // The last of all: where it is found again, all before it is there too.
             let command = Command::keyed("HSET", &self.settings.keys.marks());
             commands.push(command.arg(self.settings.node).arg(self.mark + 1));
         }
         let (answers, lost) = wire.execute(&commands, until);
-        if has_places && matches!(answers.last(), Some(Ok(_))) {
+        if has_writes && matches!(answers.last(), Some(Ok(_))) {
             self.mark += 1;
         }
         let mut answers = answers.into_iter();
@@ -515,9 +523,14 @@ impl Link {
         }
     }
 
-    /// Another server has come, or the same one again: perhaps without what was written last. Nothing gets a place until all nodes have
-    /// had the time to look, and this one knows what they have found. What cannot be asked now is asked again.
+    /// Another server has come, or the same one again: perhaps without what was written last. Until all nodes have had the time to look, and
+    /// this one knows what they have found, nothing gets a place, nobody who wants a session or a nickname is answered, and that it is
+    /// another's is not believed. What cannot be asked now is asked again.
     fn settle(&mut self, now: Instant) {
+        while self.wishes.front().is_some_and(|(until, _, _)| *until <= now) {
+            // It never ends: then its job is too late for its turn, and fails.
+            self.waiting.extend(self.wishes.pop_front());
+        }
         let keys = &self.settings.keys;
         let line = Command::keyed("GET", &keys.line());
         let (settling, then, commands) = match self.settling {
@@ -540,8 +553,7 @@ impl Link {
         };
         self.take_line(text(line).unwrap_or(""));
         if number(mark).unwrap_or(0) >= self.mark {
-            self.settling = Settling::Wait;
-            return;
+            return self.come_to(Settling::Wait);
         }
         log::warn!(
             "the backplane has lost what was written last: rooms of which nobody knows better begin anew"
@@ -561,7 +573,7 @@ impl Link {
         if is_told {
             self.take_line(line);
         }
-        self.settling = if is_told { Settling::Wait } else { Settling::Look };
+        self.come_to(if is_told { Settling::Wait } else { Settling::Look });
     }
 
     /// What the others have found.
@@ -574,20 +586,58 @@ impl Link {
                 self.push_urgent(0, command, Then::Nothing("vouch for the server"));
             }
         }
-        self.settling = if line.is_some() { Settling::Settled } else { Settling::Wait };
+        self.come_to(if line.is_some() { Settling::Settled } else { Settling::Wait });
+        if self.is_settled() {
+            // What was not believed is asked once more.
+            let now = Instant::now();
+            self.sessions.hurry(now);
+            self.nicknames.hurry(now);
+        }
     }
 
-    /// Everything is of this line from now on: rooms that are not are doubtful.
+    /// What has waited has its turn, if it need not wait for more.
+    fn come_to(&mut self, settling: Settling) {
+        self.settling = settling;
+        self.wishes.append(&mut self.waiting);
+        std::mem::swap(&mut self.wishes, &mut self.waiting);
+    }
+
+    /// Everything is of this line from now on: rooms that are not are doubtful, and sessions and nicknames are said again.
     pub(super) fn take_line(&mut self, line: &str) {
         if self.line != line {
             self.line = line.to_owned();
-            self.rooms.hurry(Instant::now());
+            let now = Instant::now();
+            self.rooms.hurry(now);
+            self.sessions.hurry(now);
+            self.nicknames.hurry(now);
         }
     }
 
     /// The last beat was not heard: the next one comes sooner.
     pub(super) fn beat_soon(&mut self) {
         self.beat_at = self.beat_at.min(Instant::now() + BEAT);
+    }
+
+    /// Until when an answer is worth something that waits for that: there is time left for it afterwards.
+    fn until_settled(&self, until: Instant) -> Instant {
+        until.max(self.settled_at + self.settings.deadline)
+    }
+
+    /// Whether it is not known yet whose a session or a nickname is. What becomes of one that this node has is known as soon as the line is.
+    fn has_to_wait(&self, until: Instant, request: &BackplaneRequest, now: Instant) -> bool {
+        let is_of_others = matches!(
+            request,
+            BackplaneRequest::Claim { .. }
+                | BackplaneRequest::TakeSession { .. }
+                | BackplaneRequest::ForgetSession { .. }
+        );
+        let is_own = matches!(request, BackplaneRequest::KeepSession { wait: Some(_), .. });
+        let has_to_wait = match self.settling {
+            Settling::Settled => false,
+            Settling::Look | Settling::Looking => is_of_others || is_own,
+            Settling::Wait | Settling::Reading => is_of_others,
+        };
+        has_to_wait && self.until_settled(until) > now
     }
 
     /// Whether something can get a place now.
@@ -638,7 +688,9 @@ impl Link {
         while let Some(job) = self.urgent.pop_front() {
             self.fail(job, &trouble);
         }
-        while let Some((until, from, request)) = self.waiting.pop_front() {
+        let waiting = std::mem::take(&mut self.waiting);
+        let waiting = std::mem::take(&mut self.wishes).into_iter().chain(waiting);
+        for (until, from, request) in waiting {
             let is_for_later = matches!(
                 request,
                 BackplaneRequest::Release { .. }

@@ -142,7 +142,9 @@ impl Link {
             Then::HoldSession { number, session } => {
                 let is_current = self.sessions.get(&number) == Some(&session);
                 match first {
-                    Some(Value::Int(0)) if is_current => self.lose_session(number, session),
+                    Some(Value::Int(0)) if is_current && self.is_settled() => {
+                        self.lose_session(number, session);
+                    }
                     Some(Value::Int(-1)) if is_current => {
                         self.tell(session.core, BackplaneNews::Unkept { session });
                     }
@@ -151,6 +153,7 @@ impl Link {
             }
             Then::KeepOn { number, session } => {
                 if let Some(Value::Int(-1)) = first
+                    && self.is_settled()
                     && self.sessions.get(&number) == Some(&session)
                 {
                     self.lose_session(number, session);
@@ -297,7 +300,8 @@ impl Link {
     /// Whether a session has its nickname still, or again.
     fn told_held(&mut self, held: Claimed, first: Option<&Value>) {
         let Some(outcome) = first.and_then(claimed) else { return };
-        if outcome == ClaimOutcome::Granted {
+        // Before all is known that anybody knows, that it is another's may be so no more.
+        if outcome == ClaimOutcome::Granted || outcome != ClaimOutcome::PutOut && !self.is_settled() {
             return;
         }
         // Unless it has been released meanwhile.
@@ -568,6 +572,19 @@ fn where_it_is(value: &Value) -> Option<(Arc<str>, Position)> {
 }
 
 impl Then {
+    /// Whether a node that has come back looks for it, to find out whether something was lost.
+    pub(super) fn is_write(&self) -> bool {
+        matches!(
+            self,
+            Then::Publish { .. }
+                | Then::Append { .. }
+                | Then::Claim { .. }
+                | Then::Keep { .. }
+                | Then::KeepOn { .. }
+                | Then::Take(..)
+        )
+    }
+
     /// For the log.
     fn name(&self) -> &'static str {
         match self {

@@ -18,13 +18,15 @@
 //! changes then: no offset is given twice. Who notices: the copy of a room that knows of more than the backplane has ([`RoomAt::known`]);
 //! and for rooms of which nobody has a copy, any link whose last writes are missing. All rooms are doubtful then, until a copy has
 //! vouched for them (by asking for what it has missed), or they begin anew when they are opened next. After a link has found another
-//! server than before, or the same one restarted, nothing gets a place for a while, so that all nodes have looked before.
+//! server than before, or the same one restarted, nothing gets a place for a while, so that all nodes have looked before. For so long
+//! whoever wants a session or a nickname waits, and nodes say again which they have: what the backplane has of them from before the
+//! loss counts for nothing against that.
 //!
 //! # What happens when
 //!
 //! Requests of one room are carried out in the order in which they are made, and answered in that order. Every request that says so is
-//! answered exactly once; while the backplane does not answer, with [`Failed::Down`], after `cluster.deadline_ms` at the latest. Whether
-//! something was done is not known then. Nicknames that are released or replaced and sessions that are forgotten meanwhile are so when
+//! answered exactly once; while the backplane does not answer, with [`Failed::Down`], after `cluster.deadline_ms` at the latest (and as
+//! long as whatever is lost is looked for). Whether something was done is not known then. Nicknames that are released or replaced and sessions that are forgotten meanwhile are so when
 //! the backplane is back; whatever else is not answered is not done.
 
 use std::sync::Arc;

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use starling::shard::backplane::{
-    BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LogEntry, Position, RoomAt,
+    BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LogEntry, Position, RoomAt, TakeOutcome,
 };
 
-use super::node::{Node, at, config, join_of, renewal, say, short};
+use super::node::{Node, at, config, join_of, nickname, renewal, say, short};
 use super::server::Server;
 
 #[test]
@@ -228,6 +228,60 @@ fn what_one_node_finds_lost_all_know_before_anything_gets_a_place() {
     let renewed = two.opened("forsaken").unwrap().unwrap();
     assert_eq!((&*renewed.epoch, renewed.is_doubtful), ("e2", false));
     assert!(!one.open("forsaken", "").unwrap().unwrap().is_doubtful);
+}
+
+#[test]
+fn who_has_gone_to_another_node_since_what_redis_comes_back_with_stays_there() {
+    let mut server = Server::start(&[]);
+    let mut settings = config(&[server.url()]);
+    settings.cluster.lease_ms = 600;
+    let mut one = Node::start(&settings);
+    let mut two = Node::start(&settings);
+    let (a, b) = (one.session(1), two.session(1));
+    assert_eq!(one.claim("s7", a, false), Ok(ClaimOutcome::Granted));
+    assert!(one.keep(7, a, 1, false));
+    // What comes after this is lost: the session goes from the first to the second, with its nickname.
+    let _: String = server.ask("SAVE");
+    assert!(one.keep(7, a, 2, true));
+    assert!(matches!(two.take_session(7, b), TakeOutcome::Taken { .. }));
+    let replaced =
+        BackplaneRequest::Replace { nickname: nickname("s7"), old: a, session: b, has_token: false };
+    two.ask(0, replaced);
+    assert_eq!(two.find("s7").unwrap().1, [b]);
+    server.kill();
+    one.down();
+    two.down();
+    server.restart();
+    one.back();
+    two.back();
+    // The node that has it is asked to say what it is, and says it.
+    let kept = |revision, wait| {
+        let (number, session, body, nickname) = (7, b, format!("body {revision}"), nickname("s7"));
+        let is_given_up = false;
+        BackplaneRequest::KeepSession { number, session, nickname, revision, body, wait, is_given_up }
+    };
+    two.expect(0, |news| matches!(news, BackplaneNews::Unkept { session } if *session == b).then_some(()));
+    two.ask(0, kept(3, None));
+    // Whoever wants it waits until that is known; and the first, which does not have it, does not get it.
+    assert_eq!(one.take_session(7, one.session(2)), TakeOutcome::Held { node: two.id });
+    assert_eq!(one.claim("s7", one.session(2), false), Ok(ClaimOutcome::Taken));
+    assert_eq!(one.find("s7").unwrap().1, [b], "the first has it no more");
+    // It is said again, more than once, and the second hears nothing against it.
+    let lease = || -> u64 { server.ask(&format!("ZSCORE starling:{{nodes}} {}", two.id)) };
+    let first = lease();
+    let until = Instant::now() + Duration::from_secs(30);
+    while lease() < first + 1000 {
+        assert!(Instant::now() < until, "the node lives");
+    }
+    two.ask(0, kept(4, None));
+    assert_eq!(two.find("s7").unwrap().1, [b]);
+    let against = |news: &BackplaneNews| {
+        matches!(news, BackplaneNews::SessionMoved { .. } | BackplaneNews::NicknameLost { .. })
+    };
+    assert!(!two.take(0).iter().any(against));
+    assert!(two.keep(7, b, 5, true), "it is given up as what it is now");
+    let taken = one.take_session(7, one.session(2));
+    assert_eq!(taken, TakeOutcome::Taken { old: b, revision: 5, body: "body 5".to_owned() });
 }
 
 /// In the room `r`, which both have opened, after somebody has joined it.

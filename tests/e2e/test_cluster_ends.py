@@ -14,7 +14,8 @@ ADMIN = '[{ name = "root", key = "k", admin = true }]'
 @pytest.mark.parametrize("loses", ["its data", "everything, with a restart"])
 def test_tokens_that_were_signed_before_a_loss_are_taken_by_those_who_start_after_it(start_redis, start_node, loses):  # noqa: F811
     redis = start_redis()  # noqa: F811
-    settings = {"cluster__lease_ms": 3000, "session__grace_ms": 60_000}
+    # While the nodes find out what is lost, who comes back waits: for no longer than twice the deadline.
+    settings = {"cluster__lease_ms": 4000, "cluster__deadline_ms": 2000, "session__grace_ms": 60_000}
     one, two = (start_node(redis, **settings) for _ in range(2))
     alice, bob = one.ws("alice"), two.ws("bob")
     # They cannot say anything before somebody else has made another secret.
@@ -126,4 +127,4 @@ def test_what_a_killed_node_has_left_is_there_for_one_that_starts_later(redis, s
     back = resumed(later, carol)
     assert dan.call("private", target="carol", content="again")["delivered"] == 1
     assert back.expect("private")["content"] == "again"
-    assert members(again, "den") == {("alice", "host", True), ("carol", "member", True)}
+    wait_until(lambda: members(again, "den") == {("alice", "host", True), ("carol", "member", True)}, "her room to know it")

@@ -83,6 +83,7 @@ impl Room {
 #[derive(Debug, Clone)]
 struct Holder {
     until_ms: u64,
+    line: u64,
     has_token: bool,
     spelled: Nickname,
 }
@@ -98,6 +99,7 @@ struct Session {
     /// Whether another node has had it, and whether it has ended: that node may have it still.
     has_moved: bool,
     has_ended: bool,
+    line: u64,
     until_ms: u64,
 }
 
@@ -107,6 +109,8 @@ pub struct Link {
     pub node: NodeId,
     cores: usize,
     requests: VecDeque<(u16, BackplaneRequest)>,
+    /// What waits until all links have looked whether something is lost.
+    wishes: VecDeque<(u16, BackplaneRequest)>,
     /// What the command connection tells, and what the subscription does.
     answers: VecDeque<(u16, BackplaneNews)>,
     announced: VecDeque<(u16, BackplaneNews)>,
@@ -249,12 +253,17 @@ impl Redis {
         now_ms: u64,
         lease_ms: u64,
         is_given_up: bool,
+        is_held: bool,
     ) -> ClaimOutcome {
         if self.put_out.contains(&session) {
             return ClaimOutcome::PutOut;
         }
+        let line = self.line;
         let holders = self.nicknames.entry(nickname.folded().into()).or_default();
         holders.retain(|_, holder| holder.until_ms > now_ms);
+        if is_held {
+            holders.retain(|at, holder| *at == session || holder.line == line);
+        }
         // Of its own sessions a node knows itself which of them may have it, but for one that it has given up.
         let is_alone =
             holders.keys().all(|holder| *holder == session || holder.node == session.node && !is_given_up);
@@ -269,7 +278,7 @@ impl Redis {
             Some(first) if !is_alone => first.spelled.clone(),
             _ => nickname.clone(),
         };
-        holders.insert(session, Holder { until_ms: now_ms + lease_ms, has_token, spelled });
+        holders.insert(session, Holder { until_ms: now_ms + lease_ms, line, has_token, spelled });
         ClaimOutcome::Granted
     }
 
@@ -283,8 +292,11 @@ impl Redis {
         now_ms: u64,
         lease_ms: u64,
     ) -> bool {
+        let line = self.line;
         let holders = self.nicknames.entry(nickname.folded().into()).or_default();
-        holders.retain(|_, holder| holder.until_ms > now_ms);
+        holders.retain(|at, holder| {
+            holder.until_ms > now_ms && (*at == old || *at == session || holder.line == line)
+        });
         let of_old = holders.get(&old).map(|holder| holder.spelled.clone());
         let others: Vec<_> = holders.iter().filter(|(at, _)| **at != old && **at != session).collect();
         let is_shared = has_token && others.iter().all(|(_, holder)| holder.has_token);
@@ -297,7 +309,7 @@ impl Redis {
         }
         holders.remove(&old);
         let spelled = spelled.unwrap_or_else(|| nickname.clone());
-        holders.insert(session, Holder { until_ms: now_ms + lease_ms, has_token, spelled });
+        holders.insert(session, Holder { until_ms: now_ms + lease_ms, line, has_token, spelled });
         true
     }
 
@@ -371,6 +383,7 @@ impl Backplane {
             node,
             cores,
             requests: VecDeque::new(),
+            wishes: VecDeque::new(),
             answers: VecDeque::new(),
             announced: VecDeque::new(),
             heard: BTreeMap::new(),
@@ -471,7 +484,9 @@ impl Backplane {
         }
         self.unlooked.clear();
         for index in 0..self.links.len() {
-            while !self.links[index].requests.is_empty() {
+            let is_settled = now_ms >= self.settled_at;
+            let has_work = |link: &Link| !link.requests.is_empty() || is_settled && !link.wishes.is_empty();
+            while has_work(&self.links[index]) {
                 self.execute(index, now_ms);
             }
             self.chores(index, now_ms);
@@ -536,7 +551,8 @@ impl Backplane {
     fn refuse_all(&mut self, index: usize, _rng: &mut Rng) {
         let link = &mut self.links[index];
         let mut later = VecDeque::new();
-        while let Some((core, request)) = link.requests.pop_front() {
+        let waiting = std::mem::take(&mut link.requests);
+        for (core, request) in std::mem::take(&mut link.wishes).into_iter().chain(waiting) {
             match &request {
                 // These are done when it can be: others would take the node to have what it has no more.
                 BackplaneRequest::Release { .. }
@@ -605,11 +621,20 @@ impl Backplane {
                     link.answers.push_back((core, BackplaneNews::Returned));
                 }
             }
+            let is_settled = now_ms >= self.settled_at;
             let held: Vec<_> = link.held.iter().map(|(s, (n, t))| (*s, n.clone(), *t)).collect();
             for (session, nickname, has_token) in held {
-                let outcome =
-                    self.redis.claim(&nickname, session, has_token, usize::MAX, now_ms, lease_ms, false);
-                if outcome != ClaimOutcome::Granted {
+                let outcome = self.redis.claim(
+                    &nickname,
+                    session,
+                    has_token,
+                    usize::MAX,
+                    now_ms,
+                    lease_ms,
+                    false,
+                    true,
+                );
+                if outcome == ClaimOutcome::PutOut || outcome != ClaimOutcome::Granted && is_settled {
                     *self.counts.entry("nicknames_lost").or_default() += 1;
                     link.held.remove(&session);
                     let is_put_out = outcome == ClaimOutcome::PutOut;
@@ -620,9 +645,13 @@ impl Backplane {
             let mut moved = Vec::new();
             for (number, at) in &link.kept {
                 match self.redis.sessions.get_mut(number) {
+                    Some(session) if session.line != self.redis.line && !session.has_ended => {
+                        link.answers.push_back((at.core, BackplaneNews::Unkept { session: *at }));
+                    }
                     Some(session) if session.at.node == link.node && !session.has_ended => {
                         session.until_ms = now_ms + lease_ms
                     }
+                    Some(_) if !is_settled => {}
                     Some(_) => {
                         let news = BackplaneNews::SessionMoved { number: *number, session: *at };
                         link.answers.push_back((at.core, news));
@@ -665,7 +694,12 @@ impl Backplane {
         let lease_ms = LEASE_MS + self.grace_ms;
         let link = &mut self.links[index];
         let node = link.node;
-        let Some((core, request)) = link.requests.pop_front() else { return };
+        let is_settled = now_ms >= self.settled_at;
+        let wish = if is_settled { link.wishes.pop_front() } else { None };
+        let Some((core, request)) = wish.or_else(|| link.requests.pop_front()) else { return };
+        if !is_settled && is_of_others(&request) {
+            return link.wishes.push_back((core, request));
+        }
         link.mark += 1;
         self.redis.marks.insert(node, link.mark);
         let line = self.redis.line;
@@ -822,6 +856,7 @@ impl Backplane {
                     now_ms,
                     lease_ms,
                     is_given_up,
+                    false,
                 );
                 if outcome == ClaimOutcome::Granted {
                     self.links[index].held.insert(session, (nickname.clone(), has_token));
@@ -862,6 +897,11 @@ impl Backplane {
             }
             BackplaneRequest::KeepSession { number, session, revision, body, wait, is_given_up, .. } => {
                 let known = self.redis.sessions.get(&number);
+                let is_doubtful = known.is_some_and(|known| known.line != line);
+                let is_ours = known.is_none_or(|known| known.at.node == session.node);
+                let has_moved = known.is_some_and(|known| known.has_moved) || !is_ours && is_doubtful;
+                // What another node had before a loss, and has not said since, it may have no more.
+                let known = known.filter(|known| is_ours || !is_doubtful || known.has_ended);
                 let is_others = known.is_some_and(|known| known.at.node != session.node || known.has_ended);
                 let is_kept = known.is_none_or(|known| {
                     let is_taken_back = wait.is_some() && !is_given_up;
@@ -869,16 +909,25 @@ impl Backplane {
                         && known.at != session
                         && (known.revision == revision
                             || known.revision + 1 == revision && known.at != known.known_as);
-                    let is_newer = known.revision < revision + u64::from(is_taken_back);
+                    let is_newer =
+                        known.revision < revision + u64::from(is_taken_back) || is_doubtful && !is_taken_back;
                     !known.has_ended && known.at.node == session.node && !is_taken && is_newer
                 });
                 if is_kept {
                     let until_ms = now_ms + lease_ms;
                     let (at, known_as) = (session, session);
-                    let has_moved = known.is_some_and(|known| known.has_moved);
                     let has_ended = false;
-                    let kept =
-                        Session { at, known_as, revision, body, is_given_up, has_moved, has_ended, until_ms };
+                    let kept = Session {
+                        at,
+                        known_as,
+                        revision,
+                        body,
+                        is_given_up,
+                        has_moved,
+                        has_ended,
+                        line,
+                        until_ms,
+                    };
                     self.redis.sessions.insert(number, kept);
                 }
                 if is_given_up || wait.is_some() && !is_kept {
@@ -893,7 +942,7 @@ impl Backplane {
                         }
                         link.given_up.insert(nickname.folded().into(), now_ms + lease_ms);
                     }
-                } else if is_others && wait.is_none() {
+                } else if is_others && wait.is_none() && is_settled {
                     link.kept.remove(&number);
                     *self.counts.entry("sessions_moved").or_default() += 1;
                     link.answers.push_back((session.core, BackplaneNews::SessionMoved { number, session }));
@@ -905,8 +954,8 @@ impl Backplane {
             BackplaneRequest::ForgetSession { number, session } => {
                 link.kept.remove(&number);
                 let known = self.redis.sessions.get_mut(&number);
-                match known.filter(|known| known.at.node == session.node) {
-                    Some(known) if known.has_moved => {
+                match known.filter(|known| known.at.node == session.node || known.line != line) {
+                    Some(known) if known.has_moved || known.at.node != session.node => {
                         (known.has_ended, known.until_ms) = (true, now_ms + lease_ms);
                     }
                     Some(_) => drop(self.redis.sessions.remove(&number)),
@@ -949,6 +998,7 @@ impl Backplane {
                         known.at = session;
                         known.is_given_up = false;
                         known.until_ms = now_ms + lease_ms;
+                        known.line = line;
                         self.links[index].kept.insert(number, session);
                         let (old, revision) = (known.known_as, known.revision);
                         TakeOutcome::Taken { old, revision, body: known.body.clone() }
@@ -1022,6 +1072,16 @@ fn entry_of(entry: &LogEntry) -> Option<Entry> {
     let LogEntry::Message { position, timestamp_ms, message } = entry else { return None };
     let (sender, content) = (message.sender.clone(), message.content.clone());
     Some(Entry { offset: position.offset, timestamp_ms: *timestamp_ms, sender, content })
+}
+
+/// Whether it waits until all links have looked whether something is lost: whose something is.
+fn is_of_others(request: &BackplaneRequest) -> bool {
+    matches!(
+        request,
+        BackplaneRequest::Claim { .. }
+            | BackplaneRequest::TakeSession { .. }
+            | BackplaneRequest::ForgetSession { .. }
+    )
 }
 
 /// What is answered to a request that cannot be done, or of which nobody knows whether it was.
