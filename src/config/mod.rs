@@ -24,8 +24,8 @@ pub use log_filter::{LOG_MODULES, LogFilter};
 pub use resolve::{ENV_CONFIG_FILE, ENV_PREFIX};
 pub use sections::{
     AckLevel, ApiKey, Auth, Cluster, Consul, DashboardAccess, Drain, Heartbeat, History, HistoryRule,
-    JwtAlgorithm, KeyPrefix, Log, LogFormat, Observe, Presence, Rate, RedisUrls, Session, Store, StoreKind,
-    Tls, Web,
+    JwtAlgorithm, KeyPrefix, Log, LogFormat, MetricsAccess, Observe, Presence, Rate, RedisUrls, Session,
+    Store, StoreKind, Tls, Web,
 };
 
 key::config! {

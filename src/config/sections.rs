@@ -181,6 +181,9 @@ section! {
         /// Who sees /dashboard: off (nobody, its paths lead nowhere), admin (whoever shows an admin's token or API key),
         /// or local (also, without either, whoever connects from this machine, not through a proxy or by a path).
         dashboard: DashboardAccess = DashboardAccess::Local;
+        /// Who reads /metrics: all, local (whoever connects from this machine, not through a proxy or by a path, and admins),
+        /// admin (whoever shows an admin's token or API key), or off (nobody, the path leads nowhere).
+        metrics: MetricsAccess = MetricsAccess::All;
         /// Whether messages to WebSockets that offer it are compressed (permessage-deflate, RFC 7692): fewer bytes for more
         /// time. Room messages are compressed once for all members, unless a connection keeps its context
         /// (limits.deflate_contexts).
@@ -289,6 +292,20 @@ choice! {
         Admin = "admin",
         /// They, and whoever connects from this machine.
         Local = "local",
+    }
+}
+
+choice! {
+    /// Who reads the metrics.
+    MetricsAccess {
+        /// Everybody who reaches a web listener.
+        All = "all",
+        /// Whoever connects from this machine, and admins.
+        Local = "local",
+        /// Admins.
+        Admin = "admin",
+        /// Nobody.
+        Off = "off",
     }
 }
 

@@ -1,7 +1,11 @@
 //! What a supervisor that has started the server (systemd) is told by sd_notify(3): when it is ready, that it stops, and, if it watches,
 //! that every core still turns. Without `NOTIFY_SOCKET` nothing is told.
 
+use std::fmt::Write as _;
 use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,9 +21,26 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Tells the supervisor something; it serves all the same where that fails.
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    let abstract_name = std::env::var_os("NOTIFY_SOCKET")
+        .and_then(|socket| socket.as_bytes().strip_prefix(b"@").map(<[u8]>::to_vec));
+    // The library takes every name for a path.
+    let told = match abstract_name {
+        Some(name) => send_to_abstract(&name, states),
+        None => sd_notify::notify(states),
+    };
+    if let Err(error) = told {
         log::warn!("whoever supervises this server cannot be told about it: {error}");
     }
+}
+
+/// Sends to a socket in the abstract namespace (unix(7)), which `NOTIFY_SOCKET` names by an `@` (sd_notify(3)).
+fn send_to_abstract(name: &[u8], states: &[NotifyState<'_>]) -> io::Result<()> {
+    let mut message = String::new();
+    for state in states {
+        let _ = writeln!(message, "{state}");
+    }
+    let address = SocketAddr::from_abstract_name(name)?;
+    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address).map(drop)
 }
 
 /// The server takes connections.
@@ -60,8 +81,8 @@ impl Ended {
     }
 }
 
-/// Starts to tell again and again that all cores turn that have not ended, if the supervisor wants to know (`WatchdogSec=`). Where one does not,
-/// nothing is told: the supervisor ends the server then, and starts another.
+/// Starts to tell again and again that all cores turn that have not ended, if the supervisor wants to know (`WatchdogSec=`). While one does not,
+/// nothing is told: where that lasts, the supervisor ends the server, and starts another.
 ///
 /// # Errors
 /// When the kernel has no thread to give.
@@ -75,23 +96,38 @@ pub fn watch(counters: Vec<Arc<Counters>>, ended: Arc<Ended>, wakers: Arc<Vec<Wa
     threads::spawn("watchdog".into(), move || {
         loop {
             let began = Instant::now();
-            let before = turns(&counters);
-            for core in 0..counters.len() {
-                waker::wake(&wakers, core);
-            }
-            while stuck(&before, &turns(&counters), &ended).is_some() && began.elapsed() < within / 4 {
-                std::thread::sleep(LOOK);
-            }
-            match stuck(&before, &turns(&counters), &ended) {
-                None => tell(&[NotifyState::Watchdog]),
-                Some(core) => {
-                    log::error!("core {core} does not turn: the supervisor is not told that all is well")
-                }
-            }
+            await_turns(&counters, &ended, within / 4, || {
+                (0..counters.len()).for_each(|core| waker::wake(&wakers, core));
+            });
+            tell(&[NotifyState::Watchdog]);
             std::thread::sleep((within / 2).saturating_sub(began.elapsed()));
         }
     })
     .map(drop)
+}
+
+/// Waits until all cores have turned that have not ended. However long that takes, as soon as they have it can be told, which may be in time;
+/// where it is longer than `patience` the log tells which core it is.
+fn await_turns(
+    counters: &[Arc<Counters>],
+    ended: &Ended,
+    patience: Duration,
+    wake: impl Fn(),
+) -> Option<usize> {
+    let (began, before) = (Instant::now(), turns(counters));
+    wake();
+    let mut was_stuck = None;
+    while let Some(core) = stuck(&before, &turns(counters), ended) {
+        if was_stuck.is_none() && began.elapsed() >= patience {
+            was_stuck = Some(core);
+            log::error!("core {core} does not turn: the supervisor is not told that all is well");
+        }
+        std::thread::sleep(LOOK);
+    }
+    if let Some(core) = was_stuck {
+        log::info!("core {core} turns again after {} ms", began.elapsed().as_millis());
+    }
+    was_stuck
 }
 
 fn turns(counters: &[Arc<Counters>]) -> Vec<u64> {
@@ -122,5 +158,30 @@ mod tests {
         assert_eq!(stuck(&Ended::none_of(3)), Some(1));
         counters[1].turns.add(1);
         assert_eq!(stuck(&Ended::none_of(3)), None);
+    }
+
+    #[test]
+    fn a_core_that_is_late_is_waited_for() {
+        let counters: Vec<Arc<Counters>> = (0..2).map(|_| Arc::default()).collect();
+        let ended = Ended::none_of(2);
+        let all = || counters.iter().for_each(|counters| counters.turns.add(1));
+        assert_eq!(await_turns(&counters, &ended, Duration::from_secs(60), all), None);
+        // It turns only when it has been found not to.
+        let late = counters.clone();
+        std::thread::scope(|scope| {
+            let (found, is_found) = std::sync::mpsc::channel();
+            let watch = scope.spawn(move || {
+                let wake = || {
+                    late[0].turns.add(1);
+                    found.send(()).unwrap();
+                };
+                await_turns(&late, &Ended::none_of(2), Duration::ZERO, wake)
+            });
+            is_found.recv().unwrap();
+            std::thread::sleep(3 * LOOK);
+            assert!(!watch.is_finished());
+            counters[1].turns.add(1);
+            assert_eq!(watch.join().unwrap(), Some(1));
+        });
     }
 }

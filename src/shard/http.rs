@@ -344,6 +344,7 @@ impl Shard {
     ) -> What {
         let route = match web::route(head.path) {
             Route::Echo if !self.is_echo_on => Route::NotFound,
+            Route::Metrics if !self.has_metrics() => Route::NotFound,
             route if !self.has_dashboard() && web::is_of_dashboard(&route) => Route::NotFound,
             route => route,
         };
@@ -371,10 +372,13 @@ impl Shard {
             Route::Ready if self.is_cut_off() => What::Text(503, "backplane_down"),
             Route::Ready => What::Text(200, "ready"),
             Route::Metrics if self.observer.is_none() => What::error(503, "nobody here counts"),
-            Route::Metrics => {
-                let is_open_metrics = head.names_accepted(OPEN_METRICS); // who names it can read it
-                What::Observe(Question::Metrics { is_open_metrics })
-            }
+            Route::Metrics => match self.admit_scraper(id, head, caller) {
+                Ok(()) => {
+                    let is_open_metrics = head.names_accepted(OPEN_METRICS); // who names it can read it
+                    What::Observe(Question::Metrics { is_open_metrics })
+                }
+                Err(refusal) => What::Refusal(refusal),
+            },
             Route::Asset(asset) => What::Asset(asset),
             Route::Register => self.consider_account(id, head, AccountAction::Register),
             Route::Login => self.consider_account(id, head, AccountAction::Login),

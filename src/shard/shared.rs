@@ -492,6 +492,10 @@ impl Shard {
             Some(opened) if *opened.epoch != *at.epoch && shared.former.contains(&opened.epoch) => {
                 self.renew(key, RoomAt { epoch: opened.epoch, known: NOWHERE, ..at });
             }
+            // Nobody has vouched for it since something was lost: the room has left that too, before there was this copy.
+            Some(opened) if *opened.epoch != *at.epoch && opened.is_doubtful => {
+                self.renew(key, RoomAt { epoch: opened.epoch, known: opened.position, ..at });
+            }
             Some(opened) if *opened.epoch != *at.epoch || opened.position.reaches(at.known) => {
                 self.replace_copy(key, *opened);
             }

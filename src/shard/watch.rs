@@ -22,7 +22,7 @@ use crate::base::stats::Counter;
 use crate::base::tcp::TcpInfo;
 use crate::base::time::Tick;
 use crate::chat::refusal::{Farewell, Reason, Refusal};
-use crate::config::{DashboardAccess, ListenKind};
+use crate::config::{DashboardAccess, ListenKind, MetricsAccess};
 use crate::proto::http1::{self, Head, Reply};
 use crate::proto::websocket::{self, Item, Opcode, Violation, handshake};
 
@@ -136,9 +136,8 @@ impl Shard {
         let pairs = http1::query_pairs(head.query.unwrap_or_default())
             .ok_or_else(|| Refusal::new(Reason::BadRequest, "the query is not well formed"))?;
         let token = pairs.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token);
-        let shows =
-            token.is_some() || head.header("authorization").is_some() || head.header("x-api-key").is_some();
-        if !shows && self.is_of_this_machine(id, head) {
+        let is_local = self.config.web.dashboard == DashboardAccess::Local;
+        if token.is_none() && is_local && !shows_credentials(head) && self.is_of_this_machine(id, head) {
             if self.is_leaving() {
                 return Err(Refusal::new(Reason::Draining, "the server is about to stop"));
             }
@@ -155,12 +154,35 @@ impl Shard {
         }
     }
 
+    /// Whether /metrics leads anywhere.
+    pub(super) fn has_metrics(&self) -> bool {
+        self.config.web.metrics != MetricsAccess::Off
+    }
+
+    /// Decides whether somebody may read the metrics.
+    pub(super) fn admit_scraper(
+        &mut self,
+        id: Id,
+        head: &Head,
+        caller: &mut Option<Box<Caller>>,
+    ) -> Result<(), Refusal> {
+        let is_local = self.config.web.metrics == MetricsAccess::Local;
+        if self.config.web.metrics == MetricsAccess::All
+            || is_local && !shows_credentials(head) && self.is_of_this_machine(id, head)
+        {
+            return Ok(());
+        }
+        match self.admit(id, head, caller)?.claims.is_admin {
+            true => Ok(()),
+            false => Err(Refusal::new(Reason::Forbidden, "only an admin may read the metrics (web.metrics)")),
+        }
+    }
+
     /// Whether a request was made on this machine, by nobody who speaks for others, and by no page of another site: one whose name
     /// leads here (DNS rebinding) names itself as the host.
     fn is_of_this_machine(&self, id: Id, head: &Head) -> bool {
         let Some(connection) = self.connections.get(id) else { return false };
-        self.config.web.dashboard == DashboardAccess::Local
-            && connection.peer.is_loopback()
+        connection.peer.is_loopback()
             && !connection.is_indirect
             && head.host.is_some_and(is_loopback_host)
             && head.origin.is_none_or(|origin| is_own_origin(origin, head, connection.is_secure()))
@@ -361,6 +383,11 @@ fn transport_of(connection: &Connection) -> &'static str {
         (_, ListenKind::Frame) => "frames",
         (_, ListenKind::Grpc) => "http/2",
     }
+}
+
+/// Whether a request says who it is of.
+fn shows_credentials(head: &Head) -> bool {
+    head.header("authorization").is_some() || head.header("x-api-key").is_some()
 }
 
 /// Whether a `Host` names this machine and no other, however names are looked up.

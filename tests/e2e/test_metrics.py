@@ -78,6 +78,23 @@ def test_what_happens_is_counted(start_server):
     assert 0 < value(after, "starling_busy_seconds_total")
 
 
+KEYS = {"auth__api_keys": '[{ name = "ci", key = "one key" }, { name = "root", key = "another", admin = true }]'}
+OF_ADMIN, OF_NO_ADMIN, OF_NOBODY, PROXIED = "X-API-Key: another", "X-API-Key: one key", "X-API-Key: none", "X-Forwarded-For: 10.0.0.1"
+
+
+@pytest.mark.parametrize(("access", "statuses"), [
+    ("all", [200, 200, 200, 200, 200]), ("local", [200, 401, 200, 403, 401]), ("admin", [401, 401, 200, 403, 401]), ("off", [404] * 5)])
+def test_who_may_read_them_is_decided_by_a_key(start_server, access, statuses):
+    server = start_server(web__metrics=access, **KEYS)
+
+    def asked(header):
+        return server.http(f"GET /metrics HTTP/1.1\r\nHost: localhost\r\n{header}\r\nConnection: close\r\n\r\n".encode())
+
+    answers = [asked(header) for header in ("Accept: */*", PROXIED, OF_ADMIN, OF_NO_ADMIN, OF_NOBODY)]
+    assert [answer.status for answer in answers] == statuses
+    assert all((b"starling_turns_total" in answer.body) == (answer.status == 200) for answer in answers)
+
+
 def test_many_ask_at_once_on_one_connection(start_server):
     server = start_server()
     client = server.connect()

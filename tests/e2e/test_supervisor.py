@@ -15,7 +15,7 @@ class Supervisor:
     def __init__(self, path):
         self.path = str(path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(self.path)
+        self.socket.bind(self.path.replace("@", "\0") if self.path.startswith("@") else self.path)
         self.socket.settimeout(DEADLINE_S)
 
     def next(self):
@@ -81,6 +81,15 @@ def test_a_core_that_has_ended_its_drain_does_not_hang(start_server, supervisor,
     assert server.process.poll() is None, "it still waits"
     assert server.exit_code() == 0
     assert not [line for line in server.log if "ERROR" in line], server.log
+
+
+def test_one_with_a_name_that_is_no_path_is_told_too(start_server, tmp_path):
+    supervisor = Supervisor(f"@starling{tmp_path}")
+    server = start_server(_environment={"NOTIFY_SOCKET": supervisor.path})
+    assert supervisor.next() == ["READY=1"]
+    server.terminate()
+    assert supervisor.next() == ["STOPPING=1"]
+    supervisor.socket.close()
 
 
 def test_another_process_is_not_watched(start_server, supervisor):

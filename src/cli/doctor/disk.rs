@@ -133,7 +133,14 @@ pub(super) fn journals(host: &Host, plan: &Plan) -> Result<Found, String> {
     if space.free >= wanted {
         return Ok(Found::ok(text));
     }
-    let mib = ((space.total - space.free.min(space.total)).saturating_add(wanted)).div_ceil(1 << 20);
+    let taken = space.total - space.free.min(space.total);
+    let mib = taken.saturating_add(wanted).div_ceil(1 << 20);
+    // It is memory: more of it than there is cannot be had.
+    let most = host.memory("MemTotal")? / 4 * 3;
+    if mib << 20 > most {
+        let queue = plan.queue_bytes_of(most.saturating_sub(taken));
+        return Ok(Found::warning(text).run(format!("starling serve --set store.queue_bytes={queue}")));
+    }
     Ok(Found::warning(text)
         .run(format!("mount -o remount,size={mib}M {SHARED_MEMORY}"))
         .run(format!("of a container: docker run --shm-size={mib}m")))

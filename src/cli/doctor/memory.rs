@@ -31,10 +31,17 @@ pub(super) fn amount(host: &Host, plan: &Plan) -> Result<Found, String> {
     if wanted <= most {
         return Ok(Found::ok(text));
     }
-    let history = most.saturating_sub(wanted - plan.config.history.memory_bytes as u64);
-    Ok(Found::warning(text)
-        .run(format!("starling serve --set history.memory_bytes={history}"))
-        .run("or in the unit, if it is what bounds: MemoryMax="))
+    let history = plan.config.history.memory_bytes as u64;
+    let journals = wanted - history;
+    // Whatever is too large: what the history would have to be without it is no advice.
+    let command = match most.checked_sub(journals).filter(|left| *left > 0) {
+        Some(left) => format!("starling serve --set history.memory_bytes={left}"),
+        None => {
+            let queue = plan.queue_bytes_of(most.saturating_sub(history).max(most / 2));
+            format!("starling serve --set store.queue_bytes={queue}")
+        }
+    };
+    Ok(Found::warning(text).run(command).run("or in the unit, if it is what bounds: MemoryMax="))
 }
 
 /// vm.overcommit_memory: proc_sys_vm(5), overcommit-accounting of the kernel's documentation.

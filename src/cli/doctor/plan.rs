@@ -104,6 +104,12 @@ impl Plan {
         self.cores as u64 * (self.config.store.queue_bytes.next_power_of_two() as u64 + 4096)
     }
 
+    /// What `store.queue_bytes` may be for all journals to take no more than so many bytes: a power of two.
+    pub(super) fn queue_bytes_of(&self, most: u64) -> u64 {
+        let of_one = (most / self.cores as u64).saturating_sub(4096).max(1 << 20);
+        1 << of_one.ilog2()
+    }
+
     /// The ports that are listened on.
     pub(super) fn ports(&self) -> BTreeSet<u16> {
         let port = |address: &Address| match address {

@@ -236,6 +236,9 @@ fn no_file_that_is_missing_or_odd_makes_a_panic() {
     }
 }
 
+/// What fits into three quarters of 16 GiB, four times.
+const SMALLER_JOURNALS: &str = "starling serve --set store.queue_bytes=2147483648";
+
 #[test]
 fn amounts_of_memory() {
     let file = "sys/fs/cgroup/system.slice/memory.max";
@@ -251,6 +254,11 @@ fn amounts_of_memory() {
     );
     // What is advised is well.
     let advised = Machine::healthy().with(file, "1073741824").set("history.memory_bytes", 771_735_552);
+    assert_eq!(advised.finding("memory").found.status, Fine);
+    // Where the journals alone are too large, it is they that have to be smaller.
+    let finding = Machine::healthy().set("store.queue_bytes", 17_179_869_184u64).finding("memory");
+    assert_eq!((finding.found.status, &*finding.fixes()[0]), (Warning, SMALLER_JOURNALS));
+    let advised = Machine::healthy().set("store.queue_bytes", 2_147_483_648u64);
     assert_eq!(advised.finding("memory").found.status, Fine);
     let finding = Machine::healthy().without("proc/self/cgroup").finding("memory");
     assert!(
@@ -355,6 +363,13 @@ fn journals() {
         Warning,
         "24 MiB free of 64 MiB in /dev/shm; 4 journals take 32 MiB (store.queue_bytes)",
         &["mount -o remount,size=73M /dev/shm", "of a container: docker run --shm-size=73m"],
+    );
+    // More than there is of memory is not advised.
+    let machine = machine.set("store.queue_bytes", 17_179_869_184u64);
+    let finding = machine.finding("journals");
+    assert_eq!(
+        (finding.found.status, finding.fixes().len(), &*finding.fixes()[0]),
+        (Warning, 1, SMALLER_JOURNALS)
     );
     let machine = machine.without("dev/shm");
     assert_eq!(machine.finding("journals").found.status, Warning);
