@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
@@ -60,6 +60,28 @@ pub fn open_appending(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)
+}
+
+/// Whether what stands in a file that is written at this path has no end of a line at its end. The file is open to be written only, so that
+/// it is opened once more to be read.
+///
+/// # Errors
+/// When it cannot be read, keeps nothing, or has that path no longer.
+pub fn ends_within_line(file: &File, path: &Path) -> io::Result<bool> {
+    let facts = file.metadata()?;
+    if !facts.is_file() {
+        return Err(ErrorKind::Unsupported.into());
+    }
+    if facts.len() == 0 {
+        return Ok(false);
+    }
+    let read = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if id(&read.metadata()?) != id(&facts) {
+        return Err(ErrorKind::NotFound.into());
+    }
+    let mut last = [0];
+    read.read_exact_at(&mut last, facts.len() - 1)?;
+    Ok(last != *b"\n")
 }
 
 /// Looks whether a file could be opened to be appended to, which is made if it is missing.
