@@ -21,6 +21,9 @@ pub fn run(flags: &Flags) -> ExitCode {
     if let Err(why) = signals::block() {
         return fail(EXIT_FAILURE, format!("cannot take signals: {why}"));
     }
+    if let Err(why) = server::refuse_shared(&config) {
+        return fail(EXIT_FAILURE, why);
+    }
     let logging = match logging::start(&config.log, config.limits.log_lines) {
         Ok(logging) => logging,
         Err(why) => return fail(EXIT_FAILURE, why),

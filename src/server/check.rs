@@ -3,7 +3,7 @@
 
 use crate::config::{Address, Config, Listen, ListenKind, StoreKind};
 use crate::server::certificates::Certificates;
-use crate::server::{cores, listeners, load_authority, refuse_steering};
+use crate::server::{cores, listeners, load_authority, places, refuse_steering};
 use crate::store::directory;
 use crate::sys::{files, threads};
 use crate::{cluster, consul};
@@ -14,6 +14,7 @@ use crate::{cluster, consul};
 /// # Errors
 /// One line: what it would say.
 pub fn check(config: &Config) -> Result<(), String> {
+    places::refuse_shared(config)?;
     load_authority(config)?;
     Certificates::load(&config.listen)?;
     if let Some(path) = &config.log.file {
@@ -22,7 +23,9 @@ pub fn check(config: &Config) -> Result<(), String> {
     }
     let processors = threads::processors().len();
     refuse_steering(config, cores(config, processors), processors)?;
-    config.listen.iter().try_for_each(listeners::check)?;
+    for (index, listen) in config.listen.iter().enumerate() {
+        listeners::check(listen, &config.listen[..index])?;
+    }
     if !config.cluster.redis.0.is_empty() {
         cluster::check(&config.cluster).map_err(|error| error.message)?;
     } else if config.store.kind == StoreKind::Sqlite {

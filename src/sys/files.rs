@@ -24,16 +24,54 @@ pub fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
+/// How many links the kernel follows (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+/// Where a path leads, by its one name without links, whether or not something is there already.
+pub fn settle(path: &Path) -> PathBuf {
+    fn follow(path: &Path, links: usize) -> PathBuf {
+        if let Ok(settled) = fs::canonicalize(path) {
+            return settled;
+        }
+        match (fs::read_link(path), path.file_name()) {
+            (Ok(target), _) if links > 0 => follow(&directory_of(path).join(target), links - 1),
+            (_, Some(name)) => follow(directory_of(path), links).join(name),
+            (_, None) => path.to_owned(),
+        }
+    }
+    follow(path, LINKS_MAX)
+}
+
 /// Looks whether files can be made in a directory.
 ///
 /// # Errors
-/// What whoever tries it would be told.
+/// What whoever tries it would be told, or more.
 pub fn check_directory(directory: &Path) -> io::Result<()> {
     if !fs::metadata(directory)?.is_dir() {
         return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
     }
-    Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
+    access(directory, Access::WRITE_OK | Access::EXEC_OK)?;
+    match is_of_the_kernel(directory) {
+        true => Err(io::Error::other("the kernel's own directories (/proc, /sys) take no files")),
+        false => Ok(()),
+    }
 }
+
+/// Whether a directory only shows what the kernel knows: nobody can make something there, whatever its mode says and root may do.
+fn is_of_the_kernel(directory: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    return rustix::fs::statfs(directory)
+        .is_ok_and(|facts| [rustix::fs::PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&facts.f_type));
+    #[cfg(not(target_os = "linux"))]
+    return {
+        let _ = directory;
+        false
+    };
+}
+
+/// What statfs(2) says of /sys.
+#[cfg(target_os = "linux")]
+const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
 
 /// Looks whether a directory is there or could be made, with those that it is in.
 ///
@@ -44,6 +82,10 @@ pub fn check_makeable(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
     loop {
         match check_directory(there) {
             Err(error) if error.kind() == ErrorKind::NotFound && there != Path::new(".") => {
+                if let Ok(target) = fs::read_link(there) {
+                    let why = format!("it is a link to {}, which is not there", target.display());
+                    return Err((there.to_owned(), io::Error::new(ErrorKind::NotFound, why)));
+                }
                 there = directory_of(there);
             }
             checked => return checked.map_err(|error| (there.to_owned(), error)),
@@ -101,10 +143,7 @@ pub fn check_appendable(path: &Path) -> io::Result<()> {
                 return Err(io::Error::from_raw_os_error(libc::EISDIR));
             }
             // What a link points to would be made.
-            match fs::read_link(path) {
-                Ok(target) => check_directory(directory_of(&directory_of(path).join(target))),
-                Err(_) => check_directory(directory_of(path)),
-            }
+            check_directory(directory_of(&settle(path)))
         }
         Err(error) => Err(error),
     }
@@ -141,5 +180,39 @@ mod tests {
         let (about, error) = check_makeable(&at("file/deep/down")).unwrap_err();
         assert_eq!((about, error.kind()), (at("file/deep/down"), ErrorKind::NotADirectory));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
+        for path in ["link", "link/deep"] {
+            let (about, error) = check_makeable(&at(path)).unwrap_err();
+            assert_eq!(about, at("link"));
+            assert!(error.to_string().contains("a link to nowhere"), "{error}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn nothing_can_be_made_in_the_directories_of_the_kernel() {
+        for directory in ["/proc", "/sys"].map(Path::new) {
+            assert!(check_directory(directory).is_err(), "{}", directory.display());
+            assert!(check_appendable(&directory.join("starling.log")).is_err());
+            assert!(check_makeable(&directory.join("starling-data")).is_err());
+        }
+        assert!(check_appendable(Path::new("/proc/self/comm")).is_ok(), "it is there");
+    }
+
+    #[test]
+    fn what_is_the_same_place_has_one_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = fs::canonicalize(directory.path()).unwrap();
+        let at = |name: &str| real.join(name);
+        fs::create_dir(at("a")).unwrap();
+        for (target, link) in [("a", "b"), ("a/new", "c"), ("c", "d"), ("loop", "loop")] {
+            std::os::unix::fs::symlink(target, at(link)).unwrap();
+        }
+        for name in ["a/new", "b/new", "b/../b//./new", "c", "d"] {
+            assert_eq!(settle(&at(name)), at("a/new"), "{name}");
+        }
+        assert_eq!(settle(&at("c/deep")), at("a/new/deep"));
+        assert_eq!(settle(&at("loop/x")), at("loop/x"));
+        assert_eq!(settle(Path::new("no-such/x")), std::env::current_dir().unwrap().join("no-such/x"));
     }
 }

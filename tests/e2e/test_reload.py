@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import time
 
 import jwt
@@ -341,11 +342,25 @@ def placed(directory, **places):
     return file
 
 
+def listener(address):
+    return f'[[listen]]\nkind = "line"\naddress = "{address}"\n'
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return one.getsockname()[1]
+
+
 @pytest.mark.parametrize("name, place", [
     ("log", "{0}/gone/a.log"), ("log", "{0}"), ("log", "{0}/file/a.log"), ("log", "{1}/a.log"),
     ("data", "{0}/file"), ("data", "{0}/file/deep"), ("data", "{1}/deep/down"), ("data", "{1}"), ("data", "{0}/odd"), ("data", "{0}/linked"),
     ("web", "unix:{0}/gone/w.sock"), ("web", "unix:{0}/file"), ("web", "unix:{0}/file/w.sock"), ("web", "unix:{1}/w.sock"),
     ("web", "unix:{0}/" + "w" * 120), ("web", "192.0.2.1:0"),
+    ("data", "{0}/dangling"), ("data", "{0}/dangling/deep"), ("data", "{0}/a.log"), ("data", "{0}/w.sock"), ("data", "{0}/w.sock/deep"),
+    ("log", "{0}/w.sock"), ("log", "{0}/self/w.sock"), ("log", "{0}/deep"), ("log", "{0}/deep/down"), ("log", "{0}/self/deep/down"),
+    ("more", listener("unix:x.sock") + listener("unix:./x.sock")), ("more", listener("unix:{0}/self//w.sock")), ("more", listener("[::ffff:127.0.0.1]:0")),
+    ("more", listener("127.0.0.1:{2}") + listener("0.0.0.0:{2}")), ("more", listener("0.0.0.0:{2}") + listener("127.0.0.1:{2}")),
+    ("more", listener("[::]:{2}") + listener("[::1]:{2}")),
     ("more", '[cluster]\nredis = "redis://127.0.0.1:1"\nca = "{0}/ca.pem"\n'), ("more", '[consul]\nagent = "http://127.0.0.1:1"\n'),
 ])
 def test_check_finds_where_a_server_could_not_write(directory, nobody, name, place):
@@ -355,7 +370,9 @@ def test_check_finds_where_a_server_could_not_write(directory, nobody, name, pla
     os.makedirs(f"{directory}/odd/starling.db")
     os.mkdir(f"{directory}/linked")
     os.symlink(f"{directory}/file", f"{directory}/linked/starling.db")
-    file = placed(directory, **{name: place.format(directory, closed)})
+    os.symlink("nowhere", f"{directory}/dangling")
+    os.symlink(".", f"{directory}/self")
+    file = placed(directory, **{name: place.format(directory, closed, free_port())})
     before = sorted(os.listdir(directory))
     checked = run([binary(), "check", file], **options)
     message = checked.stderr.decode()
@@ -367,6 +384,32 @@ def test_check_finds_where_a_server_could_not_write(directory, nobody, name, pla
     end = served.stderr.decode().splitlines()[-1]
     if name != "data":
         assert end == message.strip()
+
+
+@pytest.mark.parametrize("name, place", [
+    ("log", "/proc/a.log"), ("log", "/sys/a.log"), ("data", "/proc/data"), ("data", "/sys/data"), ("web", "unix:/proc/w.sock"),
+])
+def test_check_finds_where_nobody_can_write(directory, name, place):
+    """Whatever modes say, and root may do."""
+    file = placed(directory, **{name: place})
+    assert (checked := check(file)).returncode == 2, checked
+    assert place.removeprefix("unix:") in checked.stderr.decode()
+    assert run([binary(), "serve", "--config", file]).returncode == 1
+
+
+@pytest.mark.parametrize("name", ["starling.db", "starling.db-wal", "starling.lock"])
+def test_the_log_is_not_written_into_the_store(directory, name):
+    file = placed(directory, data=directory, log=f"{directory}/self/{name}")
+    os.symlink(".", f"{directory}/self")
+    for ended in [check(file), run([binary(), "serve", "--config", file])]:
+        assert ended.returncode and b"log.file" in ended.stderr and b"is a file of the store" in ended.stderr, ended
+    assert sorted(os.listdir(directory)) == ["self", "starling.toml"]
+
+
+def test_check_takes_addresses_that_a_server_takes(directory):
+    port = free_port()
+    file = placed(directory, more=listener(f"127.0.0.1:{port}") + listener(f"127.0.0.2:{port}") + listener(f"[::]:{port}") + 2 * listener("127.0.0.1:0"))
+    assert (checked := check(file)).returncode == 0, checked
 
 
 def test_check_does_not_miss_what_a_server_makes_by_itself(directory, nobody):
