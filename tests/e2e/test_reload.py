@@ -369,6 +369,8 @@ def test_check_finds_where_a_server_could_not_write(directory, nobody, name, pla
     open(f"{directory}/file", "w").close()
     os.makedirs(f"{directory}/odd/starling.db")
     os.mkdir(f"{directory}/linked")
+    for data in ["odd", "linked"]:
+        os.chmod(f"{directory}/{data}", 0o777)
     os.symlink(f"{directory}/file", f"{directory}/linked/starling.db")
     os.symlink("nowhere", f"{directory}/dangling")
     os.symlink(".", f"{directory}/self")
@@ -382,7 +384,7 @@ def test_check_finds_where_a_server_could_not_write(directory, nobody, name, pla
     served = run([binary(), "serve", "--config", file], **options)
     assert served.returncode == 1, served
     end = served.stderr.decode().splitlines()[-1]
-    if name != "data":
+    if (name, place) != ("data", "{1}"):
         assert end == message.strip()
 
 
@@ -395,6 +397,22 @@ def test_check_finds_where_nobody_can_write(directory, name, place):
     assert (checked := check(file)).returncode == 2, checked
     assert place.removeprefix("unix:") in checked.stderr.decode()
     assert run([binary(), "serve", "--config", file]).returncode == 1
+
+
+@pytest.mark.parametrize("place, said", [
+    ("odd", "starling.db is a directory, and the store is a file"), ("fifo", "starling.db is no file"),
+    ("dangling", "it is a link to nowhere, which is not there"), ("file", "Not a directory"),
+])
+def test_a_server_and_check_say_why_a_data_directory_is_none_and_what_to_do(directory, place, said):
+    os.makedirs(f"{directory}/odd/starling.db")
+    os.mkdir(f"{directory}/fifo")
+    os.mkfifo(f"{directory}/fifo/starling.db")
+    os.symlink("nowhere", f"{directory}/dangling")
+    open(f"{directory}/file", "w").close()
+    file = placed(directory, data=f"{directory}/{place}")
+    for ended in [check(file), run([binary(), "serve", "--config", file])]:
+        told = ended.stderr.decode().splitlines()[-1]
+        assert ended.returncode and said in told and f"{directory}/{place}" in told and "with --data-dir" in told, told
 
 
 @pytest.mark.parametrize("name", ["starling.db", "starling.db-wal", "starling.lock"])
