@@ -126,17 +126,20 @@ pub fn ends_within_line(file: &File, path: &Path) -> io::Result<bool> {
     Ok(last != *b"\n")
 }
 
-/// Looks whether a file could be opened to be appended to, which is made if it is missing.
+/// Whether there is a FIFO at this path.
+pub fn is_fifo(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|facts| facts.file_type().is_fifo())
+}
+
+/// Looks whether a file could be opened to be appended to, which is made if it is missing. It is not opened, as that shows: whoever reads a
+/// FIFO would hear its end. So it is not found out whether anybody reads one.
 ///
 /// # Errors
 /// What whoever tries it would be told.
 pub fn check_appendable(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(facts) if facts.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
-        // There is no other way to find out whether there is somebody at the other end.
-        Ok(facts) if facts.file_type().is_fifo() || facts.file_type().is_socket() => {
-            open_appending(path).map(drop)
-        }
+        Ok(facts) if facts.file_type().is_socket() => Err(io::Error::from_raw_os_error(libc::ENXIO)),
         Ok(_) => Ok(access(path, Access::WRITE_OK)?),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
@@ -171,10 +174,15 @@ mod tests {
         // Nobody reads: it is said, and not waited for.
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
             .unwrap();
-        for checked in [check_appendable(&at("fifo")), open_appending(&at("fifo")).map(drop)] {
+        assert_eq!(open_appending(&at("fifo")).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        assert!(check_appendable(&at("fifo")).is_ok() && is_fifo(&at("fifo")), "it is not opened");
+        fs::remove_file(at("fifo")).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for checked in [check_appendable(&at("socket")), open_appending(&at("socket")).map(drop)] {
             assert_eq!(checked.unwrap_err().raw_os_error(), Some(libc::ENXIO));
         }
-        fs::remove_file(at("fifo")).unwrap();
+        drop(socket);
+        fs::remove_file(at("socket")).unwrap();
         assert!(check_makeable(&at("deep/down")).is_ok() && check_makeable(Path::new("deep/down")).is_ok());
         assert_eq!(check_makeable(&at("file")).unwrap_err().0, at("file"));
         let (about, error) = check_makeable(&at("file/deep/down")).unwrap_err();

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -422,6 +423,23 @@ def test_the_log_is_not_written_into_the_store(directory, name):
     for ended in [check(file), run([binary(), "serve", "--config", file])]:
         assert ended.returncode and b"log.file" in ended.stderr and b"is a file of the store" in ended.stderr, ended
     assert sorted(os.listdir(directory)) == ["self", "starling.toml"]
+
+
+def test_check_does_not_open_a_fifo(directory):
+    """Whoever reads it would hear its end."""
+    file = placed(directory, log=f"{directory}/a.log")
+    os.mkfifo(f"{directory}/a.log")
+    reader = os.open(f"{directory}/a.log", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        checked = check(file)
+        assert checked.returncode == 0 and b"warning: log.file" in checked.stderr and b"is a FIFO" in checked.stderr, checked
+        heard = select.poll()
+        heard.register(reader, select.POLLIN)
+        assert heard.poll(0) == [], "somebody had opened it, and has closed it"
+    finally:
+        os.close(reader)
+    served = run([binary(), "serve", "--config", file])
+    assert served.returncode == 1 and b"No such device" in served.stderr, "and nobody reads it now"
 
 
 def test_check_takes_addresses_that_a_server_takes(directory):
