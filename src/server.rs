@@ -5,6 +5,7 @@ mod check;
 mod dashboard;
 mod listeners;
 mod observer;
+mod places;
 mod reload;
 mod supervisor;
 
@@ -47,6 +48,7 @@ use crate::sys::waker::Waker;
 use crate::sys::{descriptors, inherited, random_u64, signals, terminal, threads};
 use certificates::Certificates;
 pub use check::check;
+pub use places::refuse_shared;
 pub use reload::Reread;
 use reload::{HangUp, Reload};
 

@@ -24,10 +24,11 @@ pub fn run(flags: CheckFlags) -> ExitCode {
         Ok(config) => config,
         Err(why) => return fail(EXIT_USAGE, why),
     };
-    if let Err(why) = server::check(&config) {
-        return fail(EXIT_USAGE, why);
-    }
-    for notice in config.notices() {
+    let notices = match server::check(&config) {
+        Ok(notices) => notices,
+        Err(why) => return fail(EXIT_USAGE, why),
+    };
+    for notice in config.notices().into_iter().chain(notices) {
         eprintln!("starling: warning: {notice}");
     }
     match writeln!(io::stdout(), "{}: ok", flags.file.display()) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{EXIT_FAILURE, EXIT_USAGE, Flags, fail};
 use crate::observe::logging;
 use crate::server;
-use crate::sys::signals;
+use crate::sys::{inherited, signals};
 
 /// How long the end of the program waits for the log to be written: a stuck terminal must not keep a stopped server
 /// alive.
@@ -20,6 +20,9 @@ pub fn run(flags: &Flags) -> ExitCode {
     };
     if let Err(why) = signals::block() {
         return fail(EXIT_FAILURE, format!("cannot take signals: {why}"));
+    }
+    if let Err(why) = inherited::check().and_then(|()| server::refuse_shared(&config)) {
+        return fail(EXIT_FAILURE, why);
     }
     let logging = match logging::start(&config.log, config.limits.log_lines) {
         Ok(logging) => logging,

@@ -19,7 +19,7 @@ use simplelog::{CombinedLogger, SharedLogger};
 
 use super::format::{Entry, Field, Style};
 use super::repeats::{Repeats, Verdict};
-use super::writer::{Counts, Writer, spawn_writer};
+use super::writer::{Counts, Output, Writer, spawn_writer};
 use crate::config::{self, LogFilter};
 use crate::sys::files;
 
@@ -108,7 +108,7 @@ pub fn start(config: &config::Log, queue_lines: usize) -> Result<Logging, String
         writers.push(writer);
         Ok::<_, String>(())
     };
-    add("log-stderr", Box::new(io::stderr()) as Box<dyn Write + Send>, is_coloured)?;
+    add("log-stderr", Box::new(io::stderr()) as Box<dyn Output>, is_coloured)?;
     if let Some(path) = &config.file {
         let reopens = control.reopens.clone().unwrap_or_default();
         let file = LogFile::open(path.clone(), reopens)
@@ -287,13 +287,15 @@ pub(super) fn wall_ms() -> u64 {
 struct LogFile {
     path: PathBuf,
     file: Option<File>,
+    /// Whether nothing has been written to it yet since it was opened: what is there, others have written.
+    is_fresh: bool,
     /// Whether it is to be opened again, because another file may have its name.
     reopens: Arc<AtomicBool>,
 }
 
 impl LogFile {
     fn open(path: PathBuf, reopens: Arc<AtomicBool>) -> io::Result<Self> {
-        let mut log_file = Self { path, file: None, reopens };
+        let mut log_file = Self { path, file: None, is_fresh: true, reopens };
         log_file.opened()?;
         Ok(log_file)
     }
@@ -301,7 +303,10 @@ impl LogFile {
     fn opened(&mut self) -> io::Result<&mut File> {
         match &mut self.file {
             Some(file) => Ok(file),
-            empty => Ok(empty.insert(files::open_appending(&self.path)?)),
+            empty => {
+                self.is_fresh = true;
+                Ok(empty.insert(files::open_appending(&self.path)?))
+            }
         }
     }
 
@@ -311,6 +316,7 @@ impl LogFile {
         match files::open_appending(&self.path) {
             Ok(file) => {
                 self.file = Some(file);
+                self.is_fresh = true;
                 log::info!("the log file {path} has been opened again");
             }
             // It is tried with each line, and told by whoever writes it.
@@ -322,11 +328,23 @@ impl LogFile {
     }
 }
 
-impl Write for LogFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Output for LogFile {
+    /// A file that was opened again may be another one, or have been emptied: it is looked at.
+    fn begin(&mut self, is_torn: bool) -> io::Result<bool> {
         if self.reopens.swap(false, Ordering::Relaxed) {
             self.reopen();
         }
+        self.opened()?;
+        let is_fresh = std::mem::take(&mut self.is_fresh);
+        Ok(match &self.file {
+            Some(file) if is_torn || is_fresh => files::ends_within_line(file, &self.path).unwrap_or(is_torn),
+            _ => false,
+        })
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let result = self.opened()?.write(bytes);
         if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
             self.file = None;
@@ -349,7 +367,7 @@ mod tests {
 
     const STYLE: Style = Style { format: LogFormat::Text, is_coloured: false };
 
-    fn sink(output: Box<dyn Write + Send>, lines: usize) -> (Sink, Logging) {
+    fn sink(output: Box<dyn Output>, lines: usize) -> (Sink, Logging) {
         let (queue, writer) = spawn_writer("log-test", output, STYLE, lines).unwrap();
         let mut control = Control::new(&Config::default().log);
         control.counts.push(writer.counts().clone());
@@ -380,6 +398,12 @@ mod tests {
 
     /// An output that takes nothing until the other end of the channel is gone.
     struct Stuck(crossbeam::channel::Receiver<()>);
+
+    impl Output for Stuck {
+        fn begin(&mut self, is_torn: bool) -> io::Result<bool> {
+            Ok(is_torn)
+        }
+    }
 
     impl Write for Stuck {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -482,12 +506,51 @@ mod tests {
         assert_eq!(control.suppressed(), 7);
     }
 
+    /// As the thread writes that knows no more than this of what is torn.
+    fn append_to(file: &mut LogFile, is_torn: bool, text: &str) {
+        if file.begin(is_torn).unwrap() {
+            file.write_all(b"\n").unwrap();
+        }
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn append(file: &mut LogFile, text: &str) {
+        append_to(file, false, text);
+    }
+
+    #[test]
+    fn a_torn_line_is_ended_in_the_file_that_it_is_in_and_in_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, moved] = ["a.log", "a.log.1"].map(|name| directory.path().join(name));
+        std::fs::write(&path, "of a process that was kill").unwrap();
+        let reopens = Arc::new(AtomicBool::new(false));
+        let mut file = LogFile::open(path.clone(), reopens.clone()).unwrap();
+        append(&mut file, "one\n");
+        append(&mut file, "tw");
+        // As after a disk that was full: opened again, and nobody knows which file it is.
+        file.file = None;
+        append_to(&mut file, true, "three\nfo");
+        assert_eq!(std::fs::read(&path).unwrap(), b"of a process that was kill\none\ntw\nthree\nfo");
+        std::fs::rename(&path, &moved).unwrap();
+        // Within a line it stays where it is.
+        reopens.store(true, Ordering::Relaxed);
+        file.write_all(b"u").unwrap();
+        append_to(&mut file, true, "five\n");
+        assert!(std::fs::read_to_string(&moved).unwrap().ends_with("three\nfou"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"five\n");
+        // Whoever copies a log and empties it.
+        append(&mut file, "si");
+        std::fs::write(&path, "").unwrap();
+        append_to(&mut file, true, "seven\n");
+        assert_eq!(std::fs::read(&path).unwrap(), b"seven\n");
+    }
+
     #[test]
     fn a_lost_file_is_opened_again() {
         let directory = tempfile::tempdir().unwrap();
         let mut file = LogFile::open(directory.path().join("a.log"), Arc::default()).unwrap();
         file.file = None;
-        file.write_all(b"again\n").unwrap();
+        append(&mut file, "again\n");
         assert_eq!(std::fs::read(directory.path().join("a.log")).unwrap(), b"again\n");
         assert!(LogFile::open(directory.path().join("missing").join("a.log"), Arc::default()).is_err());
     }
@@ -500,11 +563,11 @@ mod tests {
         config.file = Some(path.clone());
         let control = Control::new(&config);
         let mut file = LogFile::open(path.clone(), control.reopens.clone().unwrap()).unwrap();
-        file.write_all(b"one\n").unwrap();
+        append(&mut file, "one\n");
         std::fs::rename(&path, &moved).unwrap();
-        file.write_all(b"two\n").unwrap();
+        append(&mut file, "two\n");
         assert!(control.reopen());
-        file.write_all(b"three\n").unwrap();
+        append(&mut file, "three\n");
         assert_eq!(std::fs::read(&moved).unwrap(), b"one\ntwo\n");
         assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
         assert!(!Control::new(&Config::default().log).reopen());
@@ -521,12 +584,12 @@ mod tests {
         let mut file = LogFile::open(home.join("a.log"), control.reopens.clone().unwrap()).unwrap();
         std::fs::rename(&home, &away).unwrap();
         assert!(control.reopen());
-        file.write_all(b"one\n").unwrap();
+        append(&mut file, "one\n");
         std::fs::create_dir(&home).unwrap();
         // It is not tried with every line.
-        file.write_all(b"two\n").unwrap();
+        append(&mut file, "two\n");
         assert!(control.reopen());
-        file.write_all(b"three\n").unwrap();
+        append(&mut file, "three\n");
         assert_eq!(std::fs::read(away.join("a.log")).unwrap(), b"one\ntwo\n");
         assert_eq!(std::fs::read(home.join("a.log")).unwrap(), b"three\n");
     }

@@ -69,10 +69,23 @@ impl Ended {
     }
 }
 
+/// Where the lines of a sink go.
+pub(super) trait Output: Write + Send {
+    /// Called before lines are written, never within one, so that an output may be changed for another here. `is_torn` is whether the last
+    /// write ended within a line; what comes back, whether the lines that come now go behind a part of one.
+    fn begin(&mut self, is_torn: bool) -> io::Result<bool>;
+}
+
+impl Output for io::Stderr {
+    fn begin(&mut self, is_torn: bool) -> io::Result<bool> {
+        Ok(is_torn)
+    }
+}
+
 /// Starts the thread that writes to `output` what comes through the queue, which holds `queue_lines` at most.
 pub(super) fn spawn_writer(
     name: &str,
-    output: Box<dyn Write + Send>,
+    output: Box<dyn Output>,
     style: Style,
     queue_lines: usize,
 ) -> io::Result<(Sender<Entry>, Writer)> {
@@ -88,6 +101,7 @@ pub(super) fn spawn_writer(
         style,
         batch: String::new(),
         retry_at: None,
+        has_failed: false,
         is_torn: false,
     };
     threads::spawn(name.to_owned(), move || {
@@ -113,11 +127,13 @@ struct Task {
     entries: Receiver<Entry>,
     stopped: Receiver<()>,
     counts: Arc<Counts>,
-    output: Box<dyn Write + Send>,
+    output: Box<dyn Output>,
     style: Style,
     batch: String,
-    /// Until then the output is left alone.
+    /// Until then the output, which has failed, is left alone.
     retry_at: Option<Instant>,
+    /// Whether the last write failed.
+    has_failed: bool,
     /// Whether the last write ended within a line.
     is_torn: bool,
 }
@@ -131,6 +147,8 @@ impl Task {
                     Err(_) => break,
                 },
                 recv(self.stopped) -> _ => break,
+                // Nobody has to say anything for an output that failed to be tried again.
+                recv(self.retry_at.map_or_else(crossbeam::channel::never, crossbeam::channel::at)) -> _ => self.tell_rest(),
             }
         }
         // No more than is queued now: others may go on logging for ever. And one last try, whatever happened before.
@@ -155,7 +173,7 @@ impl Task {
 
     /// Writes `first` and what waits behind it, up to the size of a batch; returns how many lines these were.
     fn write_batch(&mut self, first: Entry) -> usize {
-        self.start_batch();
+        self.batch.clear();
         self.style.append(&mut self.batch, &first);
         let mut lines = 1;
         while self.batch.len() < BATCH_BYTES
@@ -171,17 +189,10 @@ impl Task {
 
     /// Tells of lines left out after the last one was written.
     fn tell_rest(&mut self) {
-        self.start_batch();
-        let told = self.tell();
-        if told > 0 {
-            self.write(0, told);
-        }
-    }
-
-    fn start_batch(&mut self) {
         self.batch.clear();
-        if self.is_torn {
-            self.batch.push('\n');
+        let told = self.tell();
+        if told > 0 || self.retry_at.is_some() {
+            self.write(0, told);
         }
     }
 
@@ -203,33 +214,54 @@ impl Task {
 
     /// Writes the batch: `lines` entries, and perhaps a last line that tells of `told` lines left out.
     fn write(&mut self, lines: usize, told: u64) {
-        let bytes = self.batch.as_bytes();
-        let (written_bytes, result) = write_counting(&mut self.output, bytes);
-        let written = &bytes[..written_bytes];
+        let (written_bytes, result) = self.write_counting();
+        // A change is told once, for the other outputs above all.
+        let has_failed = std::mem::replace(&mut self.has_failed, result.is_err());
         match result {
             Ok(()) => {
+                if has_failed {
+                    log::info!("{} can be written again", name());
+                }
                 self.counts.untold.fetch_sub(told, Ordering::Relaxed);
                 self.retry_at = None;
                 self.is_torn = false;
             }
             Err(error) => {
-                if self.retry_at.is_none() {
-                    // Told once, for the other outputs: this one is what failed.
-                    let name = thread::current().name().unwrap_or("log").to_owned();
-                    log::warn!("{name} cannot be written, its lines are left out until it can: {error}");
+                if !has_failed {
+                    log::warn!("{} cannot be written, its lines are left out until it can: {error}", name());
                 }
-                let ends = written.iter().filter(|byte| **byte == b'\n').count();
-                let whole = ends.saturating_sub(usize::from(self.is_torn));
+                let written = &self.batch.as_bytes()[..written_bytes];
+                let whole = written.iter().filter(|byte| **byte == b'\n').count();
                 self.counts.leave_out(lines.saturating_sub(whole) as u64);
                 self.is_torn = written.last().map_or(self.is_torn, |byte| *byte != b'\n');
                 self.retry_at = Some(Instant::now() + RETRY);
             }
         }
     }
+
+    /// Writes the batch, behind the end of what is torn, and tells how much of it was written.
+    fn write_counting(&mut self) -> (usize, io::Result<()>) {
+        match self.output.begin(self.is_torn) {
+            Ok(false) => {}
+            Ok(true) => {
+                if let (_, Err(error)) = write_counting(&mut self.output, b"\n") {
+                    return (0, Err(error));
+                }
+                self.is_torn = false;
+            }
+            Err(error) => return (0, Err(error)),
+        }
+        write_counting(&mut self.output, self.batch.as_bytes())
+    }
+}
+
+/// What this output is called.
+fn name() -> String {
+    thread::current().name().unwrap_or("log").to_owned()
 }
 
 /// `write_all` that also tells how far it came.
-fn write_counting(output: &mut dyn Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+fn write_counting(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written_bytes = 0;
     while written_bytes < bytes.len() {
         match output.write(&bytes[written_bytes..]) {
@@ -263,6 +295,12 @@ mod tests {
         /// Told when a write begins to wait.
         waiting: Sender<()>,
         text: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Output for Gate {
+        fn begin(&mut self, is_torn: bool) -> io::Result<bool> {
+            Ok(is_torn)
+        }
     }
 
     impl Write for Gate {
@@ -320,6 +358,12 @@ mod tests {
         text: Arc<Mutex<Vec<u8>>>,
     }
 
+    impl Output for Disk {
+        fn begin(&mut self, is_torn: bool) -> io::Result<bool> {
+            Ok(is_torn)
+        }
+    }
+
     impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let mut room = self.room.lock().unwrap();
@@ -352,6 +396,7 @@ mod tests {
             style: STYLE,
             batch: String::new(),
             retry_at: None,
+            has_failed: false,
             is_torn: false,
         };
         let whole = "1970-01-01T00:00:00.000Z INFO  t: a\n".len();
@@ -380,5 +425,27 @@ mod tests {
         assert!(lines[2].ends_with("t: e"));
         assert!(lines[3].ends_with("3 log lines were left out"));
         assert!(!task.is_torn);
+    }
+
+    #[test]
+    fn an_output_that_has_failed_is_tried_again_although_nobody_says_anything() {
+        let room = Arc::new(Mutex::new(5));
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let disk = Disk { room: room.clone(), text: text.clone() };
+        let (queue, writer) = spawn_writer("log-test", Box::new(disk), STYLE, 16).unwrap();
+        let deadline = Instant::now() + LONG;
+        let wait = |what: &dyn Fn() -> bool| {
+            while !what() {
+                assert!(Instant::now() < deadline, "{:?}", text.lock().unwrap());
+                thread::yield_now();
+            }
+        };
+        queue.send(entry("a".to_owned())).unwrap();
+        wait(&|| writer.counts().left_out() == 1);
+        *room.lock().unwrap() = usize::MAX;
+        wait(&|| text.lock().unwrap().ends_with(b"writer: 1 log lines were left out\n"));
+        assert!(text.lock().unwrap().starts_with(b"1970-\n"));
+        wait(&|| writer.counts().untold.load(Ordering::Relaxed) == 0);
+        assert!(writer.stop().wait(deadline));
     }
 }

@@ -1,8 +1,9 @@
 //! Listeners, opened for all cores, and why one cannot be.
 
 use std::io;
+use std::net::SocketAddr;
 
-use super::{ServeError, failure};
+use super::{ServeError, failure, places};
 use crate::config::{Address, Listen, Mode};
 use crate::sys::inherited::Inherited;
 use crate::sys::listen::{self, Listener};
@@ -94,7 +95,7 @@ pub fn open(
             io::ErrorKind::AddrInUse => {
                 let owner = owner::of_port(address).unwrap_or_else(|| "another process".into());
                 if is_this_process(&owner) {
-                    return failure(format!("{address} is the address of another listener of this server, or part of it"));
+                    return failure(shares(address));
                 }
                 format!("{address} is taken by {owner}: stop it, or choose another address with --listen {kind}=ADDRESS")
             }
@@ -109,20 +110,37 @@ pub fn open(
     Ok(Opened { listeners, address: Address::Socket(address), file: None, is_inherited: false })
 }
 
-/// Looks whether an address could be listened on, if nobody else does.
+/// Looks whether an address could be listened on, if nobody does but those before it.
 ///
 /// # Errors
 /// As [`open`].
-pub fn check(listen: &Listen) -> Result<(), String> {
+pub fn check(listen: &Listen, earlier: &[Listen]) -> Result<(), String> {
     let place = &listen.address;
     match place {
         Address::Socket(address) => {
-            listen::check(*address).map_err(|error| format!("cannot listen on {address}: {error}"))
+            listen::check(*address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
+            let overlaps = |earlier: &Listen| match earlier.address {
+                Address::Socket(earlier) => overlap(*address, earlier),
+                Address::Unix(_) => false,
+            };
+            if earlier.iter().any(overlaps) { Err(shares(*address)) } else { Ok(()) }
         }
         Address::Unix(path) => {
             path::check(path).map_err(|error| path_failure(listen.kind.word(), place, error))
         }
     }
+}
+
+/// Whether two addresses cannot both be listened on, as one of them is, or has, the other. IPv6 is that alone: see [`listen::listen`].
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() != 0
+        && one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+fn shares(address: SocketAddr) -> String {
+    format!("{address} is the address of another listener of this server, or part of it")
 }
 
 fn has_directory(place: &Address) -> bool {
@@ -138,9 +156,7 @@ fn is_this_process(owner: &str) -> bool {
 /// Why a path cannot be listened on, and what to do, in a line.
 fn path_failure(kind: &str, place: &Address, error: PathError) -> String {
     match error {
-        PathError::Live(Some(owner)) if is_this_process(&owner) => {
-            format!("{place} is the path of another listener, by another name")
-        }
+        PathError::Live(Some(owner)) if is_this_process(&owner) => places::of_another_listener(place),
         PathError::Live(owner) => {
             let owner = owner.unwrap_or_else(|| "another process".into());
             format!(

@@ -71,7 +71,7 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     place::make_directory(wanted.directory)?;
     let (lock, last_run) = take_lock(wanted.directory)?;
     let path = wanted.directory.join(FILE);
-    refuse_links(&path)?;
+    refuse_what_is_no_store(&path)?;
     if last_run.is_some() {
         check_presence(&path)?;
     }
@@ -84,12 +84,9 @@ pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
 /// # Errors
 /// As [`open`].
 pub fn look(directory: &Path) -> Result<(), StoreError> {
-    files::check_makeable(directory).map_err(|(place, error)| {
-        let about = if place == directory { String::new() } else { format!("{}: ", place.display()) };
-        StoreError::new(format!("cannot use the directory {}: {about}{error}", directory.display()))
-    })?;
+    place::check_directory(directory)?;
     let path = directory.join(FILE);
-    refuse_links(&path)?;
+    refuse_what_is_no_store(&path)?;
     for path in [&path, &directory.join(LOCK)] {
         files::check_appendable(path)
             .or_else(|error| if directory.is_dir() { Err(error) } else { Ok(()) })
@@ -102,9 +99,14 @@ pub fn look(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Another name for the file would be a way around the lock.
-fn refuse_links(path: &Path) -> Result<(), StoreError> {
+/// Only a file can be a store. Another name for it would be a way around the lock.
+fn refuse_what_is_no_store(path: &Path) -> Result<(), StoreError> {
     match path.symlink_metadata() {
+        Ok(facts) if !facts.is_file() && !facts.is_symlink() => Err(StoreError::new(format!(
+            "{} is {}, and the store is a file of that name: move it away, or name another directory with --data-dir",
+            path.display(),
+            if facts.is_dir() { "a directory" } else { "no file" }
+        ))),
         Ok(facts) if facts.is_symlink() || facts.nlink() > 1 => Err(StoreError::new(format!(
             "{} is a link, and a server may be running on the file by its other name: name the directory of that with --data-dir",
             path.display()

@@ -37,6 +37,10 @@ pub const FILE: &str = "starling.db";
 /// What the name of its write-ahead log has at the end besides.
 const WAL: &str = "-wal";
 
+/// All files that a server may have in the data directory.
+pub const FILES: [&str; 5] =
+    [FILE, "starling.db-wal", "starling.db-shm", "starling.db-journal", directory::LOCK];
+
 /// Why the store could not do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreError {

@@ -1,12 +1,13 @@
 //! Where the store is: one file in the data directory, for nobody's eyes but the server's. It has hashes of passwords and keys in it.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use super::engine::Engine;
 use super::{FILE, StoreError};
+use crate::sys::files;
 
 /// Who may use a directory and a file that is made here: their owner.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -58,9 +59,28 @@ pub fn find_or_make(directory: &Path) -> Result<PathBuf, StoreError> {
 /// # Errors
 /// When it cannot be made.
 pub fn make_directory(directory: &Path) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(|error| {
-        StoreError::new(format!("cannot make the directory {}: {error}", directory.display()))
+    let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
+    // The kernel says that a file exists where a link leads nowhere: looking says more.
+    made.or_else(|error| {
+        check_directory(directory).and_then(|()| Err(unusable(directory, directory, &error)))
     })
+}
+
+/// Looks whether there is a data directory that can be used, or one could be made.
+///
+/// # Errors
+/// As [`make_directory`].
+pub fn check_directory(directory: &Path) -> Result<(), StoreError> {
+    files::check_makeable(directory).map_err(|(place, error)| unusable(directory, &place, &error))
+}
+
+/// Why a data directory cannot be used: what `error` says of a place on the way to it.
+fn unusable(directory: &Path, place: &Path, error: &io::Error) -> StoreError {
+    let about = if place == directory { String::new() } else { format!("{}: ", place.display()) };
+    StoreError::new(format!(
+        "cannot use the directory {}: {about}{error}: mend that, or name another directory with --data-dir",
+        directory.display()
+    ))
 }
 
 /// Makes an empty file that is its owner's alone, unless there is one. SQLite would make it as the umask says; the files that it puts
@@ -105,7 +125,7 @@ mod tests {
         let file = parent.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(find(&file).unwrap_err().to_string().contains("there is no store"));
-        assert!(find_or_make(&file).unwrap_err().to_string().contains("cannot make"));
+        assert!(find_or_make(&file).unwrap_err().to_string().contains("cannot use"));
         std::fs::create_dir_all(parent.path().join("odd/starling.db")).unwrap();
         assert!(find(&parent.path().join("odd")).unwrap_err().to_string().contains("is no file"));
     }

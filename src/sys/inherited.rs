@@ -16,6 +16,25 @@ pub struct Inherited {
     socket: Socket,
 }
 
+/// Looks whether they are all there. It is asked before this process has opened anything, which would be taken for one of them.
+///
+/// # Errors
+/// One line: LISTEN_FDS tells of some that are not.
+pub fn check() -> Result<(), String> {
+    sd_notify::listen_fds().map(drop).map_err(refusal)
+}
+
+fn refusal(error: io::Error) -> String {
+    if error.raw_os_error() != Some(libc::EBADF) {
+        return format!("LISTEN_FDS: {error}");
+    }
+    let count = std::env::var("LISTEN_FDS").unwrap_or_default();
+    format!(
+        "LISTEN_FDS={count} says that so many sockets were passed, as descriptors from 3 on, and they are not there: have a socket unit start \
+         the server, or unset LISTEN_FDS and LISTEN_PID"
+    )
+}
+
 /// Takes those that there are, once: a second time there are none.
 ///
 /// # Errors
@@ -25,7 +44,7 @@ pub fn take() -> Result<Vec<Inherited>, String> {
     if ARE_TAKEN.swap(true, Ordering::Relaxed) {
         return Ok(Vec::new());
     }
-    let passed = sd_notify::listen_fds().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    let passed = sd_notify::listen_fds().map_err(refusal)?;
     passed
         .map(|fd| {
             // SAFETY: whoever set LISTEN_FDS for this process says that these are its own from 3 on, and sd_notify has found that they are

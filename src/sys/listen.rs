@@ -41,7 +41,7 @@ impl Listener {
 /// What the kernel says.
 pub fn check(mut address: SocketAddr) -> io::Result<()> {
     address.set_port(0);
-    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?.bind(&address.into())
+    socket(address)?.bind(&address.into())
 }
 
 /// Opens a path for `cores`, of which the one with the number `accepting` accepts; a queue of `backlog` clients, and `mode` as

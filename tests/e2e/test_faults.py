@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import signal
 import sqlite3
 import subprocess
 import threading
@@ -10,6 +11,7 @@ import pytest
 
 from helpers import wait_until
 from test_accounts import post
+from test_logs import LINE
 from test_metrics import scrape, value
 
 HERE = pathlib.Path(__file__).parent
@@ -41,8 +43,8 @@ class Disk:
         part.write_text(mode)
         part.rename(self._control)
 
-    def start(self, **settings):
-        environment = {"LD_PRELOAD": str(self._shim), "FAULTS": str(self._control), "FAULTY_FILES": "starling.db"}
+    def start(self, _files="starling.db", **settings):
+        environment = {"LD_PRELOAD": str(self._shim), "FAULTS": str(self._control), "FAULTY_FILES": _files}
         settings = {"store__kind": "sqlite", "data_dir": str(self._directory / "data"), "pin": "false",
                     "store__deadline_ms": 400, "store__sync_ms": 100} | settings
         return self._start(_environment=environment, **settings)
@@ -297,3 +299,74 @@ def test_a_full_file_system(tmp_path, start_server):
         server.close()
     finally:
         subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+# The log.
+
+
+class Log:
+    """The log file of a server on a disk that does as it is told."""
+
+    def __init__(self, disk, directory):
+        self._disk, self.path, self.before = disk, directory / "starling.log", directory / "starling.log.1"
+        self._starts = 0
+
+    def start(self):
+        self.server = self._disk.start(log__file=str(self.path), log__level="info,starling::shard::access_log=debug", _files="starling.log",
+                                       store__kind="memory")
+        self._starts += 1
+        wait_until(lambda: self.path.exists() and self.path.read_text().count("room for") == self._starts, "the first lines")
+        return self.server
+
+    def tear(self):
+        """Has a line be torn: its end finds no place."""
+        self._disk.be("half")
+        self.server.get("/health")
+        self.server.said("log-file cannot be written")
+        assert not self.path.read_text().endswith("\n")
+
+    def lines(self):
+        return self.path.read_text().splitlines()
+
+
+@pytest.fixture
+def log(disk, tmp_path):
+    return Log(disk, tmp_path)
+
+
+def test_a_torn_line_is_ended_and_the_log_says_at_once_that_it_goes_on(disk, log):
+    server = log.start()
+    log.tear()
+    whole = len(log.lines()) - 1
+    disk.be("ok")
+    # Nobody says anything meanwhile.
+    said = server.said("log-file can be written again")[0]
+    assert " INFO " in said, said
+    wait_until(lambda: "can be written again" in log.lines()[-1], "the file to have it too")
+    told = log.lines()[whole + 1:]
+    assert all(LINE.fullmatch(line) for line in told), told
+    assert "log lines were left out" in told[0], told
+
+
+def test_a_new_file_does_not_begin_with_what_is_left_of_a_torn_line(disk, log):
+    server = log.start()
+    log.tear()
+    log.path.rename(log.before)
+    server.process.send_signal(signal.SIGUSR1)
+    server.said("SIGUSR1")
+    disk.be("ok")
+    server.said("log-file can be written again")
+    wait_until(lambda: log.path.exists() and "can be written again" in log.path.read_text(), "the new file")
+    assert all(LINE.fullmatch(line) for line in log.lines()), log.lines()
+    assert not log.before.read_text().endswith("\n")
+
+
+def test_the_next_server_does_not_go_on_in_a_torn_line(disk, log):
+    log.start()
+    log.tear()
+    torn = log.lines()[-1]
+    log.server.kill()
+    disk.be("ok")
+    log.start()
+    lines = log.lines()
+    assert torn in lines and LINE.fullmatch(lines[lines.index(torn) + 1]), lines

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from handover import Trial, listen, start
+import helpers
 from helpers import DEADLINE_S, binary, cores, wait_until
 
 
@@ -76,3 +77,13 @@ def test_cores_may_share_a_socket(tmp_path):
 def test_sockets_of_another_process_are_not_taken(start_server):
     server = start_server(_environment={"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "3"})
     assert server.get("/ready").status == 200
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_sockets_that_were_not_passed_are_missed(tmp_path, count):
+    """Nothing that the server has opened itself is taken for them, such as its log."""
+    started = f"LISTEN_PID=$$ LISTEN_FDS={count} exec {binary()} serve --web 127.0.0.1:0 --log-file {tmp_path}/log --set store.kind=memory"
+    ended = helpers.run(["sh", "-c", started])
+    assert ended.returncode == 1 and ended.stdout == b"", ended
+    told = ended.stderr.decode().splitlines()[-1]
+    assert f"LISTEN_FDS={count} " in told and "are not there" in told and "unset LISTEN_FDS" in told, told

@@ -3,7 +3,9 @@
 import base64
 import json
 import os
+import select
 import signal
+import socket
 import time
 
 import jwt
@@ -341,11 +343,25 @@ def placed(directory, **places):
     return file
 
 
+def listener(address):
+    return f'[[listen]]\nkind = "line"\naddress = "{address}"\n'
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return one.getsockname()[1]
+
+
 @pytest.mark.parametrize("name, place", [
     ("log", "{0}/gone/a.log"), ("log", "{0}"), ("log", "{0}/file/a.log"), ("log", "{1}/a.log"),
     ("data", "{0}/file"), ("data", "{0}/file/deep"), ("data", "{1}/deep/down"), ("data", "{1}"), ("data", "{0}/odd"), ("data", "{0}/linked"),
     ("web", "unix:{0}/gone/w.sock"), ("web", "unix:{0}/file"), ("web", "unix:{0}/file/w.sock"), ("web", "unix:{1}/w.sock"),
     ("web", "unix:{0}/" + "w" * 120), ("web", "192.0.2.1:0"),
+    ("data", "{0}/dangling"), ("data", "{0}/dangling/deep"), ("data", "{0}/a.log"), ("data", "{0}/w.sock"), ("data", "{0}/w.sock/deep"),
+    ("log", "{0}/w.sock"), ("log", "{0}/self/w.sock"), ("log", "{0}/deep"), ("log", "{0}/deep/down"), ("log", "{0}/self/deep/down"),
+    ("more", listener("unix:x.sock") + listener("unix:./x.sock")), ("more", listener("unix:{0}/self//w.sock")), ("more", listener("[::ffff:127.0.0.1]:0")),
+    ("more", listener("127.0.0.1:{2}") + listener("0.0.0.0:{2}")), ("more", listener("0.0.0.0:{2}") + listener("127.0.0.1:{2}")),
+    ("more", listener("[::]:{2}") + listener("[::1]:{2}")),
     ("more", '[cluster]\nredis = "redis://127.0.0.1:1"\nca = "{0}/ca.pem"\n'), ("more", '[consul]\nagent = "http://127.0.0.1:1"\n'),
 ])
 def test_check_finds_where_a_server_could_not_write(directory, nobody, name, place):
@@ -354,8 +370,12 @@ def test_check_finds_where_a_server_could_not_write(directory, nobody, name, pla
     open(f"{directory}/file", "w").close()
     os.makedirs(f"{directory}/odd/starling.db")
     os.mkdir(f"{directory}/linked")
+    for data in ["odd", "linked"]:
+        os.chmod(f"{directory}/{data}", 0o777)
     os.symlink(f"{directory}/file", f"{directory}/linked/starling.db")
-    file = placed(directory, **{name: place.format(directory, closed)})
+    os.symlink("nowhere", f"{directory}/dangling")
+    os.symlink(".", f"{directory}/self")
+    file = placed(directory, **{name: place.format(directory, closed, free_port())})
     before = sorted(os.listdir(directory))
     checked = run([binary(), "check", file], **options)
     message = checked.stderr.decode()
@@ -365,8 +385,67 @@ def test_check_finds_where_a_server_could_not_write(directory, nobody, name, pla
     served = run([binary(), "serve", "--config", file], **options)
     assert served.returncode == 1, served
     end = served.stderr.decode().splitlines()[-1]
-    if name != "data":
+    if (name, place) != ("data", "{1}"):
         assert end == message.strip()
+
+
+@pytest.mark.parametrize("name, place", [
+    ("log", "/proc/a.log"), ("log", "/sys/a.log"), ("data", "/proc/data"), ("data", "/sys/data"), ("web", "unix:/proc/w.sock"),
+])
+def test_check_finds_where_nobody_can_write(directory, name, place):
+    """Whatever modes say, and root may do."""
+    file = placed(directory, **{name: place})
+    assert (checked := check(file)).returncode == 2, checked
+    assert place.removeprefix("unix:") in checked.stderr.decode()
+    assert run([binary(), "serve", "--config", file]).returncode == 1
+
+
+@pytest.mark.parametrize("place, said", [
+    ("odd", "starling.db is a directory, and the store is a file"), ("fifo", "starling.db is no file"),
+    ("dangling", "it is a link to nowhere, which is not there"), ("file", "Not a directory"),
+])
+def test_a_server_and_check_say_why_a_data_directory_is_none_and_what_to_do(directory, place, said):
+    os.makedirs(f"{directory}/odd/starling.db")
+    os.mkdir(f"{directory}/fifo")
+    os.mkfifo(f"{directory}/fifo/starling.db")
+    os.symlink("nowhere", f"{directory}/dangling")
+    open(f"{directory}/file", "w").close()
+    file = placed(directory, data=f"{directory}/{place}")
+    for ended in [check(file), run([binary(), "serve", "--config", file])]:
+        told = ended.stderr.decode().splitlines()[-1]
+        assert ended.returncode and said in told and f"{directory}/{place}" in told and "with --data-dir" in told, told
+
+
+@pytest.mark.parametrize("name", ["starling.db", "starling.db-wal", "starling.lock"])
+def test_the_log_is_not_written_into_the_store(directory, name):
+    file = placed(directory, data=directory, log=f"{directory}/self/{name}")
+    os.symlink(".", f"{directory}/self")
+    for ended in [check(file), run([binary(), "serve", "--config", file])]:
+        assert ended.returncode and b"log.file" in ended.stderr and b"is a file of the store" in ended.stderr, ended
+    assert sorted(os.listdir(directory)) == ["self", "starling.toml"]
+
+
+def test_check_does_not_open_a_fifo(directory):
+    """Whoever reads it would hear its end."""
+    file = placed(directory, log=f"{directory}/a.log")
+    os.mkfifo(f"{directory}/a.log")
+    reader = os.open(f"{directory}/a.log", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        checked = check(file)
+        assert checked.returncode == 0 and b"warning: log.file" in checked.stderr and b"is a FIFO" in checked.stderr, checked
+        heard = select.poll()
+        heard.register(reader, select.POLLIN)
+        assert heard.poll(0) == [], "somebody had opened it, and has closed it"
+    finally:
+        os.close(reader)
+    served = run([binary(), "serve", "--config", file])
+    assert served.returncode == 1 and b"No such device" in served.stderr, "and nobody reads it now"
+
+
+def test_check_takes_addresses_that_a_server_takes(directory):
+    port = free_port()
+    file = placed(directory, more=listener(f"127.0.0.1:{port}") + listener(f"127.0.0.2:{port}") + listener(f"[::]:{port}") + 2 * listener("127.0.0.1:0"))
+    assert (checked := check(file)).returncode == 0, checked
 
 
 def test_check_does_not_miss_what_a_server_makes_by_itself(directory, nobody):
