@@ -3,9 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,8 +11,8 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::base::stats::Counters;
-use crate::sys::threads;
 use crate::sys::waker::{self, Waker};
+use crate::sys::{notify, threads};
 
 /// How often the cores are looked at while it is waited for them to turn.
 const LOOK: Duration = Duration::from_millis(10);
@@ -25,7 +23,7 @@ fn tell(states: &[NotifyState<'_>]) {
         .and_then(|socket| socket.as_bytes().strip_prefix(b"@").map(<[u8]>::to_vec));
     // The library takes every name for a path.
     let told = match abstract_name {
-        Some(name) => send_to_abstract(&name, states),
+        Some(name) => notify::send_to_abstract(&name, &text(states)),
         None => sd_notify::notify(states),
     };
     if let Err(error) = told {
@@ -33,14 +31,12 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Sends to a socket in the abstract namespace (unix(7)), which `NOTIFY_SOCKET` names by an `@` (sd_notify(3)).
-fn send_to_abstract(name: &[u8], states: &[NotifyState<'_>]) -> io::Result<()> {
-    let mut message = String::new();
-    for state in states {
-        let _ = writeln!(message, "{state}");
-    }
-    let address = SocketAddr::from_abstract_name(name)?;
-    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address).map(drop)
+/// A line for each: sd_notify(3).
+fn text(states: &[NotifyState<'_>]) -> String {
+    states.iter().fold(String::new(), |mut text, state| {
+        let _ = writeln!(text, "{state}");
+        text
+    })
 }
 
 /// The server takes connections.

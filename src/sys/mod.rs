@@ -10,6 +10,7 @@ pub mod host;
 pub mod inherited;
 pub mod kernel;
 pub mod listen;
+pub mod notify;
 pub mod owner;
 pub mod path;
 pub mod process;
