@@ -33,8 +33,10 @@ use client::{Client, Ledger};
 const SEEDS: u64 = 300;
 
 /// Seeds that have failed once.
-const REGRESSIONS: [u64; 11] =
-    [4829, 6779, 22_378, 42_400, 924_472, 928_610, 930_206, 2_045_227, 3_008_414, 3_041_605, 4_026_989];
+const REGRESSIONS: [u64; 12] = [
+    4829, 6779, 22_378, 42_400, 924_472, 928_610, 930_206, 2_045_227, 3_008_414, 3_041_605, 4_026_989,
+    8_225_578,
+];
 
 /// And how many that nobody has seen.
 const FRESH_SEEDS: u64 = 5;
