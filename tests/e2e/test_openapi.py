@@ -153,7 +153,7 @@ def test_an_admin_with_a_token_and_a_server_with_accounts(start_server, explore)
 
 
 def test_nobody_and_a_server_that_wants_to_know(start_server, explore):
-    server = start_server(**SETTINGS, **KEYS, auth__guests="false")
+    server = start_server(**SETTINGS, **KEYS, auth__guests="false", web__metrics="admin")
     fill(server)
     statuses = explore(server)
     for path, operation, described in operations():
@@ -171,7 +171,7 @@ def test_the_default_rates(start_server, explore):
 
 
 def test_rates_that_are_soon_reached(start_server, explore):
-    server = start_server(**SETTINGS, **KEYS, rate__address_commands_per_second=1, rate__address_burst=6, store__kind="sqlite")
+    server = start_server(**SETTINGS, **KEYS, rate__address_commands_per_second=1, rate__address_burst=6, store__kind="sqlite", web__metrics="admin")
     statuses = explore(server, ADMIN_KEY, 5, WITHOUT_AUTH_CHECK)
     for path, operation, described in operations():
         if path not in WITHOUT_END:
