@@ -281,7 +281,10 @@ impl World {
                 has_moved |= listener.pump(&mut self.kernel.borrow_mut(), &mut self.model);
             }
             for ghost in &mut self.ghosts {
-                if self.clients[ghost.number].is_without_session() {
+                let client = &self.clients[ghost.number];
+                // One that hears nothing does not learn that the server has closed its connection, perhaps before it was obeyed.
+                let is_over = client.is_deaf && self.kernel.borrow().conns[client.conn].is_closed;
+                if client.is_without_session() || is_over {
                     ghost.give_up(&mut self.kernel.borrow_mut());
                 }
                 has_moved |= ghost.pump(&mut self.kernel.borrow_mut(), &mut self.model, usize::MAX);
