@@ -229,7 +229,8 @@ def test_history_that_cannot_be_read_is_refused_and_the_rest_goes_on(disk):
 
 def test_nobody_waits_for_ever_for_a_disk_that_does_not_answer_reads(disk):
     settings = {"history__memory_count": 5, "rate__logins_per_minute": 0}
-    server = disk.start(**settings)
+    # Whoever registers has time enough.
+    server = disk.start(**settings, store__deadline_ms=20_000)
     alice = server.ws("alice", "den")
     alice.say("den", *(str(n) for n in range(1, 41)))
     assert alice.call("message", room="den", content="41", ack="synced")["offset"] == 41
