@@ -473,6 +473,7 @@ fn start_storage(
         ring_paths,
         sync_ms: config.store.sync_ms,
         receipts_ms: config.limits.idempotency_ms,
+        receipts_max: config.limits.idempotency_ids,
         links: links.clone(),
     };
     let writer_stops = stops.clone();

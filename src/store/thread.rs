@@ -38,7 +38,7 @@ use crate::sys::waker::{self, Waker};
 /// Bytes of all journals that one transaction takes.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
-/// Messages that are deleted in one step.
+/// Messages that are deleted in one step, beside as many as the group before it has brought.
 const TRIM_ROWS: u64 = 512;
 
 /// Rooms whose rows are brought up to date in one step.
@@ -168,6 +168,8 @@ pub struct WriterStart {
     pub sync_ms: u64,
     /// For how long answers to commands are kept.
     pub receipts_ms: u64,
+    /// And of one session how many, at least.
+    pub receipts_max: usize,
     /// Who is told.
     pub links: Links,
 }
@@ -191,13 +193,17 @@ struct Writer {
     chores_at: Instant,
     /// When messages may be deleted again, after that has failed.
     trim_at: Instant,
+    /// Whether all that can be forgotten has been.
+    is_forgotten: bool,
     chores_complaint: Complaint,
 }
 
 /// Writes until it is told to stop and everything has been written. Says whether that was possible.
 #[must_use]
 pub fn write(start: WriterStart) -> bool {
-    let WriterStart { engine, path, rings, ring_paths, sync_ms, receipts_ms, links } = start;
+    let WriterStart { mut engine, path, rings, ring_paths, sync_ms, receipts_ms, receipts_max, links } =
+        start;
+    engine.bound_commands(receipts_max);
     let bell = links.bell.clone();
     let stops = links.stops.clone();
     let data_version = data_version(engine.connection()).unwrap_or(0);
@@ -218,6 +224,7 @@ pub fn write(start: WriterStart) -> bool {
         retry: RETRY_FIRST,
         chores_at: Instant::now() + CHORES,
         trim_at: Instant::now(),
+        is_forgotten: true,
         chores_complaint: Complaint::default(),
     };
     loop {
@@ -386,14 +393,19 @@ impl Writer {
         }
         let receipts_since_ms = crate::sys::unix_ms().saturating_sub(self.receipts_ms);
         let mut has_more = false;
-        if self.engine.has_to_trim() && Instant::now() >= self.trim_at {
-            if let Some(trimmed) = self.engine.trim(TRIM_ROWS, receipts_since_ms)? {
+        let may_delete = Instant::now() >= self.trim_at;
+        if self.engine.has_to_trim() && may_delete {
+            for trimmed in self.engine.trim(TRIM_ROWS, receipts_since_ms)? {
                 self.tell_trimmed(trimmed);
             }
             has_more = self.engine.has_to_trim();
         }
-        if Instant::now() < self.chores_at {
-            return Ok(has_more);
+        let is_due = Instant::now() >= self.chores_at;
+        if is_due || (may_delete && (!self.is_forgotten || self.engine.has_noted_many())) {
+            self.is_forgotten = self.engine.forget(receipts_since_ms)?;
+        }
+        if !is_due {
+            return Ok(has_more || !self.is_forgotten);
         }
         if let (rooms @ 1.., messages) = self.engine.take_narrowed() {
             log::warn!(
@@ -403,11 +415,12 @@ impl Writer {
         let is_swept = self.engine.sweep(crate::sys::unix_ms(), SWEEP_ROOMS)?;
         self.engine.flush_rooms(FLUSH_ROOMS)?;
         self.look_for_users()?;
-        let is_forgotten = self.engine.forget(receipts_since_ms)?;
         self.engine.shrink(SHRINK_PAGES)?;
-        if is_swept && is_forgotten {
-            self.engine.end_pass();
+        if is_swept {
             self.chores_at = Instant::now() + CHORES;
+            if self.is_forgotten {
+                self.engine.end_pass();
+            }
         }
         Ok(true)
     }
