@@ -39,6 +39,19 @@ pub struct AccountRequest {
     pub name: Nickname,
     /// The password, which nothing logs.
     pub password: String,
+    /// Who asks.
+    pub asked: Asked,
+}
+
+/// Who asks something of another thread, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The connection, or the call.
+    pub conn: ConnectionRef,
+    /// The address.
+    pub peer: IpAddr,
+    /// The request of HTTP.
+    pub request: Option<Box<str>>,
 }
 
 impl std::fmt::Debug for AccountRequest {
@@ -97,8 +110,14 @@ impl Shard {
     }
 
     /// The body has come.
-    pub(super) fn complete_account(&mut self, id: Id, action: AccountAction, body: &[u8]) -> What {
-        match self.check_account(id, action, body) {
+    pub(super) fn complete_account(
+        &mut self,
+        id: Id,
+        action: AccountAction,
+        body: &[u8],
+        request: Option<&str>,
+    ) -> What {
+        match self.check_account(id, action, body, request) {
             Ok(request) => What::Account(Box::new(request)),
             Err(refusal) => What::Refusal(refusal),
         }
@@ -109,13 +128,14 @@ impl Shard {
         id: Id,
         action: AccountAction,
         body: &[u8],
+        request: Option<&str>,
     ) -> Result<AccountRequest, Refusal> {
         let Credentials { username, password } = serde_json::from_slice(body).map_err(|error| {
             let reason = if error.is_data() { Reason::BadRequest } else { Reason::BadJson };
             // The error's own words could quote the password.
             Refusal::new(reason, "the body is a JSON object with `username` and `password`, which are texts")
         })?;
-        self.check_credentials(id, action, &username, password)
+        self.check_credentials(id, action, &username, password, request)
     }
 
     /// Checks what somebody shows to register or log in, as far as that goes without the store, and counts the attempt.
@@ -125,6 +145,7 @@ impl Shard {
         action: AccountAction,
         username: &str,
         password: String,
+        request: Option<&str>,
     ) -> Result<AccountRequest, Refusal> {
         let name = super::commands::parse_nickname(username)?;
         let least = if action == AccountAction::Register { self.config.auth.password_bytes_min } else { 0 };
@@ -145,7 +166,8 @@ impl Shard {
             self.counters.rate_limited_logins.add(1);
             too_fast("too many attempts", ms)
         })?;
-        Ok(AccountRequest { action, name, password })
+        let asked = Asked { conn: self.name_of(id), peer, request: request.map(Into::into) };
+        Ok(AccountRequest { action, name, password, asked })
     }
 
     /// Whether the account that a token is of is still what it was when the token was given out.
@@ -233,7 +255,7 @@ impl Shard {
                 match accounts.issue(&name, self.now.unix_ms, since_ms, self.config.auth.account_token_s) {
                     Ok((token, expires_at_ms)) => Reply::Token { token, expires_at_ms },
                     Err(error) => {
-                        log::error!("a token could not be signed: {error}");
+                        log::error!(conn:% = self.name_of(to); "a token could not be signed: {error}");
                         Reply::Refused(Refusal::new(Reason::Internal, "the token could not be signed"))
                     }
                 }
