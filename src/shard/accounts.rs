@@ -199,22 +199,31 @@ impl Shard {
             self.review_event_streams_of(&name);
             self.note_user(name, account);
         }
+        self.put_out_void();
+        self.settle();
+    }
+
+    /// Ends the sessions that nobody would be let in for any more.
+    pub(super) fn put_out_void(&mut self) {
         let void: Vec<Id> = self.sessions.iter().map(|(id, _)| id).filter(|id| self.is_void(*id)).collect();
         for session in void {
             self.put_out(session);
         }
-        self.settle();
     }
 
-    /// Whether a session is there by a token that is void.
+    /// Whether a session is there by a token that is void, or without one where that is not allowed any more.
     fn is_void(&self, id: Id) -> bool {
         self.sessions.get(id).is_some_and(|session| {
-            let claims = session.identity.as_ref().map(|identity| &identity.claims);
-            !session.is_ending() && claims.is_some_and(|claims| self.check_account_of(claims).is_err())
+            let is_void = match &session.identity {
+                Some(identity) => self.check_account_of(&identity.claims).is_err(),
+                // Before its hello a session is nobody's.
+                None => !self.config.auth.guests && session.nickname.is_some(),
+            };
+            is_void && !session.is_ending()
         })
     }
 
-    /// Ends a session whose token has become void while its hello was under way.
+    /// Ends a session that has become void while its hello was under way.
     pub(super) fn put_out_if_void(&mut self, id: Id) {
         if self.is_void(id) {
             self.put_out(id);
@@ -228,16 +237,23 @@ impl Shard {
             // Its hello is answered first, and looked at again then.
             _ if !session.is_idle() && session.nickname.is_none() => {}
             Some(connection) => {
-                self.counters.void_tokens.add(1);
+                self.count_void(id);
                 self.close(connection, closing);
             }
             // The one that continues it is looked at when it has it.
             None if session.successor.is_some() => {}
             None => {
-                self.counters.void_tokens.add(1);
+                self.count_void(id);
                 self.end_grace(id);
                 self.end_session(id, closing.leave_reason(), None);
             }
+        }
+    }
+
+    fn count_void(&self, id: Id) {
+        match self.sessions[id].identity {
+            Some(_) => self.counters.void_tokens.add(1),
+            None => self.counters.void_guests.add(1),
         }
     }
 
