@@ -87,19 +87,62 @@ pub struct Watched {
     busy_since: AtomicU64,
     /// Whether the cores have been told that the disk does not answer.
     is_told: AtomicBool,
+    /// How often it has looked for something to do.
+    turns: AtomicU64,
+}
+
+/// Sees whether the writer looks at what there is for it to do.
+///
+/// Counted in looks, not by a clock, which goes on while the whole machine stands still.
+struct Attention {
+    looks_max: u32,
+    looks: u32,
+    turns: u64,
+    held_since: Option<Instant>,
+}
+
+impl Attention {
+    fn new(deadline_ms: u64) -> Self {
+        let looks_max = deadline_ms / WATCH_EVERY.as_millis() as u64;
+        Attention { looks_max: looks_max.max(2) as u32, looks: 0, turns: 0, held_since: None }
+    }
+
+    /// Says in the log when the writer has let something wait for too long while it was doing nothing, and when it goes on.
+    fn look(&mut self, turns: u64, has_to_do: bool) {
+        if !has_to_do || std::mem::replace(&mut self.turns, turns) != turns {
+            self.looks = 0;
+            if let Some(since) = self.held_since.take() {
+                log::info!("the storage thread goes on after {} ms", since.elapsed().as_millis());
+            }
+            return;
+        }
+        self.looks += 1;
+        if self.looks >= self.looks_max && self.held_since.is_none() {
+            let waited = WATCH_EVERY * self.looks;
+            self.held_since = Some(Instant::now().checked_sub(waited).unwrap_or_else(Instant::now));
+            log::warn!(
+                "the storage thread has not looked at the journals for {} ms: what is to be stored waits",
+                waited.as_millis()
+            );
+        }
+    }
 }
 
 /// How often somebody looks whether the disk answers.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
-/// Tells the cores and the log when a group has been written for longer than somebody waits for an acknowledgement.
-pub fn watch(links: &Links, deadline_ms: u64) {
+/// Tells the cores and the log when a group has been written for longer than somebody waits for an acknowledgement; and the log when the
+/// writer is held up elsewhere for so long.
+pub fn watch(links: &Links, rings: &[Arc<Ring>], deadline_ms: u64) {
+    let mut attention = Attention::new(deadline_ms);
     let mut teller = Teller::new(links.clone());
     let mut complaint = Complaint::default();
     while !links.stops.load(Ordering::Acquire) {
         std::thread::park_timeout(WATCH_EVERY);
         teller.deliver();
         let since = links.watched.busy_since.load(Ordering::SeqCst);
+        let has_to_do = since == 0 && rings.iter().any(|ring| ring.tail() > ring.head());
+        attention.look(links.watched.turns.load(Ordering::SeqCst), has_to_do);
         let waited_ms = crate::sys::monotonic_ms().saturating_sub(since);
         if since == 0 || waited_ms < deadline_ms {
             continue;
@@ -229,6 +272,7 @@ pub fn write(start: WriterStart) -> bool {
     };
     loop {
         let is_stopping = stops.load(Ordering::Acquire);
+        writer.teller.links.watched.turns.fetch_add(1, Ordering::SeqCst);
         writer.take_group();
         let is_done = writer.write_group();
         let has_told = writer.teller.deliver();

@@ -189,3 +189,22 @@ fn what_cannot_be_tidied_does_not_make_the_store_one_that_is_down() {
     assert!(!was_down, "messages can be written");
     store.stop();
 }
+
+#[test]
+fn a_writer_that_is_held_up_is_noticed_once_and_not_when_it_has_nothing_to_do() {
+    let mut attention = Attention::new(1000);
+    for turns in 1..100 {
+        attention.look(turns, true); // it works
+        attention.look(turns, false); // it has nothing to do
+    }
+    (0..100).for_each(|_| attention.look(99, false));
+    (0..9).for_each(|_| attention.look(99, true));
+    assert!(attention.held_since.is_none(), "not for long enough");
+    attention.look(99, true);
+    let since = attention.held_since;
+    assert!(since.is_some_and(|since| since.elapsed() >= Duration::from_secs(1)));
+    attention.look(99, true);
+    assert_eq!(attention.held_since, since, "once");
+    attention.look(100, true);
+    assert!(attention.held_since.is_none());
+}
