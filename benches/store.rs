@@ -124,6 +124,7 @@ fn publish(directory: &Path, messages: u64, window: u64) -> (f64, f64) {
         ring_paths,
         sync_ms: 1000,
         receipts_ms: 1000,
+        receipts_max: 1024,
         links,
     };
     let writer = std::thread::Builder::new().name("store".to_owned());

@@ -468,6 +468,7 @@ fn start_storage(
     let failed = |e: io::Error| failure(format!("cannot start a thread: {e}"));
     let Opened { engine, path, rings, ring_paths, lock, .. } = store;
     let (stops, bell, wakers) = (links.stops.clone(), links.bell.clone(), links.wakers.clone());
+    let watched_rings = rings.clone();
     let start = WriterStart {
         engine,
         path: path.clone(),
@@ -475,6 +476,7 @@ fn start_storage(
         ring_paths,
         sync_ms: config.store.sync_ms,
         receipts_ms: config.limits.idempotency_ms,
+        receipts_max: config.limits.idempotency_ids,
         links: links.clone(),
     };
     let writer_stops = stops.clone();
@@ -504,8 +506,8 @@ fn start_storage(
         threads::spawn("store-log".into(), move || thread::checkpoint(&path, &checkpoint_stops))
             .map_err(failed)?;
     let deadline_ms = config.store.deadline_ms;
-    let watcher = threads::spawn("store-watch".into(), move || thread::watch(&watched_links, deadline_ms))
-        .map_err(failed)?;
+    let watch = move || thread::watch(&watched_links, &watched_rings, deadline_ms);
+    let watcher = threads::spawn("store-watch".into(), watch).map_err(failed)?;
     Ok(Storage { writer, others: vec![reader, checkpointer, watcher], stops, bell, wakers, _lock: lock })
 }
 

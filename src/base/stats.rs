@@ -266,6 +266,8 @@ counters! {
     Counter expired_tokens,
     /// Sessions ended because the account of their token was disabled or removed, or got another password.
     Counter void_tokens,
+    /// Sessions of guests ended because a configuration that was read again lets in nobody without a token.
+    Counter void_guests,
     /// Sessions that an admin has ended.
     Counter put_out,
     /// Connections closed because they never said hello or never completed a request.

@@ -116,7 +116,7 @@ section! {
 section! {
     /// Who may say hello. At most one of jwt_secret, jwt_key_file and jwks_file is set.
     Auth in auth {
-        /// Whether a nickname alone is enough.
+        /// Whether a nickname alone is enough. When SIGHUP says no, guests who are there are put out.
         guests: bool = true;
         /// The algorithm that tokens must be signed with: HS256, RS256, ES256 or EdDSA.
         jwt_algorithm: JwtAlgorithm = JwtAlgorithm::Hs256;

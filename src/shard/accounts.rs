@@ -39,6 +39,19 @@ pub struct AccountRequest {
     pub name: Nickname,
     /// The password, which nothing logs.
     pub password: String,
+    /// Who asks.
+    pub asked: Asked,
+}
+
+/// Who asks something of another thread, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The connection, or the call.
+    pub conn: ConnectionRef,
+    /// The address.
+    pub peer: IpAddr,
+    /// The request of HTTP.
+    pub request: Option<Box<str>>,
 }
 
 impl std::fmt::Debug for AccountRequest {
@@ -97,8 +110,14 @@ impl Shard {
     }
 
     /// The body has come.
-    pub(super) fn complete_account(&mut self, id: Id, action: AccountAction, body: &[u8]) -> What {
-        match self.check_account(id, action, body) {
+    pub(super) fn complete_account(
+        &mut self,
+        id: Id,
+        action: AccountAction,
+        body: &[u8],
+        request: Option<&str>,
+    ) -> What {
+        match self.check_account(id, action, body, request) {
             Ok(request) => What::Account(Box::new(request)),
             Err(refusal) => What::Refusal(refusal),
         }
@@ -109,13 +128,14 @@ impl Shard {
         id: Id,
         action: AccountAction,
         body: &[u8],
+        request: Option<&str>,
     ) -> Result<AccountRequest, Refusal> {
         let Credentials { username, password } = serde_json::from_slice(body).map_err(|error| {
             let reason = if error.is_data() { Reason::BadRequest } else { Reason::BadJson };
             // The error's own words could quote the password.
             Refusal::new(reason, "the body is a JSON object with `username` and `password`, which are texts")
         })?;
-        self.check_credentials(id, action, &username, password)
+        self.check_credentials(id, action, &username, password, request)
     }
 
     /// Checks what somebody shows to register or log in, as far as that goes without the store, and counts the attempt.
@@ -125,6 +145,7 @@ impl Shard {
         action: AccountAction,
         username: &str,
         password: String,
+        request: Option<&str>,
     ) -> Result<AccountRequest, Refusal> {
         let name = super::commands::parse_nickname(username)?;
         let least = if action == AccountAction::Register { self.config.auth.password_bytes_min } else { 0 };
@@ -145,7 +166,8 @@ impl Shard {
             self.counters.rate_limited_logins.add(1);
             too_fast("too many attempts", ms)
         })?;
-        Ok(AccountRequest { action, name, password })
+        let asked = Asked { conn: self.name_of(id), peer, request: request.map(Into::into) };
+        Ok(AccountRequest { action, name, password, asked })
     }
 
     /// Whether the account that a token is of is still what it was when the token was given out.
@@ -177,22 +199,31 @@ impl Shard {
             self.review_event_streams_of(&name);
             self.note_user(name, account);
         }
+        self.put_out_void();
+        self.settle();
+    }
+
+    /// Ends the sessions that nobody would be let in for any more.
+    pub(super) fn put_out_void(&mut self) {
         let void: Vec<Id> = self.sessions.iter().map(|(id, _)| id).filter(|id| self.is_void(*id)).collect();
         for session in void {
             self.put_out(session);
         }
-        self.settle();
     }
 
-    /// Whether a session is there by a token that is void.
+    /// Whether a session is there by a token that is void, or without one where that is not allowed any more.
     fn is_void(&self, id: Id) -> bool {
         self.sessions.get(id).is_some_and(|session| {
-            let claims = session.identity.as_ref().map(|identity| &identity.claims);
-            !session.is_ending() && claims.is_some_and(|claims| self.check_account_of(claims).is_err())
+            let is_void = match &session.identity {
+                Some(identity) => self.check_account_of(&identity.claims).is_err(),
+                // Before its hello a session is nobody's.
+                None => !self.config.auth.guests && session.nickname.is_some(),
+            };
+            is_void && !session.is_ending()
         })
     }
 
-    /// Ends a session whose token has become void while its hello was under way.
+    /// Ends a session that has become void while its hello was under way.
     pub(super) fn put_out_if_void(&mut self, id: Id) {
         if self.is_void(id) {
             self.put_out(id);
@@ -206,16 +237,23 @@ impl Shard {
             // Its hello is answered first, and looked at again then.
             _ if !session.is_idle() && session.nickname.is_none() => {}
             Some(connection) => {
-                self.counters.void_tokens.add(1);
+                self.count_void(id);
                 self.close(connection, closing);
             }
             // The one that continues it is looked at when it has it.
             None if session.successor.is_some() => {}
             None => {
-                self.counters.void_tokens.add(1);
+                self.count_void(id);
                 self.end_grace(id);
                 self.end_session(id, closing.leave_reason(), None);
             }
+        }
+    }
+
+    fn count_void(&self, id: Id) {
+        match self.sessions[id].identity {
+            Some(_) => self.counters.void_tokens.add(1),
+            None => self.counters.void_guests.add(1),
         }
     }
 
@@ -233,7 +271,7 @@ impl Shard {
                 match accounts.issue(&name, self.now.unix_ms, since_ms, self.config.auth.account_token_s) {
                     Ok((token, expires_at_ms)) => Reply::Token { token, expires_at_ms },
                     Err(error) => {
-                        log::error!("a token could not be signed: {error}");
+                        log::error!(conn:% = self.name_of(to); "a token could not be signed: {error}");
                         Reply::Refused(Refusal::new(Reason::Internal, "the token could not be signed"))
                     }
                 }

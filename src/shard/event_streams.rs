@@ -227,7 +227,7 @@ impl Shard {
         let places = self.event_streams.entry(room).or_default();
         places.push(Place { connection: id, is_live: missed.is_none() });
         let position = places.len() as u32 - 1;
-        let is_void = identity.as_ref().is_some_and(|it| self.is_void_for_streams(it));
+        let is_void = self.is_void_for_streams(identity.as_deref());
         let stream = EventStream { room, position, missed, comment_at, identity };
         let connection = self.connections.get_mut(id).expect("looked at above");
         connection.protocol = Protocol::EventStream(Box::new(stream));
@@ -397,28 +397,40 @@ impl Shard {
 
     /// The account of somebody has changed, who may listen here by a token that is void now.
     pub(super) fn review_event_streams_of(&mut self, nickname: &Nickname) {
-        self.end_void_event_streams(|identity| identity.claims.nickname.folded() == nickname.folded());
+        self.end_void_event_streams(|identity| {
+            identity.is_some_and(|it| it.claims.nickname.folded() == nickname.folded())
+        });
     }
 
     /// The keys of programs have changed.
     pub(super) fn review_event_streams_by_key(&mut self) {
-        self.end_void_event_streams(|identity| identity.key.is_some());
+        self.end_void_event_streams(|identity| identity.is_some_and(|it| it.key.is_some()));
     }
 
-    fn end_void_event_streams(&mut self, is_meant: impl Fn(&Identity) -> bool) {
+    /// Guests may not listen any more.
+    pub(super) fn end_anonymous_event_streams(&mut self) {
+        self.end_void_event_streams(|identity| identity.is_none());
+    }
+
+    fn end_void_event_streams(&mut self, is_meant: impl Fn(Option<&Identity>) -> bool) {
         let places = self.event_streams.values().flatten().map(|place| place.connection);
         let is_void = |id: &Id| {
-            let identity = self.event_stream(*id).and_then(|stream| stream.identity.as_ref());
-            identity.is_some_and(|it| is_meant(it) && self.is_void_for_streams(it))
+            self.event_stream(*id).is_some_and(|stream| {
+                let identity = stream.identity.as_deref();
+                is_meant(identity) && self.is_void_for_streams(identity)
+            })
         };
         for id in places.filter(is_void).collect::<Vec<Id>>() {
             self.close(id, Closing::Bye(Farewell::Unauthenticated));
         }
     }
 
-    /// Whether what was shown for a stream does not count any more.
-    fn is_void_for_streams(&self, identity: &Identity) -> bool {
-        self.is_key_void(identity) || self.check_account_of(&identity.claims).is_err()
+    /// Whether what was shown for a stream does not count any more, or whether something would have to be shown.
+    fn is_void_for_streams(&self, identity: Option<&Identity>) -> bool {
+        match identity {
+            Some(identity) => self.is_key_void(identity) || self.check_account_of(&identity.claims).is_err(),
+            None => !self.config.auth.guests,
+        }
     }
 
     /// When an event stream is to be looked at.

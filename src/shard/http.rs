@@ -297,7 +297,8 @@ impl Shard {
                     Answer { what: self.complete_push(id, push, &body, is_charged), ..answer }
                 }
                 What::UnreadAccount { action, body } => {
-                    Answer { what: self.complete_account(id, action, &body), ..answer }
+                    let what = self.complete_account(id, action, &body, answer.request_id.as_deref());
+                    Answer { what, ..answer }
                 }
                 What::UnreadBroadcast { sender, body, is_charged } => {
                     Answer { what: self.complete_broadcast(id, sender, &body, is_charged), ..answer }

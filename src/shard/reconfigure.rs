@@ -2,8 +2,9 @@
 //!
 //! What is decided from now on is decided by it. Who is connected stays, also where there would be no place any more; a token that was
 //! good when its session began is good to its end. The key of a program is shown by each request, and one that has been taken away is good
-//! for nothing any more: what was opened with it and goes on, event streams and dashboards, is ended. Rooms forget what is over new bounds, some at a time: each that keeps another number of
-//! messages tells the store, whose queue is bounded.
+//! for nothing any more: what was opened with it and goes on, event streams and dashboards, is ended. Who has shown nothing is here because
+//! guests may be, and is put out when they may not any more: sessions, also of those who are away, and event streams. Rooms forget what is
+//! over new bounds, some at a time: each that keeps another number of messages tells the store, whose queue is bounded.
 
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ impl Shard {
         }
         let keeps_more_than_memory = self.journal.is_on || self.is_clustered();
         self.authority = new.authority.clone();
-        self.review_event_streams_by_key();
+        let are_guests_out = self.config.auth.guests && !config.auth.guests;
         self.limits = config.limits.clone();
         self.presence = config.presence.clone();
         self.rates = Rates::new(&config.rate);
@@ -50,6 +51,10 @@ impl Shard {
         self.attempts.set_rates(config.rate.logins_per_minute, config.rate.registrations_per_hour);
         let rules = RoomRules::new(&config, self.cores(), keeps_more_than_memory);
         self.config = config;
+        self.review_event_streams_by_key();
+        if are_guests_out {
+            self.put_out_guests();
+        }
         if rules != self.room_rules {
             self.room_rules = rules;
             let has_timer = !self.home.bounded_anew.is_empty();
@@ -58,6 +63,12 @@ impl Shard {
                 self.wheel.insert(self.now.tick + 1, Timer::Bounds);
             }
         }
+    }
+
+    /// Guests are not let in any more.
+    fn put_out_guests(&mut self) {
+        self.end_anonymous_event_streams();
+        self.put_out_void();
     }
 
     /// Gives some of the rooms their new bounds.

@@ -22,6 +22,10 @@ const LOG_BYTES_KEPT: i64 = 48 * 1024 * 1024;
 /// one each. The rest goes with the next sweep.
 const TRIM_SLACK: u64 = 64;
 
+/// How many messages may be deleted for one that has been put in, at least: with one, rooms that have come to be over their bounds together
+/// would stay so. For a long one as many as may have to go for it: none costs less than `ENTRY_BYTES`.
+const PUT_IN_MIN: u64 = 2;
+
 /// What one journal has for a transaction: whole frames, in order.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
@@ -107,6 +111,13 @@ impl RoomFacts {
     }
 }
 
+/// Commands of a session.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    since_ms: u64,
+    commands: usize,
+}
+
 /// An open store, for its one writer.
 #[derive(Debug)]
 pub struct Engine {
@@ -119,6 +130,21 @@ pub struct Engine {
     undo: Vec<(u64, Option<RoomFacts>)>,
     /// Rooms with messages to be deleted.
     to_trim: VecDeque<u64>,
+    /// What has been put into rooms since they were trimmed, or by one group if there was nothing to trim, in rows to be deleted for it.
+    put_in: u64,
+    /// How many turns rooms have in one transaction: few after one has failed, so that a damaged room does not undo the work on all others
+    /// again and again.
+    turns_max: usize,
+    /// Answers to commands that have been noted since some were forgotten.
+    noted: usize,
+    /// How many ids one session's commands are known by when the store is loaded: the newest.
+    commands_max: usize,
+    /// Commands of the transaction under way: the session and the time.
+    commands: Vec<(u64, u64)>,
+    /// How many commands each session has given since when.
+    counted: HashMap<u64, Counted>,
+    /// Sessions of which the answers from before a time are not needed any more.
+    superseded: Vec<(u64, u64)>,
     /// Sessions that have ended, of which something is left: not long ago, and before.
     just_ended: Vec<u64>,
     ended: Vec<u64>,
@@ -176,6 +202,13 @@ impl Engine {
             dirty: Vec::new(),
             undo: Vec::new(),
             to_trim: VecDeque::new(),
+            put_in: 0,
+            turns_max: usize::MAX,
+            noted: 0,
+            commands_max: usize::MAX,
+            commands: Vec::new(),
+            counted: HashMap::new(),
+            superseded: Vec::new(),
             just_ended: Vec::new(),
             narrowed: (0, 0),
             ended: Vec::new(),
@@ -197,6 +230,11 @@ impl Engine {
         self.rejected
     }
 
+    /// Says how many ids of one session's commands have to be known: of a session that gives more, the oldest answers are forgotten.
+    pub fn bound_commands(&mut self, commands_max: usize) {
+        self.commands_max = commands_max;
+    }
+
     /// Which journal the records of a room come by.
     pub fn assign(&mut self, room: u64, ring: usize) {
         if let Some(facts) = self.rooms.get_mut(&room) {
@@ -210,14 +248,20 @@ impl Engine {
     /// # Errors
     /// When the database fails. Nothing has been applied then, and the same frames may be tried again.
     pub fn apply(&mut self, parts: &[Part], syncs: bool) -> Result<(), StoreError> {
+        if self.to_trim.is_empty() {
+            self.put_in = 0;
+        }
         self.set_syncs(syncs)?;
         self.begin()?;
         let applied = self.apply_all(parts);
-        self.finish(applied)
+        self.finish(applied)?;
+        self.count_commands();
+        Ok(())
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
         debug_assert!(self.undo.is_empty());
+        self.commands.clear(); // of one that has failed
         Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
     }
 
@@ -343,6 +387,7 @@ impl Engine {
                 .execute(params![number as i64, revision as i64])?;
                 self.forget_of_session(number)?;
                 self.just_ended.push(number);
+                self.counted.remove(&number);
             }
             Record::Receipt { session, id, timestamp_ms, target, delivered, stored } => {
                 db.prepare_cached(
@@ -359,6 +404,8 @@ impl Engine {
                     delivered as i64,
                     stored
                 ])?;
+                self.noted += 1;
+                self.commands.push((session, timestamp_ms));
             }
             Record::Kept { owner, offset, sender, target, content, timestamp_ms } => {
                 let inbox = self.inbox(owner, offset)?;
@@ -479,7 +526,9 @@ impl Engine {
                     offset as i64,
                     timestamp_ms as i64
                 ])?;
+            self.noted += 1;
         }
+        self.commands.extend(command.map(|command| (command.session, timestamp_ms)));
         let Some(facts) = self.touch(room) else { return Ok(()) };
         (facts.offset, facts.timestamp_ms, facts.ring) = (offset, timestamp_ms, Some(ring));
         if is_kept {
@@ -492,7 +541,9 @@ impl Engine {
         if is_over {
             self.queue(room);
         }
-        if !is_kept {
+        if is_kept {
+            self.put_in += PUT_IN_MIN.max((ENTRY_BYTES + content.len()).div_ceil(ENTRY_BYTES) as u64);
+        } else {
             return self.write_row(room); // no message tells where the room was
         }
         if !was_dirty {

@@ -17,7 +17,7 @@ use super::StoreError;
 use super::accounts::{self, AccountError};
 use crate::chat::name::Nickname;
 use crate::record::AccountState;
-use crate::shard::accounts::{AccountAction, AccountRequest};
+use crate::shard::accounts::{AccountAction, AccountRequest, Asked};
 use crate::sys::{threads, unix_ms};
 
 /// What came of it.
@@ -141,13 +141,17 @@ fn work<T>(db: &Connection, to_do: &Receiver<Job<T>>, done: &impl Fn(T, Outcome)
 
 /// What comes of a request. Takes a while.
 fn answer(db: &Connection, request: AccountRequest, now_ms: u64) -> Outcome {
-    let AccountRequest { action, name, password } = &request;
+    let AccountRequest { action, name, password, asked } = &request;
     let answered = match action {
         AccountAction::Register => register(db, name, password, now_ms),
-        AccountAction::Login => log_in(db, name, password),
+        AccountAction::Login => log_in(db, name, password, asked),
     };
     answered.unwrap_or_else(|error| {
-        log::error!("{request:?}: {error}");
+        let Asked { conn, peer, request: id } = asked;
+        match id {
+            Some(id) => log::error!(conn:%, request = &**id, peer:%; "{request:?}: {error}"),
+            None => log::error!(conn:%, peer:%; "{request:?}: {error}"),
+        }
         match error {
             AccountError::Taken(_) => Outcome::Taken,
             AccountError::Store(error) => Outcome::Down(error),
@@ -173,17 +177,27 @@ fn register(db: &Connection, name: &Nickname, password: &str, now_ms: u64) -> Re
     }
 }
 
-fn log_in(db: &Connection, name: &Nickname, password: &str) -> Result<Outcome, AccountError> {
+fn log_in(db: &Connection, name: &Nickname, password: &str, asked: &Asked) -> Result<Outcome, AccountError> {
     let account = accounts::find(db, name)?;
     let is_it = accounts::verify_password(password, account.as_ref().map(|account| &*account.password));
     Ok(match account {
         Some(account) if is_it && account.state.is_disabled => {
-            log::warn!("{} tried to log in with the right password, but is disabled", account.name.as_str());
+            log_disabled(&account.name, asked);
             Outcome::Disabled
         }
         Some(account) if is_it => Outcome::LoggedIn { name: account.name, account: account.state },
         _ => Outcome::BadCredentials,
     })
+}
+
+/// Says that whoever has asked knows the password of somebody who may not log in.
+fn log_disabled(name: &Nickname, asked: &Asked) {
+    const WHAT: &str = "tried to log in with the right password, but is disabled";
+    let (Asked { conn, peer, request }, name) = (asked, name.as_str());
+    match request {
+        Some(request) => log::warn!(conn:%, request = &**request, peer:%; "{name} {WHAT}"),
+        None => log::warn!(conn:%, peer:%; "{name} {WHAT}"),
+    }
 }
 
 #[cfg(test)]
@@ -194,7 +208,9 @@ mod tests {
     use crossbeam::channel::unbounded;
 
     use super::*;
+    use crate::base::slots::Id;
     use crate::record::{Record, Retention};
+    use crate::shard::mail::ConnectionRef;
     use crate::store::engine::{Engine, Part};
 
     fn name(written: &str) -> Nickname {
@@ -203,11 +219,21 @@ mod tests {
 
     fn register(who: &str) -> AccountRequest {
         let password = format!("the password of {who}");
-        AccountRequest { action: AccountAction::Register, name: name(who), password }
+        AccountRequest { action: AccountAction::Register, name: name(who), password, asked: asked() }
     }
 
     fn log_in(who: &str, password: &str) -> AccountRequest {
-        AccountRequest { action: AccountAction::Login, name: name(who), password: password.to_owned() }
+        let password = password.to_owned();
+        AccountRequest { action: AccountAction::Login, name: name(who), password, asked: asked() }
+    }
+
+    fn asked() -> Asked {
+        let connection = Id { index: 0, generation: 0 };
+        Asked {
+            conn: ConnectionRef { core: 0, connection },
+            peer: [127, 0, 0, 1].into(),
+            request: Some("r-1".into()),
+        }
     }
 
     fn store() -> (tempfile::TempDir, PathBuf, Engine) {

@@ -38,7 +38,7 @@ use crate::sys::waker::{self, Waker};
 /// Bytes of all journals that one transaction takes.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
-/// Messages that are deleted in one step.
+/// Messages that are deleted in one step, beside as many as the group before it has brought.
 const TRIM_ROWS: u64 = 512;
 
 /// Rooms whose rows are brought up to date in one step.
@@ -87,19 +87,62 @@ pub struct Watched {
     busy_since: AtomicU64,
     /// Whether the cores have been told that the disk does not answer.
     is_told: AtomicBool,
+    /// How often it has looked for something to do.
+    turns: AtomicU64,
+}
+
+/// Sees whether the writer looks at what there is for it to do.
+///
+/// Counted in looks, not by a clock, which goes on while the whole machine stands still.
+struct Attention {
+    looks_max: u32,
+    looks: u32,
+    turns: u64,
+    held_since: Option<Instant>,
+}
+
+impl Attention {
+    fn new(deadline_ms: u64) -> Self {
+        let looks_max = deadline_ms / WATCH_EVERY.as_millis() as u64;
+        Attention { looks_max: looks_max.max(2) as u32, looks: 0, turns: 0, held_since: None }
+    }
+
+    /// Says in the log when the writer has let something wait for too long while it was doing nothing, and when it goes on.
+    fn look(&mut self, turns: u64, has_to_do: bool) {
+        if !has_to_do || std::mem::replace(&mut self.turns, turns) != turns {
+            self.looks = 0;
+            if let Some(since) = self.held_since.take() {
+                log::info!("the storage thread goes on after {} ms", since.elapsed().as_millis());
+            }
+            return;
+        }
+        self.looks += 1;
+        if self.looks >= self.looks_max && self.held_since.is_none() {
+            let waited = WATCH_EVERY * self.looks;
+            self.held_since = Some(Instant::now().checked_sub(waited).unwrap_or_else(Instant::now));
+            log::warn!(
+                "the storage thread has not looked at the journals for {} ms: what is to be stored waits",
+                waited.as_millis()
+            );
+        }
+    }
 }
 
 /// How often somebody looks whether the disk answers.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
-/// Tells the cores and the log when a group has been written for longer than somebody waits for an acknowledgement.
-pub fn watch(links: &Links, deadline_ms: u64) {
+/// Tells the cores and the log when a group has been written for longer than somebody waits for an acknowledgement; and the log when the
+/// writer is held up elsewhere for so long.
+pub fn watch(links: &Links, rings: &[Arc<Ring>], deadline_ms: u64) {
+    let mut attention = Attention::new(deadline_ms);
     let mut teller = Teller::new(links.clone());
     let mut complaint = Complaint::default();
     while !links.stops.load(Ordering::Acquire) {
         std::thread::park_timeout(WATCH_EVERY);
         teller.deliver();
         let since = links.watched.busy_since.load(Ordering::SeqCst);
+        let has_to_do = since == 0 && rings.iter().any(|ring| ring.tail() > ring.head());
+        attention.look(links.watched.turns.load(Ordering::SeqCst), has_to_do);
         let waited_ms = crate::sys::monotonic_ms().saturating_sub(since);
         if since == 0 || waited_ms < deadline_ms {
             continue;
@@ -168,6 +211,8 @@ pub struct WriterStart {
     pub sync_ms: u64,
     /// For how long answers to commands are kept.
     pub receipts_ms: u64,
+    /// And of one session how many, at least.
+    pub receipts_max: usize,
     /// Who is told.
     pub links: Links,
 }
@@ -191,13 +236,17 @@ struct Writer {
     chores_at: Instant,
     /// When messages may be deleted again, after that has failed.
     trim_at: Instant,
+    /// Whether all that can be forgotten has been.
+    is_forgotten: bool,
     chores_complaint: Complaint,
 }
 
 /// Writes until it is told to stop and everything has been written. Says whether that was possible.
 #[must_use]
 pub fn write(start: WriterStart) -> bool {
-    let WriterStart { engine, path, rings, ring_paths, sync_ms, receipts_ms, links } = start;
+    let WriterStart { mut engine, path, rings, ring_paths, sync_ms, receipts_ms, receipts_max, links } =
+        start;
+    engine.bound_commands(receipts_max);
     let bell = links.bell.clone();
     let stops = links.stops.clone();
     let data_version = data_version(engine.connection()).unwrap_or(0);
@@ -218,10 +267,12 @@ pub fn write(start: WriterStart) -> bool {
         retry: RETRY_FIRST,
         chores_at: Instant::now() + CHORES,
         trim_at: Instant::now(),
+        is_forgotten: true,
         chores_complaint: Complaint::default(),
     };
     loop {
         let is_stopping = stops.load(Ordering::Acquire);
+        writer.teller.links.watched.turns.fetch_add(1, Ordering::SeqCst);
         writer.take_group();
         let is_done = writer.write_group();
         let has_told = writer.teller.deliver();
@@ -386,14 +437,19 @@ impl Writer {
         }
         let receipts_since_ms = crate::sys::unix_ms().saturating_sub(self.receipts_ms);
         let mut has_more = false;
-        if self.engine.has_to_trim() && Instant::now() >= self.trim_at {
-            if let Some(trimmed) = self.engine.trim(TRIM_ROWS, receipts_since_ms)? {
+        let may_delete = Instant::now() >= self.trim_at;
+        if self.engine.has_to_trim() && may_delete {
+            for trimmed in self.engine.trim(TRIM_ROWS, receipts_since_ms)? {
                 self.tell_trimmed(trimmed);
             }
             has_more = self.engine.has_to_trim();
         }
-        if Instant::now() < self.chores_at {
-            return Ok(has_more);
+        let is_due = Instant::now() >= self.chores_at;
+        if is_due || (may_delete && (!self.is_forgotten || self.engine.has_noted_many())) {
+            self.is_forgotten = self.engine.forget(receipts_since_ms)?;
+        }
+        if !is_due {
+            return Ok(has_more || !self.is_forgotten);
         }
         if let (rooms @ 1.., messages) = self.engine.take_narrowed() {
             log::warn!(
@@ -403,11 +459,12 @@ impl Writer {
         let is_swept = self.engine.sweep(crate::sys::unix_ms(), SWEEP_ROOMS)?;
         self.engine.flush_rooms(FLUSH_ROOMS)?;
         self.look_for_users()?;
-        let is_forgotten = self.engine.forget(receipts_since_ms)?;
         self.engine.shrink(SHRINK_PAGES)?;
-        if is_swept && is_forgotten {
-            self.engine.end_pass();
+        if is_swept {
             self.chores_at = Instant::now() + CHORES;
+            if self.is_forgotten {
+                self.engine.end_pass();
+            }
         }
         Ok(true)
     }

@@ -1,5 +1,7 @@
 """A disk that fails: full, broken, read-only, slow. Nothing that was promised is lost, nobody waits without end, and all goes on when it is back."""
 
+import ctypes
+import os
 import pathlib
 import shutil
 import signal
@@ -371,3 +373,54 @@ def test_the_next_server_does_not_go_on_in_a_torn_line(disk, log):
     log.start()
     lines = log.lines()
     assert torn in lines and LINE.fullmatch(lines[lines.index(torn) + 1]), lines
+
+
+# A thread that does not run.
+
+
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
+
+
+@pytest.fixture
+def hold():
+    """Stops one thread of a server, by its name, and returns what lets it go on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def trace(request, thread):
+        return libc.ptrace(request, thread, None, None)
+
+    held = []
+
+    def go_on():
+        while held:
+            trace(PTRACE_DETACH, held.pop())
+
+    def hold(server, name):
+        tasks = pathlib.Path(f"/proc/{server.process.pid}/task")
+        [thread] = [int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().strip() == name]
+        if trace(PTRACE_SEIZE, thread) != 0:
+            pytest.skip(f"no thread may be traced here: {os.strerror(ctypes.get_errno())}")
+        assert trace(PTRACE_INTERRUPT, thread) == 0
+        os.waitpid(thread, WALL)
+        held.append(thread)
+        return go_on
+
+    yield hold
+    go_on()
+
+
+def test_a_storage_thread_that_is_held_up_is_in_the_log_once(tmp_path, start_server, hold):
+    server = start_server(store__kind="sqlite", data_dir=str(tmp_path / "data"), store__deadline_ms=400)
+    alice = server.ws("alice", "den")
+    assert alice.call("message", room="den", content="before", ack="stored")["offset"] == 1
+    go_on = hold(server, "store")
+    # It was doing nothing: only those who wait see that.
+    alice.send("message", room="den", content="first", ack="stored", id="first")
+    assert alice.expect(id="first")["reason"] == "store_down"
+    server.said("WARN", "the storage thread has not looked at the journals for")
+    alice.send("message", room="den", content="second", ack="stored", id="second")
+    assert alice.expect(id="second")["reason"] == "store_down"
+    go_on()
+    server.said("INFO", "the storage thread goes on after")
+    wait_for_health(server, "OK")
+    assert len([line for line in server.log if "the storage thread" in line]) == 2, server.log

@@ -5,6 +5,7 @@ import pathlib
 import re
 import signal
 
+import grpc
 import pytest
 
 from grpc_client import GrpcClient, channel_to, schema_of
@@ -105,6 +106,39 @@ def test_a_method_that_a_client_has_made_up_is_cut(server):
     assert response.status == 501
     line = server.said("request=made-up method=")[0]
     assert f" method={'A' * 16}... path=/health" in line
+
+
+def test_every_line_of_what_is_asked_has_its_names(disk, tmp_path):
+    """Also those of other threads: warnings that are logged at any level."""
+    server = disk(log__level="debug", log__format="json", log__repeats=0, rate__logins_per_minute=0)
+    register(server, "bob")
+    user(tmp_path / "data", "disable", "bob")
+    body = json.dumps({"username": "bob", "password": PASSWORD})
+    for id in ["login-1", "login-2"]:
+        head = f"POST /api/login HTTP/1.1\r\nHost: t\r\nX-Request-Id: {id}\r\nContent-Length: {len(body)}\r\n\r\n"
+        assert server.http((head + body).encode()).status == 401
+    messages, stubs = schema_of(server)
+    login = stubs.ChatServiceStub(channel_to(server)).Login
+    with pytest.raises(grpc.RpcError):
+        login(messages.LoginRequest(username="bob", password=PASSWORD), timeout=10)
+    server.http(b"GET /nowhere HTTP/1.1\r\nHost: t\r\nX-Request-Id: the-last\r\n\r\n")
+    for rubbish in [b"\xff\xfe\r\n\r\n", b"GET\r\n\r\n"]:
+        raw = server.connect("web")
+        raw.send(rubbish)
+        raw.rest()
+    alice = server.ws("alice", "den")
+    alice.refused(404, "no_such_room", "leave", room="nowhere")
+    server.said('"the-last"', '"answered"')
+    warned = [json.loads(line) for line in server.said("is disabled", count=3)]
+    requests = {line["request"]: line["conn"] for line in map(json.loads, server.log) if line["message"] == "request"}
+    assert [line.get("request") for line in warned] == ["login-1", "login-2", None]
+    assert [line["peer"] for line in warned] == ["127.0.0.1"] * 3
+    assert [line["conn"] for line in warned[:2]] == [requests["login-1"], requests["login-2"]]
+    call = json.loads(server.said('"call begun"', "Login")[0])
+    assert warned[2]["conn"] == call["conn"], "a call has a name of its own"
+    of_connections = re.compile(r"starling::(shard|reactor|store::hashers)")
+    for line in map(json.loads, server.log):
+        assert "conn" in line or not of_connections.match(line["target"]), line
 
 
 def test_by_default_no_connection_is_in_the_log(start_server):

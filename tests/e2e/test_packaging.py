@@ -55,6 +55,20 @@ def test_everything_that_goes_into_the_debian_package_is_there(tmp_path):
     assert ["packaging/starling.toml", "etc/starling/", "644"] in DEB["assets"]
 
 
+def test_documents_have_their_pictures_in_the_package():
+    """At the same place from the document that shows them as in the repository."""
+    installed = {f"{target}{path.name}": path for source, target, _ in DEB["assets"] if not source.startswith("target/") for path in TOP.glob(source)
+                 if target.endswith("/")}
+    shown = 0
+    for place, document in installed.items():
+        if document.suffix != ".md":
+            continue
+        for picture in re.findall(r"!\[[^]]*\]\(([^)#:]+)\)", document.read_text()):
+            shown += 1
+            assert os.path.normpath(pathlib.PurePosixPath(place).parent / picture) in installed, f"{document.name} shows {picture}"
+    assert shown >= 5
+
+
 @pytest.mark.parametrize("name", ["postinst", "postrm"])
 def test_maintainer_scripts_are_shell_and_leave_room_for_those_of_systemd(name):
     script = TOP / DEB["maintainer-scripts"] / name

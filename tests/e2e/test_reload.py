@@ -11,6 +11,8 @@ import time
 import jwt
 import pytest
 
+from binary import PROTOBUF, FrameClient
+from grpc_client import GrpcClient
 from helpers import Deadline, WsClient, binary, run, wait_until
 from test_sse import Stream, request
 import tokens
@@ -173,6 +175,50 @@ def test_what_was_opened_with_a_key_ends_when_that_is_taken_away(start_server, f
     assert push(kept, second[1]) == 200
     assert stays.offsets(2) == anybody.offsets(2) == [1, 2]
     assert server.http(request("den", by(first[1]))).error()["reason"] == "bad_credentials"
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_guests_are_put_out_when_they_may_not_be_there_any_more(start_server, file, kind, tmp_path):
+    def write(guests):
+        file.write_text(f'[auth]\nguests = {guests}\njwt_secret = "{tokens.SECRET}"\napi_keys = [{{ name = "ci", key = "a key of the tests" }}]\n')
+
+    write("true")
+    server = start_server(_flags=["--config", str(file)], store__kind=kind, data_dir=str(tmp_path / "data"))
+    alice = tokens.enter(server.ws(), "alice", "den")
+    lines, socket, text, away = server.json_line("lee", "den"), server.ws("will", "den"), server.text_line("tina"), server.ws("amy", "den")
+    frames = FrameClient(server, PROTOBUF).enter("fred", "den")
+    call = GrpcClient(server).enter("carol", "den")
+    fresh, kept = server.ws(), server.connect()
+    anybody, by_key, by_token = [Stream(server, "den", *of) for of in
+                                 [[], ["X-API-Key: a key of the tests"], [f"Authorization: Bearer {tokens.token('bob')}"]]]
+    away.drop()
+    alice.expect("presence", event="away", nickname="amy")
+    kept.send(request("den").replace(b"/stream", b"/history"))
+    assert kept.response().status == 200
+
+    write("false")
+    hang_up(server)
+    server.said("in effect: auth.guests")
+    for guest in [lines, socket, frames]:
+        bye = guest.expect("bye")
+        assert (bye["code"], bye["reason"]) == (4101, "unauthenticated"), bye
+    assert socket.closed_with() == 4101
+    assert frames.raw.is_ended() and lines.raw.is_ended()
+    assert b"4101 unauthenticated" in text.raw.rest()
+    assert call.expect("bye")["code"] == 4101 and call.is_ended()
+    assert anybody.rest() == [] and anybody.comments == ["4101 unauthenticated"]
+    gone = {alice.expect("presence", event="leave")["nickname"] for _ in range(5)}
+    assert gone == {"lee", "will", "fred", "carol", "amy"}, "also who was away"
+    # Nobody is let in again, and who has not said hello yet must show a token.
+    server.ws().refused(401, "unauthenticated", "hello", resume=away.welcome["resume"])
+    fresh.refused(401, "unauthenticated", "hello", nickname="late")
+    kept.send(request("den").replace(b"/stream", b"/history"))
+    assert kept.response().status == 401
+    # Who has shown something stays.
+    alice.say("den", "still here")
+    assert by_key.offsets(1) == by_token.offsets(1) == [1]
+    assert [member["nickname"] for member in alice.call("members", room="den")["members"]] == ["alice"]
+    assert 'starling_void_guests_total' in server.get("/metrics").body.decode()
 
 
 def test_a_token_is_looked_at_again_when_the_keys_have_been_read_again(start_server, file):

@@ -415,13 +415,16 @@ impl Store {
 
     fn trim(&mut self, kernel: &mut Kernel, model: &mut Model, rows: u64) {
         match self.engine.trim(rows, 0) {
-            Ok(None) => {}
-            Ok(Some(Trimmed { room, ring, first_kept, .. })) => {
-                model.count("store_trims");
-                kernel.trace.note(&[51, first_kept], || format!("the store trims a room to {first_kept}"));
-                match ring {
-                    Some(core) => self.tell(core, StoreNews::Trimmed { room, first_kept }),
-                    None => self.tell_all(|| StoreNews::Trimmed { room, first_kept }),
+            Ok(trimmed) => {
+                for Trimmed { room, ring, first_kept } in trimmed {
+                    model.count("store_trims");
+                    kernel
+                        .trace
+                        .note(&[51, first_kept], || format!("the store trims a room to {first_kept}"));
+                    match ring {
+                        Some(core) => self.tell(core, StoreNews::Trimmed { room, first_kept }),
+                        None => self.tell_all(|| StoreNews::Trimmed { room, first_kept }),
+                    }
                 }
             }
             Err(error) => self.note_down(&error.message),

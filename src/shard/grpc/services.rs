@@ -27,7 +27,7 @@ impl Shard {
         }
         let (username, password) =
             grpc::read_login(bytes).map_err(|why| Refusal::new(Reason::BadRequest, why))?;
-        let request = self.check_credentials(id, AccountAction::Login, &username, password)?;
+        let request = self.check_credentials(id, AccountAction::Login, &username, password, None)?;
         let store = self.store();
         self.window[usize::from(store)] += 1;
         self.ask_about_account(ConnectionRef { core: self.core, connection: id }, request);

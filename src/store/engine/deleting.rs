@@ -1,11 +1,16 @@
 //! What is deleted: messages over their rooms' bounds, sessions that have ended, and pages that are no longer used.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Engine, RoomFacts, Trimmed};
+use super::{Counted, Engine, RoomFacts, Trimmed};
 use crate::store::StoreError;
 
-/// Sessions and answers of each kind that are forgotten in one step.
+/// Messages of one room that are deleted before it is the next one's turn.
+const TURN_ROWS: u64 = 512;
+
+/// Sessions and answers of each kind that are forgotten in one step; of answers, as many more as have been noted since the last one.
 const FORGET_ROWS: usize = 1000;
 
 impl Engine {
@@ -19,43 +24,68 @@ impl Engine {
         !self.to_trim.is_empty()
     }
 
-    /// Deletes up to `rows_max` messages that are over the bounds of one room, in a transaction of its own, and says what of the room is
-    /// left. A small step, so that the writer never stalls. Where messages since `receipts_since_ms` were, is kept, for commands that come
-    /// again.
+    /// Deletes messages that are over the bounds of their rooms, in one transaction: up to `rows_max`, and as many more as make up for what
+    /// has been put in. So what is over does not grow, however much is written. Says what is left of each of these
+    /// rooms. Where messages since `receipts_since_ms` were, is kept, for commands that come again.
     ///
     /// # Errors
-    /// When the database fails.
-    pub fn trim(&mut self, rows_max: u64, receipts_since_ms: u64) -> Result<Option<Trimmed>, StoreError> {
-        let Some(&room) = self.to_trim.front() else { return Ok(None) };
-        let Some(facts) = self.rooms.get(&room).copied() else {
-            self.to_trim.pop_front();
-            return Ok(None);
-        };
-        let rows = facts.excess(0).min(rows_max);
-        if rows == 0 && !facts.has_ended {
-            self.unqueue(room); // what made it too much was taken back
-            return Ok(None);
-        }
+    /// When the database fails. Nothing has been deleted then; the room that could not be read is the last to be tried again.
+    pub fn trim(&mut self, rows_max: u64, receipts_since_ms: u64) -> Result<Vec<Trimmed>, StoreError> {
+        let mut left = rows_max.saturating_add(self.put_in);
+        let mut trimmed = BTreeMap::new(); // the same order each time: the simulator is to see the same
+        let mut emptied = Vec::new();
+        let noted_before = self.noted;
         self.set_syncs(false)?;
         self.begin()?;
-        let deleted = self.delete_before(room, facts.first + rows, receipts_since_ms);
-        let left = self.finish(deleted)?;
-        if left.excess(0) > 0 {
-            self.to_trim.rotate_left(1); // rooms take turns
-        } else {
-            self.unqueue(room);
+        let deleted = self.trim_queued(&mut left, receipts_since_ms, &mut trimmed, &mut emptied);
+        if deleted.is_err() && !self.to_trim.is_empty() {
+            self.to_trim.rotate_left(1);
         }
-        if left.has_ended && left.kept() == 0 {
-            self.rooms.remove(&room);
+        if let Err(error) = self.finish(deleted) {
+            self.to_trim.extend(emptied);
+            self.noted = noted_before;
+            self.turns_max = 1;
+            return Err(error);
         }
-        Ok(Some(Trimmed { room, ring: left.ring, first_kept: left.first }))
+        self.turns_max = self.turns_max.saturating_mul(2);
+        self.put_in = if self.to_trim.is_empty() { 0 } else { left.saturating_sub(rows_max) };
+        for room in &emptied {
+            match self.rooms.get_mut(room) {
+                Some(facts) if facts.has_ended && facts.kept() == 0 => drop(self.rooms.remove(room)),
+                Some(facts) => facts.is_queued = false,
+                None => {}
+            }
+        }
+        Ok(trimmed.into_values().collect())
     }
 
-    fn unqueue(&mut self, room: u64) {
-        self.to_trim.pop_front();
-        if let Some(facts) = self.rooms.get_mut(&room) {
-            facts.is_queued = false;
+    /// The rooms take turns until nothing or nobody is left.
+    fn trim_queued(
+        &mut self,
+        left: &mut u64,
+        receipts_since_ms: u64,
+        trimmed: &mut BTreeMap<u64, Trimmed>,
+        emptied: &mut Vec<u64>,
+    ) -> Result<(), StoreError> {
+        for _ in 0..self.turns_max {
+            let Some(&room) = self.to_trim.front().filter(|_| *left > 0) else { break };
+            let facts = self.rooms.get(&room).copied();
+            let rows = facts.map_or(0, |facts| facts.excess(0)).min(TURN_ROWS).min(*left);
+            let has_ended = facts.is_some_and(|facts| facts.has_ended);
+            if let Some(facts) = facts.filter(|_| rows > 0 || has_ended) {
+                let after = self.delete_before(room, facts.first + rows, receipts_since_ms)?;
+                *left -= rows;
+                trimmed.insert(room, Trimmed { room, ring: after.ring, first_kept: after.first });
+                if after.excess(0) > 0 {
+                    self.to_trim.rotate_left(1);
+                    continue;
+                }
+            }
+            // It has been trimmed, or what made it too much was taken back.
+            self.to_trim.pop_front();
+            emptied.push(room);
         }
+        Ok(())
     }
 
     /// Deletes the messages of a room that come before one, and the room with the last of them if it has ended.
@@ -72,13 +102,14 @@ impl Engine {
                 "SELECT coalesce(sum(octet_length(content)), 0) FROM messages WHERE room = ?1 AND offset < ?2",
             )?
             .query_row(place, |row| row.get(0))?;
-        db.prepare_cached(
+        let noted = db.prepare_cached(
             "INSERT OR REPLACE INTO places (session, command, sender, room, name, epoch, offset, timestamp)
              SELECT m.session, m.command, m.sender, r.id, r.name, r.epoch, m.offset, m.timestamp
              FROM messages m JOIN rooms r ON r.id = m.room
              WHERE m.room = ?1 AND m.offset < ?2 AND m.command IS NOT NULL AND m.timestamp >= ?3",
         )?
         .execute(params![room as i64, first as i64, receipts_since_ms as i64])?;
+        self.noted += noted;
         db.prepare_cached("DELETE FROM messages WHERE room = ?1 AND offset < ?2")?.execute(place)?;
         let facts = self.touch(room).expect("the caller has looked at it");
         facts.bytes = facts.bytes.saturating_sub(bytes as u64);
@@ -127,8 +158,26 @@ impl Engine {
         Ok(self.to_sweep.is_empty())
     }
 
-    /// Forgets sessions that have ended, and what commands were answered before `cutoff_ms`: some of each, in one transaction. Says whether
-    /// that was all.
+    /// Counts the commands of a transaction that has been committed. What programs push belongs to no session (0): it is bounded by time alone.
+    pub(super) fn count_commands(&mut self) {
+        for (session, at_ms) in self.commands.drain(..).filter(|(session, _)| *session != 0) {
+            let first = Counted { since_ms: at_ms, commands: 0 };
+            let counted = self.counted.entry(session).or_insert(first);
+            counted.commands += 1;
+            if counted.commands > self.commands_max {
+                self.superseded.push((session, counted.since_ms));
+                *counted = first;
+            }
+        }
+    }
+
+    /// Whether so many answers have been noted that some should be forgotten at once, so that they do not become more and more.
+    pub fn has_noted_many(&self) -> bool {
+        self.noted >= FORGET_ROWS
+    }
+
+    /// Forgets sessions that have ended, and what commands were answered before `cutoff_ms`: some of each, and at least as many answers as
+    /// have been noted since the last time, in one transaction. Says whether that was all.
     ///
     /// What is left of a session waits for [`Engine::end_pass`]: until then its records may still come from cores where it was before.
     ///
@@ -136,12 +185,15 @@ impl Engine {
     /// When the database fails.
     pub fn forget(&mut self, cutoff_ms: u64) -> Result<bool, StoreError> {
         let sessions = self.ended.len().min(FORGET_ROWS);
+        let answers_max = FORGET_ROWS + self.noted;
         self.set_syncs(false)?;
         self.begin()?;
-        let forgotten = self.forget_some(sessions, cutoff_ms);
-        let answers = self.finish(forgotten)?;
+        let forgotten = self.forget_some(sessions, answers_max, cutoff_ms);
+        let has_more = self.finish(forgotten)?;
+        self.noted = 0;
+        self.superseded.clear();
         self.ended.drain(..sessions);
-        Ok(self.ended.is_empty() && answers == 0)
+        Ok(self.ended.is_empty() && !has_more)
     }
 
     /// A round of what is done once in a while is over: sessions that have ended since the last one can be forgotten in the next.
@@ -162,14 +214,23 @@ impl Engine {
         Ok(())
     }
 
-    fn forget_some(&self, sessions: usize, cutoff_ms: u64) -> Result<usize, StoreError> {
+    /// Says whether there may be more answers to be forgotten.
+    fn forget_some(&self, sessions: usize, answers_max: usize, cutoff_ms: u64) -> Result<bool, StoreError> {
         let db = &self.connection;
         for number in &self.ended[..sessions] {
             self.forget_of_session(*number)?;
             db.prepare_cached("DELETE FROM sessions WHERE number = ?1 AND body IS NULL")?
                 .execute([*number as i64])?;
         }
-        let cutoff = params![cutoff_ms as i64, FORGET_ROWS as i64];
+        for (session, before_ms) in &self.superseded {
+            for sql in [
+                "DELETE FROM receipts WHERE session = ?1 AND +timestamp < ?2",
+                "DELETE FROM places WHERE session = ?1 AND +timestamp < ?2",
+            ] {
+                db.prepare_cached(sql)?.execute([*session as i64, *before_ms as i64])?;
+            }
+        }
+        let cutoff = params![cutoff_ms as i64, answers_max as i64];
         let receipts = db
             .prepare_cached(
                 "DELETE FROM receipts WHERE (session, command) IN
@@ -182,7 +243,7 @@ impl Engine {
                      (SELECT session, command, sender, room FROM places WHERE timestamp < ?1 LIMIT ?2)",
             )?
             .execute(cutoff)?;
-        Ok(receipts + places)
+        Ok(receipts.max(places) == answers_max)
     }
 
     /// Gives up to `pages` unused pages back to the file system; some are kept, for what comes next.

@@ -119,18 +119,12 @@ fn a_record_that_contradicts_what_is_there_is_left_out_and_counted() {
 fn rooms_are_trimmed_in_small_steps_to_their_bounds() {
     let mut engine = Engine::in_memory();
     let retention = |count, bytes| Retention { count, bytes, age_ms: 0 };
-    apply(
-        &mut engine,
-        &[
-            room(1, "a", retention(10, 0)),
-            room(2, "b", retention(1000, 5 * 101)),
-            room(3, "c", retention(0, 0)),
-        ],
-        1,
-    )
-    .unwrap();
+    apply(&mut engine, &[room(1, "a", KEEP_ALL), room(2, "b", KEEP_ALL), room(3, "c", retention(0, 0))], 1)
+        .unwrap();
     let all: Vec<Record> = (1..=200).flat_map(|offset| [1, 2, 3].map(|room| message(room, offset))).collect();
     apply(&mut engine, &all, 2).unwrap();
+    let narrowed = [room(1, "a", retention(10, 0)), room(2, "b", retention(1000, 5 * 101))];
+    apply(&mut engine, &narrowed, 3).unwrap();
     let mut steps = 0;
     while engine.has_to_trim() {
         let before: usize = [1, 2].map(|room| offsets(&engine, room).len()).iter().sum();
@@ -149,16 +143,217 @@ fn rooms_are_trimmed_in_small_steps_to_their_bounds() {
 }
 
 #[test]
+fn a_step_makes_up_for_what_has_been_put_in() {
+    let mut engine = Engine::in_memory();
+    let rooms: Vec<u64> = (1..=20).collect();
+    let bounds = |room| match room {
+        // Rooms by count, by bytes, and some that are ended in the middle.
+        1..=10 => Retention { count: 100, bytes: 0, age_ms: 0 },
+        _ => Retention { count: 1_000_000, bytes: 20_000, age_ms: 0 },
+    };
+    let begun: Vec<Record> = rooms
+        .iter()
+        .map(|number| {
+            let name = [
+                "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
+                "s", "t",
+            ][*number as usize - 1];
+            room(*number, name, bounds(*number))
+        })
+        .collect();
+    apply(&mut engine, &begun, 1).unwrap();
+    let long = "x".repeat(5000);
+    for turn in 0..20 {
+        let mut said = Vec::new();
+        for offset in turn * 300 + 1..=turn * 300 + 300 {
+            for room in &rooms {
+                // Small ones first, so that each of the large ones takes the place of many.
+                let content = if turn < 10 || offset % 50 > 0 { "hello" } else { &long };
+                said.push(Record::Message {
+                    room: *room,
+                    offset,
+                    timestamp_ms: offset,
+                    sender: "alice",
+                    content,
+                    command: None,
+                });
+            }
+        }
+        apply(&mut engine, &said, turn + 2).unwrap();
+        engine.trim(1, 0).unwrap();
+        for room in &rooms {
+            let over = engine.rooms[room].excess(0);
+            assert!(over <= TRIM_SLACK, "room {room}, turn {turn}: {over} over");
+        }
+    }
+}
+
+#[test]
+fn rooms_that_are_over_their_bounds_all_at_once_do_not_stay_so() {
+    const ROOMS: u64 = 500;
+    let mut engine = Engine::in_memory();
+    let names: Vec<String> = (1..=ROOMS).map(|number| format!("room{number}")).collect();
+    let retention = Retention { count: 10, bytes: 0, age_ms: 0 };
+    let begun: Vec<Record> = names
+        .iter()
+        .zip(1..)
+        .map(|(name, room)| Record::Room { room, name, epoch: "e", retention })
+        .collect();
+    apply(&mut engine, &begun, 1).unwrap();
+    let mut has_caught_up = false;
+    for offset in 1..=200 {
+        apply(&mut engine, &(1..=ROOMS).map(|room| message(room, offset)).collect::<Vec<_>>(), offset + 1)
+            .unwrap();
+        if engine.has_to_trim() {
+            engine.trim(1, 0).unwrap();
+            has_caught_up |= !engine.has_to_trim();
+        }
+        let over = engine.rooms.values().map(|facts| facts.excess(0)).max().unwrap();
+        assert!(over <= 2 * TRIM_SLACK + 1, "{over} over after {offset}");
+    }
+    assert!(has_caught_up);
+}
+
+#[test]
+fn a_step_is_small_though_much_has_come_before() {
+    let mut engine = Engine::in_memory();
+    apply(&mut engine, &[room(1, "a", KEEP_ALL)], 1).unwrap();
+    for turn in 0..10 {
+        let said: Vec<Record> = (1..=100).map(|n| message(1, turn * 100 + n)).collect();
+        apply(&mut engine, &said, turn + 2).unwrap();
+    }
+    apply(&mut engine, &[room(1, "a", Retention { count: 10, bytes: 0, age_ms: 0 })], 20).unwrap();
+    engine.trim(16, 0).unwrap();
+    assert_eq!(offsets(&engine, 1).len(), 1000 - 16);
+}
+
+#[test]
+fn rooms_that_end_one_after_the_other_leave_nothing_behind_that_grows() {
+    let mut engine = Engine::in_memory();
+    for number in 1..=50 {
+        let mut records = vec![room(number, "den", KEEP_ALL)];
+        records.extend((1..=1000).map(|offset| message(number, offset)));
+        records.push(Record::RoomEnded { room: number });
+        apply(&mut engine, &records, number).unwrap();
+        engine.trim(1, 0).unwrap();
+        let rows: i64 =
+            engine.connection.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).unwrap();
+        assert_eq!((rows, engine.rooms.len()), (0, 0), "after room {number}");
+    }
+}
+
+#[test]
+fn a_room_that_cannot_be_trimmed_does_not_keep_the_others_from_it() {
+    let mut engine = Engine::in_memory();
+    let sql = "CREATE TRIGGER no_end BEFORE DELETE ON messages WHEN old.room = 2
+               BEGIN SELECT raise(ABORT, 'damaged'); END";
+    engine.connection.execute_batch(sql).unwrap();
+    let retention = Retention { count: 10, bytes: 0, age_ms: 0 };
+    let names = ["a", "b", "c", "d"];
+    let begun: Vec<Record> = (1..=4).map(|n| room(n, names[n as usize - 1], retention)).collect();
+    apply(&mut engine, &begun, 1).unwrap();
+    let said: Vec<Record> = (1..=100).flat_map(|offset| [1, 2, 3, 4].map(|n| message(n, offset))).collect();
+    apply(&mut engine, &said, 2).unwrap();
+    let mut failed = 0;
+    for _ in 0..10 {
+        failed += u32::from(engine.trim(512, 0).is_err());
+    }
+    let kept = [1, 2, 3, 4].map(|room| offsets(&engine, room).len());
+    assert_eq!(kept, [10, 100, 10, 10]);
+    assert!(failed > 0 && engine.has_to_trim(), "it is tried again");
+    engine.connection.execute_batch("DROP TRIGGER no_end").unwrap();
+    engine.trim(512, 0).unwrap();
+    assert_eq!((offsets(&engine, 2).len(), engine.has_to_trim()), (10, false));
+}
+
+#[test]
+fn as_many_answers_are_forgotten_as_are_noted() {
+    let mut engine = Engine::in_memory();
+    let count = |engine: &Engine| -> i64 {
+        engine.connection.query_row("SELECT count(*) FROM places", [], |row| row.get(0)).unwrap()
+    };
+    apply(&mut engine, &[room(1, "a", Retention { count: 10, bytes: 0, age_ms: 0 })], 1).unwrap();
+    for turn in 0..10 {
+        let ids: Vec<String> = (1..=5000).map(|n| format!("{}", turn * 5000 + n)).collect();
+        let said: Vec<Record> = ids
+            .iter()
+            .zip(turn * 5000 + 1..)
+            .map(|(id, offset)| Record::Message {
+                room: 1,
+                offset,
+                timestamp_ms: turn,
+                sender: "alice",
+                content: "hello",
+                command: Some(CommandKey { session: 7, id }),
+            })
+            .collect();
+        apply(&mut engine, &said, turn + 2).unwrap();
+        engine.trim(1, 0).unwrap();
+        assert!(engine.has_noted_many());
+        // Those of two turns are to be known.
+        engine.forget(turn.saturating_sub(1)).unwrap();
+        assert!(count(&engine) <= 10_000, "{} in turn {turn}", count(&engine));
+    }
+    assert!(!engine.has_noted_many());
+}
+
+#[test]
+fn of_a_session_that_gives_many_commands_the_newest_are_known() {
+    let mut engine = Engine::in_memory();
+    engine.bound_commands(100);
+    apply(&mut engine, &[room(1, "a", Retention { count: 10, bytes: 0, age_ms: 0 })], 1).unwrap();
+    for turn in 0..50 {
+        let ids: Vec<String> = (1..=70).map(|n| format!("{}", turn * 70 + n)).collect();
+        let said: Vec<Record> = ids
+            .iter()
+            .zip(turn * 70 + 1..)
+            .map(|(id, offset)| {
+                let command = Some(CommandKey { session: if offset % 10 == 0 { 8 } else { 7 }, id });
+                let (sender, content) = ("alice", "hello");
+                Record::Message { room: 1, offset, timestamp_ms: offset, sender, content, command }
+            })
+            .collect();
+        // A group that fails and comes again counts once.
+        engine.connection.execute_batch("PRAGMA query_only = 1").unwrap();
+        apply(&mut engine, &said, turn + 2).unwrap_err();
+        engine.connection.execute_batch("PRAGMA query_only = 0").unwrap();
+        apply(&mut engine, &said, turn + 2).unwrap();
+        engine.trim(1, 0).unwrap();
+        engine.forget(0).unwrap();
+        let through = turn * 70 + 70;
+        for session in [7, 8] {
+            let known: Vec<u64> = engine
+                .connection
+                .prepare(
+                    "SELECT offset FROM places WHERE session = ?1
+                     UNION SELECT offset FROM messages WHERE session = ?1 ORDER BY offset",
+                )
+                .unwrap()
+                .query_map([session], |row| row.get::<_, i64>(0))
+                .unwrap()
+                .map(|offset| offset.unwrap() as u64)
+                .collect();
+            let is_of = |offset: &u64| offset.is_multiple_of(10) == (session == 8);
+            let given: Vec<u64> = (1..=through).filter(is_of).collect();
+            let newest = &given[given.len().saturating_sub(100)..];
+            assert!(known.ends_with(newest), "session {session}, turn {turn}: {known:?}");
+            assert!(known.len() <= 300, "session {session}, turn {turn}: {} are kept", known.len());
+        }
+    }
+}
+
+#[test]
 fn old_messages_go_by_their_age() {
     let mut engine = Engine::in_memory();
     apply(&mut engine, &[room(1, "a", Retention { count: 100, bytes: 0, age_ms: 50 })], 1).unwrap();
     apply(&mut engine, &(1..=10).map(|offset| message(1, offset)).collect::<Vec<_>>(), 2).unwrap();
+    apply(&mut engine, &[], 3).unwrap(); // they have come a while ago
     assert!(engine.sweep(110, 10).unwrap() && engine.has_to_trim());
     assert_eq!(offsets(&engine, 1).len(), 10, "nothing is deleted but in steps");
     engine.trim(4, 0).unwrap();
     assert_eq!(offsets(&engine, 1), [5, 6, 7, 8, 9, 10]);
-    let trimmed = engine.trim(4, 0).unwrap().unwrap();
-    assert_eq!(trimmed, Trimmed { room: 1, ring: Some(3), first_kept: 7 });
+    let trimmed = engine.trim(4, 0).unwrap();
+    assert_eq!(trimmed, [Trimmed { room: 1, ring: Some(3), first_kept: 7 }]);
     assert!(!engine.has_to_trim());
     assert_eq!(offsets(&engine, 1), [7, 8, 9, 10]);
     assert!(engine.sweep(1000, 10).unwrap());

@@ -6,6 +6,8 @@ use super::*;
 use crate::record::{Record, Retention};
 use crate::sys::kernel::Sleeper;
 
+const RING_BYTES: usize = 1 << 20;
+
 struct Running {
     ring: Arc<Ring>,
     links: Links,
@@ -19,7 +21,7 @@ fn start(sql: &str) -> Running {
     let path = directory.path().join(crate::store::FILE);
     let engine = Engine::open(&path).unwrap();
     engine.connection().execute_batch(sql).unwrap();
-    let ring = Arc::new(Ring::create(None, 1 << 20, 1).unwrap());
+    let ring = Arc::new(Ring::create(None, RING_BYTES, 1).unwrap());
     let wakers = [(); 2].map(|()| Sleeper::new().unwrap().1).into_iter().collect();
     let links = Links {
         exchange: Arc::new(Exchange::new(2, 1024)),
@@ -36,6 +38,7 @@ fn start(sql: &str) -> Running {
         ring_paths: Vec::new(),
         sync_ms: 1000,
         receipts_ms: 1000,
+        receipts_max: 1024,
         links: links.clone(),
     };
     let writer = std::thread::spawn(move || write(start));
@@ -48,9 +51,16 @@ impl Running {
         let mut frame = Vec::new();
         Frame::begin(&mut frame);
         records.iter().for_each(|record| record.put(&mut frame));
-        let end = self.ring.push(&frame).unwrap();
-        self.links.bell.ring();
-        end
+        let began = Instant::now();
+        loop {
+            if let Some(end) = self.ring.push(&frame) {
+                self.links.bell.ring();
+                return end;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "the store does not get on");
+            while self.links.exchange.mailbox(0).pop().is_some() {} // a full mailbox would hold the writer up
+            std::thread::yield_now();
+        }
     }
 
     /// Waits until the store has got so far; returns whether it was said to be down meanwhile.
@@ -138,6 +148,32 @@ fn a_room_at_rest_keeps_no_more_than_its_bound() {
 }
 
 #[test]
+fn however_much_is_written_no_more_is_over_the_bounds_than_one_group() {
+    const COUNT: u64 = 100;
+    const CONTENT_BYTES: usize = 1000;
+    // A room may be 64 over, and a group is at most what the journal holds.
+    const MOST: u64 = COUNT + 64 + (RING_BYTES / CONTENT_BYTES) as u64;
+    let store = start("");
+    let reader = connect(&store.directory.path().join(crate::store::FILE), false).unwrap();
+    let retention = Retention { count: COUNT, bytes: 0, age_ms: 0 };
+    store.write(&[Record::Room { room: 1, name: "den", epoch: "e", retention }]);
+    let content = "x".repeat(CONTENT_BYTES);
+    let mut end = 0;
+    for turn in 0..200 {
+        for offset in turn * 100 + 1..=turn * 100 + 100 {
+            let (sender, content) = ("alice", content.as_str());
+            let said =
+                Record::Message { room: 1, offset, timestamp_ms: offset, sender, content, command: None };
+            end = store.write(&[said]);
+        }
+        let rows: i64 = reader.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).unwrap();
+        assert!(rows as u64 <= MOST, "{rows} of {} messages are kept", turn * 100 + 100);
+    }
+    store.wait_for(end);
+    store.stop();
+}
+
+#[test]
 fn what_cannot_be_tidied_does_not_make_the_store_one_that_is_down() {
     let store = start(
         "CREATE TRIGGER no_end BEFORE DELETE ON messages BEGIN SELECT raise(ABORT, 'not to be deleted'); END",
@@ -152,4 +188,23 @@ fn what_cannot_be_tidied_does_not_make_the_store_one_that_is_down() {
     }
     assert!(!was_down, "messages can be written");
     store.stop();
+}
+
+#[test]
+fn a_writer_that_is_held_up_is_noticed_once_and_not_when_it_has_nothing_to_do() {
+    let mut attention = Attention::new(1000);
+    for turns in 1..100 {
+        attention.look(turns, true); // it works
+        attention.look(turns, false); // it has nothing to do
+    }
+    (0..100).for_each(|_| attention.look(99, false));
+    (0..9).for_each(|_| attention.look(99, true));
+    assert!(attention.held_since.is_none(), "not for long enough");
+    attention.look(99, true);
+    let since = attention.held_since;
+    assert!(since.is_some_and(|since| since.elapsed() >= Duration::from_secs(1)));
+    attention.look(99, true);
+    assert_eq!(attention.held_since, since, "once");
+    attention.look(100, true);
+    assert!(attention.held_since.is_none());
 }
