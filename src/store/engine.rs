@@ -387,7 +387,6 @@ impl Engine {
                 .execute(params![number as i64, revision as i64])?;
                 self.forget_of_session(number)?;
                 self.just_ended.push(number);
-                self.counted.remove(&number);
             }
             Record::Receipt { session, id, timestamp_ms, target, delivered, stored } => {
                 db.prepare_cached(

@@ -192,7 +192,9 @@ impl Engine {
         let has_more = self.finish(forgotten)?;
         self.noted = 0;
         self.superseded.clear();
-        self.ended.drain(..sessions);
+        for number in self.ended.drain(..sessions) {
+            self.counted.remove(&number);
+        }
         Ok(self.ended.is_empty() && !has_more)
     }
 

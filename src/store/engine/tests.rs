@@ -298,6 +298,27 @@ fn as_many_answers_are_forgotten_as_are_noted() {
 }
 
 #[test]
+fn of_sessions_that_have_ended_nothing_is_counted() {
+    let mut engine = Engine::in_memory();
+    let said = |offset| Record::Message {
+        room: 1,
+        offset,
+        timestamp_ms: 2,
+        sender: "alice",
+        content: "hello",
+        command: Some(CommandKey { session: 7, id: "1" }),
+    };
+    // Its end comes with its command, and another command, by another journal, after that.
+    let end = Record::SessionEnded { number: 7, revision: 2 };
+    apply(&mut engine, &[room(1, "a", KEEP_ALL), said(1), end], 1).unwrap();
+    apply(&mut engine, &[said(2)], 2).unwrap();
+    assert_eq!(engine.counted.len(), 1);
+    engine.end_pass();
+    assert!(engine.forget(0).unwrap());
+    assert!(engine.counted.is_empty());
+}
+
+#[test]
 fn of_a_session_that_gives_many_commands_the_newest_are_known() {
     let mut engine = Engine::in_memory();
     engine.bound_commands(100);
