@@ -6,6 +6,7 @@ use std::time::Instant;
 use smallvec::{SmallVec, smallvec};
 
 use super::job::{Claimed, Job, Listing, Taking, Then};
+use super::keys::Keys;
 use super::link::Link;
 use super::script::Script;
 use super::wire::Command;
@@ -389,6 +390,12 @@ impl Link {
         let command = Command::script(Script::Touch, &keys).arg(self.settings.room_ttl_ms);
         self.push_urgent(0, command, Then::Look { room });
     }
+}
+
+/// Has all go on under another line, as something is lost.
+pub(super) fn begin_line(keys: &Keys, run: &str) -> Command {
+    let new = format!("{:016x}", crate::sys::random_u64());
+    Command::script(Script::BeginLine, &[keys.line(), keys.begun()]).arg(new).arg(run)
 }
 
 /// Says that a node lives.

@@ -98,9 +98,7 @@ pub(super) enum Then {
     /// Whether this node's last write is there, and which line is going on.
     Marks,
     /// That line is to be another one, for all nodes.
-    NewLine {
-        line: String,
-    },
+    NewLine,
     /// Which line is going on.
     Line,
     /// Where a session is that is to be taken.

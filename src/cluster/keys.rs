@@ -58,6 +58,11 @@ impl Keys {
         format!("{}:{{nodes}}:line", self.prefix)
     }
 
+    /// The run of the server in which that was begun.
+    pub(super) fn begun(&self) -> String {
+        format!("{}:{{nodes}}:begun", self.prefix)
+    }
+
     /// The run of the server of which somebody has seen that nothing is lost, or has begun another line.
     pub(super) fn run(&self) -> String {
         format!("{}:{{nodes}}:run", self.prefix)

@@ -45,7 +45,7 @@ const HOLDS: usize = 256;
 const LATER_MAX: usize = 65_536;
 
 /// For how long nothing gets a place after another server has come: longer than it takes any node to find it too.
-const SETTLE: Duration = Duration::from_millis(1500);
+pub(super) const SETTLE: Duration = Duration::from_millis(1500);
 
 /// How soon it is tried again to connect: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
@@ -558,22 +558,21 @@ impl Link {
         log::warn!(
             "the backplane has lost what was written last: rooms of which nobody knows better begin anew"
         );
-        let line = format!("{:016x}", crate::sys::random_u64());
         let keys = &self.settings.keys;
         let commands = smallvec![
-            Command::keyed("SET", &keys.line()).arg(&line),
+            ask::begin_line(keys, &self.server),
             Command::keyed("HSET", &keys.marks()).arg(self.settings.node).arg(self.mark),
         ];
         let until = self.until();
-        self.urgent.push_front(Job { from: 0, commands, then: Then::NewLine { line }, until });
+        self.urgent.push_front(Job { from: 0, commands, then: Then::NewLine, until });
     }
 
     /// Whether all others will find that something is lost.
-    pub(super) fn told_new_line(&mut self, line: &str, is_told: bool) {
-        if is_told {
+    pub(super) fn told_new_line(&mut self, line: Option<&str>) {
+        if let Some(line) = line {
             self.take_line(line);
         }
-        self.come_to(if is_told { Settling::Wait } else { Settling::Look });
+        self.come_to(if line.is_some() { Settling::Wait } else { Settling::Look });
     }
 
     /// What the others have found.

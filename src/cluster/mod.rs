@@ -176,7 +176,7 @@ pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
     // From now on it is kept for this node that it has been configured so.
     let tell = Command::anywhere("PUBLISH").arg(settings.keys.nodes_channel()).arg("");
     ask(&mut wire, &settings, &[ask::beat(&settings), tell])?;
-    let line = line(&mut wire, &settings)?;
+    let (line, secrets) = line(&mut wire, &settings, secrets)?;
     if let Some(server) = wire.addresses().first() {
         let heard = hear::check(server, &settings.keys, deadline);
         heard.map_err(|why| {
@@ -280,23 +280,39 @@ fn node_id(wire: &mut Wire, settings: &Settings) -> Result<NodeId, ClusterError>
     Err(ClusterError::new("cluster.redis: no number for this node is free, which cannot be"))
 }
 
-/// The line that everything is of. A server which is not the one that anybody has vouched for, or that run of it, may have come back with
-/// less than it had, and nobody may be left who knows: then another line begins, and rooms are doubtful of which no node has a copy.
-fn line(wire: &mut Wire, settings: &Settings) -> Result<String, ClusterError> {
+/// The line that everything is of, and what all nodes sign with. A server which is not the one that anybody has vouched for, or that run of
+/// it, may have come back with less than it had, and nobody may be left who knows: then another line begins, and rooms are doubtful of which
+/// no node has a copy. Nodes that are left have the time to find it and to say what they have, before anybody gets a nickname or begins a
+/// room here.
+fn line(wire: &mut Wire, settings: &Settings, secrets: Secrets) -> Result<(String, Secrets), ClusterError> {
     let (line, run) = (settings.keys.line(), settings.keys.run());
     let answers = ask(wire, settings, &[Command::keyed("GET", &line), Command::keyed("GET", &run)])?;
     let [known, vouched] = [0, 1].map(|index| answers.get(index).and_then(answer::text).unwrap_or(""));
     // A Redis Cluster has no one run that could be known.
     if wire.server().is_empty() || vouched == wire.server() {
-        return Ok(known.to_owned());
+        return Ok((known.to_owned(), secrets));
     }
     if !vouched.is_empty() {
         log::warn!("the backplane was started anew since a node was here: rooms that no node has begin anew");
     }
-    let new = format!("{:016x}", crate::sys::random_u64());
-    let commands = [Command::keyed("SET", &line).arg(&new), Command::keyed("SET", &run).arg(wire.server())];
-    ask(wire, settings, &commands)?;
-    Ok(new)
+    log::info!(
+        "nobody has said yet that the backplane has all that it had: {} ms are left to nodes that know more",
+        link::SETTLE.as_millis()
+    );
+    let server = wire.server().to_owned();
+    ask(wire, settings, &[ask::begin_line(&settings.keys, &server)])?;
+    std::thread::sleep(link::SETTLE);
+    let key = settings.keys.secret();
+    let commands = [
+        ask::beat(settings),
+        Command::keyed("GET", &line),
+        Command::keyed("HGETALL", &key),
+        Command::keyed("SET", &run).arg(server),
+    ];
+    let answers = ask(wire, settings, &commands)?;
+    let line = answers.get(1).and_then(answer::text).unwrap_or("").to_owned();
+    let found = answers.get(2).and_then(answer::list).unwrap_or(&[]);
+    Ok((line, Secrets::found(found).unwrap_or(secrets)))
 }
 
 /// Starts the threads.

@@ -24,6 +24,7 @@ pub(super) enum Script {
     TakeSession,
     FreeSession,
     Beat,
+    BeginLine,
     Send,
 }
 
@@ -31,7 +32,7 @@ pub(super) enum Script {
 const COMMON: &str = include_str!("common.lua");
 
 /// In the order of [`Script`].
-const SOURCES: [&str; 19] = [
+const SOURCES: [&str; 20] = [
     include_str!("open.lua"),
     include_str!("publish.lua"),
     include_str!("append.lua"),
@@ -50,6 +51,7 @@ const SOURCES: [&str; 19] = [
     include_str!("take_session.lua"),
     include_str!("free_session.lua"),
     include_str!("beat.lua"),
+    include_str!("begin_line.lua"),
     include_str!("send.lua"),
 ];
 

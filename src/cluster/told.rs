@@ -82,7 +82,7 @@ impl Link {
                 self.tell(from, BackplaneNews::Kept { wait, outcome });
             }
             Then::Marks => self.told_marks(understood),
-            Then::NewLine { line } => self.told_new_line(&line, understood.is_some()),
+            Then::NewLine => self.told_new_line(first.and_then(text)),
             Then::Line => self.told_line(first.map(|value| text(value).unwrap_or(""))),
             Then::Page { wait, is_ascending, bytes_max } => {
                 let page = first.map(|value| answer::page(value, is_ascending, bytes_max));
@@ -594,7 +594,7 @@ impl Then {
             Then::Publish { .. } => "publish",
             Then::Append { .. } => "append",
             Then::Keep { .. } | Then::KeepOn { .. } => "keep a session",
-            Then::Marks | Then::NewLine { .. } | Then::Line => "find what is lost",
+            Then::Marks | Then::NewLine | Then::Line => "find what is lost",
             Then::CatchUp { .. } => "catch up",
             Then::Page { .. } => "read messages",
             Then::RoomNames(_) | Then::RoomHeads(..) | Then::RoomsGone(_) => "list rooms",

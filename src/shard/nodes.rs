@@ -324,7 +324,9 @@ impl Shard {
         }
         let state = self.sessions.get(session.session);
         if state.is_some_and(|state| state.number == number && !state.is_ending() && !state.is_given_up()) {
-            log::warn!("session {number:016x} has gone on on another node while this one was not heard of");
+            log::warn!(
+                "session {number:016x} has gone on on another node, without this one's having given it up"
+            );
             let connection = state.and_then(|state| self.connections.get(state.connection?));
             let was_before = connection
                 .is_some_and(|c| self.nodes.silent_at.is_some_and(|silent_at| c.awaited_since < silent_at));

@@ -101,8 +101,13 @@ impl Shard {
         tries: u8,
         gone_from: Option<NodeId>,
     ) {
-        if self.nodes.down.is_some() || tries >= TAKES_MAX {
+        if self.nodes.down.is_some() {
             return self.refuse_take(from, reply_to, number);
+        }
+        if tries >= TAKES_MAX {
+            // Others want it as well, again and again.
+            self.forget_session(from, number);
+            return self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(is_on_its_way()));
         }
         let wait = self.wait_for_store(Awaited::Taken { from, reply_to, number, tries });
         self.ask_backplane(BackplaneRequest::TakeSession { wait, number, session: from, gone_from });

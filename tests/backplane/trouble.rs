@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use starling::config::Secret;
 use starling::shard::backplane::{
     BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LogEntry, Position, RoomAt, TakeOutcome,
 };
@@ -393,6 +394,41 @@ fn who_is_new_gives_those_their_time_who_have_been_silent() {
     node.nodes(&[node.id], &[]);
     node.nodes(&[node.id], &[silent]);
     assert!(started.elapsed() >= Duration::from_millis(config.cluster.lease_ms));
+}
+
+#[test]
+fn who_starts_on_a_server_that_has_lost_everything_waits_for_those_who_know() {
+    let mut server = Server::start(&[]);
+    // It cannot come back before its user is there again.
+    let user = "ACL SETUSER node on >secret ~* &* +@all";
+    let _: String = server.ask(user);
+    let mut as_user = config(&[server.url()]);
+    as_user.cluster.redis.0 = vec![Secret(format!("redis://node:secret@127.0.0.1:{}", server.port))];
+    let mut one = Node::start(&as_user);
+    assert_eq!(one.claim("ann", one.session(1), false), Ok(ClaimOutcome::Granted));
+    server.kill();
+    one.down();
+    server.restart();
+    let url = server.url();
+    let starting = std::thread::spawn(move || {
+        let mut two = Node::start(&config(&[url]));
+        let outcome = two.claim("ann", two.session(1), false);
+        let known = two.accepted.lock().unwrap().clone();
+        (two, outcome, known)
+    });
+    let until = Instant::now() + Duration::from_secs(30);
+    while !server.ask::<bool>("EXISTS starling:{nodes}:line") {
+        assert!(Instant::now() < until, "it starts");
+    }
+    let _: String = server.ask(user);
+    one.back();
+    let (two, outcome, known) = starting.join().unwrap();
+    assert_eq!(outcome, Ok(ClaimOutcome::Taken));
+    assert!(two.resume_secret == one.resume_secret || known.contains(&one.resume_secret));
+    // Both have found the same loss, and another line began once.
+    let line: String = server.ask("GET starling:{nodes}:line");
+    one.claim("bob", one.session(2), false).unwrap();
+    assert_eq!(server.ask::<String>("GET starling:{nodes}:line"), line);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 """Sessions and tokens of nodes that are cut off or have ended, or whose Redis has lost its data."""
 
 import signal
+import threading
 
 import pytest
 
@@ -46,6 +47,48 @@ def test_tokens_that_were_signed_before_a_loss_are_taken_by_those_who_start_afte
     four = start_node(redis, **settings)
     for client in (alice, bob, carol):
         resumed(four, client)
+
+
+def test_a_node_that_starts_on_a_redis_that_has_lost_everything_leaves_time_to_those_who_know(start_redis, start_node):  # noqa: F811
+    redis = start_redis()  # noqa: F811
+    settings = {"cluster__lease_ms": 4000, "cluster__deadline_ms": 2000, "session__grace_ms": 60_000}
+    one, two = (start_node(redis, **settings) for _ in range(2))
+    alice, bob, villain = one.ws("alice", "den"), two.ws("bob", "den"), one.ws("villain", "den")
+    alice.say("den", *(f"m{n}" for n in range(5)))
+    assert alice.call("ban", room="den", target="villain")["type"] == "ack"
+    bob.expect("presence", event="leave", nickname="villain")
+    for node in (one, two):
+        node.process.send_signal(signal.SIGSTOP)
+    redis.kill()
+    redis.start()
+    begun = []
+
+    def begin():
+        three = start_node(redis, **settings)
+        begun.extend([three, three.ws("late", "den")])
+
+    starting = threading.Thread(target=begin)
+    starting.start()
+    wait_until(lambda: redis.cli("EXISTS", "starling:{nodes}:line") == "1", "it to have looked")
+    starting.join(0.5)
+    is_waiting = starting.is_alive()
+    for node in (one, two):
+        node.process.send_signal(signal.SIGCONT)
+    starting.join()
+    assert is_waiting
+    three, late = begun
+    late.refused(409, "nickname_in_use", "nick", nickname="alice")
+    assert [m["content"] for m in late.call("history", room="den")["messages"]] == [f"m{n}" for n in range(5)]
+    villain.refused(403, "banned", "join", room="den")
+    alice = resumed(three, alice)
+    assert wait_until(lambda: members(late, "den") >= {("alice", "host", True), ("late", "member", True)}, "she to be there")
+    # It has begun anew, and not again and again.
+    assert sum(renewed(node) for node in (one, two, three)) <= 3
+
+
+def renewed(node):
+    [line] = [line for line in node.get("/metrics").body.decode().splitlines() if line.startswith("starling_rooms_renewed_total ")]
+    return float(line.split()[1])
 
 
 def shut_out(redis, node, user):  # noqa: F811

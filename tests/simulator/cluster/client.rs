@@ -147,6 +147,8 @@ pub struct Client {
     token: Option<String>,
     /// The node of the last session.
     last_node: NodeId,
+    /// Whether it has asked another node for its session since.
+    has_asked_elsewhere: bool,
     /// Where it was in each room when the connection ended.
     kept: BTreeMap<String, Membership>,
     /// The rooms that it has left, as nodes told it that had perhaps told nobody else; and those of nodes that are gone since: it may be
@@ -182,6 +184,7 @@ impl Client {
             user_token: None,
             token: None,
             last_node: 0,
+            has_asked_elsewhere: false,
             kept: BTreeMap::new(),
             left_on: BTreeMap::new(),
             left: BTreeSet::new(),
@@ -239,6 +242,7 @@ impl Client {
         if self.connection_before.replace(node).is_some_and(|before| before != node) {
             *ledger.moves.entry(self.name()).or_default() += 1;
         }
+        self.has_asked_elsewhere |= node != self.last_node;
         self.connection = Some((node, core, connection));
         self.connections += 1;
         self.input.clear();
@@ -530,6 +534,10 @@ impl Client {
                     if ledger.forgets > 0 {
                         self.perhaps_in.extend(self.left.iter().cloned());
                     }
+                }
+                // Another node may have taken the session, as the backplane had it, before this one got it, or got it back.
+                if std::mem::take(&mut self.has_asked_elsewhere) && is_resumed {
+                    self.forget_leaves();
                 }
                 if !is_resumed {
                     self.kept.clear();
