@@ -165,8 +165,8 @@ impl Shard {
                 Some(Awaited::Claim { from, reply_to, nickname, has_token }) => {
                     self.hear_claimed(from, reply_to, nickname, has_token, outcome);
                 }
-                // Nobody waits for it any more.
-                _ if outcome == Ok(ClaimOutcome::Granted) => {
+                // Nobody waits for it any more. Its session may have it all the same, or wait for it, as it has asked again.
+                _ if outcome == Ok(ClaimOutcome::Granted) && !self.has_or_claims(&nickname, session) => {
                     self.ask_backplane(BackplaneRequest::Release { nickname, session });
                 }
                 _ => {}
@@ -291,10 +291,27 @@ impl Shard {
                 let message = "you have as many sessions as a user may have";
                 Reply::Refused(Refusal::with_retry(Reason::TooManyConnections, message, SESSIONS_RETRY_MS))
             }
-            Err(_) => Reply::Refused(self.backplane_down()),
+            Err(_) => {
+                // It may have got it, by this claim or one before that nobody has waited for.
+                if !self.has_or_claims(&nickname, from) {
+                    self.ask_backplane(BackplaneRequest::Release { nickname, session: from });
+                }
+                Reply::Refused(self.backplane_down())
+            }
         };
         self.counters.nicknames.set(self.home.nicknames.len() as u64);
         self.reply_to_asker(Asker::Session(from, reply_to), reply);
+    }
+
+    /// Whether a session has a nickname, or waits for it.
+    fn has_or_claims(&mut self, nickname: &Nickname, session: SessionRef) -> bool {
+        let held = self.home.nicknames.find(nickname);
+        let is_it = |awaited: &Awaited| {
+            matches!(awaited, Awaited::Claim { from, nickname: claimed, .. }
+                if *from == session && claimed.folded() == nickname.folded())
+        };
+        held.is_some_and(|(sessions, _)| sessions.contains(&session))
+            || self.awaited().any(|(_, awaited)| is_it(awaited))
     }
 
     /// A nickname of this node was given to somebody else while this node was taken for lost, or its user has been put out.
@@ -699,6 +716,70 @@ impl Shard {
         }
         if let Some(again) = again {
             self.wheel.insert(again + 1, Timer::LostNodes(key));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::census::Census;
+    use crate::base::time::Now;
+    use crate::config::{Config, ListenKind};
+    use crate::shard::{Flock, Shard};
+
+    /// What the backplane is asked about nicknames: claims, by their waits, and what is let go of.
+    fn asked(shard: &mut Shard) -> (Vec<Id>, usize) {
+        let mail: Vec<Mail> = shard.outboxes().iter_mut().flat_map(std::mem::take).collect();
+        let (mut claims, mut released) = (Vec::new(), 0);
+        for mail in mail {
+            match mail {
+                Mail::BackplaneRequest { request: BackplaneRequest::Claim { wait, .. }, .. } => {
+                    claims.push(wait);
+                }
+                Mail::BackplaneRequest { request: BackplaneRequest::Release { .. }, .. } => released += 1,
+                _ => {}
+            }
+        }
+        (claims, released)
+    }
+
+    #[test]
+    fn a_claim_that_is_granted_late_takes_no_nickname_from_whoever_has_asked_again() {
+        let flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
+        let flock = Flock { node: 7, has_backplane: true, ..flock };
+        let wait_ms = 2 * flock.config.cluster.deadline_ms;
+        for order in [[0, 1], [1, 0]] {
+            let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+            let id = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
+            let hello = b"{\"type\":\"hello\",\"nickname\":\"ann\"}\n";
+            shard.receive(id, &mut hello.to_vec());
+            let (first, _) = asked(&mut shard);
+            // It takes too long: the client is told so, and asks once more.
+            let now_ms = wait_ms + 100;
+            shard.tick(Now::new(now_ms * 1_000_000, now_ms));
+            while shard.expire() {}
+            shard.receive(id, &mut hello.to_vec());
+            let (second, released) = asked(&mut shard);
+            assert_eq!((first.len(), second.len(), released), (1, 1, 0));
+            let session = shard.sessions.iter().next().expect("there is one").0;
+            let session = SessionRef { node: 7, core: 0, session };
+            let waits = [first[0], second[0]];
+            for wait in order.map(|place| waits[place]) {
+                let nickname = Nickname::parse("ann").unwrap();
+                let outcome = Ok(ClaimOutcome::Granted);
+                shard.mail(Mail::Backplane(BackplaneNews::Claimed { wait, nickname, session, outcome }));
+                assert_eq!(asked(&mut shard).1, 0, "{order:?}");
+            }
+            assert_eq!(shard.inventory().nicknames, 1);
+            // Where it has neither, it is let go of.
+            let nickname = Nickname::parse("bob").unwrap();
+            let outcome = Ok(ClaimOutcome::Granted);
+            let wait = waits[0];
+            shard.mail(Mail::Backplane(BackplaneNews::Claimed { wait, nickname, session, outcome }));
+            assert_eq!(asked(&mut shard).1, 1);
         }
     }
 }
