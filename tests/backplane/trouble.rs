@@ -10,6 +10,14 @@ use starling::shard::backplane::{
 use super::node::{Node, at, config, join_of, nickname, renewal, say, short};
 use super::server::Server;
 
+/// Ends a server at once and starts it again, with what it keeps, if anything; until all nodes are back.
+fn restart(server: &mut Server, mut nodes: [&mut Node; 2]) {
+    server.kill();
+    nodes.iter_mut().for_each(|node| _ = node.down());
+    server.restart();
+    nodes.iter_mut().for_each(|node| node.back());
+}
+
 #[test]
 fn scripts_that_are_flushed_are_loaded_again() {
     let server = Server::start(&[]);
@@ -170,12 +178,7 @@ fn a_server_that_comes_back_without_data_is_told_what_it_has_lost() {
     one.publish(&at("r", "e", 1, 0), "x", 2).unwrap();
     assert_eq!(one.claim("ann", one.session(1), false), Ok(ClaimOutcome::Granted));
     assert!(one.keep(7, one.session(1), 1, false));
-    server.kill();
-    one.down();
-    two.down();
-    server.restart();
-    one.back();
-    two.back();
+    restart(&mut server, [&mut one, &mut two]);
     one.expect(0, |news| matches!(news, BackplaneNews::Returned).then_some(()));
     // The room is not there, and so nothing gets a place in it.
     assert_eq!(one.publish_at_last(&copy, "y", 3), Err(Failed::Lost));
@@ -215,12 +218,7 @@ fn what_one_node_finds_lost_all_know_before_anything_gets_a_place() {
     // What comes after this is lost: it is the first node's, and nobody has a copy of the room.
     let _: String = server.ask("SAVE");
     one.publish(&at("forsaken", "e", 0, 1), "lost", 2).unwrap();
-    server.kill();
-    one.down();
-    two.down();
-    server.restart();
-    one.back();
-    two.back();
+    restart(&mut server, [&mut one, &mut two]);
     // As soon as the second can give places, it must know: offset 2 would be given again.
     assert_eq!(two.publish_at_last(&at("other", "e", 0, 1), "x", 3).unwrap().offset, 2);
     assert!(two.open("forsaken", "").unwrap().unwrap().is_doubtful);
@@ -249,12 +247,7 @@ fn who_has_gone_to_another_node_since_what_redis_comes_back_with_stays_there() {
         BackplaneRequest::Replace { nickname: nickname("s7"), old: a, session: b, has_token: false };
     two.ask(0, replaced);
     assert_eq!(two.find("s7").unwrap().1, [b]);
-    server.kill();
-    one.down();
-    two.down();
-    server.restart();
-    one.back();
-    two.back();
+    restart(&mut server, [&mut one, &mut two]);
     // The node that has it is asked to say what it is, and says it.
     let kept = |revision, wait| {
         let (number, session, body, nickname) = (7, b, format!("body {revision}"), nickname("s7"));
