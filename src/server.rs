@@ -208,6 +208,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     let restored = store.as_mut().map(|store| std::mem::take(&mut store.restored)).unwrap_or_default();
     let users = restored.users.iter().map(|user| (user.name.clone(), user.account)).collect();
     let mut shares = share_out(restored, &flock);
+    let journal_bytes = store.iter().flat_map(|store| &store.rings).map(|ring| ring.capacity()).sum();
     if let Some(store) = &mut store {
         for (core, share) in shares.iter().enumerate() {
             share.room_numbers().for_each(|room| store.engine.assign(room, core));
@@ -255,6 +256,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
         wakers: wakers.clone(),
         started_ms: crate::sys::unix_ms(),
         node: flock.node,
+        journal_bytes,
         log: log.clone(),
     };
     observer::start(start).map_err(|e| failure(format!("cannot start a thread: {e}")))?;

@@ -1,15 +1,17 @@
 //! What a delivery costs, in counts: allocations, and calls to the kernel. Counts do not depend on the machine, nor on
 //! what else it does.
 
+#[path = "common/allocator.rs"]
+mod allocator;
 #[path = "common/core.rs"]
 mod core;
+#[path = "common/idle.rs"]
+mod idle;
 #[path = "common/memory.rs"]
 mod memory;
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fmt::Write as _;
 
 use starling::base::histogram::Snapshot;
@@ -18,57 +20,10 @@ use starling::base::time::Now;
 use starling::config::ListenKind;
 use starling::proto::wire::Event;
 use starling::proto::{json, protobuf};
-use starling::reactor::{Reactor, link_bytes};
-use starling::shard::footprint;
+use starling::reactor::Reactor;
 
+use allocator::ALLOCATIONS;
 use memory::Memory;
-
-/// The system's allocator, and a count of what it was asked by each thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    /// What has been allocated and not freed, with what glibc adds to it: a word before it, in steps of 16 bytes.
-    static BYTES: Cell<i64> = const { Cell::new(0) };
-}
-
-fn count(new_bytes: usize, old_bytes: usize) {
-    let with_header =
-        |bytes: usize| if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) as i64 };
-    // A thread that ends may free its locals before it has stopped allocating.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + u64::from(new_bytes > 0)));
-    let _ = BYTES.try_with(|bytes| bytes.set(bytes.get() + with_header(new_bytes) - with_header(old_bytes)));
-}
-
-// SAFETY: hands everything on to the system's allocator as it came, which keeps the promises.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 0);
-        // SAFETY: the caller's promises are the ones asked for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 0);
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size, layout.size());
-        // SAFETY: as above.
-        unsafe { System.realloc(old, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        count(0, layout.size());
-        // SAFETY: as above.
-        unsafe { System.dealloc(old, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// How often this thread asks for memory while `work` runs.
 fn allocations(work: impl FnOnce()) -> u64 {
@@ -265,44 +220,14 @@ fn a_delivery_to_event_streams_allocates_nothing() {
     assert_eq!(allocations[0], allocations[1], "for 10 and 1,000 streams");
 }
 
-/// What an idle client may cost, in bytes: what is asked of the allocator while it comes and says hello, less what is given back. The
-/// socket, which is the kernel's, is none of it.
-const IDLE_BYTES_MAX: i64 = 1024;
-
 #[test]
-fn an_idle_websocket_costs_less_than_a_kibibyte() {
-    // Tables double when they are full. So that what they keep free counts in full and but once, as many come as double them.
-    const CLIENTS: usize = 4096;
-    let mut cores = cores(1);
-    let mut bytes_of = |numbers: std::ops::Range<usize>| {
-        let mut bytes = 0;
-        let mut settle = |cores: &mut [Core]| {
-            let before = BYTES.get();
-            settle(cores);
-            bytes += BYTES.get() - before;
-        };
-        for number in numbers {
-            let client = cores[0].os().connect(WEB);
-            settle(&mut cores);
-            let hello = format!(
-                "GET /ws?nickname=somebody{number} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            );
-            cores[0].os().say(client, hello.as_bytes());
-            settle(&mut cores);
-        }
-        bytes
-    };
-    bytes_of(0..CLIENTS);
-    let each = bytes_of(CLIENTS..2 * CLIENTS) / CLIENTS as i64;
-    assert_eq!(cores[0].world().inventory().sessions, 2 * CLIENTS, "all have said hello");
-    println!("an idle WebSocket after its hello: {each} bytes");
-    assert!(each <= IDLE_BYTES_MAX, "{each} bytes");
-    // What the server tells of it counts full tables; here the hash tables are as empty as they get.
-    let told = footprint::idle_bytes(link_bytes::<usize>());
-    let told = told.iter().find(|(transport, _)| *transport == "websocket").expect("it is told").1 as i64;
-    println!("by the sizes of what is kept for it: {told} bytes");
-    assert!((told..=told * 5 / 4).contains(&each), "{each} bytes, where {told} are told");
+fn an_idle_client_costs_what_is_told_and_less_than_a_kibibyte() {
+    for (transport, bytes, told) in idle::measured() {
+        println!("{transport}: {bytes} bytes of the allocator; by the sizes of what is kept for it, {told}");
+        assert!(bytes <= idle::BYTES_MAX, "{transport}: {bytes} bytes");
+        // What the server tells of it counts full tables; here the hash tables are as empty as they get.
+        assert!((told..=told * 5 / 4).contains(&bytes), "{transport}: {bytes} bytes, where {told} are told");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use starling::base::stats::Counters;
-use starling::observe::metrics::{About, Format, LogLines, render};
+use starling::observe::metrics::{About, Format, LogLines, Sizes, render};
 use starling::sys::process::Figures;
 
 const BEGIN: &str = "<!-- list -->\n";
@@ -23,7 +23,14 @@ fn rendered() -> String {
     let cores: Vec<Arc<Counters>> = vec![Arc::default()];
     render(
         &cores,
-        &About { started_ms: 0, process: all, node: 0, idle_bytes: &[], log: LogLines::default() },
+        &About {
+            started_ms: 0,
+            process: all,
+            node: 0,
+            idle_bytes: &[],
+            sizes: Sizes::default(),
+            log: LogLines::default(),
+        },
         Format::Text,
     )
 }

@@ -352,6 +352,14 @@ counters! {
     Gauge away,
     /// Bytes of the histories of rooms that are in memory.
     Gauge history_bytes,
+    /// Bytes that wait to be written to connections; those that many wait for count once.
+    Gauge send_queue_bytes,
+    /// Bytes of input that is not complete, or waits.
+    Gauge input_bytes,
+    /// Places in the table of connections, free ones among them.
+    Gauge connection_places,
+    /// Places in the table of sessions, free ones among them.
+    Gauge session_places,
 }
 
 #[cfg(test)]

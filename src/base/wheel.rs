@@ -18,6 +18,8 @@
 //! slab has grown. Users are lazy all the same: traffic only notes when it was last seen, and the entry looks at that
 //! when it fires and moves on.
 
+use std::num::NonZeroU32;
+
 use slab::Slab;
 
 use super::slots::Slots;
@@ -40,9 +42,10 @@ pub struct Wheel<T> {
     due: List,
 }
 
-/// Names one timer of a [`Wheel`] until it fires or is cancelled.
+/// Names one timer of a [`Wheel`] until it fires or is cancelled. One more than the place of its entry, so that an `Option` of it is
+/// no larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimerKey(u32);
+pub struct TimerKey(NonZeroU32);
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -92,7 +95,7 @@ impl<T> Wheel<T> {
         let entry = Entry { value, deadline: deadline.0, place: Place::Due, previous: NONE, next: NONE };
         let key = self.entries.insert(entry) as u32;
         self.link(key);
-        TimerKey(key)
+        TimerKey(NonZeroU32::new(key + 1).expect("fewer than 2^32 timers"))
     }
 
     /// Removes a timer that has not fired.
@@ -100,8 +103,9 @@ impl<T> Wheel<T> {
     /// # Panics
     /// When it has: the owner of a key forgets it when its timer fires.
     pub fn cancel(&mut self, key: TimerKey) -> T {
-        self.unlink(key.0);
-        self.entries.remove(key.0 as usize).value
+        let key = key.0.get() - 1;
+        self.unlink(key);
+        self.entries.remove(key as usize).value
     }
 
     /// The moment of the next timer, or an earlier one: at a higher level only the slot is known, and looking again

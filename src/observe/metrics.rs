@@ -34,6 +34,34 @@ impl Format {
 const OF_CORES: &[&str] =
     &["turns", "events", "busy_ns", "connections", "rooms", "deliveries", "parcels", "wakes", "stalls"];
 
+/// These make one family, by class.
+const OF_MEMORY: &[&str] =
+    &["history_bytes", "send_queue_bytes", "input_bytes", "connection_places", "session_places"];
+
+/// What of memory is known by its size alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sizes {
+    /// Bytes of a place in the table of connections, with what belongs to it.
+    pub connection_bytes: usize,
+    /// Bytes of a place in the table of sessions, with what belongs to it.
+    pub session_bytes: usize,
+    /// Bytes of the journals of all cores; 0: there are none.
+    pub journal_bytes: usize,
+}
+
+/// Bytes of memory by what they are for, on all of these cores.
+pub fn memory_classes(cores: &[Arc<Counters>], sizes: &Sizes) -> [(&'static str, u64); 6] {
+    let sum = |of: fn(&Counters) -> u64| cores.iter().map(|core| of(core)).sum::<u64>();
+    [
+        ("histories", sum(|core| core.history_bytes.value())),
+        ("send_queues", sum(|core| core.send_queue_bytes.value())),
+        ("input", sum(|core| core.input_bytes.value())),
+        ("connections", sum(|core| core.connection_places.value()) * sizes.connection_bytes as u64),
+        ("sessions", sum(|core| core.session_places.value()) * sizes.session_bytes as u64),
+        ("journals", sizes.journal_bytes as u64),
+    ]
+}
+
 /// What is told beside the numbers of the cores.
 #[derive(Debug, Clone)]
 pub struct About {
@@ -45,6 +73,8 @@ pub struct About {
     pub node: u32,
     /// How many bytes an idle client takes, by how it speaks.
     pub idle_bytes: &'static [(&'static str, usize)],
+    /// What tells how much memory is used for what.
+    pub sizes: Sizes,
     /// What the log has not got.
     pub log: LogLines,
 }
@@ -71,11 +101,13 @@ pub fn render(cores: &[Arc<Counters>], about: &About, format: Format) -> String 
     );
     out.process(about);
     out.idle(about.idle_bytes);
+    out.memory(&memory_classes(cores, &about.sizes));
     out.log(&about.log);
     // In the order in which they are described.
     let readings: Vec<Vec<u64>> =
         cores.iter().map(|core| core.values().map(|(_, value)| value).collect()).collect();
-    for (index, described) in Counters::DESCRIBED.iter().enumerate() {
+    let told = Counters::DESCRIBED.iter().enumerate();
+    for (index, described) in told.filter(|(_, described)| !OF_MEMORY.contains(&described.name)) {
         let values: Vec<u64> = readings.iter().map(|of_core| of_core[index]).collect();
         let sum = values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value));
         let (name, is_time) = match described.name.strip_suffix("_ns") {
@@ -174,6 +206,14 @@ impl Document {
                 self.text,
                 "starling_bytes_per_idle_connection{{transport=\"{transport}\"}} {bytes}"
             );
+        }
+    }
+
+    fn memory(&mut self, classes: &[(&str, u64)]) {
+        let help = "Memory by what it is for, by the sizes of what is kept: histories of rooms; send queues, where what many wait for counts once; input that is not complete or waits; the tables of connections and of sessions, free places in them too; the journals to the storage thread, which are shared memory. The rest of what the process has is code, stacks, the store's cache, TLS, compression, members of rooms, and what the allocator keeps for later.";
+        self.family("starling_memory_bytes", Kind::Gauge, help);
+        for (class, bytes) in classes {
+            let _ = writeln!(self.text, "starling_memory_bytes{{class=\"{class}\"}} {bytes}");
         }
     }
 
@@ -280,6 +320,9 @@ mod tests {
         cores[0].http.note(0, 200, 900);
         cores[1].http.note(0, 200, 1_200_000);
         cores[1].http.note(2, 404, 20_000_000_000);
+        cores[0].connection_places.set(2);
+        cores[1].connection_places.set(1);
+        cores[1].send_queue_bytes.set(70);
         cores[1].hops.record(Hop::ReadToParsed, 1600);
         cores[1].hops.record(Hop::ReadToParsed, 11_000_000_000);
         let process = Figures { cpu_s: Some(1.5), resident_bytes: Some(4096), ..Figures::default() };
@@ -290,6 +333,7 @@ mod tests {
                 process,
                 node: 0,
                 idle_bytes: &[],
+                sizes: Sizes { connection_bytes: 400, session_bytes: 300, journal_bytes: 4096 },
                 log: LogLines::default(),
             },
             format,
@@ -322,6 +366,9 @@ mod tests {
             "starling_message_latency_seconds_sum{hop=\"read_to_parsed\",core=\"1\"} 11.0000016",
             "starling_message_latency_seconds_count{hop=\"read_to_parsed\",core=\"1\"} 2",
             "starling_message_latency_seconds_count{hop=\"total\",core=\"0\"} 0",
+            "starling_memory_bytes{class=\"connections\"} 1200",
+            "starling_memory_bytes{class=\"send_queues\"} 70",
+            "starling_memory_bytes{class=\"journals\"} 4096",
             "process_cpu_seconds_total 1.5",
             "process_resident_memory_bytes 4096",
             "process_start_time_seconds 1700000000.5",

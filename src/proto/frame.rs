@@ -140,6 +140,11 @@ impl Decoder {
         }
     }
 
+    /// How many bytes it holds back, the free ones of its buffer among them.
+    pub fn kept_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Frees what is no longer needed. To be called when the input is used up, so that a connection that waits between
     /// two frames owns no buffer.
     pub fn release(&mut self) {

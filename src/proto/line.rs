@@ -69,6 +69,11 @@ impl Decoder {
         (!line.is_empty()).then_some(line)
     }
 
+    /// How many bytes it holds back, the free ones of its buffer among them.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.capacity()
+    }
+
     /// Frees what is no longer needed. To be called when the input is used up, so that a connection that waits between
     /// two lines owns no buffer.
     pub fn release(&mut self) {

@@ -1,7 +1,7 @@
 //! What dashboards are sent: a snapshot a second of what all cores count and tell, as JSON. Made while somebody looks, on the thread that
 //! sees all cores.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::base::histogram::Snapshot;
 use crate::base::latency::{HOPS, Hop};
 use crate::base::stats::Counters;
+use crate::observe::metrics::{Sizes, memory_classes};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::teller::Teller;
 use crate::shard::mail::{Mail, Parcel};
@@ -125,6 +126,8 @@ pub struct About {
     pub started_ms: u64,
     /// The node; 0: it stands alone.
     pub node: u32,
+    /// What tells how much memory is used for what.
+    pub sizes: Sizes,
 }
 
 /// The making of snapshots.
@@ -306,9 +309,7 @@ impl Dashboard {
             "latency": latency(&now.durations, oldest),
             "memory": {
                 "resident_bytes": process.resident_bytes,
-                "history_bytes": now.sum("history_bytes"),
-                // Not known as soon as one core does not know it.
-                "queued_bytes": reports().map(|report| report.queued_bytes).sum::<Option<u64>>(),
+                "classes": memory_classes(&self.counters, &self.about.sizes).into_iter().collect::<HashMap<_, _>>(),
             },
             "store": self.store(),
             "backplane": self.backplane(),
@@ -445,7 +446,8 @@ mod tests {
     fn two_cores(watchers: &Arc<Watchers>) -> (Vec<Arc<Counters>>, Dashboard, Teller) {
         let counters: Vec<Arc<Counters>> = vec![Arc::default(), Arc::default()];
         let exchange = Arc::new(Exchange::new(2, 1024));
-        let about = About { started_ms: 5, node: 0 };
+        let sizes = Sizes { connection_bytes: 400, ..Sizes::default() };
+        let about = About { started_ms: 5, node: 0, sizes };
         let dashboard = Dashboard::new(counters.clone(), exchange.clone(), watchers.clone(), about);
         (counters, dashboard, Teller::new(exchange, 2))
     }
@@ -491,6 +493,8 @@ mod tests {
         let first = now + FIRST_INTERVAL;
         assert_eq!(dashboard.wait(now), Some(FIRST_INTERVAL));
         counters[0].published.add(7);
+        counters[0].connection_places.set(3);
+        counters[1].send_queue_bytes.set(70);
         counters[1].rate_limited_users.add(2);
         counters[0].hops.record(Hop::SequencedToReceived, 1900);
         counters[1].hops.record(Hop::SequencedToReceived, 900);
@@ -522,6 +526,8 @@ mod tests {
         assert_eq!(snapshot["store"]["is_down"], true);
         assert_eq!(snapshot["backplane"], Value::Null);
         assert_eq!(snapshot["memory"]["resident_bytes"], Value::Null);
+        assert_eq!(snapshot["memory"]["classes"]["connections"], 3 * 400);
+        assert_eq!(snapshot["memory"]["classes"]["send_queues"], 70);
         // A core that owes an answer is not asked again.
         dashboard.go_on(first + INTERVAL, &mut teller, Figures::default);
         assert!(mail(&dashboard, &mut teller, 0).is_empty());

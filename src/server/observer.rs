@@ -11,7 +11,7 @@ use super::dashboard::{self, Dashboard, Watchers};
 
 use crate::base::stats::Counters;
 use crate::observe::logging::Control;
-use crate::observe::metrics::{self, About, Format, LogLines};
+use crate::observe::metrics::{self, About, Format, LogLines, Sizes};
 use crate::reactor::mailbox::Exchange;
 use crate::reactor::teller::Teller;
 use crate::reactor::{Os, link_bytes};
@@ -93,6 +93,8 @@ pub struct Start {
     pub started_ms: u64,
     /// The node.
     pub node: u32,
+    /// Bytes of the journals of all cores.
+    pub journal_bytes: usize,
     /// The log.
     pub log: Control,
 }
@@ -100,14 +102,22 @@ pub struct Start {
 /// What an idle client takes of memory.
 const IDLE_BYTES: [(&str, usize); 6] = footprint::idle_bytes(link_bytes::<<Kernel as Os>::Socket>());
 
+/// What the places of the tables take of it.
+const SIZES: Sizes = Sizes {
+    connection_bytes: footprint::connection_bytes(link_bytes::<<Kernel as Os>::Socket>()),
+    session_bytes: footprint::session_bytes(),
+    journal_bytes: 0,
+};
+
 /// Starts the thread, which ends with the cores.
 ///
 /// # Errors
 /// When the kernel has no thread to give.
 pub fn start(start: Start) -> io::Result<()> {
-    let Start { asked, counters, exchange, wakers, started_ms, node, log } = start;
+    let Start { asked, counters, exchange, wakers, started_ms, node, journal_bytes, log } = start;
     let Asked { asked, reported, woken, watchers } = asked;
-    let about = dashboard::About { started_ms, node };
+    let sizes = Sizes { journal_bytes, ..SIZES };
+    let about = dashboard::About { started_ms, node, sizes };
     let mut dashboard = Dashboard::new(counters.clone(), exchange.clone(), watchers, about);
     threads::spawn("observer".into(), move || {
         let mut teller = Teller::new(exchange, counters.len());
@@ -116,7 +126,7 @@ pub fn start(start: Start) -> io::Result<()> {
             select! {
                 recv(asked) -> question => match question {
                     Ok((from, question)) => {
-                        let document = answer(question, &counters, started_ms, node, &log);
+                        let document = answer(question, &counters, &about, &log);
                         let reply = Reply::Document(Box::new(document));
                         let mail = Mail::ApiReply { to: from.connection, home: from.core, reply };
                         teller.tell(usize::from(from.core), mail);
@@ -143,15 +153,16 @@ pub fn start(start: Start) -> io::Result<()> {
 fn answer(
     question: Question,
     counters: &[Arc<Counters>],
-    started_ms: u64,
-    node: u32,
+    about: &dashboard::About,
     log: &Control,
 ) -> Document {
     match question {
         Question::Metrics { is_open_metrics } => {
             let format = if is_open_metrics { Format::OpenMetrics } else { Format::Text };
             let log = LogLines { left_out: log.left_out(), suppressed: log.suppressed() };
-            let about = About { started_ms, process: process::figures(), node, idle_bytes: &IDLE_BYTES, log };
+            let dashboard::About { started_ms, node, sizes } = *about;
+            let process = process::figures();
+            let about = About { started_ms, process, node, idle_bytes: &IDLE_BYTES, sizes, log };
             let body = metrics::render(counters, &about, format).into_bytes();
             Document { content_type: format.content_type(), body }
         }

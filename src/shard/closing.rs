@@ -343,6 +343,7 @@ impl Shard {
                 self.census.leave(connection.peer);
             }
             self.scratch.deflaters.forget(id);
+            self.counters.input_bytes.sub(connection.kept_input.into());
             self.log_closed(id, &connection);
             if let Some(call) = &connection.call {
                 self.drop_call(id, call);

@@ -54,6 +54,8 @@ pub struct Connection {
     pub unread: Vec<u8>,
     /// A command that was decoded and has to wait its turn.
     pub held: Option<Box<[u8]>>,
+    /// How many bytes of input it keeps, as far as they are counted.
+    pub kept_input: u32,
     /// The kind and encoding of a binary frame that waits.
     pub held_frame: (u8, u8),
     /// What the limits said of the command that waits: it is counted once.
@@ -231,6 +233,7 @@ impl Connection {
             http_bytes: 0,
             unread: Vec::new(),
             held: None,
+            kept_input: 0,
             held_frame: (0, 0),
             admitted: None,
             pause: None,
@@ -287,6 +290,22 @@ impl Connection {
     /// Whether there is input that waits to be looked at.
     pub fn has_backlog(&self) -> bool {
         self.held.is_some() || self.is_holding_request() || !self.unread.is_empty()
+    }
+
+    /// Bytes of input that is not complete, or waits: what is in the buffers of HTTP/2 is not among them.
+    pub fn input_bytes(&self) -> usize {
+        let undecoded = match &self.protocol {
+            Protocol::Text(text) => text.lines.kept_bytes(),
+            Protocol::JsonLines(lines) => lines.kept_bytes(),
+            Protocol::Frames(frames) => frames.kept_bytes(),
+            Protocol::Http(http) => http.kept_bytes(),
+            Protocol::WebSocket(decoder) | Protocol::Echo(decoder) | Protocol::Watch(decoder) => {
+                decoder.kept_bytes()
+            }
+            Protocol::Messages(decoder) => decoder.kept_bytes(),
+            Protocol::Http2(_) | Protocol::EventStream(_) | Protocol::Detect | Protocol::Ended => 0,
+        };
+        undecoded + self.unread.capacity() + self.held.as_ref().map_or(0, |held| held.len())
     }
 
     /// Whether an HTTP request waits for its turn.

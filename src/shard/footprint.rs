@@ -22,16 +22,25 @@ const fn hashed(bytes: usize) -> usize {
     (bytes + 1) * 8 / 7
 }
 
+/// What a place in the table of connections takes, with its timer. `link_bytes` is what the loop has for its socket.
+pub const fn connection_bytes(link_bytes: usize) -> usize {
+    Slots::<Connection>::PLACE_BYTES + Wheel::<Timer>::ENTRY_BYTES + link_bytes
+}
+
+/// What a place in the table of sessions takes, with its nickname and where that and its number are found.
+pub const fn session_bytes() -> usize {
+    Slots::<Session>::PLACE_BYTES
+        + hashed(size_of::<(u64, SessionRef)>())
+        + hashed(Registry::ENTRY_BYTES)
+        + NICKNAME_BYTES
+}
+
 /// Bytes of memory of a client that is idle after its hello, or its request, by how it speaks. `link_bytes` is what the loop has for its
 /// socket. Each table counts as if it were full: one that has just grown has as much again for those who will come. Not in it are what
 /// the kernel has for the socket, rooms and history, what TLS keeps, and compression.
 pub const fn idle_bytes(link_bytes: usize) -> [(&'static str, usize); 6] {
-    let connection = Slots::<Connection>::PLACE_BYTES + Wheel::<Timer>::ENTRY_BYTES + link_bytes;
-    let session = Slots::<Session>::PLACE_BYTES
-        + hashed(size_of::<(u64, SessionRef)>())
-        + hashed(Registry::ENTRY_BYTES)
-        + NICKNAME_BYTES;
-    let member = connection + session;
+    let connection = connection_bytes(link_bytes);
+    let member = connection + session_bytes();
     let listener = allocated(size_of::<EventStream>()) + Audience::ENTRY_BYTES;
     [
         ("websocket", member),

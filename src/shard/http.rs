@@ -184,6 +184,19 @@ pub(super) struct DateCache {
 }
 
 impl Http {
+    /// How many bytes of a request that is not complete it holds back, the free ones of its buffer among them.
+    pub(super) fn kept_bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Head(head) => head.kept_bytes(),
+            Phase::Body(_, answer) => match &answer.what {
+                What::Unread { body, .. }
+                | What::UnreadAccount { body, .. }
+                | What::UnreadBroadcast { body, .. } => body.capacity(),
+                _ => 0,
+            },
+        }
+    }
+
     /// A connection that no request has come on.
     pub fn new(limits: &Limits, now: Tick) -> Self {
         let head = HeadDecoder::new(limits.http_target_bytes, limits.http_head_bytes);

@@ -150,7 +150,23 @@ impl Shard {
         }
     }
 
-    fn decode(&mut self, id: Id, mut input: &mut [u8]) {
+    fn decode(&mut self, id: Id, input: &mut [u8]) {
+        self.decode_all(id, input);
+        self.count_input(id);
+    }
+
+    /// Counts what a connection keeps of its input.
+    fn count_input(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let bytes = connection.input_bytes() as u32;
+        if bytes != connection.kept_input {
+            let before = std::mem::replace(&mut connection.kept_input, bytes);
+            self.counters.input_bytes.sub(before.into());
+            self.counters.input_bytes.add(bytes.into());
+        }
+    }
+
+    fn decode_all(&mut self, id: Id, mut input: &mut [u8]) {
         while !input.is_empty() {
             let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
                 return;

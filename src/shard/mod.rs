@@ -339,6 +339,7 @@ impl Shard {
         };
         let id = self.connections.insert(Connection::new(peer, kind, protocol, encoding, self.now.tick));
         self.counters.connections.set(self.connections.len() as u64);
+        self.counters.connection_places.set(self.connections.places() as u64);
         self.connections_of(kind).add(1);
         id
     }

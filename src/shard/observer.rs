@@ -56,8 +56,6 @@ pub struct Report {
     pub deferred: usize,
     /// How long the longest turn since the last report took, in nanoseconds.
     pub longest_turn_ns: u64,
-    /// Bytes in the segments that send queues are made of; one that many share counts once. `None`: there are too many to count.
-    pub queued_bytes: Option<u64>,
     /// Whether the store is down; `None`: there is none.
     pub store_is_down: Option<bool>,
     /// Acks that wait for the store.

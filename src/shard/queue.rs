@@ -80,6 +80,8 @@ impl SendQueue {
 pub struct SendPool {
     segments: Slab<Segment>,
     ranges: Slab<Node>,
+    /// Bytes in all segments.
+    bytes: u64,
     spare: Vec<(Vec<u8>, Vec<u32>)>,
 }
 
@@ -128,6 +130,7 @@ impl Data {
 impl SendPool {
     /// Takes frames in, to be queued on any number of connections by [`SendPool::push`].
     pub fn share(&mut self, frames: Frames) -> Shared {
+        self.bytes += frames.bytes.len() as u64;
         Shared(self.segments.insert(Segment { data: Data::Shared(frames), references: 1 }) as u32)
     }
 
@@ -155,6 +158,7 @@ impl SendPool {
             let end = bytes.len();
             ends.push(end as u32);
             self.ranges[queue.tail as usize].end = end as u32;
+            self.bytes += (end - before) as u64;
             queue.bytes += (end - before) as u32;
             return;
         }
@@ -166,6 +170,7 @@ impl SendPool {
         }
         let end = bytes.len() as u32;
         ends.push(end);
+        self.bytes += u64::from(end);
         let segment = self.segments.insert(Segment { data: Data::Own(bytes, ends), references: 1 }) as u32;
         self.append(queue, segment, 0..end);
     }
@@ -245,10 +250,9 @@ impl SendPool {
         *queue = rest;
     }
 
-    /// Bytes in all segments, one that many queues share once; `None` if there are more than `segments_max`.
-    pub fn segment_bytes(&self, segments_max: usize) -> Option<u64> {
-        let bytes = || self.segments.iter().map(|(_, segment)| segment.data.bytes().len() as u64).sum();
-        (self.segments.len() <= segments_max).then(bytes)
+    /// Bytes in all segments, one that many queues share once.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// How many ranges and segments are in use.
@@ -285,10 +289,12 @@ impl SendPool {
     fn unreference(&mut self, segment: u32) {
         let entry = &mut self.segments[segment as usize];
         entry.references -= 1;
-        if entry.references == 0
-            && let Data::Own(bytes, ends) = self.segments.remove(segment as usize).data
-        {
-            self.keep_spare(bytes, ends);
+        if entry.references == 0 {
+            let data = self.segments.remove(segment as usize).data;
+            self.bytes -= data.bytes().len() as u64;
+            if let Data::Own(bytes, ends) = data {
+                self.keep_spare(bytes, ends);
+            }
         }
     }
 
@@ -388,10 +394,12 @@ mod tests {
                 }
                 let expected: usize = model.iter().map(Vec::len).sum::<usize>() - head_written;
                 prop_assert_eq!(queue.bytes(), expected);
+                let in_segments: usize = pool.segments.iter().map(|(_, s)| s.data.bytes().len()).sum();
+                prop_assert_eq!(pool.bytes(), in_segments as u64);
             }
             let expected: Vec<u8> = model.concat()[head_written..].to_vec();
             prop_assert_eq!(drain(&mut pool, &mut queue, 5), expected);
-            prop_assert_eq!(pool.in_use(), (0, 0));
+            prop_assert_eq!((pool.in_use(), pool.bytes()), ((0, 0), 0));
         }
     }
 

@@ -272,6 +272,7 @@ impl Shard {
         }
         let number = restored.number;
         let id = self.sessions.insert(session);
+        self.counters.session_places.set(self.sessions.places() as u64);
         self.directory.insert(number, SessionRef { node: self.node, core: self.core, session: id });
         let deadline = self.now.tick + self.config.session.grace_ms;
         self.sessions[id].grace = Some(self.wheel.insert(deadline, super::timers::Timer::Grace(id)));

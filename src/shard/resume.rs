@@ -141,6 +141,7 @@ impl Shard {
             None => Step::Hello { then: Box::new(then) },
         };
         let session = self.sessions.insert(Session::new(Some(asked.by), asked.encoding, identity, step));
+        self.counters.session_places.set(self.sessions.places() as u64);
         self.connections.get_mut(asked.by).expect("it was there just now").session = Some(session);
         match ticket {
             Some(ticket) => {

@@ -33,9 +33,6 @@ const ENTRIES: usize = 10;
 /// seconds until all have been seen.
 const PLACES: usize = 4096;
 
-/// How many segments of send queues are counted in one report; beyond it they are not.
-const SEGMENTS_MAX: usize = 65_536;
-
 /// What a full house is told to wait, in milliseconds.
 const FULL_RETRY_MS: u64 = 5000;
 
@@ -76,6 +73,7 @@ struct Watcher {
 impl Shard {
     /// The turn is over, at this moment of the monotonic clock: what was said in it has been written, as far as sockets took it.
     pub fn turn_ended(&mut self, ns: u64) {
+        self.counters.send_queue_bytes.set(self.pool.bytes());
         for Answered { method, status, began_ns } in self.answered.drain(..) {
             self.counters.http.note(method, status, ns.saturating_sub(began_ns));
         }
@@ -267,7 +265,6 @@ impl Shard {
             timers: self.wheel.len(),
             deferred: self.deferred.len(),
             longest_turn_ns: 0,
-            queued_bytes: self.pool.segment_bytes(SEGMENTS_MAX),
             store_is_down: self.journal.is_on.then(|| self.journal.is_down()),
             store_waits: self.journal.waiting(),
             backplane: self.nodes.is_clustered.then(|| self.nodes.down.clone()),
@@ -561,6 +558,7 @@ mod tests {
             [("user-2".to_owned(), ids[2].index + 100), ("user-1".to_owned(), ids[1].index + 100)]
         );
         assert!(report.slow[0].queued_bytes > report.slow[1].queued_bytes);
-        assert_eq!(report.queued_bytes, Some(report.slow.iter().map(|c| c.queued_bytes as u64).sum()));
+        let queued: u64 = report.slow.iter().map(|client| client.queued_bytes as u64).sum();
+        assert_eq!(shard.counters().send_queue_bytes.value(), queued);
     }
 }

@@ -113,19 +113,34 @@ fn redis_cluster(replicas: usize) -> Vec<Server> {
     for server in &servers[1..3] {
         let _: String = server.ask(&format!("CLUSTER MEET 127.0.0.1 {}", servers[0].port));
     }
-    let knows_all = |server: &Server| server.ask::<String>("CLUSTER NODES").lines().count() == servers.len();
+    let knows_all = |server: &Server| {
+        let nodes = server.ask::<String>("CLUSTER NODES");
+        nodes.lines().filter(|line| !line.contains("handshake")).count() == servers.len()
+    };
     let is_up = |server: &Server| {
         let info = server.ask::<String>("CLUSTER INFO");
         info.contains("cluster_slots_ok:16384") && info.contains("cluster_state:ok")
     };
-    while !servers.iter().all(|server| knows_all(server) && is_up(server)) {}
+    let (began, mut met_at) = (Instant::now(), Instant::now());
+    while !servers.iter().all(|server| knows_all(server) && is_up(server)) {
+        assert!(began.elapsed() < Duration::from_secs(60), "the servers do not find each other");
+        // Where servers were too slow to shake hands, they have forgotten that they were to: that takes them their timeout.
+        if met_at.elapsed() > Duration::from_secs(5) {
+            met_at = Instant::now();
+            for server in servers[1..].iter().filter(|server| !knows_all(server)) {
+                let _: String = server.ask(&format!("CLUSTER MEET 127.0.0.1 {}", servers[0].port));
+            }
+        }
+    }
     for (index, server) in servers.iter().enumerate().skip(3) {
         let primary: String = servers[index % 3].ask("CLUSTER MYID");
         let _: String = server.ask(&format!("CLUSTER REPLICATE {primary}"));
     }
     let follows =
         |server: &Server| server.ask::<String>("INFO replication").contains("master_link_status:up");
-    while !servers[3..].iter().all(follows) {}
+    while !servers[3..].iter().all(follows) {
+        assert!(began.elapsed() < Duration::from_secs(90), "the replicas do not follow");
+    }
     servers
 }
 

@@ -105,7 +105,7 @@ def test_who_does_not_read_is_told_of_with_what_the_kernel_knows(start_server):
     [client] = told["slow"]
     assert client["transport"] == "websocket" and client["queued_bytes"] > 100_000 and client["peer"] == "127.0.0.1"
     assert client["tcp"]["rtt_ms"] > 0 and client["tcp"].keys() == {"rtt_ms", "rtt_var_ms", "retransmits", "unacked"}
-    assert told["memory"]["queued_bytes"] > 100_000
+    assert told["memory"]["classes"]["send_queues"] > 100_000
 
 
 def test_limits_that_are_hit_are_told(start_server):

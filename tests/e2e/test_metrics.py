@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from helpers import wait_until
+from helpers import RawWebSocket, wait_until
 
 ROOT = pathlib.Path(__file__).parents[2]
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -76,6 +76,52 @@ def test_what_happens_is_counted(start_server):
     assert value(after, "http_request_duration_seconds_bucket", le="+Inf") == answered
     assert 0 < value(after, "http_request_duration_seconds_sum") < 10
     assert 0 < value(after, "starling_busy_seconds_total")
+
+
+def test_memory_is_told_by_class(start_server):
+    """What comes in and is not complete, what waits to be taken, what rooms keep, and the places of those who are here."""
+    server = start_server(limits__send_queue_bytes=16_777_216, auth__api_keys='[{ name = "ci", key = "one key" }]')
+
+    def of_class(name):
+        return value(scrape(server)[1], "starling_memory_bytes", **{"class": name})
+
+    before = {name: of_class(name) for name in ("connections", "sessions", "histories", "send_queues", "input")}
+    assert before["send_queues"] == before["histories"] == 0
+    many = [server.ws(f"user-{number}", "den") for number in range(40)]
+    each = of_class("connections") / value(scrape(server)[1], "starling_connections")
+    assert 300 < each < 4000 and of_class("connections") > before["connections"], "places double when they are used up"
+    assert of_class("sessions") >= 40 * 200
+    many[0].say("den", "x" * 10_000)
+    many[0].expect("message")
+    assert of_class("histories") > 10_000
+
+    line, frames, request = (server.connect(kind).socket for kind in ("line", "frame", "web"))
+    half = b'{"type":"ping","padding":"' + b"x" * 100_000
+    line.sendall(half)
+    frames.sendall(b"\xca\xfe\xba\xbe\x01" + (150_000).to_bytes(4, "big") + b"\0\x15" + b"y" * 100_000)
+    request.sendall(b"POST /api/rooms/den/messages HTTP/1.1\r\nHost: a\r\nX-API-Key: one key\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: 150000\r\n\r\n" + b" " * 100_000)
+    wait_until(lambda: 300_000 <= of_class("input") < 900_000, "what is not complete to be counted")
+    line.sendall(b'"}\n')
+    while b"pong" not in line.recv(4096):
+        pass
+    wait_until(lambda: 200_000 <= of_class("input") < 300_000, "a complete line to be let go")
+    for connection in (line, frames, request):
+        connection.close()
+    wait_until(lambda: of_class("input") == 0, "all of it to be let go")
+
+    slow = RawWebSocket(server, receive_buffer_bytes=4096)
+    server.keep(slow.raw)
+    slow.send("hello", nickname="slow")
+    slow.send("join", room="busy")
+    slow.expect("joined")
+    sender = server.ws("sender", "busy")
+    for _ in range(100):
+        sender.send("message", room="busy", content="x" * 60_000)
+        sender.expect("message", sender="sender")
+    wait_until(lambda: of_class("send_queues") > 1_000_000, "what waits to be counted")
+    slow.raw.close()
+    wait_until(lambda: of_class("send_queues") == 0, "it to be let go")
 
 
 KEYS = {"auth__api_keys": '[{ name = "ci", key = "one key" }, { name = "root", key = "another", admin = true }]'}

@@ -233,8 +233,12 @@ fn totals(snapshot: &Value) -> Vec<Line> {
         ]),
         row(vec![
             ("memory", known(&memory["resident_bytes"], bytes)),
-            ("histories", known(&memory["history_bytes"], bytes)),
-            ("send queues", known(&memory["queued_bytes"], bytes)),
+            ("histories", known(&memory["classes"]["histories"], bytes)),
+            ("send queues", known(&memory["classes"]["send_queues"], bytes)),
+            ("input", known(&memory["classes"]["input"], bytes)),
+            ("connections", known(&memory["classes"]["connections"], bytes)),
+            ("sessions", known(&memory["classes"]["sessions"], bytes)),
+            ("journals", known(&memory["classes"]["journals"], bytes)),
         ]),
     ];
     let http = &snapshot["http"];
@@ -390,7 +394,7 @@ mod tests {
         "version": "0.1.0", "node": 0, "time_ms": 61000, "started_ms": 1000, "sessions": 3, "rooms": 2,
         "connections": {"all": 5, "web": 4, "line": 1, "frame": 0, "grpc": 0, "grpc_calls": 0, "event_streams": 2},
         "rates": {"messages": 12.5, "deliveries": 100.0, "received_bytes": 2048.0, "sent_bytes": 4096.0},
-        "memory": {"resident_bytes": 1048576, "history_bytes": 10, "queued_bytes": null},
+        "memory": {"resident_bytes": 1048576, "classes": {"histories": 10, "send_queues": null}},
         "store": {"is_down": true, "acks_waiting": 2}, "backplane": null,
         "cores": [{"core": 0, "busy": 0.95, "turns": 10.0, "events_per_turn": 1.5, "turn_us": 20.0,
             "turn_max_us": 1500.0, "connections": 5, "sessions": null, "rooms": 2, "mailbox": 0, "is_silent": true}],

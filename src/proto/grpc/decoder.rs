@@ -31,6 +31,11 @@ impl Decoder {
         Decoder { buffer: Vec::new(), bytes_max, is_spent: false }
     }
 
+    /// How many bytes it holds back, the free ones of its buffer among them.
+    pub fn kept_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Whether a part of a message has come.
     pub fn is_within(&self) -> bool {
         !self.is_spent && !self.buffer.is_empty()

@@ -111,6 +111,11 @@ impl HeadDecoder {
         self.failure.is_none() && matches!(self.place, Place::Start | Place::StartReturn)
     }
 
+    /// How many bytes it holds back, the free ones of its buffer among them.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.capacity()
+    }
+
     /// Frees what is no longer needed. To be called when the input is used up, so that a connection that waits between
     /// two requests owns no buffer. (A head's buffer is never worth keeping: nearly every head comes in one piece.)
     pub fn release(&mut self) {

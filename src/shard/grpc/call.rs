@@ -156,6 +156,7 @@ impl Shard {
         }));
         let id = self.connections.insert(connection);
         self.counters.connections.set(self.connections.len() as u64);
+        self.counters.connection_places.set(self.connections.places() as u64);
         self.log_call(id, parent, request.uri().path());
         let open = &self.counters.calls_open;
         open.set(open.value() + 1);

@@ -82,8 +82,8 @@ function addToPlots(snapshot, atMs) {
     plots.deliveries.add(atMs, [snapshot.rates.deliveries]);
     plots.connections.add(atMs, [snapshot.connections.all]);
     plots.traffic.add(atMs, [snapshot.rates.sent_bytes, snapshot.rates.received_bytes], bytes(snapshot.rates.sent_bytes));
-    const { resident_bytes: resident, history_bytes: history, queued_bytes: queued } = snapshot.memory;
-    plots.memory.add(atMs, [resident ?? undefined, history, queued ?? undefined], bytes(resident ?? history));
+    const { resident_bytes: resident, classes } = snapshot.memory;
+    plots.memory.add(atMs, [resident ?? undefined, classes.histories, classes.send_queues], bytes(resident ?? classes.histories));
     plots.mailbox.add(atMs, ofCores("mailbox"));
     plots.turn.add(atMs, ofCores("turn_max_us").map((us) => us ?? 0));
 }
@@ -95,7 +95,7 @@ const drawPlots = () => Object.values(plots).forEach((plot) => plot.draw(perform
 const totals = new Map();
 
 const TOTALS = ["Connections", "Sessions", "Rooms", "Messages / s", "Deliveries / s", "In / s", "Out / s", "Errors / s", "HTTP / s",
-    "Memory", "In histories", "In send queues"];
+    "Memory", "In histories", "In send queues", "In input", "In tables", "In journals"];
 
 function total(name, value, note = "") {
     let parts = totals.get(name);
@@ -129,8 +129,12 @@ function showTotals(snapshot) {
     total("Errors / s", rate(rates.errors));
     total("HTTP / s", rate(rates.http_requests), http.count ? `p50 ${millis(http.p50_ms)}, p99 ${millis(http.p99_ms)}` : "");
     total("Memory", bytes(memory.resident_bytes));
-    total("In histories", bytes(memory.history_bytes));
-    total("In send queues", bytes(memory.queued_bytes));
+    const { classes } = memory;
+    total("In histories", bytes(classes.histories));
+    total("In send queues", bytes(classes.send_queues));
+    total("In input", bytes(classes.input));
+    total("In tables", bytes(classes.connections + classes.sessions), `sessions ${bytes(classes.sessions)}`);
+    total("In journals", bytes(classes.journals));
 }
 
 /** Shows `rows` under `columns`: [heading, cell(row), class] each, where a cell is text or a node. */
