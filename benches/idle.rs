@@ -12,6 +12,8 @@ mod allocator;
 mod core;
 #[path = "../tests/common/idle.rs"]
 mod idle;
+// What tests look at besides.
+#[allow(dead_code)]
 #[path = "../tests/common/memory.rs"]
 mod memory;
 
