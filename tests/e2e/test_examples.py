@@ -1,9 +1,12 @@
 """The programs in examples/, as a reader would start them."""
 
+import contextlib
 import json
+import os
 import pathlib
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +23,7 @@ class Program:
 
     def __init__(self, *command):
         self.process = subprocess.Popen(list(map(str, command)), env=environment() | {"PYTHONUNBUFFERED": "1"}, stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.lines, self.errors = queue.Queue(), []
         self._readers = [threading.Thread(target=self._read, args=(pipe, sink), daemon=True)
                          for pipe, sink in [(self.process.stdout, self.lines.put), (self.process.stderr, self.errors.append)]]
@@ -45,8 +48,9 @@ class Program:
             before.append(line)
 
     def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
+        # What it has started as well: a curl that lives on would hold the pipes.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(DEADLINE_S)
         for reader in self._readers:
             reader.join(DEADLINE_S)
