@@ -21,6 +21,9 @@ use crate::wire::{self, Command, Frame, Incoming, ServerError, Welcome};
 pub use rooms::JoinOptions;
 pub use sends::{Record, Saved};
 
+#[cfg(test)]
+mod tests;
+
 use requests::Requests;
 use rooms::Room;
 use sends::{Lane, Sends};
@@ -143,7 +146,8 @@ enum Waits {
     Ping(Duration),
     Join(String),
     Leave(String),
-    Fill(String),
+    Fill(String, u64),
+    Received,
     Send(Lane),
     Request(Ticket),
 }
@@ -270,6 +274,7 @@ impl Machine {
                 Some(self.last_heard + self.config.dead_after),
                 self.rooms.values().filter_map(Room::deadline).min(),
                 self.sends.deadline(),
+                self.privates.deadline(),
             ]
             .into_iter()
             .flatten()
@@ -383,8 +388,15 @@ impl Machine {
             (Some(Waits::Join(room)), Incoming::Joined(joined)) => self.joined(now, &room, joined),
             (Some(Waits::Join(room)), Incoming::Error(error)) => self.join_refused(now, &room, error),
             (Some(Waits::Leave(room)), Incoming::Left(_) | Incoming::Error(_)) => self.left(&room, "left"),
-            (Some(Waits::Fill(room)), Incoming::History(history)) => self.filled(&room, Some(history)),
-            (Some(Waits::Fill(room)), _) => self.filled(&room, None),
+            (Some(Waits::Fill(room, question)), Incoming::History(history)) => {
+                self.filled(&room, question, Some(history));
+            }
+            (Some(Waits::Fill(room, question)), _) => self.filled(&room, question, None),
+            (Some(Waits::Received), Incoming::Error(error)) if error.retryable => {
+                let delay =
+                    self.retry_pause().max(Duration::from_millis(error.retry_after_ms.unwrap_or_default()));
+                self.privates.say_at(now + delay);
+            }
             (Some(Waits::Send(lane)), Incoming::Ack(ack)) => {
                 self.acknowledged(&lane, id.as_deref().unwrap_or_default(), ack);
             }
@@ -394,7 +406,7 @@ impl Machine {
             (Some(Waits::Request(ticket)), event) => self.replied(ticket, event),
             (_, Incoming::Message(message)) => self.heard_message(message),
             (_, Incoming::Gap(gap)) => self.heard_gap(gap),
-            (_, Incoming::Private(private)) => self.heard_private(private),
+            (_, Incoming::Private(private)) => self.heard_private(now, private),
             (None, Incoming::Left(left)) => self.put_out(left),
             (_, Incoming::System(system)) => self.tell(Event::System(system)),
             (_, Incoming::Presence(presence)) => {
@@ -563,6 +575,7 @@ impl Machine {
 
     fn stop(&mut self, reason: Reason) {
         if reason == Reason::Quit {
+            self.replies.clear();
             self.abandon();
             self.resume = None;
         }
@@ -594,9 +607,7 @@ impl Machine {
         self.flush_joins(now);
         self.flush_sends(now);
         self.flush_requests();
-        if let Some(offset) = self.privates.take_due() {
-            self.write(Command::Received { offset }.to_frame(None));
-        }
+        self.flush_received(now);
     }
 
     fn renamed(&mut self, nickname: String) {

@@ -82,8 +82,11 @@ impl Machine {
         if let Some(overtaken) = self.nick_asked.replace(ticket) {
             self.tell(Event::Reply { ticket: overtaken, reply: Err(Failure::Lost) });
         }
-        if stopped {
-            self.start(now);
+        match &mut self.phase {
+            Phase::Stopped(_) => self.start(now),
+            // What was refused with the old one need not be waited for.
+            Phase::Waiting { until } => *until = now,
+            _ => {}
         }
         Ok(ticket)
     }

@@ -14,6 +14,9 @@ const HELD_MAX: usize = 4096;
 /// How many messages one question for missing ones asks for.
 const FILL_PAGE: u32 = 500;
 
+/// For how long is waited whether more private messages come, before they are said to have come.
+const RECEIVED_DELAY: Duration = Duration::from_millis(100);
+
 /// How many private messages are remembered, in order to know those that come again.
 const PRIVATES_REMEMBERED: usize = 1024;
 
@@ -68,20 +71,28 @@ enum State {
     Leaving,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Filling {
+    /// The last missing message.
+    to: u64,
+    /// The question whose answer counts.
+    question: u64,
+}
+
 /// A room that the user wants to be in.
 #[derive(Debug)]
 pub(super) struct Room {
     options: JoinOptions,
     state: State,
     /// Who asked to join, until it is answered.
-    join: Option<Ticket>,
+    joins: Vec<Ticket>,
     leave: Option<Ticket>,
     /// As the server writes it.
     shown: Option<String>,
     position: Option<Position>,
     retry_at: Option<Duration>,
-    /// The last missing message that is being asked for.
-    filling: Option<u64>,
+    /// What is missing and being asked for.
+    filling: Option<Filling>,
     /// What came meanwhile.
     held: VecDeque<Message>,
     /// Places of one's own messages that do not come here, unless a resume brings them.
@@ -105,19 +116,47 @@ pub(super) struct Inbox {
     heard: VecDeque<Private>,
     /// The last one that was kept and has come.
     offset: u64,
-    acknowledged: u64,
+    /// When that is to be said, if it has not been.
+    due: Option<Duration>,
 }
 
 impl Inbox {
+    /// Offsets are those of another inbox from now on, perhaps.
     pub(super) fn forget(&mut self) {
         self.offset = 0;
-        self.acknowledged = 0;
+        self.due = None;
     }
 
-    /// What is to be said to have come, once.
-    pub(super) fn take_due(&mut self) -> Option<u64> {
-        let offset = self.offset;
-        (std::mem::replace(&mut self.acknowledged, offset) < offset).then_some(offset)
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.due
+    }
+
+    /// What is to be said to have come.
+    pub(super) fn take_due(&mut self, now: Duration) -> Option<u64> {
+        self.due.take_if(|due| now >= *due).map(|_| self.offset)
+    }
+
+    pub(super) fn say_at(&mut self, due: Duration) {
+        self.due.get_or_insert(due);
+    }
+
+    /// Whether it has been heard before.
+    fn knows(&mut self, private: &Private) -> bool {
+        if private.offset.is_some_and(|offset| offset <= self.offset) {
+            return true;
+        }
+        let found = self.heard.iter().position(|heard| {
+            (heard.offset.is_none() || heard.offset == private.offset)
+                && heard.sender == private.sender
+                && heard.timestamp == private.timestamp
+                && heard.content == private.content
+        });
+        // Two that are the same in all of this are two, if both were told as they came.
+        match found.filter(|_| private.offset.is_some()) {
+            Some(at) if self.heard[at].offset.is_none() => self.heard.remove(at).is_some(),
+            Some(_) => true,
+            None => false,
+        }
     }
 }
 
@@ -128,32 +167,31 @@ impl Machine {
             return Err(Error::Stopped);
         }
         let key = self.key(room);
+        if let Some(room) = self.rooms.get(&key)
+            && room.joins.len() >= self.config.requests
+        {
+            return Err(Error::QueueFull);
+        }
         let ticket = self.ticket();
         if let Some(room) = self.rooms.get_mut(&key)
             && room.state != State::Leaving
         {
-            // One join is under way or done: this one is answered with it.
-            match room.state {
-                State::Joined => {
-                    let name = room.shown.clone().unwrap_or(key);
-                    self.tell(Event::Reply { ticket, reply: Ok(Reply::Joined(name)) });
-                }
-                _ if room.join.is_none() => room.join = Some(ticket),
-                _ => self.tell(Event::Reply { ticket, reply: Err(Failure::Lost) }),
+            // It is joined already, or by somebody who asked before: this is answered with that.
+            if room.state == State::Joined {
+                let name = room.shown.clone().unwrap_or(key);
+                self.tell(Event::Reply { ticket, reply: Ok(Reply::Joined(name)) });
+            } else {
+                room.joins.push(ticket);
             }
             return Ok(ticket);
         }
-        if let Some(old) = self.rooms.remove(&key) {
-            // Left and joined at once: the server answers the first before the second.
-            if let Some(leave) = old.leave {
-                self.tell(Event::Reply { ticket: leave, reply: Ok(Reply::Left(key.clone())) });
-            }
-        }
+        // Left and joined at once: the server obeys the first before the second.
+        self.left(&key, "left");
         let position = options.since.clone();
         let room = Room {
             options,
             state: State::Wanted,
-            join: Some(ticket),
+            joins: vec![ticket],
             leave: None,
             shown: None,
             position,
@@ -178,12 +216,10 @@ impl Machine {
             return Err(Error::NotInRoom(room.to_owned()));
         }
         entry.state = State::Leaving;
-        let join = entry.join.take();
+        let joins = std::mem::take(&mut entry.joins);
         let ticket = self.ticket();
         self.rooms.get_mut(&key).expect("it is there").leave = Some(ticket);
-        if let Some(join) = join {
-            self.tell(Event::Reply { ticket: join, reply: Err(Failure::Left) });
-        }
+        self.answer_all(joins, &Err(Failure::Left));
         self.abandon_lane(&key);
         if self.is_online() {
             self.write_leave(&key);
@@ -286,7 +322,7 @@ impl Machine {
         }
         let before = room.position.take();
         let here = Position { epoch: joined.epoch.clone(), offset: joined.offset };
-        let ticket = room.join.take();
+        let joins = std::mem::take(&mut room.joins);
         let name = joined.room.clone();
         let recovered = joined.recovered;
         let mut missing = None;
@@ -311,9 +347,7 @@ impl Machine {
         if restarted {
             self.tell(Event::Restarted { room: name.clone(), epoch: here.epoch, offset: here.offset });
         }
-        if let Some(ticket) = ticket {
-            self.tell(Event::Reply { ticket, reply: Ok(Reply::Joined(name)) });
-        }
+        self.answer_all(joins, &Ok(Reply::Joined(name)));
         if let Some(to) = missing {
             self.miss(key, to);
         }
@@ -330,10 +364,11 @@ impl Machine {
         }
         let room = self.forget_room(key).expect("it is there");
         let name = room.shown.unwrap_or_else(|| key.to_owned());
-        match room.join {
-            Some(ticket) => self.tell(Event::Reply { ticket, reply: Err(Failure::Refused(error)) }),
+        if room.joins.is_empty() {
             // One was in it before the connection was lost.
-            None => self.tell(Event::Left(Left { room: name, reason: error.reason })),
+            self.tell(Event::Left(Left { room: name, reason: error.reason }));
+        } else {
+            self.answer_all(room.joins, &Err(Failure::Refused(error)));
         }
         self.abandon_lane(key);
     }
@@ -358,9 +393,7 @@ impl Machine {
             && room.state != State::Leaving
         {
             let room = self.forget_room(&key).expect("it is there");
-            if let Some(ticket) = room.join {
-                self.tell(Event::Reply { ticket, reply: Err(Failure::Left) });
-            }
+            self.answer_all(room.joins, &Err(Failure::Left));
             self.abandon_lane(&key);
         }
         self.tell(Event::Left(left));
@@ -369,14 +402,18 @@ impl Machine {
     /// Answers whoever still waits: the machine ends.
     pub(super) fn abandon_rooms(&mut self) {
         for (key, room) in std::mem::take(&mut self.rooms) {
-            if let Some(ticket) = room.join {
-                self.tell(Event::Reply { ticket, reply: Err(Failure::Stopped) });
-            }
+            self.answer_all(room.joins, &Err(Failure::Stopped));
             if let Some(ticket) = room.leave {
                 self.tell(Event::Reply { ticket, reply: Ok(Reply::Left(key)) });
             }
         }
         self.shown.clear();
+    }
+
+    fn answer_all(&mut self, tickets: Vec<Ticket>, reply: &Result<Reply, Failure>) {
+        for ticket in tickets {
+            self.tell(Event::Reply { ticket, reply: reply.clone() });
+        }
     }
 
     fn forget_room(&mut self, key: &str) -> Option<Room> {
@@ -399,7 +436,7 @@ impl Machine {
         if room.filling.is_some() {
             room.held.push_back(message);
             if room.held.len() > HELD_MAX {
-                self.filled(&key, None);
+                self.tell_missing(&key);
             }
             return;
         }
@@ -417,7 +454,7 @@ impl Machine {
         let key = self.key(&gap.room);
         let Some(room) = self.rooms.get_mut(&key).filter(|room| room.state == State::Joined) else { return };
         match &mut room.filling {
-            Some(to) => *to = gap.to.max(*to),
+            Some(filling) => filling.to = gap.to.max(filling.to),
             None => self.miss(&key, gap.to),
         }
     }
@@ -458,31 +495,34 @@ impl Machine {
         let Some(position) = room.position.clone().filter(|position| position.offset < to) else {
             return self.release(key);
         };
-        room.filling = Some(to);
+        room.filling = Some(Filling { to, question: 0 });
         if self.config.fill_gaps {
-            let missing = u32::try_from(to - position.offset).unwrap_or(u32::MAX);
-            self.ask_for(key, position.offset, missing);
+            self.ask_for(key, position.offset, to - position.offset);
         } else {
-            self.filled(key, None);
+            self.tell_missing(key);
         }
     }
 
-    fn ask_for(&mut self, key: &str, after: u64, missing: u32) {
+    fn ask_for(&mut self, key: &str, after: u64, missing: u64) {
         let id = self.id();
-        self.replies.insert(id.clone(), Waits::Fill(key.to_owned()));
-        let history = Command::History {
-            room: key.to_owned(),
-            before: None,
-            after: Some(after),
-            limit: Some(missing.min(FILL_PAGE)),
-        };
+        let question = self.last_number;
+        if let Some(filling) = self.rooms.get_mut(key).and_then(|room| room.filling.as_mut()) {
+            filling.question = question;
+        }
+        self.replies.insert(id.clone(), Waits::Fill(key.to_owned(), question));
+        let limit = u32::try_from(missing).unwrap_or(FILL_PAGE).min(FILL_PAGE);
+        let history =
+            Command::History { room: key.to_owned(), before: None, after: Some(after), limit: Some(limit) };
         self.write(history.to_frame(Some(&id)));
     }
 
     /// The history has answered, or will not.
-    pub(super) fn filled(&mut self, key: &str, history: Option<History>) {
-        let Some(room) = self.rooms.get_mut(key) else { return };
-        let (Some(to), Some(position)) = (room.filling, room.position.clone()) else { return };
+    pub(super) fn filled(&mut self, key: &str, question: u64, history: Option<History>) {
+        let Some(room) = self.rooms.get(key) else { return };
+        let Some(Filling { to, .. }) = room.filling.filter(|filling| filling.question == question) else {
+            return;
+        };
+        let Some(position) = room.position.clone() else { return };
         let name = room.shown.clone().unwrap_or_else(|| key.to_owned());
         let mut progress = false;
         if let Some(history) = history.filter(|history| history.epoch == position.epoch) {
@@ -502,15 +542,22 @@ impl Machine {
         }
         let at = self.offset(key);
         if at < to && progress {
-            self.ask_for(key, at, u32::try_from(to - at).unwrap_or(u32::MAX));
-            return;
+            self.ask_for(key, at, to - at);
+        } else {
+            self.tell_missing(key);
         }
-        if at < to {
-            self.tell_gap(&name, &position.epoch, at + 1, to);
-            let room = self.rooms.get_mut(key).expect("it is joined");
-            if let Some(position) = &mut room.position {
-                position.offset = to;
-            }
+    }
+
+    /// What is still missing is told, and what was held goes on.
+    fn tell_missing(&mut self, key: &str) {
+        let Some(room) = self.rooms.get_mut(key) else { return };
+        let name = room.shown.clone().unwrap_or_else(|| key.to_owned());
+        if let (Some(filling), Some(position)) = (room.filling, &mut room.position)
+            && position.offset < filling.to
+        {
+            let (from, to, epoch) = (position.offset + 1, filling.to, position.epoch.clone());
+            position.offset = to;
+            self.tell_gap(&name, &epoch, from, to);
         }
         self.release(key);
     }
@@ -539,34 +586,32 @@ impl Machine {
         self.tell(Event::Gap(Gap { room: room.to_owned(), epoch: epoch.to_owned(), from, to }));
     }
 
-    pub(super) fn heard_private(&mut self, private: Private) {
+    pub(super) fn heard_private(&mut self, now: Duration, private: Private) {
+        // What was kept comes again until it is said to have come; and what was told to a connection that ended then may have been
+        // kept after all.
+        let known = self.privates.knows(&private);
         if let Some(offset) = private.offset {
-            // What was kept comes again until it is said to have come.
-            let again = offset <= self.privates.offset;
             self.privates.offset = self.privates.offset.max(offset);
-            if self.config.manual_received {
-                self.privates.acknowledged = self.privates.offset;
+            if !self.config.manual_received {
+                self.privates.say_at(now + RECEIVED_DELAY);
             }
-            if again {
-                return;
-            }
-            // It may also have been told before it was kept, on a connection that ended then.
-            let same = |heard: &Private| {
-                heard.sender == private.sender
-                    && heard.timestamp == private.timestamp
-                    && heard.content == private.content
-            };
-            if let Some(at) = self.privates.heard.iter().position(same) {
-                self.privates.heard.remove(at);
-                return;
-            }
-        } else {
-            if self.privates.heard.len() == PRIVATES_REMEMBERED {
-                self.privates.heard.pop_front();
-            }
-            self.privates.heard.push_back(private.clone());
         }
+        if known {
+            return;
+        }
+        if self.privates.heard.len() == PRIVATES_REMEMBERED {
+            self.privates.heard.pop_front();
+        }
+        self.privates.heard.push_back(private.clone());
         self.tell(Event::Private(private));
+    }
+
+    pub(super) fn flush_received(&mut self, now: Duration) {
+        if let Some(offset) = self.privates.take_due(now) {
+            let id = self.id();
+            self.replies.insert(id.clone(), Waits::Received);
+            self.write(Command::Received { offset }.to_frame(Some(&id)));
+        }
     }
 
     /// Says that the kept private messages up to this offset have come, if the machine is not to say so itself.

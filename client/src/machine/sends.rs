@@ -347,7 +347,9 @@ impl Machine {
     pub(super) fn send_refused(&mut self, now: Duration, lane: &Lane, id: &str, error: ServerError) {
         let Some(at) = self.find(lane, id) else { return };
         if !error.retryable {
-            self.fail(lane, at, Failure::Refused(error));
+            // Another node than the one that took it may look whether one may speak before it looks for the id.
+            let in_doubt = self.sends.lanes[lane].sends[at].doubt && matches!(error.code, 403 | 404);
+            self.fail(lane, at, if in_doubt { Failure::Unsure } else { Failure::Refused(error) });
             return;
         }
         let after = Duration::from_millis(error.retry_after_ms.unwrap_or_default());
