@@ -1,6 +1,7 @@
 //! The client: a [`Machine`] that one thread drives, and handles to it.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use serde_json::Value;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::event::{Delivery, Event, Failure, Link, Reason, Reply, Ticket};
+use crate::journal::{Journal, Left};
 use crate::machine::{JoinOptions, Machine};
 use crate::options::Options;
 use crate::socket::Address;
@@ -35,6 +37,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) machine: Machine,
+    pub(crate) journal: Option<Journal>,
     /// Who waits for an answer.
     pub(crate) slots: HashMap<Ticket, Weak<Slot>>,
     /// Why there was no connection last.
@@ -45,6 +48,14 @@ pub(crate) struct State {
     pub(crate) ended: bool,
     /// How many messages were not answered when it ended.
     pub(crate) left_over: usize,
+}
+
+impl State {
+    /// Writes down what is to be kept, before anything else that the machine said is done.
+    pub(crate) fn keep(&mut self) -> io::Result<()> {
+        let records = self.machine.take_records();
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.append(records))
+    }
 }
 
 impl Shared {
@@ -202,13 +213,24 @@ impl Client {
         let tls = if address.tls() { Some(options.tls()?) } else { None };
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| Error::Io(error.into()))?;
-        let machine = Machine::new(options.config.clone(), u64::from_ne_bytes(seed));
+        let (journal, left) = match &options.journal {
+            Some(path) => {
+                let (journal, left) = Journal::open(path).map_err(Error::Journal)?;
+                (Some(journal), left)
+            }
+            None => (None, Left::default()),
+        };
+        let mut config = options.config.clone();
+        config.resume = config.resume.or(left.resume);
+        let mut machine = Machine::new(config, u64::from_ne_bytes(seed));
+        machine.restore(Duration::ZERO, left.saved);
 
         let poll = mio::Poll::new().map_err(Error::Io)?;
         let waker = Waker::new(poll.registry(), Driver::WAKER).map_err(Error::Io)?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 machine,
+                journal,
                 slots: HashMap::new(),
                 last_reason: None,
                 closing: None,
@@ -402,7 +424,8 @@ impl Client {
         })
     }
 
-    /// Waits until what was sent is answered, at most this long, then says goodbye and ends. How many messages were not answered.
+    /// Waits until what was sent is answered, at most this long, then says goodbye and ends. How many messages were not answered: they
+    /// have failed; or, with a journal, they and the session wait for the next run.
     /// Events that find no place any more are dropped from now on. In a callback it does not wait.
     pub fn close(&self, timeout: Duration) -> usize {
         let mut state = lock(&self.shared.state);
@@ -422,7 +445,16 @@ impl Client {
         &self,
         ask: impl FnOnce(&mut Machine, Duration) -> Result<Ticket, Error>,
     ) -> Result<Receipt, Error> {
-        let (ticket, slot) = self.slot(ask)?;
+        let (ticket, slot) = self.slot(|state, now| {
+            let ticket = ask(&mut state.machine, now)?;
+            // If it is on its way already, it is sent without being kept; the thread finds out and stops.
+            if let Err(error) = state.keep()
+                && state.machine.cancel(ticket)
+            {
+                return Err(Error::Journal(error));
+            }
+            Ok(ticket)
+        })?;
         Ok(Receipt { ticket, slot })
     }
 
@@ -430,16 +462,16 @@ impl Client {
         &self,
         ask: impl FnOnce(&mut Machine, Duration) -> Result<Ticket, Error>,
     ) -> Result<Request, Error> {
-        let (ticket, slot) = self.slot(ask)?;
+        let (ticket, slot) = self.slot(|state, now| ask(&mut state.machine, now))?;
         Ok(Request { ticket, slot })
     }
 
     fn slot(
         &self,
-        ask: impl FnOnce(&mut Machine, Duration) -> Result<Ticket, Error>,
+        ask: impl FnOnce(&mut State, Duration) -> Result<Ticket, Error>,
     ) -> Result<(Ticket, Arc<Slot>), Error> {
         self.shared.ask(|state, now| {
-            let ticket = ask(&mut state.machine, now)?;
+            let ticket = ask(state, now)?;
             let slot = Arc::new(Slot::default());
             state.slots.insert(ticket, Arc::downgrade(&slot));
             Ok((ticket, slot))

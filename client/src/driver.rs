@@ -118,7 +118,14 @@ impl Driver {
         let more = self.read(&mut state, now);
         state.machine.tick(now);
         self.look_for_the_end(&mut state, now);
-        let outputs: Vec<Output> = std::iter::from_fn(|| state.machine.poll()).collect();
+        let kept = state.keep();
+        let mut outputs: Vec<Output> = std::iter::from_fn(|| state.machine.poll()).collect();
+        if let Err(error) = kept {
+            // What is not written down must not be said.
+            outputs.retain(|output| matches!(output, Output::Event(_)));
+            state.machine.abort(Reason::Journal(error.to_string()));
+            outputs.extend(std::iter::from_fn(|| state.machine.poll()));
+        }
         for output in &outputs {
             if let Output::Event(event) = output {
                 note(&mut state, event);
@@ -187,7 +194,12 @@ impl Driver {
         if !self.quit && (left_over == 0 || now >= by || matches!(state.machine.link(), Link::Stopped(_))) {
             self.quit = true;
             state.left_over = left_over;
-            state.machine.quit(now);
+            if left_over > 0 && state.journal.is_some() {
+                // Another run goes on with them, in the same session.
+                state.machine.detach();
+            } else {
+                state.machine.quit(now);
+            }
         }
     }
 

@@ -109,6 +109,8 @@ pub enum Reason {
     },
     /// Nothing was heard for too long.
     Silent,
+    /// The journal cannot be written, and without it a message could be published twice.
+    Journal(String),
     /// The user has ended it.
     Quit,
 }
@@ -132,6 +134,7 @@ impl fmt::Display for Reason {
             }
             Reason::Closed { code: None, reason } => write!(f, "the connection is lost: {reason}"),
             Reason::Silent => f.write_str("the server has been silent for too long"),
+            Reason::Journal(why) => write!(f, "the journal cannot be written: {why}"),
             Reason::Quit => f.write_str("ended by its user"),
         }
     }

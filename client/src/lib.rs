@@ -88,6 +88,7 @@ mod driver;
 mod error;
 mod event;
 mod frames;
+mod journal;
 pub mod machine;
 mod options;
 mod socket;

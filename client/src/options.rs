@@ -24,6 +24,7 @@ pub struct Options {
     pub(crate) event_queue: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) certificates: Option<PathBuf>,
+    pub(crate) journal: Option<PathBuf>,
     pub(crate) on_event: Option<OnEvent>,
     pub(crate) on_wake: Option<OnWake>,
 }
@@ -38,6 +39,7 @@ impl Options {
             event_queue: 1024,
             connect_timeout: Duration::from_secs(10),
             certificates: None,
+            journal: None,
             on_event: None,
             on_wake: None,
         }
@@ -119,6 +121,21 @@ impl Options {
     /// another run of the program too, until it does.
     pub fn manual_received(mut self) -> Options {
         self.config.manual_received = true;
+        self
+    }
+
+    /// Keeps what is sent in this file until it is answered, for one client at a time (another one is refused). A client that is started with the
+    /// file of one that has ended, however it ended, goes on with its session and its messages: each is told by
+    /// [`Event::Restored`], and goes to its room when that is joined. A file belongs to one user of one server.
+    ///
+    /// A message is in the file when [`Client::send`] has returned, and survives the end of the process. (When the machine itself fails, the
+    /// last ones may not be there.) It is published once, if the client is started again while the session lasts (`session.grace_ms` of
+    /// the server, 2 minutes) and within the time for which the server remembers ids (`limits.idempotency_ms`, 5 minutes). Later, one that was
+    /// under way when the client ended has failed with [`Failure::Unsure`](crate::Failure::Unsure), because nobody knows;
+    /// one that was not is sent all the same, once.
+    pub fn journal(mut self, file: impl Into<PathBuf>) -> Options {
+        self.journal = Some(file.into());
+        self.config.journal = true;
         self
     }
 

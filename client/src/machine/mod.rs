@@ -445,14 +445,26 @@ impl Machine {
         }
     }
 
-    /// Ends the connection and leaves the session for whoever resumes it within its time of grace.
+    /// Ends the connection and leaves the session, and the messages that wait, for whoever resumes it within its time of grace.
     pub fn detach(&mut self) {
         if !matches!(self.phase, Phase::Stopped(_) | Phase::Waiting { .. }) {
             self.outputs.push_back(Output::Close);
         }
         self.lost_connection();
+        self.abandon_requests();
+        self.abandon_rooms();
         self.phase = Phase::Stopped(Reason::Quit);
         self.tell(Event::Stopped(Reason::Quit));
+    }
+
+    /// Ends the connection at once, for a reason of the driver's. Everything that waits goes on waiting.
+    pub fn abort(&mut self, reason: Reason) {
+        if matches!(self.phase, Phase::Stopped(_)) {
+            return;
+        }
+        self.outputs.push_back(Output::Close);
+        self.lost_connection();
+        self.stop(reason);
     }
 
     fn connect(&mut self, _now: Duration) {
@@ -578,6 +590,8 @@ impl Machine {
             self.replies.clear();
             self.abandon();
             self.resume = None;
+            // It has ended, and an answer is all that resuming it would get.
+            self.record(|| Record::Session { resume: String::new() });
         }
         self.attempts_told = 0;
         self.phase = Phase::Stopped(reason.clone());
