@@ -64,7 +64,8 @@ impl Options {
     }
 
     /// How many events wait for the program (1,024). When they are that many, the client reads no more from the server until
-    /// some have been taken; a server that has to wait for too long closes the connection, and nothing is lost.
+    /// some have been taken; a server that has to wait for too long closes the connection, and nothing is lost. A program that takes none
+    /// at all uses [`Options::without_events`], or hears nothing any more after so many.
     pub fn event_queue(mut self, events: usize) -> Options {
         self.event_queue = events.max(1);
         self
@@ -150,6 +151,11 @@ impl Options {
     pub fn on_event(mut self, call: impl FnMut(&Client, Event) + Send + 'static) -> Options {
         self.on_event = Some(Box::new(call));
         self
+    }
+
+    /// Drops all events: for a program that only sends and asks, and waits for its [`Receipt`](crate::Receipt)s and [`Request`](crate::Request)s.
+    pub fn without_events(self) -> Options {
+        self.on_event(|_, _| {})
     }
 
     /// Calls this, on the client's thread, whenever events have been put into [`Client::events`]: to wake a poll that waits for other things
