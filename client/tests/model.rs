@@ -163,9 +163,9 @@ impl Server {
                 }
                 let content = command["content"].as_str().unwrap().to_owned();
                 match self.refuse.take() {
-                    Some(Refusal::Rate) => return error(429, "rate_limited", true),
-                    Some(Refusal::StoreHasNot) => return error(503, "store_down", true),
-                    Some(Refusal::Muted) => return error(403, "muted", false),
+                    Some(Refusal::Rate) => error(429, "rate_limited", true),
+                    Some(Refusal::StoreHasNot) => error(503, "store_down", true),
+                    Some(Refusal::Muted) => error(403, "muted", false),
                     refusal => {
                         if !self.is_member {
                             return error(403, "not_a_member", false);
@@ -298,12 +298,10 @@ impl World {
 
     fn hear(&mut self, event: Event) {
         match event {
-            Event::Joined(joined) => {
-                if !self.told.joined {
-                    self.told.joined = true;
-                    self.told.epoch = joined.epoch;
-                    self.told.at = usize::try_from(joined.offset).unwrap();
-                }
+            Event::Joined(joined) if !self.told.joined => {
+                self.told.joined = true;
+                self.told.epoch = joined.epoch;
+                self.told.at = usize::try_from(joined.offset).unwrap();
             }
             Event::Restarted { epoch, offset, .. } => {
                 assert_ne!(epoch, self.told.epoch);

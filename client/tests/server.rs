@@ -253,30 +253,6 @@ fn a_server_that_is_killed_loses_and_repeats_nothing_over_frames() {
 }
 
 #[test]
-fn private_messages_survive_a_kill_too() {
-    let mut server = Server::stored();
-    let (alice, bob) = (client(&server.url("web"), "alice"), client(&server.url("web"), "bob"));
-    let sent: Vec<_> = (0..100).map(|number| alice.private("bob", &number.to_string()).unwrap()).collect();
-    sent[20].wait(DEADLINE).unwrap();
-    server.kill();
-    server.start_again();
-    for receipt in &sent {
-        receipt.wait(DEADLINE).unwrap();
-    }
-    // What was told to a client and not read by it when the server was killed is in no store: those may be missing, and nothing comes
-    // twice or out of order.
-    let mut last = None;
-    while last < Some(99) {
-        let number = next(&bob, "a private message", |event| match event {
-            Event::Private(private) => Some(private.content.parse::<u32>().unwrap()),
-            _ => None,
-        });
-        assert!(Some(number) > last, "{number} after {last:?}");
-        last = Some(number);
-    }
-}
-
-#[test]
 fn a_server_that_forgets_is_told_of() {
     let mut server = Server::start(&[]);
     let alice = member(&server.url("web"), "alice", "den");
