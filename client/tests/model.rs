@@ -433,12 +433,19 @@ impl World {
     /// Nothing more goes wrong, and everything comes to rest.
     fn rest(&mut self) {
         self.server.refuse = None;
+        let mut was_followed = false;
         for _ in 0..10_000 {
             while self.up() || self.down() {}
             let is_done = self.machine.unanswered() == 0 && self.machine.link() == Link::Online;
             // A retry, a pause or a hole that is asked for.
             if is_done && self.told.joined && self.is_level() {
                 return;
+            }
+            if is_done && self.server.is_listening && !was_followed {
+                was_followed = true;
+                // That the last one was lost is not known before there is another one.
+                self.step(&Op::Other);
+                continue;
             }
             self.now = self.machine.deadline().expect("something is waited for").max(self.now);
             self.machine.tick(self.now);
