@@ -112,10 +112,12 @@ export class Connection {
         }
     }
 
-    /** Leaves for good, freeing the nickname at once. */
+    /** Leaves for good, freeing the nickname at once. While offline nobody can be told, and the session waits for a resume. */
     quit() {
-        this.tell({ type: "quit" });
-        this.resume = null;
+        if (this.isOnline) {
+            this.tell({ type: "quit" });
+            this.resume = null;
+        }
         this.#dropSocket();
         this.#report(State.IDLE);
     }

@@ -749,8 +749,9 @@ export class Client {
         } catch {
             // Damaged, or forbidden: there is nothing, then.
         }
-        if (kept && (!this.nickname || kept.nickname === this.nickname)) {
+        if (kept?.nickname && (!this.nickname || kept.nickname === this.nickname)) {
             this.#connection.nickname = kept.nickname;
+            this.#connection.isHeld = true;
             this.#connection.resume = kept.resume;
             (Array.isArray(kept.outbox) ? kept.outbox : []).forEach((entry) => this.#keep(entry));
         }
@@ -774,8 +775,9 @@ export class Client {
         }
         const outbox = this.#outbox.map(({ id, room, target, content, ack, nickname, timestamp, sentIn }) =>
             ({ id, room, target, content, ack, nickname, timestamp, sentIn }));
+        const { isHeld, resume } = this.#connection;
         try {
-            storage.setItem(storageKey, JSON.stringify({ nickname: this.nickname, resume: this.#connection.resume, outbox }));
+            storage.setItem(storageKey, JSON.stringify({ nickname: isHeld ? this.nickname : "", resume, outbox }));
         } catch {
             // No place: what is queued lives as long as the page.
         }

@@ -195,6 +195,17 @@ test("close says quit, and does not come back", () => {
     assert.equal(t.client.state, "idle");
 });
 
+test("close while offline leaves a session that the next connect resumes", () => {
+    const t = harness();
+    t.client.connect();
+    t.welcome();
+    t.drop();
+    t.client.close();
+    t.client.connect();
+    t.open();
+    assert.equal(t.sent("hello")[0].resume, "token-1");
+});
+
 test("questions are answered by id, refused by error, and given up with the connection", async () => {
     const t = harness();
     await assert.rejects(t.client.rooms(), { reason: "offline" });
