@@ -55,6 +55,14 @@ export class StarlingError extends Error {
     }
 }
 
+export const local = (reason, message) => new StarlingError({ reason, message });
+
+export const SYSTEM_CLOCK = {
+    now: () => Date.now(),
+    setTimeout: (run, ms) => setTimeout(run, ms),
+    clearTimeout: (timer) => clearTimeout(timer),
+};
+
 export class Connection {
     state = State.IDLE;
     nickname = "";

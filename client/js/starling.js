@@ -4,11 +4,9 @@
  *
  * The words are those of the protocol: a room has messages under (epoch, offset), a session is resumed, a room is joined with
  * `since`. Times are in milliseconds. Nothing here knows HTML: content is text, and is to be shown as text.
- *
- * @module starling
  */
 
-import { Connection, LIMITS, State, StarlingError } from "./connection.js";
+import { Connection, LIMITS, SYSTEM_CLOCK, State, StarlingError, local } from "./connection.js";
 
 export { LIMITS, State, StarlingError };
 
@@ -18,8 +16,6 @@ const FILL_PAGE = 200;
 const SAVE_DELAY_MS = 50;
 // A message found in a room's history is one's own of a moment ago unless clocks differ by more than this.
 const CLOCK_SKEW_MS = 5 * 60_000;
-
-const local = (reason, message) => new StarlingError({ reason, message });
 
 /** A room that is to be joined, and how far it has been heard. */
 class Room {
@@ -57,6 +53,7 @@ export class Client {
     /** `room offset` -> id of one's own message that is acknowledged and has not come yet. */
     #echoes = new Map();
     #recentPrivates = new Set();
+    #leaving = new Set();
     #ready = null;
 
     /**
@@ -76,11 +73,7 @@ export class Client {
     constructor(options) {
         this.#options = { storageKey: "starling.client", ...options };
         this.#limits = { ...LIMITS, ...options.limits };
-        this.#clock = options.clock ?? {
-            now: () => Date.now(),
-            setTimeout: (run, ms) => setTimeout(run, ms),
-            clearTimeout: (timer) => clearTimeout(timer),
-        };
+        this.#clock = options.clock ?? SYSTEM_CLOCK;
         this.#window = this.#limits.inFlight;
         this.#connection = new Connection(this.#options, this.#limits, this.#clock, options.random ?? Math.random, {
             onState: (state, details) => this.#changed(state, details),
@@ -96,8 +89,6 @@ export class Client {
         this.#connection.isHeld = options.isHeld ?? false;
         this.#load();
     }
-
-    // What there is to see.
 
     /** One of `State`. */
     get state() {
@@ -120,8 +111,8 @@ export class Client {
 
     /** Where a room has been heard up to, as `{epoch, offset}`; undefined if it has not been joined. */
     position(room) {
-        const known = this.#rooms.get(room);
-        return known?.epoch ? { epoch: known.epoch, offset: known.offset } : undefined;
+        const { epoch, offset } = this.#rooms.get(room) ?? {};
+        return epoch ? { epoch, offset } : undefined;
     }
 
     /** Calls `listener` for each event of this type; the function returned ends that. */
@@ -208,6 +199,7 @@ export class Client {
      */
     join(room, options = {}) {
         let known = this.#rooms.get(room);
+        this.#leaving.delete(room);
         if (!known) {
             known = new Room(room, options);
             Object.assign(known, options.since);
@@ -227,15 +219,27 @@ export class Client {
         const known = this.#rooms.get(room);
         if (known) {
             this.#forget(known, local("discarded", "the room was left"));
-            if (known.isJoined || known.isJoining) {
-                await this.ask({ type: "leave", room: known.name });
-            }
+            this.#leaving.add(known.name);
+            await this.#leave(known.name);
         }
     }
 
-    /** `{ members, total }`, in the order of nicknames; `after` is the last nickname of the page before. */
-    members(room, { limit, after } = {}) {
-        return this.ask({ type: "members", room, limit, after });
+    /** While offline, or without an answer, it is tried again with the next connection: a session that resumes is still a member. */
+    #leave(room) {
+        return new Promise((resolve) => {
+            const isAsked = this.#connection.request({ type: "leave", room }, (reply) => {
+                if (reply) {
+                    this.#leaving.delete(room);
+                }
+                resolve();
+            });
+            isAsked || resolve();
+        });
+    }
+
+    /** `{ members, total }`, in the order of nicknames; `page`: `limit`, and `after`, the last nickname of the page before. */
+    members(room, page) {
+        return this.ask({ type: "members", room, ...page });
     }
 
     /** The rooms of the server, in the order of names. */
@@ -269,20 +273,21 @@ export class Client {
         return this.ask({ type: "role", room, target, role });
     }
 
-    kick(room, target, { reason } = {}) {
-        return this.ask({ type: "kick", room, target, reason });
+    /** `options` here and below: `reason`, and `seconds` for a ban or a mute, which lasts until it is undone without them. */
+    kick(room, target, options) {
+        return this.ask({ type: "kick", room, target, ...options });
     }
 
-    ban(room, target, { reason, seconds } = {}) {
-        return this.ask({ type: "ban", room, target, reason, seconds });
+    ban(room, target, options) {
+        return this.ask({ type: "ban", room, target, ...options });
     }
 
     unban(room, target) {
         return this.ask({ type: "unban", room, target });
     }
 
-    mute(room, target, { reason, seconds } = {}) {
-        return this.ask({ type: "mute", room, target, reason, seconds });
+    mute(room, target, options) {
+        return this.ask({ type: "mute", room, target, ...options });
     }
 
     unmute(room, target) {
@@ -337,6 +342,7 @@ export class Client {
         this.#emit("welcome", reply);
         this.#ready?.resolve(reply);
         this.#ready = null;
+        [...this.#leaving].forEach((room) => (reply.resumed && !this.#rooms.has(room) ? this.#leave(room) : this.#leaving.delete(room)));
         this.#rooms.forEach((room) => this.#join(room));
         this.#flush();
     }
@@ -360,11 +366,11 @@ export class Client {
 
     #heard(event) {
         switch (event.type) {
-            case "message": return this.#heardMessage(event);
-            case "gap": return this.#heardGap(event);
-            case "private": return this.#heardPrivate(event);
-            case "left": return this.#heardLeft(event);
-            default: return this.#emit(event.type, event);
+            case "message": this.#heardMessage(event); break;
+            case "gap": this.#heardGap(event); break;
+            case "private": this.#heardPrivate(event); break;
+            case "left": this.#heardLeft(event); break;
+            default: this.#emit(event.type, event);
         }
     }
 
@@ -709,7 +715,8 @@ export class Client {
     /** What was under way in a session that has ended may have arrived or not; within one session the same id is obeyed once. */
     #doubtOldSessions() {
         for (const entry of [...this.#outbox]) {
-            if (entry.nickname !== this.nickname) {
+            entry.nickname ||= this.nickname;
+            if (entry.nickname.toLowerCase() !== this.nickname.toLowerCase()) {
                 this.#settle(entry, null, local("discarded", `it was written as ${entry.nickname}`));
             } else if (entry.sentIn && entry.sentIn !== this.#connection.session) {
                 entry.isDoubtful = true;
@@ -788,7 +795,6 @@ function publicEntry({ id, room, target, content, timestamp, status, settled }) 
     return { id, room, target, content, timestamp, status, settled };
 }
 
-/** The ack of a message that was found where it had arrived. */
 function placeOf(entry, room, { offset, timestamp }) {
     return { type: "ack", id: entry.id, room: room.name, epoch: room.epoch, offset, timestamp, level: "sequenced" };
 }

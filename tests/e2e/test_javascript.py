@@ -99,6 +99,19 @@ def test_its_types_name_what_it_has():
         assert re.search(rf"^    (readonly )?{name}[<(:]", types, re.MULTILINE), name
 
 
+def test_its_page_of_documentation_names_all_of_it(server):
+    script = """
+        const module = await import(process.argv[1]);
+        const members = Object.getOwnPropertyNames(module.Client.prototype).filter((name) => name !== 'constructor');
+        console.log(JSON.stringify([...members, ...Object.keys(module.LIMITS)]))"""
+    names = json.loads(node("--input-type=module", "-e", script, str(CLIENT / "starling.js")).stdout)
+    events = re.search(r"interface Events \{(.*?)\n\}", (CLIENT / "starling.d.ts").read_text(), re.DOTALL)[1]
+    names += re.findall(r"^    (\w+):", events, re.MULTILINE)
+    page = (ROOT / "docs/javascript.md").read_text()
+    assert [name for name in names if not re.search(rf"`[^`]*\b{name}\b[^`]*`", page)] == []
+    assert len(names) > 40
+
+
 def test_the_package_has_what_it_imports():
     listed = json.loads(run(["npm", "pack", "--dry-run", "--json"], cwd=CLIENT).stdout)[0]
     files = {file["path"] for file in listed["files"]}
@@ -118,6 +131,26 @@ def test_the_example_in_its_readme_runs(server, tmp_path):
     result = node(tmp_path / "example.mjs")
     assert result.returncode == 0, result.stderr.decode()
     assert "hello has offset 1\n" in result.stdout.decode()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/javascript.md"])
+def test_the_other_examples_run(server, tmp_path, page):
+    """They end when they are told to: a bot goes on."""
+    [example] = [code for code in re.findall(r"```js\n(.*?)```", (ROOT / page).read_text(), re.DOTALL) if "starling-client" in code]
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules/starling-client").symlink_to(CLIENT)
+    (tmp_path / "example.mjs").write_text(example.replace("ws://127.0.0.1:8080/ws", server.url("/ws")))
+    bob = server.ws("bob", "lobby")
+    process = subprocess.Popen(["node", *websocket_flag(), tmp_path / "example.mjs"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        bob.expect("presence", event="join", nickname="parrot")
+        bob.call("message", room="lobby", content="hi")
+        assert bob.expect("message", sender="parrot")["content"] in ("hello", "bob said: hi")
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=10)
+    assert b"Error" not in errors, errors
 
 
 def test_it_misses_nothing_while_its_connection_is_broken(client, server):
@@ -151,6 +184,15 @@ def test_private_messages_while_away_come_once(client, server):
     bob.expect("presence", event="away")
     bob.call("private", target="ann", content="again")
     assert client.expect("private")["content"] == "again"
+
+
+def test_a_room_that_is_left_while_offline_is_left(client, server):
+    client.call("connect")
+    client.call("join", "den")
+    bob = server.ws("bob", "den")
+    client.send("break")
+    client.send("leave", "den")
+    assert bob.expect("presence", event="leave")["nickname"] == "ann"
 
 
 def test_it_moderates_and_sets_state(client, server):

@@ -130,6 +130,31 @@ test("a refusal for the moment is waited out", () => {
     assert.equal(t.sent("join").length, 2);
 });
 
+test("a room that is left offline is left when the session resumes", async () => {
+    const t = harness();
+    t.enter();
+    t.drop();
+    await t.client.leave("den");
+    t.again();
+    assert.deepEqual(t.sent("leave").map(({ room }) => room), ["den"]);
+    assert.equal(t.sent("join").length, 0);
+    t.drop();
+    t.again();
+    assert.equal(t.sent("leave").length, 1, "there was no answer");
+    t.reply("leave", { type: "left", room: "den", reason: "left" });
+    t.drop();
+    t.again();
+    assert.equal(t.sent("leave").length, 0);
+});
+
+test("what was written before a token said who one is, is sent", () => {
+    const t = harness({ nickname: "", token: "jwt" });
+    t.client.private("bob", "early");
+    t.client.connect();
+    t.welcome();
+    assert.equal(t.sent("private").length, 1);
+});
+
 test("whoever is put out does not come back by itself", () => {
     const t = harness();
     t.enter();

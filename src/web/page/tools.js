@@ -69,7 +69,13 @@ export function notify(chat, conversation, { sender, content }) {
         return;
     }
     const title = conversation.isRoom ? `${sender} in #${conversation.name}` : sender;
-    const notification = new Notification(title, { body: content.slice(0, NOTIFIED_CHARS), icon: "/favicon.svg", tag: conversation.key });
+    let notification;
+    try {
+        notification = new Notification(title, { body: content.slice(0, NOTIFIED_CHARS), icon: "/favicon.svg", tag: conversation.key });
+    } catch {
+        // Some phones have the class, and let only service workers use it.
+        return;
+    }
     notification.onclick = () => {
         window.focus();
         chat.select(conversation);
@@ -84,12 +90,10 @@ export function openSettings() {
     find("settings-dialog").showModal();
 }
 
-for (const [opener, name] of [["open-help", "help-dialog"]]) {
-    find(opener).addEventListener("click", () => {
-        find("settings-dialog").close();
-        find(name).showModal();
-    });
-}
+find("open-help").addEventListener("click", () => {
+    find("settings-dialog").close();
+    find("help-dialog").showModal();
+});
 find("open-settings").addEventListener("click", openSettings);
 for (const button of document.querySelectorAll("dialog [data-close]")) {
     button.addEventListener("click", () => button.closest("dialog").close());
@@ -204,7 +208,7 @@ export function listenToKeys(actions) {
         } else if ((event.key === "PageUp" || event.key === "PageDown") && event.target.id === "message") {
             event.preventDefault();
             actions.scrollPages(event.key === "PageUp" ? -1 : 1);
-        } else if (event.key === "End" && event.ctrlKey) {
+        } else if (event.key === "End" && (event.ctrlKey || event.metaKey)) {
             event.preventDefault();
             actions.toEnd();
         } else if (event.key === "Escape") {
