@@ -187,6 +187,26 @@ def test_unread_marks_survive_a_reload(server, tab):  # noqa: F811
     anna.wait(lambda: "three" in anna.texts(".message .content")[-1:] and not anna.texts(".unread-line"), "nothing to be new any more")
 
 
+def test_unread_is_marked_where_it_began_further_up_too(server, tab):  # noqa: F811
+    bob = server.ws("bob", "den")
+    fill(bob, "den", 0, 5)
+    anna = tab.enter("anna", "?room=den")
+    anna.wait(lambda: 4 in numbers(anna) and anna.driver.execute_script("return localStorage['starling.read.anna'].includes('5')"), "it to be read")
+    anna.open("health")
+    fill(bob, "den", 5, 205)
+    anna.open("?room=den").joined()
+    anna.expect_message("bob", "message 204")
+
+    def divider():
+        anna.driver.execute_script("document.getElementById('scroller').scrollTop = 0")
+        return anna.driver.execute_script("""
+            const rows = [...document.querySelectorAll('.log-row')];
+            const at = rows.findIndex((row) => row.querySelector('.unread-line'));
+            return [0, 1].map((more) => rows[at - 1 + more * 2]?.querySelector('.content')?.textContent)""") == ["message 4", "message 5"]
+
+    anna.wait(divider, "the mark before the first unread message")
+
+
 def test_a_hidden_page_has_read_nothing(server, tab):  # noqa: F811
     anna = tab.enter("anna")
     bob = server.ws("bob", "lobby")
@@ -345,10 +365,19 @@ def test_a_host_acts_by_the_menu_at_a_member(server, tab):  # noqa: F811
     assert bob.expect("left")["reason"] == "banned"
     bob.refused(403, "banned", "join", room="den")
     anna.find("room-settings").click()
-    anna.find("unban-field").send_keys("bob" + Keys.ENTER)
+    anna.find("unban-field").send_keys("bob")
+    anna.driver.find_element(By.CSS_SELECTOR, "#unban-form button[value=unban]").click()
     anna.wait(lambda: "may come back" in anna.find("toast").text, "the ban to be lifted")
     bob.call("join", room="den")
     anna.wait(lambda: "bob" in anna.texts("#members .name"), "bob once more")
+    # After a reload nobody tells who is muted, so that it can be undone by name too.
+    anna.choose("bob", "Mute…")
+    anna.find("action-submit").click()
+    assert bob.expect("presence", event="mute")
+    anna.find("room-settings").click()
+    anna.find("unban-field").send_keys("bob")
+    anna.driver.find_element(By.CSS_SELECTOR, "#unban-form button[value=unmute]").click()
+    assert bob.expect("presence", event="unmute")
     anna.choose("bob", "Make a host")
     assert bob.expect("presence", event="role")["role"] == "host"
     # And whoever is put out is told, and comes back by a click.

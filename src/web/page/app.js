@@ -234,9 +234,11 @@ find("topic-form").addEventListener("submit", async (event) => {
 find("unban-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     const nickname = find("unban-field").value.trim();
-    if (nickname && await ofRoom((room) => chat.moderate(room, "unban", nickname))) {
+    // By Enter it is the first button's.
+    const action = event.submitter.value;
+    if (nickname && await ofRoom((room) => chat.moderate(room, action, nickname))) {
         roomSettings.close();
-        view.alert(`${nickname} may come back.`);
+        view.alert(action === "unban" ? `${nickname} may come back.` : `${nickname} may write again.`);
     }
 });
 

@@ -62,8 +62,9 @@ class Conversation {
     /** The last message that was told, and the last one that was seen. */
     offset = 0;
     read = 0;
-    /** The entry that "new messages" stands before. */
+    /** The entry that "new messages" stands before, and what had been read then. */
     firstUnread = null;
+    readBefore = 0;
     /** Of a private conversation, which has no offsets. */
     unreadPrivates = 0;
     hasEarlier = false;
@@ -170,7 +171,7 @@ export class Chat {
 
     select(conversation) {
         if (conversation !== this.current) {
-            conversation.firstUnread = this.#firstUnread(conversation);
+            this.#markUnread(conversation);
         }
         this.current = conversation;
         this.#view.selected(conversation);
@@ -178,14 +179,15 @@ export class Chat {
         this.#view.changed();
     }
 
-    #firstUnread(conversation) {
-        const { entries, unread } = conversation;
-        if (!unread) {
-            return null;
-        }
-        return conversation.isRoom
-            ? entries.find(({ offset, epoch }) => epoch === conversation.epoch && offset > conversation.read) ?? null
-            : entries.filter(({ kind }) => kind === "message").at(-unread) ?? null;
+    #markUnread(conversation) {
+        const { isRoom, entries, unread } = conversation;
+        conversation.readBefore = conversation.read;
+        conversation.firstUnread = !unread ? null
+            : isRoom ? this.#firstAfter(conversation) : entries.filter(({ kind }) => kind === "message").at(-unread) ?? null;
+    }
+
+    #firstAfter({ entries, epoch, readBefore }) {
+        return entries.find((entry) => entry.epoch === epoch && entry.offset > readBefore) ?? null;
     }
 
     /** The person has the end of the conversation in view. */
@@ -295,7 +297,7 @@ export class Chat {
             if (page.epoch === epoch && room.epoch === epoch) {
                 room.entries.unshift(...page.messages.map((message) => this.#entryOf(message, epoch)));
                 room.hasEarlier = page.messages.length > 0 && page.messages[0].offset > 1;
-                room.firstUnread &&= this.#firstUnread(room) ?? room.firstUnread;
+                room.firstUnread &&= this.#firstAfter(room);
             }
         } catch {
             // There is another time: whoever scrolls asks again.
@@ -354,6 +356,7 @@ export class Chat {
     #append(conversation, entry, wasRead) {
         if (wasRead && !entry.isOwn && !this.#view.isSeen(conversation)) {
             conversation.firstUnread = entry;
+            conversation.readBefore = conversation.read;
         }
         this.#add(conversation, entry);
         this.#view.heard(conversation, entry);
@@ -523,7 +526,7 @@ export class Chat {
         room.read = !mark ? offset : mark.epoch === epoch ? Math.min(mark.offset, offset) : 0;
         room.entries.unshift(...messages.map((message) => this.#entryOf(message, epoch)));
         room.hasEarlier = messages.length > 0 && messages[0].offset > 1;
-        room.firstUnread = this.#firstUnread(room);
+        this.#markUnread(room);
         if (!mark) {
             this.#rememberRead(room);
         }
