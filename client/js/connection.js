@@ -42,7 +42,7 @@ export const State = Object.freeze({
 /**
  * Why something was not done. `code` and `reason` are the server's, or 0 and one of this package's own: `offline` (not connected),
  * `connection_lost` (it broke before the reply came), `unconfirmed` (a message may or may not have arrived), `queue_full`,
- * `discarded`, `closed`.
+ * `discarded`, `closed`, `bad_url` (no socket can be made for it).
  */
 export class StarlingError extends Error {
     constructor({ code = 0, reason, message, retryable = false, retry_after_ms: retryAfterMs = 0 }) {
@@ -175,8 +175,17 @@ export class Connection {
             }
         }
         const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
-        const socket = new Socket(this.#options.url, "starling.json.v1");
+        let socket;
+        try {
+            socket = new Socket(this.#options.url, "starling.json.v1");
+        } catch ({ message }) {
+            this.#report(State.IDLE);
+            this.#handlers.onRefused(local("bad_url", message));
+            return;
+        }
         this.#socket = socket;
+        // An end follows, which is listened to; and without a listener some of these classes throw, also later.
+        socket.onerror = () => {};
         this.#timer = this.#clock.setTimeout(() => this.#lost(), this.#limits.connectTimeoutMs);
         const hello = { type: "hello", nickname: token ? undefined : this.nickname, token, resume: this.resume ?? undefined };
         socket.onopen = () => this.#send(hello, (reply) => this.#greeted(reply));

@@ -30,7 +30,7 @@ export const State: Readonly<{
 
 /**
  * Why something was not done. `code` and `reason` are the server's, or 0 and one of: `offline`, `connection_lost`, `unconfirmed`,
- * `queue_full`, `discarded`, `closed`.
+ * `queue_full`, `discarded`, `closed`, `bad_url`.
  */
 export class StarlingError extends Error {
     readonly code: number;

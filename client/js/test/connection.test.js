@@ -184,6 +184,21 @@ test("whoever knows that the network is back need not wait", () => {
     assert.equal(t.sockets.at(-1).isClosed || t.sockets.length > 1, true);
 });
 
+test("a socket's error is heard, also after it was given up", () => {
+    const t = harness();
+    t.client.connect();
+    t.clock.pass(LIMITS.connectTimeoutMs);
+    assert.equal(typeof t.sockets[0].onerror, "function");
+});
+
+test("an address that no socket can be made for is refused", async () => {
+    const t = harness({ WebSocket: class { constructor() { throw new SyntaxError("no scheme"); } } });
+    await assert.rejects(t.client.connect(), { reason: "bad_url", message: "no scheme" });
+    assert.equal(t.client.state, "idle");
+    t.clock.pass(3_600_000);
+    assert.equal(t.heard("refused").length, 1);
+});
+
 test("close says quit, and does not come back", () => {
     const t = harness();
     t.client.connect();
