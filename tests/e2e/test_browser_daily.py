@@ -1,16 +1,12 @@
 """The page as one uses it every day: long logs, unread marks, writing offline, hosts, keys, notifications, looks, and who cannot see it."""
 
-import json
 import os
 import pathlib
-import re
 
-import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from browser import Tab, chromium, contrast, second_tab, tab  # noqa: F401
-from helpers import wait_until
+from browser import Tab, chromium, tab  # noqa: F401
 
 AXE = pathlib.Path(os.environ.get("STARLING_TEST_NPM", pathlib.Path(__file__).parents[2] / "target/npm")) / "node_modules/axe-core/axe.min.js"
 
@@ -309,6 +305,7 @@ def test_a_host_sets_the_topic(server, tab):  # noqa: F811
     assert bob.expect("state", key="topic")["value"] == "birds & <b>bees</b>"
     anna.expect_texts("#topic", ["birds & <b>bees</b>"])
     anna.wait(lambda: anna.focused() == "room-settings", "the focus to be back")
+    anna.screenshot("topic")
     bob.call("state", room="den", key="topic", value="only birds")
     anna.expect_texts("#topic", ["only birds"])
     anna.driver.refresh()
