@@ -33,8 +33,23 @@ pub const ASSETS: &[Asset] = &[
     },
     Asset { path: "/app.js", content_type: JAVASCRIPT, body: include_bytes!("page/app.js") },
     Asset { path: "/chat.js", content_type: JAVASCRIPT, body: include_bytes!("page/chat.js") },
-    Asset { path: "/connection.js", content_type: JAVASCRIPT, body: include_bytes!("page/connection.js") },
+    Asset { path: "/log.js", content_type: JAVASCRIPT, body: include_bytes!("page/log.js") },
+    Asset { path: "/members.js", content_type: JAVASCRIPT, body: include_bytes!("page/members.js") },
+    Asset { path: "/memory.js", content_type: JAVASCRIPT, body: include_bytes!("page/memory.js") },
+    Asset { path: "/nodes.js", content_type: JAVASCRIPT, body: include_bytes!("page/nodes.js") },
+    Asset { path: "/tools.js", content_type: JAVASCRIPT, body: include_bytes!("page/tools.js") },
     Asset { path: "/view.js", content_type: JAVASCRIPT, body: include_bytes!("page/view.js") },
+    // The package for other programs, which the page is made with.
+    Asset {
+        path: "/starling.js",
+        content_type: JAVASCRIPT,
+        body: include_bytes!("../../client/js/starling.js"),
+    },
+    Asset {
+        path: "/connection.js",
+        content_type: JAVASCRIPT,
+        body: include_bytes!("../../client/js/connection.js"),
+    },
     Asset { path: DASHBOARD, content_type: HTML, body: include_bytes!("page/dashboard.html") },
     Asset {
         path: "/dashboard.css",

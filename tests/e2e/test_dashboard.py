@@ -15,8 +15,8 @@ import time
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from browser import Tab, chromium, contrast  # noqa: F401
 from helpers import LISTENERS, Deadline, RawWebSocket, WsClient, binary, cores, environment, free_ports, run, wait_until
-from test_browser import Tab, chromium, contrast  # noqa: F401
 from tokens import SETTINGS, token
 
 LIVE = "/dashboard/live"

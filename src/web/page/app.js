@@ -1,13 +1,16 @@
-// Wires the page: forms, drawers and what the browser remembers, around the connection, the chat and the view.
+// Wires the page: the client, the chat, the view, and the forms and drawers around them.
 
 import { Chat } from "./chat.js";
-import { Connection, State } from "./connection.js";
-import { View, bdi, element } from "./view.js";
+import { Log } from "./log.js";
+import { Members } from "./members.js";
+import { browser, memoryOf, recall, remember, tab } from "./memory.js";
+import { bdi, element, find } from "./nodes.js";
+import { Client, State } from "./starling.js";
+import { Switcher, applyTheme, listenToKeys, notify } from "./tools.js";
+import { View } from "./view.js";
 
 const DEFAULT_ROOM = "lobby";
 const NICKNAME_KEY = "starling.nickname";
-// These two are a tab's own: two tabs are two people.
-const HELD_KEY = "starling.held";
 const ROOMS_KEY = "starling.rooms";
 
 const STOP_REASONS = {
@@ -21,74 +24,54 @@ const STOP_REASONS = {
     kicked: "You were removed from this server.",
 };
 
-const find = (id) => document.getElementById(id);
 const body = document.body;
 const message = find("message");
 const nicknameDialog = find("nickname-dialog");
 const roomsDialog = find("rooms-dialog");
+const roomSettings = find("room-settings-dialog");
 
-const socketUrl = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
-const connection = new Connection(socketUrl, {
-    onState: showState,
-    onWelcome: welcomed,
-    onEvent: (event) => chat.heard(event),
-    onRefused: (error) => askNickname(explain(error)),
-});
+applyTheme();
+
+// What is queued, and the session, are a tab's own.
+const client = new Client({ url: `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`, storage: tab });
 const view = new View();
-const chat = new Chat(connection, view);
-view.attach(chat);
-
-// What the browser remembers. Storage may be forbidden, and the page works without.
-
-function recall(storage, key) {
-    try {
-        return window[storage].getItem(key);
-    } catch {
-        return null;
-    }
-}
-
-function remember(storage, key, value) {
-    try {
-        window[storage].setItem(key, value);
-    } catch {
-        // Not remembered, then.
-    }
-}
+const log = new Log();
+const chat = new Chat(client, view, memoryOf(() => client.nickname));
+const members = new Members(chat, view);
+const switcher = new Switcher(chat, joinRoom);
+log.attach(chat);
+view.attach(chat, log, {
+    onMember: (nickname, button) => members.open(nickname, button),
+    onHeard: (conversation, entry) => notify(chat, conversation, entry),
+});
 
 function rememberRooms() {
-    remember("sessionStorage", ROOMS_KEY, JSON.stringify([...chat.rooms.keys()]));
+    remember(tab, ROOMS_KEY, [...chat.rooms.keys()]);
 }
 
 function recalledRooms() {
-    try {
-        const rooms = JSON.parse(recall("sessionStorage", ROOMS_KEY));
-        return Array.isArray(rooms) ? rooms.filter((room) => typeof room === "string") : [];
-    } catch {
-        return [];
-    }
+    const rooms = recall(tab, ROOMS_KEY, []);
+    return Array.isArray(rooms) ? rooms.filter((room) => typeof room === "string") : [];
 }
 
 // The connection.
 
-function welcomed({ nickname, resumed }) {
-    remember("localStorage", NICKNAME_KEY, nickname);
-    remember("sessionStorage", HELD_KEY, nickname);
+client.on("connection", showState);
+client.on("refused", (error) => askNickname(explain(error)));
+client.on("welcome", ({ nickname }) => {
+    remember(browser, NICKNAME_KEY, nickname);
     nicknameDialog.close();
-    chat.welcomed(resumed);
     if (!chat.current) {
         const wanted = new URLSearchParams(location.search).get("room") || DEFAULT_ROOM;
-        new Set([...recalledRooms(), wanted]).forEach((room) => chat.openRoom(room));
+        new Set([...recalledRooms(), ...chat.rooms.keys(), wanted]).forEach((room) => chat.openRoom(room));
     }
-}
+});
+window.addEventListener("online", () => client.retryNow());
 
 let countdown = 0;
 
-function showState(state, { atMs, code, reason }) {
+function showState({ state, atMs, code, reason }) {
     clearInterval(countdown);
-    if (state !== State.ONLINE) {
-        chat.disconnected();
-    }
     body.dataset.connection = state;
     const say = (text) => (find("connection-text").textContent = text);
     switch (state) {
@@ -114,15 +97,16 @@ function showState(state, { atMs, code, reason }) {
         find("banner-text").textContent = banner;
         find("banner-action").hidden = state !== State.STOPPED;
     }
+    view.changed();
 }
 
-find("banner-action").addEventListener("click", () => connection.connect(connection.nickname, true));
+find("banner-action").addEventListener("click", () => client.connect({ isHeld: true }));
 
-// A reload would otherwise leave the nickname to a connection that nobody holds.
-window.addEventListener("pagehide", () => connection.quit());
+// A page that goes leaves at once; one that is loaded again has its nickname, and what was queued.
+window.addEventListener("pagehide", () => client.close());
 window.addEventListener("pageshow", (event) => {
-    if (event.persisted && connection.nickname) {
-        connection.connect(connection.nickname, true);
+    if (event.persisted && client.nickname) {
+        client.connect({ isHeld: true });
     }
 });
 
@@ -132,48 +116,48 @@ function explain({ reason, message: text }) {
     switch (reason) {
         case "nickname_in_use": return "This nickname is taken. Choose another one.";
         case "bad_name": return "A nickname has 1 to 32 letters, digits, _ - or . and begins with a letter or a digit.";
+        case "offline": return "You are offline. Try again when you are connected.";
+        case "connection_lost": return "The connection broke. Try again.";
         default: return text;
     }
 }
 
 function askNickname(problem = "") {
     find("nickname-problem").textContent = problem;
-    find("nickname-cancel").hidden = !connection.isOnline;
-    find("nickname-submit").textContent = connection.isOnline ? "Change" : "Join the chat";
-    find("nickname-title").textContent = connection.isOnline ? "Change your nickname" : "Welcome to starling";
-    find("nickname").value = connection.nickname || recall("localStorage", NICKNAME_KEY) || "";
+    find("nickname-cancel").hidden = !client.isOnline;
+    find("nickname-submit").textContent = client.isOnline ? "Change" : "Join the chat";
+    find("nickname-title").textContent = client.isOnline ? "Change your nickname" : "Welcome to starling";
+    find("nickname").value = client.nickname || recall(browser, NICKNAME_KEY, "");
     if (!nicknameDialog.open) {
         nicknameDialog.showModal();
     }
     find("nickname").select();
 }
 
-find("nickname-form").addEventListener("submit", (event) => {
+find("nickname-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     const nickname = find("nickname").value.trim();
     if (!nickname) {
         find("nickname").focus();
-    } else if (!connection.isOnline) {
+    } else if (!client.isOnline) {
         find("nickname-problem").textContent = "";
-        connection.connect(nickname);
-    } else if (nickname === connection.nickname) {
+        client.connect({ nickname, isHeld: false });
+    } else if (nickname === client.nickname) {
         nicknameDialog.close();
     } else {
-        chat.rename(nickname, (error) => {
-            if (error) {
-                find("nickname-problem").textContent = explain(error);
-                return;
-            }
-            remember("localStorage", NICKNAME_KEY, nickname);
-            remember("sessionStorage", HELD_KEY, nickname);
+        try {
+            await chat.rename(nickname);
+            remember(browser, NICKNAME_KEY, nickname);
             nicknameDialog.close();
-        });
+        } catch (error) {
+            find("nickname-problem").textContent = explain(error);
+        }
     }
 });
 find("nickname-cancel").addEventListener("click", () => nicknameDialog.close());
 // Without a nickname there is nothing behind the dialog to go back to.
 nicknameDialog.addEventListener("cancel", (event) => {
-    if (!connection.isOnline) {
+    if (!client.isOnline) {
         event.preventDefault();
     }
 });
@@ -181,21 +165,24 @@ find("change-nickname").addEventListener("click", () => askNickname());
 
 // Rooms.
 
-function browse() {
+async function browse() {
     find("room").value = "";
     roomsDialog.showModal();
     find("server-rooms").replaceChildren();
     find("server-rooms-note").textContent = "Loading";
-    chat.browse((rooms) => {
-        find("server-rooms-note").textContent = !rooms ? "The list needs a connection." : rooms.length ? "" : "No rooms yet: make the first one.";
-        find("server-rooms").replaceChildren(...(rooms ?? []).map(({ room, members }) => {
+    try {
+        const rooms = await chat.browse();
+        find("server-rooms-note").textContent = rooms.length ? "" : "No rooms yet: make the first one.";
+        find("server-rooms").replaceChildren(...rooms.map(({ room, members: count }) => {
             const button = element("button", { type: "button", className: "entry" },
                 element("span", { className: "hash", textContent: "#" }), bdi(room, "name"),
-                element("span", { className: "badge", textContent: members === 1 ? "1 member" : `${members} members` }));
+                element("span", { className: "badge", textContent: count === 1 ? "1 member" : `${count} members` }));
             button.addEventListener("click", () => joinRoom(room));
             return element("li", {}, button);
         }));
-    });
+    } catch {
+        find("server-rooms-note").textContent = "The list needs a connection.";
+    }
 }
 
 function joinRoom(name) {
@@ -204,7 +191,6 @@ function joinRoom(name) {
 }
 
 find("browse").addEventListener("click", browse);
-find("rooms-close").addEventListener("click", () => roomsDialog.close());
 find("room-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const name = find("room").value.trim().replace(/^#/, "");
@@ -220,8 +206,49 @@ find("leave").addEventListener("click", () => {
     }
 });
 
+// A host's settings of a room.
+
+find("room-settings").addEventListener("click", () => {
+    find("topic-field").value = chat.current.topic;
+    find("unban-field").value = "";
+    find("room-settings-problem").textContent = "";
+    roomSettings.showModal();
+});
+
+async function ofRoom(action) {
+    try {
+        await action(chat.current);
+        return true;
+    } catch (error) {
+        find("room-settings-problem").textContent = explain(error);
+        return false;
+    }
+}
+
+find("topic-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (await ofRoom((room) => chat.setTopic(room, find("topic-field").value.trim()))) {
+        roomSettings.close();
+    }
+});
+find("unban-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const nickname = find("unban-field").value.trim();
+    // By Enter it is the first button's.
+    const action = event.submitter.value;
+    if (nickname && await ofRoom((room) => chat.moderate(room, action, nickname))) {
+        roomSettings.close();
+        view.alert(action === "unban" ? `${nickname} may come back.` : `${nickname} may write again.`);
+    }
+});
+
+// Writing.
+
+let shown = null;
+
 document.addEventListener("conversation", ({ detail: conversation }) => {
     closeDrawers();
+    members.close();
     rememberRooms();
     if (shown) {
         shown.draft = message.value;
@@ -239,14 +266,10 @@ document.addEventListener("conversation", ({ detail: conversation }) => {
         history.replaceState(null, "", `?room=${encodeURIComponent(conversation.name)}`);
     }
     // On a phone the focus would pull up the keyboard over what was just opened.
-    if (matchMedia("(pointer: fine)").matches && !nicknameDialog.open) {
+    if (!matchMedia("(pointer: coarse)").matches && !nicknameDialog.open) {
         message.focus();
     }
 });
-
-// Writing.
-
-let shown = null;
 
 function fitMessage() {
     message.style.height = "auto";
@@ -288,36 +311,53 @@ message.addEventListener("keydown", (event) => {
 
 // Drawers, on narrow screens.
 
-function openDrawer(name) {
+let drawerOpener = null;
+
+function openDrawer(name, opener) {
     body.dataset.drawer = name;
+    drawerOpener = opener;
     find(name === "sidebar" ? "close-sidebar" : "close-members").focus();
 }
 
 function closeDrawers() {
-    delete body.dataset.drawer;
+    if (body.dataset.drawer) {
+        delete body.dataset.drawer;
+        drawerOpener.focus();
+    }
 }
 
-find("open-sidebar").addEventListener("click", () => openDrawer("sidebar"));
-find("open-members").addEventListener("click", () => openDrawer("members"));
+find("open-sidebar").addEventListener("click", ({ currentTarget }) => openDrawer("sidebar", currentTarget));
+find("open-members").addEventListener("click", ({ currentTarget }) => openDrawer("members", currentTarget));
 for (const id of ["close-sidebar", "close-members", "scrim"]) {
     find(id).addEventListener("click", closeDrawers);
 }
-document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") {
+
+// Keys.
+
+listenToKeys({
+    switcher: () => switcher.open(),
+    move(step) {
+        const { conversations, current } = chat;
+        if (conversations.length) {
+            chat.select(conversations[(conversations.indexOf(current) + step + conversations.length) % conversations.length]);
+        }
+    },
+    scrollPages: (count) => log.scrollPages(count),
+    toEnd: () => log.toEnd(),
+    escape() {
+        members.close();
         closeDrawers();
-    }
+    },
 });
-document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && chat.current) {
-        chat.current.unread = 0;
-        view.changed();
-    }
-});
+find("open-switcher").addEventListener("click", () => switcher.open());
 
 // A tab that is loaded again has just let go of its nickname; a new one may find it taken by the first.
-const remembered = recall("sessionStorage", HELD_KEY) ?? recall("localStorage", NICKNAME_KEY);
-if (remembered) {
-    connection.connect(remembered, remembered === recall("sessionStorage", HELD_KEY));
+const remembered = recall(browser, NICKNAME_KEY, "");
+if (client.nickname) {
+    chat.restore();
+    client.connect();
+} else if (remembered) {
+    client.connect({ nickname: remembered, isHeld: false });
 } else {
     askNickname();
 }
