@@ -67,28 +67,29 @@ def test_ten_thousand_messages_are_a_few_nodes(start_server, chromium, tab):  # 
     anna.wait(lambda: from_end(anna) < 5, "the end to be in sight")
     assert rows(anna) < 120
     # All of it is there: somebody who scrolls finds each message at its place, without the page becoming slow.
-    seen, worst_ms = anna.driver.execute_async_script("""
+    anna.driver.set_script_timeout(120)
+    seen, step_ms = anna.driver.execute_async_script("""
         const done = arguments[0];
         const scroller = document.getElementById('scroller');
         const seen = new Set();
-        let worst = 0;
+        const steps = [];
         let last = performance.now();
         const step = () => {
             const now = performance.now();
-            worst = Math.max(worst, now - last);
+            steps.push(now - last);
             last = now;
             document.querySelectorAll('.message .content').forEach((node) => seen.add(Number(node.textContent.split(' ')[1])));
             if (seen.has(0) || scroller.scrollTop === 0) {
-                done([seen.size, worst]);
+                done([seen.size, steps.sort((a, b) => a - b)[steps.length >> 1]]);
                 return;
             }
             scroller.dispatchEvent(new WheelEvent('wheel', { deltaY: -1 }));
-            scroller.scrollTop -= 1_000;
+            scroller.scrollTop -= 1_500;
             requestAnimationFrame(() => requestAnimationFrame(step));
         };
         step();""")
     assert seen == 10_000
-    assert worst_ms < 1_000, "a frame must not take long, on a busy machine either"
+    assert step_ms < 200, "two frames must not take long, on a busy machine either"
     assert rows(anna) < 150
     # Whoever reads further up is left there.
     before = anna.driver.execute_script("return document.getElementById('scroller').scrollTop")
@@ -127,6 +128,31 @@ def test_scrolling_up_fetches_history_and_keeps_the_place(server, tab):  # noqa:
     assert numbers(anna) == sorted(set(numbers(anna)))
     anna.press(Keys.CONTROL, Keys.END)
     anna.wait(lambda: 419 in numbers(anna) and from_end(anna) < 5, "the end")
+
+
+def test_scrolling_is_not_undone_by_what_is_drawn_meanwhile(server, tab):  # noqa: F811
+    """A drawing may be due when somebody scrolls: each of these steps must go as far as it was meant."""
+    bob = server.ws("bob", "den")
+    anna = tab.enter("anna", "?room=den")
+    fill(bob, "den", 0, 400)
+    anna.expect_message("bob", "message 399")
+    anna.wait(lambda: from_end(anna) < 5, "the end to be in sight")
+    first = anna.driver.execute_async_script("""
+        const done = arguments[0];
+        const scroller = document.getElementById('scroller');
+        let count = 0;
+        const step = () => {
+            scroller.dispatchEvent(new WheelEvent('wheel', { deltaY: -1 }));
+            scroller.scrollTop -= 500;
+            count += 1;
+            requestAnimationFrame(() => requestAnimationFrame(count < 8 ? step : () => requestAnimationFrame(() => {
+                const top = scroller.getBoundingClientRect().top;
+                done([...document.querySelectorAll('.message .content')].find((node) => node.getBoundingClientRect().top >= top).textContent);
+            })));
+        };
+        step();""")
+    # Eight times 500 px are some 150 rows of 26, above the 25 that were in view.
+    assert int(first.split()[1]) < 260, first
 
 
 def test_what_was_missed_is_in_its_place(start_server, chromium, tab):  # noqa: F811

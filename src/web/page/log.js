@@ -32,6 +32,8 @@ export class Log {
     #drawn = new Map();
     #isStale = true;
     #isDue = false;
+    /** Where the view was when it was looked at last. */
+    #knownTop = NaN;
     #scroller = find("scroller");
     #toLatest = find("to-latest");
     #before = element("div", { className: "spacer" });
@@ -115,6 +117,7 @@ export class Log {
         this.#list.replaceChildren();
         this.#rows = [];
         this.#tops = [0];
+        this.#knownTop = NaN;
     }
 
     #schedule() {
@@ -183,11 +186,15 @@ export class Log {
             this.#toLatest.hidden = true;
             return;
         }
+        const place = this.#placeOf(conversation);
+        if (!place.isAtEnd && Math.abs(this.#scroller.scrollTop - this.#knownTop) >= 1) {
+            // Somebody has scrolled, and the event is yet to come: drawing must not take them back.
+            this.#note(place);
+        }
         if (this.#isStale) {
             this.#isStale = false;
             this.#build(conversation);
         }
-        const place = this.#placeOf(conversation);
         const { clientHeight } = this.#scroller;
         let top = 0;
         for (let pass = 0; pass < PASSES; pass += 1) {
@@ -208,6 +215,7 @@ export class Log {
         } else if (Math.abs(this.#scroller.scrollTop - top) >= 1) {
             this.#scroller.scrollTop = top;
         }
+        this.#knownTop = this.#scroller.scrollTop;
         if (place.row === place.unread && this.#tops.at(-1) - clientHeight - top < NEAR_END_PX) {
             place.isAtEnd = true;
         }
@@ -322,6 +330,7 @@ export class Log {
 
     #note(place) {
         const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
+        this.#knownTop = scrollTop;
         place.isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
         // Rows of days and such move when something comes before them; entries stay where they are.
         let at = this.#rowAt(scrollTop);
