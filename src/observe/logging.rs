@@ -346,8 +346,14 @@ impl Output for LogFile {
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let result = self.opened()?.write(bytes);
-        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
-            self.file = None;
+        match result.as_ref().map_err(io::Error::kind) {
+            Ok(_) | Err(io::ErrorKind::Interrupted) => {}
+            // A FIFO whose reader has stopped: it is waited for, but not by whoever wants another file.
+            Err(io::ErrorKind::WouldBlock) if self.reopens.load(Ordering::Relaxed) => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "its reader does not read"));
+            }
+            Err(io::ErrorKind::WouldBlock) => {}
+            Err(_) => self.file = None,
         }
         result
     }
@@ -394,6 +400,29 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[0].ends_with("Z INFO  test: one"), "{text}");
         assert!(lines[1].ends_with("Z INFO  test: two"), "{text}");
+    }
+
+    #[test]
+    fn whoever_has_stopped_reading_holds_no_other_file_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.log");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let _reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let reopens = Arc::new(AtomicBool::new(false));
+        let (sink, logging) = sink(Box::new(LogFile::open(path.clone(), reopens.clone()).unwrap()), 10_000);
+        // More than a FIFO holds (pipe(7): 64 KiB).
+        (0..3_000).for_each(|number| say(&sink, &format!("{number:>60}")));
+        std::fs::remove_file(&path).unwrap();
+        reopens.store(true, Ordering::Relaxed);
+        let until = Instant::now() + Duration::from_secs(20);
+        let written = || std::fs::read_to_string(&path).unwrap_or_default();
+        while !written().contains("another file") {
+            assert!(Instant::now() < until, "nothing is written");
+            say(&sink, "another file");
+            std::thread::yield_now();
+        }
+        assert!(written().contains("log lines were left out"), "{}", written());
+        assert!(logging.finish(Duration::from_secs(10)));
     }
 
     /// An output that takes nothing until the other end of the channel is gone.

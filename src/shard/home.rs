@@ -43,8 +43,12 @@ const KEPT_BUFFER_BYTES: usize = 8 * 1024;
 /// How many rooms' buffers are kept for that. Of more rooms with events in one turn, the others' are made anew.
 const KEPT_BUFFERS: usize = 1024;
 
-/// How often the target of a private message is looked for again, when its session has just moved to another core.
+/// How often the target of a private message is looked for again, when its session has just moved to another core. Each time is a turn
+/// of some core later, or more.
 const HANDOVER_TRIES_MAX: u8 = 64;
+
+/// What a sender is told to wait when that was in vain, in milliseconds.
+const MOVING_RETRY_MS: u64 = 250;
 
 /// What a user with as many sessions as one may have is told to wait, in milliseconds. When one of them will end nobody knows:
 /// this is how often it is worth looking.
@@ -496,10 +500,22 @@ impl Shard {
             let core = next.core;
             return self.post(core, Mail::Request { from, reply_to, request: Request::Handover(handover) });
         }
-        if std::mem::take(&mut handover.has_missed) && handover.tries < HANDOVER_TRIES_MAX {
-            handover.tries += 1;
+        if std::mem::take(&mut handover.has_missed) {
             let home = handover.home;
-            return self.post(home, Mail::Request { from, reply_to, request: Request::Readdress(handover) });
+            if handover.tries < HANDOVER_TRIES_MAX {
+                handover.tries += 1;
+                let mail = Mail::Request { from, reply_to, request: Request::Readdress(handover) };
+                return match home == self.core {
+                    // It would be here again at once, and all tries would be over before the session has got anywhere.
+                    true => self.deferred.push_back(mail),
+                    false => self.post(home, mail),
+                };
+            }
+            if handover.delivered == 0 && !handover.is_stored && handover.untold.is_empty() {
+                let message = "this user's session is on its way to another connection";
+                let refusal = Refusal::with_retry(Reason::Unavailable, message, MOVING_RETRY_MS);
+                return self.answer_private(from, reply_to, home, Reply::Refused(refusal));
+            }
         }
         self.finish_handover(from, reply_to, handover);
     }
@@ -651,6 +667,7 @@ mod tests {
         shard.sessions[bob].under_way += 1;
         shard.window[0] += 1;
         shard.hand_over(from, ReplyTo { id: Some("1".into()), encoding: None }, Box::new(handover));
+        shard.set_congested(false); // a turn later
         shard.settle();
         let mut slices = [IoSlice::new(&[]); 8];
         let filled = shard.gather(alice, &mut slices);
@@ -658,5 +675,63 @@ mod tests {
         let told = String::from_utf8(told).unwrap();
         assert_eq!(told.matches("psst").count(), 1, "{told}");
         assert!(shard.sessions[bob].is_idle(), "the sender has had its answer");
+    }
+
+    /// A session of two users who are at home here, and what the first of them is told for a private message to the other.
+    fn shard_with_two() -> (Shard, Id, SessionRef, Nickname) {
+        let flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
+        let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+        let ids = ["bob", "alice"].map(|name| {
+            let id = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
+            shard.receive(id, &mut format!("{{\"type\":\"hello\",\"nickname\":\"{name}\"}}\n").into_bytes());
+            id
+        });
+        let alice = shard.connections[ids[1]].session.unwrap();
+        let nickname = shard.sessions[alice].nickname.clone().unwrap();
+        (shard, ids[0], SessionRef { node: 0, core: 0, session: alice }, nickname)
+    }
+
+    fn heard(shard: &Shard, id: Id) -> String {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = shard.gather(id, &mut slices);
+        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// On its way from this core to another, which has not told its nickname's home yet.
+    #[test]
+    fn a_private_message_waits_for_a_session_that_is_on_its_way() {
+        let (mut shard, bob, alice, nickname) = shard_with_two();
+        let gone = SessionRef { session: Id { index: 77, generation: 1 }, ..alice };
+        shard.home.nicknames.replace(&nickname, alice, gone);
+        let private = "{\"type\":\"private\",\"target\":\"alice\",\"content\":\"psst\",\"id\":\"1\"}\n";
+        shard.receive(bob, &mut private.as_bytes().to_vec());
+        for _ in 0..3 {
+            assert!(!heard(&shard, bob).contains("\"id\":\"1\""), "{}", heard(&shard, bob));
+            shard.set_congested(false);
+        }
+        shard.home.nicknames.replace(&nickname, gone, alice);
+        shard.set_congested(false);
+        assert!(heard(&shard, bob).contains("\"delivered\":1"), "{}", heard(&shard, bob));
+        assert!(!shard.has_deferred());
+    }
+
+    #[test]
+    fn whoever_is_always_on_the_way_may_be_written_to_later() {
+        let (mut shard, bob, alice, nickname) = shard_with_two();
+        shard.home.nicknames.replace(
+            &nickname,
+            alice,
+            SessionRef { session: Id { index: 77, generation: 1 }, ..alice },
+        );
+        let private = "{\"type\":\"private\",\"target\":\"alice\",\"content\":\"psst\",\"id\":\"1\"}\n";
+        shard.receive(bob, &mut private.as_bytes().to_vec());
+        let mut turns = 0;
+        while shard.has_deferred() {
+            shard.set_congested(false);
+            turns += 1;
+        }
+        assert_eq!(turns, usize::from(HANDOVER_TRIES_MAX));
+        assert!(heard(&shard, bob).contains("\"reason\":\"unavailable\""), "{}", heard(&shard, bob));
     }
 }

@@ -520,7 +520,9 @@ impl Shard {
     pub fn set_congested(&mut self, is_congested: bool) {
         self.is_congested = is_congested;
         if !is_congested {
-            while let Some(mail) = self.deferred.pop_front() {
+            // What is put off meanwhile is for the next turn.
+            for _ in 0..self.deferred.len() {
+                let mail = self.deferred.pop_front().expect("counted before");
                 self.handle(mail);
             }
             self.settle();

@@ -94,13 +94,15 @@ pub fn check_makeable(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
 }
 
 /// Opens a file to append to it, and makes it if it is missing: a rotation that truncates it in place does not leave a hole in it then. A
-/// FIFO that nobody reads is not waited for, as open(2) does.
+/// FIFO that nobody reads is not waited for, as open(2) does; nor is one that is full, as write(2) does.
 ///
 /// # Errors
-/// What the kernel says; of such a FIFO ENXIO.
+/// What the kernel says; of a FIFO that nobody reads ENXIO.
 pub fn open_appending(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    if !file.metadata()?.file_type().is_fifo() {
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    }
     Ok(file)
 }
 

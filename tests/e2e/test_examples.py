@@ -15,7 +15,8 @@ import pytest
 
 from helpers import DEADLINE_S, Deadline, environment, wait_until
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+ROOT = pathlib.Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
 class Program:
@@ -99,6 +100,20 @@ def test_the_bot_stops_when_it_is_told_to(start_server, start_program):
     bot = start_program(sys.executable, EXAMPLES / "bot.py", "--url", server.url("/ws"))
     assert bot.process.wait(DEADLINE_S) == 1
     wait_until(lambda: any(line.startswith("bot: ") for line in bot.errors), "the reason")
+
+
+def test_the_bot_in_rust_answers_in_its_room_and_in_private(start_server, start_program):
+    # `scripts/test` has built it with the tests of its crate.
+    subprocess.run(["cargo", "build", "--quiet", "-p", "starling-client", "--example", "echo"], cwd=ROOT, check=True, timeout=80)
+    server = start_server()
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    start_program(target / "debug" / "examples" / "echo", server.url("/ws"), "parrot", "den")
+    alice = server.ws("alice", "den")
+    wait_until(lambda: any(member["nickname"] == "parrot" for member in alice.call("members", room="den")["members"]), "the bot")
+    alice.say("den", "echo hello")
+    alice.expect("message", sender="parrot", content="hello")
+    alice.send("private", target="parrot", content="psst")
+    alice.expect("private", sender="parrot", content="psst")
 
 
 def test_the_client_of_grpc_says_what_it_reads_and_prints_what_it_hears(start_server, start_program):
