@@ -160,6 +160,10 @@ impl Link {
                 let command = Command::script(Script::FreeSession, &[key]).arg(session.to_string());
                 (command, Then::Nothing("let go of a session"))
             }
+            BackplaneRequest::LookForSession { number, room, session } => {
+                let command = Command::keyed("HMGET", &self.settings.keys.session(number));
+                (command.arg("ref").arg("ended"), Then::LookForSession { room, session })
+            }
             BackplaneRequest::TakeSession { wait, number, session, gone_from } => {
                 let taking = Taking { wait, number, session, gone_from, is_second: false };
                 (self.seek(taking), Then::Seek(taking))

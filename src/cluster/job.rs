@@ -101,6 +101,11 @@ pub(super) enum Then {
     NewLine,
     /// Which line is going on.
     Line,
+    /// Whether there is a session that has gone on elsewhere, and has not been heard of in a room.
+    LookForSession {
+        room: Id,
+        session: SessionRef,
+    },
     /// Where a session is that is to be taken.
     Seek(Taking),
     /// Whether the node that has it lives.

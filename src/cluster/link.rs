@@ -628,6 +628,7 @@ impl Link {
             request,
             BackplaneRequest::Claim { .. }
                 | BackplaneRequest::TakeSession { .. }
+                | BackplaneRequest::LookForSession { .. }
                 | BackplaneRequest::ForgetSession { .. }
         );
         let is_own = matches!(request, BackplaneRequest::KeepSession { wait: Some(_), .. });

@@ -116,6 +116,12 @@ impl Link {
                 let outcome = self.sense(what, first.map(found));
                 self.tell(from, BackplaneNews::Found { wait, outcome });
             }
+            Then::LookForSession { room, session } => {
+                if let Some([place, ended]) = first.and_then(list) {
+                    let is_there = text(place).is_some() && text(ended).is_none();
+                    self.tell(from, BackplaneNews::SessionKnown { room, session, is_there });
+                }
+            }
             Then::Seek(taking) => self.told_where(from, taking, until, first),
             Then::Judge(taking, old) => {
                 // Its lease counts by the clock of the backplane, which was this when it was last told.
@@ -605,6 +611,7 @@ impl Then {
             Then::Seek(_) | Then::Judge(..) | Then::Take(..) | Then::LookIfPutOut(..) => "take a session",
             Then::PutOut { .. } => "put somebody out",
             Then::HoldSession { .. } => "hold a session",
+            Then::LookForSession { .. } => "look for a session",
             Then::Look { .. } => "look at a room",
             Then::Beat => "say that this node lives",
             Then::Secrets => "say what this node signs with",

@@ -687,7 +687,9 @@ impl Shard {
             }
             Mail::Stays { number, session } => self.note_stays(number, session),
             Mail::HandedOnNumber { number, session } => self.note_parted(number, session),
-            Mail::HandedOnIn { room, session, is_taken } => self.hand_on_in(room, session, is_taken),
+            Mail::HandedOnIn { room, session, number, is_taken } => {
+                self.hand_on_in(room, session, number, is_taken);
+            }
             Mail::EventStreamEnded { room, from } => self.hear_stream_ended(room, from),
             Mail::EventStreamExpelled { to, room, is_banned } => {
                 self.hear_stream_expelled(to, room, is_banned)
