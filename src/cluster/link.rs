@@ -57,6 +57,9 @@ const BEAT_AGAIN: Duration = Duration::from_millis(250);
 /// How long a core with a full mailbox is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
+/// The part of a millisecond by which the end of a node's lease tells that the node has left, and is not only silent.
+pub(super) const LEFT: f64 = 0.5;
+
 /// The part of a lease after which it is said again.
 pub(super) const LEASE_PART: u32 = 3;
 
@@ -612,9 +615,10 @@ impl Link {
         }
     }
 
-    /// The last beat was not heard: the next one comes sooner.
+    /// The last beat was not heard: the next one comes sooner, so that no lease is over because of a silence too short for patience.
     pub(super) fn beat_soon(&mut self) {
-        self.beat_at = self.beat_at.min(Instant::now() + BEAT);
+        let soon = BEAT.min(Duration::from_millis(self.settings.lease_ms) / 8);
+        self.beat_at = self.beat_at.min(Instant::now() + soon);
     }
 
     /// Until when an answer is worth something that waits for that: there is time left for it afterwards.
@@ -739,8 +743,9 @@ impl Link {
     fn leave(mut self) {
         let Some(wire) = &mut self.wire else { return };
         let Settings { keys, node, deadline, .. } = &self.settings;
-        // As if its lease had been over: its sessions have their time of grace all the same.
-        let gone = Command::keyed("ZADD", &keys.nodes()).arg(self.clock.0.saturating_sub(1)).arg(*node);
+        // As if its lease had been over: its sessions have their time of grace all the same. Nobody need wonder whether it lives.
+        let gone = Command::keyed("ZADD", &keys.nodes());
+        let gone = gone.arg(self.clock.0.saturating_sub(1) as f64 + LEFT).arg(*node);
         let wake = Command::anywhere("PUBLISH").arg(keys.wake_channel(*node)).arg("");
         let tell = Command::anywhere("PUBLISH").arg(keys.nodes_channel()).arg("");
         let (answers, _) = wire.execute(&[gone, tell, wake], Instant::now() + *deadline);

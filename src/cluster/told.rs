@@ -8,7 +8,7 @@ use redis::Value;
 use super::answer::{self, list, number, text};
 use super::ask::CATCH_UP;
 use super::job::{Claimed, Job, Listing, Taking, Then};
-use super::link::{Link, Looked};
+use super::link::{LEFT, Link, Looked};
 use super::wire::{Answer, Command, Trouble};
 use crate::chat::name::Nickname;
 use crate::chat::user::{NodeId, SessionRef};
@@ -127,12 +127,14 @@ impl Link {
                 // Its lease counts by the clock of the backplane, which was this when it was last told.
                 let (then_ms, at) = self.clock;
                 let now_ms = then_ms + at.elapsed().as_millis() as u64;
-                match first {
+                let lease = first.map(|value| text(value).and_then(|over_ms| over_ms.parse::<f64>().ok()));
+                match lease {
                     None => self.tell_taken(from, taking, Err(Failed::Down)),
-                    Some(value)
-                        if text(value)
-                            .and_then(|until| until.parse::<f64>().ok())
-                            .is_some_and(|until| until >= now_ms as f64) =>
+                    // It is asked; should it be gone after all, that takes a while, and nothing is lost.
+                    Some(over_ms)
+                        if over_ms.is_some_and(|over_ms| over_ms >= now_ms as f64)
+                            || over_ms.is_none_or(|over_ms| over_ms.fract() < LEFT)
+                                && self.roster.may_live(self.settings.lease_ms, old.node, now_ms) =>
                     {
                         self.tell_taken(from, taking, Ok(TakeOutcome::Held { node: old.node }));
                     }
