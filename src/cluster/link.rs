@@ -7,7 +7,7 @@
 //! While the backplane does not answer nothing is kept for it: what is asked is answered with `Down` at once, and somebody tries to
 //! connect again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::chat::user::{NodeId, SessionRef};
 use crate::reactor::teller::Teller;
 use crate::shard::backplane::{BackplaneNews, BackplaneRequest};
 use crate::shard::mail::Mail;
-use crate::sys::complaint::Complaint;
+use crate::sys::complaint::{Complaint, Lasting};
 use crate::sys::kernel::Sleeper;
 use crate::sys::waker;
 
@@ -125,13 +125,15 @@ pub(super) struct Link {
     pub(super) secrets: Secrets,
     pub(super) teller: Teller,
     sleeper: Sleeper,
-    wire: Option<Wire>,
+    pub(super) wire: Option<Wire>,
     /// When it is tried again to connect, how long to wait after that, and where.
     retry_at: Instant,
     retry: Duration,
     next_address: usize,
     down_since: Option<Instant>,
-    down_complaint: Complaint,
+    down: Lasting,
+    /// Servers of a Redis Cluster that were or are away while others answer, by their names.
+    pub(super) away: BTreeMap<String, Lasting>,
     refused_complaint: Complaint,
     /// When something was refused last, until nothing has been for the time of a lease.
     refused_at: Option<Instant>,
@@ -203,7 +205,8 @@ impl Link {
             retry: RETRY_FIRST,
             next_address: 0,
             down_since: None,
-            down_complaint: Complaint::default(),
+            down: Lasting::default(),
+            away: BTreeMap::new(),
             refused_complaint: Complaint::default(),
             refused_at: None,
             refused_beat: None,
@@ -437,6 +440,9 @@ impl Link {
             let of_job: SmallVec<[Answer; 1]> = answers.by_ref().take(count).collect();
             self.finish(job.from, job.then, job.until, &of_job);
         }
+        if lost.is_none() {
+            self.note_away();
+        }
         let refused = self.refused_beat.take();
         if let Some(why) = lost.or_else(|| refused.map(refuses_beat)) {
             self.be_down(&why);
@@ -465,7 +471,7 @@ impl Link {
                 self.finish(0, Then::Beat, Instant::now(), &[beat]);
             }
             Err(why) => {
-                if self.down_complaint.is_due() {
+                if self.down.goes_on(&why, Instant::now()) {
                     log::error!("the backplane is down: {why}; it is tried again until it is back");
                 }
                 self.retry_at = Instant::now() + self.retry;
@@ -511,7 +517,7 @@ impl Link {
             self.settled_at = now + SETTLE;
         }
         self.retry = RETRY_FIRST;
-        self.down_complaint = Complaint::default();
+        self.down = Lasting::default();
         if let Some(since) = self.down_since.take() {
             log::info!("the backplane is back after {} ms", since.elapsed().as_millis());
         }
@@ -653,7 +659,7 @@ impl Link {
     fn be_down(&mut self, why: &str) {
         self.wire = None;
         self.retry_at = Instant::now() + self.retry;
-        if self.down_complaint.is_due() {
+        if self.down.goes_on(why, Instant::now()) {
             log::error!("the backplane is down: {why}; it is tried again until it is back");
         }
         if self.down_since.is_none() {
