@@ -518,6 +518,7 @@ impl Link {
         }
         self.retry = RETRY_FIRST;
         self.down = Lasting::default();
+        self.shared.set_down(false);
         if let Some(since) = self.down_since.take() {
             log::info!("the backplane is back after {} ms", since.elapsed().as_millis());
         }
@@ -658,6 +659,7 @@ impl Link {
     /// Nothing works any more.
     fn be_down(&mut self, why: &str) {
         self.wire = None;
+        self.shared.set_down(true);
         self.retry_at = Instant::now() + self.retry;
         if self.down.goes_on(why, Instant::now()) {
             log::error!("the backplane is down: {why}; it is tried again until it is back");
