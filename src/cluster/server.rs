@@ -121,8 +121,12 @@ impl Server {
         let _ = self.connection.as_ref().map(|connection| set_timeout(connection, left(until)));
     }
 
+    /// What is said of it while it is not tried: why it was found to be away.
     fn is_away(&self) -> String {
-        format!("{} cannot be reached", self.address.name)
+        match &self.state {
+            Some(Err(why)) => format!("{}: {why}", self.address.name),
+            _ => format!("{} cannot be reached", self.address.name),
+        }
     }
 
     fn broken(&mut self, error: &redis::RedisError) -> String {

@@ -406,6 +406,30 @@ fn nobody_is_robbed_because_the_server_that_knows_who_lives_was_away() {
 }
 
 #[test]
+fn who_starts_on_a_redis_cluster_that_is_not_complete_is_told_what_may_help() {
+    let server = Server::start(&["--cluster-enabled", "yes"]);
+    // Nobody has any slot; and all is refused as long as somebody does not have all.
+    let mut said = vec![refusal(&config(&[server.tcp_url()]))];
+    let _: String = server.ask("CLUSTER ADDSLOTSRANGE 0 16382");
+    said.push(refusal(&config(&[server.tcp_url()])));
+    assert!(said[1].contains("CLUSTERDOWN"), "{said:?}");
+    assert!(
+        said.iter().all(|said| said.contains("some seconds") && said.contains("--cluster check")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn who_starts_on_a_redis_cluster_that_lacks_a_server_is_told_which_and_why() {
+    let mut servers = redis_cluster(0);
+    let with_nodes = servers[0].ask::<u64>("CLUSTER KEYSLOT starling:{nodes}") as usize * 3 / 16_384;
+    servers[with_nodes].kill();
+    let said = refusal(&config(&[servers[(with_nodes + 1) % 3].tcp_url()]));
+    let port = servers[with_nodes].port;
+    assert!(said.contains(&format!(":{port}: ")) && said.contains("is it running?"), "{said}");
+}
+
+#[test]
 fn a_redis_cluster_that_refuses_everything_is_down_until_it_is_whole() {
     let mut servers = redis_cluster(0);
     for server in &servers {
