@@ -244,6 +244,9 @@ impl Shard {
     /// The world of core number `core`, empty. `random_seed` is this core's own.
     pub fn new(core: u16, flock: &Flock, counters: Arc<Counters>, random_seed: u64, now: Now) -> Self {
         let cores = usize::from(flock.cores);
+        if core == 0 {
+            counters.backplane_up.set(u64::from(flock.has_backplane));
+        }
         Shard {
             node: flock.node,
             core,

@@ -224,6 +224,10 @@ impl Shard {
             self.nodes.back_at = Some(self.now.tick);
         }
         self.nodes.down = down;
+        // All cores are told the same: one tells it on.
+        if self.core == 0 {
+            self.counters.backplane_up.set(u64::from(self.nodes.down.is_none()));
+        }
         let keys: Vec<Id> = self.home.by_name.values().copied().collect();
         if self.nodes.down.is_some() {
             for key in keys {

@@ -378,13 +378,16 @@ def test_a_hello_that_waits_for_a_lost_node_may_be_tried_again(start_node, redis
 
 def test_who_has_lost_redis_is_not_ready(nodes, redis):
     assert nodes[0].get("/ready").status == 200
+    assert b"\nstarling_backplane_up 1\n" in nodes[0].get("/metrics").body
     redis.kill()
     wait_until(lambda: nodes[0].get("/health").body == b"OK backplane_down", "the loss to be noticed")
+    wait_until(lambda: b"\nstarling_backplane_up 0\n" in nodes[0].get("/metrics").body, "the metrics to tell it")
     assert nodes[0].get("/health").status == 200
     # Not at once: a restart is over soon.
     wait_until(lambda: nodes[0].get("/ready").status == 503, "balancers to be told")
     redis.start()
     wait_until(lambda: nodes[0].get("/ready").status == 200 and nodes[0].get("/health").body == b"OK", "Redis to be back")
+    wait_until(lambda: b"\nstarling_backplane_up 1\n" in nodes[0].get("/metrics").body, "the metrics to tell it")
 
 
 def test_a_full_redis_is_one_that_is_away(start_node, redis):
