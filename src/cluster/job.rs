@@ -147,6 +147,9 @@ pub(super) struct Claimed {
     pub(super) session: SessionRef,
     pub(super) has_token: bool,
     pub(super) sessions_max: usize,
+    /// Where it was before it was here, the last place first, as far as this node knows: who is said to have the nickname there is this
+    /// session too, as it was before a loss that nobody has noticed.
+    pub(super) before: SmallVec<[SessionRef; 1]>,
 }
 
 /// A session that is to go on somewhere else.

@@ -162,6 +162,8 @@ pub(super) struct Link {
     pub(super) clock: (u64, Instant),
     /// Nicknames of sessions that this node has given up: until when they are theirs, and how they were held.
     pub(super) given_up: HashMap<Box<str>, (Instant, Claimed)>,
+    /// Where sessions that were taken have been before, until they have their nicknames, or until then.
+    pub(super) taken_from: HashMap<SessionRef, (Instant, SmallVec<[SessionRef; 1]>)>,
     /// The line that everything on the backplane is of.
     pub(super) line: String,
     /// How many pipelines have given places to something, and which server has answered them.
@@ -222,6 +224,7 @@ impl Link {
             is_reading_inbox: false,
             clock: (0, now),
             given_up: HashMap::new(),
+            taken_from: HashMap::new(),
             line,
             mark: 0,
             settling: Settling::Settled,

@@ -368,12 +368,15 @@ impl Link {
     ) {
         match first {
             None => self.tell_taken(from, taking, Err(Failed::Down)),
-            Some(Value::Array(parts)) if parts.len() == 3 => {
+            Some(Value::Array(parts)) if parts.len() == 4 => {
                 let (revision, body) = (number(&parts[0]), text(&parts[1]));
                 let (revision, body) = (revision.unwrap_or(0), body.unwrap_or("").to_owned());
                 let place = old;
                 let old = text(&parts[2]).and_then(|place| place.parse().ok()).unwrap_or(old);
                 self.sessions.insert(taking.number, taking.session, Instant::now());
+                let held_until = Instant::now() + Duration::from_millis(self.settings.hold_ms);
+                let before = text(&parts[3]).unwrap_or("").split(' ').filter_map(|place| place.parse().ok());
+                self.taken_from.insert(taking.session, (held_until, before.collect()));
                 let look = owner_of(&body).map(|owner| self.look_if_put_out(owner.folded(), [old, place]));
                 let outcome = TakeOutcome::Taken { old, revision, body };
                 match look {
