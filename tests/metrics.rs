@@ -26,7 +26,8 @@ fn rendered() -> String {
         &About {
             started_ms: 0,
             process: all,
-            node: 0,
+            // One of a cluster: it tells what others do not.
+            node: 1,
             idle_bytes: &[],
             sizes: Sizes::default(),
             log: LogLines::default(),

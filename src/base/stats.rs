@@ -178,6 +178,8 @@ counters! {
     Counter journal_full,
     /// What the storage threads were asked for: pages of history, inboxes, accounts.
     Counter store_requests,
+    /// Whether the node reaches the backplane: 1 or 0. Of a Redis Cluster one server that answers is enough. Only where there is a backplane.
+    Gauge backplane_up,
     /// What the link to the backplane was asked for.
     Counter backplane_requests,
     /// Messages refused because the backplane did not answer.

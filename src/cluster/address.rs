@@ -144,6 +144,11 @@ pub(super) fn advised(text: &str) -> String {
         ),
         (&["WRONGTYPE"], "a key of another kind is in the way of one of starling's: look at cluster.prefix"),
         (&["OOM"], "it is full: raise its maxmemory, or make room"),
+        (
+            &["CLUSTERDOWN", "no server has the slot"],
+            "a Redis Cluster that was just made, or whose server has just come back, needs some seconds; otherwise some of its slots have \
+             no server that answers: look at redis-cli --cluster check",
+        ),
         (&["DB index"], "look at the number of the database behind the host in cluster.redis"),
         (&["lookup", "resolve", "not known"], "look at the name of the host in cluster.redis"),
         (&["onnection reset", "nexpected end", "closed by", "roken pipe"], "does it want TLS (rediss://)?"),
@@ -164,6 +169,7 @@ mod tests {
         let said = advised("NOPERM this user has no permissions to run the 'set' command");
         assert!(said.contains("docs/cluster.md"), "{said}");
         assert!(advised("OOM command not allowed").contains("maxmemory"));
+        assert!(advised("CLUSTERDOWN The cluster is down").contains("--cluster check"));
         assert_eq!(advised("ERR syntax error"), "ERR syntax error");
     }
 }

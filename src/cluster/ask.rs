@@ -20,12 +20,20 @@ use crate::shard::backplane::{
 /// Messages, and changes, of one answer to somebody who catches up. Where there are more, more is asked for.
 pub(super) const CATCH_UP: usize = 512;
 
+/// Places where a session was before that are remembered.
+const BEFORE_MAX: usize = 8;
+
 /// Names of rooms that are looked at together.
 const NAMES: usize = 128;
 
 /// JSON of one of our own types, which has no keys but texts.
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Places, as scripts read them.
+fn written(places: &[SessionRef]) -> String {
+    places.iter().map(SessionRef::to_string).collect::<Vec<_>>().join(" ")
 }
 
 impl Link {
@@ -92,16 +100,20 @@ impl Link {
                 (self.names_after(after.as_deref(), limit), Then::RoomNames(Box::new(listing)))
             }
             BackplaneRequest::Claim { wait, nickname, session, has_token, sessions_max } => {
-                let held = Claimed { nickname, session, has_token, sessions_max };
+                let held = Claimed { nickname, session, has_token, sessions_max, before: smallvec![] };
                 let command = self.claim_for(&held, hold_ms, false);
                 (command, Then::Claim { wait, held })
             }
             BackplaneRequest::Replace { nickname, old, session, has_token } => {
                 let keys = self.settings.keys.claims(nickname.folded());
-                let before = self.nicknames.remove(&(nickname.folded().into(), old));
+                let held_before = self.nicknames.remove(&(nickname.folded().into(), old));
                 self.given_up.remove(nickname.folded());
-                let sessions_max = before.map_or(usize::MAX, |before| before.sessions_max);
-                let held = Claimed { nickname, session, has_token, sessions_max };
+                let sessions_max = held_before.as_ref().map_or(usize::MAX, |held| held.sessions_max);
+                let mut before: SmallVec<[SessionRef; 1]> = smallvec![old];
+                let taken = self.taken_from.remove(&session).map(|(_, places)| places);
+                let earlier = held_before.map(|held| held.before).or(taken).unwrap_or_default();
+                before.extend(earlier.into_iter().filter(|place| *place != old).take(BEFORE_MAX - 1));
+                let held = Claimed { nickname, session, has_token, sessions_max, before };
                 self.hold_nickname(&held);
                 let command = Command::script(Script::Replace, &keys)
                     .arg(session.to_string())
@@ -109,7 +121,8 @@ impl Link {
                     .arg(old.to_string())
                     .arg(hold_ms)
                     .arg(held.nickname.as_str())
-                    .arg(&self.line);
+                    .arg(&self.line)
+                    .arg(written(&held.before));
                 (command, Then::HoldNickname(held))
             }
             BackplaneRequest::Release { nickname, session } => {
@@ -135,6 +148,8 @@ impl Link {
                 wait,
                 is_given_up,
             } => {
+                let held = self.nicknames.get(&(nickname.folded().into(), session));
+                let before = held.map(|held| written(&held.before)).unwrap_or_default();
                 match is_given_up {
                     true => self.let_go(number, session, &nickname),
                     false => self.sessions.insert(number, session, Instant::now()),
@@ -146,7 +161,8 @@ impl Link {
                     .arg(u8::from(is_given_up))
                     .arg(hold_ms)
                     .arg(u8::from(wait.is_some() && !is_given_up))
-                    .arg(&self.line);
+                    .arg(&self.line)
+                    .arg(before);
                 let then = wait.map(|wait| Then::Keep { wait, number, session, nickname });
                 (command, then.unwrap_or(Then::KeepOn { number, session }))
             }
@@ -159,6 +175,10 @@ impl Link {
                 let key = self.settings.keys.session(number);
                 let command = Command::script(Script::FreeSession, &[key]).arg(session.to_string());
                 (command, Then::Nothing("let go of a session"))
+            }
+            BackplaneRequest::LookForSession { number, room, session } => {
+                let command = Command::keyed("HMGET", &self.settings.keys.session(number));
+                (command.arg("ref").arg("ended"), Then::LookForSession { room, session })
             }
             BackplaneRequest::TakeSession { wait, number, session, gone_from } => {
                 let taking = Taking { wait, number, session, gone_from, is_second: false };
@@ -295,6 +315,7 @@ impl Link {
             .arg(u8::from(is_given_up))
             .arg(&self.line)
             .arg(u8::from(is_held))
+            .arg(written(&held.before))
     }
 
     /// A session has been given up, and its nickname with it, which waits for it where it is.
@@ -372,6 +393,7 @@ impl Link {
     pub(super) fn beat(&mut self) {
         let now = Instant::now();
         self.given_up.retain(|_, (until, _)| *until > now);
+        self.taken_from.retain(|_, (until, _)| *until > now);
         let command = beat(&self.settings);
         self.push_urgent(0, command, Then::Beat);
     }

@@ -2,7 +2,8 @@
 -- KEYS: 1 the nickname's: a hash from sessions to 'expires_ms has_token line spelling'; 2 who has been put out (put_out.lua).
 -- ARGV: 1 the session, 2 whether its user has shown a token (0 or 1), 3 how many sessions a user may have, 4 how long it is held, in ms,
 -- 5 the spelling, 6 whether this node has given up a session that has it (0 or 1), 7 the line, 8 whether the session has it already
--- (0 or 1): then whoever is here from before a loss, and has not said so since, is not waited for.
+-- (0 or 1): then whoever is here from before a loss, and has not said so since, is not waited for; 9 places where the session was before,
+-- between spaces: what is here under one of them was lost and has come back.
 -- Returns 'granted', 'taken', 'full', or 'out': an admin has ended this session.
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
     return 'out'
@@ -12,13 +13,17 @@ local node = string.match(ARGV[1], '^%d+')
 local others, is_shared, is_mine, spelled = 0, true, false, nil
 local held = redis.call('HGETALL', KEYS[1])
 local last = now + tonumber(ARGV[4])
+local is_before = {}
+for place in string.gmatch(ARGV[9], '%S+') do
+    is_before[place] = true
+end
 for i = 1, #held, 2 do
     local expires, token, line, spelling = string.match(held[i + 1], '^(%d+) (%d) (%S*) (.*)$')
     if not expires or tonumber(expires) < now then
         redis.call('HDEL', KEYS[1], held[i])
     elseif held[i] == ARGV[1] then
         is_mine = true
-    elseif ARGV[8] == '1' and line ~= ARGV[7] then
+    elseif is_before[held[i]] or ARGV[8] == '1' and line ~= ARGV[7] then
         redis.call('HDEL', KEYS[1], held[i])
     elseif ARGV[2] == '0' and ARGV[6] == '0' and string.match(held[i], '^%d+') == node then
         -- Which of its own sessions has it the node knows itself.

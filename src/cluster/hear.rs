@@ -85,8 +85,12 @@ impl Hearer {
                     if self.shared.is_stopping() {
                         return;
                     }
-                    if self.complaint.is_due() {
-                        log::warn!(
+                    // While the backplane is down nothing is announced that could be heard, and it is said why it is down.
+                    let is_known = self.shared.is_down();
+                    let level = if is_known { log::Level::Debug } else { log::Level::Warn };
+                    if is_known || self.complaint.is_due() {
+                        log::log!(
+                            level,
                             "{}: announcements are not heard any more: {why}; trying again",
                             server.name
                         );

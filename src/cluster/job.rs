@@ -101,6 +101,11 @@ pub(super) enum Then {
     NewLine,
     /// Which line is going on.
     Line,
+    /// Whether there is a session that has gone on elsewhere, and has not been heard of in a room.
+    LookForSession {
+        room: Id,
+        session: SessionRef,
+    },
     /// Where a session is that is to be taken.
     Seek(Taking),
     /// Whether the node that has it lives.
@@ -142,6 +147,9 @@ pub(super) struct Claimed {
     pub(super) session: SessionRef,
     pub(super) has_token: bool,
     pub(super) sessions_max: usize,
+    /// Where it was before it was here, the last place first, as far as this node knows: who is said to have the nickname there is this
+    /// session too, as it was before a loss that nobody has noticed.
+    pub(super) before: SmallVec<[SessionRef; 1]>,
 }
 
 /// A session that is to go on somewhere else.

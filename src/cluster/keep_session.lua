@@ -1,9 +1,10 @@
 -- Keeps what a session is. KEYS: 1 the session's: a hash of ref (where it is), as (where it was when it was kept last), rev, body,
--- free, moved (another node has had it), ended, and the line that it is of. What is of another line than the one that is going on is from
+-- before (where it had been before that), free, moved (another node has had it), ended, and the line that it is of. What is of another line than the one that is going on is from
 -- before a loss: nobody has said since that it is so.
 -- ARGV: 1 where it is, 2 the revision, 3 the body, 4 whether another node may have it (0 or 1), 5 how long it is kept, in
 -- ms, 6 whether it is taken back (0 or 1), which it is only if nobody has taken it since it was given up: what was given up has the
--- revision before this one. What is taken back twice has the same revision both times. 7 the line.
+-- revision before this one. What is taken back twice has the same revision both times. 7 the line; 8 where it has been before, between
+-- spaces.
 -- Returns 1; 0: a later revision is kept, as on one node a session may have moved; or -1: another node has it, or has had it until it
 -- ended.
 local kept = redis.call('HMGET', KEYS[1], 'ref', 'rev', 'as', 'ended', 'line')
@@ -30,6 +31,6 @@ elseif kept[1] then
     end
 end
 redis.call('HSET', KEYS[1], 'ref', ARGV[1], 'as', ARGV[1], 'rev', ARGV[2], 'body', ARGV[3], 'free', ARGV[4],
-    'line', ARGV[7])
+    'line', ARGV[7], 'before', ARGV[8])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return 1

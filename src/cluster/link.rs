@@ -7,7 +7,7 @@
 //! While the backplane does not answer nothing is kept for it: what is asked is answered with `Down` at once, and somebody tries to
 //! connect again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::chat::user::{NodeId, SessionRef};
 use crate::reactor::teller::Teller;
 use crate::shard::backplane::{BackplaneNews, BackplaneRequest};
 use crate::shard::mail::Mail;
-use crate::sys::complaint::Complaint;
+use crate::sys::complaint::{Complaint, Lasting};
 use crate::sys::kernel::Sleeper;
 use crate::sys::waker;
 
@@ -56,6 +56,9 @@ const BEAT_AGAIN: Duration = Duration::from_millis(250);
 
 /// How long a core with a full mailbox is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// The part of a millisecond by which the end of a node's lease tells that the node has left, and is not only silent.
+pub(super) const LEFT: f64 = 0.5;
 
 /// The part of a lease after which it is said again.
 pub(super) const LEASE_PART: u32 = 3;
@@ -122,13 +125,15 @@ pub(super) struct Link {
     pub(super) secrets: Secrets,
     pub(super) teller: Teller,
     sleeper: Sleeper,
-    wire: Option<Wire>,
+    pub(super) wire: Option<Wire>,
     /// When it is tried again to connect, how long to wait after that, and where.
     retry_at: Instant,
     retry: Duration,
     next_address: usize,
     down_since: Option<Instant>,
-    down_complaint: Complaint,
+    down: Lasting,
+    /// Servers of a Redis Cluster that were or are away while others answer, by their names.
+    pub(super) away: BTreeMap<String, Lasting>,
     refused_complaint: Complaint,
     /// When something was refused last, until nothing has been for the time of a lease.
     refused_at: Option<Instant>,
@@ -157,6 +162,8 @@ pub(super) struct Link {
     pub(super) clock: (u64, Instant),
     /// Nicknames of sessions that this node has given up: until when they are theirs, and how they were held.
     pub(super) given_up: HashMap<Box<str>, (Instant, Claimed)>,
+    /// Where sessions that were taken have been before, until they have their nicknames, or until then.
+    pub(super) taken_from: HashMap<SessionRef, (Instant, SmallVec<[SessionRef; 1]>)>,
     /// The line that everything on the backplane is of.
     pub(super) line: String,
     /// How many pipelines have given places to something, and which server has answered them.
@@ -200,7 +207,8 @@ impl Link {
             retry: RETRY_FIRST,
             next_address: 0,
             down_since: None,
-            down_complaint: Complaint::default(),
+            down: Lasting::default(),
+            away: BTreeMap::new(),
             refused_complaint: Complaint::default(),
             refused_at: None,
             refused_beat: None,
@@ -216,6 +224,7 @@ impl Link {
             is_reading_inbox: false,
             clock: (0, now),
             given_up: HashMap::new(),
+            taken_from: HashMap::new(),
             line,
             mark: 0,
             settling: Settling::Settled,
@@ -434,6 +443,9 @@ impl Link {
             let of_job: SmallVec<[Answer; 1]> = answers.by_ref().take(count).collect();
             self.finish(job.from, job.then, job.until, &of_job);
         }
+        if lost.is_none() {
+            self.note_away();
+        }
         let refused = self.refused_beat.take();
         if let Some(why) = lost.or_else(|| refused.map(refuses_beat)) {
             self.be_down(&why);
@@ -462,7 +474,7 @@ impl Link {
                 self.finish(0, Then::Beat, Instant::now(), &[beat]);
             }
             Err(why) => {
-                if self.down_complaint.is_due() {
+                if self.down.goes_on(&why, Instant::now()) {
                     log::error!("the backplane is down: {why}; it is tried again until it is back");
                 }
                 self.retry_at = Instant::now() + self.retry;
@@ -508,7 +520,8 @@ impl Link {
             self.settled_at = now + SETTLE;
         }
         self.retry = RETRY_FIRST;
-        self.down_complaint = Complaint::default();
+        self.down = Lasting::default();
+        self.shared.set_down(false);
         if let Some(since) = self.down_since.take() {
             log::info!("the backplane is back after {} ms", since.elapsed().as_millis());
         }
@@ -612,9 +625,10 @@ impl Link {
         }
     }
 
-    /// The last beat was not heard: the next one comes sooner.
+    /// The last beat was not heard: the next one comes sooner, so that no lease is over because of a silence too short for patience.
     pub(super) fn beat_soon(&mut self) {
-        self.beat_at = self.beat_at.min(Instant::now() + BEAT);
+        let soon = BEAT.min(Duration::from_millis(self.settings.lease_ms) / 8);
+        self.beat_at = self.beat_at.min(Instant::now() + soon);
     }
 
     /// Until when an answer is worth something that waits for that: there is time left for it afterwards.
@@ -628,6 +642,7 @@ impl Link {
             request,
             BackplaneRequest::Claim { .. }
                 | BackplaneRequest::TakeSession { .. }
+                | BackplaneRequest::LookForSession { .. }
                 | BackplaneRequest::ForgetSession { .. }
         );
         let is_own = matches!(request, BackplaneRequest::KeepSession { wait: Some(_), .. });
@@ -647,8 +662,9 @@ impl Link {
     /// Nothing works any more.
     fn be_down(&mut self, why: &str) {
         self.wire = None;
+        self.shared.set_down(true);
         self.retry_at = Instant::now() + self.retry;
-        if self.down_complaint.is_due() {
+        if self.down.goes_on(why, Instant::now()) {
             log::error!("the backplane is down: {why}; it is tried again until it is back");
         }
         if self.down_since.is_none() {
@@ -738,8 +754,9 @@ impl Link {
     fn leave(mut self) {
         let Some(wire) = &mut self.wire else { return };
         let Settings { keys, node, deadline, .. } = &self.settings;
-        // As if its lease had been over: its sessions have their time of grace all the same.
-        let gone = Command::keyed("ZADD", &keys.nodes()).arg(self.clock.0.saturating_sub(1)).arg(*node);
+        // As if its lease had been over: its sessions have their time of grace all the same. Nobody need wonder whether it lives.
+        let gone = Command::keyed("ZADD", &keys.nodes());
+        let gone = gone.arg(self.clock.0.saturating_sub(1) as f64 + LEFT).arg(*node);
         let wake = Command::anywhere("PUBLISH").arg(keys.wake_channel(*node)).arg("");
         let tell = Command::anywhere("PUBLISH").arg(keys.nodes_channel()).arg("");
         let (answers, _) = wire.execute(&[gone, tell, wake], Instant::now() + *deadline);

@@ -28,6 +28,7 @@
 mod address;
 mod answer;
 mod ask;
+mod away;
 mod hear;
 mod job;
 mod keys;

@@ -31,8 +31,7 @@ impl Roster {
     /// Takes what the backplane says: the time, and until when each node's lease is, all in ms by its clock. Says whether something is
     /// other than it was.
     pub(super) fn take(&mut self, lease_ms: u64, now_ms: u64, leases: &[(NodeId, u64)]) -> bool {
-        // Leases are renewed thrice as often as they end: whoever has been heard meanwhile could have been.
-        let is_in_time = self.looked_ms.is_some_and(|looked| now_ms.saturating_sub(looked) < lease_ms / 2);
+        let is_in_time = self.looked_ms.is_some_and(|looked| is_soon(looked, now_ms, lease_ms));
         self.looked_ms = Some(now_ms);
         if !is_in_time {
             self.patient_until_ms = now_ms + lease_ms;
@@ -62,6 +61,13 @@ impl Roster {
         is_other
     }
 
+    /// Whether a node whose lease is over may live all the same, at a time by the clock of the backplane. It may, where that has not been
+    /// looked at for so long that it could not have been heard; and until all have had the time to come back after such a silence.
+    pub(super) fn may_live(&self, lease_ms: u64, node: NodeId, now_ms: u64) -> bool {
+        let is_in_time = self.looked_ms.is_some_and(|looked| is_soon(looked, now_ms, lease_ms));
+        !self.missing.contains_key(&node) && (!is_in_time || now_ms < self.patient_until_ms)
+    }
+
     /// Those that are lost, and for how long they have been.
     pub(super) fn lost(&self) -> Arc<[LostNode]> {
         let now_ms = self.looked_ms.unwrap_or(0);
@@ -69,6 +75,12 @@ impl Roster {
             |(node, since): (&NodeId, &u64)| LostNode { node: *node, lost_ms: now_ms.saturating_sub(*since) };
         self.missing.iter().map(lost).collect()
     }
+}
+
+/// Whether so little time has passed that whoever lives has been heard. Leases are renewed thrice as often as they end: where more than half
+/// of one has passed, somebody has missed a renewal.
+fn is_soon(looked_ms: u64, now_ms: u64, lease_ms: u64) -> bool {
+    now_ms.saturating_sub(looked_ms) < lease_ms / 2
 }
 
 #[cfg(test)]
@@ -129,6 +141,22 @@ mod tests {
         }
         assert!(!roster.take(LEASE, 20_000, &[(1, 20_900), (2, 12_100)]));
         assert_eq!(known(&roster), (vec![1], vec![(2, 7900)]));
+    }
+
+    #[test]
+    fn whose_lease_is_over_may_live_where_nobody_could_have_renewed_it() {
+        let mut roster = settled();
+        // The last look was at 11,200, when the lease of the second ended at 12,100.
+        assert!(!roster.may_live(LEASE, 2, 11_600));
+        assert!(roster.may_live(LEASE, 2, 12_200), "not looked at since");
+        roster.take(LEASE, 12_200, &[(1, 13_100), (2, 12_100)]);
+        assert!(roster.may_live(LEASE, 2, 12_500) && roster.may_live(LEASE, 2, 13_000));
+        for now in [12_500, 12_800, 13_100] {
+            roster.take(LEASE, now, &[(1, now + LEASE), (2, 12_100)]);
+        }
+        assert!(!roster.may_live(LEASE, 2, 13_200));
+        // Who is lost stays lost while nobody looks.
+        assert!(!roster.may_live(LEASE, 2, 20_000));
     }
 
     #[test]

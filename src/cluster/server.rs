@@ -24,12 +24,24 @@ pub(super) struct Server {
     has_hung: bool,
     /// What a thread finds that tries it.
     trial: Option<Receiver<Result<Connection, String>>>,
+    /// Whether it does what it is asked, and why not; `None`: it has not been asked yet.
+    state: Option<Result<(), String>>,
+    /// Whether it has slots of a Redis Cluster.
+    pub(super) has_slots: bool,
 }
 
 impl Server {
     /// One that is connected to when it is needed, or has been already.
     pub(super) fn new(address: Address, connection: Option<Connection>) -> Self {
-        Server { address, connection, retry_at: Instant::now(), has_hung: false, trial: None }
+        Server {
+            address,
+            connection,
+            retry_at: Instant::now(),
+            has_hung: false,
+            trial: None,
+            state: None,
+            has_slots: false,
+        }
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -42,8 +54,24 @@ impl Server {
     }
 
     /// It is no server to write to: its connection is of no use after what is still to be read from it.
-    pub(super) fn must_go(&mut self) {
+    pub(super) fn must_go(&mut self, why: &str) {
         self.retry_at = Instant::now() + RETRY;
+        self.state = Some(Err(why.to_owned()));
+    }
+
+    /// It has done what it was asked.
+    pub(super) fn does_it(&mut self) {
+        if !matches!(self.state, Some(Ok(()))) {
+            self.state = Some(Ok(()));
+        }
+    }
+
+    /// Whether it does what it is asked, and why not.
+    pub(super) fn state(&self) -> Option<Result<(), &str>> {
+        self.state.as_ref().map(|state| match state {
+            Ok(()) => Ok(()),
+            Err(why) => Err(why.as_str()),
+        })
     }
 
     /// After the last answer of a pipeline.
@@ -54,8 +82,8 @@ impl Server {
     }
 
     /// The connection is given up.
-    fn drop_connection(&mut self) {
-        self.must_go();
+    fn drop_connection(&mut self, why: &str) {
+        self.must_go(why);
         self.connection = None;
     }
 
@@ -81,7 +109,7 @@ impl Server {
         let Some(connection) = &mut self.connection else { return Err(self.is_away()) };
         if Instant::now() > until {
             self.has_hung = true;
-            self.drop_connection();
+            self.drop_connection(address::NOT_IN_TIME);
             return Err(format!("{}: {}", self.address.name, address::NOT_IN_TIME));
         }
         connection.recv_response().map_err(|error| self.broken(&error))
@@ -93,13 +121,17 @@ impl Server {
         let _ = self.connection.as_ref().map(|connection| set_timeout(connection, left(until)));
     }
 
+    /// What is said of it while it is not tried: why it was found to be away.
     fn is_away(&self) -> String {
-        format!("{} cannot be reached", self.address.name)
+        match &self.state {
+            Some(Err(why)) => format!("{}: {why}", self.address.name),
+            _ => format!("{} cannot be reached", self.address.name),
+        }
     }
 
     fn broken(&mut self, error: &redis::RedisError) -> String {
-        self.drop_connection();
         let why = address::explain_broken(error);
+        self.drop_connection(&why);
         self.has_hung = why == address::NOT_IN_TIME;
         format!("{}: {why}", self.address.name)
     }
@@ -127,7 +159,7 @@ impl Server {
             }
             Err(why) => {
                 self.has_hung = why.contains(address::NOT_IN_TIME);
-                self.drop_connection();
+                self.drop_connection(why.strip_prefix(&format!("{}: ", self.address.name)).unwrap_or(&why));
                 Err(why)
             }
         }

@@ -22,6 +22,8 @@ pub(super) struct Shared {
     pub(super) cores: usize,
     /// The link has something to look at in the state.
     has_heard: AtomicBool,
+    /// The link has said that the backplane is down, and why: nobody wakes the thread that hears meanwhile.
+    is_down: AtomicBool,
 }
 
 /// What is behind the lock. It is never held for longer than it takes to push a parcel.
@@ -52,7 +54,15 @@ impl Shared {
         servers: Vec<Address>,
     ) -> Self {
         let state = State { servers, ..State::default() };
-        Shared { state: Mutex::new(state), exchange, wakers, stops, cores, has_heard: AtomicBool::new(false) }
+        Shared {
+            state: Mutex::new(state),
+            exchange,
+            wakers,
+            stops,
+            cores,
+            has_heard: AtomicBool::new(false),
+            is_down: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -61,6 +71,14 @@ impl Shared {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stops.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::Release);
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Acquire)
     }
 
     /// Whether the link has something to look at.

@@ -8,7 +8,7 @@ use redis::Value;
 use super::answer::{self, list, number, text};
 use super::ask::CATCH_UP;
 use super::job::{Claimed, Job, Listing, Taking, Then};
-use super::link::{Link, Looked};
+use super::link::{LEFT, Link, Looked};
 use super::wire::{Answer, Command, Trouble};
 use crate::chat::name::Nickname;
 use crate::chat::user::{NodeId, SessionRef};
@@ -116,17 +116,25 @@ impl Link {
                 let outcome = self.sense(what, first.map(found));
                 self.tell(from, BackplaneNews::Found { wait, outcome });
             }
+            Then::LookForSession { room, session } => {
+                if let Some([place, ended]) = first.and_then(list) {
+                    let is_there = text(place).is_some() && text(ended).is_none();
+                    self.tell(from, BackplaneNews::SessionKnown { room, session, is_there });
+                }
+            }
             Then::Seek(taking) => self.told_where(from, taking, until, first),
             Then::Judge(taking, old) => {
                 // Its lease counts by the clock of the backplane, which was this when it was last told.
                 let (then_ms, at) = self.clock;
                 let now_ms = then_ms + at.elapsed().as_millis() as u64;
-                match first {
+                let lease = first.map(|value| text(value).and_then(|over_ms| over_ms.parse::<f64>().ok()));
+                match lease {
                     None => self.tell_taken(from, taking, Err(Failed::Down)),
-                    Some(value)
-                        if text(value)
-                            .and_then(|until| until.parse::<f64>().ok())
-                            .is_some_and(|until| until >= now_ms as f64) =>
+                    // It is asked; should it be gone after all, that takes a while, and nothing is lost.
+                    Some(over_ms)
+                        if over_ms.is_some_and(|over_ms| over_ms >= now_ms as f64)
+                            || over_ms.is_none_or(|over_ms| over_ms.fract() < LEFT)
+                                && self.roster.may_live(self.settings.lease_ms, old.node, now_ms) =>
                     {
                         self.tell_taken(from, taking, Ok(TakeOutcome::Held { node: old.node }));
                     }
@@ -360,12 +368,15 @@ impl Link {
     ) {
         match first {
             None => self.tell_taken(from, taking, Err(Failed::Down)),
-            Some(Value::Array(parts)) if parts.len() == 3 => {
+            Some(Value::Array(parts)) if parts.len() == 4 => {
                 let (revision, body) = (number(&parts[0]), text(&parts[1]));
                 let (revision, body) = (revision.unwrap_or(0), body.unwrap_or("").to_owned());
                 let place = old;
                 let old = text(&parts[2]).and_then(|place| place.parse().ok()).unwrap_or(old);
                 self.sessions.insert(taking.number, taking.session, Instant::now());
+                let held_until = Instant::now() + Duration::from_millis(self.settings.hold_ms);
+                let before = text(&parts[3]).unwrap_or("").split(' ').filter_map(|place| place.parse().ok());
+                self.taken_from.insert(taking.session, (held_until, before.collect()));
                 let look = owner_of(&body).map(|owner| self.look_if_put_out(owner.folded(), [old, place]));
                 let outcome = TakeOutcome::Taken { old, revision, body };
                 match look {
@@ -605,6 +616,7 @@ impl Then {
             Then::Seek(_) | Then::Judge(..) | Then::Take(..) | Then::LookIfPutOut(..) => "take a session",
             Then::PutOut { .. } => "put somebody out",
             Then::HoldSession { .. } => "hold a session",
+            Then::LookForSession { .. } => "look for a session",
             Then::Look { .. } => "look at a room",
             Then::Beat => "say that this node lives",
             Then::Secrets => "say what this node signs with",

@@ -92,6 +92,8 @@ pub(super) struct Wire {
     server: String,
     /// Which of them has each slot; `None`: there is only one.
     slots: Option<Box<[u16]>>,
+    /// Whether some slots have none.
+    has_gap: bool,
     /// Something has moved, or a server is away: the slots are to be looked at again.
     is_stale: bool,
     /// At once.
@@ -106,8 +108,9 @@ impl std::fmt::Debug for Wire {
     }
 }
 
-/// A slot that no server has.
+/// A slot that no server has, and what those are called in the log.
 const NOWHERE: u16 = u16::MAX;
+const NOBODY: &str = "some slots";
 
 impl Wire {
     /// Connects to one server, and to the primaries of its Redis Cluster if it belongs to one.
@@ -129,6 +132,7 @@ impl Wire {
             evicts: evicts(&info),
             server: if is_cluster { String::new() } else { run.to_owned() },
             slots: None,
+            has_gap: false,
             is_stale: false,
             has_news: false,
             looked_at: started,
@@ -189,6 +193,21 @@ impl Wire {
         (answers, lost)
     }
 
+    /// Those who have slots of a Redis Cluster, as far as they have been asked something: whether they do it, and why not.
+    pub(super) fn states(&self) -> impl Iterator<Item = (&str, Result<(), &str>)> {
+        let servers = self.servers.iter().filter(|server| server.has_slots);
+        let nobody = self
+            .slots
+            .is_some()
+            .then_some((NOBODY, if self.has_gap { Err("no server has them") } else { Ok(()) }));
+        servers.filter_map(|server| Some((server.address.name.as_str(), server.state()?))).chain(nobody)
+    }
+
+    /// Whether a server has slots; or, of those that no server has, whether there may be some.
+    pub(super) fn has_slots(&self, name: &str) -> bool {
+        name == NOBODY || self.servers.iter().any(|server| server.has_slots && server.address.name == name)
+    }
+
     fn is_lost(&self) -> bool {
         !self.servers.iter().any(Server::is_connected)
     }
@@ -240,6 +259,10 @@ impl Wire {
                 };
                 let Value::ServerError(error) = value else {
                     answers[*index] = Ok(value);
+                    // What has no slot is done by any, whatever has become of the slots.
+                    if commands[*index].slot.is_some() {
+                        self.servers[server].does_it();
+                    }
                     continue;
                 };
                 let text = match error.details() {
@@ -261,7 +284,7 @@ impl Wire {
                     // The server is none to write to, or not yet.
                     "READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" => {
                         answers[*index] = Err(Trouble::Lost(text.clone()));
-                        self.servers[server].must_go();
+                        self.servers[server].must_go(&text);
                         self.is_stale = self.slots.is_some();
                     }
                     _ => answers[*index] = Err(Trouble::Refused(text)),
@@ -400,7 +423,11 @@ impl Wire {
                 slots[first..=last].fill(server as u16);
             }
         }
-        self.is_stale = named.iter().any(|server| self.servers[*server].is_left_alone());
+        for (index, server) in self.servers.iter_mut().enumerate() {
+            server.has_slots = named.contains(&index);
+        }
+        self.has_gap = slots.contains(&NOWHERE);
+        self.is_stale = self.has_gap || named.iter().any(|server| self.servers[*server].is_left_alone());
         // Those that have no slots any more are not asked for any, but may still know who has. Their number is bounded so that a
         // cluster which is moved about does not make the list longer and longer.
         if self.servers.len() > 2 * named.len() + 16 {

@@ -13,6 +13,7 @@ pub const LOG_MODULES: &[&str] = &[
     "starling::cli::serve",
     "starling::cluster",
     "starling::cluster::answer",
+    "starling::cluster::away",
     "starling::cluster::hear",
     "starling::cluster::link",
     "starling::cluster::secrets",

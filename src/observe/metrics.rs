@@ -38,6 +38,9 @@ const OF_CORES: &[&str] =
 const OF_MEMORY: &[&str] =
     &["history_bytes", "send_queue_bytes", "input_bytes", "connection_places", "session_places"];
 
+/// These are told by the nodes of a cluster alone.
+const OF_CLUSTERS: &[&str] = &["backplane_up"];
+
 /// What of memory is known by its size alone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sizes {
@@ -106,8 +109,10 @@ pub fn render(cores: &[Arc<Counters>], about: &About, format: Format) -> String 
     // In the order in which they are described.
     let readings: Vec<Vec<u64>> =
         cores.iter().map(|core| core.values().map(|(_, value)| value).collect()).collect();
+    let is_told =
+        |name: &str| !OF_MEMORY.contains(&name) && (about.node != 0 || !OF_CLUSTERS.contains(&name));
     let told = Counters::DESCRIBED.iter().enumerate();
-    for (index, described) in told.filter(|(_, described)| !OF_MEMORY.contains(&described.name)) {
+    for (index, described) in told.filter(|(_, described)| is_told(described.name)) {
         let values: Vec<u64> = readings.iter().map(|of_core| of_core[index]).collect();
         let sum = values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value));
         let (name, is_time) = match described.name.strip_suffix("_ns") {
@@ -313,6 +318,10 @@ mod tests {
     use crate::base::latency::Hop;
 
     fn rendered(format: Format) -> String {
+        rendered_by(format, 0)
+    }
+
+    fn rendered_by(format: Format, node: u32) -> String {
         let cores: Vec<Arc<Counters>> = vec![Arc::default(), Arc::default()];
         cores[0].published.add(3);
         cores[1].published.add(4);
@@ -331,7 +340,7 @@ mod tests {
             &About {
                 started_ms: 1_700_000_000_500,
                 process,
-                node: 0,
+                node,
                 idle_bytes: &[],
                 sizes: Sizes { connection_bytes: 400, session_bytes: 300, journal_bytes: 4096 },
                 log: LogLines::default(),
@@ -376,6 +385,12 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }
         assert!(!text.contains("# EOF") && !text.contains("process_open_fds "));
+    }
+
+    #[test]
+    fn whether_the_backplane_is_reached_is_told_by_nodes_of_a_cluster_alone() {
+        assert!(!rendered(Format::Text).contains("backplane_up"));
+        assert!(rendered_by(Format::Text, 7).contains("\nstarling_backplane_up 0\n"));
     }
 
     #[test]

@@ -198,6 +198,16 @@ pub enum BackplaneRequest {
         /// For whom it was taken.
         session: SessionRef,
     },
+    /// To find out whether there still is a session that has gone on elsewhere and is not heard of in a room. Answered by
+    /// [`BackplaneNews::SessionKnown`], if that can be said.
+    LookForSession {
+        /// Its number.
+        number: u64,
+        /// The room. Comes back.
+        room: Id,
+        /// Where it was. Comes back.
+        session: SessionRef,
+    },
     /// To go on in the place of a session of another node. Answered by [`BackplaneNews::Taken`].
     TakeSession {
         /// Comes back.
@@ -493,6 +503,8 @@ pub enum BackplaneNews {
     Unkept { session: SessionRef },
     /// A session of this core has gone on on another node, while this one was taken for lost.
     SessionMoved { number: u64, session: SessionRef },
+    /// Whether there still is a session that has gone on elsewhere.
+    SessionKnown { room: Id, session: SessionRef, is_there: bool },
     /// A session of this core has lost its nickname, while the node was taken for lost: to somebody else, or because an admin has ended it.
     NicknameLost { session: SessionRef, nickname: Nickname, is_put_out: bool },
     /// How many sessions of lost nodes have been ended.

@@ -161,6 +161,8 @@ pub enum Mail {
         room: Id,
         /// Where it was.
         session: SessionRef,
+        /// Its number.
+        number: u64,
         /// Whether another node has it already.
         is_taken: bool,
     },

@@ -244,6 +244,9 @@ impl Shard {
     /// The world of core number `core`, empty. `random_seed` is this core's own.
     pub fn new(core: u16, flock: &Flock, counters: Arc<Counters>, random_seed: u64, now: Now) -> Self {
         let cores = usize::from(flock.cores);
+        if core == 0 {
+            counters.backplane_up.set(u64::from(flock.has_backplane));
+        }
         Shard {
             node: flock.node,
             core,
@@ -689,7 +692,9 @@ impl Shard {
             }
             Mail::Stays { number, session } => self.note_stays(number, session),
             Mail::HandedOnNumber { number, session } => self.note_parted(number, session),
-            Mail::HandedOnIn { room, session, is_taken } => self.hand_on_in(room, session, is_taken),
+            Mail::HandedOnIn { room, session, number, is_taken } => {
+                self.hand_on_in(room, session, number, is_taken);
+            }
             Mail::EventStreamEnded { room, from } => self.hear_stream_ended(room, from),
             Mail::EventStreamExpelled { to, room, is_banned } => {
                 self.hear_stream_expelled(to, room, is_banned)

@@ -38,6 +38,8 @@ pub(super) struct Nodes {
     pub down: Option<Box<str>>,
     /// When it went down last.
     silent_at: Option<Tick>,
+    /// When it was back last.
+    pub back_at: Option<Tick>,
     /// Counts what this core has given to the backplane.
     pub next_tag: u64,
     /// The nodes that live.
@@ -187,6 +189,9 @@ impl Shard {
                 }
             }
             BackplaneNews::SessionMoved { number, session } => self.lose_session(number, session),
+            BackplaneNews::SessionKnown { room, session, is_there } => {
+                self.hear_session_known(room, session, is_there);
+            }
             BackplaneNews::NicknameLost { session, nickname, is_put_out } => {
                 self.lose_nickname(session, &nickname, is_put_out);
             }
@@ -215,7 +220,14 @@ impl Shard {
         if down.is_some() && self.nodes.down.is_none() {
             self.nodes.silent_at = Some(self.now.tick);
         }
+        if down.is_none() && self.nodes.down.is_some() {
+            self.nodes.back_at = Some(self.now.tick);
+        }
         self.nodes.down = down;
+        // All cores are told the same: one tells it on.
+        if self.core == 0 {
+            self.counters.backplane_up.set(u64::from(self.nodes.down.is_none()));
+        }
         let keys: Vec<Id> = self.home.by_name.values().copied().collect();
         if self.nodes.down.is_some() {
             for key in keys {

@@ -117,7 +117,16 @@ pub(super) struct Local {
     is_admin: bool,
     is_connected: bool,
     /// Whether it has been given up to another node, which is the one that it would return on.
-    is_handed_on: bool,
+    handed_on: Option<HandedOn>,
+}
+
+/// A member that has gone on elsewhere, and has not been heard of there.
+#[derive(Debug, Clone, Copy)]
+struct HandedOn {
+    /// The number of its session.
+    number: u64,
+    /// For how long it is waited for.
+    until: Tick,
 }
 
 /// What waits for a room to be opened.

@@ -284,7 +284,8 @@ impl Shard {
         // Another node has it, or is about to: it says so in the rooms.
         let is_taken = is_taken_back || session.successor.is_some();
         for key in session.memberships.iter().map(|membership| membership.key) {
-            self.post(key.home, Mail::HandedOnIn { room: key.key, session: at, is_taken });
+            let number = session.number;
+            self.post(key.home, Mail::HandedOnIn { room: key.key, session: at, number, is_taken });
         }
         // Here it has the nickname no more; in the backplane it keeps it until the other node has it.
         if let Some(nickname) = session.nickname {
@@ -309,4 +310,180 @@ impl Shard {
 pub(super) fn is_on_its_way() -> Refusal {
     let message = "this session is on its way from one node to another";
     Refusal::with_retry(Reason::Unavailable, message, TAKE_BACK_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::census::Census;
+    use crate::base::time::Now;
+    use crate::chat::refusal::LeaveReason;
+    use crate::config::{Config, ListenKind};
+    use crate::shard::Flock;
+    use crate::shard::backplane::{BackplaneNews, ClaimOutcome, LogEntry, OpenedRoom, Position, RoomOp};
+
+    const LEASE_MS: u64 = 1000;
+    const GRACE_MS: u64 = 20_000;
+
+    /// A core, and a backplane that does what it is asked at once.
+    struct Alone {
+        shard: Shard,
+        now_ms: u64,
+        /// How far the room has got.
+        change: u64,
+        /// The number of the session, when it is known.
+        number: u64,
+        /// What has happened in the room.
+        ops: Vec<RoomOp>,
+        /// Whether the other node has, or has ended, the session that it was given.
+        is_there: bool,
+    }
+
+    impl Alone {
+        fn new() -> Self {
+            let mut config = Config::default();
+            (config.cluster.lease_ms, config.session.grace_ms) = (LEASE_MS, GRACE_MS);
+            let flock = Flock::of_one(Arc::new(config), Arc::new(Census::new(0, 0)));
+            let flock = Flock { node: 7, has_backplane: true, ..flock };
+            let shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+            Alone { shard, now_ms: 0, change: 0, number: 0, ops: Vec::new(), is_there: true }
+        }
+
+        fn tell(&mut self, news: BackplaneNews) {
+            self.shard.mail(Mail::Backplane(news));
+        }
+
+        /// Whatever the core asks is done, and what follows from that.
+        fn settle(&mut self) {
+            loop {
+                let mail: Vec<Mail> = self.shard.outboxes().iter_mut().flat_map(std::mem::take).collect();
+                if mail.is_empty() {
+                    return;
+                }
+                for mail in mail {
+                    match mail {
+                        Mail::BackplaneRequest { request, .. } => self.answer(request),
+                        mail => self.shard.mail(mail),
+                    }
+                }
+            }
+        }
+
+        fn answer(&mut self, request: BackplaneRequest) {
+            let news = match request {
+                BackplaneRequest::Claim { wait, nickname, session, .. } => {
+                    let outcome = Ok(ClaimOutcome::Granted);
+                    BackplaneNews::Claimed { wait, nickname, session, outcome }
+                }
+                BackplaneRequest::Open { room, make } => {
+                    let epoch = make.unwrap_or_else(|| "e".into());
+                    let (position, folded) = (Position::default(), room.folded().into());
+                    let opened = OpenedRoom {
+                        room,
+                        epoch,
+                        position,
+                        timestamp_ms: 0,
+                        first_kept: 1,
+                        snapshot: None,
+                        entries: Vec::new(),
+                        is_doubtful: false,
+                    };
+                    let outcome = Ok(Some(Box::new(opened)));
+                    BackplaneNews::Opened { room: folded, outcome, is_catch_up: false }
+                }
+                BackplaneRequest::Append(append) => {
+                    self.change += 1;
+                    let position = Position { change: self.change, offset: 0 };
+                    let (room, epoch, tag) = (append.at.room, append.at.epoch, append.tag);
+                    self.ops.extend(append.ops.iter().cloned());
+                    let entry = LogEntry::Change { position, timestamp_ms: 0, node: 7, tag, ops: append.ops };
+                    let (heard, of) = (room.clone(), epoch.clone());
+                    self.tell(BackplaneNews::Appended { room, epoch, tag, outcome: Ok(position) });
+                    BackplaneNews::Entries { room: heard, epoch: of, entries: vec![entry] }
+                }
+                BackplaneRequest::KeepSession { number, wait, .. } => {
+                    self.number = number;
+                    let Some(wait) = wait else { return };
+                    BackplaneNews::Kept { wait, outcome: Ok(true) }
+                }
+                BackplaneRequest::LookForSession { room, session, .. } => {
+                    BackplaneNews::SessionKnown { room, session, is_there: self.is_there }
+                }
+                _ => return,
+            };
+            self.tell(news);
+        }
+
+        fn pass(&mut self, ms: u64) {
+            self.now_ms += ms;
+            self.shard.tick(Now::new(self.now_ms * 1_000_000, self.now_ms));
+            while self.shard.expire() {}
+            self.settle();
+        }
+
+        fn has_left(&self) -> bool {
+            let left =
+                |op: &RoomOp| matches!(op, RoomOp::Leave { reason, .. } if *reason == LeaveReason::Timeout);
+            self.ops.iter().any(left)
+        }
+
+        /// Somebody is in a room, loses the connection and comes back on another node, to which this one gives the session up.
+        fn give_up_to_another() -> Self {
+            let mut alone = Alone::new();
+            let id = alone.shard.open([127, 0, 0, 1].into(), ListenKind::Line);
+            for line in
+                ["{\"type\":\"hello\",\"nickname\":\"ann\"}\n", "{\"type\":\"join\",\"room\":\"den\"}\n"]
+            {
+                alone.shard.receive(id, &mut line.as_bytes().to_vec());
+                alone.settle();
+            }
+            assert!(matches!(alone.ops[..], [RoomOp::Join { .. }]), "{:?}", alone.ops);
+            alone.shard.broken(id);
+            alone.settle();
+            let ask = Ask { core: 0, wait: Id { index: 1, generation: 1 } };
+            let message = Box::new(NodeMessage::GiveUp { number: alone.number, ask });
+            alone.tell(BackplaneNews::Told { from: 9, message });
+            alone.settle();
+            assert_eq!(alone.shard.inventory().sessions, 0, "it is given up");
+            alone
+        }
+    }
+
+    #[test]
+    fn who_goes_on_elsewhere_is_a_member_as_long_as_the_other_node_may_be_silent() {
+        let mut alone = Alone::give_up_to_another();
+        // The other node has it, and does not reach the backplane: it is not heard of in the room.
+        for _ in 0..GRACE_MS / LEASE_MS {
+            alone.pass(LEASE_MS);
+        }
+        assert!(!alone.has_left(), "{:?}", alone.ops);
+        // It has been killed, perhaps.
+        alone.pass(LEASE_MS + 1000);
+        assert!(alone.has_left(), "{:?}", alone.ops);
+    }
+
+    #[test]
+    fn who_goes_on_elsewhere_and_ends_there_is_not_waited_for() {
+        let mut alone = Alone::give_up_to_another();
+        alone.is_there = false;
+        alone.pass(LEASE_MS - 100);
+        assert!(!alone.has_left(), "{:?}", alone.ops);
+        alone.pass(200);
+        assert!(alone.has_left(), "{:?}", alone.ops);
+    }
+
+    #[test]
+    fn who_goes_on_elsewhere_is_waited_for_while_nobody_reaches_the_backplane() {
+        let mut alone = Alone::give_up_to_another();
+        alone.tell(BackplaneNews::Down(Some("it does not answer".into())));
+        alone.pass(3 * GRACE_MS);
+        alone.tell(BackplaneNews::Down(None));
+        alone.settle();
+        alone.pass(LEASE_MS - 100);
+        assert!(!alone.has_left(), "{:?}", alone.ops);
+        alone.pass(200);
+        assert!(alone.has_left(), "{:?}", alone.ops);
+    }
 }

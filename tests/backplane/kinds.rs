@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use starling::config::Config;
-use starling::shard::backplane::{BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, Utterance};
+use starling::shard::backplane::{
+    BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, TakeOutcome, Utterance,
+};
 
 use super::node::{Node, at, config, nickname, say, short};
 use super::server::{Server, free_port};
@@ -364,6 +366,67 @@ fn a_server_of_a_redis_cluster_that_comes_back_is_away_until_it_does_what_it_is_
     }
     assert!(is_clusterdown, "it has refused nothing");
     node.take(1).iter().for_each(|news| assert!(!matches!(news, BackplaneNews::Down(_)), "not all of it"));
+}
+
+#[test]
+fn nobody_is_robbed_because_the_server_that_knows_who_lives_was_away() {
+    let mut servers = redis_cluster(0);
+    let with_nodes = servers[0].ask::<u64>("CLUSTER KEYSLOT starling:{nodes}") as usize * 3 / 16_384;
+    let mut config = config(&[servers[(with_nodes + 1) % 3].tcp_url()]);
+    config.cluster.lease_ms = 1500;
+    let lease = Duration::from_millis(config.cluster.lease_ms);
+    let (mut one, mut two) = (Node::start(&config), Node::start(&config));
+    two.nodes(&[one.id, two.id], &[]);
+    // Sessions on all servers.
+    let numbers = 1..=20;
+    for number in numbers.clone() {
+        assert!(one.keep(number, one.session(number as u32), 1, false));
+    }
+    let _: String = servers[with_nodes].ask("SAVE");
+    servers[with_nodes].kill();
+    let killed_at = Instant::now();
+    // Until all leases are over. Neither link is down: two servers answer.
+    while killed_at.elapsed() < lease * 3 / 2 {
+        two.expect(1, |news| matches!(news, BackplaneNews::NodesUnheard).then_some(()));
+    }
+    servers[with_nodes].restart();
+    let back_at = Instant::now();
+    let mut open: Vec<u64> = numbers.clone().collect();
+    while !open.is_empty() {
+        assert!(back_at.elapsed() < Duration::from_secs(20), "{open:?} are not known of");
+        open.retain(|number| match two.try_to_take(*number, two.session(*number as u32)) {
+            Err(failed) => failed == Failed::Down,
+            Ok(TakeOutcome::Held { node }) => node != one.id,
+            Ok(taken) => panic!("{number}: {taken:?} from a node that lives"),
+        });
+    }
+    for node in [&mut one, &mut two] {
+        assert!(!node.take(1).iter().any(|news| matches!(news, BackplaneNews::Down(_))));
+    }
+}
+
+#[test]
+fn who_starts_on_a_redis_cluster_that_is_not_complete_is_told_what_may_help() {
+    let server = Server::start(&["--cluster-enabled", "yes"]);
+    // Nobody has any slot; and all is refused as long as somebody does not have all.
+    let mut said = vec![refusal(&config(&[server.tcp_url()]))];
+    let _: String = server.ask("CLUSTER ADDSLOTSRANGE 0 16382");
+    said.push(refusal(&config(&[server.tcp_url()])));
+    assert!(said[1].contains("CLUSTERDOWN"), "{said:?}");
+    assert!(
+        said.iter().all(|said| said.contains("some seconds") && said.contains("--cluster check")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn who_starts_on_a_redis_cluster_that_lacks_a_server_is_told_which_and_why() {
+    let mut servers = redis_cluster(0);
+    let with_nodes = servers[0].ask::<u64>("CLUSTER KEYSLOT starling:{nodes}") as usize * 3 / 16_384;
+    servers[with_nodes].kill();
+    let said = refusal(&config(&[servers[(with_nodes + 1) % 3].tcp_url()]));
+    let port = servers[with_nodes].port;
+    assert!(said.contains(&format!(":{port}: ")) && said.contains("is it running?"), "{said}");
 }
 
 #[test]

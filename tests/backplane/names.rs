@@ -257,6 +257,45 @@ fn the_nickname_of_a_session_that_was_taken_is_not_held_on_to() {
 }
 
 #[test]
+fn a_nickname_that_comes_back_under_where_its_session_was_is_still_its_own() {
+    let server = Server::start(&[]);
+    let config = hasty(&server);
+    let (mut one, mut two, mut three) = (Node::start(&config), Node::start(&config), Node::start(&config));
+    let key = "starling:{k:s7}";
+    let (first, second, third) = (one.session(1), two.session(2), three.session(3));
+    assert_eq!(one.claim("s7", first, false), Ok(ClaimOutcome::Granted));
+    let earlier: Vec<String> = server.ask(&format!("HGETALL {key}"));
+    let come_back = || {
+        let _: u64 = server.ask(&format!("DEL {key}"));
+        let mut command = redis::cmd("HSET");
+        command.arg(key).arg(&earlier);
+        let _: u64 = command.query(&mut server.connect()).unwrap();
+    };
+    let go_on = |from: &mut Node, old, to: &mut Node, session, revision, comes_back: bool| {
+        assert!(from.keep(7, old, revision, true));
+        assert!(matches!(to.take_session(7, session), TakeOutcome::Taken { .. }));
+        if comes_back {
+            come_back();
+        }
+        to.ask(0, BackplaneRequest::Replace { nickname: nickname("s7"), old, session, has_token: false });
+        assert_eq!(to.find("s7").unwrap().1, [session]);
+    };
+    go_on(&mut one, first, &mut two, second, 1, false);
+    // One server of a Redis Cluster comes back as it was before, which nobody notices: while it stays where it is,
+    come_back();
+    let began = Instant::now();
+    while two.find("s7").unwrap().1 != [second] {
+        assert!(began.elapsed() < Duration::from_secs(20), "it is not said again");
+    }
+    // and where it goes on once more at that moment.
+    go_on(&mut two, second, &mut three, third, 3, true);
+    for node in [&mut two, &mut three] {
+        let is_lost = |news: &BackplaneNews| matches!(news, BackplaneNews::NicknameLost { .. });
+        assert!(!node.take(0).iter().any(is_lost), "it is not another's");
+    }
+}
+
+#[test]
 fn what_nodes_say_to_each_other_comes_once_and_in_order() {
     const MANY: u32 = 2000;
     let server = Server::start(&[]);

@@ -306,13 +306,17 @@ impl Node {
 
     #[track_caller]
     pub fn take_session(&mut self, number: u64, session: SessionRef) -> TakeOutcome {
+        self.try_to_take(number, session).unwrap()
+    }
+
+    #[track_caller]
+    pub fn try_to_take(&mut self, number: u64, session: SessionRef) -> Result<TakeOutcome, Failed> {
         let gone_from = None;
         self.ask(0, BackplaneRequest::TakeSession { wait: wait(9), number, session, gone_from });
-        let taken = self.expect(0, |news| match news {
+        self.expect(0, |news| match news {
             BackplaneNews::Taken { number: of, outcome, .. } if *of == number => Some(outcome.clone()),
             _ => None,
-        });
-        taken.unwrap()
+        })
     }
 
     /// Waits until exactly these nodes live, and so many are lost.

@@ -378,17 +378,20 @@ def test_a_hello_that_waits_for_a_lost_node_may_be_tried_again(start_node, redis
 
 def test_who_has_lost_redis_is_not_ready(nodes, redis):
     assert nodes[0].get("/ready").status == 200
+    assert b"\nstarling_backplane_up 1\n" in nodes[0].get("/metrics").body
     redis.kill()
     wait_until(lambda: nodes[0].get("/health").body == b"OK backplane_down", "the loss to be noticed")
+    wait_until(lambda: b"\nstarling_backplane_up 0\n" in nodes[0].get("/metrics").body, "the metrics to tell it")
     assert nodes[0].get("/health").status == 200
     # Not at once: a restart is over soon.
     wait_until(lambda: nodes[0].get("/ready").status == 503, "balancers to be told")
     redis.start()
     wait_until(lambda: nodes[0].get("/ready").status == 200 and nodes[0].get("/health").body == b"OK", "Redis to be back")
+    wait_until(lambda: b"\nstarling_backplane_up 1\n" in nodes[0].get("/metrics").body, "the metrics to tell it")
 
 
 def test_a_full_redis_is_one_that_is_away(start_node, redis):
-    one, two = (start_node(redis, auth__jwt_secret=tokens.SECRET) for _ in range(2))
+    one, two = (start_node(redis, auth__jwt_secret=tokens.SECRET, log__level="info,starling::cluster=debug") for _ in range(2))
     alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
     admin = tokens.enter(one.ws(), "root", admin=True)
     bob.say("den", "1")
@@ -404,6 +407,8 @@ def test_a_full_redis_is_one_that_is_away(start_node, redis):
     assert time.monotonic() - started < 1, "at once"
     wait_until(lambda: one.get("/ready").status == 503, "balancers to be told")
     assert [m["content"] for m in alice.call("history", room="den")["messages"]] == ["1"], "rooms stay readable"
+    # Nothing is announced meanwhile, of which the reason has been said: who looks for more hears of it.
+    assert all(" DEBUG " in line for line in one.said("announcements are not heard any more"))
     redis.cli("CONFIG", "SET", "maxmemory", "0")
     wait_until(lambda: one.get("/ready").status == 200 and one.get("/health").body == b"OK", "Redis to be back")
     wait_until(lambda: alice.call("message", room="den", content="2")["type"] == "ack", "places")

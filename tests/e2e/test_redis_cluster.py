@@ -124,6 +124,15 @@ def lines(nodes, word):
     return [line for node in nodes for line in node.log if word in line]
 
 
+def says_once_who_is_away(redis_cluster, number, nodes):
+    """Those who have asked a server that was away have said so, when it began and when it was over, and nobody else's."""
+    port = redis_cluster.servers[number].port
+    for node in nodes:
+        for words in ["away in the Redis Cluster", "back in the Redis Cluster"]:
+            said = node.said(words)
+            assert len(said) == 1 and f"127.0.0.1:{port}:" in said[0], said
+
+
 @pytest.mark.parametrize("victim", ["nodes", "other"])
 def test_a_killed_server_concerns_its_rooms_alone_until_it_is_back(redis_cluster, start_node, victim):  # noqa: F811
     # A deadline of which a quarter is more than a busy machine needs.
@@ -152,6 +161,7 @@ def test_a_killed_server_concerns_its_rooms_alone_until_it_is_back(redis_cluster
             assert not refusals, (room, refusals[:3])
     assert again_s < 5, again_s
     assert not lines(nodes, "the backplane is down"), "not all of it"
+    says_once_who_is_away(redis_cluster, killed, [nodes[(killed + other) % len(nodes)] for other in range(2)])
     assert all(node.get("/health").body == b"OK" for node in nodes)
 
 
@@ -180,6 +190,7 @@ def test_a_server_that_hangs_holds_up_rooms_of_the_others_once(redis_cluster, st
     for room, pair in zip(rooms, members):
         settle(room, pair)
     assert not lines(nodes, "the backplane is down"), "not all of it"
+    says_once_who_is_away(redis_cluster, hung, [nodes[(hung + other) % len(nodes)] for other in range(2)])
 
 
 def test_who_has_come_while_nobody_could_hear_of_it_is_not_taken_for_lost(redis_cluster, start_node):  # noqa: F811

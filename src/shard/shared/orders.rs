@@ -15,7 +15,7 @@ use crate::shard::journal::Asker;
 use crate::shard::mail::{Join, Mail, Reply, ReplyTo, RoomKey};
 use crate::shard::timers::Timer;
 
-use super::{Local, Shared};
+use super::{HandedOn, Local, Shared};
 
 /// Sessions that have gone on elsewhere and are remembered, a room.
 const MOVED_MAX: usize = 256;
@@ -78,7 +78,7 @@ impl Shard {
         let Some(entry) = self.home.rooms.get(key) else { return };
         let Some(shared) = &entry.shared else { return };
         let mut orders = Vec::new();
-        for (session, local) in shared.locals.iter().filter(|(_, local)| !local.is_handed_on) {
+        for (session, local) in shared.locals.iter().filter(|(_, local)| local.handed_on.is_none()) {
             let is_connected = entry.room.member(*session).map(|member| member.is_connected_in(*session));
             if is_connected.is_none() || (local.is_connected && is_connected == Some(false)) {
                 let (nickname, is_admin) = (local.nickname.clone(), local.is_admin);
@@ -255,10 +255,9 @@ impl Shard {
                 (RoomOp::Join { nickname, is_admin, .. }, Some(join), Some(role)) => {
                     let (join, older) = *join;
                     if let Some(shared) = &mut self.home.rooms[key].shared {
-                        shared.locals.insert(
-                            from,
-                            Local { nickname, is_admin, is_connected: true, is_handed_on: false },
-                        );
+                        shared
+                            .locals
+                            .insert(from, Local { nickname, is_admin, is_connected: true, handed_on: None });
                     }
                     Reply::Joined(Box::new(self.introduce(key, from, role, join, older)))
                 }
@@ -436,7 +435,7 @@ impl Shard {
             if let Some(shared) = &mut self.home.rooms[key].shared {
                 shared
                     .locals
-                    .insert(session, Local { nickname, is_admin, is_connected: true, is_handed_on: false });
+                    .insert(session, Local { nickname, is_admin, is_connected: true, handed_on: None });
             }
             return Reply::Joined(Box::new(self.introduce(key, session, entered.role, join, older)));
         }
@@ -485,12 +484,8 @@ impl Shard {
                     && let Some(shared) = &mut entry.shared
                     && (shared.replaying.is_none() || name.is_some())
                 {
-                    let local = Local {
-                        nickname: nickname.clone(),
-                        is_admin,
-                        is_connected: true,
-                        is_handed_on: false,
-                    };
+                    let local =
+                        Local { nickname: nickname.clone(), is_admin, is_connected: true, handed_on: None };
                     shared.locals.entry(session).or_insert(local);
                 }
                 if was_away {
@@ -569,22 +564,55 @@ impl Shard {
         under_way.chain(&shared.orders).any(|order| order.op == *op)
     }
 
-    /// A session has been given up to another node. If it is not heard of there in time, it has ended. Where it has been taken already,
-    /// that is soon; should it be heard of later, it joins again.
-    pub(in crate::shard) fn hand_on_in(&mut self, key: Id, session: SessionRef, is_taken: bool) {
+    /// A session has been given up to another node. If it is not heard of there in time, it has ended; should it be heard of later, it joins
+    /// again. One that has been taken already may be of a node that does not reach the backplane now: it is waited for as long as for others
+    /// of such a node, as long as there is such a session.
+    pub(in crate::shard) fn hand_on_in(&mut self, key: Id, session: SessionRef, number: u64, is_taken: bool) {
         let (grace_ms, lease_ms) = (self.config.session.grace_ms, self.config.cluster.lease_ms);
-        let wait_ms = if is_taken { lease_ms.min(grace_ms) } else { grace_ms };
+        let until = self.now.tick + grace_ms + if is_taken { lease_ms } else { 0 };
         if let Some(local) = self.home.rooms.get_mut(key).and_then(|entry| entry.local_mut(session)) {
-            (local.is_connected, local.is_handed_on) = (false, true);
-            let deadline = self.now.tick + wait_ms;
-            self.wheel.insert(deadline, Timer::HandedOn(key, session.core, session.session));
+            (local.is_connected, local.handed_on) = (false, Some(HandedOn { number, until }));
+            let look_at = if is_taken { self.now.tick + lease_ms } else { until };
+            self.wheel.insert(look_at, Timer::HandedOn(key, session.core, session.session));
         }
     }
 
-    /// Ends the membership of a session that was given up, unless it has gone on elsewhere.
+    /// Ends the membership of a session that was given up and has not been heard of elsewhere for long enough, or looks whether it has ended
+    /// there. Where nobody could have said so, because the backplane was away until a moment ago, that is waited for.
     pub(in crate::shard) fn expire_handed_on(&mut self, key: Id, core: u16, session: Id) {
-        let session = SessionRef { node: self.node, core, session };
-        if self.home.rooms.get_mut(key).and_then(|entry| entry.local_mut(session)).is_some() {
+        let (now, lease_ms) = (self.now.tick, self.config.cluster.lease_ms);
+        let since = if self.nodes.down.is_some() { Some(now) } else { self.nodes.back_at };
+        let all_are_back_at = since.map_or(now, |since| since + lease_ms);
+        let member = SessionRef { node: self.node, core, session };
+        let Some(entry) = self.home.rooms.get_mut(key) else { return };
+        let Some(HandedOn { number, until }) = entry.local_mut(member).and_then(|local| local.handed_on)
+        else {
+            return;
+        };
+        let again = if all_are_back_at > now {
+            all_are_back_at
+        } else if now >= until {
+            return self.end_handed_on(key, member);
+        } else {
+            if entry.room.member(member).is_some_and(|found| found.is_connected_in(member)) {
+                self.order(key, RoomOp::Detach { session: member }, None);
+            }
+            self.ask_backplane(BackplaneRequest::LookForSession { number, room: key, session: member });
+            until.min(now + lease_ms)
+        };
+        self.wheel.insert(again, Timer::HandedOn(key, core, session));
+    }
+
+    /// Whether there still is a session that was given up.
+    pub(in crate::shard) fn hear_session_known(&mut self, key: Id, session: SessionRef, is_there: bool) {
+        if !is_there {
+            self.end_handed_on(key, session);
+        }
+    }
+
+    fn end_handed_on(&mut self, key: Id, session: SessionRef) {
+        let local = self.home.rooms.get_mut(key).and_then(|entry| entry.local_mut(session));
+        if local.is_some_and(|local| local.handed_on.is_some()) {
             self.forget_local(key, session);
             self.order(key, RoomOp::Leave { session, reason: LeaveReason::Timeout }, None);
         }
@@ -609,7 +637,7 @@ impl Shard {
         };
         let (nickname, is_admin) = (member.nickname.clone(), member.is_admin());
         if let Some(shared) = &mut entry.shared {
-            shared.locals.insert(from, Local { nickname, is_admin, is_connected: true, is_handed_on: false });
+            shared.locals.insert(from, Local { nickname, is_admin, is_connected: true, handed_on: None });
         }
         self.order(key, RoomOp::Attach { old, session: from }, None);
         let reply = Reply::Returned { room, key: Some(key), echo };

@@ -971,6 +971,11 @@ impl Backplane {
                 }
                 None
             }
+            BackplaneRequest::LookForSession { number, room, session } => {
+                let known = self.redis.sessions.get(&number);
+                let is_there = known.is_some_and(|known| known.until_ms >= now_ms && !known.has_ended);
+                Some(BackplaneNews::SessionKnown { room, session, is_there })
+            }
             BackplaneRequest::TakeSession { wait, number, session, gone_from } => {
                 let is_put_out = |known: &Session| {
                     [known.at, known.known_as].iter().any(|at| self.redis.put_out.contains(at))
@@ -1080,6 +1085,7 @@ fn is_of_others(request: &BackplaneRequest) -> bool {
         request,
         BackplaneRequest::Claim { .. }
             | BackplaneRequest::TakeSession { .. }
+            | BackplaneRequest::LookForSession { .. }
             | BackplaneRequest::ForgetSession { .. }
     )
 }
@@ -1130,6 +1136,7 @@ fn refuse(request: &BackplaneRequest) -> Option<BackplaneNews> {
         | BackplaneRequest::Release { .. }
         | BackplaneRequest::ForgetSession { .. }
         | BackplaneRequest::FreeSession { .. }
+        | BackplaneRequest::LookForSession { .. }
         | BackplaneRequest::Tell { .. }
         | BackplaneRequest::TellAll { .. } => return None,
     })

@@ -353,6 +353,9 @@ impl World {
         while shard.expire() {
             has_moved = true;
         }
+        // Mailboxes are never full here; what was put off to this turn goes on.
+        has_moved |= shard.has_deferred();
+        shard.set_congested(false);
         shard.send_gathered_events();
         self.flush(node, core) | has_moved
     }
