@@ -45,7 +45,9 @@ fn lines(theme: Theme, columns: usize) -> Vec<Line<'static>> {
             lines.push(Line::from(vec![Span::styled(left, theme.strong()), Span::raw(right)]));
         } else {
             lines.push(Line::styled(cut(&format!(" {left}"), columns), theme.strong()));
-            lines.push(Line::raw(cut(&format!("   {right}"), columns)));
+            if !right.is_empty() {
+                lines.push(Line::raw(cut(&format!("   {right}"), columns)));
+            }
         }
     };
     put("Commands".into(), "");

@@ -70,12 +70,14 @@ pub fn areas(app: &App) -> Areas {
     };
     let status = take(has_status);
     let typing = take(has_typing);
+    // The side panes go down beside it.
+    let side = bottom + typing.height;
     // One column beside each pane is the line between.
     let left = if has_bar { rooms_columns + 1 } else { 0 };
     let right = if members_columns > 0 { members_columns + 1 } else { 0 };
     let middle = columns.saturating_sub(left + right);
     let mut top = 0;
-    let mut rooms = Rect::new(0, 0, rooms_columns, bottom);
+    let mut rooms = Rect::new(0, 0, rooms_columns, side);
     if has_tabs {
         rooms = Rect::new(0, 0, columns, 1);
         top += 1;
@@ -87,11 +89,11 @@ pub fn areas(app: &App) -> Areas {
         topic,
         messages: Rect::new(left, top, middle, bottom.saturating_sub(top)),
         members: if members_columns > 0 {
-            Rect::new(columns - members_columns, 0, members_columns, bottom)
+            Rect::new(columns - members_columns, 0, members_columns, side)
         } else {
             none
         },
-        typing: Rect { x: left, width: typing.width.saturating_sub(left), ..typing },
+        typing: Rect { x: left, width: middle.min(typing.width), ..typing },
         status,
         input,
     }
@@ -152,7 +154,7 @@ pub fn put(screen: &mut Screen, area: Rect, row: u16, line: &Line) {
 }
 
 fn borders(theme: Theme, areas: &Areas, screen: &mut Screen) {
-    let bottom = areas.messages.bottom();
+    let bottom = areas.messages.bottom().max(areas.typing.bottom());
     let mut line = |x: u16| {
         for y in 0..bottom {
             if let Some(cell) = screen.cell_mut((x, y)) {
@@ -160,7 +162,7 @@ fn borders(theme: Theme, areas: &Areas, screen: &mut Screen) {
             }
         }
     };
-    if areas.rooms.height > 1 {
+    if areas.rooms.height > 1 && areas.rooms.width > 0 {
         line(areas.rooms.right());
     }
     if areas.members.width > 0 {

@@ -222,7 +222,7 @@ pub fn moved(app: &App, by: isize) -> (Option<Anchor>, bool) {
             higher -= 1;
             above += count(higher);
         }
-        if above <= place {
+        if higher == 0 && above <= place {
             is_top = true;
             let mut too_far = place - above;
             while too_far > 0 {
