@@ -10,6 +10,7 @@ import termios
 import threading
 
 import pyte
+from wcwidth import wcwidth
 
 from helpers import DEADLINE_S, environment, wait_until
 
@@ -89,7 +90,16 @@ class Terminal:
 
     def lines(self):
         with self._lock:
-            return [line.rstrip() for line in self.screen.display]
+            rows = [[self.screen.buffer[row][column].data for column in range(self.screen.columns)] for row in range(self.screen.lines)]
+        return ["".join(self._seen(row)).rstrip() for row in rows]
+
+    @staticmethod
+    def _seen(row):
+        """The second half of a wide letter is an empty cell; one that is left of a letter that was overwritten is blank at a terminal, but not for pyte."""
+        before = ""
+        for cell in row:
+            yield cell or ("" if before and wcwidth(before[0]) == 2 else " ")
+            before = cell
 
     def text(self):
         return "\n".join(self.lines())

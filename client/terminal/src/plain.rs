@@ -104,6 +104,8 @@ pub fn run(plain: &Plain, options: Options) -> Outcome {
     for room in &plain.rooms {
         match pipe.client.join_with(room, JoinOptions::default().no_echo()) {
             Ok(request) => _ = pipe.joins.insert(request.ticket(), room.clone()),
+            // Why it has comes as an event.
+            Err(Error::Stopped) => {}
             Err(error) => return Outcome::Usage(format!("{room}: {error}")),
         }
     }

@@ -138,7 +138,7 @@ pub fn run(
                 Effect::Bell => screen.bell().map_err(failed)?,
                 Effect::Redraw => {
                     app.size = screen.size();
-                    screen.forget().map_err(failed)?;
+                    screen.forget();
                 }
                 Effect::Quit => has_quit = true,
             }

@@ -4,8 +4,8 @@ use std::io::{self, Stdout, Write as _};
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
+use ratatui::backend::{Backend as _, CrosstermBackend};
+use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{
     DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
 };
@@ -13,6 +13,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::crossterm::{cursor, execute};
+use ratatui::layout::Rect;
 
 use crate::app::App;
 use crate::view;
@@ -40,9 +41,13 @@ pub fn has_panicked() -> bool {
 }
 
 /// A terminal that is drawn on. Dropping it gives it back.
+///
+/// Not ratatui's `Terminal`: when it is resized, that asks where the cursor is, and the answer would go to the thread that reads keys.
 #[derive(Debug)]
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    backend: CrosstermBackend<Stdout>,
+    /// What stands there.
+    drawn: Buffer,
 }
 
 impl Screen {
@@ -66,36 +71,45 @@ impl Screen {
             if has_mouse {
                 execute!(out, EnableMouseCapture)?;
             }
-            Terminal::new(CrosstermBackend::new(out))
+            Ok(Screen { backend: CrosstermBackend::new(out), drawn: Buffer::default() })
         })();
-        match entered {
-            Ok(terminal) => Ok(Screen { terminal }),
-            Err(error) => {
-                give_back();
-                Err(error)
-            }
+        if entered.is_err() {
+            give_back();
         }
+        entered
     }
 
     /// Columns and rows.
     pub fn size(&self) -> (u16, u16) {
-        self.terminal.size().map_or((80, 24), |size| (size.width.max(1), size.height.max(1)))
+        self.backend.size().map_or((80, 24), |size| (size.width.max(1), size.height.max(1)))
     }
 
-    /// Draws.
+    /// Draws what has changed.
     ///
     /// # Errors
     /// When the terminal is gone.
     pub fn draw(&mut self, app: &App) -> io::Result<()> {
-        self.terminal.draw(|frame| view::draw(app, frame)).map(drop)
+        let area = Rect::new(0, 0, app.size.0, app.size.1);
+        if self.drawn.area != area {
+            self.backend.clear()?;
+            self.drawn = Buffer::empty(area);
+        }
+        let mut next = Buffer::empty(area);
+        let cursor = view::paint(app, area, &mut next);
+        self.backend.hide_cursor()?;
+        self.backend.draw(self.drawn.diff(&next).into_iter())?;
+        if let Some(cursor) = cursor {
+            self.backend.set_cursor_position(cursor)?;
+            self.backend.show_cursor()?;
+        }
+        io::Write::flush(&mut self.backend)?;
+        self.drawn = next;
+        Ok(())
     }
 
     /// Draws everything at the next time, whatever seems to stand there.
-    ///
-    /// # Errors
-    /// When the terminal is gone.
-    pub fn forget(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+    pub fn forget(&mut self) {
+        self.drawn = Buffer::default();
     }
 
     /// Rings.

@@ -171,6 +171,7 @@ impl App {
         let is_name_wrong = reason.is_nickname_in_use()
             || matches!(reason, Reason::Refused(error) if error.reason == "bad_name");
         if is_name_wrong && !self.settings.has_token {
+            self.trouble(self.current, &format!("{why}. Who are you?"));
             self.mode = Mode::Nickname { why: Some(why) };
             // What was typed meanwhile is no nickname; it is among what was entered.
             self.editor.take();

@@ -223,7 +223,11 @@ impl App {
             return;
         }
         for room in self.settings.rooms.clone() {
-            if self.buffer(Kind::Room, &room).is_none() {
+            let is_awaited = self.buffer(Kind::Room, &room).is_some_and(|at| {
+                let id = self.buffers[at].id;
+                self.buffers[at].is_joined || self.asked.values().any(|asked| *asked == Asked::Join(id))
+            });
+            if !is_awaited {
                 self.join(&room, server);
             }
         }

@@ -6,7 +6,6 @@ pub mod rows;
 #[cfg(test)]
 mod tests;
 
-use ratatui::Frame;
 use ratatui::buffer::Buffer as Screen;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
@@ -87,7 +86,13 @@ pub fn areas(app: &App) -> Areas {
     Areas {
         rooms,
         topic,
-        messages: Rect::new(left, top, middle, bottom.saturating_sub(top)),
+        // A column of air between text and lines.
+        messages: Rect::new(
+            left + u16::from(left > 0),
+            top,
+            middle.saturating_sub(u16::from(left > 0) + u16::from(right > 0)),
+            bottom.saturating_sub(top),
+        ),
         members: if members_columns > 0 {
             Rect::new(columns - members_columns, 0, members_columns, side)
         } else {
@@ -96,16 +101,6 @@ pub fn areas(app: &App) -> Areas {
         typing: Rect { x: left, width: middle.min(typing.width), ..typing },
         status,
         input,
-    }
-}
-
-/// Draws everything.
-pub fn draw(app: &App, frame: &mut Frame) {
-    let area = frame.area();
-    let screen = frame.buffer_mut();
-    let cursor = paint(app, area, screen);
-    if let Some(cursor) = cursor {
-        frame.set_cursor_position(cursor);
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
+use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
-use ratatui::{Terminal, buffer::Buffer};
 use starling_client::serde_json::{from_value, json};
 use starling_client::{Event, Reason};
 
@@ -13,9 +13,9 @@ use crate::app::tests::Test;
 
 fn drawn(test: &Test) -> Buffer {
     let (columns, rows) = test.app.size;
-    let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
-    terminal.draw(|frame| super::draw(&test.app, frame)).unwrap();
-    terminal.backend().buffer().clone()
+    let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
+    super::paint(&test.app, buffer.area, &mut buffer);
+    buffer
 }
 
 fn text(buffer: &Buffer) -> String {
@@ -54,22 +54,25 @@ fn busy(size: (u16, u16)) -> Test {
 
 #[test]
 fn a_usual_screen() {
-    assert_eq!(text(&drawn(&busy((80, 14)))), "\
+    assert_eq!(
+        text(&drawn(&busy((80, 14)))),
+        "\
 0 server       │ den: birds                                      │ 2 here
 1 den          │                                                 │@alice
 2 ops        !1│                                                 │ bob
                │                                                 │
                │                                                 │
-               │──────────── PageUp: older messages ─────────────│
-               │────────────────── 1970-01-01 ───────────────────│
-               │01:00 bob: 李明 🦜 e\u{301}                             │
-               │01:00 alice: a long message that does not fit    │
-               │      into one row of a small screen             │
-               │01:00 * bob set the topic: birds                 │
+               │ ─────────── PageUp: older messages ──────────── │
+               │ ───────────────── 1970-01-01 ────────────────── │
+               │ 01:00 bob: 李明 🦜 e\u{301}                            │
+               │ 01:00 alice: a long message that does not fit   │
+               │       into one row of a small screen            │
+               │ 01:00 * bob set the topic: birds                │
                │ bob is typing                                   │
  ● online 2.5 ms                                                 alice  F1 help
 den> half
-");
+"
+    );
 }
 
 #[test]
