@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     /// The link has changed, or the thread has ended.
     pub(crate) changed: Condvar,
     pub(crate) waker: Waker,
+    /// The program does not take its events, and nothing is read before it does.
+    pub(crate) is_full: Arc<AtomicBool>,
     began: Instant,
 }
 
@@ -82,8 +85,9 @@ impl Shared {
 }
 
 /// What one waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Slot {
+    is_full: Arc<AtomicBool>,
     answer: Mutex<Answer>,
     changed: Condvar,
 }
@@ -105,16 +109,17 @@ impl Slot {
         self.changed.notify_all();
     }
 
-    fn wait<T>(&self, timeout: Duration, ready: impl Fn(&Answer) -> Option<T>) -> Option<T> {
+    fn wait<T>(&self, timeout: Duration, ready: impl Fn(&Answer) -> Option<T>) -> Result<T, Error> {
         let deadline = Instant::now() + timeout;
         let mut answer = lock(&self.answer);
         loop {
             if let Some(found) = ready(&answer) {
-                return Some(found);
+                return Ok(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return None;
+                let is_full = self.is_full.load(Ordering::Relaxed);
+                return Err(if is_full { Error::EventsFull } else { Error::Timeout });
             }
             answer = self.changed.wait_timeout(answer, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -142,12 +147,11 @@ impl Receipt {
     /// Waits until it is acknowledged. [`Error::Timeout`] says nothing about the message, which goes on; a message that has
     /// failed is [`Error::Failed`].
     pub fn wait(&self, timeout: Duration) -> Result<Ack, Error> {
-        let last = self.slot.wait(timeout, |answer| match &answer.delivery {
+        self.slot.wait(timeout, |answer| match &answer.delivery {
             Some(Delivery::Acknowledged(ack)) => Some(Ok(ack.clone())),
             Some(Delivery::Failed(failure)) => Some(Err(Error::Failed(failure.clone()))),
             _ => None,
-        });
-        last.unwrap_or(Err(Error::Timeout))
+        })?
     }
 }
 
@@ -171,10 +175,7 @@ impl Request {
 
     /// Waits for the answer; what was refused is [`Error::Failed`].
     pub fn wait(&self, timeout: Duration) -> Result<Reply, Error> {
-        match self.slot.wait(timeout, |answer| answer.reply.clone()) {
-            Some(reply) => reply.map_err(Error::Failed),
-            None => Err(Error::Timeout),
-        }
+        self.slot.wait(timeout, |answer| answer.reply.clone())?.map_err(Error::Failed)
     }
 }
 
@@ -240,6 +241,7 @@ impl Client {
             }),
             changed: Condvar::new(),
             waker,
+            is_full: Arc::default(),
             began: Instant::now(),
         });
         let (sender, events) = crossbeam_channel::bounded(options.event_queue);
@@ -472,7 +474,11 @@ impl Client {
     ) -> Result<(Ticket, Arc<Slot>), Error> {
         self.shared.ask(|state, now| {
             let ticket = ask(state, now)?;
-            let slot = Arc::new(Slot::default());
+            let slot = Arc::new(Slot {
+                is_full: self.shared.is_full.clone(),
+                answer: Mutex::default(),
+                changed: Condvar::new(),
+            });
             state.slots.insert(ticket, Arc::downgrade(&slot));
             Ok((ticket, slot))
         })

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use crate::socket::{Address, End, Heard, Socket};
 /// How many events are read before what they lead to is done.
 const READS_A_TURN: usize = 64;
 
-/// How often is looked whether the program has taken events, when they have no place.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// When is looked whether the program has taken events, after they found no place; the pauses double while it has not.
+const LOOK_AGAIN_FIRST: Duration = Duration::from_millis(1);
+const LOOK_AGAIN_LAST: Duration = Duration::from_millis(64);
 
 type Arrival = (u64, Result<Socket, ConnectFailure>);
 
@@ -37,6 +39,7 @@ pub(crate) struct Driver {
     events: Sender<Event>,
     /// Events that have no place in the channel. While there are any, nothing is read.
     backlog: VecDeque<Event>,
+    look_again: Duration,
     on_event: Option<OnEvent>,
     on_wake: Option<OnWake>,
     /// For callbacks.
@@ -82,6 +85,7 @@ impl Driver {
             arrivals,
             events,
             backlog: VecDeque::new(),
+            look_again: LOOK_AGAIN_FIRST,
             on_event: options.on_event,
             on_wake: options.on_wake,
             client,
@@ -133,9 +137,11 @@ impl Driver {
         }
         drop(state);
         shared.changed.notify_all();
+        let was_full = !self.backlog.is_empty();
         self.obey(outputs);
         self.flush();
-        more
+        // What came while nothing was read is announced by no poll.
+        more || (was_full && self.backlog.is_empty())
     }
 
     /// The connections that have been made or not.
@@ -228,6 +234,7 @@ impl Driver {
                 },
             }
         }
+        self.shared.is_full.store(!self.backlog.is_empty(), Ordering::Relaxed);
         if put && let Some(wake) = &self.on_wake {
             wake();
         }
@@ -248,6 +255,7 @@ impl Driver {
         if self.closing {
             self.backlog.clear();
         }
+        self.look_again = if put { LOOK_AGAIN_FIRST } else { (self.look_again * 2).min(LOOK_AGAIN_LAST) };
         put
     }
 
@@ -317,9 +325,10 @@ impl Driver {
         let closing = state.closing.filter(|_| !self.quit);
         let machine = [state.machine.deadline(), closing].into_iter().flatten().min();
         let machine = machine.map(|at| at.saturating_sub(now));
-        let backlog = (!self.backlog.is_empty()).then_some(LOOK_AGAIN);
+        let backlog = (!self.backlog.is_empty()).then_some(self.look_again);
         // A poll counts in milliseconds, and must not be early.
-        [machine, backlog].into_iter().flatten().min().map(|left| left + Duration::from_micros(999))
+        let machine = machine.map(|left| left + Duration::from_micros(999));
+        [machine, backlog].into_iter().flatten().min()
     }
 }
 

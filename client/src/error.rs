@@ -33,6 +33,9 @@ pub enum Error {
     Failed(Failure),
     /// There is no session, and this is why.
     Offline(Reason),
+    /// It did not happen in the time given, and the client waits for its events to be taken: see
+    /// [`Options::event_queue`](crate::Options::event_queue) and [`Options::without_events`](crate::Options::without_events).
+    EventsFull,
     /// It did not happen in the time given.
     Timeout,
 }
@@ -54,6 +57,7 @@ impl fmt::Display for Error {
             Error::OwnMethod(name) => write!(f, "`{name}` has a method of its own"),
             Error::Failed(failure) => failure.fmt(f),
             Error::Offline(reason) => reason.fmt(f),
+            Error::EventsFull => f.write_str("the client waits for its events to be taken"),
             Error::Timeout => f.write_str("it did not happen in time"),
         }
     }

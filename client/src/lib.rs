@@ -77,6 +77,10 @@
 //!   comes later.) What the server refuses for a while (`rate_limited`, `store_down`) is tried again, after the time it says.
 //! - What is missing between two messages of a room is asked for; what the server does not have any more is told as [`Event::Gap`]. If the room's history
 //!   has begun afresh, [`Event::Restarted`] says so.
+//! - Private messages that were kept while one was away come until they are said to have come, which the client does by itself (or the program, after
+//!   [`Options::manual_received`]); those that come again are told once. The server cannot always know what a client that lost its connection has read,
+//!   nor a server that was killed what it had delivered: what it takes for another message is told as one.
+//! - With [`Options::journal`] messages survive the end of the program, too.
 //! - Nothing grows without bound. A program that does not take its events makes the client stop reading, and the server close the connection
 //!   when its own queue is full; the client resumes when there is place again.
 //!

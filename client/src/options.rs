@@ -64,7 +64,8 @@ impl Options {
     }
 
     /// How many events wait for the program (1,024). When they are that many, the client reads no more from the server until
-    /// some have been taken; a server that has to wait for too long closes the connection, and nothing is lost.
+    /// some have been taken; a server that has to wait for too long closes the connection, and nothing is lost. A program that takes none
+    /// at all uses [`Options::without_events`], or hears nothing any more after so many.
     pub fn event_queue(mut self, events: usize) -> Options {
         self.event_queue = events.max(1);
         self
@@ -126,7 +127,8 @@ impl Options {
 
     /// Keeps what is sent in this file until it is answered, for one client at a time (another one is refused). A client that is started with the
     /// file of one that has ended, however it ended, goes on with its session and its messages: each is told by
-    /// [`Event::Restored`], and goes to its room when that is joined. A file belongs to one user of one server.
+    /// [`Event::Restored`], and goes to its room when that is joined. These events come first, and may be as many as fill the
+    /// [`Options::event_queue`]: take them before anything is waited for. A file belongs to one user of one server.
     ///
     /// A message is in the file when [`Client::send`] has returned, and survives the end of the process. (When the machine itself fails, the
     /// last ones may not be there.) It is published once, if the client is started again while the session lasts (`session.grace_ms` of
@@ -146,10 +148,15 @@ impl Options {
     }
 
     /// Calls this with each event, on the client's thread, instead of putting it into [`Client::events`]. What blocks here
-    /// blocks the client.
+    /// blocks the client: an answer that is waited for here does not come.
     pub fn on_event(mut self, call: impl FnMut(&Client, Event) + Send + 'static) -> Options {
         self.on_event = Some(Box::new(call));
         self
+    }
+
+    /// Drops all events: for a program that only sends and asks, and waits for its [`Receipt`](crate::Receipt)s and [`Request`](crate::Request)s.
+    pub fn without_events(self) -> Options {
+        self.on_event(|_, _| {})
     }
 
     /// Calls this, on the client's thread, whenever events have been put into [`Client::events`]: to wake a poll that waits for other things
