@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-pub use starling_chat::{EXAMPLES, Flags as ChatFlags};
 use starling_chat::Outcome;
+pub use starling_chat::{EXAMPLES, Flags as ChatFlags};
 
 use super::{EXIT_FAILURE, EXIT_USAGE, fail};
 

@@ -84,7 +84,8 @@ impl Layers {
     }
 
     fn apply_env(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
-        let is_ours = |name: &str| name.starts_with(ENV_PREFIX) && ![ENV_CONFIG_FILE, ENV_TOKEN].contains(&name);
+        let is_ours =
+            |name: &str| name.starts_with(ENV_PREFIX) && ![ENV_CONFIG_FILE, ENV_TOKEN].contains(&name);
         let mut ours: Vec<_> = env.filter(|(name, _)| is_ours(name)).collect();
         // The environment has no order of its own; with one, the same mistakes give the same message.
         ours.sort();

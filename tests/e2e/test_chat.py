@@ -277,6 +277,23 @@ def test_whoever_quits_is_asked_about_what_is_unsent(disk, chat):
     assert alice.is_as_before()
 
 
+def test_the_mouse_scrolls_and_chooses_rooms(server, url, chat):
+    bob = server.ws("bob", "lobby")
+    for number in range(50):
+        bob.send(type="message", room="lobby", content=f"message {number}.")
+    alice = chat(url, "alice", "--mouse", "--room", "lobby", "--room", "ops")
+    alice.shows("message 49.", "2 ops")
+    # At column 3, row 3, counted from 1.
+    alice.type("\x1b[<0;3;3M\x1b[<0;3;3m")
+    alice.shows("ops>")
+    alice.type("\x1b[<0;3;2M\x1b[<0;3;2m")
+    alice.shows("lobby>")
+    alice.type(10 * "\x1b[<64;30;10M")
+    alice.shows("message 15.", "↓ End")
+    alice.type(20 * "\x1b[<65;30;10M")
+    alice.shows("message 49.")
+
+
 # In pipes.
 
 

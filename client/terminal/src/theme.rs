@@ -54,7 +54,7 @@ impl Theme {
     }
 
     /// What is new.
-    pub fn new(self) -> Style {
+    pub fn unread(self) -> Style {
         self.colour(Color::Yellow).add_modifier(Modifier::BOLD)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use starling_client::wire::{Change, Joined, Member, Message, Role};
 use starling_client::{Command, Delivery, Event, Failure, Reason, Reply, Ticket};
 
-use super::{App, Ask, Asked, LIST, Link, Mode, Server};
+use super::{App, Ask, Asked, FIRST_PAGE, LIST, Link, Mode, Server};
 use crate::buffer::{Kind, Line, Older, Own, What};
 use crate::text::{harmless, mentions, seconds};
 
@@ -64,7 +64,7 @@ impl App {
                     self.trouble(at, &text);
                 }
             }
-            Event::Restarted { room, epoch, .. } => {
+            Event::Restarted { room, epoch, offset } => {
                 if let Some(at) = self.buffer(Kind::Room, &room) {
                     self.buffers[at].set_epoch(&epoch);
                     self.buffers[at].older = Older::None;
@@ -72,6 +72,12 @@ impl App {
                         at,
                         "the room's history has begun afresh: what was said meanwhile may be lost",
                     );
+                    if offset > 0 {
+                        let id = self.buffers[at].id;
+                        let last =
+                            Command::History { room, before: None, after: None, limit: Some(FIRST_PAGE) };
+                        self.ask(at, Ask::Command(last), Asked::Last(id), server);
+                    }
                 }
             }
             Event::Private(private) => {
@@ -145,11 +151,9 @@ impl App {
             }
             Event::Delivery { ticket, delivery } => self.delivered(ticket, delivery),
             Event::Reply { ticket, reply } => self.replied(ticket, reply, server),
-            Event::Other(value) => {
-                if value["type"] == "error" {
-                    let text = value["message"].as_str().unwrap_or("the server refuses something").to_owned();
-                    self.trouble(self.current, &text);
-                }
+            Event::Other(value) if value["type"] == "error" => {
+                let text = value["message"].as_str().unwrap_or("the server refuses something").to_owned();
+                self.trouble(self.current, &text);
             }
             _ => {}
         }
@@ -173,6 +177,7 @@ impl App {
         if is_name_wrong && !self.settings.has_token {
             self.trouble(self.current, &format!("{why}. Who are you?"));
             self.mode = Mode::Nickname { why: Some(why) };
+            self.mode_before = Mode::Chat;
             // What was typed meanwhile is no nickname; it is among what was entered.
             self.editor.take();
         } else if *reason != Reason::Quit {
@@ -346,6 +351,15 @@ impl App {
                     history.messages.into_iter().map(|message| self.line(at, message)).collect();
                 let any = self.buffers[at].put_older(lines);
                 self.buffers[at].older = if any { Older::Unknown } else { Older::None };
+            }
+            (Asked::Last(buffer), Ok(Reply::History(history))) => {
+                let Some(at) = at_of(buffer) else { return };
+                for message in history.messages {
+                    let line = self.line(at, message);
+                    if line.place.is_some() {
+                        self.buffers[at].put(line);
+                    }
+                }
             }
             (Asked::Older(buffer), Err(failure)) => {
                 if let Some(at) = at_of(buffer) {

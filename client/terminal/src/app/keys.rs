@@ -159,7 +159,7 @@ impl App {
         if self.unsent() == 0 {
             self.quit();
         } else {
-            self.mode = Mode::Quit;
+            self.mode_before = std::mem::replace(&mut self.mode, Mode::Quit);
         }
     }
 
@@ -167,7 +167,7 @@ impl App {
         match key.code {
             KeyCode::Char('y' | 'Y') => self.quit(),
             KeyCode::Char('c' | 'd') if is_control => self.quit(),
-            _ => self.mode = Mode::Chat,
+            _ => self.mode = std::mem::replace(&mut self.mode_before, Mode::Chat),
         }
     }
 

@@ -110,6 +110,7 @@ enum Asked {
     Who(u64),
     Rooms { is_shown: bool },
     Older(u64),
+    Last(u64),
     Nick(u64),
     Done { buffer: u64, what: String },
 }
@@ -152,6 +153,8 @@ pub struct App {
     pub editor: Editor,
     /// What it is for.
     pub mode: Mode,
+    /// What it was for before it was asked whether to quit.
+    mode_before: Mode,
     /// Whether keys and commands are shown, and from which row on.
     pub help: Option<u16>,
     /// Whether members are shown, where there is place.
@@ -184,6 +187,7 @@ impl App {
             current: 0,
             editor: Editor::default(),
             mode: Mode::Chat,
+            mode_before: Mode::Chat,
             help: None,
             has_members: true,
             size,

@@ -345,6 +345,17 @@ fn a_connection_that_is_lost_is_told() {
 }
 
 #[test]
+fn who_does_not_quit_after_all_is_asked_for_a_nickname_again() {
+    let mut test = Test::online((80, 24));
+    test.enter("kept");
+    test.hear(Event::Stopped(Reason::Refused(refusal("nickname_in_use", "taken"))));
+    test.control('c');
+    assert_eq!(test.app.mode, Mode::Quit);
+    test.write("n");
+    assert_eq!(test.app.mode, Mode::Nickname { why: Some("taken".into()) });
+}
+
+#[test]
 fn control_c_clears_and_then_quits() {
     let mut test = Test::online((80, 24));
     test.write("half");
@@ -428,4 +439,15 @@ fn gaps_and_new_histories_are_told() {
     assert!(test.said().last().unwrap().starts_with("! 3 messages are missing here"));
     test.hear(Event::Restarted { room: "den".into(), epoch: "f".into(), offset: 0 });
     assert!(test.said().last().unwrap().contains("begun afresh"));
+    // What was said in the new one before one was back is asked for, and stands behind the old one.
+    test.message("den", "bob", "old", 14);
+    test.asked();
+    test.hear(Event::Restarted { room: "den".into(), epoch: "g".into(), offset: 2 });
+    let last = Command::History { room: "den".into(), before: None, after: None, limit: Some(FIRST_PAGE) };
+    assert_eq!(test.asked(), [Ask::Command(last)]);
+    let ticket = Ticket(test.server.asked.len() as u64);
+    let message = |offset: u64| json!({"room": "den", "epoch": "g", "sender": "bob", "content": "new", "offset": offset, "timestamp": 0});
+    let page = json!({"room": "den", "epoch": "g", "messages": [message(1), message(2)]});
+    test.hear(Event::Reply { ticket, reply: Ok(Reply::History(history_of(page))) });
+    assert_eq!(test.said()[test.said().len() - 2..], ["bob: new", "bob: new"]);
 }

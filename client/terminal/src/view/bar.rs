@@ -35,7 +35,7 @@ fn style(app: &App, at: usize, theme: Theme) -> Style {
     match buffer {
         _ if at == app.current => theme.bar(),
         Buffer { mentions: 1.., .. } => theme.bad(),
-        Buffer { unread: 1.., .. } => theme.new(),
+        Buffer { unread: 1.., .. } => theme.unread(),
         Buffer { kind: Kind::Room, is_joined: false, .. } => theme.soft(),
         _ => Style::new(),
     }

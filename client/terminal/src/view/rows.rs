@@ -30,7 +30,7 @@ fn rows(app: &App, buffer: &Buffer, at: usize, theme: Theme, columns: usize) -> 
         rows.push(Row::styled(across(&day, columns), theme.soft()));
     }
     if buffer.new_from == Some(line.id) {
-        rows.push(Row::styled(across("new", columns), theme.new()));
+        rows.push(Row::styled(across("new", columns), theme.unread()));
     }
     let time =
         if columns >= TIMES { format!("{:02}:{:02} ", local.hour, local.minute) } else { String::new() };
