@@ -2,12 +2,10 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
-/// Colours of senders: those that can be read on black and on white.
-const SENDERS: [Color; 10] = [
-    Color::Red,
+/// Colours of senders: without dark blue, which cannot be read on black, and the red of what has gone wrong.
+const SENDERS: [Color; 8] = [
     Color::Green,
     Color::Yellow,
-    Color::Blue,
     Color::Magenta,
     Color::Cyan,
     Color::LightRed,

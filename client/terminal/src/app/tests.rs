@@ -87,6 +87,16 @@ impl Test {
         self.hear(Event::Message(from_value(message).unwrap()));
     }
 
+    /// Older messages come, if they have been asked for.
+    pub fn older(&mut self, room: &str, count: u64) {
+        let Some(buffer) = self.app.buffers.iter().find(|buffer| buffer.name == room) else { return };
+        let (Older::Asked(ticket), Some(first)) = (buffer.older, buffer.first_offset()) else { return };
+        let message = |offset: u64| json!({"room": room, "epoch": "e", "sender": "bob", "content": "old", "offset": offset, "timestamp": 0});
+        let messages: Vec<Value> = (first.saturating_sub(count).max(1)..first).map(message).collect();
+        let page = json!({"room": room, "epoch": "e", "messages": messages});
+        self.hear(Event::Reply { ticket, reply: Ok(Reply::History(history_of(page))) });
+    }
+
     pub fn press(&mut self, code: KeyCode, modifiers: KeyModifiers) {
         self.app.event(&Key::Key(KeyEvent::new(code, modifiers)), &mut self.server);
     }

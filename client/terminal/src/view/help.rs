@@ -12,9 +12,9 @@ use crate::theme::Theme;
 use super::put;
 
 const KEYS: &[(&str, &str)] = &[
-    ("Tab, Shift-Tab", "complete nicknames, rooms and commands; again: the next one"),
-    ("Alt-1 .. Alt-9", "go to a room or conversation; Alt-0: the server"),
-    ("Ctrl-N, Ctrl-P", "the next one, the one before; also Alt-Down, Alt-Up"),
+    ("Tab, Shift-Tab", "complete a name or command; again: the next one"),
+    ("Alt-1 .. Alt-9", "go to a room; Alt-0: to what the server says"),
+    ("Ctrl-N, Ctrl-P", "the next, the one before; also Alt-Down, -Up"),
     ("Alt-A", "the next one with something unread"),
     ("PageUp, PageDown", "scroll; at the top older messages come"),
     ("Home, End", "to the top and the bottom, if nothing is typed"),
@@ -22,7 +22,7 @@ const KEYS: &[(&str, &str)] = &[
     ("Ctrl-A, Ctrl-E", "to the start and the end of the line"),
     ("Ctrl-Left, -Right", "by words; also Alt-B, Alt-F"),
     ("Ctrl-W, Alt-D", "kill the word before, behind"),
-    ("Ctrl-U, Ctrl-K", "kill everything before, behind; Ctrl-Y brings it back"),
+    ("Ctrl-U, Ctrl-K", "kill all before, behind; Ctrl-Y brings it back"),
     ("Alt-Enter", "a line break within the message"),
     ("F2", "show or hide the members"),
     ("Ctrl-L", "draw everything anew"),
@@ -30,17 +30,17 @@ const KEYS: &[(&str, &str)] = &[
 ];
 
 const MARKS: &[(&str, &str)] = &[
-    ("…  ↑  ✓  ✗", "your message waits, is under way, is there, has failed"),
-    ("@  -  zz", "a host, a guest who only reads, somebody who is away"),
-    ("3  !3", "unread messages; some of them are for you"),
+    ("…  ↑  ✓  ✗", "yours waits, is sent, is there, has failed"),
+    ("@  -  zz", "a host, a guest who only reads, one who is away"),
+    ("3  !3", "unread messages; some are for you"),
 ];
 
 fn lines(theme: Theme, columns: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let mut put = |left: String, right: &str| {
-        let place = if columns >= 50 { 30 } else { 0 };
+        let place = if columns >= 60 { 32 } else { 0 };
         if place > 0 {
-            let left = format!(" {left:<28} ");
+            let left = format!(" {left:<30} ");
             let right = cut(right, columns.saturating_sub(place));
             lines.push(Line::from(vec![Span::styled(left, theme.strong()), Span::raw(right)]));
         } else {

@@ -280,7 +280,9 @@ fn status(app: &App, theme: Theme, area: Rect, screen: &mut Screen) {
     let right = right.join("  ");
     let right = cut(&right, columns.saturating_sub(3));
     let place = columns.saturating_sub(width(&right) + 4);
-    let left = fitted(&link, place);
+    // Two columns between what may be cut and what is not.
+    let gap = if width(&link) <= place { 0 } else { place.min(2) };
+    let left = fitted(&link, place - gap) + &" ".repeat(gap);
     let line = Line::from(vec![
         Span::styled(format!(" {mark} "), theme.bar().patch(style)),
         Span::styled(left, theme.bar()),

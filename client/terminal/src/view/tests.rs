@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
 use ratatui::buffer::Buffer;
-use ratatui::crossterm::event::{KeyCode, KeyModifiers};
+use ratatui::crossterm::event::{Event as Key, KeyCode, KeyModifiers};
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 use starling_client::serde_json::{from_value, json};
@@ -120,6 +121,105 @@ fn any_size_is_drawn() {
         test.app.help = None;
         test.press(KeyCode::PageUp, KeyModifiers::NONE);
         test.press(KeyCode::PageDown, KeyModifiers::NONE);
+    }
+}
+
+/// What somebody does, or hears.
+#[derive(Debug, Clone)]
+enum Step {
+    Key(KeyCode, KeyModifiers),
+    Type(&'static str),
+    Hear { room: bool, content: &'static str },
+    Resize(u16, u16),
+    Older(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let codes = vec![
+        KeyCode::Enter,
+        KeyCode::Tab,
+        KeyCode::BackTab,
+        KeyCode::PageUp,
+        KeyCode::PageDown,
+        KeyCode::Home,
+        KeyCode::End,
+        KeyCode::Up,
+        KeyCode::Down,
+        KeyCode::Left,
+        KeyCode::Right,
+        KeyCode::Backspace,
+        KeyCode::Delete,
+        KeyCode::F(1),
+        KeyCode::F(2),
+        KeyCode::Esc,
+        KeyCode::Char('c'),
+        KeyCode::Char('n'),
+        KeyCode::Char('w'),
+        KeyCode::Char('1'),
+        KeyCode::Char('y'),
+    ];
+    let modifiers = vec![KeyModifiers::NONE, KeyModifiers::CONTROL, KeyModifiers::ALT];
+    let texts = vec![
+        "a",
+        "b",
+        "李",
+        "e\u{301}",
+        "🦜",
+        "/",
+        "/msg bob hi",
+        "/leave",
+        "/join ops",
+        "/history",
+        " ",
+        "\u{202e}",
+        "//x",
+    ];
+    let contents = vec![
+        "",
+        "short",
+        "a longer one with 李明 and \n a break, long enough to be wrapped",
+        "🦜🦜🦜🦜🦜🦜🦜🦜",
+        "alice",
+    ];
+    let step = prop_oneof![
+        (prop::sample::select(codes), prop::sample::select(modifiers))
+            .prop_map(|(code, with)| Step::Key(code, with)),
+        prop::sample::select(texts).prop_map(Step::Type),
+        (any::<bool>(), prop::sample::select(contents))
+            .prop_map(|(room, content)| Step::Hear { room, content }),
+        (1..130_u16, 1..45_u16).prop_map(|(columns, rows)| Step::Resize(columns, rows)),
+        (1..20_u64).prop_map(Step::Older),
+    ];
+    prop::collection::vec(step, 0..80)
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_is_drawn(steps in steps()) {
+        let mut test = Test::online((80, 24));
+        test.joined("ops", json!([]), 0);
+        let mut offset = 1000;
+        for step in steps {
+            match step {
+                Step::Key(code, with) => test.press(code, with),
+                Step::Type(text) => test.write(text),
+                Step::Hear { room, content } => {
+                    offset += 1;
+                    test.message(if room { "den" } else { "ops" }, "bob", content, offset);
+                }
+                Step::Resize(columns, rows) => {
+                    test.app.event(&Key::Resize(columns, rows), &mut test.server);
+                }
+                Step::Older(count) => test.older("den", count),
+            }
+            let buffer = drawn(&test);
+            prop_assert!(buffer.content.iter().all(|cell| !cell.symbol().contains(char::is_control)));
+            // Scrolled all the way down is not scrolled.
+            test.app.help = None;
+            let scroll = test.app.shown().scroll;
+            let (down, _) = super::rows::moved(&test.app, isize::MAX / 2);
+            prop_assert_eq!(down, None, "from {:?}", scroll);
+        }
     }
 }
 
