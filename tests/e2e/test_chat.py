@@ -391,6 +391,25 @@ def test_a_name_or_a_room_that_is_refused_ends_it(server, url):
     assert done.returncode == 1 and b"no room cannot be joined" in done.stderr, done
 
 
+def test_who_is_put_out_of_the_room_he_speaks_in_ends(server, url):
+    host = server.ws("host", "den", "side")
+    process = subprocess.Popen(command(url, "--nickname", "bot", "--room", "den", "--room", "side"), stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    for _ in range(2):
+        host.expect("presence", event="join", nickname="bot")
+    host.send(type="kick", room="side", target="bot")
+    assert process.stderr.readline() == b"chat: online as bot\n"
+    assert process.stderr.readline() == b"chat: no more in side: kicked\n"
+    process.stdin.write(b"still here\n")
+    process.stdin.flush()
+    host.expect("message", room="den", content="still here")
+    host.send(type="kick", room="den", target="bot")
+    assert process.wait(DEADLINE_S) == 1
+    assert b"no more in den: kicked" in process.stderr.read()
+    for file in [process.stdin, process.stdout, process.stderr]:
+        file.close()
+
+
 def test_a_signal_ends_a_pipe(server, url):
     bob = server.ws("bob", "lobby")
     process = subprocess.Popen(command(url, "--nickname", "bot"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,

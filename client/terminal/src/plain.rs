@@ -133,6 +133,10 @@ impl Pipe<'_> {
                     Err(_) => ends_at = Some(Instant::now() + self.plain.timeout),
                 },
                 recv(events) -> event => {
+                    if event.is_err() {
+                        // A client without its thread hears nothing any more.
+                        self.over.get_or_insert_with(|| "the client has ended".to_owned());
+                    }
                     for event in event.ok().into_iter().chain(events.try_iter().take(EVENTS_A_TURN)) {
                         self.heard(event);
                     }
@@ -219,6 +223,9 @@ impl Pipe<'_> {
                         reply.as_ref().err().map_or_else(|| "no answer".to_owned(), ToString::to_string);
                     self.over.get_or_insert(format!("{room} cannot be joined: {why}"));
                 }
+            }
+            Event::Left(left) if left.room.to_lowercase() != self.plain.rooms[0].to_lowercase() => {
+                tell(&format!("no more in {}: {}", left.room, left.reason));
             }
             Event::Left(left) => self.over = Some(format!("no more in {}: {}", left.room, left.reason)),
             Event::Restored { ticket, content, .. } => {

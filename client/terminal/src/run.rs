@@ -17,7 +17,7 @@ use crate::terminal::{self, Screen};
 /// How many events are taken in before the screen is drawn again.
 const EVENTS_A_TURN: usize = 500;
 
-/// How many times a second it is drawn at most.
+/// How often it is drawn at most.
 const DRAW_EVERY: Duration = Duration::from_millis(20);
 
 /// For how long what was said just now may still be under way when one quits.
@@ -99,12 +99,12 @@ pub fn run(
     let mut screen = Screen::open(has_mouse).map_err(failed)?;
     app.size = screen.size();
     let keys = read_keys().map_err(failed)?;
-    let mut drawn = Instant::now() - DRAW_EVERY;
+    let mut drawn: Option<Instant> = None;
     let mut is_stale = true;
     let mut has_signal = false;
     loop {
         let wait = if is_stale {
-            DRAW_EVERY.saturating_sub(drawn.elapsed())
+            drawn.map_or(Duration::ZERO, |drawn| DRAW_EVERY.saturating_sub(drawn.elapsed()))
         } else {
             app.wakes().map_or(Duration::from_secs(60), |at| at.saturating_sub(began.elapsed()))
         };
@@ -112,7 +112,11 @@ pub fn run(
         let (mut key, mut event) = (None, None);
         select! {
             recv(keys) -> news => key = Some(news),
-            recv(events) -> news => event = news.ok(),
+            // A client without its thread hears nothing any more.
+            recv(events) -> news => {
+                has_signal |= news.is_err();
+                event = news.ok();
+            }
             recv(signals) -> _ => has_signal = true,
             default(wait) => {}
         }
@@ -154,9 +158,9 @@ pub fn run(
             let unsent = server.client.map_or(0, |client| client.close(patience));
             return Ok(Ended { unsent });
         }
-        if drawn.elapsed() >= DRAW_EVERY {
+        if drawn.is_none_or(|drawn| drawn.elapsed() >= DRAW_EVERY) {
             screen.draw(&app).map_err(failed)?;
-            drawn = Instant::now();
+            drawn = Some(Instant::now());
             is_stale = false;
         }
     }
