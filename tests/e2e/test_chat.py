@@ -148,13 +148,17 @@ def test_scrolling_up_brings_the_whole_history(server, url, chat):
     alice.shows("bob: unseen")
 
 
-def test_what_is_typed_without_a_server_arrives_once(disk, chat):
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_what_is_typed_without_a_server_arrives_once(disk, chat, end):
     server = disk()
     alice = chat(server.url("/ws"), "alice")
     alice.shows("1 here", "online")
     alice.enter("before")
     alice.shows("before ✓")
-    server.kill()
+    if end == "killed":
+        server.kill()
+    else:
+        server.close()
     alice.shows("reconnecting in")
     alice.enter("meanwhile")
     alice.shows("meanwhile …", "1 unsent")
@@ -318,7 +322,7 @@ def test_lines_are_messages_and_what_is_heard_are_lines(server, url):
     bob.expect("message", content="without an end")
     assert process.wait(DEADLINE_S) == 0
     assert process.stdout.read() == b""
-    assert process.stderr.read() == b"chat: online as bot\n"
+    assert process.stderr.read() == b"starling: online as bot\n"
     process.stdout.close()
     process.stderr.close()
 
@@ -367,13 +371,14 @@ def test_who_hears_nothing_more_ends_quietly(server, url):
     process.stdout.close()
     bob.send(type="message", room="lobby", content="is anybody there?")
     assert process.wait(DEADLINE_S) == 0
-    assert process.stderr.read() == b"chat: online as ear\n"
+    assert process.stderr.read() == b"starling: online as ear\n"
     process.stderr.close()
 
 
 @pytest.mark.parametrize("arguments, code, told", [
     (["ws://127.0.0.1:1/ws", "--nickname", "a", "--timeout", "0.3"], 1, "1 message is unsent from line 1 on"),
     (["ws://127.0.0.1:1/ws"], 2, "--nickname"),
+    (["ws://127.0.0.1:1/ws", "--nickname", ""], 2, "--nickname"),
     (["gopher://x", "--nickname", "a"], 2, "gopher"),
     (["--timeout", "never", "--nickname", "a"], 2, "--timeout"),
     (["wss://127.0.0.1:1", "--nickname", "a", "--ca", "/does/not/exist"], 2, "/does/not/exist"),
@@ -398,8 +403,8 @@ def test_who_is_put_out_of_the_room_he_speaks_in_ends(server, url):
     for _ in range(2):
         host.expect("presence", event="join", nickname="bot")
     host.send(type="kick", room="side", target="bot")
-    assert process.stderr.readline() == b"chat: online as bot\n"
-    assert process.stderr.readline() == b"chat: no more in side: kicked\n"
+    assert process.stderr.readline() == b"starling: online as bot\n"
+    assert process.stderr.readline() == b"starling: no more in side: kicked\n"
     process.stdin.write(b"still here\n")
     process.stdin.flush()
     host.expect("message", room="den", content="still here")

@@ -16,11 +16,11 @@ fn main() -> ExitCode {
     match starling_chat::run(&Arguments::parse().flags) {
         Outcome::Done => ExitCode::SUCCESS,
         Outcome::Failed(why) => {
-            eprintln!("chat: {why}");
+            eprintln!("starling: {why}");
             ExitCode::from(1)
         }
         Outcome::Usage(why) => {
-            eprintln!("chat: {why}");
+            eprintln!("starling: {why}");
             ExitCode::from(2)
         }
     }

@@ -100,6 +100,7 @@ pub enum Outcome {
 /// Runs `starling chat`.
 pub fn run(flags: &Flags) -> Outcome {
     let token = flags.token.as_deref().map(str::trim).filter(|token| !token.is_empty());
+    let nickname = flags.nickname.clone().filter(|nickname| !nickname.is_empty());
     let rooms = if flags.room.is_empty() { vec!["lobby".to_owned()] } else { flags.room.clone() };
     let options = |nickname: Option<String>| {
         let mut options = Options::new(&flags.url);
@@ -119,7 +120,7 @@ pub fn run(flags: &Flags) -> Outcome {
     };
     let is_plain = flags.plain || flags.listen || !io::stdin().is_terminal() || !io::stdout().is_terminal();
     if is_plain {
-        if flags.nickname.is_none() && token.is_none() {
+        if nickname.is_none() && token.is_none() {
             return Outcome::Usage("who are you? Name a --nickname, or set STARLING_TOKEN".to_owned());
         }
         let plain = plain::Plain {
@@ -129,11 +130,11 @@ pub fn run(flags: &Flags) -> Outcome {
             has_journal: flags.journal.is_some(),
             timeout: Duration::from_secs_f64(flags.timeout),
         };
-        return plain::run(&plain, options(flags.nickname.clone()));
+        return plain::run(&plain, options(nickname));
     }
     let settings = Settings {
         url: flags.url.clone(),
-        nickname: flags.nickname.clone(),
+        nickname,
         has_token: token.is_some(),
         rooms,
         is_coloured: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),

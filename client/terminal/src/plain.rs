@@ -294,6 +294,6 @@ impl Pipe<'_> {
 /// Tells a person. Not `eprintln!`, which panics where standard error is closed.
 fn tell(text: &str) {
     let mut line = Vec::new();
-    told::put_line(&mut line, &["chat: ", text]);
+    told::put_line(&mut line, &["starling: ", text]);
     let _ = io::stderr().write_all(&line);
 }
