@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Ok(Command::User(command)) => cli::user::run(&command),
         Ok(Command::Store(command)) => cli::store::run(&command),
         Ok(Command::Top(flags)) => cli::top::run(&flags),
+        Ok(Command::Chat(flags)) => cli::chat::run(&flags),
         Ok(Command::Bench(flags)) => cli::bench::run(&flags),
         Ok(Command::Completions(flags)) => cli::completions::run(&flags),
         Ok(Command::Man(flags)) => cli::man::run(&flags),

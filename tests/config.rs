@@ -100,6 +100,7 @@ fn every_type_reads_from_file_and_environment() {
         ("STARLING_CLUSTER_CA", "ca.pem"),
         ("STARLING_CLUSTER_PREFIX", "x-1"),
         ("STARLING_CONFIG", "names the file and is no key"),
+        ("STARLING_TOKEN", "is the chat client's"),
         ("PATH", "not ours"),
     ];
     let from_file = resolve(file, &[], &[]).unwrap();

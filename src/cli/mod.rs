@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cert;
+pub mod chat;
 pub mod check;
 pub mod completions;
 pub mod config;
@@ -55,6 +56,9 @@ pub enum Command {
     /// Watch a server in the terminal: what its dashboard shows
     #[command(after_help = top::EXAMPLES)]
     Top(top::TopFlags),
+    /// Chat in the terminal, or send lines from a pipe
+    #[command(after_help = chat::EXAMPLES)]
+    Chat(Box<chat::ChatFlags>),
     /// Measure a server: load with an open or closed loop, latencies, CPU, and an audit of every message
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Box<bench::BenchFlags>),
@@ -88,6 +92,7 @@ Examples:
   starling user add alice                   a user with a password
   starling store stats                      what the server keeps on disk
   starling top                              what a server does at the moment
+  starling chat --nickname alice            chat with whoever is there
   starling bench fanout                     what a message to 1,000 costs here
 
 Exit codes: 0 ok, 1 failed while running (a port is taken), 2 wrong arguments or

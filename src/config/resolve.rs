@@ -15,6 +15,9 @@ pub const ENV_PREFIX: &str = "STARLING_";
 /// The variable that names the configuration file; it is no key.
 pub const ENV_CONFIG_FILE: &str = "STARLING_CONFIG";
 
+/// The variable that tells `starling chat` who one is; a server started from the same shell takes no notice of it.
+const ENV_TOKEN: &str = "STARLING_TOKEN";
+
 /// [`Config::resolve`].
 pub(super) fn resolve(
     file: Option<(&str, &str)>,
@@ -81,7 +84,8 @@ impl Layers {
     }
 
     fn apply_env(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
-        let is_ours = |name: &str| name.starts_with(ENV_PREFIX) && name != ENV_CONFIG_FILE;
+        let is_ours =
+            |name: &str| name.starts_with(ENV_PREFIX) && ![ENV_CONFIG_FILE, ENV_TOKEN].contains(&name);
         let mut ours: Vec<_> = env.filter(|(name, _)| is_ours(name)).collect();
         // The environment has no order of its own; with one, the same mistakes give the same message.
         ours.sort();
