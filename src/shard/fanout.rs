@@ -348,16 +348,15 @@ impl Shard {
     pub(super) fn take_page(&mut self, session: Id, key: RoomKey, after: u64, page: Option<Page>) {
         let Some(state) = self.sessions.get(session) else { return };
         let Some(connection) = state.connection else { return };
-        let Some(position) = state.memberships.iter().find(|m| m.key == key).and_then(|m| m.position) else {
-            return; // it has left meanwhile
-        };
-        let local = self.local_rooms.get_mut(&key).expect("a membership has its place in the list");
-        let member = &mut local.members[position as usize];
-        // An answer to an earlier membership of the same room: it may come late, if it was read from the store.
-        let Hears::Missed { is_asked: true, through } = member.hears else { return };
-        if through != after {
-            return;
-        }
+        let position = state.memberships.iter().find(|m| m.key == key).and_then(|m| m.position);
+        let member = position.map(|position| {
+            let local = self.local_rooms.get_mut(&key).expect("a membership has its place in the list");
+            &mut local.members[position as usize]
+        });
+        // It may have left meanwhile; and an answer to an earlier membership of the same room may come late, if it was read from the store.
+        // What it has yet to get of other rooms may have waited for this answer: its flush asks for that.
+        let is_awaited = |member: &&mut LocalMember| matches!(member.hears, Hears::Missed { is_asked: true, through } if through == after);
+        let Some(member) = member.filter(is_awaited) else { return self.touch(connection) };
         let Some(page) = page else {
             // The room has forgotten what this member has yet to get: it reads more slowly than the room speaks.
             return self.close(connection, Closing::Bye(Farewell::SlowConsumer));

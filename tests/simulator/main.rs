@@ -146,10 +146,13 @@ const HAPPENS: &[&str] = &[
     "latency_lost",
 ];
 
+/// Seeds that have failed once: what a room had yet to tell a member waited for the answer of another room that the member had left.
+const REGRESSIONS: [u64; 1] = [21_000_028];
+
 #[test]
 fn known_seeds() {
     let mut totals = BTreeMap::new();
-    for seed in 0..SEEDS {
+    for seed in (0..SEEDS).chain(REGRESSIONS) {
         assert!(try_seed(seed, &mut totals), "a known seed fails");
     }
     println!("{totals:?}");
