@@ -84,6 +84,9 @@
 //! | [`mod@bench`] | the load generator: another world on the same loop, and what is told of its runs |
 //! | [`cli`] | the command line |
 //!
+//! Clients are crates of their own, which know the protocol and nothing of this one: `client` (`starling-client`, a state machine without
+//! I/O and the thread that drives it), `client/terminal` (`starling chat` stands on it), and `client/js`, which the page is made with.
+//!
 //! Good first reading: [`reactor::Reactor::turn`], then `shard/mod.rs`, then whatever it calls.
 //!
 //! # Invariants
