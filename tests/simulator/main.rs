@@ -15,6 +15,7 @@ mod faults;
 mod http2;
 mod kernel;
 mod listener;
+mod machines;
 mod model;
 mod moderation;
 mod person;
@@ -164,7 +165,6 @@ fn known_seeds() {
 
 #[test]
 fn fresh_seeds() {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
     let first = environment("STARLING_SIM_FROM").unwrap_or_else(clock);
     let seeds = environment("STARLING_SIM_SEEDS").unwrap_or(FRESH_SEEDS);
     println!("{seeds} seeds from {first} on");
@@ -212,6 +212,11 @@ fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>) -> bool {
     }
     println!("seed {seed} fails; STARLING_SIM_SEED={seed} cargo test --test simulator replay -- --nocapture");
     false
+}
+
+/// A seed that nobody has seen.
+fn clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64
 }
 
 fn environment(name: &str) -> Option<u64> {

@@ -247,20 +247,25 @@ impl World {
     /// A stretch of the run in which everything may happen.
     pub fn run(&mut self) {
         for _ in 0..STEPS {
-            self.model.moment += 1;
-            let roll = self.kernel.borrow_mut().rng.below(100);
-            match roll {
-                0..50 => self.run_some_core(),
-                50..97 => self.run_some_client(),
-                _ => self.pass_time(),
-            }
-            self.run_some_listener();
-            if let Some(store) = &mut self.store {
-                store.step(&mut self.kernel.borrow_mut(), &mut self.model);
-                self.restart_perhaps();
-            }
-            self.check_sleepers();
+            self.step();
         }
+    }
+
+    /// One step of it.
+    pub fn step(&mut self) {
+        self.model.moment += 1;
+        let roll = self.kernel.borrow_mut().rng.below(100);
+        match roll {
+            0..50 => self.run_some_core(),
+            50..97 => self.run_some_client(),
+            _ => self.pass_time(),
+        }
+        self.run_some_listener();
+        if let Some(store) = &mut self.store {
+            store.step(&mut self.kernel.borrow_mut(), &mut self.model);
+            self.restart_perhaps();
+        }
+        self.check_sleepers();
     }
 
     /// Lets everything go through that is under way, without new faults, until nothing happens any more for a while.

@@ -146,6 +146,8 @@ enum Waits {
     Ping(Duration),
     Join(String),
     Leave(String),
+    /// Nobody's any more: the room has been left or joined again since.
+    Stale,
     Fill(String, u64),
     Received,
     Send(Lane),
@@ -385,8 +387,12 @@ impl Machine {
                 self.tell(Event::Latency(latency));
             }
             (Some(Waits::Ping(_)), _) => {}
+            (Some(Waits::Stale), _) => {}
             (Some(Waits::Join(room)), Incoming::Joined(joined)) => self.joined(now, &room, joined),
             (Some(Waits::Join(room)), Incoming::Error(error)) => self.join_refused(now, &room, error),
+            (Some(Waits::Leave(room)), Incoming::Error(error)) if error.retryable => {
+                self.leave_later(now, &room, &error);
+            }
             (Some(Waits::Leave(room)), Incoming::Left(_) | Incoming::Error(_)) => self.left(&room, "left"),
             (Some(Waits::Fill(room, question)), Incoming::History(history)) => {
                 self.filled(&room, question, Some(history));

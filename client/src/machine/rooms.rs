@@ -278,13 +278,42 @@ impl Machine {
         }
     }
 
+    /// The answers to what was asked of a room before are those of a membership that is over: they say nothing of the next one.
+    fn overtake(&mut self, key: &str) {
+        for waits in self.replies.values_mut() {
+            if matches!(waits, Waits::Join(room) | Waits::Leave(room) if room == key) {
+                *waits = Waits::Stale;
+            }
+        }
+    }
+
     fn write_leave(&mut self, key: &str) {
+        self.overtake(key);
         let id = self.id();
         self.replies.insert(id.clone(), Waits::Leave(key.to_owned()));
         self.write(Command::Leave { room: key.to_owned() }.to_frame(Some(&id)));
     }
 
+    /// The server does not let one go for a while: it is asked again.
+    pub(super) fn leave_later(&mut self, now: Duration, key: &str, error: &ServerError) {
+        let delay = self.retry_pause().max(Duration::from_millis(error.retry_after_ms.unwrap_or_default()));
+        if let Some(room) = self.rooms.get_mut(key).filter(|room| room.state == State::Leaving) {
+            room.retry_at = Some(now + delay);
+        }
+    }
+
+    fn flush_leaves(&mut self, now: Duration) {
+        let is_due = |room: &Room| room.state == State::Leaving && room.retry_at.is_some_and(|at| now >= at);
+        let due: Vec<String> =
+            self.rooms.iter().filter(|(_, room)| is_due(room)).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            self.rooms.get_mut(&key).expect("it is there").retry_at = None;
+            self.write_leave(&key);
+        }
+    }
+
     pub(super) fn flush_joins(&mut self, now: Duration) {
+        self.flush_leaves(now);
         let due: Vec<String> = self
             .rooms
             .iter()
@@ -292,6 +321,7 @@ impl Machine {
             .map(|(key, _)| key.clone())
             .collect();
         for key in due {
+            self.overtake(&key);
             let id = self.id();
             let room = self.rooms.get_mut(&key).expect("it is there");
             room.state = State::Asked;
@@ -355,6 +385,17 @@ impl Machine {
 
     pub(super) fn join_refused(&mut self, now: Duration, key: &str, error: ServerError) {
         let Some(room) = self.rooms.get_mut(key).filter(|room| room.state == State::Asked) else { return };
+        if error.reason == "already_joined" {
+            // A leave before this was refused. What one has heard of the room since then is not known: it is left, and joined anew.
+            let leave = Command::Leave { room: key.to_owned() };
+            let id = self.id();
+            self.replies.insert(id.clone(), Waits::Stale);
+            self.write(leave.to_frame(Some(&id)));
+            let delay = self.retry_pause();
+            let room = self.rooms.get_mut(key).expect("it is there");
+            (room.state, room.retry_at) = (State::Wanted, Some(now + delay));
+            return;
+        }
         if error.retryable {
             room.state = State::Wanted;
             let after = Duration::from_millis(error.retry_after_ms.unwrap_or_default());

@@ -354,10 +354,17 @@ impl Machine {
         }
         let after = Duration::from_millis(error.retry_after_ms.unwrap_or_default());
         let delay = self.retry_pause().max(after);
+        let is_unpublished = error.code == 429 && !self.sends.lanes[lane].sends[at].doubt;
+        if let Lane::Room(room) = lane
+            && !self.wants(room)
+        {
+            // One has left the room meanwhile: it will not be tried again.
+            return self.fail(lane, at, if is_unpublished { Failure::Left } else { Failure::Unsure });
+        }
         let queue = self.sends.lanes.get_mut(lane).expect("it was found");
         let send = &mut queue.sends[at];
         send.written = false;
-        if error.code == 429 && !send.doubt {
+        if is_unpublished {
             // It has not come as far as to be published.
             send.expires = None;
         } else {

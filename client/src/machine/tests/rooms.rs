@@ -287,3 +287,73 @@ fn typing_is_told_at_most_once_a_second() {
     bench.machine.typing(bench.now, "den");
     bench.written("typing");
 }
+
+#[test]
+fn the_answer_to_an_earlier_join_or_leave_is_not_that_of_the_last() {
+    let mut bench = Bench::online();
+    let joined =
+        |epoch: &str, offset: u64| json!({"type": "joined", "room": "den", "epoch": epoch, "offset": offset});
+    let left = || json!({"type": "left", "room": "den", "reason": "left"});
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        bench.machine.join(bench.now, "den", JoinOptions::default()).unwrap();
+        asked.push(bench.written("join"));
+        bench.machine.leave(bench.now, "den").unwrap();
+        asked.push(bench.written("leave"));
+    }
+    let ticket = bench.machine.join(bench.now, "den", JoinOptions::default()).unwrap();
+    let last = bench.written("join");
+    bench.take();
+    bench.events.clear();
+    for (index, command) in asked.iter().enumerate() {
+        bench.answers(command, if index % 2 == 0 { joined("e", 7) } else { left() });
+        bench.silent();
+    }
+    bench.answers(&last, joined("f", 0));
+    assert!(matches!(bench.event(), Event::Joined(joined) if joined.epoch == "f" && joined.offset == 0));
+    assert_eq!(bench.event(), Event::Reply { ticket, reply: Ok(Reply::Joined("den".to_owned())) });
+    bench.silent();
+}
+
+#[test]
+fn a_leave_that_is_refused_for_a_while_is_said_again() {
+    let mut bench = Bench::in_room(4);
+    let sent = bench.send("late");
+    let said = bench.written("message");
+    bench.event();
+    let ticket = bench.machine.leave(bench.now, "den").unwrap();
+    let leave = bench.written("leave");
+    bench.answers(&leave, error(429, "rate_limited", true));
+    bench.silent();
+    // What was under way is not tried again in a room that one leaves.
+    bench.answers(&said, error(429, "rate_limited", true));
+    assert_eq!(bench.event(), delivery(sent, Delivery::Failed(Failure::Left)));
+    bench.now = bench.machine.deadline().expect("it waits");
+    bench.tick();
+    let leave = bench.written("leave");
+    bench.answers(&leave, json!({"type": "left", "room": "den", "reason": "left"}));
+    assert!(matches!(bench.event(), Event::Left(_)));
+    assert_eq!(bench.event(), Event::Reply { ticket, reply: Ok(Reply::Left("den".to_owned())) });
+    bench.silent();
+}
+
+#[test]
+fn a_room_that_one_is_in_after_all_is_left_and_joined_anew() {
+    let mut bench = Bench::in_room(4);
+    bench.machine.leave(bench.now, "den").unwrap();
+    let leave = bench.written("leave");
+    let ticket = bench.machine.join(bench.now, "den", JoinOptions::default()).unwrap();
+    let join = bench.written("join");
+    bench.take();
+    bench.events.clear();
+    bench.answers(&leave, error(429, "rate_limited", true));
+    bench.answers(&join, error(409, "already_joined", false));
+    bench.written("leave");
+    bench.silent();
+    bench.now = bench.machine.deadline().expect("it waits");
+    bench.tick();
+    let join = bench.written("join");
+    bench.answers(&join, json!({"type": "joined", "room": "den", "epoch": "e", "offset": 9}));
+    assert!(matches!(bench.event(), Event::Joined(_)));
+    assert_eq!(bench.event(), Event::Reply { ticket, reply: Ok(Reply::Joined("den".to_owned())) });
+}
