@@ -86,7 +86,10 @@ class LineProgram(Program):
         await self._writer.drain()
 
     async def receive(self):
-        return await self._reader.readuntil(b"\n")
+        # A busy machine may greet a program before its first byte is there.
+        while not (line := await self._reader.readuntil(b"\n")).startswith(b"{"):
+            pass
+        return line
 
     async def leave(self):
         self._writer.close()

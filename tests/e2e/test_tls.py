@@ -421,7 +421,7 @@ def test_a_browser_comes_by_https(start, identity, tmp_path):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    from test_browser import FLAGS
+    from browser import FLAGS
 
     server = start()
     options = selenium.ChromeOptions()
