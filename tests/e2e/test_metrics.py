@@ -87,7 +87,7 @@ def test_memory_is_told_by_class(start_server):
 
     before = {name: of_class(name) for name in ("connections", "sessions", "histories", "send_queues", "input")}
     assert before["send_queues"] == before["histories"] == 0
-    many = [server.ws(f"user-{number}", "den") for number in range(40)]
+    many = [server.ws("speaker", "den"), *(server.ws(f"user-{number}") for number in range(40))]
     each = of_class("connections") / value(scrape(server)[1], "starling_connections")
     assert 300 < each < 4000 and of_class("connections") > before["connections"], "places double when they are used up"
     assert of_class("sessions") >= 40 * 200
