@@ -563,6 +563,20 @@ class RawWebSocket:
         return code
 
 
+def slow_reader(server, messages):
+    """A member that takes nothing of so many long messages to its room."""
+    slow = RawWebSocket(server, receive_buffer_bytes=4096)
+    server.keep(slow.raw)
+    slow.send("hello", nickname="slow")
+    slow.send("join", room="busy")
+    slow.expect("joined")
+    sender = server.ws("sender", "busy")
+    for _ in range(messages):
+        sender.send("message", room="busy", content="x" * 60_000)
+        sender.expect("message", sender="sender")
+    return slow
+
+
 def free_ports(count):
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [listener.getsockname()[1] for listener in sockets]

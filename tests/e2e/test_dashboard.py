@@ -16,7 +16,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from browser import Tab, chromium, contrast  # noqa: F401
-from helpers import LISTENERS, Deadline, RawWebSocket, WsClient, binary, cores, environment, free_ports, run, wait_until
+from helpers import LISTENERS, Deadline, WsClient, binary, cores, environment, free_ports, run, slow_reader, wait_until
 from tokens import SETTINGS, token
 
 LIVE = "/dashboard/live"
@@ -92,15 +92,7 @@ def test_what_happens_is_told_once_a_second(start_server):
 def test_who_does_not_read_is_told_of_with_what_the_kernel_knows(start_server):
     server = start_server(limits__send_queue_bytes=67_108_864)
     dashboard = watch(server)
-    slow = RawWebSocket(server, receive_buffer_bytes=4096)
-    server.keep(slow.raw)
-    slow.send("hello", nickname="slow")
-    slow.send("join", room="busy")
-    slow.expect("joined")
-    sender = server.ws("sender", "busy")
-    for _ in range(250):
-        sender.send("message", room="busy", content="x" * 60_000)
-        sender.expect("message", sender="sender")
+    slow_reader(server, 250)
     told = until(dashboard, lambda told: told["slow"] and told["slow"][0]["nickname"] == "slow", "the slow one")
     [client] = told["slow"]
     assert client["transport"] == "websocket" and client["queued_bytes"] > 100_000 and client["peer"] == "127.0.0.1"

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from helpers import RawWebSocket, wait_until
+from helpers import slow_reader, wait_until
 
 ROOT = pathlib.Path(__file__).parents[2]
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -110,15 +110,7 @@ def test_memory_is_told_by_class(start_server):
         connection.close()
     wait_until(lambda: of_class("input") == 0, "all of it to be let go")
 
-    slow = RawWebSocket(server, receive_buffer_bytes=4096)
-    server.keep(slow.raw)
-    slow.send("hello", nickname="slow")
-    slow.send("join", room="busy")
-    slow.expect("joined")
-    sender = server.ws("sender", "busy")
-    for _ in range(100):
-        sender.send("message", room="busy", content="x" * 60_000)
-        sender.expect("message", sender="sender")
+    slow = slow_reader(server, 100)
     wait_until(lambda: of_class("send_queues") > 1_000_000, "what waits to be counted")
     slow.raw.close()
     wait_until(lambda: of_class("send_queues") == 0, "it to be let go")
