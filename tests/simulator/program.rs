@@ -292,7 +292,7 @@ impl Client {
             self.outstanding.remove(place.expect("a line is called too long that was not"));
             return;
         }
-        self.take_early_answer(id);
+        self.take_early_answer(model, id);
         let sent = loop {
             let Some(sent) = self.outstanding.pop_front() else {
                 panic!("client {} asked nothing and hears {event}", self.number)
@@ -593,10 +593,15 @@ impl Client {
     }
 
     /// Messages that wait for the store may be answered later than what was said after them.
-    fn take_early_answer(&mut self, id: Option<&str>) {
+    fn take_early_answer(&mut self, model: &Model, id: Option<&str>) {
         let place = self.outstanding.iter().position(|sent| sent.id.is_some() && sent.id.as_deref() == id);
         let Some(place) = place.filter(|place| *place > 0 && self.terms.has_store) else { return };
-        let waits = |sent: &Sent| matches!(sent.what, What::Message { level, .. } | What::Repeat { level, .. } if level > AckLevel::Sequenced);
+        let waits = |sent: &Sent| match sent.what {
+            What::Message { level, .. } | What::Repeat { level, .. } => {
+                level > AckLevel::Sequenced || model.store.may_be_held(sent.moment)
+            }
+            _ => false,
+        };
         if self.outstanding.iter().take(place).any(waits) {
             let sent = self.outstanding.remove(place).expect("looked at above");
             self.outstanding.push_front(sent);

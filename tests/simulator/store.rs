@@ -116,6 +116,8 @@ pub struct Ledger {
     is_in_trouble: bool,
     /// When something could not be read last.
     read_failed_at: u64,
+    /// When a message last had to wait for place in the journal.
+    held_at: u64,
 }
 
 impl Ledger {
@@ -139,6 +141,16 @@ impl Ledger {
     /// Notes that somebody has waited for the store in vain.
     pub fn note_overdue(&mut self, moment: u64) {
         self.read_failed_at = moment;
+    }
+
+    /// Notes that a message waits for place in the journal, at whatever level it is to be acknowledged.
+    pub fn note_held(&mut self, moment: u64) {
+        self.held_at = moment;
+    }
+
+    /// Whether a message that was said at `since` may have waited for place.
+    pub fn may_be_held(&self, since: u64) -> bool {
+        self.held_at >= since
     }
 
     /// Notes which messages a group has brought.

@@ -86,6 +86,14 @@ pub struct Core {
     frozen_until: u64,
 }
 
+impl Core {
+    /// How often somebody has waited for a page for too long, and a message for place in the journal.
+    fn waits_for_store(&mut self) -> [u64; 2] {
+        let counters = self.reactor.world().counters();
+        [&counters.store_overdue, &counters.journal_waits].map(|counter| counter.value())
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Between two turns.
@@ -583,13 +591,17 @@ impl World {
             return;
         }
         self.kernel.borrow_mut().trace.note(&[43, number as u64], || format!("core {number} turns"));
-        let overdue = core.reactor.world().counters().store_overdue.value();
+        let [overdue, held] = core.waits_for_store();
         core.state = match core.reactor.turn() {
             Turn::Done => State::Awake,
             Turn::Over => State::Ended,
         };
-        if core.reactor.world().counters().store_overdue.value() > overdue {
+        let [overdue_now, held_now] = core.waits_for_store();
+        if overdue_now > overdue {
             self.model.store.note_overdue(self.model.moment); // somebody has waited for a page for too long
+        }
+        if held_now > held {
+            self.model.store.note_held(self.model.moment); // a message waits for place in the journal
         }
         let inventory = core.reactor.world().inventory();
         let queued_max = self.config.limits.send_queue_bytes + TURN_BYTES;
