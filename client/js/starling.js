@@ -7,6 +7,7 @@
  */
 
 import { Connection, LIMITS, SYSTEM_CLOCK, State, StarlingError, local } from "./connection.js";
+import { Leaving } from "./leaving.js";
 
 export { LIMITS, State, StarlingError };
 
@@ -30,6 +31,8 @@ class Room {
     waiters = [];
     tries = 0;
     timer = null;
+    /** It was left a moment ago, and the server may not have let go of it. */
+    isStillIn = false;
     typingAt = -Infinity;
 
     constructor(name, options) {
@@ -53,7 +56,7 @@ export class Client {
     /** `room offset` -> id of one's own message that is acknowledged and has not come yet. */
     #echoes = new Map();
     #recentPrivates = new Set();
-    #leaving = new Set();
+    #leaving;
     #ready = null;
 
     /**
@@ -85,6 +88,7 @@ export class Client {
             },
             onDropped: () => this.#dropped(),
         });
+        this.#leaving = new Leaving(this.#connection, this.#limits, this.#clock);
         this.#connection.nickname = options.nickname ?? "";
         this.#connection.isHeld = options.isHeld ?? false;
         this.#load();
@@ -199,9 +203,9 @@ export class Client {
      */
     join(room, options = {}) {
         let known = this.#rooms.get(room);
-        this.#leaving.delete(room);
         if (!known) {
             known = new Room(room, options);
+            known.isStillIn = this.#leaving.cancel(room);
             Object.assign(known, options.since);
             this.#rooms.set(room, known);
         }
@@ -219,22 +223,8 @@ export class Client {
         const known = this.#rooms.get(room);
         if (known) {
             this.#forget(known, local("discarded", "the room was left"));
-            this.#leaving.add(known.name);
-            await this.#leave(known.name);
+            await this.#leaving.leave(known.name);
         }
-    }
-
-    /** While offline, or without an answer, it is tried again with the next connection: a session that resumes is still a member. */
-    #leave(room) {
-        return new Promise((resolve) => {
-            const isAsked = this.#connection.request({ type: "leave", room }, (reply) => {
-                if (reply) {
-                    this.#leaving.delete(room);
-                }
-                resolve();
-            });
-            isAsked || resolve();
-        });
     }
 
     /** `{ members, total }`, in the order of nicknames; `page`: `limit`, and `after`, the last nickname of the page before. */
@@ -342,7 +332,7 @@ export class Client {
         this.#emit("welcome", reply);
         this.#ready?.resolve(reply);
         this.#ready = null;
-        [...this.#leaving].forEach((room) => (reply.resumed && !this.#rooms.has(room) ? this.#leave(room) : this.#leaving.delete(room)));
+        this.#leaving.welcomed(reply.resumed);
         this.#rooms.forEach((room) => this.#join(room));
         this.#flush();
     }
@@ -361,6 +351,7 @@ export class Client {
             room.filling = null;
             room.replayTo = 0;
         });
+        this.#leaving.dropped();
         this.#echoes.clear();
     }
 
@@ -409,6 +400,7 @@ export class Client {
         }
         this.#adoptName(room, reply.room);
         room.isJoined = true;
+        room.isStillIn = false;
         room.tries = 0;
         const { epoch, offset } = room;
         const isAgain = epoch !== "";
@@ -435,7 +427,12 @@ export class Client {
     }
 
     #notJoined(room, reply) {
-        if (reply.retryable) {
+        const isStillIn = room.isStillIn && reply.reason === "already_joined";
+        if (isStillIn) {
+            // What was said since it was left is not known: it is left before it is joined anew.
+            this.#connection.request({ type: "leave", room: room.name }, () => {});
+        }
+        if (isStillIn || reply.retryable) {
             room.tries += 1;
             const pauseMs = Math.max(reply.retry_after_ms ?? 0, this.#connection.jitter(this.#limits.backoffCapMs, room.tries));
             room.timer = this.#clock.setTimeout(() => this.#join(room), pauseMs);

@@ -50,6 +50,11 @@ pub const ASSETS: &[Asset] = &[
         content_type: JAVASCRIPT,
         body: include_bytes!("../../client/js/connection.js"),
     },
+    Asset {
+        path: "/leaving.js",
+        content_type: JAVASCRIPT,
+        body: include_bytes!("../../client/js/leaving.js"),
+    },
     Asset { path: DASHBOARD, content_type: HTML, body: include_bytes!("page/dashboard.html") },
     Asset {
         path: "/dashboard.css",

@@ -147,6 +147,73 @@ test("a room that is left offline is left when the session resumes", async () =>
     assert.equal(t.sent("leave").length, 0);
 });
 
+const BUSY = { type: "error", code: 429, reason: "rate_limited", message: "", retryable: true, retry_after_ms: 2_000 };
+
+test("a leave that is refused for a while is asked for again, until it is obeyed", async () => {
+    const t = harness();
+    t.enter();
+    let isLeft = false;
+    const left = t.client.leave("den").then(() => (isLeft = true));
+    t.reply("leave", BUSY);
+    t.clock.pass(1_999);
+    await null;
+    assert.equal(isLeft, false);
+    assert.equal(t.sent("leave").length, 1);
+    t.clock.pass(1);
+    assert.equal(t.sent("leave").length, 2);
+    t.reply("leave", BUSY);
+    t.clock.pass(60_000);
+    t.reply("leave", { type: "left", room: "den", reason: "left" });
+    await left;
+    t.clock.pass(20_000);
+    t.drop();
+    t.again();
+    assert.equal(t.sent("leave").length, 0);
+});
+
+test("a leave that is refused for a while when the connection breaks is asked for once in the next one", async () => {
+    const t = harness();
+    t.enter();
+    const left = t.client.leave("den");
+    t.reply("leave", BUSY);
+    t.drop();
+    await left;
+    t.again();
+    assert.equal(t.sent("leave").length, 1);
+    t.reply("leave", { type: "left", room: "den", reason: "left" });
+    t.clock.pass(20_000);
+    assert.equal(t.sent("leave").length, 1);
+});
+
+test("a room whose leave was refused, and that is joined at once, is left and joined anew", async () => {
+    const t = harness();
+    t.enter();
+    t.client.leave("den");
+    const joined = t.client.join("den");
+    t.reply("leave", BUSY);
+    t.reply("join", { type: "error", code: 409, reason: "already_joined", message: "", retryable: false });
+    assert.equal(t.sent("leave").length, 2);
+    t.reply("leave", { type: "left", room: "den", reason: "left" });
+    t.clock.pass(1_000);
+    assert.equal(t.sent("join").length, 3);
+    t.joined({ offset: 7 });
+    assert.equal((await joined).offset, 7);
+    assert.equal(t.heard("left").length, 0);
+    t.message(8);
+    assert.deepEqual(offsets(t), [8]);
+    t.clock.pass(20_000);
+    assert.equal(t.sent("leave").length, 2);
+});
+
+test("a room that is joined under another case is refused as the server refuses it", async () => {
+    const t = harness();
+    t.enter();
+    const joined = t.client.join("DEN");
+    t.reply("join", { type: "error", code: 409, reason: "already_joined", message: "", retryable: false });
+    await assert.rejects(joined, { reason: "already_joined" });
+    assert.equal(t.sent("leave").length, 0);
+});
+
 test("what was written before a token said who one is, is sent", () => {
     const t = harness({ nickname: "", token: "jwt" });
     t.client.private("bob", "early");
