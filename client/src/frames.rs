@@ -255,6 +255,24 @@ mod tests {
     }
 
     #[test]
+    fn kinds_are_those_of_the_contract() {
+        let schema = include_str!("../../src/proto/starling.proto");
+        let mut unions = schema.split("oneof kind {").skip(1).map(|rest| {
+            let fields = rest.split('}').next().expect("a union ends");
+            let fields = fields.split(';').filter_map(|field| field.trim().split_once(" = "));
+            let mut fields: Vec<(usize, &str)> = fields
+                .map(|(name, number)| (number.parse().unwrap(), name.split(' ').next_back().unwrap()))
+                .collect();
+            fields.sort_unstable();
+            fields
+        });
+        let numbered =
+            |names: &[&'static str]| names.iter().copied().zip(1..).map(|(name, n)| (n, name)).collect();
+        assert_eq!(unions.next(), Some(numbered(&COMMANDS)));
+        assert_eq!(unions.next(), Some(numbered(&EVENTS)));
+    }
+
+    #[test]
     fn commands_have_their_kinds() {
         let mut frames = Frames::new(Pipe { step: 3, ..Pipe::default() });
         let leave = Command::Leave { room: "den".to_owned() }.to_frame(Some("1"));
