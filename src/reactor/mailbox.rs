@@ -3,11 +3,14 @@
 use crossbeam::queue::ArrayQueue;
 
 use super::doorbell::Doorbell;
+use super::quiescence::Quiescence;
 
 /// The mailboxes of all cores.
 #[derive(Debug)]
 pub struct Exchange<T> {
     mailboxes: Vec<Mailbox<T>>,
+    /// When the cores may end.
+    pub quiescence: Quiescence,
 }
 
 /// One core's mailbox. Parcels of one sender come out in the order in which it put them in.
@@ -22,7 +25,7 @@ impl<T> Exchange<T> {
     /// Empty mailboxes for so many cores, each for so many parcels.
     pub fn new(cores: usize, capacity: usize) -> Self {
         let mailbox = || Mailbox { queue: ArrayQueue::new(capacity), doorbell: Doorbell::new() };
-        Exchange { mailboxes: (0..cores).map(|_| mailbox()).collect() }
+        Exchange { mailboxes: (0..cores).map(|_| mailbox()).collect(), quiescence: Quiescence::new() }
     }
 
     /// The mailbox of one core.

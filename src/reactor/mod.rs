@@ -9,16 +9,17 @@ pub mod doorbell;
 pub mod mailbox;
 pub mod os;
 mod proxied;
+pub mod quiescence;
 mod secure;
 mod stall;
 pub mod teller;
 mod turn;
 mod world;
 
-/// The atomics that the doorbell is built from. A module of its own, so that the model checker can build the same
+/// The atomics that the doorbell and the cores' end are built from. A module of its own, so that the model checker can build the same
 /// source from its own.
 mod sync {
-    pub use std::sync::atomic::{AtomicBool, Ordering, fence};
+    pub use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 }
 
 pub use accept::Door;

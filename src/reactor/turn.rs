@@ -66,8 +66,10 @@ pub struct Reactor<O: Os, W: World = Shard> {
     /// Mail for each core that found its mailbox full.
     kept: Vec<Option<Parcel<W::Mail>>>,
     has_kept: bool,
-    /// Since when there need not be another turn but for mail.
-    over_since: Option<Tick>,
+    /// Whether this core has nothing left to do, and waits for the others.
+    is_at_rest: bool,
+    /// Since when there need not be another turn but for mail that has no place.
+    stuck_since: Option<Tick>,
     /// Whether something that was announced had no place in the journal yet.
     is_journal_behind: bool,
 }
@@ -114,6 +116,7 @@ impl<O: Os, W: World> Reactor<O, W> {
     ) -> Self {
         let doors: Vec<Door> = listeners.into_iter().map(Into::into).collect();
         let is_secure = doors.iter().any(|door| door.tls.is_some());
+        exchange.quiescence.enter();
         let mut reactor = Reactor {
             core,
             os,
@@ -135,7 +138,8 @@ impl<O: Os, W: World> Reactor<O, W> {
             to_flush: Vec::new(),
             kept: (0..exchange.cores()).map(|_| None).collect(),
             has_kept: false,
-            over_since: None,
+            is_at_rest: false,
+            stuck_since: None,
             is_journal_behind: false,
             exchange,
         };
@@ -173,13 +177,38 @@ impl<O: Os, W: World> Reactor<O, W> {
         if self.is_over() { Turn::Over } else { Turn::Done }
     }
 
-    /// The last mail may be what matters most: a full mailbox is waited for, though not for ever.
+    /// The last mail may be what matters most: a core goes on as long as another may ask it for something, and a full mailbox is waited
+    /// for, though not for ever.
     fn is_over(&mut self) -> bool {
+        // What sockets that were closed at the end of this turn had to say has not been sent yet.
+        let is_stuck = self.has_kept || self.world.has_deferred() || self.has_work();
+        if !self.world.is_over() || !is_stuck {
+            self.stuck_since = None;
+        }
         if !self.world.is_over() {
             return false;
         }
-        let over_since = *self.over_since.get_or_insert(self.now);
-        !self.has_kept || self.now.since(over_since) >= LAST_MAIL_MS
+        let is_news = if is_stuck {
+            let since = *self.stuck_since.get_or_insert(self.now);
+            self.now.since(since) >= LAST_MAIL_MS && self.exchange.quiescence.end()
+        } else {
+            self.is_at_rest = true;
+            let (quiescence, exchange) = (&self.exchange.quiescence, &self.exchange);
+            quiescence.rest(|| (0..quiescence.cores()).all(|core| exchange.mailbox(core).is_empty()))
+        };
+        if is_news {
+            self.wake_all();
+        }
+        self.exchange.quiescence.is_reached()
+    }
+
+    /// All may end: those who sleep are to see it.
+    fn wake_all(&mut self) {
+        for core in (0..self.exchange.quiescence.cores()).filter(|core| *core != self.core) {
+            if self.exchange.mailbox(core).doorbell.ring() {
+                self.os.wake(core);
+            }
+        }
     }
 
     /// Step 1: how long to sleep. Not at all when anything is left to do; else until the next deadline. A core that is
@@ -188,7 +217,8 @@ impl<O: Os, W: World> Reactor<O, W> {
     pub fn plan_sleep(&mut self) -> Option<u64> {
         let has_work = self.has_work();
         let mailbox = self.exchange.mailbox(self.core);
-        if self.spins || has_work || !mailbox.doorbell.park(|| !mailbox.is_empty()) {
+        let is_ending = || self.is_at_rest && self.exchange.quiescence.is_reached();
+        if self.spins || has_work || !mailbox.doorbell.park(|| !mailbox.is_empty() || is_ending()) {
             return Some(0);
         }
         let retry = (self.has_kept || self.world.has_deferred()).then(|| self.now + FULL_MAILBOX_RETRY_MS);
@@ -206,6 +236,9 @@ impl<O: Os, W: World> Reactor<O, W> {
             panic!("poll cannot fail on descriptors of our own: {error}");
         }
         self.exchange.mailbox(self.core).doorbell.unpark();
+        if std::mem::take(&mut self.is_at_rest) {
+            self.exchange.quiescence.set_out();
+        }
         let now = self.os.now();
         (self.now, self.began_ns) = (now.tick, now.ns);
         self.stalls.begin_turn(self.world.stall_ns(), now.ns);
