@@ -100,6 +100,7 @@
 //!   an HTTP request may have gone by then: its key finds nothing.
 //! - Only requests make mail for others. While some mailbox is full, requests wait and everything else is taken in, so
 //!   that cores cannot block each other; clients whose requests wait are no longer read from.
+//! - Cores end together ([`reactor::quiescence`]): one without connections still answers those that have some.
 //! - There is no unbounded queue: commands under way are bounded a session and a pair of cores, bytes to send a
 //!   connection, input to look at by one read, and what compressed input becomes by as much again.
 //! - What follows from a record is heard by nobody before the record is in the journal. No core ever waits for a disk.

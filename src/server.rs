@@ -684,7 +684,7 @@ fn run_core(start: Start, news: &Sender<News>) {
         }
     }
     start.ended.add(core);
-    ending.cut_off = reactor.world().connection_count();
+    ending.cut_off = reactor.world().cut_off();
     ending.drained = true;
 }
 

@@ -123,7 +123,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.stage != Stage::Open {
             if closing == Closing::Broken {
-                self.end(id);
+                self.end_without_trust(id);
             }
             return;
         }
@@ -327,6 +327,14 @@ impl Shard {
         self.closed.push(id);
     }
 
+    /// The same for a connection whose peer has not ended its side in order: its kernel may have taken what its program never reads.
+    pub(super) fn end_without_trust(&mut self, id: Id) {
+        if let Some(told) = self.connections.get_mut(id).and_then(|connection| connection.told.as_mut()) {
+            told.unheard();
+        }
+        self.end(id);
+    }
+
     /// Whether there are connections that are to be closed.
     pub fn has_closed(&self) -> bool {
         !self.closed.is_empty()
@@ -432,7 +440,7 @@ impl Shard {
     /// Begins to drain: the clients are told to go, after the configured delay.
     pub fn drain(&mut self) {
         if self.drain.is_none() {
-            self.drain = Some(Drain { told_at: None, has_given_up: false });
+            self.drain = Some(Drain::default());
             self.wheel.insert(self.now.tick + self.config.drain.delay_ms, Timer::Drain);
         }
     }
@@ -454,7 +462,7 @@ impl Shard {
 
     /// Whether there need not be another turn.
     pub fn is_over(&self) -> bool {
-        (self.is_drained() || self.is_drain_overdue()) && !self.has_to_give_up()
+        (self.is_drained() || self.has_cut_off()) && !self.has_to_give_up()
     }
 
     /// Whether the sessions of a node of a cluster are still to be given up: that is done last, when no connection can add to what they
@@ -462,7 +470,7 @@ impl Shard {
     pub(super) fn has_to_give_up(&self) -> bool {
         self.is_clustered()
             && self.drain.is_some_and(|drain| !drain.has_given_up)
-            && (self.is_drained() || self.is_drain_overdue())
+            && (self.is_drained() || self.has_cut_off())
     }
 
     /// Gives the sessions up, if it is time.
@@ -475,21 +483,26 @@ impl Shard {
         }
     }
 
-    /// Whether draining has taken longer than it may, counted from when the clients were told: a core that was held up
-    /// owes them the whole time.
-    pub fn is_drain_overdue(&self) -> bool {
-        let told_at = self.drain.and_then(|drain| drain.told_at);
-        told_at.is_some_and(|at| self.now.tick.since(at) >= self.config.drain.timeout_ms)
+    /// Whether those who did not go in time have been cut off.
+    fn has_cut_off(&self) -> bool {
+        self.drain.is_some_and(|drain| drain.cut_off.is_some())
     }
 
+    /// The clients are told to go; those who come in between when the time for that is over, counted from when the others were told: a core
+    /// that was held up owes them the whole time. Who is still there after that is cut off.
     pub(super) fn say_farewell(&mut self) {
         let now = self.now.tick;
-        if let Some(drain) = &mut self.drain
-            && drain.told_at.is_none()
-        {
-            drain.told_at = Some(now);
-            // The second farewell is for those who come in between, and ends the wait for those who do not go.
-            self.wheel.insert(now + self.config.drain.timeout_ms, Timer::Drain);
+        match &mut self.drain {
+            None => {}
+            Some(drain) if drain.told_at.is_none() => {
+                drain.told_at = Some(now);
+                self.wheel.insert(now + self.config.drain.timeout_ms, Timer::Drain);
+            }
+            Some(drain) if !drain.has_told_again => {
+                drain.has_told_again = true;
+                self.wheel.insert(now + 1, Timer::Drain);
+            }
+            Some(_) => return self.leave_everybody(),
         }
         let everybody: Vec<Id> = self.connections.iter().map(|(id, _)| id).collect();
         for id in everybody {
@@ -505,6 +518,20 @@ impl Shard {
             }
             self.tell_watcher(id);
             self.close(id, Closing::Bye(Farewell::Draining));
+        }
+    }
+
+    /// The core ends with these connections. What their users may not have heard is kept for them, as if they had gone by themselves.
+    fn leave_everybody(&mut self) {
+        let everybody: Vec<Id> = self.connections.iter().map(|(id, _)| id).collect();
+        if let Some(drain) = &mut self.drain {
+            drain.cut_off = Some(everybody.len());
+        }
+        for id in everybody {
+            if let Some(told) = self.connections.get_mut(id).and_then(|connection| connection.told.as_mut()) {
+                told.unheard();
+                self.ask_kernel(id);
+            }
         }
     }
 

@@ -232,10 +232,14 @@ pub struct Shard {
     closed: Vec<Id>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Drain {
     /// When the clients were told to go.
     told_at: Option<Tick>,
+    /// Whether those who came since have been told, when the time was over.
+    has_told_again: bool,
+    /// How many connections were there still after that, and were cut off.
+    cut_off: Option<usize>,
     /// Whether the sessions have been given up to the other nodes, if there are any.
     has_given_up: bool,
 }
@@ -569,6 +573,11 @@ impl Shard {
     /// Takes the connections whose input may be read again.
     pub fn take_resumed(&mut self) -> impl Iterator<Item = Id> {
         self.resumed.drain(..)
+    }
+
+    /// How many connections were cut off because draining took too long.
+    pub fn cut_off(&self) -> usize {
+        self.drain.and_then(|drain| drain.cut_off).unwrap_or_default()
     }
 
     /// How many connections there are.

@@ -201,7 +201,7 @@ impl Shard {
                 self.connections.get_mut(id).expect("looked at above").stage = Stage::Flushing(until);
                 return;
             }
-            Stage::Flushing(_) | Stage::Lingering(_) => return self.end(id),
+            Stage::Flushing(_) | Stage::Lingering(_) => return self.end_without_trust(id),
             Stage::Closed => return,
             Stage::Open => {}
         }

@@ -1,6 +1,7 @@
 """A running server and the clients that talk to it. Every wait has a deadline, and nothing sleeps to let something happen."""
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -577,11 +578,18 @@ def slow_reader(server, messages):
     return slow
 
 
+# Below the ports that Linux gives out by itself (32768 on), and apart for each of the processes that run tests at the same time. What
+# listens on one may want that 10,000 above it too, as Redis does.
+PORTS_EACH = 3_000
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", f"gw{os.getpid()}").removeprefix("gw")) % 4
+PORTS = itertools.cycle(range(10_000 + WORKER * PORTS_EACH, 10_000 + (WORKER + 1) * PORTS_EACH))
+
+
 def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
+    ports = []
+    while len(ports) < count:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port := next(PORTS))):
+            ports.append(port)
     return ports
 
 

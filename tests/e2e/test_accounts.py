@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+import socket
 import uuid
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from helpers import binary, run, wait_until
+from helpers import Deadline, binary, run, wait_until
 
 PASSWORD = "correct horse battery"
 
@@ -300,6 +301,35 @@ def test_a_message_in_doubt_is_not_lost_with_its_session(disk):
     bob.expect("presence", event="leave", nickname="alice", reason="timeout")
     again = enter(server, token=token)
     assert [content for content, _ in privates(bob, again)] == [str(n) for n in range(20)]
+
+
+@pytest.mark.parametrize("goes", [True, False])
+def test_a_message_in_doubt_is_kept_while_the_server_drains(disk, monkeypatch, goes):
+    monkeypatch.setenv("STARLING_TEST_CORES", "4")
+    for name in ("ann", "ben", "cid", "dot", "eve", "fay"):
+        server = disk(drain__timeout_ms=5000 if goes else 300)
+        token = register(server, name)
+        alice = server.json_line().enter(None, "den", token=token)
+        bob = server.ws("bob")
+        ack = bob.call("private", target=name, content="for you")
+        assert (ack["delivered"], ack["stored"]) == (1, False)
+        bob.call("quit")
+        bob.close()
+        # Only one core has a connection that matters; whether it is the home of the nickname is chance. What is told is taken by
+        # the kernel, and never read.
+        server.terminate()
+        told = Deadline()
+        while b'"bye"' not in alice.raw.socket.recv(65_536, socket.MSG_PEEK):
+            told.left()
+        if goes:
+            alice.drop()
+        assert server.exit_code() == 0
+        if not goes:
+            alice.drop()
+        server = disk()
+        again = enter(server, resume=alice.welcome["resume"])
+        assert again.expect("private")["content"] == "for you"
+        server.close()
 
 
 def user(data, *arguments, password=None):
