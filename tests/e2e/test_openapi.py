@@ -65,6 +65,10 @@ auto-signup = false
 WITHOUT_AUTH_CHECK = ["--exclude-checks", "ignored_auth"]
 
 
+# Thousands of requests each.
+pytestmark = pytest.mark.timeout(300)
+
+
 @pytest.fixture
 def explore(tmp_path):
     """Runs schemathesis, which must find nothing, and returns the statuses that each operation was answered with."""
