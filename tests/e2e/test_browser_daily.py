@@ -3,6 +3,9 @@
 import os
 import pathlib
 
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -41,6 +44,14 @@ def from_end(tab):
 def go_to(tab, room):
     [entry] = [entry for entry in tab.driver.find_elements(By.CSS_SELECTOR, "#rooms .entry") if room in entry.text]
     entry.click()
+
+
+def wheel(tab, px, times=1):
+    """Turns the wheel over the log, downwards if `px` is positive."""
+    chain = ActionChains(tab.driver, duration=0)
+    for _ in range(times):
+        chain.scroll_from_origin(ScrollOrigin.from_element(tab.find("scroller")), 0, px).pause(0.02)
+    chain.perform()
 
 
 def numbers(tab):
@@ -153,6 +164,55 @@ def test_scrolling_is_not_undone_by_what_is_drawn_meanwhile(server, tab):  # noq
         step();""")
     # Eight times 500 px are some 150 rows of 26, above the 25 that were in view.
     assert int(first.split()[1]) < 260, first
+
+
+@pytest.mark.parametrize("step, least", [("wheel", 150), ("arrow", 30), ("arrows", 200), ("page", 100), ("end and page", 100)])
+def test_any_step_up_leaves_the_end(server, tab, step, least):  # noqa: F811
+    """However small it is: what comes then does not pull, until the person has come down again."""
+    bob = server.ws("bob", "den")
+    anna = tab.enter("anna", "?room=den")
+    fill(bob, "den", 0, 200)
+    anna.expect_message("bob", "message 199")
+    anna.wait(lambda: from_end(anna) < 1, "the end to be in sight")
+    anna.driver.execute_script("document.getElementById('scroller').focus()")
+    if step == "wheel":
+        wheel(anna, -20, times=10)
+    elif step == "end and page":
+        wheel(anna, -500)
+        anna.wait(lambda: from_end(anna) > 400, "the wheel to be obeyed")
+        anna.press(Keys.END)
+        anna.wait(lambda: from_end(anna) < 1, "the end")
+        anna.press(Keys.PAGE_UP)
+    else:
+        for _ in range(10 if step == "arrows" else 1):
+            anna.press(Keys.PAGE_UP if step == "page" else Keys.ARROW_UP)
+    anna.wait(lambda: from_end(anna) >= least, "the steps to be made")
+    bob.say("den", "news")
+    anna.expect_texts("#rooms .unread", ["1"])
+    assert from_end(anna) >= least
+    assert anna.find("to-latest").is_displayed()
+    for _ in range(2):
+        wheel(anna, 2_000)
+    anna.expect_message("bob", "news")
+    anna.expect_texts("#rooms .unread", [""])
+    fill(bob, "den", 200, 230)
+    anna.expect_message("bob", "message 229")
+    anna.wait(lambda: from_end(anna) < 1, "the end to be followed again")
+
+
+def test_keys_that_go_nowhere_do_not_leave_the_end(server, tab):  # noqa: F811
+    bob = server.ws("bob", "den")
+    anna = tab.enter("anna", "?room=den")
+    fill(bob, "den", 0, 200)
+    anna.expect_message("bob", "message 199")
+    anna.wait(lambda: from_end(anna) < 1, "the end to be in sight")
+    anna.press(Keys.PAGE_DOWN)
+    anna.driver.execute_script("document.getElementById('scroller').focus()")
+    anna.press(Keys.ALT, Keys.ARROW_UP)
+    fill(bob, "den", 200, 230)
+    anna.expect_message("bob", "message 229")
+    anna.wait(lambda: from_end(anna) < 1, "the end to be followed")
+    anna.expect_texts("#rooms .unread", [""])
 
 
 def test_what_was_missed_is_in_its_place(start_server, chromium, tab):  # noqa: F811
