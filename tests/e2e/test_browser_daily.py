@@ -269,6 +269,34 @@ def test_unread_marks_survive_a_reload(server, tab):  # noqa: F811
     anna.wait(lambda: "three" in anna.texts(".message .content")[-1:] and not anna.texts(".unread-line"), "nothing to be new any more")
 
 
+def test_a_reload_opens_what_was_open(server, tab):  # noqa: F811
+    anna = tab.enter("anna")
+    anna.find("browse").click()
+    anna.find("room").send_keys("birds" + Keys.ENTER)
+    anna.expect_texts("#title", ["# birds"])
+    bob = server.ws("bob", "birds")
+    anna.wait(lambda: "bob" in anna.texts("#members .name"), "bob")
+    go_to(anna, "lobby")
+    anna.expect_texts("#title", ["# lobby"])
+    bob.say("birds", "one", "two")
+    anna.expect_texts("#rooms .unread", ["", "2"])
+    anna.driver.refresh()
+    anna.joined()
+    anna.expect_texts("#title", ["# lobby"])
+    anna.expect_texts("#rooms .name", ["lobby", "birds"])
+    anna.expect_texts("#rooms .unread", ["", "2"])
+    # And so it is with a private conversation, but not when another room is asked for.
+    bob.call("private", target="anna", content="psst")
+    anna.expect_texts("#privates .unread", ["1"])
+    anna.driver.find_element(By.CSS_SELECTOR, "#privates .entry").click()
+    anna.expect_message("bob", "psst")
+    anna.driver.refresh()
+    anna.expect_texts("#title", ["bob"])
+    anna.expect_message("bob", "psst")
+    anna.open("?room=birds").joined()
+    anna.expect_texts("#title", ["# birds"])
+
+
 def test_unread_is_marked_where_it_began_further_up_too(server, tab):  # noqa: F811
     bob = server.ws("bob", "den")
     fill(bob, "den", 0, 5)
@@ -361,9 +389,8 @@ def test_private_conversations_survive_a_reload(server, tab):  # noqa: F811
     anna.expect_message("anna", "yes?")
     anna.expect_texts("#subtitle", ["Private conversation, here"])
     anna.driver.refresh()
-    anna.joined()
-    anna.driver.find_element(By.CSS_SELECTOR, "#privates .entry").click()
     anna.wait(lambda: anna.messages() == [("bob", "psst"), ("anna", "yes?")], "the conversation")
+    anna.expect_texts("#subtitle", ["Private conversation, here"])
     bob.drop()
     anna.expect_texts("#subtitle", ["Private conversation, away"])
 

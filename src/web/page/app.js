@@ -56,6 +56,9 @@ function recalledRooms() {
 
 // The connection.
 
+/** This tab is loaded again, and is who it was. */
+const isRestored = Boolean(client.nickname);
+
 client.on("connection", showState);
 client.on("refused", (error) => askNickname(explain(error)));
 client.on("welcome", ({ nickname }) => {
@@ -63,7 +66,9 @@ client.on("welcome", ({ nickname }) => {
     nicknameDialog.close();
     if (!chat.current) {
         const wanted = new URLSearchParams(location.search).get("room") || DEFAULT_ROOM;
-        new Set([...recalledRooms(), ...chat.rooms.keys(), wanted]).forEach((room) => chat.openRoom(room));
+        const whom = isRestored && history.state?.privateWith;
+        chat.openBehind(new Set([...recalledRooms(), ...chat.rooms.keys(), wanted]));
+        whom ? chat.openPrivate(whom) : chat.openRoom(wanted);
     }
 });
 window.addEventListener("online", () => client.retryNow());
@@ -264,6 +269,9 @@ document.addEventListener("conversation", ({ detail: conversation }) => {
     message.placeholder = conversation.isRoom ? `Message #${conversation.name}` : `Message ${conversation.name}`;
     if (conversation.isRoom) {
         history.replaceState(null, "", `?room=${encodeURIComponent(conversation.name)}`);
+    } else {
+        // No address leads to it, but a reload does.
+        history.replaceState({ privateWith: conversation.name }, "");
     }
     // On a phone the focus would pull up the keyboard over what was just opened.
     if (!matchMedia("(pointer: coarse)").matches && !nicknameDialog.open) {
@@ -353,7 +361,7 @@ find("open-switcher").addEventListener("click", () => switcher.open());
 
 // A tab that is loaded again has just let go of its nickname; a new one may find it taken by the first.
 const remembered = recall(browser, NICKNAME_KEY, "");
-if (client.nickname) {
+if (isRestored) {
     chat.restore();
     client.connect();
 } else if (remembered) {

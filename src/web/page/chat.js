@@ -152,6 +152,13 @@ export class Chat {
         this.rejoin(room);
     }
 
+    /** Rooms that are joined without being looked at; they are listed in this order. */
+    openBehind(names) {
+        for (const name of names) {
+            this.rejoin(this.rooms.get(name) ?? this.#addRoom(name));
+        }
+    }
+
     openPrivate(name) {
         if (name !== this.nickname) {
             this.select(this.#privateWith(name));
