@@ -297,6 +297,26 @@ def test_a_reload_opens_what_was_open(server, tab):  # noqa: F811
     anna.expect_texts("#title", ["# birds"])
 
 
+def test_the_unread_mark_of_a_private_conversation_survives_a_reload(server, tab):  # noqa: F811
+    anna = tab.enter("anna")
+    bob = server.ws("bob", "lobby")
+    bob.call("private", target="anna", content="one")
+    bob.call("private", target="anna", content="two")
+    anna.expect_texts("#privates .unread", ["2"])
+    anna.driver.refresh()
+    anna.joined()
+    anna.expect_texts("#privates .unread", ["2"])
+    anna.wait(lambda: anna.driver.title == "(2) lobby · starling", "the title to count")
+    anna.driver.find_element(By.CSS_SELECTOR, "#privates .entry").click()
+    anna.expect_texts(".unread-line", ["New messages"])
+    anna.expect_texts("#privates .unread", [""])
+    go_to(anna, "lobby")
+    anna.driver.refresh()
+    anna.joined()
+    anna.expect_texts("#privates .name", ["bob"])
+    anna.expect_texts("#privates .unread", [""])
+
+
 def test_unread_is_marked_where_it_began_further_up_too(server, tab):  # noqa: F811
     bob = server.ws("bob", "den")
     fill(bob, "den", 0, 5)

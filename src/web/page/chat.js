@@ -167,8 +167,8 @@ export class Chat {
 
     /** What was left by a reload: private conversations, and messages that have not been sent. */
     restore() {
-        for (const { name, entries } of this.#memory.privates()) {
-            this.#privateWith(name).entries = entries;
+        for (const { name, entries, unread = 0 } of this.#memory.privates()) {
+            Object.assign(this.#privateWith(name), { entries, unreadPrivates: unread });
         }
         for (const { id, room, target, content, timestamp } of this.#client.outbox) {
             const conversation = room ? this.rooms.get(room) ?? this.#addRoom(room) : this.#privateWith(target);
@@ -202,7 +202,7 @@ export class Chat {
         if (conversation.unread) {
             conversation.read = conversation.offset;
             conversation.unreadPrivates = 0;
-            this.#rememberRead(conversation);
+            conversation.isRoom ? this.#rememberRead(conversation) : this.#rememberPrivates();
             this.#view.changed();
         }
     }
@@ -697,8 +697,9 @@ export class Chat {
 
     /** They are nowhere but here: the server keeps no history of them. */
     #rememberPrivates() {
-        const kept = [...this.privates.values()].slice(-PRIVATES_KEPT).map(({ name, entries }) => ({
+        const kept = [...this.privates.values()].slice(-PRIVATES_KEPT).map(({ name, entries, unread }) => ({
             name,
+            unread,
             entries: entries.filter(({ kind }) => kind === "message").slice(-PRIVATE_ENTRIES_KEPT)
                 .map(({ kind, sender, content, timestamp, isOwn, status, note }) => ({ kind, sender, content, timestamp, isOwn, status, note })),
         }));
