@@ -530,6 +530,13 @@ def test_who_is_no_host_only_writes_to_others(server, tab):  # noqa: F811
 
 # Keys.
 
+def test_one_writes_as_soon_as_one_has_a_nickname(server, tab):  # noqa: F811
+    anna = tab.enter("anna")
+    anna.wait(lambda: anna.focused() == "message", "the message field to have the focus")
+    anna.press("hello" + Keys.ENTER)
+    anna.expect_message("anna", "hello")
+
+
 def test_it_is_used_by_keyboard(server, tab):  # noqa: F811
     bob = server.ws("bob", "birds")
     anna = tab.enter("anna")
