@@ -399,6 +399,31 @@ def test_a_message_that_waits_can_be_discarded(server, tab):  # noqa: F811
     anna.expect_message("anna", "may I?")
 
 
+def test_drafts_survive_a_reload(server, tab):  # noqa: F811
+    anna = tab.enter("anna")
+    anna.find("browse").click()
+    anna.find("room").send_keys("birds" + Keys.ENTER)
+    anna.expect_texts("#title", ["# birds"])
+    written = lambda: anna.find("message").get_property("value")  # noqa: E731
+    anna.find("message").send_keys("of birds")
+    go_to(anna, "lobby")
+    anna.expect_texts("#title", ["# lobby"])
+    anna.find("message").send_keys("two" + Keys.SHIFT + Keys.ENTER + Keys.NULL + "lines")
+    anna.driver.refresh()
+    anna.joined()
+    anna.wait(lambda: written() == "two\nlines", "the draft to be there")
+    go_to(anna, "birds")
+    anna.wait(lambda: written() == "of birds", "the other draft")
+    anna.find("message").send_keys(Keys.ENTER)
+    anna.expect_message("anna", "of birds")
+    anna.driver.refresh()
+    anna.joined()
+    anna.expect_texts("#title", ["# birds"])
+    assert written() == "", "what is sent is no draft any more"
+    go_to(anna, "lobby")
+    anna.wait(lambda: written() == "two\nlines", "the draft that was not sent")
+
+
 def test_private_conversations_survive_a_reload(server, tab):  # noqa: F811
     anna = tab.enter("anna")
     bob = server.ws("bob", "lobby")

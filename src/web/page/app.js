@@ -3,7 +3,7 @@
 import { Chat } from "./chat.js";
 import { Log } from "./log.js";
 import { Members } from "./members.js";
-import { browser, memoryOf, recall, remember, tab } from "./memory.js";
+import { Drafts, browser, memoryOf, recall, remember, tab } from "./memory.js";
 import { bdi, element, find } from "./nodes.js";
 import { Client, State } from "./starling.js";
 import { Switcher, applyTheme, listenToKeys, notify } from "./tools.js";
@@ -250,6 +250,18 @@ find("unban-form").addEventListener("submit", async (event) => {
 // Writing.
 
 let shown = null;
+const drafts = new Drafts();
+
+function saveDrafts() {
+    if (shown) {
+        shown.draft = message.value;
+    }
+    drafts.save(chat.conversations);
+}
+
+// A page that goes may come again by a reload; one that is hidden may be ended without another word.
+window.addEventListener("pagehide", saveDrafts);
+document.addEventListener("visibilitychange", saveDrafts);
 
 document.addEventListener("conversation", ({ detail: conversation }) => {
     closeDrawers();
@@ -260,7 +272,7 @@ document.addEventListener("conversation", ({ detail: conversation }) => {
     }
     if (conversation !== shown) {
         shown = conversation;
-        message.value = conversation?.draft ?? "";
+        message.value = conversation ? conversation.draft || drafts.take(conversation.key) : "";
         fitMessage();
     }
     if (!conversation) {

@@ -39,6 +39,29 @@ export function remember(storage, key, value) {
     storage.setItem(key, JSON.stringify(value));
 }
 
+const DRAFTS_KEY = "starling.drafts";
+// Of more of them, and of longer ones, nothing is kept over a reload.
+const DRAFTS_MAX = 20;
+const DRAFT_CHARS = 65_536;
+
+/** What was not sent before a reload, by conversation; each is taken once. */
+export class Drafts {
+    #kept = new Map(Object.entries(recall(tab, DRAFTS_KEY, {})));
+
+    take(key) {
+        const draft = this.#kept.get(key);
+        this.#kept.delete(key);
+        return typeof draft === "string" ? draft : "";
+    }
+
+    /** Those that have not been taken stay. */
+    save(conversations) {
+        const drafts = [...this.#kept, ...conversations.map(({ key, draft }) => [key, draft])]
+            .filter(([, draft]) => draft && draft.length <= DRAFT_CHARS);
+        remember(tab, DRAFTS_KEY, Object.fromEntries(drafts.slice(-DRAFTS_MAX)));
+    }
+}
+
 const PRIVATES_KEY = "starling.privates";
 
 /** What `Chat` remembers. `nickname` tells who reads: others at the same browser have read other things. */
