@@ -9,7 +9,7 @@ from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from browser import Tab, chromium, tab  # noqa: F401
+from browser import INSECURE_HOST, Tab, chromium, tab  # noqa: F401
 
 AXE = pathlib.Path(os.environ.get("STARLING_TEST_NPM", pathlib.Path(__file__).parents[2] / "target/npm")) / "node_modules/axe-core/axe.min.js"
 
@@ -422,6 +422,40 @@ def test_drafts_survive_a_reload(server, tab):  # noqa: F811
     assert written() == "", "what is sent is no draft any more"
     go_to(anna, "lobby")
     anna.wait(lambda: written() == "two\nlines", "the draft that was not sent")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", INSECURE_HOST])
+def test_a_tab_that_is_opened_from_another_is_somebody_else(server, tab, host):  # noqa: F811
+    """It begins with a copy of the other's storage. Where the page is not secure, there are no locks to tell that by."""
+    tab.at(host)
+    tab.open("health")
+    tab.driver.execute_script("localStorage.clear(); sessionStorage.clear()")
+    anna = tab.enter("anna")
+    anna.find("message").send_keys("a draft")
+    bob = server.ws("bob", "lobby")
+    anna.expect_line("bob joined")
+    before = set(anna.driver.window_handles)
+    anna.driver.execute_script("window.open(location.href)")
+    anna.wait(lambda: len(anna.driver.window_handles) == len(before) + 1, "the other tab")
+    [handle] = set(anna.driver.window_handles) - before
+    anna.driver.switch_to.window(handle)
+    carl = Tab(anna._driver, server).at(host)
+    carl.wait(lambda: "taken" in carl.find("nickname-problem").text, "the nickname to be in use")
+    carl.answer_nickname("carl")
+    carl.joined()
+    assert carl.find("message").get_property("value") == ""
+    carl.write("hello")
+    assert bob.expect("message")["sender"] == "carl"
+    anna.expect_message("carl", "hello")
+    assert anna.state() == "online"
+    # Both are themselves after a reload.
+    carl.driver.refresh()
+    carl.joined()
+    assert carl.texts("#me-name") == ["carl"]
+    anna.driver.refresh()
+    anna.joined()
+    assert anna.texts("#me-name") == ["anna"]
+    carl.wait(lambda: carl.state() == "online" and "anna" in carl.texts("#members .name"), "both to be there")
 
 
 def test_private_conversations_survive_a_reload(server, tab):  # noqa: F811

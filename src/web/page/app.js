@@ -3,7 +3,7 @@
 import { Chat } from "./chat.js";
 import { Log } from "./log.js";
 import { Members } from "./members.js";
-import { Drafts, browser, memoryOf, recall, remember, tab } from "./memory.js";
+import { Drafts, browser, claimTab, memoryOf, recall, remember, tab } from "./memory.js";
 import { bdi, element, find } from "./nodes.js";
 import { Client, State } from "./starling.js";
 import { Switcher, applyTheme, listenToKeys, notify } from "./tools.js";
@@ -33,6 +33,7 @@ const roomSettings = find("room-settings-dialog");
 applyTheme();
 
 // What is queued, and the session, are a tab's own.
+await claimTab();
 const client = new Client({ url: `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`, storage: tab });
 const view = new View();
 const log = new Log();
