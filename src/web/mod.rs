@@ -55,6 +55,7 @@ pub const ASSETS: &[Asset] = &[
         content_type: JAVASCRIPT,
         body: include_bytes!("../../client/js/leaving.js"),
     },
+    Asset { path: "/names.js", content_type: JAVASCRIPT, body: include_bytes!("../../client/js/names.js") },
     Asset { path: DASHBOARD, content_type: HTML, body: include_bytes!("page/dashboard.html") },
     Asset {
         path: "/dashboard.css",

@@ -596,6 +596,24 @@ def test_one_writes_as_soon_as_one_has_a_nickname(server, tab):  # noqa: F811
     anna.expect_message("anna", "hello")
 
 
+def test_a_room_is_one_however_it_is_written(server, tab):  # noqa: F811
+    bob = server.ws("bob", "Straße")
+    anna = tab.enter("anna", "?room=STRAẞE")
+    anna.expect_texts("#title", ["# Straße"])
+    bob.call("message", room="straße", content="hello")
+    anna.expect_message("bob", "hello")
+    anna.find("browse").click()
+    anna.find("room").send_keys("other" + Keys.ENTER)
+    anna.expect_texts("#title", ["# other"])
+    anna.find("browse").click()
+    anna.find("room").send_keys("sTRAße" + Keys.ENTER)
+    anna.expect_texts("#title", ["# Straße"])
+    anna.expect_texts("#rooms .name", ["Straße", "other"])
+    anna.write("to all")
+    assert bob.expect("message", sender="anna")["content"] == "to all"
+    assert not [event for event in bob.until_pong() if event.get("event") == "leave"]
+
+
 def test_it_is_used_by_keyboard(server, tab):  # noqa: F811
     bob = server.ws("bob", "birds")
     anna = tab.enter("anna")

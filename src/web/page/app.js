@@ -47,7 +47,7 @@ view.attach(chat, log, {
 });
 
 function rememberRooms() {
-    remember(tab, ROOMS_KEY, [...chat.rooms.keys()]);
+    remember(tab, ROOMS_KEY, [...chat.rooms.values()].map(({ name }) => name));
 }
 
 function recalledRooms() {

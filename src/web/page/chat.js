@@ -1,6 +1,7 @@
 // What the page knows: rooms, private conversations, their members, what was said and what is still to be sent. It turns the
 // client's events into changes of that state and tells the view; it never touches the document.
 
+import { NameMap } from "./names.js";
 import { LIMITS } from "./starling.js";
 
 const TYPING_SHOW_MS = 4_000;
@@ -89,7 +90,7 @@ class Conversation {
 }
 
 export class Chat {
-    rooms = new Map();
+    rooms = new NameMap();
     privates = new Map();
     current = null;
     #client;
@@ -495,9 +496,7 @@ export class Chat {
 
     #notJoined(room, error) {
         room.isJoining = false;
-        if (error.reason === "already_joined") {
-            this.#joinedUnderAnotherCase(room);
-        } else if (error.reason !== "discarded") {
+        if (error.reason !== "discarded") {
             this.#view.alert(error.message);
             if (!room.epoch) {
                 this.#remove(room);
@@ -506,9 +505,7 @@ export class Chat {
     }
 
     #joined(event) {
-        const folded = event.room.toLowerCase();
-        const room = this.rooms.get(event.room)
-            ?? [...this.rooms.values()].find((other) => !other.isJoined && other.name.toLowerCase() === folded);
+        const room = this.rooms.get(event.room);
         if (!room) {
             return;
         }
@@ -540,22 +537,10 @@ export class Chat {
         this.#view.logChanged(room);
     }
 
-    /** Names that differ in case only are one room, and the server knows best which do. */
-    #joinedUnderAnotherCase(room) {
-        const folded = room.name.toLowerCase();
-        const known = [...this.rooms.values()].find((other) => other !== room && other.name.toLowerCase() === folded);
-        this.#remove(room);
-        if (known) {
-            this.select(known);
-        }
-    }
-
     /** A room is shown as it was first written, which may differ in case from what was asked for. */
     #adoptName(room, name) {
         if (room.name !== name) {
-            this.rooms.delete(room.name);
             room.name = name;
-            this.rooms.set(name, room);
             if (this.current) {
                 this.#view.selected(this.current);
             }
