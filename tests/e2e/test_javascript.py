@@ -121,6 +121,12 @@ def test_the_package_has_what_it_imports():
             assert imported in files, (name, imported)
 
 
+def test_a_server_has_all_of_it(server):
+    for name in ("starling.js", "starling.d.ts", "connection.js", "leaving.js", "names.js"):
+        response = server.get(f"/{name}")
+        assert (response.status, response.body) == (200, (CLIENT / name).read_bytes()), name
+
+
 def test_the_example_in_its_readme_runs(server, tmp_path):
     [example] = re.findall(r"```js\n(.*?)```", (CLIENT / "README.md").read_text(), re.DOTALL)
     address = "ws://127.0.0.1:8080/ws"
