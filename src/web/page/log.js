@@ -13,6 +13,8 @@ const EARLIER_PX = 800;
 const GUESS_PX = 34;
 const GUESS_LINE_PX = 22;
 const GUESS_LINE_CHARS = 90;
+// A message that has one line on a phone too.
+const LINE_CHARS = 20;
 // Measuring shows what the guesses were worth, and more rows may come into view by it.
 const PASSES = 5;
 const ENTRIES = new Set(["message", "line"]);
@@ -34,6 +36,8 @@ export class Log {
     #isDue = false;
     /** What is drawn next has changed, and not only the place in it: the end is gone to, if it is followed. */
     #isPulled = true;
+    /** What the first message of one line took that was measured: one with a head, and one without. */
+    #lineHeights = [];
     /** Where the view was when it was looked at last. */
     #knownTop = NaN;
     #scroller = find("scroller");
@@ -169,8 +173,17 @@ export class Log {
     #measureTops() {
         const tops = new Array(this.#rows.length + 1);
         tops[0] = 0;
-        this.#rows.forEach((row, at) => (tops[at + 1] = tops[at] + (row.height ?? guess(row))));
+        this.#rows.forEach((row, at) => (tops[at + 1] = tops[at] + (row.height ?? this.#guess(row, at))));
         this.#tops = tops;
+    }
+
+    /** A good one spares a jump when the row comes into view, which ends a smooth scrolling. */
+    #guess(row, at) {
+        if (row.kind !== "message") {
+            return GUESS_PX;
+        }
+        const lines = Math.floor(row.content.length / GUESS_LINE_CHARS);
+        return (this.#lineHeights[Number(isContinued(row, this.#rows[at - 1]))] ?? GUESS_PX) + GUESS_LINE_PX * lines;
     }
 
     /** The row that `px` from the top is in. */
@@ -281,11 +294,16 @@ export class Log {
     /** Whether any height was another than was thought. */
     #measureRows(first, last) {
         let isOther = false;
-        for (const row of this.#rows.slice(first, last + 1)) {
+        for (let at = first; at <= last && at < this.#rows.length; at += 1) {
+            const row = this.#rows[at];
             const { height } = this.#drawn.get(row).getBoundingClientRect();
             if (Math.abs(height - (row.height ?? -1)) > 0.1) {
                 row.height = height;
                 isOther = true;
+                if (row.kind === "message" && row.content.length < LINE_CHARS && !row.content.includes("\n")) {
+                    // Only once: a guess that changes moves all that was guessed by it.
+                    this.#lineHeights[Number(isContinued(row, this.#rows[at - 1]))] ??= height;
+                }
             }
         }
         return isOther;
@@ -372,10 +390,6 @@ export class Log {
             place.isAtEnd = false;
         }
     }
-}
-
-function guess(row) {
-    return row.kind === "message" ? GUESS_PX + GUESS_LINE_PX * Math.floor(row.content.length / GUESS_LINE_CHARS) : GUESS_PX;
 }
 
 /** Messages of one sender in a row share one head. */
