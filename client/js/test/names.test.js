@@ -13,6 +13,9 @@ test("every character is folded as Unicode's simple case folding has it", () => 
         }
         const character = String.fromCodePoint(code);
         const folded = fold(character);
+        if (folded === character && character.toLowerCase() === character && character.toUpperCase() === character) {
+            continue;
+        }
         assert.equal(fold(folded), folded, character);
         assert.ok(folded === character || isSame(character, folded), character);
         const lower = character.toLowerCase();
