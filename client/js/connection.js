@@ -42,7 +42,7 @@ export const State = Object.freeze({
 /**
  * Why something was not done. `code` and `reason` are the server's, or 0 and one of this package's own: `offline` (not connected),
  * `connection_lost` (it broke before the reply came), `unconfirmed` (a message may or may not have arrived), `queue_full`,
- * `discarded`, `closed`, `bad_url` (no socket can be made for it).
+ * `discarded`, `closed`, `bad_url` (no socket can be made for it, or there is no WebSocket).
  */
 export class StarlingError extends Error {
     constructor({ code = 0, reason, message, retryable = false, retry_after_ms: retryAfterMs = 0 }) {
@@ -177,6 +177,9 @@ export class Connection {
         const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
         let socket;
         try {
+            if (!Socket) {
+                throw new Error("there is no WebSocket here: Node has one from version 22 on; give one as options.WebSocket");
+            }
             socket = new Socket(this.#options.url, "starling.json.v1");
         } catch ({ message }) {
             this.#report(State.IDLE);

@@ -1,9 +1,11 @@
 // Rooms that are to be left, until the server has let go of them: a session that resumes is still a member, and a server that is busy
 // refuses for a while.
 
+import { NameMap } from "./names.js";
+
 export class Leaving {
     /** name -> how often it was refused, and the timer of the next attempt. */
-    #rooms = new Map();
+    #rooms = new NameMap();
     #connection;
     #limits;
     #clock;
@@ -16,25 +18,24 @@ export class Leaving {
 
     /** Resolves when the room is left; or at once while there is no connection, and when it breaks: then the next one is told. */
     leave(name) {
-        const leave = { tries: 0, timer: null, resolve: null };
+        const leave = { name, tries: 0, timer: null, resolve: null };
         this.#stop(name);
         this.#rooms.set(name, leave);
         return new Promise((resolve) => {
             leave.resolve = resolve;
-            this.#ask(name, leave);
+            this.#ask(leave);
         });
     }
 
-    /** A room is wanted again. Returns whether the server may not have let go of it, in whatever case it was written. */
+    /** A room is wanted again. Returns whether the server may not have let go of it. */
     cancel(name) {
-        const same = [...this.#rooms.keys()].find((other) => other.toLowerCase() === name.toLowerCase());
-        return same !== undefined && this.#stop(same);
+        return this.#stop(name);
     }
 
     /** There is a connection again: `isResumed` if the session is the one that was in the rooms. */
     welcomed(isResumed) {
-        for (const [name, leave] of [...this.#rooms]) {
-            isResumed ? this.#ask(name, leave) : this.#stop(name);
+        for (const leave of [...this.#rooms.values()]) {
+            isResumed ? this.#ask(leave) : this.#stop(leave.name);
         }
     }
 
@@ -52,7 +53,8 @@ export class Leaving {
         return this.#rooms.delete(name);
     }
 
-    #ask(name, leave) {
+    #ask(leave) {
+        const { name } = leave;
         const isAsked = this.#connection.request({ type: "leave", room: name }, (reply) => {
             if (this.#rooms.get(name) !== leave) {
                 // It is wanted again, or was left anew.
@@ -61,7 +63,7 @@ export class Leaving {
             } else if (reply.type === "error" && reply.retryable) {
                 leave.tries += 1;
                 const pauseMs = Math.max(reply.retry_after_ms ?? 0, this.#connection.jitter(this.#limits.backoffCapMs, leave.tries));
-                leave.timer = this.#clock.setTimeout(() => this.#ask(name, leave), pauseMs);
+                leave.timer = this.#clock.setTimeout(() => this.#ask(leave), pauseMs);
             } else {
                 this.#stop(name);
             }

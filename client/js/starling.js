@@ -8,6 +8,7 @@
 
 import { Connection, LIMITS, SYSTEM_CLOCK, State, StarlingError, local } from "./connection.js";
 import { Leaving } from "./leaving.js";
+import { NameMap, fold } from "./names.js";
 
 export { LIMITS, State, StarlingError };
 
@@ -47,7 +48,7 @@ export class Client {
     #clock;
     #listeners = new Map();
     #connection;
-    #rooms = new Map();
+    #rooms = new NameMap();
     #outbox = [];
     #inFlight = 0;
     #window;
@@ -196,7 +197,8 @@ export class Client {
 
     /**
      * Joins `room`, and joins it again from where it was heard after each reconnect, until `leave`. Resolves with the event
-     * `joined`; while offline that is when there is a connection. A refusal that is for the moment is waited out.
+     * `joined`, at once if one is in it; while offline that is when there is a connection. A refusal that is for the moment is waited
+     * out. Here and below a room may be written in any case.
      * @param {string} room
      * @param {{ history?: number, echo?: boolean, overflow?: "close" | "gap", fill?: boolean, since?: { epoch: string, offset: number } }} [options]
      *     `fill`: what is missing is fetched and told in its place, instead of `gap`
@@ -295,10 +297,11 @@ export class Client {
      * @param {{ id?: string, ack?: "sequenced" | "stored" | "synced" }} [options]
      */
     send(room, content, { id, ack } = {}) {
-        if (!this.#rooms.has(room)) {
+        const known = this.#rooms.get(room);
+        if (!known) {
             return Promise.reject(new StarlingError({ code: 403, reason: "not_a_member", message: "join the room first" }));
         }
-        return this.#enqueue({ id, room, content, ack });
+        return this.#enqueue({ id, room: known.name, content, ack });
     }
 
     /** Sends a private message. Resolves with the ack: `{ delivered, stored, timestamp }`. It waits as `send` does. */
@@ -453,12 +456,11 @@ export class Client {
 
     /** A room is called as it was first written, which may differ in case from what was asked for. */
     #adoptName(room, name) {
-        if (room.name !== name) {
-            this.#rooms.delete(room.name);
-            this.#outbox.filter((entry) => entry.room === room.name).forEach((entry) => (entry.room = name));
-            room.name = name;
-            this.#rooms.set(name, room);
-        }
+        const folded = fold(room.name);
+        this.#outbox.filter((entry) => entry.room && fold(entry.room) === folded).forEach((entry) => (entry.room = name));
+        this.#rooms.delete(room.name);
+        this.#rooms.set(name, room);
+        room.name = name;
     }
 
     #heardMessage(event) {
@@ -684,7 +686,7 @@ export class Client {
     }
 
     #rememberEcho(entry, { offset }) {
-        const room = this.#rooms.get(entry.room);
+        const room = entry.room && this.#rooms.get(entry.room);
         if (room && room.options.echo !== false && !entry.isHeard && offset > room.offset) {
             this.#echoes.set(`${room.name} ${offset}`, entry.id);
             if (this.#echoes.size > ECHOES_MAX) {

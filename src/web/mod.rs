@@ -55,6 +55,12 @@ pub const ASSETS: &[Asset] = &[
         content_type: JAVASCRIPT,
         body: include_bytes!("../../client/js/leaving.js"),
     },
+    Asset { path: "/names.js", content_type: JAVASCRIPT, body: include_bytes!("../../client/js/names.js") },
+    Asset {
+        path: "/starling.d.ts",
+        content_type: "text/plain; charset=utf-8",
+        body: include_bytes!("../../client/js/starling.d.ts"),
+    },
     Asset { path: DASHBOARD, content_type: HTML, body: include_bytes!("page/dashboard.html") },
     Asset {
         path: "/dashboard.css",
@@ -253,6 +259,13 @@ mod tests {
         assert_eq!(schema.content_type, "text/plain; charset=utf-8");
         assert!(text("/starling.proto").contains("\nmessage RoomMessage {"));
         assert_eq!(allowed_methods(&Route::Asset(schema)), "GET, HEAD, OPTIONS");
+    }
+
+    #[test]
+    fn the_types_of_the_client_are_beside_it() {
+        let Route::Asset(types) = route("/starling.d.ts") else { panic!("no asset") };
+        assert_eq!(types.content_type, "text/plain; charset=utf-8");
+        assert!(text("/starling.d.ts").contains("export class Client {"));
     }
 
     #[test]

@@ -3,10 +3,13 @@
 import os
 import pathlib
 
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from browser import Tab, chromium, tab  # noqa: F401
+from browser import INSECURE_HOST, Tab, chromium, tab  # noqa: F401
 
 AXE = pathlib.Path(os.environ.get("STARLING_TEST_NPM", pathlib.Path(__file__).parents[2] / "target/npm")) / "node_modules/axe-core/axe.min.js"
 
@@ -41,6 +44,14 @@ def from_end(tab):
 def go_to(tab, room):
     [entry] = [entry for entry in tab.driver.find_elements(By.CSS_SELECTOR, "#rooms .entry") if room in entry.text]
     entry.click()
+
+
+def wheel(tab, px, times=1):
+    """Turns the wheel over the log, downwards if `px` is positive."""
+    chain = ActionChains(tab.driver, duration=0)
+    for _ in range(times):
+        chain.scroll_from_origin(ScrollOrigin.from_element(tab.find("scroller")), 0, px).pause(0.02)
+    chain.perform()
 
 
 def numbers(tab):
@@ -155,6 +166,55 @@ def test_scrolling_is_not_undone_by_what_is_drawn_meanwhile(server, tab):  # noq
     assert int(first.split()[1]) < 260, first
 
 
+@pytest.mark.parametrize("step, least", [("wheel", 150), ("arrow", 30), ("arrows", 200), ("page", 100), ("end and page", 100)])
+def test_any_step_up_leaves_the_end(server, tab, step, least):  # noqa: F811
+    """However small it is: what comes then does not pull, until the person has come down again."""
+    bob = server.ws("bob", "den")
+    anna = tab.enter("anna", "?room=den")
+    fill(bob, "den", 0, 200)
+    anna.expect_message("bob", "message 199")
+    anna.wait(lambda: from_end(anna) < 1, "the end to be in sight")
+    anna.driver.execute_script("document.getElementById('scroller').focus()")
+    if step == "wheel":
+        wheel(anna, -20, times=10)
+    elif step == "end and page":
+        wheel(anna, -500)
+        anna.wait(lambda: from_end(anna) > 400, "the wheel to be obeyed")
+        anna.press(Keys.END)
+        anna.wait(lambda: from_end(anna) < 1, "the end")
+        anna.press(Keys.PAGE_UP)
+    else:
+        for _ in range(10 if step == "arrows" else 1):
+            anna.press(Keys.PAGE_UP if step == "page" else Keys.ARROW_UP)
+    anna.wait(lambda: from_end(anna) >= least, "the steps to be made")
+    bob.say("den", "news")
+    anna.expect_texts("#rooms .unread", ["1"])
+    assert from_end(anna) >= least
+    assert anna.find("to-latest").is_displayed()
+    for _ in range(2):
+        wheel(anna, 2_000)
+    anna.expect_message("bob", "news")
+    anna.expect_texts("#rooms .unread", [""])
+    fill(bob, "den", 200, 230)
+    anna.expect_message("bob", "message 229")
+    anna.wait(lambda: from_end(anna) < 1, "the end to be followed again")
+
+
+def test_keys_that_go_nowhere_do_not_leave_the_end(server, tab):  # noqa: F811
+    bob = server.ws("bob", "den")
+    anna = tab.enter("anna", "?room=den")
+    fill(bob, "den", 0, 200)
+    anna.expect_message("bob", "message 199")
+    anna.wait(lambda: from_end(anna) < 1, "the end to be in sight")
+    anna.press(Keys.PAGE_DOWN)
+    anna.driver.execute_script("document.getElementById('scroller').focus()")
+    anna.press(Keys.ALT, Keys.ARROW_UP)
+    fill(bob, "den", 200, 230)
+    anna.expect_message("bob", "message 229")
+    anna.wait(lambda: from_end(anna) < 1, "the end to be followed")
+    anna.expect_texts("#rooms .unread", [""])
+
+
 def test_what_was_missed_is_in_its_place(start_server, chromium, tab):  # noqa: F811
     """More was said meanwhile than `since` brings: the rest comes by history."""
     server = start_server(history__count=30)
@@ -207,6 +267,54 @@ def test_unread_marks_survive_a_reload(server, tab):  # noqa: F811
     go_to(anna, "birds")
     go_to(anna, "lobby")
     anna.wait(lambda: "three" in anna.texts(".message .content")[-1:] and not anna.texts(".unread-line"), "nothing to be new any more")
+
+
+def test_a_reload_opens_what_was_open(server, tab):  # noqa: F811
+    anna = tab.enter("anna")
+    anna.find("browse").click()
+    anna.find("room").send_keys("birds" + Keys.ENTER)
+    anna.expect_texts("#title", ["# birds"])
+    bob = server.ws("bob", "birds")
+    anna.wait(lambda: "bob" in anna.texts("#members .name"), "bob")
+    go_to(anna, "lobby")
+    anna.expect_texts("#title", ["# lobby"])
+    bob.say("birds", "one", "two")
+    anna.expect_texts("#rooms .unread", ["", "2"])
+    anna.driver.refresh()
+    anna.joined()
+    anna.expect_texts("#title", ["# lobby"])
+    anna.expect_texts("#rooms .name", ["lobby", "birds"])
+    anna.expect_texts("#rooms .unread", ["", "2"])
+    # And so it is with a private conversation, but not when another room is asked for.
+    bob.call("private", target="anna", content="psst")
+    anna.expect_texts("#privates .unread", ["1"])
+    anna.driver.find_element(By.CSS_SELECTOR, "#privates .entry").click()
+    anna.expect_message("bob", "psst")
+    anna.driver.refresh()
+    anna.expect_texts("#title", ["bob"])
+    anna.expect_message("bob", "psst")
+    anna.open("?room=birds").joined()
+    anna.expect_texts("#title", ["# birds"])
+
+
+def test_the_unread_mark_of_a_private_conversation_survives_a_reload(server, tab):  # noqa: F811
+    anna = tab.enter("anna")
+    bob = server.ws("bob", "lobby")
+    bob.call("private", target="anna", content="one")
+    bob.call("private", target="anna", content="two")
+    anna.expect_texts("#privates .unread", ["2"])
+    anna.driver.refresh()
+    anna.joined()
+    anna.expect_texts("#privates .unread", ["2"])
+    anna.wait(lambda: anna.driver.title == "(2) lobby · starling", "the title to count")
+    anna.driver.find_element(By.CSS_SELECTOR, "#privates .entry").click()
+    anna.expect_texts(".unread-line", ["New messages"])
+    anna.expect_texts("#privates .unread", [""])
+    go_to(anna, "lobby")
+    anna.driver.refresh()
+    anna.joined()
+    anna.expect_texts("#privates .name", ["bob"])
+    anna.expect_texts("#privates .unread", [""])
 
 
 def test_unread_is_marked_where_it_began_further_up_too(server, tab):  # noqa: F811
@@ -291,6 +399,65 @@ def test_a_message_that_waits_can_be_discarded(server, tab):  # noqa: F811
     anna.expect_message("anna", "may I?")
 
 
+def test_drafts_survive_a_reload(server, tab):  # noqa: F811
+    anna = tab.enter("anna")
+    anna.find("browse").click()
+    anna.find("room").send_keys("birds" + Keys.ENTER)
+    anna.expect_texts("#title", ["# birds"])
+    written = lambda: anna.find("message").get_property("value")  # noqa: E731
+    anna.find("message").send_keys("of birds")
+    go_to(anna, "lobby")
+    anna.expect_texts("#title", ["# lobby"])
+    anna.find("message").send_keys("two" + Keys.SHIFT + Keys.ENTER + Keys.NULL + "lines")
+    anna.driver.refresh()
+    anna.joined()
+    anna.wait(lambda: written() == "two\nlines", "the draft to be there")
+    go_to(anna, "birds")
+    anna.wait(lambda: written() == "of birds", "the other draft")
+    anna.find("message").send_keys(Keys.ENTER)
+    anna.expect_message("anna", "of birds")
+    anna.driver.refresh()
+    anna.joined()
+    anna.expect_texts("#title", ["# birds"])
+    assert written() == "", "what is sent is no draft any more"
+    go_to(anna, "lobby")
+    anna.wait(lambda: written() == "two\nlines", "the draft that was not sent")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", INSECURE_HOST])
+def test_a_tab_that_is_opened_from_another_is_somebody_else(server, tab, host):  # noqa: F811
+    """It begins with a copy of the other's storage. Where the page is not secure, there are no locks to tell that by."""
+    tab.at(host)
+    tab.open("health")
+    tab.driver.execute_script("localStorage.clear(); sessionStorage.clear()")
+    anna = tab.enter("anna")
+    anna.find("message").send_keys("a draft")
+    bob = server.ws("bob", "lobby")
+    anna.expect_line("bob joined")
+    before = set(anna.driver.window_handles)
+    anna.driver.execute_script("window.open(location.href)")
+    anna.wait(lambda: len(anna.driver.window_handles) == len(before) + 1, "the other tab")
+    [handle] = set(anna.driver.window_handles) - before
+    anna.driver.switch_to.window(handle)
+    carl = Tab(anna._driver, server).at(host)
+    carl.wait(lambda: "taken" in carl.find("nickname-problem").text, "the nickname to be in use")
+    carl.answer_nickname("carl")
+    carl.joined()
+    assert carl.find("message").get_property("value") == ""
+    carl.write("hello")
+    assert bob.expect("message")["sender"] == "carl"
+    anna.expect_message("carl", "hello")
+    assert anna.state() == "online"
+    # Both are themselves after a reload.
+    carl.driver.refresh()
+    carl.joined()
+    assert carl.texts("#me-name") == ["carl"]
+    anna.driver.refresh()
+    anna.joined()
+    assert anna.texts("#me-name") == ["anna"]
+    carl.wait(lambda: carl.state() == "online" and "anna" in carl.texts("#members .name"), "both to be there")
+
+
 def test_private_conversations_survive_a_reload(server, tab):  # noqa: F811
     anna = tab.enter("anna")
     bob = server.ws("bob", "lobby")
@@ -301,9 +468,8 @@ def test_private_conversations_survive_a_reload(server, tab):  # noqa: F811
     anna.expect_message("anna", "yes?")
     anna.expect_texts("#subtitle", ["Private conversation, here"])
     anna.driver.refresh()
-    anna.joined()
-    anna.driver.find_element(By.CSS_SELECTOR, "#privates .entry").click()
     anna.wait(lambda: anna.messages() == [("bob", "psst"), ("anna", "yes?")], "the conversation")
+    anna.expect_texts("#subtitle", ["Private conversation, here"])
     bob.drop()
     anna.expect_texts("#subtitle", ["Private conversation, away"])
 
@@ -422,6 +588,31 @@ def test_who_is_no_host_only_writes_to_others(server, tab):  # noqa: F811
 
 
 # Keys.
+
+def test_one_writes_as_soon_as_one_has_a_nickname(server, tab):  # noqa: F811
+    anna = tab.enter("anna")
+    anna.wait(lambda: anna.focused() == "message", "the message field to have the focus")
+    anna.press("hello" + Keys.ENTER)
+    anna.expect_message("anna", "hello")
+
+
+def test_a_room_is_one_however_it_is_written(server, tab):  # noqa: F811
+    bob = server.ws("bob", "Straße")
+    anna = tab.enter("anna", "?room=STRAẞE")
+    anna.expect_texts("#title", ["# Straße"])
+    bob.call("message", room="straße", content="hello")
+    anna.expect_message("bob", "hello")
+    anna.find("browse").click()
+    anna.find("room").send_keys("other" + Keys.ENTER)
+    anna.expect_texts("#title", ["# other"])
+    anna.find("browse").click()
+    anna.find("room").send_keys("sTRAße" + Keys.ENTER)
+    anna.expect_texts("#title", ["# Straße"])
+    anna.expect_texts("#rooms .name", ["Straße", "other"])
+    anna.write("to all")
+    assert bob.expect("message", sender="anna")["content"] == "to all"
+    assert not [event for event in bob.until_pong() if event.get("event") == "leave"]
+
 
 def test_it_is_used_by_keyboard(server, tab):  # noqa: F811
     bob = server.ws("bob", "birds")

@@ -115,10 +115,16 @@ def test_its_page_of_documentation_names_all_of_it(server):
 def test_the_package_has_what_it_imports():
     listed = json.loads(run(["npm", "pack", "--dry-run", "--json"], cwd=CLIENT).stdout)[0]
     files = {file["path"] for file in listed["files"]}
-    assert files == {"package.json", "README.md", "starling.js", "starling.d.ts", "connection.js", "leaving.js"}
+    assert files == {"package.json", "README.md", "starling.js", "starling.d.ts", "connection.js", "leaving.js", "names.js"}
     for name in files:
         for imported in re.findall(r'from "\./(.+?)"', (CLIENT / name).read_text()):
             assert imported in files, (name, imported)
+
+
+def test_a_server_has_all_of_it(server):
+    for name in ("starling.js", "starling.d.ts", "connection.js", "leaving.js", "names.js"):
+        response = server.get(f"/{name}")
+        assert (response.status, response.body) == (200, (CLIENT / name).read_bytes()), name
 
 
 def test_the_example_in_its_readme_runs(server, tmp_path):

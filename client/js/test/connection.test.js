@@ -252,3 +252,17 @@ test("a listener that throws keeps no other from hearing", () => {
     assert.deepEqual(faults, ["mine"]);
     delete globalThis.reportError;
 });
+
+test("where there is no WebSocket, it is told what is missing", async () => {
+    const own = globalThis.WebSocket;
+    delete globalThis.WebSocket;
+    try {
+        const t = harness({ WebSocket: undefined });
+        await assert.rejects(t.client.connect(), { reason: "bad_url", message: /no WebSocket here: Node has one from version 22 on.*options\.WebSocket/ });
+        assert.equal(t.client.state, "idle");
+    } finally {
+        if (own) {
+            globalThis.WebSocket = own;
+        }
+    }
+});

@@ -205,13 +205,46 @@ test("a room whose leave was refused, and that is joined at once, is left and jo
     assert.equal(t.sent("leave").length, 2);
 });
 
-test("a room that is joined under another case is refused as the server refuses it", async () => {
+test("a room is one in whatever case it is written", async () => {
     const t = harness();
-    t.enter();
-    const joined = t.client.join("DEN");
-    t.reply("join", { type: "error", code: 409, reason: "already_joined", message: "", retryable: false });
-    await assert.rejects(joined, { reason: "already_joined" });
-    assert.equal(t.sent("leave").length, 0);
+    t.client.connect();
+    t.welcome();
+    const early = t.client.send("Den", "early");
+    await assert.rejects(early, { reason: "not_a_member" });
+    t.client.join("Den");
+    t.client.send("dEN", "while joining");
+    t.joined();
+    assert.equal((await t.client.join("DEN")).room, "den");
+    assert.equal(t.sent("join").length, 1);
+    assert.equal(t.heard("left").length, 0);
+    t.message(1);
+    for (const name of ["den", "Den", "DEN"]) {
+        assert.deepEqual(t.client.position(name), { epoch: "e", offset: 1 });
+    }
+    t.client.send("DEN", "hello");
+    assert.deepEqual(t.sent("message").map(({ room, content }) => [room, content]), [["den", "while joining"], ["den", "hello"]]);
+    assert.deepEqual(t.heard("outbox", "room"), ["Den", "den", "den", "den"]);
+    assert.equal(await t.client.typing("Den"), true);
+    t.client.leave("DEn");
+    assert.deepEqual(t.sent("leave").map(({ room }) => room), ["den"]);
+    t.reply("leave", { type: "left", room: "den", reason: "left" });
+    assert.equal(t.client.position("den"), undefined);
+});
+
+test("what waits from before a reload goes to its room, in whatever case that is joined", () => {
+    const kept = storage();
+    const first = harness({ storage: kept });
+    first.enter();
+    first.drop();
+    first.client.send("den", "kept");
+    const t = harness({ storage: kept });
+    t.client.connect();
+    t.welcome({ resumed: true });
+    t.client.join("DEN");
+    t.joined();
+    assert.deepEqual(t.sent("message").map(({ room, content }) => [room, content]), [["den", "kept"]]);
+    t.message(1, "kept", "ann");
+    assert.equal(t.heard("message")[0].id, t.sent("message")[0].id);
 });
 
 test("what was written before a token said who one is, is sent", () => {

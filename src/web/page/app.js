@@ -3,7 +3,7 @@
 import { Chat } from "./chat.js";
 import { Log } from "./log.js";
 import { Members } from "./members.js";
-import { browser, memoryOf, recall, remember, tab } from "./memory.js";
+import { Drafts, browser, claimTab, memoryOf, recall, remember, tab } from "./memory.js";
 import { bdi, element, find } from "./nodes.js";
 import { Client, State } from "./starling.js";
 import { Switcher, applyTheme, listenToKeys, notify } from "./tools.js";
@@ -33,6 +33,7 @@ const roomSettings = find("room-settings-dialog");
 applyTheme();
 
 // What is queued, and the session, are a tab's own.
+await claimTab();
 const client = new Client({ url: `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`, storage: tab });
 const view = new View();
 const log = new Log();
@@ -46,7 +47,7 @@ view.attach(chat, log, {
 });
 
 function rememberRooms() {
-    remember(tab, ROOMS_KEY, [...chat.rooms.keys()]);
+    remember(tab, ROOMS_KEY, [...chat.rooms.values()].map(({ name }) => name));
 }
 
 function recalledRooms() {
@@ -56,6 +57,9 @@ function recalledRooms() {
 
 // The connection.
 
+/** This tab is loaded again, and is who it was. */
+const isRestored = Boolean(client.nickname);
+
 client.on("connection", showState);
 client.on("refused", (error) => askNickname(explain(error)));
 client.on("welcome", ({ nickname }) => {
@@ -63,7 +67,9 @@ client.on("welcome", ({ nickname }) => {
     nicknameDialog.close();
     if (!chat.current) {
         const wanted = new URLSearchParams(location.search).get("room") || DEFAULT_ROOM;
-        new Set([...recalledRooms(), ...chat.rooms.keys(), wanted]).forEach((room) => chat.openRoom(room));
+        const whom = isRestored && history.state?.privateWith;
+        chat.openBehind(new Set([...recalledRooms(), ...chat.rooms.keys(), wanted]));
+        whom ? chat.openPrivate(whom) : chat.openRoom(wanted);
     }
 });
 window.addEventListener("online", () => client.retryNow());
@@ -245,6 +251,18 @@ find("unban-form").addEventListener("submit", async (event) => {
 // Writing.
 
 let shown = null;
+const drafts = new Drafts();
+
+function saveDrafts() {
+    if (shown) {
+        shown.draft = message.value;
+    }
+    drafts.save(chat.conversations);
+}
+
+// A page that goes may come again by a reload; one that is hidden may be ended without another word.
+window.addEventListener("pagehide", saveDrafts);
+document.addEventListener("visibilitychange", saveDrafts);
 
 document.addEventListener("conversation", ({ detail: conversation }) => {
     closeDrawers();
@@ -255,7 +273,7 @@ document.addEventListener("conversation", ({ detail: conversation }) => {
     }
     if (conversation !== shown) {
         shown = conversation;
-        message.value = conversation?.draft ?? "";
+        message.value = conversation ? conversation.draft || drafts.take(conversation.key) : "";
         fitMessage();
     }
     if (!conversation) {
@@ -264,6 +282,9 @@ document.addEventListener("conversation", ({ detail: conversation }) => {
     message.placeholder = conversation.isRoom ? `Message #${conversation.name}` : `Message ${conversation.name}`;
     if (conversation.isRoom) {
         history.replaceState(null, "", `?room=${encodeURIComponent(conversation.name)}`);
+    } else {
+        // No address leads to it, but a reload does.
+        history.replaceState({ privateWith: conversation.name }, "");
     }
     // On a phone the focus would pull up the keyboard over what was just opened.
     if (!matchMedia("(pointer: coarse)").matches && !nicknameDialog.open) {
@@ -353,7 +374,7 @@ find("open-switcher").addEventListener("click", () => switcher.open());
 
 // A tab that is loaded again has just let go of its nickname; a new one may find it taken by the first.
 const remembered = recall(browser, NICKNAME_KEY, "");
-if (client.nickname) {
+if (isRestored) {
     chat.restore();
     client.connect();
 } else if (remembered) {

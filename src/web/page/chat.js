@@ -1,6 +1,7 @@
 // What the page knows: rooms, private conversations, their members, what was said and what is still to be sent. It turns the
 // client's events into changes of that state and tells the view; it never touches the document.
 
+import { NameMap } from "./names.js";
 import { LIMITS } from "./starling.js";
 
 const TYPING_SHOW_MS = 4_000;
@@ -89,7 +90,7 @@ class Conversation {
 }
 
 export class Chat {
-    rooms = new Map();
+    rooms = new NameMap();
     privates = new Map();
     current = null;
     #client;
@@ -152,6 +153,13 @@ export class Chat {
         this.rejoin(room);
     }
 
+    /** Rooms that are joined without being looked at; they are listed in this order. */
+    openBehind(names) {
+        for (const name of names) {
+            this.rejoin(this.rooms.get(name) ?? this.#addRoom(name));
+        }
+    }
+
     openPrivate(name) {
         if (name !== this.nickname) {
             this.select(this.#privateWith(name));
@@ -160,8 +168,8 @@ export class Chat {
 
     /** What was left by a reload: private conversations, and messages that have not been sent. */
     restore() {
-        for (const { name, entries } of this.#memory.privates()) {
-            this.#privateWith(name).entries = entries;
+        for (const { name, entries, unread = 0 } of this.#memory.privates()) {
+            Object.assign(this.#privateWith(name), { entries, unreadPrivates: unread });
         }
         for (const { id, room, target, content, timestamp } of this.#client.outbox) {
             const conversation = room ? this.rooms.get(room) ?? this.#addRoom(room) : this.#privateWith(target);
@@ -195,7 +203,7 @@ export class Chat {
         if (conversation.unread) {
             conversation.read = conversation.offset;
             conversation.unreadPrivates = 0;
-            this.#rememberRead(conversation);
+            conversation.isRoom ? this.#rememberRead(conversation) : this.#rememberPrivates();
             this.#view.changed();
         }
     }
@@ -488,9 +496,7 @@ export class Chat {
 
     #notJoined(room, error) {
         room.isJoining = false;
-        if (error.reason === "already_joined") {
-            this.#joinedUnderAnotherCase(room);
-        } else if (error.reason !== "discarded") {
+        if (error.reason !== "discarded") {
             this.#view.alert(error.message);
             if (!room.epoch) {
                 this.#remove(room);
@@ -499,9 +505,7 @@ export class Chat {
     }
 
     #joined(event) {
-        const folded = event.room.toLowerCase();
-        const room = this.rooms.get(event.room)
-            ?? [...this.rooms.values()].find((other) => !other.isJoined && other.name.toLowerCase() === folded);
+        const room = this.rooms.get(event.room);
         if (!room) {
             return;
         }
@@ -533,22 +537,10 @@ export class Chat {
         this.#view.logChanged(room);
     }
 
-    /** Names that differ in case only are one room, and the server knows best which do. */
-    #joinedUnderAnotherCase(room) {
-        const folded = room.name.toLowerCase();
-        const known = [...this.rooms.values()].find((other) => other !== room && other.name.toLowerCase() === folded);
-        this.#remove(room);
-        if (known) {
-            this.select(known);
-        }
-    }
-
     /** A room is shown as it was first written, which may differ in case from what was asked for. */
     #adoptName(room, name) {
         if (room.name !== name) {
-            this.rooms.delete(room.name);
             room.name = name;
-            this.rooms.set(name, room);
             if (this.current) {
                 this.#view.selected(this.current);
             }
@@ -690,8 +682,9 @@ export class Chat {
 
     /** They are nowhere but here: the server keeps no history of them. */
     #rememberPrivates() {
-        const kept = [...this.privates.values()].slice(-PRIVATES_KEPT).map(({ name, entries }) => ({
+        const kept = [...this.privates.values()].slice(-PRIVATES_KEPT).map(({ name, entries, unread }) => ({
             name,
+            unread,
             entries: entries.filter(({ kind }) => kind === "message").slice(-PRIVATE_ENTRIES_KEPT)
                 .map(({ kind, sender, content, timestamp, isOwn, status, note }) => ({ kind, sender, content, timestamp, isOwn, status, note })),
         }));

@@ -13,6 +13,8 @@ const EARLIER_PX = 800;
 const GUESS_PX = 34;
 const GUESS_LINE_PX = 22;
 const GUESS_LINE_CHARS = 90;
+// A message that has one line on a phone too.
+const LINE_CHARS = 20;
 // Measuring shows what the guesses were worth, and more rows may come into view by it.
 const PASSES = 5;
 const ENTRIES = new Set(["message", "line"]);
@@ -32,6 +34,10 @@ export class Log {
     #drawn = new Map();
     #isStale = true;
     #isDue = false;
+    /** What is drawn next has changed, and not only the place in it: the end is gone to, if it is followed. */
+    #isPulled = true;
+    /** What the first message of one line took that was measured: one with a head, and one without. */
+    #lineHeights = [];
     /** Where the view was when it was looked at last. */
     #knownTop = NaN;
     #scroller = find("scroller");
@@ -47,12 +53,12 @@ export class Log {
         this.#list.ariaLive = "off";
         scroller.append(element("div", { className: "log" }, this.#before, this.#list, this.#after));
         scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-        scroller.addEventListener("wheel", ({ deltaY }) => deltaY < 0 && this.#leaveEnd(), { passive: true });
-        scroller.addEventListener("touchmove", () => this.#leaveEnd(), { passive: true });
-        scroller.addEventListener("keydown", ({ key }) => UPWARD_KEYS.has(key) && this.#leaveEnd());
+        // With Ctrl the wheel changes the size of all, and with Alt a key goes to another conversation.
+        scroller.addEventListener("wheel", ({ deltaY, ctrlKey }) => deltaY < 0 && !ctrlKey && this.#leaveEnd(), { passive: true });
+        scroller.addEventListener("keydown", ({ key, altKey }) => UPWARD_KEYS.has(key) && !altKey && this.#leaveEnd());
         this.#toLatest.addEventListener("click", () => this.toEnd());
-        new ResizeObserver(() => this.#schedule()).observe(scroller);
-        document.addEventListener("visibilitychange", () => this.#schedule());
+        new ResizeObserver(() => this.#pull()).observe(scroller);
+        document.addEventListener("visibilitychange", () => this.#pull());
     }
 
     show(conversation) {
@@ -74,7 +80,7 @@ export class Log {
     changed(conversation) {
         if (conversation === this.#conversation) {
             this.#isStale = true;
-            this.#schedule();
+            this.#pull();
         }
     }
 
@@ -82,7 +88,7 @@ export class Log {
         const row = this.#drawn.get(entry);
         if (row) {
             paintStatus(row, entry);
-            this.#schedule();
+            this.#pull();
         }
     }
 
@@ -95,7 +101,9 @@ export class Log {
 
     /** By pages, for keys that are pressed elsewhere. */
     scrollPages(count) {
-        this.#leaveEnd();
+        if (count < 0) {
+            this.#leaveEnd();
+        }
         this.#scroller.scrollTop += count * this.#scroller.clientHeight * 0.9;
     }
 
@@ -118,6 +126,11 @@ export class Log {
         this.#rows = [];
         this.#tops = [0];
         this.#knownTop = NaN;
+    }
+
+    #pull() {
+        this.#isPulled = true;
+        this.#schedule();
     }
 
     #schedule() {
@@ -160,8 +173,17 @@ export class Log {
     #measureTops() {
         const tops = new Array(this.#rows.length + 1);
         tops[0] = 0;
-        this.#rows.forEach((row, at) => (tops[at + 1] = tops[at] + (row.height ?? guess(row))));
+        this.#rows.forEach((row, at) => (tops[at + 1] = tops[at] + (row.height ?? this.#guess(row, at))));
         this.#tops = tops;
+    }
+
+    /** A good one spares a jump when the row comes into view, which ends a smooth scrolling. */
+    #guess(row, at) {
+        if (row.kind !== "message") {
+            return GUESS_PX;
+        }
+        const lines = Math.floor(row.content.length / GUESS_LINE_CHARS);
+        return (this.#lineHeights[Number(isContinued(row, this.#rows[at - 1]))] ?? GUESS_PX) + GUESS_LINE_PX * lines;
     }
 
     /** The row that `px` from the top is in. */
@@ -187,7 +209,10 @@ export class Log {
             return;
         }
         const place = this.#placeOf(conversation);
-        if (!place.isAtEnd && Math.abs(this.#scroller.scrollTop - this.#knownTop) >= 1) {
+        // While they scroll by themselves, down to the end too, a jump would end that, and a step up that follows at once.
+        const isPulled = place.isAtEnd && this.#isPulled;
+        this.#isPulled = false;
+        if (!isPulled && Math.abs(this.#scroller.scrollTop - this.#knownTop) >= 1) {
             // Somebody has scrolled, and the event is yet to come: drawing must not take them back.
             this.#note(place);
         }
@@ -200,9 +225,9 @@ export class Log {
         for (let pass = 0; pass < PASSES; pass += 1) {
             this.#measureTops();
             const total = this.#tops.at(-1);
-            const anchor = place.isAtEnd ? -1 : this.#rows.indexOf(place.row);
-            top = place.isAtEnd ? total - clientHeight : (anchor < 0 ? this.#scroller.scrollTop : this.#tops[anchor] + place.within);
-            top = Math.min(Math.max(top, 0), Math.max(total - clientHeight, 0));
+            const anchor = isPulled ? -1 : this.#rows.indexOf(place.row);
+            top = isPulled ? total - clientHeight : (anchor < 0 ? this.#scroller.scrollTop : this.#tops[anchor] + place.within);
+            top = Math.max(top, 0);
             const first = this.#rowAt(top - OVERSCAN_PX);
             const last = this.#rowAt(top + clientHeight + OVERSCAN_PX);
             this.#drawRows(first, last);
@@ -210,9 +235,10 @@ export class Log {
                 break;
             }
         }
-        if (place.isAtEnd) {
-            this.#scroller.scrollTop = this.#scroller.scrollHeight;
-        } else if (Math.abs(this.#scroller.scrollTop - top) >= 1) {
+        if (isPulled) {
+            top = this.#scroller.scrollHeight - clientHeight;
+        }
+        if (Math.abs(this.#scroller.scrollTop - top) >= 1) {
             this.#scroller.scrollTop = top;
         }
         this.#knownTop = this.#scroller.scrollTop;
@@ -268,11 +294,16 @@ export class Log {
     /** Whether any height was another than was thought. */
     #measureRows(first, last) {
         let isOther = false;
-        for (const row of this.#rows.slice(first, last + 1)) {
+        for (let at = first; at <= last && at < this.#rows.length; at += 1) {
+            const row = this.#rows[at];
             const { height } = this.#drawn.get(row).getBoundingClientRect();
             if (Math.abs(height - (row.height ?? -1)) > 0.1) {
                 row.height = height;
                 isOther = true;
+                if (row.kind === "message" && row.content.length < LINE_CHARS && !row.content.includes("\n")) {
+                    // Only once: a guess that changes moves all that was guessed by it.
+                    this.#lineHeights[Number(isContinued(row, this.#rows[at - 1]))] ??= height;
+                }
             }
         }
         return isOther;
@@ -317,12 +348,12 @@ export class Log {
         return node;
     }
 
-    // Scrolling: the end is followed while it is in sight, and left alone while somebody reads further up.
+    // Scrolling: the end is followed until somebody goes up, however little, and again when they have come down to it.
 
     #scrolled() {
         const place = this.#conversation && this.#placeOf(this.#conversation);
-        // With a drawing due that follows the end, it has run away from the view and nobody has scrolled away from it.
-        if (place && !(place.isAtEnd && this.#isDue)) {
+        // Before its first drawing a conversation has no place in the view.
+        if (place && !Number.isNaN(this.#knownTop)) {
             this.#note(place);
             this.#schedule();
         }
@@ -330,8 +361,14 @@ export class Log {
 
     #note(place) {
         const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
+        const moved = scrollTop - this.#knownTop;
+        const below = scrollHeight - scrollTop - clientHeight;
         this.#knownTop = scrollTop;
-        place.isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
+        if (moved < 0 && below > 1) {
+            place.isAtEnd = false;
+        } else if (moved > 0 && below < NEAR_END_PX) {
+            place.isAtEnd = true;
+        }
         // Rows of days and such move when something comes before them; entries stay where they are.
         let at = this.#rowAt(scrollTop);
         while (at < this.#rows.length - 1 && !ENTRIES.has(this.#rows[at].kind)) {
@@ -345,7 +382,7 @@ export class Log {
         place.within = scrollTop - (this.#tops[at] ?? 0);
     }
 
-    /** A person who scrolls up means it, however fast messages come; `scrolled` finds out whether it was far enough. */
+    /** A person who scrolls up means it, however fast messages come: what is drawn before it is seen must not take them back. */
     #leaveEnd() {
         const place = this.#conversation && this.#placeOf(this.#conversation);
         if (place?.isAtEnd && this.#scroller.scrollTop > 0) {
@@ -353,10 +390,6 @@ export class Log {
             place.isAtEnd = false;
         }
     }
-}
-
-function guess(row) {
-    return row.kind === "message" ? GUESS_PX + GUESS_LINE_PX * Math.floor(row.content.length / GUESS_LINE_CHARS) : GUESS_PX;
 }
 
 /** Messages of one sender in a row share one head. */

@@ -101,7 +101,6 @@ export class View {
         find("open-members").hidden = !current?.isRoom;
         find("members-panel").classList.toggle("is-empty", !current?.isRoom);
         find("app").classList.toggle("without-members", !current?.isRoom);
-        find("composer").hidden = !current;
     }
 
     #subtitle(conversation) {
@@ -162,6 +161,8 @@ export class View {
 
     selected(conversation) {
         this.#log.show(conversation);
+        // At once, as what is hidden cannot have the focus.
+        find("composer").hidden = !conversation;
         document.dispatchEvent(new CustomEvent("conversation", { detail: conversation }));
     }
 
