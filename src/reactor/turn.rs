@@ -169,7 +169,7 @@ impl<O: Os, W: World> Reactor<O, W> {
         self.expire_timers();
         self.run_ready_connections();
         self.accept_connections(); // step 7: see accept.rs
-        self.make_connections();
+        self.make_connections(); // a generator of load's: a server makes none
         self.flush_connections();
         self.flush_outboxes(); // after the writes: whoever is woken by this finds nothing of ours unwritten
         self.reap();
