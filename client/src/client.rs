@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::event::{Delivery, Event, Failure, Link, Reason, Reply, Ticket};
-use crate::journal::{Journal, Left};
+use crate::journal::{Damage, Journal, Left};
 use crate::machine::{JoinOptions, Machine};
 use crate::options::Options;
 use crate::socket::Address;
@@ -224,6 +224,9 @@ impl Client {
         let mut config = options.config.clone();
         config.resume = config.resume.or(left.resume);
         let mut machine = Machine::new(config, u64::from_ne_bytes(seed));
+        if let Some(Damage { bytes, copy }) = left.damage {
+            machine.tell(Event::JournalDamaged { bytes, copy });
+        }
         machine.restore(Duration::ZERO, left.saved);
 
         let poll = mio::Poll::new().map_err(Error::Io)?;

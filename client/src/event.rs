@@ -1,6 +1,7 @@
 //! What a client tells its user.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::wire::{
@@ -205,6 +206,14 @@ pub enum Event {
     Typing(Typing),
     /// One's nickname is another one now.
     Renamed(String),
+    /// A part of the journal could not be read. Messages in it are lost, or may be published twice if it is their acknowledgement that is; all
+    /// others come as [`Event::Restored`]. It comes before those.
+    JournalDamaged {
+        /// How many bytes could not be read.
+        bytes: u64,
+        /// Where the file is as it was found.
+        copy: PathBuf,
+    },
     /// A message of an earlier run of the program was found in the journal, and will be sent.
     Restored {
         /// What is told of it from now on.

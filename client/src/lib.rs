@@ -80,7 +80,7 @@
 //! - Private messages that were kept while one was away come until they are said to have come, which the client does by itself (or the program, after
 //!   [`Options::manual_received`]); those that come again are told once. The server cannot always know what a client that lost its connection has read,
 //!   nor a server that was killed what it had delivered: what it takes for another message is told as one.
-//! - With [`Options::journal`] messages survive the end of the program, too.
+//! - With [`Options::journal`] messages survive the end of the program, too. What of it cannot be read is told as [`Event::JournalDamaged`].
 //! - Nothing grows without bound. A program that does not take its events makes the client stop reading, and the server close the connection
 //!   when its own queue is full; the client resumes when there is place again.
 //!

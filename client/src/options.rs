@@ -130,6 +130,11 @@ impl Options {
     /// [`Event::Restored`], and goes to its room when that is joined. These events come first, and may be as many as fill the
     /// [`Options::event_queue`]: take them before anything is waited for. A file belongs to one user of one server.
     ///
+    /// A new or an empty file becomes a journal. One that is none, that is no regular file, or that is longer than 256 MiB is
+    /// [`Error::Journal`](crate::Error::Journal), and is left as it is. A part of a journal that cannot be read costs only what is in it:
+    /// [`Event::JournalDamaged`] tells so, and the file as it was found is kept beside it (`FILE.damaged`). While the
+    /// journal is written anew, there is a `FILE.new`.
+    ///
     /// A message is in the file when [`Client::send`] has returned, and survives the end of the process. (When the machine itself fails, the
     /// last ones may not be there.) It is published once, if the client is started again while the session lasts (`session.grace_ms` of
     /// the server, 2 minutes) and within the time for which the server remembers ids (`limits.idempotency_ms`, 5 minutes). Later, one that was

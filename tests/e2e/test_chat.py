@@ -445,3 +445,27 @@ def test_a_token_in_the_environment_says_who_one_is(start_server):
     done = subprocess.run(command(server.url("/ws")), input=b"hi\n", capture_output=True, timeout=30, env=environment() | {"STARLING_TOKEN": token})
     assert done.returncode == 0, done
     assert bob.expect("message", content="hi")["sender"] == "carol"
+
+
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path):
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear Bob,\n")
+    done = pipe("ws://127.0.0.1:1/ws", "--nickname", "bot", "--journal", str(letter), lines=b"x\n")
+    assert done.returncode == 2 and f"{letter} is not a journal of starling".encode() in done.stderr, done
+    assert letter.read_text() == "Dear Bob,\n"
+    assert list(tmp_path.iterdir()) == [letter]
+
+
+def test_a_journal_that_is_damaged_loses_no_more_than_what_is_damaged(server, url, tmp_path):
+    bob = server.ws("bob", "lobby")
+    journal = tmp_path / "journal"
+    done = pipe("ws://127.0.0.1:1/ws", "--nickname", "bot", "--timeout", "0", "--journal", str(journal), lines=b"one\ntwo\nthree\n")
+    assert b"3 messages are unsent" in done.stderr, done
+    damaged = journal.read_bytes().replace(b'"two"', b'"twp"')
+    journal.write_bytes(damaged)
+    done = pipe(url, "--nickname", "bot", "--journal", str(journal))
+    assert done.returncode == 1 and done.stderr.count(b"the journal was damaged") == 2, done
+    assert [bob.expect("message")["content"] for _ in range(2)] == ["one", "three"]
+    assert (tmp_path / "journal.damaged").read_bytes() == damaged
+    done = pipe(url, "--nickname", "bot", "--journal", str(journal))
+    assert done.returncode == 0 and b"damaged" not in done.stderr, done

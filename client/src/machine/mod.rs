@@ -645,7 +645,7 @@ impl Machine {
         matches!(self.phase, Phase::Stopped(_) | Phase::Quitting { .. })
     }
 
-    fn tell(&mut self, event: Event) {
+    pub(crate) fn tell(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
     }
 

@@ -1,7 +1,7 @@
 //! What the client is told on the command line.
 
 use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -33,7 +33,7 @@ sent once and in order, also when the connection is lost meanwhile. At the end o
 the input it waits until all of it is acknowledged.
 
 Exit codes: 0 ok, in plain mode: every line was acknowledged; 1 something was not
-sent, or the server refuses; 2 wrong arguments.";
+sent, a part of the journal was lost, or the server refuses; 2 wrong arguments.";
 
 /// The flags of `starling chat`.
 #[derive(Args, Debug, Clone)]
@@ -53,7 +53,8 @@ pub struct Flags {
     /// The roots of the server's certificate (PEM), instead of the system's
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Keep what is sent in this file until it is acknowledged, and go on with what an earlier run left there
+    /// Keep what is sent in this file until it is acknowledged, and go on with what an earlier run left there; a file that
+    /// is none of starling's journals is refused
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
     /// Scroll and choose rooms with the mouse; the terminal selects text only with Shift then
@@ -142,13 +143,25 @@ pub fn run(flags: &Flags) -> Outcome {
         to_local: clock::local,
     };
     match crate::run::run(settings, flags.mouse, &options) {
-        Ok(ended) if ended.unsent == 0 => Outcome::Done,
-        Ok(ended) => Outcome::Failed(unsent(ended.unsent, flags.journal.is_some())),
+        Ok(ended) if ended.unsent == 0 => ended.lost.map_or(Outcome::Done, Outcome::Failed),
+        Ok(ended) => {
+            let unsent = unsent(ended.unsent, flags.journal.is_some());
+            Outcome::Failed(ended.lost.map_or(unsent.clone(), |lost| format!("{lost}; {unsent}")))
+        }
         Err(crate::run::Failure::Options(why)) => Outcome::Usage(why),
         Err(crate::run::Failure::Terminal(why)) => {
             Outcome::Failed(format!("the terminal cannot be used: {why}"))
         }
     }
+}
+
+/// Tells that a part of the journal is lost.
+pub(crate) fn damaged(bytes: u64, copy: &Path) -> String {
+    let bytes = if bytes == 1 { "1 byte of it".to_owned() } else { format!("{bytes} bytes of it") };
+    format!(
+        "the journal was damaged: {bytes} could not be read, and the messages in them are lost; as it was found it is kept as {}",
+        copy.display()
+    )
 }
 
 /// Tells how many messages were not sent.

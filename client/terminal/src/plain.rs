@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use starling_client::crossbeam_channel::{Receiver, after, never, select};
 use starling_client::{Client, Delivery, Error, Event, JoinOptions, Options, Reply, Ticket};
 
-use crate::flags::{Outcome, unsent};
+use crate::flags::{Outcome, damaged, unsent};
 use crate::run::heed_signals;
 use crate::text::seconds;
 use lines::Input;
@@ -67,6 +67,8 @@ struct Pipe<'a> {
     failed: usize,
     /// Lines that were given up at the end, which are told together.
     given_up: Vec<u64>,
+    /// What is lost although nothing has failed.
+    lost: Option<String>,
     /// Why it cannot go on.
     over: Option<String>,
     is_ending: bool,
@@ -95,6 +97,7 @@ pub fn run(plain: &Plain, options: Options) -> Outcome {
         held: None,
         failed: 0,
         given_up: Vec::new(),
+        lost: None,
         over: None,
         is_ending: false,
         out: Vec::new(),
@@ -228,6 +231,11 @@ impl Pipe<'_> {
                 tell(&format!("no more in {}: {}", left.room, left.reason));
             }
             Event::Left(left) => self.over = Some(format!("no more in {}: {}", left.room, left.reason)),
+            Event::JournalDamaged { bytes, copy } => {
+                let damaged = damaged(*bytes, copy);
+                tell(&damaged);
+                self.lost = Some(damaged);
+            }
             Event::Restored { ticket, content, .. } => {
                 self.open.insert(*ticket, 0);
                 tell(&format!("from an earlier run: {content}"));
@@ -286,7 +294,8 @@ impl Pipe<'_> {
             Some(why) if count > 0 => Outcome::Failed(format!("{why}; {unsent}")),
             Some(why) => Outcome::Failed(why),
             None if count > 0 => Outcome::Failed(unsent),
-            None => Outcome::Done,
+            // It has been told when it was found; a program sees the exit code alone.
+            None => self.lost.map_or(Outcome::Done, Outcome::Failed),
         }
     }
 }

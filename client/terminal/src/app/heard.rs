@@ -7,6 +7,7 @@ use starling_client::{Command, Delivery, Event, Failure, Reason, Reply, Ticket};
 
 use super::{App, Ask, Asked, FIRST_PAGE, LIST, Link, Mode, Server};
 use crate::buffer::{Kind, Line, Older, Own, What};
+use crate::flags::damaged;
 use crate::text::{harmless, mentions, seconds};
 
 /// How many names a line tells.
@@ -144,6 +145,11 @@ impl App {
                     }
                 }
                 self.notice(self.current, &text);
+            }
+            Event::JournalDamaged { bytes, copy } => {
+                let damaged = damaged(bytes, &copy);
+                self.trouble_here(&damaged);
+                self.lost = Some(damaged);
             }
             Event::Restored { ticket, to, private, content } => {
                 let at = self.open(if private { Kind::Private } else { Kind::Room }, &to);

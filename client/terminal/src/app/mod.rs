@@ -159,6 +159,8 @@ pub struct App {
     pub help: Option<u16>,
     /// Whether members are shown, where there is place.
     pub has_members: bool,
+    /// What is lost of an earlier run, to be told at the end too.
+    pub lost: Option<String>,
     /// Columns and rows.
     pub size: (u16, u16),
     /// The time since any moment that stays the same.
@@ -190,6 +192,7 @@ impl App {
             mode_before: Mode::Chat,
             help: None,
             has_members: true,
+            lost: None,
             size,
             now: Duration::ZERO,
             now_ms: 0,

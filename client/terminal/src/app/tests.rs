@@ -337,6 +337,16 @@ fn reaching_the_top_asks_for_what_is_older() {
 }
 
 #[test]
+fn a_journal_that_is_damaged_is_told_and_not_forgotten() {
+    let mut test = Test::online((80, 24));
+    test.hear(Event::JournalDamaged { bytes: 80, copy: "/tmp/outbox.damaged".into() });
+    let told = test.said().last().unwrap().clone();
+    assert!(told.starts_with("! the journal was damaged: 80 bytes of it"), "{told}");
+    assert!(told.ends_with("/tmp/outbox.damaged"), "{told}");
+    assert!(test.app.lost.is_some());
+}
+
+#[test]
 fn a_connection_that_is_lost_is_told() {
     let mut test = Test::online((80, 24));
     test.hear(Event::Latency(Duration::from_millis(3)));
