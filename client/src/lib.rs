@@ -62,7 +62,7 @@
 //! [`Delivery::Acknowledged`] with its `epoch` and `offset`, or [`Delivery::Failed`]. The room hears it as [`Event::Message`], oneself too (but for [`JoinOptions::no_echo`]), with the same offset; it may come
 //! before the acknowledgement or after it.
 //!
-//! **Rooms** are joined until they are left: after a lost connection the client joins them again by itself and is told what it missed.
+//! **Rooms** have one name whatever its case ([`name::fold`]), as on the server, and are joined until they are left: after a lost connection the client joins them again by itself and is told what it missed.
 //! [`Event::Joined`] comes each time, with the state and one's role as they are now.
 //!
 //! **Everything else** that the server can be asked is [`Client::command`] with a [`Command`] (`kick`, `ban`, `mute`, `role`), and answered by a [`Reply`].
@@ -94,6 +94,7 @@ mod event;
 mod frames;
 mod journal;
 pub mod machine;
+pub mod name;
 mod options;
 mod socket;
 pub mod wire;

@@ -271,6 +271,27 @@ fn a_server_that_forgets_is_told_of() {
 }
 
 #[test]
+fn a_room_is_one_room_whatever_its_case() {
+    let mut server = Server::stored();
+    let alice = member(&server.url("web"), "alice", "lobby");
+    let again = alice.join("LOBBY").unwrap().wait(DEADLINE).unwrap();
+    assert!(matches!(again, Reply::Joined(room) if room == "lobby"));
+    assert_eq!(alice.joined_rooms(), ["lobby"]);
+    assert_eq!(alice.send("LoBBy", "one").unwrap().wait(DEADLINE).unwrap().offset, Some(1));
+    server.kill();
+    server.start_again();
+    assert_eq!(alice.send("lobby", "two").unwrap().wait(DEADLINE).unwrap().offset, Some(2));
+    let mut joined = 0;
+    while let Some(event) = alice.events().try_next() {
+        assert!(!matches!(event, Event::Restarted { .. }), "{event:?}");
+        joined += usize::from(matches!(event, Event::Joined(_)));
+    }
+    assert_eq!(joined, 2, "once, and once again");
+    alice.leave("LOBBY").unwrap().wait(DEADLINE).unwrap();
+    assert!(alice.joined_rooms().is_empty());
+}
+
+#[test]
 fn a_server_that_is_drained_is_come_back_to() {
     let mut server = Server::stored();
     let alice = member(&server.url("web"), "alice", "den");

@@ -180,9 +180,8 @@ pub struct Machine {
     last_heard: Duration,
     next_ping: Duration,
     latency: Option<Duration>,
+    /// By the folded name.
     rooms: BTreeMap<String, Room>,
-    /// The name that was asked for, by the one that the server writes.
-    shown: HashMap<String, String>,
     sends: Sends,
     requests: Requests,
     privates: rooms::Inbox,
@@ -214,7 +213,6 @@ impl Machine {
             next_ping: Duration::ZERO,
             latency: None,
             rooms: BTreeMap::new(),
-            shown: HashMap::new(),
             sends: Sends::default(),
             requests: Requests::default(),
             privates: rooms::Inbox::default(),

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use starling_client::crossbeam_channel::{Receiver, after, never, select};
+use starling_client::name::fold;
 use starling_client::{Client, Delivery, Error, Event, JoinOptions, Options, Reply, Ticket};
 
 use crate::flags::{Outcome, damaged, unsent};
@@ -227,7 +228,7 @@ impl Pipe<'_> {
                     self.over.get_or_insert(format!("{room} cannot be joined: {why}"));
                 }
             }
-            Event::Left(left) if left.room.to_lowercase() != self.plain.rooms[0].to_lowercase() => {
+            Event::Left(left) if fold(&left.room) != fold(&self.plain.rooms[0]) => {
                 tell(&format!("no more in {}: {}", left.room, left.reason));
             }
             Event::Left(left) => self.over = Some(format!("no more in {}: {}", left.room, left.reason)),

@@ -10,6 +10,7 @@ pub(crate) mod tests;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use starling_client::name::fold;
 use starling_client::{Command, Error, Reason, Ticket};
 
 use crate::buffer::{Buffer, Kind, Line, What};
@@ -269,8 +270,8 @@ impl App {
 
     /// The buffer of this room or person, whatever its case.
     fn buffer(&self, kind: Kind, name: &str) -> Option<usize> {
-        let name = name.to_lowercase();
-        self.buffers.iter().position(|buffer| buffer.kind == kind && buffer.name.to_lowercase() == name)
+        let name = fold(name);
+        self.buffers.iter().position(|buffer| buffer.kind == kind && fold(&buffer.name) == name)
     }
 
     fn buffer_by_id(&self, id: u64) -> Option<usize> {
