@@ -469,3 +469,24 @@ def test_a_journal_that_is_damaged_loses_no_more_than_what_is_damaged(server, ur
     assert (tmp_path / "journal.damaged").read_bytes() == damaged
     done = pipe(url, "--nickname", "bot", "--journal", str(journal))
     assert done.returncode == 0 and b"damaged" not in done.stderr, done
+
+
+def test_who_interrupts_a_pipe_is_told_up_to_which_line_it_was_read(server, url, tmp_path):
+    bob = server.ws("bob", "lobby")
+    journal = tmp_path / "journal"
+    lines = [f"line {number}" for number in range(1, 3001)]
+    process = subprocess.Popen(command("ws://127.0.0.1:1/ws", "--nickname", "bot", "--journal", str(journal)), stdin=subprocess.PIPE,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment())
+    process.stdin.write("".join(f"{line}\n" for line in lines).encode())
+    process.stdin.flush()
+    # As many as may wait; the rest stays in the pipe.
+    wait_until(lambda: journal.exists() and b'"line 1024"' in journal.read_bytes(), "the last line that has a place")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(DEADLINE_S) == 1
+    told = process.stderr.read().decode().splitlines()[-1]
+    assert "1024 messages are unsent from line 1 on; the journal keeps them for the next run; the input was read up to line 1024" in told
+    process.stderr.close()
+    process.stdin.close()
+    done = pipe(url, "--nickname", "bot", "--journal", str(journal), lines="".join(f"{line}\n" for line in lines[1024:1030]).encode())
+    assert done.returncode == 0, done
+    assert [bob.expect("message")["content"] for _ in range(1030)] == lines[:1030]

@@ -30,7 +30,8 @@ Where standard input or output is no terminal, or with --plain, each line of
 standard input is a message to the first room, and what is heard goes to standard
 output, a line each; what happens to the connection, to standard error. Lines are
 sent once and in order, also when the connection is lost meanwhile. At the end of
-the input it waits until all of it is acknowledged.
+the input it waits until all of it is acknowledged. If it is stopped before, it says
+up to which line the input was read.
 
 Exit codes: 0 ok, in plain mode: every line was acknowledged; 1 something was not
 sent, a part of the journal was lost, or the server refuses; 2 wrong arguments.";
@@ -137,6 +138,7 @@ pub fn run(flags: &Flags) -> Outcome {
         url: flags.url.clone(),
         nickname,
         has_token: token.is_some(),
+        has_journal: flags.journal.is_some(),
         rooms,
         is_coloured: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         has_bell: !flags.no_bell,
@@ -145,7 +147,8 @@ pub fn run(flags: &Flags) -> Outcome {
     match crate::run::run(settings, flags.mouse, &options) {
         Ok(ended) if ended.unsent == 0 => ended.lost.map_or(Outcome::Done, Outcome::Failed),
         Ok(ended) => {
-            let unsent = unsent(ended.unsent, flags.journal.is_some());
+            let kept = if flags.journal.is_some() { ended.unsent } else { 0 };
+            let unsent = unsent(ended.unsent, None, kept);
             Outcome::Failed(ended.lost.map_or(unsent.clone(), |lost| format!("{lost}; {unsent}")))
         }
         Err(crate::run::Failure::Options(why)) => Outcome::Usage(why),
@@ -164,9 +167,31 @@ pub(crate) fn damaged(bytes: u64, copy: &Path) -> String {
     )
 }
 
-/// Tells how many messages were not sent.
-pub(crate) fn unsent(count: usize, has_journal: bool) -> String {
+/// Tells how many messages were not sent, and from which line on, and how many of them wait in a journal.
+pub(crate) fn unsent(count: usize, first: Option<u64>, kept: usize) -> String {
     let messages = if count == 1 { "message is" } else { "messages are" };
-    let more = if has_journal { "; the journal keeps them for the next run" } else { "" };
-    format!("{count} {messages} unsent{more}")
+    let from = first.map_or(String::new(), |line| format!(" from line {line} on"));
+    let kept = match kept {
+        0 => String::new(),
+        1 if count == 1 => "; the journal keeps it for the next run".to_owned(),
+        kept if kept >= count => "; the journal keeps them for the next run".to_owned(),
+        kept => format!("; the journal keeps {kept} of them for the next run"),
+    };
+    format!("{count} {messages} unsent{from}{kept}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unsent;
+
+    #[test]
+    fn what_is_unsent_is_told() {
+        assert_eq!(unsent(1, Some(1), 0), "1 message is unsent from line 1 on");
+        assert_eq!(unsent(2, None, 2), "2 messages are unsent; the journal keeps them for the next run");
+        assert_eq!(unsent(1, None, 1), "1 message is unsent; the journal keeps it for the next run");
+        assert_eq!(
+            unsent(3, Some(7), 2),
+            "3 messages are unsent from line 7 on; the journal keeps 2 of them for the next run"
+        );
+    }
 }

@@ -125,6 +125,8 @@ pub struct Settings {
     pub nickname: Option<String>,
     /// Whether a token says who one is.
     pub has_token: bool,
+    /// Whether what is unsent at the end is kept for another run.
+    pub has_journal: bool,
     /// Rooms to join.
     pub rooms: Vec<String>,
     /// Whether there are colours.

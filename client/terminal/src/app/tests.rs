@@ -39,6 +39,7 @@ impl Test {
             url: "ws://test/ws".to_owned(),
             nickname: nickname.map(str::to_owned),
             has_token: false,
+            has_journal: false,
             rooms: vec!["den".to_owned()],
             is_coloured: true,
             has_bell: true,

@@ -260,3 +260,21 @@ fn a_mention_stands_out() {
         |cell: &ratatui::buffer::Cell| cell.symbol() == "b" && cell.modifier.contains(Modifier::REVERSED);
     assert!(buffer.content.iter().any(is_marked));
 }
+
+#[test]
+fn who_quits_is_told_what_becomes_of_what_is_unsent() {
+    for (has_journal, count, told) in [
+        (false, 1, "A message is unsent and would be lost. Quit? y/n"),
+        (false, 2, "2 messages are unsent and would be lost. Quit? y/n"),
+        (true, 1, "A message is unsent; the journal keeps it. Quit? y/n"),
+        (true, 2, "2 messages are unsent; the journal keeps them. Quit? y/n"),
+    ] {
+        let mut test = Test::online((80, 24));
+        test.app.settings.has_journal = has_journal;
+        for _ in 0..count {
+            test.enter("hello");
+        }
+        test.control('c');
+        assert_eq!(text(&drawn(&test)).lines().last(), Some(told));
+    }
+}
