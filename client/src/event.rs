@@ -90,6 +90,12 @@ pub enum Reply {
 pub enum Reason {
     /// The server could not be reached.
     Unreachable(String),
+    /// The address is wrong: what answers there speaks something else, or has a certificate for another name. When it is so
+    /// on the first connection, the client stops, unless [`Options::keep_trying`](crate::Options::keep_trying) says otherwise.
+    Misaddressed(String),
+    /// The server's certificate is not one that is trusted: see [`Options::certificates`](crate::Options::certificates). The client stops as for
+    /// [`Reason::Misaddressed`].
+    Untrusted(String),
     /// It answered with a status of HTTP instead of a WebSocket.
     Rejected {
         /// The status.
@@ -117,6 +123,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether another attempt would end in the same way, unless somebody changes the server or the options.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self, Reason::Misaddressed(_) | Reason::Untrusted(_))
+    }
+
     /// Whether the hello was refused because somebody else has the nickname.
     pub fn is_nickname_in_use(&self) -> bool {
         matches!(self, Reason::Refused(error) if error.reason == "nickname_in_use")
@@ -127,6 +138,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Unreachable(why) => write!(f, "the server cannot be reached: {why}"),
+            Reason::Misaddressed(why) => f.write_str(why),
+            Reason::Untrusted(why) => {
+                write!(f, "the server's certificate is of an issuer that is not known here ({why})")
+            }
             Reason::Rejected { status, message } => write!(f, "the server answered with {status}: {message}"),
             Reason::Refused(error) => error.fmt(f),
             Reason::Bye(bye) => write!(f, "the server said {} {}", bye.code, bye.reason),

@@ -105,6 +105,14 @@ impl Options {
         self
     }
 
+    /// Goes on trying where the first connection has found that the address or the certificate is wrong
+    /// ([`Reason::Misaddressed`](crate::Reason::Misaddressed), [`Reason::Untrusted`](crate::Reason::Untrusted)), instead of stopping: for a
+    /// server that is being set up.
+    pub fn keep_trying(mut self) -> Options {
+        self.config.keep_trying = true;
+        self
+    }
+
     /// Sends a message again of which nobody knows whether it was published, instead of telling
     /// [`Failure::Unsure`](crate::Failure::Unsure): rather twice than not at all.
     pub fn resend_unsure(mut self) -> Options {

@@ -158,11 +158,43 @@ fn tls_does_everything_for_whom_it_trusts() {
         everything(&server.url(kind), |options| options.certificates(&pem));
         // The system does not know who signed this.
         let stranger = Client::connect(options(&server.url(kind), "eve")).unwrap();
-        let why = next(&stranger, "a reason", |event| match event {
-            Event::Waiting { reason, .. } => Some(reason.to_string()),
+        let Err(Error::Offline(reason)) = stranger.wait_online(DEADLINE) else { panic!() };
+        assert!(matches!(reason, Reason::Untrusted(_)), "{reason}");
+        assert_eq!(stranger.link(), Link::Stopped(reason));
+    }
+}
+
+#[test]
+fn a_wrong_address_is_told_and_not_tried_again() {
+    let (directory, pem) = certificate();
+    let (plain, encrypted) = (Server::start(&[]), Server::encrypted(&directory));
+    let at = |server: &Server, kind: &str, scheme: &str| {
+        let url = server.url(kind);
+        let (_, rest) = url.split_once("://").unwrap();
+        format!("{scheme}://{rest}")
+    };
+    for (server, kind, scheme, what) in [
+        (&plain, "frame", "ws", "does not speak HTTP"),
+        (&plain, "web", "wss", "does not speak TLS: write ws://"),
+        (&plain, "frame", "frames", "does not speak TLS: write frame://"),
+        (&plain, "web", "frame", "does not speak frames"),
+        (&encrypted, "frame", "wss", "does not speak HTTP"),
+        (&encrypted, "web", "ws", "does not speak HTTP"),
+        (&encrypted, "web", "frame", "does not speak frames"),
+    ] {
+        let url = at(server, kind, scheme);
+        let client = Client::connect(options(&url, "alice").certificates(&pem)).unwrap();
+        let Err(Error::Offline(reason)) = client.wait_online(DEADLINE) else { panic!("{url}") };
+        assert!(matches!(&reason, Reason::Misaddressed(why) if why.contains(what)), "{url}: {reason}");
+        assert_eq!(client.link(), Link::Stopped(reason));
+    }
+    let patient = Client::connect(options(&at(&plain, "frame", "ws"), "alice").keep_trying()).unwrap();
+    for _ in 0..2 {
+        next(&patient, "another attempt", |event| match event {
+            Event::Waiting { reason: Reason::Misaddressed(_), .. } => Some(()),
+            Event::Stopped(reason) => panic!("{reason}"),
             _ => None,
         });
-        assert!(why.contains("certificate"), "{why}");
     }
 }
 

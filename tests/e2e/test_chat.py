@@ -490,3 +490,27 @@ def test_who_interrupts_a_pipe_is_told_up_to_which_line_it_was_read(server, url,
     done = pipe(url, "--nickname", "bot", "--journal", str(journal), lines="".join(f"{line}\n" for line in lines[1024:1030]).encode())
     assert done.returncode == 0, done
     assert [bob.expect("message")["content"] for _ in range(1030)] == lines[:1030]
+
+
+def test_a_wrong_address_or_certificate_is_told_in_words_and_ends_it(start_server, server, tmp_path):
+    assert run([binary(), "cert", "--out", str(tmp_path)]).returncode == 0
+    encrypted = start_server(tls__cert=tmp_path / "cert.pem", tls__key=tmp_path / "key.pem")
+    web, line, frame, tls = (port_of(address) for address in [server.web, server.line, server.frame, encrypted.web])
+    for url, told in [
+        (f"ws://{line}", "does not speak HTTP: the port is another listener's"),
+        (f"ws://{frame}", "does not speak HTTP"),
+        (f"ws://{tls}", "or it wants wss://"),
+        (f"wss://{web}", "does not speak TLS: write ws:// for wss://"),
+        (f"frame://{line}", "does not speak frames"),
+        (f"wss://{tls}", "--ca FILE names the certificate"),
+    ]:
+        done = pipe(url, "--nickname", "bot", lines=b"x\n")
+        assert done.returncode == 1 and told in done.stderr.decode() and b"again in" not in done.stderr, (url, done)
+    process = subprocess.Popen(command(f"ws://{line}", "--nickname", "bot", "--wait"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, env=environment())
+    for _ in range(2):
+        assert b"does not speak HTTP" in process.stderr.readline()
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stderr.close()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use starling_client::Options;
+use starling_client::{Options, Reason};
 
 use crate::app::Settings;
 use crate::{clock, plain};
@@ -34,7 +34,8 @@ the input it waits until all of it is acknowledged. If it is stopped before, it 
 up to which line the input was read.
 
 Exit codes: 0 ok, in plain mode: every line was acknowledged; 1 something was not
-sent, a part of the journal was lost, or the server refuses; 2 wrong arguments.";
+sent, a part of the journal was lost, the server refuses, or the address or the
+certificate is wrong on the first attempt (--wait goes on); 2 wrong arguments.";
 
 /// The flags of `starling chat`.
 #[derive(Args, Debug, Clone)]
@@ -54,6 +55,9 @@ pub struct Flags {
     /// The roots of the server's certificate (PEM), instead of the system's
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// Keep trying where the address or the certificate seems to be wrong, as while a server is being set up
+    #[arg(long)]
+    pub wait: bool,
     /// Keep what is sent in this file until it is acknowledged, and go on with what an earlier run left there; a file that
     /// is none of starling's journals is refused
     #[arg(long, value_name = "FILE")]
@@ -115,6 +119,9 @@ pub fn run(flags: &Flags) -> Outcome {
         if let Some(ca) = &flags.ca {
             options = options.certificates(ca);
         }
+        if flags.wait {
+            options = options.keep_trying();
+        }
         if let Some(journal) = &flags.journal {
             options = options.journal(journal);
         }
@@ -155,6 +162,14 @@ pub fn run(flags: &Flags) -> Outcome {
         Err(crate::run::Failure::Terminal(why)) => {
             Outcome::Failed(format!("the terminal cannot be used: {why}"))
         }
+    }
+}
+
+/// Why there is no connection, with the flag that may help.
+pub(crate) fn why(reason: &Reason) -> String {
+    match reason {
+        Reason::Untrusted(_) => format!("{reason}: --ca FILE names the certificate to trust"),
+        reason => reason.to_string(),
     }
 }
 

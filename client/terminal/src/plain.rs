@@ -11,7 +11,7 @@ use starling_client::crossbeam_channel::{Receiver, after, never, select};
 use starling_client::name::fold;
 use starling_client::{Client, Delivery, Error, Event, JoinOptions, Options, Reply, Ticket};
 
-use crate::flags::{Outcome, damaged, unsent};
+use crate::flags::{self, Outcome, damaged, unsent};
 use crate::run::heed_signals;
 use crate::text::seconds;
 use lines::Input;
@@ -222,9 +222,11 @@ impl Pipe<'_> {
                 self.was_online = true;
                 tell(&format!("online as {}{resumed}", welcome.nickname));
             }
-            Event::Waiting { delay, reason } => tell(&format!("{reason}; again in {}", seconds(*delay))),
+            Event::Waiting { delay, reason } => {
+                tell(&format!("{}; again in {}", flags::why(reason), seconds(*delay)));
+            },
             Event::Stopped(_) | Event::Left(_) | Event::Reply { .. } if self.is_ending => {}
-            Event::Stopped(reason) => self.over = Some(reason.to_string()),
+            Event::Stopped(reason) => self.over = Some(flags::why(reason)),
             Event::Delivery { ticket, delivery } if delivery.is_final() => {
                 let number = self.open.remove(ticket);
                 if let Delivery::Failed(failure) = delivery {

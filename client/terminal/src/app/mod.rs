@@ -17,6 +17,7 @@ use crate::buffer::{Buffer, Kind, Line, What};
 use crate::clock::ToLocal;
 use crate::complete::{Completion, Known};
 use crate::editor::Editor;
+use crate::flags;
 use crate::text::harmless;
 use crate::view;
 
@@ -444,7 +445,7 @@ impl App {
         match reason {
             Reason::Refused(error) => error.message.clone(),
             Reason::Bye(bye) => format!("the server said: {} ({})", bye.reason.replace('_', " "), bye.code),
-            other => other.to_string(),
+            other => flags::why(other),
         }
     }
 }
