@@ -109,6 +109,21 @@ def test_a_nickname_is_asked_for_until_it_is_free(server, url, chat):
     terminal.shows("lobby>", "online", "2 here", "alice2")
 
 
+def test_whose_nickname_is_taken_while_away_goes_on_with_another(start_server, chat):
+    server = start_server()
+    alice = chat(server.url("/ws"), "alice")
+    alice.shows("1 here", "online")
+    # Held, so that the other one comes first.
+    alice.process.send_signal(signal.SIGSTOP)
+    server.kill()
+    server = start_server(_web=port_of(server.web))
+    server.ws("alice", "lobby")
+    alice.process.send_signal(signal.SIGCONT)
+    alice.shows("nickname taken: /nick NAME (again in")
+    alice.enter("/nick al")
+    alice.shows("2 here", "online", "al  F1 help")
+
+
 def test_scrolling_up_brings_the_whole_history(server, url, chat):
     bob = server.ws("bob", "lobby")
     for number in range(400):

@@ -30,6 +30,7 @@ impl App {
                     (true, false) => "online again, in a new session".to_owned(),
                 };
                 self.was_online = true;
+                self.hint_told = None;
                 self.notice(0, &text);
                 let rooms = Command::Rooms { limit: Some(LIST), after: None };
                 self.ask(0, Ask::Command(rooms), Asked::Rooms { is_shown: false }, server);
@@ -167,10 +168,18 @@ impl App {
 
     fn wait(&mut self, delay: Duration, reason: &Reason) {
         let why = Self::reason(reason);
-        if !matches!(self.link, Link::Connecting(attempt) if attempt > 1) {
+        // A token says who one is, whatever one would rather be called.
+        let hint = (reason.is_nickname_in_use() && !self.settings.has_token)
+            .then_some("nickname taken: /nick NAME");
+        let is_news = !matches!(self.link, Link::Connecting(attempt) if attempt > 1);
+        if is_news {
             self.trouble(0, &format!("{why}; again in {}", seconds(delay)));
         }
-        self.link = Link::Waiting { until: self.now + delay, why };
+        if hint.is_some() && hint != self.hint_told {
+            self.trouble_here(&format!("{why}: /nick NAME takes another nickname, or wait until it is free"));
+        }
+        self.hint_told = hint;
+        self.link = Link::Waiting { until: self.now + delay, why, hint };
         self.lost();
     }
 

@@ -85,6 +85,8 @@ pub enum Link {
         until: Duration,
         /// Why there is no connection.
         why: String,
+        /// What one can do, which is told first: there may be no place for the rest.
+        hint: Option<&'static str>,
     },
     /// There will be none.
     Stopped(String),
@@ -179,6 +181,8 @@ pub struct App {
     rooms_known: Vec<String>,
     last_id: u64,
     was_online: bool,
+    /// What one can do, as it was told last.
+    hint_told: Option<&'static str>,
 }
 
 impl App {
@@ -207,6 +211,7 @@ impl App {
             rooms_known: Vec::new(),
             last_id: 0,
             was_online: false,
+            hint_told: None,
         };
         let id = app.id();
         app.buffers.push(Buffer::new(id, Kind::Server, "server"));

@@ -242,9 +242,13 @@ fn status(app: &App, theme: Theme, area: Rect, screen: &mut Screen) {
             let latency = app.latency.map_or(String::new(), |latency| format!(" {}", millis(latency)));
             ("●", format!("online{latency}"), theme.good())
         }
-        Link::Waiting { until, why } => {
-            let left = until.saturating_sub(app.now);
-            ("○", format!("reconnecting in {}: {}", seconds(left), harmless(why)), theme.bad())
+        Link::Waiting { until, why, hint } => {
+            let left = seconds(until.saturating_sub(app.now));
+            let text = match hint {
+                Some(hint) => format!("{hint} (again in {left})"),
+                None => format!("reconnecting in {left}: {}", harmless(why)),
+            };
+            ("○", text, theme.bad())
         }
         Link::Stopped(why) => ("✗", format!("stopped: {}", harmless(why)), theme.bad()),
     };
