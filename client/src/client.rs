@@ -54,6 +54,15 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Where it stands. Without its thread it does nothing more, whatever it was about to do.
+    fn link(&self) -> Link {
+        match self.machine.link() {
+            link @ Link::Stopped(_) => link,
+            _ if self.ended => Link::Stopped(Reason::Died),
+            link => link,
+        }
+    }
+
     /// Writes down what is to be kept, before anything else that the machine said is done.
     pub(crate) fn keep(&mut self) -> io::Result<()> {
         let records = self.machine.take_records();
@@ -263,7 +272,7 @@ impl Client {
         let deadline = Instant::now() + timeout;
         let mut state = lock(&self.shared.state);
         loop {
-            match state.machine.link() {
+            match state.link() {
                 Link::Online => return Ok(()),
                 Link::Stopped(reason) => return Err(Error::Offline(reason)),
                 Link::Connecting | Link::Waiting => {}
@@ -278,7 +287,7 @@ impl Client {
 
     /// Where it stands now.
     pub fn link(&self) -> Link {
-        lock(&self.shared.state).machine.link()
+        lock(&self.shared.state).link()
     }
 
     /// One's nickname.

@@ -118,6 +118,9 @@ pub enum Reason {
     Silent,
     /// The journal cannot be written, and without it a message could be published twice.
     Journal(String),
+    /// The client's thread has ended without being told to: a callback has panicked, or the system's poll has failed. It does not
+    /// come back.
+    Died,
     /// The user has ended it.
     Quit,
 }
@@ -151,6 +154,7 @@ impl fmt::Display for Reason {
             Reason::Closed { code: None, reason } => write!(f, "the connection is lost: {reason}"),
             Reason::Silent => f.write_str("the server has been silent for too long"),
             Reason::Journal(why) => write!(f, "the journal cannot be written: {why}"),
+            Reason::Died => f.write_str("the client's thread has ended: a callback has panicked"),
             Reason::Quit => f.write_str("ended by its user"),
         }
     }

@@ -417,6 +417,24 @@ fn callbacks_and_wakers_are_called() {
     });
 }
 
+#[test]
+fn a_client_whose_callback_panics_says_that_it_has_stopped() {
+    let server = Server::start(&[]);
+    let client = options(&server.url("web"), "alice").on_event(|_, event| {
+        assert!(!matches!(event, Event::Joined(_)), "a fault of the program");
+    });
+    let client = Client::connect(client).unwrap();
+    client.wait_online(DEADLINE).unwrap();
+    client.join("den").unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while client.link() != Link::Stopped(Reason::Died) {
+        assert!(Instant::now() < deadline, "{:?}", client.link());
+        std::thread::yield_now();
+    }
+    assert!(matches!(client.wait_online(DEADLINE), Err(Error::Offline(Reason::Died))));
+    assert!(matches!(client.send("den", "hello"), Err(Error::Stopped)));
+}
+
 /// Not a test of its own: the program that the next test kills. It sends as fast as it can, and says what it has sent.
 #[test]
 fn the_program_with_a_journal() {
