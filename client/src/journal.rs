@@ -198,7 +198,11 @@ impl Journal {
             // If the clock has been set back, nobody knows how long ago it was: too long.
             written: line.written.map(|at| now.checked_sub(at).map_or(Duration::MAX, Duration::from_millis)),
         });
-        Left { resume: (!self.resume.is_empty()).then(|| self.resume.clone()), saved: saved.collect(), damage: None }
+        Left {
+            resume: (!self.resume.is_empty()).then(|| self.resume.clone()),
+            saved: saved.collect(),
+            damage: None,
+        }
     }
 
     /// Writes these down. They survive the end of the process when this has returned.

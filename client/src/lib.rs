@@ -56,7 +56,8 @@
 //!
 //! **The connection** is told by [`Event::Connecting`], [`Event::Online`], [`Event::Latency`] (after each ping), [`Event::Waiting`] (with the reason, and for how long) and
 //! [`Event::Stopped`]. A client stops when the server says so (put out, replaced, a bad token), when its first hello finds the nickname in use
-//! ([`Reason::is_nickname_in_use`]), or when it is closed. It keeps what waits: [`Client::nick`] with another nickname, or [`Client::reconnect`], goes on. [`Client::link`] tells where it stands.
+//! ([`Reason::is_nickname_in_use`]), when its first connection finds that the address or the certificate is wrong ([`Reason::Misaddressed`],
+//! [`Reason::Untrusted`]; [`Options::keep_trying`] goes on), or when it is closed. It keeps what waits: [`Client::nick`] with another nickname, or [`Client::reconnect`], goes on. [`Client::link`] tells where it stands.
 //!
 //! **Messages** that are sent are drawn by their ticket: queued when [`Client::send`] has returned, then [`Event::Delivery`] with [`Delivery::Sent`], then
 //! [`Delivery::Acknowledged`] with its `epoch` and `offset`, or [`Delivery::Failed`]. The room hears it as [`Event::Message`], oneself too (but for [`JoinOptions::no_echo`]), with the same offset; it may come

@@ -92,9 +92,17 @@ def test_two_people_whisper(url, chat):
     bob.enter("what?")
     alice.shows("bob  what?")
     alice.enter("/msg nobody hello?")
-    alice.shows("✗", "not sent:")
-    alice.enter("/leave")
-    alice.shows_no_more("3 @nobody")
+    alice.shows("not sent to nobody: hello?", "@bob>")
+    assert "3 @nobody" not in alice.text()
+
+
+def test_whoever_writes_to_nobody_stays_where_he_is(server, url, chat):
+    alice = chat(url, "alice")
+    alice.shows("1 here", "online")
+    alice.enter("/msg nobody hi")
+    alice.shows("not sent to nobody: hi", "lobby>")
+    alice.enter("hello")
+    alice.shows("alice: hello ✓")
 
 
 def test_a_nickname_is_asked_for_until_it_is_free(server, url, chat):
@@ -460,6 +468,10 @@ def test_a_token_in_the_environment_says_who_one_is(start_server):
     done = subprocess.run(command(server.url("/ws")), input=b"hi\n", capture_output=True, timeout=30, env=environment() | {"STARLING_TOKEN": token})
     assert done.returncode == 0, done
     assert bob.expect("message", content="hi")["sender"] == "carol"
+    assert b"does not count" not in done.stderr
+    done = pipe(server.url("/ws"), "-n", "eve", "--token", token, lines=b"hi again\n")
+    assert bob.expect("message", content="hi again")["sender"] == "carol"
+    assert b"the token says who you are: --nickname eve does not count" in done.stderr, done
 
 
 def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path):

@@ -200,15 +200,13 @@ impl Machine {
         if lane.frame(&send).text.len() > self.config.frame_bytes {
             return Err(Error::TooLarge);
         }
-        let saved = self.config.journal.then(|| {
-            Saved {
-                id: send.id.clone(),
-                to: to.to_owned(),
-                private: matches!(lane, Lane::Private(_)),
-                content: content.to_owned(),
-                level,
-                written: None,
-            }
+        let saved = self.config.journal.then(|| Saved {
+            id: send.id.clone(),
+            to: to.to_owned(),
+            private: matches!(lane, Lane::Private(_)),
+            content: content.to_owned(),
+            level,
+            written: None,
         });
         if let Some(saved) = saved {
             self.sends.records.push(Record::Queued(saved));

@@ -43,7 +43,7 @@ pub struct Flags {
     /// Where the server is: ws://, wss://, http://, https://, frame:// or frames://
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:8080/ws")]
     pub url: String,
-    /// Who you are; asked for at a terminal
+    /// Who you are, without a token; asked for at a terminal
     #[arg(long, short, value_name = "NAME")]
     pub nickname: Option<String>,
     /// A token that says who you are. Others here can see arguments: prefer the variable
@@ -132,6 +132,9 @@ pub fn run(flags: &Flags) -> Outcome {
         if nickname.is_none() && token.is_none() {
             return Outcome::Usage("who are you? Name a --nickname, or set STARLING_TOKEN".to_owned());
         }
+        if let (Some(nickname), Some(_)) = (&nickname, token) {
+            plain::tell(&token_counts(nickname));
+        }
         let plain = plain::Plain {
             rooms,
             is_quiet: flags.quiet,
@@ -163,6 +166,11 @@ pub fn run(flags: &Flags) -> Outcome {
             Outcome::Failed(format!("the terminal cannot be used: {why}"))
         }
     }
+}
+
+/// Tells that a nickname is of no use.
+pub(crate) fn token_counts(nickname: &str) -> String {
+    format!("the token says who you are: --nickname {nickname} does not count")
 }
 
 /// Why there is no connection, with the flag that may help.

@@ -224,7 +224,7 @@ impl Pipe<'_> {
             }
             Event::Waiting { delay, reason } => {
                 tell(&format!("{}; again in {}", flags::why(reason), seconds(*delay)));
-            },
+            }
             Event::Stopped(_) | Event::Left(_) | Event::Reply { .. } if self.is_ending => {}
             Event::Stopped(reason) => self.over = Some(flags::why(reason)),
             Event::Delivery { ticket, delivery } if delivery.is_final() => {
@@ -302,8 +302,7 @@ impl Pipe<'_> {
         let kept = if self.plain.has_journal { self.open.len() } else { 0 };
         // What had no place in the journal either is as good as not read, if there is more behind it.
         let held = self.held.take().filter(|_| kept == 0 || self.is_read);
-        let mut lines: Vec<u64> =
-            self.open.values().copied().chain(held.map(|(number, _)| number)).collect();
+        let mut lines: Vec<u64> = self.open.values().copied().chain(held.map(|(number, _)| number)).collect();
         lines.extend(&self.given_up);
         let first = lines.iter().copied().filter(|number| *number > 0).min();
         let count = self.failed + lines.len();
@@ -328,7 +327,7 @@ impl Pipe<'_> {
 }
 
 /// Tells a person. Not `eprintln!`, which panics where standard error is closed.
-fn tell(text: &str) {
+pub(crate) fn tell(text: &str) {
     let mut line = Vec::new();
     told::put_line(&mut line, &["starling: ", text]);
     let _ = io::stderr().write_all(&line);

@@ -169,8 +169,8 @@ impl App {
     fn wait(&mut self, delay: Duration, reason: &Reason) {
         let why = Self::reason(reason);
         // A token says who one is, whatever one would rather be called.
-        let hint = (reason.is_nickname_in_use() && !self.settings.has_token)
-            .then_some("nickname taken: /nick NAME");
+        let hint =
+            (reason.is_nickname_in_use() && !self.settings.has_token).then_some("nickname taken: /nick NAME");
         let is_news = !matches!(self.link, Link::Connecting(attempt) if attempt > 1);
         if is_news {
             self.trouble(0, &format!("{why}; again in {}", seconds(delay)));
@@ -309,8 +309,40 @@ impl App {
                     self.notice(at, &text);
                 }
             }
-            Delivery::Failed(failure) => buffer.settle(line, Own::Failed(why(&failure)), None, None),
+            Delivery::Failed(failure) => {
+                buffer.settle(line, Own::Failed(why(&failure)), None, None);
+                let is_nobody = matches!(&failure, Failure::Refused(error) if error.code == 404);
+                if is_nobody && buffer.kind == Kind::Private {
+                    self.nobody(at, &why(&failure));
+                }
+            }
         }
+    }
+
+    /// There is nobody of this name. A conversation in which nothing has been said is closed, as what is typed there next would
+    /// fail too.
+    fn nobody(&mut self, at: usize, why: &str) {
+        let buffer = &self.buffers[at];
+        let mut unsent = Vec::new();
+        for line in &buffer.lines {
+            match &line.what {
+                What::Message { own: Some(Own::Failed(_)), content, .. } => unsent.push(content.clone()),
+                What::Message { .. } => return,
+                What::Notice(_) | What::Trouble(_) => {}
+            }
+        }
+        let is_shown = at == self.current;
+        if is_shown && !self.editor.text().is_empty() {
+            // What is being typed is for nobody else to hear: it must not end up in the next room.
+            return;
+        }
+        let told = format!("not sent to {}: {} ({why})", buffer.name, unsent.join(" ⏎ "));
+        let back = buffer.opened_from;
+        self.close(at);
+        if is_shown && let Some(back) = back.and_then(|id| self.buffer_by_id(id)) {
+            self.go(back);
+        }
+        self.trouble_here(&told);
     }
 
     fn replied(&mut self, ticket: Ticket, reply: Result<Reply, Failure>, server: &mut dyn Server) {

@@ -189,7 +189,7 @@ impl App {
     /// A client that has not begun.
     pub fn new(settings: Settings, size: (u16, u16)) -> App {
         let mut app = App {
-            nickname: settings.nickname.clone(),
+            nickname: settings.nickname.clone().filter(|_| !settings.has_token),
             settings,
             link: Link::None,
             latency: None,
@@ -229,6 +229,9 @@ impl App {
             return;
         }
         self.connect(server);
+        if let Some(nickname) = self.settings.nickname.clone().filter(|_| self.settings.has_token) {
+            self.trouble(self.current, &flags::token_counts(&nickname));
+        }
     }
 
     fn connect(&mut self, server: &mut dyn Server) {

@@ -472,3 +472,50 @@ fn gaps_and_new_histories_are_told() {
     test.hear(Event::Reply { ticket, reply: Ok(Reply::History(history_of(page))) });
     assert_eq!(test.said()[test.said().len() - 2..], ["bob: new", "bob: new"]);
 }
+
+#[test]
+fn a_conversation_with_nobody_is_closed() {
+    let no_such_user = || {
+        from_value(json!({"code": 404, "reason": "no_such_user", "message": "nobody is called bbo"})).unwrap()
+    };
+    let fail = |test: &mut Test| {
+        let ticket = test.ticket(|ask| matches!(ask, Ask::Private(..)));
+        let delivery = Delivery::Failed(Failure::Refused(no_such_user()));
+        test.hear(Event::Delivery { ticket, delivery });
+    };
+    let mut test = Test::online((80, 24));
+    test.joined("ops", json!([]), 0);
+    test.enter("/msg bbo psst");
+    assert_eq!(test.app.shown().name, "bbo");
+    fail(&mut test);
+    assert_eq!((&*test.app.shown().name, test.app.buffers.len()), ("den", 3));
+    assert_eq!(test.said().last().unwrap(), "! not sent to bbo: psst (nobody is called bbo)");
+    // The same for what is typed in a conversation that was opened without a word.
+    test.enter("/msg bbo");
+    test.enter("psst");
+    fail(&mut test);
+    assert_eq!(test.app.shown().name, "den");
+    // What is being typed stays where it is.
+    test.enter("/msg bbo psst");
+    test.write("a secret");
+    fail(&mut test);
+    assert_eq!(test.app.shown().name, "bbo");
+    // What has been said stays to be read.
+    let mut test = Test::online((80, 24));
+    let private = json!({"sender": "bbo", "target": "alice", "content": "hi", "timestamp": 0});
+    test.hear(Event::Private(from_value(private).unwrap()));
+    test.enter("/msg bbo psst");
+    fail(&mut test);
+    assert_eq!(test.app.shown().name, "bbo");
+}
+
+#[test]
+fn a_name_beside_a_token_does_not_count() {
+    let mut test = Test::new(Some("eve"), (80, 24));
+    test.app.settings.has_token = true;
+    let mut app = App::new(test.app.settings.clone(), (80, 24));
+    app.start(&mut test.server);
+    test.app = app;
+    assert_eq!(test.app.nickname, None);
+    assert_eq!(test.said().last().unwrap(), "! the token says who you are: --nickname eve does not count");
+}

@@ -281,7 +281,14 @@ fn who_quits_is_told_what_becomes_of_what_is_unsent() {
 
 #[test]
 fn whose_nickname_was_taken_meanwhile_is_told_what_helps() {
-    let refusal = || Reason::Refused(from_value(json!({"code": 409, "reason": "nickname_in_use", "message": "this nickname is in use"})).unwrap());
+    let refusal = || {
+        Reason::Refused(
+            from_value(
+                json!({"code": 409, "reason": "nickname_in_use", "message": "this nickname is in use"}),
+            )
+            .unwrap(),
+        )
+    };
     for columns in [80, 60, 50, 40] {
         let mut test = Test::online((columns, 24));
         test.hear(Event::Connecting { attempt: 1 });
