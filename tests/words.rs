@@ -654,3 +654,11 @@ proptest! {
         prop_assert_eq!(Nickname::parse(&written).is_ok(), expected);
     }
 }
+
+#[test]
+fn the_client_compares_names_as_the_server_does() {
+    for c in '\0'..=char::MAX {
+        let name = c.to_string();
+        assert_eq!(starling_client::name::fold(&name), fold(&name), "{c:?}");
+    }
+}

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::event::{Delivery, Event, Failure, Link, Reason, Reply, Ticket};
-use crate::journal::{Journal, Left};
+use crate::journal::{Damage, Journal, Left};
 use crate::machine::{JoinOptions, Machine};
 use crate::options::Options;
 use crate::socket::Address;
@@ -54,6 +54,15 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Where it stands. Without its thread it does nothing more, whatever it was about to do.
+    fn link(&self) -> Link {
+        match self.machine.link() {
+            link @ Link::Stopped(_) => link,
+            _ if self.ended => Link::Stopped(Reason::Died),
+            link => link,
+        }
+    }
+
     /// Writes down what is to be kept, before anything else that the machine said is done.
     pub(crate) fn keep(&mut self) -> io::Result<()> {
         let records = self.machine.take_records();
@@ -224,6 +233,9 @@ impl Client {
         let mut config = options.config.clone();
         config.resume = config.resume.or(left.resume);
         let mut machine = Machine::new(config, u64::from_ne_bytes(seed));
+        if let Some(Damage { bytes, copy }) = left.damage {
+            machine.tell(Event::JournalDamaged { bytes, copy });
+        }
         machine.restore(Duration::ZERO, left.saved);
 
         let poll = mio::Poll::new().map_err(Error::Io)?;
@@ -260,7 +272,7 @@ impl Client {
         let deadline = Instant::now() + timeout;
         let mut state = lock(&self.shared.state);
         loop {
-            match state.machine.link() {
+            match state.link() {
                 Link::Online => return Ok(()),
                 Link::Stopped(reason) => return Err(Error::Offline(reason)),
                 Link::Connecting | Link::Waiting => {}
@@ -275,7 +287,7 @@ impl Client {
 
     /// Where it stands now.
     pub fn link(&self) -> Link {
-        lock(&self.shared.state).machine.link()
+        lock(&self.shared.state).link()
     }
 
     /// One's nickname.

@@ -183,9 +183,9 @@ impl Driver {
                 Ok(Heard::Text(text)) => state.machine.frame(now, &text),
                 Ok(Heard::Life) => state.machine.heard(now),
                 Ok(Heard::Nothing) => return false,
-                Err(End { code, reason }) => {
+                Err(end) => {
                     self.socket = None;
-                    state.machine.closed(now, code, &reason);
+                    tell_end(state, now, &self.address, end);
                     return false;
                 }
             }
@@ -310,10 +310,15 @@ impl Driver {
         let shared = self.shared.clone();
         let mut state = lock(&shared.state);
         let now = shared.now();
-        while let Ok(Heard::Text(text)) = socket.read() {
-            state.machine.frame(now, &text);
-        }
-        state.machine.closed(now, end.code, &end.reason);
+        let end = loop {
+            match socket.read() {
+                Ok(Heard::Text(text)) => state.machine.frame(now, &text),
+                // That it is no server of ours says more than that it has gone.
+                Err(last) if last.is_foreign => break last,
+                _ => break end,
+            }
+        };
+        tell_end(&mut state, now, &self.address, end);
         drop(state);
         // The next turn does what follows.
         let _ = shared.waker.wake();
@@ -329,6 +334,14 @@ impl Driver {
         // A poll counts in milliseconds, and must not be early.
         let machine = machine.map(|left| left + Duration::from_micros(999));
         [machine, backlog].into_iter().flatten().min()
+    }
+}
+
+fn tell_end(state: &mut State, now: Duration, address: &Address, end: End) {
+    if end.is_foreign {
+        state.machine.not_understood(now, address.no_frames(&end.reason));
+    } else {
+        state.machine.closed(now, end.code, &end.reason);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a client tells its user.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::wire::{
@@ -89,6 +90,12 @@ pub enum Reply {
 pub enum Reason {
     /// The server could not be reached.
     Unreachable(String),
+    /// The address is wrong: what answers there speaks something else, or has a certificate for another name. When it is so
+    /// on the first connection, the client stops, unless [`Options::keep_trying`](crate::Options::keep_trying) says otherwise.
+    Misaddressed(String),
+    /// The server's certificate is not one that is trusted: see [`Options::certificates`](crate::Options::certificates). The client stops as for
+    /// [`Reason::Misaddressed`].
+    Untrusted(String),
     /// It answered with a status of HTTP instead of a WebSocket.
     Rejected {
         /// The status.
@@ -111,11 +118,19 @@ pub enum Reason {
     Silent,
     /// The journal cannot be written, and without it a message could be published twice.
     Journal(String),
+    /// The client's thread has ended without being told to: a callback has panicked, or the system's poll has failed. It does not
+    /// come back.
+    Died,
     /// The user has ended it.
     Quit,
 }
 
 impl Reason {
+    /// Whether another attempt would end in the same way, unless somebody changes the server or the options.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self, Reason::Misaddressed(_) | Reason::Untrusted(_))
+    }
+
     /// Whether the hello was refused because somebody else has the nickname.
     pub fn is_nickname_in_use(&self) -> bool {
         matches!(self, Reason::Refused(error) if error.reason == "nickname_in_use")
@@ -126,6 +141,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Unreachable(why) => write!(f, "the server cannot be reached: {why}"),
+            Reason::Misaddressed(why) => f.write_str(why),
+            Reason::Untrusted(why) => {
+                write!(f, "the server's certificate is of an issuer that is not known here ({why})")
+            }
             Reason::Rejected { status, message } => write!(f, "the server answered with {status}: {message}"),
             Reason::Refused(error) => error.fmt(f),
             Reason::Bye(bye) => write!(f, "the server said {} {}", bye.code, bye.reason),
@@ -135,6 +154,7 @@ impl fmt::Display for Reason {
             Reason::Closed { code: None, reason } => write!(f, "the connection is lost: {reason}"),
             Reason::Silent => f.write_str("the server has been silent for too long"),
             Reason::Journal(why) => write!(f, "the journal cannot be written: {why}"),
+            Reason::Died => f.write_str("the client's thread has ended: a callback has panicked"),
             Reason::Quit => f.write_str("ended by its user"),
         }
     }
@@ -205,6 +225,14 @@ pub enum Event {
     Typing(Typing),
     /// One's nickname is another one now.
     Renamed(String),
+    /// A part of the journal could not be read. Messages in it are lost, or may be published twice if it is their acknowledgement that is; all
+    /// others come as [`Event::Restored`]. It comes before those.
+    JournalDamaged {
+        /// How many bytes could not be read.
+        bytes: u64,
+        /// Where the file is as it was found.
+        copy: PathBuf,
+    },
     /// A message of an earlier run of the program was found in the journal, and will be sent.
     Restored {
         /// What is told of it from now on.

@@ -128,11 +128,12 @@ impl<S: Read + Write> Frames<S> {
     /// The next whole frame of the input.
     fn take(&mut self) -> Result<Option<String>, End> {
         let input = &self.input[self.taken..];
+        // As soon as it can be told: what speaks something else may say less than a header.
+        if input.iter().zip(MAGIC.iter().chain([&VERSION])).any(|(byte, expected)| byte != expected) {
+            return Err(End { is_foreign: true, ..End::because(&"what comes is no frame") });
+        }
         if input.len() < HEADER_BYTES {
             return Ok(None);
-        }
-        if input[..4] != MAGIC || input[4] != VERSION {
-            return Err(End::because(&"what comes is no frame"));
         }
         let length = u32::from_be_bytes([input[5], input[6], input[7], input[8]]) as usize;
         if length > PAYLOAD_BYTES_MAX {

@@ -56,13 +56,14 @@
 //!
 //! **The connection** is told by [`Event::Connecting`], [`Event::Online`], [`Event::Latency`] (after each ping), [`Event::Waiting`] (with the reason, and for how long) and
 //! [`Event::Stopped`]. A client stops when the server says so (put out, replaced, a bad token), when its first hello finds the nickname in use
-//! ([`Reason::is_nickname_in_use`]), or when it is closed. It keeps what waits: [`Client::nick`] with another nickname, or [`Client::reconnect`], goes on. [`Client::link`] tells where it stands.
+//! ([`Reason::is_nickname_in_use`]), when its first connection finds that the address or the certificate is wrong ([`Reason::Misaddressed`],
+//! [`Reason::Untrusted`]; [`Options::keep_trying`] goes on), or when it is closed. It keeps what waits: [`Client::nick`] with another nickname, or [`Client::reconnect`], goes on. [`Client::link`] tells where it stands.
 //!
 //! **Messages** that are sent are drawn by their ticket: queued when [`Client::send`] has returned, then [`Event::Delivery`] with [`Delivery::Sent`], then
 //! [`Delivery::Acknowledged`] with its `epoch` and `offset`, or [`Delivery::Failed`]. The room hears it as [`Event::Message`], oneself too (but for [`JoinOptions::no_echo`]), with the same offset; it may come
 //! before the acknowledgement or after it.
 //!
-//! **Rooms** are joined until they are left: after a lost connection the client joins them again by itself and is told what it missed.
+//! **Rooms** have one name whatever its case ([`name::fold`]), as on the server, and are joined until they are left: after a lost connection the client joins them again by itself and is told what it missed.
 //! [`Event::Joined`] comes each time, with the state and one's role as they are now.
 //!
 //! **Everything else** that the server can be asked is [`Client::command`] with a [`Command`] (`kick`, `ban`, `mute`, `role`), and answered by a [`Reply`].
@@ -80,7 +81,7 @@
 //! - Private messages that were kept while one was away come until they are said to have come, which the client does by itself (or the program, after
 //!   [`Options::manual_received`]); those that come again are told once. The server cannot always know what a client that lost its connection has read,
 //!   nor a server that was killed what it had delivered: what it takes for another message is told as one.
-//! - With [`Options::journal`] messages survive the end of the program, too.
+//! - With [`Options::journal`] messages survive the end of the program, too. What of it cannot be read is told as [`Event::JournalDamaged`].
 //! - Nothing grows without bound. A program that does not take its events makes the client stop reading, and the server close the connection
 //!   when its own queue is full; the client resumes when there is place again.
 //!
@@ -94,6 +95,7 @@ mod event;
 mod frames;
 mod journal;
 pub mod machine;
+pub mod name;
 mod options;
 mod socket;
 pub mod wire;

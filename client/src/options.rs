@@ -105,6 +105,14 @@ impl Options {
         self
     }
 
+    /// Goes on trying where the first connection has found that the address or the certificate is wrong
+    /// ([`Reason::Misaddressed`](crate::Reason::Misaddressed), [`Reason::Untrusted`](crate::Reason::Untrusted)), instead of stopping: for a
+    /// server that is being set up.
+    pub fn keep_trying(mut self) -> Options {
+        self.config.keep_trying = true;
+        self
+    }
+
     /// Sends a message again of which nobody knows whether it was published, instead of telling
     /// [`Failure::Unsure`](crate::Failure::Unsure): rather twice than not at all.
     pub fn resend_unsure(mut self) -> Options {
@@ -129,6 +137,11 @@ impl Options {
     /// file of one that has ended, however it ended, goes on with its session and its messages: each is told by
     /// [`Event::Restored`], and goes to its room when that is joined. These events come first, and may be as many as fill the
     /// [`Options::event_queue`]: take them before anything is waited for. A file belongs to one user of one server.
+    ///
+    /// A new or an empty file becomes a journal. One that is none, that is no regular file, or that is longer than 256 MiB is
+    /// [`Error::Journal`](crate::Error::Journal), and is left as it is. A part of a journal that cannot be read costs only what is in it:
+    /// [`Event::JournalDamaged`] tells so, and the file as it was found is kept beside it (`FILE.damaged`). While the
+    /// journal is written anew, there is a `FILE.new`.
     ///
     /// A message is in the file when [`Client::send`] has returned, and survives the end of the process. (When the machine itself fails, the
     /// last ones may not be there.) It is published once, if the client is started again while the session lasts (`session.grace_ms` of

@@ -11,6 +11,7 @@ use mio::net::TcpStream;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 use tungstenite::client::IntoClientRequest;
+use tungstenite::error::ProtocolError;
 use tungstenite::http::header::{RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use tungstenite::http::{HeaderValue, Response, Uri};
 use tungstenite::protocol::WebSocketConfig;
@@ -83,6 +84,61 @@ impl Address {
     pub(crate) fn tls(&self) -> bool {
         self.tls
     }
+
+    /// For people: what answers there is not what was looked for.
+    fn speaks_no(&self, what: &str, instead: &str, raw: &dyn Display) -> Reason {
+        Reason::Misaddressed(format!("{}:{} does not speak {what}: {instead} ({raw})", self.host, self.port))
+    }
+
+    fn no_http(&self, raw: &dyn Display) -> Reason {
+        let tls = if self.tls { "" } else { ", or it wants wss://" };
+        let instead = format!(
+            "the port is another listener's (the one for web is 8080 unless it is configured otherwise){tls}"
+        );
+        self.speaks_no("HTTP", &instead, raw)
+    }
+
+    pub(crate) fn no_frames(&self, raw: &dyn Display) -> Reason {
+        let tls = if self.tls { "" } else { ", or it wants frames://" };
+        let instead = format!(
+            "the port is another listener's (the one for frames is 9001 unless it is configured otherwise){tls}"
+        );
+        self.speaks_no("frames", &instead, raw)
+    }
+
+    fn no_tls(&self, raw: &dyn Display) -> Reason {
+        let (plain, secure) = match self.transport {
+            Transport::WebSocket => ("ws://", "wss://"),
+            Transport::Frames => ("frame://", "frames://"),
+        };
+        self.speaks_no("TLS", &format!("write {plain} for {secure}, or name the port that does"), raw)
+    }
+
+    /// Why no connection in TLS could be made.
+    fn not_encrypted(&self, error: &io::Error) -> Reason {
+        use rustls::CertificateError as Certificate;
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match inner {
+            Some(rustls::Error::InvalidMessage(_)) => self.no_tls(error),
+            Some(rustls::Error::InvalidCertificate(certificate)) => match certificate {
+                // A clock that is put right, or a certificate that is renewed, helps by itself.
+                Certificate::Expired
+                | Certificate::ExpiredContext { .. }
+                | Certificate::NotValidYet
+                | Certificate::NotValidYetContext { .. } => Reason::Unreachable(format!(
+                    "its certificate has expired or is not valid yet: renew it, or put a clock right ({error})"
+                )),
+                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                    Reason::Misaddressed(format!(
+                        "the server's certificate is not for {}: connect by a name that is in it ({error})",
+                        self.host
+                    ))
+                }
+                _ => Reason::Untrusted(error.to_string()),
+            },
+            _ => Reason::Unreachable(error.to_string()),
+        }
+    }
 }
 
 /// The end of a connection, seen from here.
@@ -90,11 +146,13 @@ impl Address {
 pub(crate) struct End {
     pub(crate) code: Option<u16>,
     pub(crate) reason: String,
+    /// What has come is nothing that a server of ours says here.
+    pub(crate) is_foreign: bool,
 }
 
 impl End {
     pub(crate) fn because(reason: &dyn Display) -> Self {
-        End { code: None, reason: reason.to_string() }
+        End { code: None, reason: reason.to_string(), is_foreign: false }
     }
 }
 
@@ -195,7 +253,8 @@ impl Socket {
     ) -> Result<Socket, ConnectFailure> {
         let deadline = Instant::now() + timeout;
         let tcp = reach(address, deadline).map_err(|error| unreachable(&error))?;
-        let stream = encrypt(address, tls, tcp, deadline).map_err(|error| unreachable(&error))?;
+        let stream = encrypt(address, tls, tcp, deadline)
+            .map_err(|error| ConnectFailure { reason: address.not_encrypted(&error), retry_after: None })?;
         let mut socket = match address.transport {
             Transport::WebSocket => Socket::WebSocket(Box::new(upgrade(address, stream)?)),
             Transport::Frames => Socket::Frames(Frames::new(stream)),
@@ -244,8 +303,10 @@ impl Socket {
                 // The answer to it is written with this; what comes of it does not matter.
                 let _ = socket.flush();
                 Err(match close {
-                    Some(close) => End { code: Some(close.code.into()), reason: close.reason.to_string() },
-                    None => End { code: Some(1005), reason: String::new() },
+                    Some(close) => {
+                        End { code: Some(close.code.into()), ..End::because(&close.reason.as_str()) }
+                    }
+                    None => End { code: Some(1005), ..End::because(&"") },
                 })
             }
             Ok(_) => Ok(Heard::Life),
@@ -334,6 +395,9 @@ fn upgrade(address: &Address, stream: Stream) -> Result<WebSocket<Stream>, Conne
         Ok((socket, _)) => Ok(socket),
         Err(HandshakeError::Interrupted(_)) => Err(unreachable(&"the server did not answer in time")),
         Err(HandshakeError::Failure(tungstenite::Error::Http(response))) => Err(rejected(&response)),
+        Err(HandshakeError::Failure(tungstenite::Error::Protocol(ProtocolError::HttparseError(error)))) => {
+            Err(ConnectFailure { reason: address.no_http(&error), retry_after: None })
+        }
         Err(HandshakeError::Failure(error)) => Err(unreachable(&error)),
     }
 }

@@ -158,11 +158,43 @@ fn tls_does_everything_for_whom_it_trusts() {
         everything(&server.url(kind), |options| options.certificates(&pem));
         // The system does not know who signed this.
         let stranger = Client::connect(options(&server.url(kind), "eve")).unwrap();
-        let why = next(&stranger, "a reason", |event| match event {
-            Event::Waiting { reason, .. } => Some(reason.to_string()),
+        let Err(Error::Offline(reason)) = stranger.wait_online(DEADLINE) else { panic!() };
+        assert!(matches!(reason, Reason::Untrusted(_)), "{reason}");
+        assert_eq!(stranger.link(), Link::Stopped(reason));
+    }
+}
+
+#[test]
+fn a_wrong_address_is_told_and_not_tried_again() {
+    let (directory, pem) = certificate();
+    let (plain, encrypted) = (Server::start(&[]), Server::encrypted(&directory));
+    let at = |server: &Server, kind: &str, scheme: &str| {
+        let url = server.url(kind);
+        let (_, rest) = url.split_once("://").unwrap();
+        format!("{scheme}://{rest}")
+    };
+    for (server, kind, scheme, what) in [
+        (&plain, "frame", "ws", "does not speak HTTP"),
+        (&plain, "web", "wss", "does not speak TLS: write ws://"),
+        (&plain, "frame", "frames", "does not speak TLS: write frame://"),
+        (&plain, "web", "frame", "does not speak frames"),
+        (&encrypted, "frame", "wss", "does not speak HTTP"),
+        (&encrypted, "web", "ws", "does not speak HTTP"),
+        (&encrypted, "web", "frame", "does not speak frames"),
+    ] {
+        let url = at(server, kind, scheme);
+        let client = Client::connect(options(&url, "alice").certificates(&pem)).unwrap();
+        let Err(Error::Offline(reason)) = client.wait_online(DEADLINE) else { panic!("{url}") };
+        assert!(matches!(&reason, Reason::Misaddressed(why) if why.contains(what)), "{url}: {reason}");
+        assert_eq!(client.link(), Link::Stopped(reason));
+    }
+    let patient = Client::connect(options(&at(&plain, "frame", "ws"), "alice").keep_trying()).unwrap();
+    for _ in 0..2 {
+        next(&patient, "another attempt", |event| match event {
+            Event::Waiting { reason: Reason::Misaddressed(_), .. } => Some(()),
+            Event::Stopped(reason) => panic!("{reason}"),
             _ => None,
         });
-        assert!(why.contains("certificate"), "{why}");
     }
 }
 
@@ -271,6 +303,27 @@ fn a_server_that_forgets_is_told_of() {
 }
 
 #[test]
+fn a_room_is_one_room_whatever_its_case() {
+    let mut server = Server::stored();
+    let alice = member(&server.url("web"), "alice", "lobby");
+    let again = alice.join("LOBBY").unwrap().wait(DEADLINE).unwrap();
+    assert!(matches!(again, Reply::Joined(room) if room == "lobby"));
+    assert_eq!(alice.joined_rooms(), ["lobby"]);
+    assert_eq!(alice.send("LoBBy", "one").unwrap().wait(DEADLINE).unwrap().offset, Some(1));
+    server.kill();
+    server.start_again();
+    assert_eq!(alice.send("lobby", "two").unwrap().wait(DEADLINE).unwrap().offset, Some(2));
+    let mut joined = 0;
+    while let Some(event) = alice.events().try_next() {
+        assert!(!matches!(event, Event::Restarted { .. }), "{event:?}");
+        joined += usize::from(matches!(event, Event::Joined(_)));
+    }
+    assert_eq!(joined, 2, "once, and once again");
+    alice.leave("LOBBY").unwrap().wait(DEADLINE).unwrap();
+    assert!(alice.joined_rooms().is_empty());
+}
+
+#[test]
 fn a_server_that_is_drained_is_come_back_to() {
     let mut server = Server::stored();
     let alice = member(&server.url("web"), "alice", "den");
@@ -362,6 +415,24 @@ fn callbacks_and_wakers_are_called() {
         }
         _ => None,
     });
+}
+
+#[test]
+fn a_client_whose_callback_panics_says_that_it_has_stopped() {
+    let server = Server::start(&[]);
+    let client = options(&server.url("web"), "alice").on_event(|_, event| {
+        assert!(!matches!(event, Event::Joined(_)), "a fault of the program");
+    });
+    let client = Client::connect(client).unwrap();
+    client.wait_online(DEADLINE).unwrap();
+    client.join("den").unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while client.link() != Link::Stopped(Reason::Died) {
+        assert!(Instant::now() < deadline, "{:?}", client.link());
+        std::thread::yield_now();
+    }
+    assert!(matches!(client.wait_online(DEADLINE), Err(Error::Offline(Reason::Died))));
+    assert!(matches!(client.send("den", "hello"), Err(Error::Stopped)));
 }
 
 /// Not a test of its own: the program that the next test kills. It sends as fast as it can, and says what it has sent.

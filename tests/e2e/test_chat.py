@@ -92,9 +92,17 @@ def test_two_people_whisper(url, chat):
     bob.enter("what?")
     alice.shows("bob  what?")
     alice.enter("/msg nobody hello?")
-    alice.shows("✗", "not sent:")
-    alice.enter("/leave")
-    alice.shows_no_more("3 @nobody")
+    alice.shows("not sent to nobody: hello?", "@bob>")
+    assert "3 @nobody" not in alice.text()
+
+
+def test_whoever_writes_to_nobody_stays_where_he_is(server, url, chat):
+    alice = chat(url, "alice")
+    alice.shows("1 here", "online")
+    alice.enter("/msg nobody hi")
+    alice.shows("not sent to nobody: hi", "lobby>")
+    alice.enter("hello")
+    alice.shows("alice: hello ✓")
 
 
 def test_a_nickname_is_asked_for_until_it_is_free(server, url, chat):
@@ -107,6 +115,21 @@ def test_a_nickname_is_asked_for_until_it_is_free(server, url, chat):
     terminal.shows("! nickname: a name has letters", "nickname:")
     terminal.enter("alice2")
     terminal.shows("lobby>", "online", "2 here", "alice2")
+
+
+def test_whose_nickname_is_taken_while_away_goes_on_with_another(start_server, chat):
+    server = start_server()
+    alice = chat(server.url("/ws"), "alice")
+    alice.shows("1 here", "online")
+    # Held, so that the other one comes first.
+    alice.process.send_signal(signal.SIGSTOP)
+    server.kill()
+    server = start_server(_web=port_of(server.web))
+    server.ws("alice", "lobby")
+    alice.process.send_signal(signal.SIGCONT)
+    alice.shows("nickname taken: /nick NAME (again in")
+    alice.enter("/nick al")
+    alice.shows("2 here", "online", "al  F1 help")
 
 
 def test_scrolling_up_brings_the_whole_history(server, url, chat):
@@ -445,3 +468,76 @@ def test_a_token_in_the_environment_says_who_one_is(start_server):
     done = subprocess.run(command(server.url("/ws")), input=b"hi\n", capture_output=True, timeout=30, env=environment() | {"STARLING_TOKEN": token})
     assert done.returncode == 0, done
     assert bob.expect("message", content="hi")["sender"] == "carol"
+    assert b"does not count" not in done.stderr
+    done = pipe(server.url("/ws"), "-n", "eve", "--token", token, lines=b"hi again\n")
+    assert bob.expect("message", content="hi again")["sender"] == "carol"
+    assert b"the token says who you are: --nickname eve does not count" in done.stderr, done
+
+
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path):
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear Bob,\n")
+    done = pipe("ws://127.0.0.1:1/ws", "--nickname", "bot", "--journal", str(letter), lines=b"x\n")
+    assert done.returncode == 2 and f"{letter} is not a journal of starling".encode() in done.stderr, done
+    assert letter.read_text() == "Dear Bob,\n"
+    assert list(tmp_path.iterdir()) == [letter]
+
+
+def test_a_journal_that_is_damaged_loses_no_more_than_what_is_damaged(server, url, tmp_path):
+    bob = server.ws("bob", "lobby")
+    journal = tmp_path / "journal"
+    done = pipe("ws://127.0.0.1:1/ws", "--nickname", "bot", "--timeout", "0", "--journal", str(journal), lines=b"one\ntwo\nthree\n")
+    assert b"3 messages are unsent" in done.stderr, done
+    damaged = journal.read_bytes().replace(b'"two"', b'"twp"')
+    journal.write_bytes(damaged)
+    done = pipe(url, "--nickname", "bot", "--journal", str(journal))
+    assert done.returncode == 1 and done.stderr.count(b"the journal was damaged") == 2, done
+    assert [bob.expect("message")["content"] for _ in range(2)] == ["one", "three"]
+    assert (tmp_path / "journal.damaged").read_bytes() == damaged
+    done = pipe(url, "--nickname", "bot", "--journal", str(journal))
+    assert done.returncode == 0 and b"damaged" not in done.stderr, done
+
+
+def test_who_interrupts_a_pipe_is_told_up_to_which_line_it_was_read(server, url, tmp_path):
+    bob = server.ws("bob", "lobby")
+    journal = tmp_path / "journal"
+    lines = [f"line {number}" for number in range(1, 3001)]
+    process = subprocess.Popen(command("ws://127.0.0.1:1/ws", "--nickname", "bot", "--journal", str(journal)), stdin=subprocess.PIPE,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment())
+    process.stdin.write("".join(f"{line}\n" for line in lines).encode())
+    process.stdin.flush()
+    # As many as may wait; the rest stays in the pipe.
+    wait_until(lambda: journal.exists() and b'"line 1024"' in journal.read_bytes(), "the last line that has a place")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(DEADLINE_S) == 1
+    told = process.stderr.read().decode().splitlines()[-1]
+    assert "1024 messages are unsent from line 1 on; the journal keeps them for the next run; the input was read up to line 1024" in told
+    process.stderr.close()
+    process.stdin.close()
+    done = pipe(url, "--nickname", "bot", "--journal", str(journal), lines="".join(f"{line}\n" for line in lines[1024:1030]).encode())
+    assert done.returncode == 0, done
+    assert [bob.expect("message")["content"] for _ in range(1030)] == lines[:1030]
+
+
+def test_a_wrong_address_or_certificate_is_told_in_words_and_ends_it(start_server, server, tmp_path):
+    assert run([binary(), "cert", "--out", str(tmp_path)]).returncode == 0
+    encrypted = start_server(tls__cert=tmp_path / "cert.pem", tls__key=tmp_path / "key.pem")
+    web, line, frame, tls = (port_of(address) for address in [server.web, server.line, server.frame, encrypted.web])
+    for url, told in [
+        (f"ws://{line}", "does not speak HTTP: the port is another listener's"),
+        (f"ws://{frame}", "does not speak HTTP"),
+        (f"ws://{tls}", "or it wants wss://"),
+        (f"wss://{web}", "does not speak TLS: write ws:// for wss://"),
+        (f"frame://{line}", "does not speak frames"),
+        (f"wss://{tls}", "--ca FILE names the certificate"),
+    ]:
+        done = pipe(url, "--nickname", "bot", lines=b"x\n")
+        assert done.returncode == 1 and told in done.stderr.decode() and b"again in" not in done.stderr, (url, done)
+    process = subprocess.Popen(command(f"ws://{line}", "--nickname", "bot", "--wait"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, env=environment())
+    for _ in range(2):
+        assert b"does not speak HTTP" in process.stderr.readline()
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stderr.close()

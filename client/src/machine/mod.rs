@@ -5,7 +5,7 @@
 //! same seed give the same outputs.
 //!
 //! After [`Output::Connect`] the driver says once [`Machine::connected`] or [`Machine::connect_failed`], and after the former, when the connection has ended,
-//! [`Machine::closed`]. After [`Output::Close`] it says nothing more of that connection.
+//! [`Machine::closed`] or [`Machine::not_understood`]. After [`Output::Close`] it says nothing more of that connection.
 
 mod requests;
 mod rooms;
@@ -66,6 +66,8 @@ pub struct Config {
     pub fill_gaps: bool,
     /// Whether messages of which nobody knows whether they were published are sent again, instead of told as [`Failure::Unsure`].
     pub resend_unsure: bool,
+    /// Whether attempts go on where the first one has found that the address or the certificate is wrong.
+    pub keep_trying: bool,
     /// Whether the user says which private messages have come ([`Machine::received`]), instead of the machine.
     pub manual_received: bool,
     /// Whether [`Machine::take_records`] is wanted.
@@ -92,6 +94,7 @@ impl Default for Config {
             frame_bytes: 262_144,
             fill_gaps: true,
             resend_unsure: false,
+            keep_trying: false,
             manual_received: false,
             journal: false,
         }
@@ -180,9 +183,8 @@ pub struct Machine {
     last_heard: Duration,
     next_ping: Duration,
     latency: Option<Duration>,
+    /// By the folded name.
     rooms: BTreeMap<String, Room>,
-    /// The name that was asked for, by the one that the server writes.
-    shown: HashMap<String, String>,
     sends: Sends,
     requests: Requests,
     privates: rooms::Inbox,
@@ -214,7 +216,6 @@ impl Machine {
             next_ping: Duration::ZERO,
             latency: None,
             rooms: BTreeMap::new(),
-            shown: HashMap::new(),
             sends: Sends::default(),
             requests: Requests::default(),
             privates: rooms::Inbox::default(),
@@ -322,6 +323,10 @@ impl Machine {
         if !matches!(self.phase, Phase::Connecting) {
             return;
         }
+        if self.is_hopeless(&failure.reason) {
+            self.stop(failure.reason);
+            return;
+        }
         // What a server refuses by 4xx it will refuse again, but for "too many" and "too slow".
         if let Reason::Rejected { status, .. } = &failure.reason
             && matches!(status, 400..=499)
@@ -332,6 +337,23 @@ impl Machine {
         }
         let delay = self.pause().max(failure.retry_after.unwrap_or_default());
         self.wait(now, delay, failure.reason);
+    }
+
+    /// What has been right once may be so again: a server that is put up anew, for example.
+    fn is_hopeless(&self, reason: &Reason) -> bool {
+        reason.is_lasting() && !self.was_online && !self.config.keep_trying
+    }
+
+    /// The connection has been ended here, for a reason that the other end gave by what it said.
+    pub fn not_understood(&mut self, now: Duration, reason: Reason) {
+        if self.is_hopeless(&reason) {
+            self.lost_connection();
+            self.stop(reason);
+        } else if matches!(self.phase, Phase::Hello { .. } | Phase::Online { .. }) {
+            self.ended(now, reason);
+        } else {
+            self.closed(now, None, "");
+        }
     }
 
     /// Bytes have come, of whatever kind: the connection lives.
@@ -645,7 +667,7 @@ impl Machine {
         matches!(self.phase, Phase::Stopped(_) | Phase::Quitting { .. })
     }
 
-    fn tell(&mut self, event: Event) {
+    pub(crate) fn tell(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::rooms::key_of;
 use super::{Machine, Phase, TYPING_INTERVAL, Waits};
 use crate::error::Error;
 use crate::event::{Event, Failure, Reply, Ticket};
@@ -93,7 +94,7 @@ impl Machine {
 
     /// Tells a room that one is typing: at most once a second, and only while one is in it. Never stored, never repeated.
     pub fn typing(&mut self, now: Duration, room: &str) {
-        let key = self.key(room);
+        let key = key_of(room);
         if !self.is_online() || !self.wants(&key) || self.is_joining(&key) {
             return;
         }
@@ -107,7 +108,7 @@ impl Machine {
     pub(super) fn flush_requests(&mut self) {
         let mut kept = VecDeque::new();
         while let Some((ticket, command)) = self.requests.waiting.pop_front() {
-            if command.room().is_some_and(|room| self.is_joining(&self.key(room))) {
+            if command.room().is_some_and(|room| self.is_joining(&key_of(room))) {
                 kept.push_back((ticket, command));
                 continue;
             }

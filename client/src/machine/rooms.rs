@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Machine, Waits};
 use crate::error::Error;
 use crate::event::{Event, Failure, Reply, Ticket};
+use crate::name::fold;
 use crate::wire::{Command, Gap, History, Joined, Left, Message, Position, Private, ServerError};
 
 /// How many messages wait behind a gap that is being filled, before it is told instead.
@@ -60,6 +61,11 @@ impl JoinOptions {
     }
 }
 
+/// What a room is known by here: names that are one room for the server are one here.
+pub(super) fn key_of(room: &str) -> String {
+    fold(room).into_owned()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Not yet asked for on this connection.
@@ -87,8 +93,8 @@ pub(super) struct Room {
     /// Who asked to join, until it is answered.
     joins: Vec<Ticket>,
     leave: Option<Ticket>,
-    /// As the server writes it.
-    shown: Option<String>,
+    /// As the server writes it, or as it was asked for.
+    shown: String,
     position: Option<Position>,
     retry_at: Option<Duration>,
     /// What is missing and being asked for.
@@ -166,7 +172,7 @@ impl Machine {
         if self.is_stopped() {
             return Err(Error::Stopped);
         }
-        let key = self.key(room);
+        let key = key_of(room);
         if let Some(room) = self.rooms.get(&key)
             && room.joins.len() >= self.config.requests
         {
@@ -178,7 +184,7 @@ impl Machine {
         {
             // It is joined already, or by somebody who asked before: this is answered with that.
             if room.state == State::Joined {
-                let name = room.shown.clone().unwrap_or(key);
+                let name = room.shown.clone();
                 self.tell(Event::Reply { ticket, reply: Ok(Reply::Joined(name)) });
             } else {
                 room.joins.push(ticket);
@@ -188,12 +194,13 @@ impl Machine {
         // Left and joined at once: the server obeys the first before the second.
         self.left(&key, "left");
         let position = options.since.clone();
+        let shown = room.to_owned();
         let room = Room {
             options,
             state: State::Wanted,
             joins: vec![ticket],
             leave: None,
-            shown: None,
+            shown,
             position,
             retry_at: None,
             filling: None,
@@ -210,7 +217,7 @@ impl Machine {
         if self.is_stopped() {
             return Err(Error::Stopped);
         }
-        let key = self.key(room);
+        let key = key_of(room);
         let Some(entry) = self.rooms.get_mut(&key) else { return Err(Error::NotInRoom(room.to_owned())) };
         if entry.state == State::Leaving {
             return Err(Error::NotInRoom(room.to_owned()));
@@ -230,20 +237,17 @@ impl Machine {
 
     /// The rooms that one is in, or will be in again.
     pub fn rooms(&self) -> impl Iterator<Item = &str> {
-        self.rooms
-            .iter()
-            .filter(|(_, room)| room.state != State::Leaving)
-            .map(|(key, room)| room.shown.as_deref().unwrap_or(key))
+        self.rooms.values().filter(|room| room.state != State::Leaving).map(|room| &*room.shown)
     }
 
     /// The last message that was told of a room.
     pub fn position(&self, room: &str) -> Option<&Position> {
-        self.rooms.get(&self.key(room)).and_then(|room| room.position.as_ref())
+        self.rooms.get(&key_of(room)).and_then(|room| room.position.as_ref())
     }
 
-    /// The name that a room was asked for by.
-    pub(super) fn key(&self, room: &str) -> String {
-        self.shown.get(room).map_or(room, |key| key).to_owned()
+    /// As the server writes a room's name, as far as that is known.
+    fn shown(&self, key: &str) -> String {
+        self.rooms.get(key).map_or(key, |room| &room.shown).to_owned()
     }
 
     pub(super) fn wants(&self, key: &str) -> bool {
@@ -291,7 +295,7 @@ impl Machine {
         self.overtake(key);
         let id = self.id();
         self.replies.insert(id.clone(), Waits::Leave(key.to_owned()));
-        self.write(Command::Leave { room: key.to_owned() }.to_frame(Some(&id)));
+        self.write(Command::Leave { room: self.shown(key) }.to_frame(Some(&id)));
     }
 
     /// The server does not let one go for a while: it is asked again.
@@ -327,7 +331,7 @@ impl Machine {
             room.state = State::Asked;
             room.retry_at = None;
             let join = Command::Join {
-                room: key.clone(),
+                room: room.shown.clone(),
                 history: if room.position.is_none() { room.options.history } else { None },
                 since: room.position.clone(),
                 echo: room.options.no_echo.then_some(false),
@@ -342,10 +346,7 @@ impl Machine {
         // Left before the answer came: the answer to the leave follows.
         let Some(room) = self.rooms.get_mut(key).filter(|room| room.state == State::Asked) else { return };
         room.state = State::Joined;
-        if let Some(old) = room.shown.replace(joined.room.clone()) {
-            self.shown.remove(&old);
-        }
-        self.shown.insert(joined.room.clone(), key.to_owned());
+        room.shown.clone_from(&joined.room);
         for message in &mut joined.messages {
             message.room = joined.room.clone();
             message.epoch = joined.epoch.clone();
@@ -387,7 +388,7 @@ impl Machine {
         let Some(room) = self.rooms.get_mut(key).filter(|room| room.state == State::Asked) else { return };
         if error.reason == "already_joined" {
             // A leave before this was refused. What one has heard of the room since then is not known: it is left, and joined anew.
-            let leave = Command::Leave { room: key.to_owned() };
+            let leave = Command::Leave { room: room.shown.clone() };
             let id = self.id();
             self.replies.insert(id.clone(), Waits::Stale);
             self.write(leave.to_frame(Some(&id)));
@@ -404,7 +405,7 @@ impl Machine {
             return;
         }
         let room = self.forget_room(key).expect("it is there");
-        let name = room.shown.unwrap_or_else(|| key.to_owned());
+        let name = room.shown;
         if room.joins.is_empty() {
             // One was in it before the connection was lost.
             self.tell(Event::Left(Left { room: name, reason: error.reason }));
@@ -420,7 +421,7 @@ impl Machine {
             return;
         }
         let room = self.forget_room(key).expect("it is there");
-        let name = room.shown.unwrap_or_else(|| key.to_owned());
+        let name = room.shown;
         self.tell(Event::Left(Left { room: name.clone(), reason: reason.to_owned() }));
         if let Some(ticket) = room.leave {
             self.tell(Event::Reply { ticket, reply: Ok(Reply::Left(name)) });
@@ -429,7 +430,7 @@ impl Machine {
 
     /// One was put out of a room.
     pub(super) fn put_out(&mut self, left: Left) {
-        let key = self.key(&left.room);
+        let key = key_of(&left.room);
         if let Some(room) = self.rooms.get(&key)
             && room.state != State::Leaving
         {
@@ -442,13 +443,12 @@ impl Machine {
 
     /// Answers whoever still waits: the machine ends.
     pub(super) fn abandon_rooms(&mut self) {
-        for (key, room) in std::mem::take(&mut self.rooms) {
+        for room in std::mem::take(&mut self.rooms).into_values() {
             self.answer_all(room.joins, &Err(Failure::Stopped));
             if let Some(ticket) = room.leave {
-                self.tell(Event::Reply { ticket, reply: Ok(Reply::Left(key)) });
+                self.tell(Event::Reply { ticket, reply: Ok(Reply::Left(room.shown)) });
             }
         }
-        self.shown.clear();
     }
 
     fn answer_all(&mut self, tickets: Vec<Ticket>, reply: &Result<Reply, Failure>) {
@@ -459,15 +459,12 @@ impl Machine {
 
     fn forget_room(&mut self, key: &str) -> Option<Room> {
         let room = self.rooms.remove(key)?;
-        if let Some(shown) = &room.shown {
-            self.shown.remove(shown);
-        }
         self.typed.remove(key);
         Some(room)
     }
 
     pub(super) fn heard_message(&mut self, mut message: Message) {
-        let key = self.key(&message.room);
+        let key = key_of(&message.room);
         let Some(room) = self.rooms.get_mut(&key).filter(|room| room.state == State::Joined) else { return };
         let Some(position) = &room.position else { return };
         message.epoch = position.epoch.clone();
@@ -492,7 +489,7 @@ impl Machine {
     }
 
     pub(super) fn heard_gap(&mut self, gap: Gap) {
-        let key = self.key(&gap.room);
+        let key = key_of(&gap.room);
         let Some(room) = self.rooms.get_mut(&key).filter(|room| room.state == State::Joined) else { return };
         match &mut room.filling {
             Some(filling) => filling.to = gap.to.max(filling.to),
@@ -553,7 +550,7 @@ impl Machine {
         self.replies.insert(id.clone(), Waits::Fill(key.to_owned(), question));
         let limit = u32::try_from(missing).unwrap_or(FILL_PAGE).min(FILL_PAGE);
         let history =
-            Command::History { room: key.to_owned(), before: None, after: Some(after), limit: Some(limit) };
+            Command::History { room: self.shown(key), before: None, after: Some(after), limit: Some(limit) };
         self.write(history.to_frame(Some(&id)));
     }
 
@@ -564,7 +561,7 @@ impl Machine {
             return;
         };
         let Some(position) = room.position.clone() else { return };
-        let name = room.shown.clone().unwrap_or_else(|| key.to_owned());
+        let name = room.shown.clone();
         let mut progress = false;
         if let Some(history) = history.filter(|history| history.epoch == position.epoch) {
             for mut message in history.messages {
@@ -592,7 +589,7 @@ impl Machine {
     /// What is still missing is told, and what was held goes on.
     fn tell_missing(&mut self, key: &str) {
         let Some(room) = self.rooms.get_mut(key) else { return };
-        let name = room.shown.clone().unwrap_or_else(|| key.to_owned());
+        let name = room.shown.clone();
         if let (Some(filling), Some(position)) = (room.filling, &mut room.position)
             && position.offset < filling.to
         {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::rooms::key_of;
 use super::{Machine, Waits};
 use crate::backoff;
 use crate::error::Error;
@@ -16,6 +17,7 @@ const UNDER_WAY_MAX: usize = 128;
 /// Where a message goes. Messages of one lane are sent in order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lane {
+    /// By the folded name, which is the room's for the server too.
     Room(String),
     Private(String),
 }
@@ -149,22 +151,23 @@ impl Machine {
         content: &str,
         level: Option<Level>,
     ) -> Result<Ticket, Error> {
-        let key = self.key(room);
+        let key = key_of(room);
         if !self.is_stopped() && !self.wants(&key) {
             return Err(Error::NotInRoom(room.to_owned()));
         }
-        self.push(now, Lane::Room(key), content, level)
+        self.push(now, Lane::Room(key), room, content, level)
     }
 
     /// Sends a message to one person.
     pub fn private(&mut self, now: Duration, target: &str, content: &str) -> Result<Ticket, Error> {
-        self.push(now, Lane::Private(target.to_owned()), content, None)
+        self.push(now, Lane::Private(target.to_owned()), target, content, None)
     }
 
     fn push(
         &mut self,
         now: Duration,
         lane: Lane,
+        to: &str,
         content: &str,
         level: Option<Level>,
     ) -> Result<Ticket, Error> {
@@ -197,12 +200,13 @@ impl Machine {
         if lane.frame(&send).text.len() > self.config.frame_bytes {
             return Err(Error::TooLarge);
         }
-        let saved = self.config.journal.then(|| {
-            let (to, private) = match &lane {
-                Lane::Room(room) => (room.clone(), false),
-                Lane::Private(target) => (target.clone(), true),
-            };
-            Saved { id: send.id.clone(), to, private, content: content.to_owned(), level, written: None }
+        let saved = self.config.journal.then(|| Saved {
+            id: send.id.clone(),
+            to: to.to_owned(),
+            private: matches!(lane, Lane::Private(_)),
+            content: content.to_owned(),
+            level,
+            written: None,
         });
         if let Some(saved) = saved {
             self.sends.records.push(Record::Queued(saved));
@@ -224,7 +228,7 @@ impl Machine {
         for saved in saved {
             let ticket = self.ticket();
             let lane =
-                if saved.private { Lane::Private(saved.to.clone()) } else { Lane::Room(saved.to.clone()) };
+                if saved.private { Lane::Private(saved.to.clone()) } else { Lane::Room(key_of(&saved.to)) };
             let send = Send {
                 ticket,
                 id: saved.id,

@@ -114,6 +114,8 @@ pub struct Buffer {
     pub kind: Kind,
     /// The room or the person.
     pub name: String,
+    /// Which one was shown when somebody opened it.
+    pub opened_from: Option<u64>,
     /// Its lines, the oldest first.
     pub lines: VecDeque<Line>,
     /// The history that offsets count in, and the how manieth that is.
@@ -148,6 +150,7 @@ impl Buffer {
             id,
             kind,
             name: name.to_owned(),
+            opened_from: None,
             lines: VecDeque::new(),
             epoch: None,
             generation: 0,

@@ -1,11 +1,11 @@
 //! What the client is told on the command line.
 
 use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use starling_client::Options;
+use starling_client::{Options, Reason};
 
 use crate::app::Settings;
 use crate::{clock, plain};
@@ -30,10 +30,12 @@ Where standard input or output is no terminal, or with --plain, each line of
 standard input is a message to the first room, and what is heard goes to standard
 output, a line each; what happens to the connection, to standard error. Lines are
 sent once and in order, also when the connection is lost meanwhile. At the end of
-the input it waits until all of it is acknowledged.
+the input it waits until all of it is acknowledged. If it is stopped before, it says
+up to which line the input was read.
 
 Exit codes: 0 ok, in plain mode: every line was acknowledged; 1 something was not
-sent, or the server refuses; 2 wrong arguments.";
+sent, a part of the journal was lost, the server refuses, or the address or the
+certificate is wrong on the first attempt (--wait goes on); 2 wrong arguments.";
 
 /// The flags of `starling chat`.
 #[derive(Args, Debug, Clone)]
@@ -41,7 +43,7 @@ pub struct Flags {
     /// Where the server is: ws://, wss://, http://, https://, frame:// or frames://
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:8080/ws")]
     pub url: String,
-    /// Who you are; asked for at a terminal
+    /// Who you are, without a token; asked for at a terminal
     #[arg(long, short, value_name = "NAME")]
     pub nickname: Option<String>,
     /// A token that says who you are. Others here can see arguments: prefer the variable
@@ -53,7 +55,11 @@ pub struct Flags {
     /// The roots of the server's certificate (PEM), instead of the system's
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Keep what is sent in this file until it is acknowledged, and go on with what an earlier run left there
+    /// Keep trying where the address or the certificate seems to be wrong, as while a server is being set up
+    #[arg(long)]
+    pub wait: bool,
+    /// Keep what is sent in this file until it is acknowledged, and go on with what an earlier run left there; a file that
+    /// is none of starling's journals is refused
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
     /// Scroll and choose rooms with the mouse; the terminal selects text only with Shift then
@@ -113,6 +119,9 @@ pub fn run(flags: &Flags) -> Outcome {
         if let Some(ca) = &flags.ca {
             options = options.certificates(ca);
         }
+        if flags.wait {
+            options = options.keep_trying();
+        }
         if let Some(journal) = &flags.journal {
             options = options.journal(journal);
         }
@@ -122,6 +131,9 @@ pub fn run(flags: &Flags) -> Outcome {
     if is_plain {
         if nickname.is_none() && token.is_none() {
             return Outcome::Usage("who are you? Name a --nickname, or set STARLING_TOKEN".to_owned());
+        }
+        if let (Some(nickname), Some(_)) = (&nickname, token) {
+            plain::tell(&token_counts(nickname));
         }
         let plain = plain::Plain {
             rooms,
@@ -136,14 +148,19 @@ pub fn run(flags: &Flags) -> Outcome {
         url: flags.url.clone(),
         nickname,
         has_token: token.is_some(),
+        has_journal: flags.journal.is_some(),
         rooms,
         is_coloured: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         has_bell: !flags.no_bell,
         to_local: clock::local,
     };
     match crate::run::run(settings, flags.mouse, &options) {
-        Ok(ended) if ended.unsent == 0 => Outcome::Done,
-        Ok(ended) => Outcome::Failed(unsent(ended.unsent, flags.journal.is_some())),
+        Ok(ended) if ended.unsent == 0 => ended.lost.map_or(Outcome::Done, Outcome::Failed),
+        Ok(ended) => {
+            let kept = if flags.journal.is_some() { ended.unsent } else { 0 };
+            let unsent = unsent(ended.unsent, None, kept);
+            Outcome::Failed(ended.lost.map_or(unsent.clone(), |lost| format!("{lost}; {unsent}")))
+        }
         Err(crate::run::Failure::Options(why)) => Outcome::Usage(why),
         Err(crate::run::Failure::Terminal(why)) => {
             Outcome::Failed(format!("the terminal cannot be used: {why}"))
@@ -151,9 +168,53 @@ pub fn run(flags: &Flags) -> Outcome {
     }
 }
 
-/// Tells how many messages were not sent.
-pub(crate) fn unsent(count: usize, has_journal: bool) -> String {
+/// Tells that a nickname is of no use.
+pub(crate) fn token_counts(nickname: &str) -> String {
+    format!("the token says who you are: --nickname {nickname} does not count")
+}
+
+/// Why there is no connection, with the flag that may help.
+pub(crate) fn why(reason: &Reason) -> String {
+    match reason {
+        Reason::Untrusted(_) => format!("{reason}: --ca FILE names the certificate to trust"),
+        reason => reason.to_string(),
+    }
+}
+
+/// Tells that a part of the journal is lost.
+pub(crate) fn damaged(bytes: u64, copy: &Path) -> String {
+    let bytes = if bytes == 1 { "1 byte of it".to_owned() } else { format!("{bytes} bytes of it") };
+    format!(
+        "the journal was damaged: {bytes} could not be read, and the messages in them are lost; as it was found it is kept as {}",
+        copy.display()
+    )
+}
+
+/// Tells how many messages were not sent, and from which line on, and how many of them wait in a journal.
+pub(crate) fn unsent(count: usize, first: Option<u64>, kept: usize) -> String {
     let messages = if count == 1 { "message is" } else { "messages are" };
-    let more = if has_journal { "; the journal keeps them for the next run" } else { "" };
-    format!("{count} {messages} unsent{more}")
+    let from = first.map_or(String::new(), |line| format!(" from line {line} on"));
+    let kept = match kept {
+        0 => String::new(),
+        1 if count == 1 => "; the journal keeps it for the next run".to_owned(),
+        kept if kept >= count => "; the journal keeps them for the next run".to_owned(),
+        kept => format!("; the journal keeps {kept} of them for the next run"),
+    };
+    format!("{count} {messages} unsent{from}{kept}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unsent;
+
+    #[test]
+    fn what_is_unsent_is_told() {
+        assert_eq!(unsent(1, Some(1), 0), "1 message is unsent from line 1 on");
+        assert_eq!(unsent(2, None, 2), "2 messages are unsent; the journal keeps them for the next run");
+        assert_eq!(unsent(1, None, 1), "1 message is unsent; the journal keeps it for the next run");
+        assert_eq!(
+            unsent(3, Some(7), 2),
+            "3 messages are unsent from line 7 on; the journal keeps 2 of them for the next run"
+        );
+    }
 }

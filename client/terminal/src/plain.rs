@@ -8,9 +8,10 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use starling_client::crossbeam_channel::{Receiver, after, never, select};
+use starling_client::name::fold;
 use starling_client::{Client, Delivery, Error, Event, JoinOptions, Options, Reply, Ticket};
 
-use crate::flags::{Outcome, unsent};
+use crate::flags::{self, Outcome, damaged, unsent};
 use crate::run::heed_signals;
 use crate::text::seconds;
 use lines::Input;
@@ -63,10 +64,16 @@ struct Pipe<'a> {
     joins: HashMap<Ticket, String>,
     /// A line that had no place, with its number.
     held: Option<(u64, String)>,
+    /// The last line that was sent, or failed: who goes on after an interruption does so from the next.
+    last_line: u64,
+    /// Whether the input has ended.
+    is_read: bool,
     /// How many lines were not sent, for whatever reason.
     failed: usize,
     /// Lines that were given up at the end, which are told together.
     given_up: Vec<u64>,
+    /// What is lost although nothing has failed.
+    lost: Option<String>,
     /// Why it cannot go on.
     over: Option<String>,
     is_ending: bool,
@@ -93,8 +100,11 @@ pub fn run(plain: &Plain, options: Options) -> Outcome {
         open: HashMap::new(),
         joins: HashMap::new(),
         held: None,
+        last_line: 0,
+        is_read: false,
         failed: 0,
         given_up: Vec::new(),
+        lost: None,
         over: None,
         is_ending: false,
         out: Vec::new(),
@@ -168,17 +178,27 @@ impl Pipe<'_> {
     fn take(&mut self, input: Input) -> bool {
         match input {
             Input::Line(number, line) => self.send(number, line),
-            Input::Wrong(number, why) => self.fail(number, &why),
+            Input::Wrong(number, why) => {
+                self.last_line = number;
+                self.fail(number, &why);
+            }
             Input::Failed(why) => self.over = Some(format!("standard input cannot be read: {why}")),
-            Input::End => return true,
+            Input::End => {
+                self.is_read = true;
+                return true;
+            }
         }
         false
     }
 
     fn send(&mut self, number: u64, line: String) {
+        let before = std::mem::replace(&mut self.last_line, number);
         match self.client.send(&self.plain.rooms[0], &line) {
             Ok(receipt) => _ = self.open.insert(receipt.ticket(), number),
-            Err(Error::QueueFull) => self.held = Some((number, line)),
+            Err(Error::QueueFull) => {
+                self.last_line = before;
+                self.held = Some((number, line));
+            }
             // Why it has stopped comes as an event.
             Err(Error::Stopped) => self.fail(number, "the client has stopped"),
             Err(error) => self.fail(number, &error.to_string()),
@@ -202,9 +222,11 @@ impl Pipe<'_> {
                 self.was_online = true;
                 tell(&format!("online as {}{resumed}", welcome.nickname));
             }
-            Event::Waiting { delay, reason } => tell(&format!("{reason}; again in {}", seconds(*delay))),
+            Event::Waiting { delay, reason } => {
+                tell(&format!("{}; again in {}", flags::why(reason), seconds(*delay)));
+            }
             Event::Stopped(_) | Event::Left(_) | Event::Reply { .. } if self.is_ending => {}
-            Event::Stopped(reason) => self.over = Some(reason.to_string()),
+            Event::Stopped(reason) => self.over = Some(flags::why(reason)),
             Event::Delivery { ticket, delivery } if delivery.is_final() => {
                 let number = self.open.remove(ticket);
                 if let Delivery::Failed(failure) = delivery {
@@ -224,10 +246,15 @@ impl Pipe<'_> {
                     self.over.get_or_insert(format!("{room} cannot be joined: {why}"));
                 }
             }
-            Event::Left(left) if left.room.to_lowercase() != self.plain.rooms[0].to_lowercase() => {
+            Event::Left(left) if fold(&left.room) != fold(&self.plain.rooms[0]) => {
                 tell(&format!("no more in {}: {}", left.room, left.reason));
             }
             Event::Left(left) => self.over = Some(format!("no more in {}: {}", left.room, left.reason)),
+            Event::JournalDamaged { bytes, copy } => {
+                let damaged = damaged(*bytes, copy);
+                tell(&damaged);
+                self.lost = Some(damaged);
+            }
             Event::Restored { ticket, content, .. } => {
                 self.open.insert(*ticket, 0);
                 tell(&format!("from an earlier run: {content}"));
@@ -272,27 +299,35 @@ impl Pipe<'_> {
             // What is not known to have failed has been acknowledged: an event may have found no place any more.
             self.open.clear();
         }
-        let mut lines: Vec<u64> =
-            self.open.values().copied().chain(self.held.take().map(|(number, _)| number)).collect();
+        let kept = if self.plain.has_journal { self.open.len() } else { 0 };
+        // What had no place in the journal either is as good as not read, if there is more behind it.
+        let held = self.held.take().filter(|_| kept == 0 || self.is_read);
+        let mut lines: Vec<u64> = self.open.values().copied().chain(held.map(|(number, _)| number)).collect();
         lines.extend(&self.given_up);
-        let first = lines
-            .iter()
-            .min()
-            .filter(|number| **number > 0)
-            .map_or(String::new(), |number| format!(" from line {number} on"));
+        let first = lines.iter().copied().filter(|number| *number > 0).min();
         let count = self.failed + lines.len();
-        let unsent = unsent(count, self.plain.has_journal) + &first;
-        match self.over {
+        let mut unsent = unsent(count, first, kept);
+        let mut over = self.over;
+        if !self.is_read && self.last_line > 0 {
+            let read = format!("the input was read up to line {}", self.last_line);
+            match &mut over {
+                _ if count > 0 => unsent = format!("{unsent}; {read}"),
+                Some(why) => *why = format!("{why}; {read}"),
+                None => tell(&read),
+            }
+        }
+        match over {
             Some(why) if count > 0 => Outcome::Failed(format!("{why}; {unsent}")),
             Some(why) => Outcome::Failed(why),
             None if count > 0 => Outcome::Failed(unsent),
-            None => Outcome::Done,
+            // It has been told when it was found; a program sees the exit code alone.
+            None => self.lost.map_or(Outcome::Done, Outcome::Failed),
         }
     }
 }
 
 /// Tells a person. Not `eprintln!`, which panics where standard error is closed.
-fn tell(text: &str) {
+pub(crate) fn tell(text: &str) {
     let mut line = Vec::new();
     told::put_line(&mut line, &["starling: ", text]);
     let _ = io::stderr().write_all(&line);

@@ -24,10 +24,12 @@ const DRAW_EVERY: Duration = Duration::from_millis(20);
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// How many messages were not sent, as far as one knows.
     pub unsent: usize,
+    /// What is lost of an earlier run.
+    pub lost: Option<String>,
 }
 
 /// The client library, once there is a nickname to connect with.
@@ -156,7 +158,7 @@ pub fn run(
             drop(screen);
             let patience = if is_asked { Duration::ZERO } else { GOODBYE };
             let unsent = server.client.map_or(0, |client| client.close(patience));
-            return Ok(Ended { unsent });
+            return Ok(Ended { unsent, lost: app.lost });
         }
         if drawn.is_none_or(|drawn| drawn.elapsed() >= DRAW_EVERY) {
             screen.draw(&app).map_err(failed)?;

@@ -335,6 +335,32 @@ fn pauses_grow_until_a_connection_has_held() {
 }
 
 #[test]
+fn a_wrong_address_stops_the_first_connection_alone() {
+    let fail = |bench: &mut Bench| {
+        let reason = Reason::Misaddressed("no frames".to_owned());
+        bench.machine.connect_failed(bench.now, ConnectFailure { reason, retry_after: None });
+        bench.take();
+        bench.machine.link()
+    };
+    let mut bench = Bench::with(|_| {});
+    assert!(matches!(fail(&mut bench), Link::Stopped(Reason::Misaddressed(_))));
+    let mut bench = Bench::with(|config| config.keep_trying = true);
+    assert_eq!(fail(&mut bench), Link::Waiting);
+    // What has been a server once may be one again.
+    let mut bench = Bench::online();
+    bench.machine.not_understood(bench.now, Reason::Misaddressed("no frames".to_owned()));
+    bench.take();
+    assert_eq!(bench.machine.link(), Link::Waiting);
+    bench.wait_to_connect();
+    assert_eq!(fail(&mut bench), Link::Waiting);
+    // Before the hello was answered it has been none.
+    let mut bench = Bench::with(|_| {});
+    bench.machine.connected(bench.now);
+    bench.machine.not_understood(bench.now, Reason::Misaddressed("no frames".to_owned()));
+    assert!(matches!(bench.machine.link(), Link::Stopped(Reason::Misaddressed(_))));
+}
+
+#[test]
 fn what_the_server_says_over_http_is_heeded() {
     let rejected = |status, retry_after| {
         let mut bench = Bench::with(|_| {});

@@ -357,3 +357,35 @@ fn a_room_that_one_is_in_after_all_is_left_and_joined_anew() {
     assert!(matches!(bench.event(), Event::Joined(_)));
     assert_eq!(bench.event(), Event::Reply { ticket, reply: Ok(Reply::Joined("den".to_owned())) });
 }
+
+#[test]
+fn a_room_under_another_case_is_the_same_room() {
+    let mut bench = Bench::in_room(0);
+    let ticket = bench.machine.join(bench.now, "DEN", JoinOptions::default()).unwrap();
+    assert_eq!(bench.event(), Event::Reply { ticket, reply: Ok(Reply::Joined("den".to_owned())) });
+    bench.silent();
+    assert!(bench.machine.rooms().eq(["den"]));
+    assert!(bench.machine.position("dEn").is_some());
+    bench.machine.send(bench.now, "Den", "hello", None).unwrap();
+    bench.written("message");
+    bench.events.clear();
+    bench.reconnect(true);
+    bench.written("join");
+    bench.silent();
+    bench.machine.leave(bench.now, "DEN").unwrap();
+    bench.take();
+    assert_eq!(bench.machine.rooms().count(), 0);
+    assert!(matches!(bench.machine.send(bench.now, "den", "hello", None), Err(Error::NotInRoom(_))));
+}
+
+#[test]
+fn a_room_has_the_name_that_the_server_writes() {
+    let mut bench = Bench::online();
+    bench.machine.join(bench.now, "ΟΔΟΣ", JoinOptions::default()).unwrap();
+    let join = bench.written("join");
+    assert_eq!(join["room"], "ΟΔΟΣ", "who makes a room says how it is written");
+    assert!(bench.machine.rooms().eq(["ΟΔΟΣ"]));
+    bench.answers(&join, json!({"type": "joined", "room": "οδος", "epoch": "e", "offset": 0}));
+    assert!(bench.machine.rooms().eq(["οδος"]));
+    assert!(bench.machine.send(bench.now, "Οδοσ", "hello", None).is_ok());
+}

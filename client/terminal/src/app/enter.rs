@@ -77,10 +77,19 @@ impl App {
                 self.close(at);
             }
             Typed::Private(nickname, text) => {
+                let is_new = self.buffer(Kind::Private, &nickname).is_none();
                 let at = self.open(Kind::Private, &nickname);
                 let nickname = self.buffers[at].name.clone();
-                if let Some(text) = text {
-                    self.say(at, Ask::Private(nickname, text.clone()), &text, server)?;
+                if is_new {
+                    self.buffers[at].opened_from = Some(id);
+                }
+                if let Some(text) = text
+                    && let Err(why) = self.say(at, Ask::Private(nickname, text.clone()), &text, server)
+                {
+                    if is_new {
+                        self.close(at);
+                    }
+                    return Err(why);
                 }
                 self.go(at);
             }

@@ -7,6 +7,7 @@ use starling_client::{Command, Delivery, Event, Failure, Reason, Reply, Ticket};
 
 use super::{App, Ask, Asked, FIRST_PAGE, LIST, Link, Mode, Server};
 use crate::buffer::{Kind, Line, Older, Own, What};
+use crate::flags::damaged;
 use crate::text::{harmless, mentions, seconds};
 
 /// How many names a line tells.
@@ -29,6 +30,7 @@ impl App {
                     (true, false) => "online again, in a new session".to_owned(),
                 };
                 self.was_online = true;
+                self.hint_told = None;
                 self.notice(0, &text);
                 let rooms = Command::Rooms { limit: Some(LIST), after: None };
                 self.ask(0, Ask::Command(rooms), Asked::Rooms { is_shown: false }, server);
@@ -145,6 +147,11 @@ impl App {
                 }
                 self.notice(self.current, &text);
             }
+            Event::JournalDamaged { bytes, copy } => {
+                let damaged = damaged(bytes, &copy);
+                self.trouble_here(&damaged);
+                self.lost = Some(damaged);
+            }
             Event::Restored { ticket, to, private, content } => {
                 let at = self.open(if private { Kind::Private } else { Kind::Room }, &to);
                 self.await_delivery(at, ticket, &content);
@@ -161,10 +168,18 @@ impl App {
 
     fn wait(&mut self, delay: Duration, reason: &Reason) {
         let why = Self::reason(reason);
-        if !matches!(self.link, Link::Connecting(attempt) if attempt > 1) {
+        // A token says who one is, whatever one would rather be called.
+        let hint =
+            (reason.is_nickname_in_use() && !self.settings.has_token).then_some("nickname taken: /nick NAME");
+        let is_news = !matches!(self.link, Link::Connecting(attempt) if attempt > 1);
+        if is_news {
             self.trouble(0, &format!("{why}; again in {}", seconds(delay)));
         }
-        self.link = Link::Waiting { until: self.now + delay, why };
+        if hint.is_some() && hint != self.hint_told {
+            self.trouble_here(&format!("{why}: /nick NAME takes another nickname, or wait until it is free"));
+        }
+        self.hint_told = hint;
+        self.link = Link::Waiting { until: self.now + delay, why, hint };
         self.lost();
     }
 
@@ -294,8 +309,40 @@ impl App {
                     self.notice(at, &text);
                 }
             }
-            Delivery::Failed(failure) => buffer.settle(line, Own::Failed(why(&failure)), None, None),
+            Delivery::Failed(failure) => {
+                buffer.settle(line, Own::Failed(why(&failure)), None, None);
+                let is_nobody = matches!(&failure, Failure::Refused(error) if error.code == 404);
+                if is_nobody && buffer.kind == Kind::Private {
+                    self.nobody(at, &why(&failure));
+                }
+            }
         }
+    }
+
+    /// There is nobody of this name. A conversation in which nothing has been said is closed, as what is typed there next would
+    /// fail too.
+    fn nobody(&mut self, at: usize, why: &str) {
+        let buffer = &self.buffers[at];
+        let mut unsent = Vec::new();
+        for line in &buffer.lines {
+            match &line.what {
+                What::Message { own: Some(Own::Failed(_)), content, .. } => unsent.push(content.clone()),
+                What::Message { .. } => return,
+                What::Notice(_) | What::Trouble(_) => {}
+            }
+        }
+        let is_shown = at == self.current;
+        if is_shown && !self.editor.text().is_empty() {
+            // What is being typed is for nobody else to hear: it must not end up in the next room.
+            return;
+        }
+        let told = format!("not sent to {}: {} ({why})", buffer.name, unsent.join(" ⏎ "));
+        let back = buffer.opened_from;
+        self.close(at);
+        if is_shown && let Some(back) = back.and_then(|id| self.buffer_by_id(id)) {
+            self.go(back);
+        }
+        self.trouble_here(&told);
     }
 
     fn replied(&mut self, ticket: Ticket, reply: Result<Reply, Failure>, server: &mut dyn Server) {

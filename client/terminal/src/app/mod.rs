@@ -10,12 +10,14 @@ pub(crate) mod tests;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use starling_client::name::fold;
 use starling_client::{Command, Error, Reason, Ticket};
 
 use crate::buffer::{Buffer, Kind, Line, What};
 use crate::clock::ToLocal;
 use crate::complete::{Completion, Known};
 use crate::editor::Editor;
+use crate::flags;
 use crate::text::harmless;
 use crate::view;
 
@@ -83,6 +85,8 @@ pub enum Link {
         until: Duration,
         /// Why there is no connection.
         why: String,
+        /// What one can do, which is told first: there may be no place for the rest.
+        hint: Option<&'static str>,
     },
     /// There will be none.
     Stopped(String),
@@ -124,6 +128,8 @@ pub struct Settings {
     pub nickname: Option<String>,
     /// Whether a token says who one is.
     pub has_token: bool,
+    /// Whether what is unsent at the end is kept for another run.
+    pub has_journal: bool,
     /// Rooms to join.
     pub rooms: Vec<String>,
     /// Whether there are colours.
@@ -159,6 +165,8 @@ pub struct App {
     pub help: Option<u16>,
     /// Whether members are shown, where there is place.
     pub has_members: bool,
+    /// What is lost of an earlier run, to be told at the end too.
+    pub lost: Option<String>,
     /// Columns and rows.
     pub size: (u16, u16),
     /// The time since any moment that stays the same.
@@ -173,13 +181,15 @@ pub struct App {
     rooms_known: Vec<String>,
     last_id: u64,
     was_online: bool,
+    /// What one can do, as it was told last.
+    hint_told: Option<&'static str>,
 }
 
 impl App {
     /// A client that has not begun.
     pub fn new(settings: Settings, size: (u16, u16)) -> App {
         let mut app = App {
-            nickname: settings.nickname.clone(),
+            nickname: settings.nickname.clone().filter(|_| !settings.has_token),
             settings,
             link: Link::None,
             latency: None,
@@ -190,6 +200,7 @@ impl App {
             mode_before: Mode::Chat,
             help: None,
             has_members: true,
+            lost: None,
             size,
             now: Duration::ZERO,
             now_ms: 0,
@@ -200,6 +211,7 @@ impl App {
             rooms_known: Vec::new(),
             last_id: 0,
             was_online: false,
+            hint_told: None,
         };
         let id = app.id();
         app.buffers.push(Buffer::new(id, Kind::Server, "server"));
@@ -217,6 +229,9 @@ impl App {
             return;
         }
         self.connect(server);
+        if let Some(nickname) = self.settings.nickname.clone().filter(|_| self.settings.has_token) {
+            self.trouble(self.current, &flags::token_counts(&nickname));
+        }
     }
 
     fn connect(&mut self, server: &mut dyn Server) {
@@ -266,8 +281,8 @@ impl App {
 
     /// The buffer of this room or person, whatever its case.
     fn buffer(&self, kind: Kind, name: &str) -> Option<usize> {
-        let name = name.to_lowercase();
-        self.buffers.iter().position(|buffer| buffer.kind == kind && buffer.name.to_lowercase() == name)
+        let name = fold(name);
+        self.buffers.iter().position(|buffer| buffer.kind == kind && fold(&buffer.name) == name)
     }
 
     fn buffer_by_id(&self, id: u64) -> Option<usize> {
@@ -438,7 +453,7 @@ impl App {
         match reason {
             Reason::Refused(error) => error.message.clone(),
             Reason::Bye(bye) => format!("the server said: {} ({})", bye.reason.replace('_', " "), bye.code),
-            other => other.to_string(),
+            other => flags::why(other),
         }
     }
 }

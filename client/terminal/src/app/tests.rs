@@ -39,6 +39,7 @@ impl Test {
             url: "ws://test/ws".to_owned(),
             nickname: nickname.map(str::to_owned),
             has_token: false,
+            has_journal: false,
             rooms: vec!["den".to_owned()],
             is_coloured: true,
             has_bell: true,
@@ -337,6 +338,16 @@ fn reaching_the_top_asks_for_what_is_older() {
 }
 
 #[test]
+fn a_journal_that_is_damaged_is_told_and_not_forgotten() {
+    let mut test = Test::online((80, 24));
+    test.hear(Event::JournalDamaged { bytes: 80, copy: "/tmp/outbox.damaged".into() });
+    let told = test.said().last().unwrap().clone();
+    assert!(told.starts_with("! the journal was damaged: 80 bytes of it"), "{told}");
+    assert!(told.ends_with("/tmp/outbox.damaged"), "{told}");
+    assert!(test.app.lost.is_some());
+}
+
+#[test]
 fn a_connection_that_is_lost_is_told() {
     let mut test = Test::online((80, 24));
     test.hear(Event::Latency(Duration::from_millis(3)));
@@ -460,4 +471,51 @@ fn gaps_and_new_histories_are_told() {
     let page = json!({"room": "den", "epoch": "g", "messages": [message(1), message(2)]});
     test.hear(Event::Reply { ticket, reply: Ok(Reply::History(history_of(page))) });
     assert_eq!(test.said()[test.said().len() - 2..], ["bob: new", "bob: new"]);
+}
+
+#[test]
+fn a_conversation_with_nobody_is_closed() {
+    let no_such_user = || {
+        from_value(json!({"code": 404, "reason": "no_such_user", "message": "nobody is called bbo"})).unwrap()
+    };
+    let fail = |test: &mut Test| {
+        let ticket = test.ticket(|ask| matches!(ask, Ask::Private(..)));
+        let delivery = Delivery::Failed(Failure::Refused(no_such_user()));
+        test.hear(Event::Delivery { ticket, delivery });
+    };
+    let mut test = Test::online((80, 24));
+    test.joined("ops", json!([]), 0);
+    test.enter("/msg bbo psst");
+    assert_eq!(test.app.shown().name, "bbo");
+    fail(&mut test);
+    assert_eq!((&*test.app.shown().name, test.app.buffers.len()), ("den", 3));
+    assert_eq!(test.said().last().unwrap(), "! not sent to bbo: psst (nobody is called bbo)");
+    // The same for what is typed in a conversation that was opened without a word.
+    test.enter("/msg bbo");
+    test.enter("psst");
+    fail(&mut test);
+    assert_eq!(test.app.shown().name, "den");
+    // What is being typed stays where it is.
+    test.enter("/msg bbo psst");
+    test.write("a secret");
+    fail(&mut test);
+    assert_eq!(test.app.shown().name, "bbo");
+    // What has been said stays to be read.
+    let mut test = Test::online((80, 24));
+    let private = json!({"sender": "bbo", "target": "alice", "content": "hi", "timestamp": 0});
+    test.hear(Event::Private(from_value(private).unwrap()));
+    test.enter("/msg bbo psst");
+    fail(&mut test);
+    assert_eq!(test.app.shown().name, "bbo");
+}
+
+#[test]
+fn a_name_beside_a_token_does_not_count() {
+    let mut test = Test::new(Some("eve"), (80, 24));
+    test.app.settings.has_token = true;
+    let mut app = App::new(test.app.settings.clone(), (80, 24));
+    app.start(&mut test.server);
+    test.app = app;
+    assert_eq!(test.app.nickname, None);
+    assert_eq!(test.said().last().unwrap(), "! the token says who you are: --nickname eve does not count");
 }

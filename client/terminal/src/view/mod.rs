@@ -242,9 +242,13 @@ fn status(app: &App, theme: Theme, area: Rect, screen: &mut Screen) {
             let latency = app.latency.map_or(String::new(), |latency| format!(" {}", millis(latency)));
             ("●", format!("online{latency}"), theme.good())
         }
-        Link::Waiting { until, why } => {
-            let left = until.saturating_sub(app.now);
-            ("○", format!("reconnecting in {}: {}", seconds(left), harmless(why)), theme.bad())
+        Link::Waiting { until, why, hint } => {
+            let left = seconds(until.saturating_sub(app.now));
+            let text = match hint {
+                Some(hint) => format!("{hint} (again in {left})"),
+                None => format!("reconnecting in {left}: {}", harmless(why)),
+            };
+            ("○", text, theme.bad())
         }
         Link::Stopped(why) => ("✗", format!("stopped: {}", harmless(why)), theme.bad()),
     };
@@ -299,9 +303,11 @@ fn input(app: &App, theme: Theme, area: Rect, screen: &mut Screen) -> Option<Pos
     let columns = usize::from(area.width);
     let (prompt, style) = match &app.mode {
         Mode::Quit => {
-            let question = match app.unsent() {
-                1 => "A message is unsent and would be lost. Quit? y/n ".to_owned(),
-                count => format!("{count} messages are unsent and would be lost. Quit? y/n "),
+            let question = match (app.unsent(), app.settings.has_journal) {
+                (1, true) => "A message is unsent; the journal keeps it. Quit? y/n ".to_owned(),
+                (count, true) => format!("{count} messages are unsent; the journal keeps them. Quit? y/n "),
+                (1, false) => "A message is unsent and would be lost. Quit? y/n ".to_owned(),
+                (count, false) => format!("{count} messages are unsent and would be lost. Quit? y/n "),
             };
             let question = if width(&question) < columns {
                 question

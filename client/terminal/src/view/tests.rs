@@ -260,3 +260,49 @@ fn a_mention_stands_out() {
         |cell: &ratatui::buffer::Cell| cell.symbol() == "b" && cell.modifier.contains(Modifier::REVERSED);
     assert!(buffer.content.iter().any(is_marked));
 }
+
+#[test]
+fn who_quits_is_told_what_becomes_of_what_is_unsent() {
+    for (has_journal, count, told) in [
+        (false, 1, "A message is unsent and would be lost. Quit? y/n"),
+        (false, 2, "2 messages are unsent and would be lost. Quit? y/n"),
+        (true, 1, "A message is unsent; the journal keeps it. Quit? y/n"),
+        (true, 2, "2 messages are unsent; the journal keeps them. Quit? y/n"),
+    ] {
+        let mut test = Test::online((80, 24));
+        test.app.settings.has_journal = has_journal;
+        for _ in 0..count {
+            test.enter("hello");
+        }
+        test.control('c');
+        assert_eq!(text(&drawn(&test)).lines().last(), Some(told));
+    }
+}
+
+#[test]
+fn whose_nickname_was_taken_meanwhile_is_told_what_helps() {
+    let refusal = || {
+        Reason::Refused(
+            from_value(
+                json!({"code": 409, "reason": "nickname_in_use", "message": "this nickname is in use"}),
+            )
+            .unwrap(),
+        )
+    };
+    for columns in [80, 60, 50, 40] {
+        let mut test = Test::online((columns, 24));
+        test.hear(Event::Connecting { attempt: 1 });
+        test.hear(Event::Waiting { delay: Duration::from_secs(1), reason: Reason::Silent });
+        for attempt in 2..4 {
+            test.hear(Event::Connecting { attempt });
+            test.hear(Event::Waiting { delay: Duration::from_secs(30), reason: refusal() });
+        }
+        let screen = text(&drawn(&test));
+        let status = screen.lines().rev().nth(1).unwrap();
+        assert!(status.contains("taken: /nick NAME"), "{status}");
+        assert_eq!(test.said().iter().filter(|line| line.contains("/nick NAME takes another")).count(), 1);
+        // What is typed is obeyed at once.
+        test.enter("/nick al");
+        assert_eq!(test.asked().last(), Some(&crate::app::Ask::Nick("al".to_owned())));
+    }
+}
