@@ -113,7 +113,12 @@ impl Link {
                 self.nicknames.remove(&(nickname.folded().into(), session));
             }
             Then::Find { wait } => {
-                let outcome = self.sense(what, first.map(found));
+                let found = self.sense(what, first.map(found));
+                // Whoever had it has perhaps not said so again.
+                let outcome = found.and_then(|found| match found {
+                    None if !self.is_settled() => Err(Failed::Down),
+                    found => Ok(found),
+                });
                 self.tell(from, BackplaneNews::Found { wait, outcome });
             }
             Then::LookForSession { room, session } => {
