@@ -138,6 +138,7 @@ impl Shard {
             BackplaneNews::Entries { room, epoch, entries } => self.hear_entries(&room, &epoch, entries),
             BackplaneNews::CaughtUp { room, epoch, outcome } => self.hear_caught_up(&room, &epoch, outcome),
             BackplaneNews::At { room, at, is_doubtful } => self.hear_at(&room, at, is_doubtful),
+            BackplaneNews::Unseen { room } => self.hear_unseen(&room),
             BackplaneNews::Uttered { room, utterance } => self.hear_uttered(&room, utterance),
             BackplaneNews::Page { wait, entries } => {
                 if let Some(Awaited::Page(then)) = self.end_wait(wait) {
@@ -231,6 +232,7 @@ impl Shard {
         if self.nodes.down.is_none() {
             // Who is not known may have been away as this node was.
             self.nodes.unknown.clear();
+            self.forget_rooms_away();
             self.keep_sessions();
         }
     }
