@@ -416,20 +416,13 @@ fn common_ground(config: &Config) -> String {
     lines.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Tells of what is configured, or there, and will not be used: somebody may count on it.
+/// Tells of what is there and will not be used: somebody may count on it.
 fn warn_of_what_is_left_aside(config: &Config, is_clustered: bool) {
     if is_clustered && let Ok(store) = crate::store::place::find(&config.data_dir) {
         log::warn!(
             "{}: what is in this store (rooms, accounts, inboxes) is left aside: a node of a cluster keeps what it has in Redis",
             store.display()
         );
-    }
-    let default = Config::default();
-    if !is_clustered && config.cluster != default.cluster {
-        log::warn!("[cluster] is configured, but not cluster.redis: this node stands alone");
-    }
-    if config.consul.agent.is_none() && config.consul != default.consul {
-        log::warn!("[consul] is configured, but not consul.agent: this node is not registered");
     }
 }
 

@@ -518,3 +518,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn sections_that_have_no_effect_are_named() {
+    let notices = |file: &str| resolve(file, &[], &[]).unwrap().notices();
+    let redis = "[cluster]\nredis = \"redis://127.0.0.1\"\n";
+    for (file, section) in [
+        ("[cluster]\nprefix = \"chat\"\n".to_owned(), "[cluster] has no effect without cluster.redis"),
+        (format!("{redis}[store]\nsync_ms = 5\n"), "[store] has no effect with cluster.redis"),
+        ("[consul]\nservice = \"chat\"\n".to_owned(), "[consul] has no effect without consul.agent"),
+    ] {
+        let told = notices(&file);
+        assert!(told.len() == 1 && told[0].starts_with(section), "{file}: {told:?}");
+    }
+    for kind in ["sqlite", "memory"] {
+        assert_eq!(notices(&format!("{redis}[store]\nkind = \"{kind}\"\n")), Vec::<String>::new());
+    }
+    assert_eq!(notices("[store]\nsync_ms = 5\n"), Vec::<String>::new());
+}

@@ -178,7 +178,7 @@ counters! {
     Counter journal_full,
     /// What the storage threads were asked for: pages of history, inboxes, accounts.
     Counter store_requests,
-    /// Whether the node reaches the backplane: 1 or 0. Of a Redis Cluster one server that answers is enough. Only where there is a backplane.
+    /// Whether the node reaches the backplane: 1 or 0. Of a Redis Cluster one server that answers is enough, unless the one that has `{nodes}` answers and refuses to hear that the node lives. Only where there is a backplane.
     Gauge backplane_up,
     /// What the link to the backplane was asked for.
     Counter backplane_requests,

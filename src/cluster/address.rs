@@ -145,6 +145,10 @@ pub(super) fn advised(text: &str) -> String {
         (&["WRONGTYPE"], "a key of another kind is in the way of one of starling's: look at cluster.prefix"),
         (&["OOM"], "it is full: raise its maxmemory, or make room"),
         (
+            &["NOREPLICAS"],
+            "it takes no writes without replicas that follow: start them, or lower its min-replicas-to-write",
+        ),
+        (
             &["CLUSTERDOWN", "no server has the slot"],
             "a Redis Cluster that was just made, or whose server has just come back, needs some seconds; otherwise some of its slots have \
              no server that answers: look at redis-cli --cluster check",
@@ -168,6 +172,8 @@ mod tests {
     fn what_goes_wrong_comes_with_advice() {
         let said = advised("NOPERM this user has no permissions to run the 'set' command");
         assert!(said.contains("docs/cluster.md"), "{said}");
+        let said = advised("NOREPLICAS Not enough good replicas to write.");
+        assert!(said.contains("min-replicas-to-write"), "{said}");
         assert!(advised("OOM command not allowed").contains("maxmemory"));
         assert!(advised("CLUSTERDOWN The cluster is down").contains("--cluster check"));
         assert_eq!(advised("ERR syntax error"), "ERR syntax error");

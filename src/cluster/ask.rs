@@ -20,6 +20,9 @@ use crate::shard::backplane::{
 /// Messages, and changes, of one answer to somebody who catches up. Where there are more, more is asked for.
 pub(super) const CATCH_UP: usize = 512;
 
+/// What stands where the id of the message before would, if a message has no place in an inbox.
+pub(super) const PAST: &str = "past";
+
 /// Places where a session was before that are remembered.
 const BEFORE_MAX: usize = 8;
 
@@ -186,14 +189,15 @@ impl Link {
             }
             BackplaneRequest::Tell { node, message } => {
                 let wait = message.wait_here();
-                (self.message_to(node, &message), Then::Tell { nodes: smallvec![node], wait })
+                let past = message.may_come_twice().then(|| self.past_inboxes(&message).into());
+                (self.message_to(node, &message), Then::Tell { nodes: smallvec![node], wait, past })
             }
             BackplaneRequest::TellAll { message } => {
                 let others = self.roster.living().iter().filter(|node| **node != self.settings.node);
                 let nodes: SmallVec<[NodeId; 1]> = others.copied().collect();
                 let commands = nodes.iter().map(|node| self.message_to(*node, &message)).collect();
                 let wait = message.wait_here();
-                return Some(Job { from, commands, then: Then::Tell { nodes, wait }, until });
+                return Some(Job { from, commands, then: Then::Tell { nodes, wait, past: None }, until });
             }
         };
         Some(Job::one(from, command, then, until))
@@ -387,6 +391,11 @@ impl Link {
             .arg(self.settings.keys.inbox_channel(node))
             .arg(format!("{} {}", self.settings.node, json(message)))
             .arg(self.settings.hold_ms)
+    }
+
+    /// A message as it is announced without a place in the inbox. It is heard once at most, and in no order.
+    fn past_inboxes(&self, message: &NodeMessage) -> String {
+        format!("{PAST} - {} {}", self.settings.node, json(message))
     }
 
     /// Says that this node lives.

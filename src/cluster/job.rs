@@ -82,6 +82,8 @@ pub(super) enum Then {
     Tell {
         nodes: SmallVec<[NodeId; 1]>,
         wait: Option<Id>,
+        /// What is said to them past their inboxes where these cannot be reached, if it may be.
+        past: Option<Box<str>>,
     },
     /// A session is given up, or taken back.
     Keep {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::answer::{self, list, number, text};
-use super::ask::CATCH_UP;
+use super::ask::{CATCH_UP, PAST};
 use super::job::{Claimed, Job, Listing, Taking, Then};
 use super::link::{LEFT, Link, Looked};
 use super::wire::{Answer, Command, Trouble};
@@ -40,8 +40,14 @@ impl Link {
         match then {
             Then::Nothing(_) => {}
             // What may have been done is waited for.
-            Then::Tell { nodes, wait } => {
+            Then::Tell { nodes, wait, past } => {
                 for (node, answer) in nodes.into_iter().zip(answers) {
+                    // Of a Redis Cluster the server is away that has the inbox. The others announce what they are told all the same.
+                    if let (Some(past), Err(Trouble::Lost(_)), true) = (&past, answer, self.wire.is_some()) {
+                        let channel = self.settings.keys.inbox_channel(node);
+                        let command = Command::anywhere("PUBLISH").arg(channel).arg(&**past);
+                        self.push_urgent(0, command, Then::Nothing("tell a node past its inbox"));
+                    }
                     if let (Some(wait), Err(Trouble::Refused(_))) = (wait, answer) {
                         self.tell(from, BackplaneNews::NotTold { node, wait });
                     }
@@ -113,7 +119,12 @@ impl Link {
                 self.nicknames.remove(&(nickname.folded().into(), session));
             }
             Then::Find { wait } => {
-                let outcome = self.sense(what, first.map(found));
+                let found = self.sense(what, first.map(found));
+                // Whoever had it has perhaps not said so again.
+                let outcome = found.and_then(|found| match found {
+                    None if !self.is_settled() => Err(Failed::Down),
+                    found => Ok(found),
+                });
                 self.tell(from, BackplaneNews::Found { wait, outcome });
             }
             Then::LookForSession { room, session } => {
@@ -168,12 +179,13 @@ impl Link {
                 }
             }
             Then::Look { room } => {
-                if let (Some(looked), Some(value)) = (self.rooms.get(&room), first) {
-                    let core = looked.core;
-                    let line = list(value).and_then(|parts| text(parts.get(3)?)).unwrap_or("");
-                    let (at, is_doubtful) = (where_it_is(value), line != self.line);
-                    self.tell(core, BackplaneNews::At { room, at, is_doubtful });
-                }
+                let Some(core) = self.rooms.get(&room).map(|looked| looked.core) else { return };
+                let Some(value) = first else {
+                    return self.tell(core, BackplaneNews::Unseen { room });
+                };
+                let line = list(value).and_then(|parts| text(parts.get(3)?)).unwrap_or("");
+                let (at, is_doubtful) = (where_it_is(value), line != self.line);
+                self.tell(core, BackplaneNews::At { room, at, is_doubtful });
             }
             Then::Beat => match answers.first() {
                 Some(Err(Trouble::Refused(why))) => self.refused_beat = Some(why.clone()),
@@ -438,6 +450,9 @@ impl Link {
     pub(super) fn hear_inbox(&mut self, payload: &str) {
         let mut parts = payload.splitn(3, ' ');
         let (Some(before), Some(id), Some(said)) = (parts.next(), parts.next(), parts.next()) else { return };
+        if before == PAST {
+            return self.hear_said(said);
+        }
         if stream_id(id) <= stream_id(&self.inbox_last) {
             return;
         }
@@ -481,6 +496,10 @@ impl Link {
     /// Tells a message of another node to the core that it is for.
     fn hear_message(&mut self, id: &str, said: &str) {
         self.inbox_last = id.to_owned();
+        self.hear_said(said);
+    }
+
+    fn hear_said(&mut self, said: &str) {
         let read = said.split_once(' ').and_then(|(from, json)| {
             Some((from.parse::<NodeId>().ok()?, serde_json::from_str::<NodeMessage>(json).ok()?))
         });

@@ -104,6 +104,27 @@ impl Config {
                  Redis keeps waiting once is taken for lost"
             ));
         }
+        notices.extend(self.notices_of_what_has_no_effect());
+        notices
+    }
+
+    /// One line for each section that somebody has written, and may count on, although nothing comes of it.
+    fn notices_of_what_has_no_effect(&self) -> Vec<String> {
+        let default = Config::default();
+        let is_clustered = !self.cluster.redis.0.is_empty();
+        let mut notices = Vec::new();
+        if !is_clustered && self.cluster != default.cluster {
+            notices.push("[cluster] has no effect without cluster.redis: this node stands alone".to_owned());
+        }
+        // Of the kind it cannot be told whether somebody has written it, and none means just what is so.
+        if is_clustered && self.store != (Store { kind: self.store.kind, ..default.store }) {
+            let why = "a node of a cluster keeps what it has in Redis";
+            notices.push(format!("[store] has no effect with cluster.redis: {why}"));
+        }
+        if self.consul.agent.is_none() && self.consul != default.consul {
+            notices
+                .push("[consul] has no effect without consul.agent: this node is not registered".to_owned());
+        }
         notices
     }
 

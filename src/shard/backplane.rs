@@ -487,6 +487,8 @@ pub enum BackplaneNews {
     CaughtUp { room: Arc<str>, epoch: Arc<str>, outcome: Result<Vec<LogEntry>, Failed> },
     /// Where a room that this node hears is; `None`: it is not there. Told now and then, and when what was announced may have been missed.
     At { room: Arc<str>, at: Option<(Arc<str>, Position)>, is_doubtful: bool },
+    /// It could not be found out where a room that this node hears is: its server does not answer, although others of a Redis Cluster may.
+    Unseen { room: Arc<str> },
     /// Somebody has said something that has no place.
     Uttered { room: Arc<str>, utterance: Utterance },
     /// The messages that were asked for; `None`: they could not be read.
@@ -604,6 +606,19 @@ pub enum NodeMessage {
 }
 
 impl NodeMessage {
+    /// Whether it may be heard twice.
+    pub fn may_come_twice(&self) -> bool {
+        match self {
+            NodeMessage::Private { .. }
+            | NodeMessage::Broadcast { .. }
+            | NodeMessage::PutOut { .. }
+            | NodeMessage::BroadcastDone { .. } => false,
+            NodeMessage::PrivateDone { .. } | NodeMessage::GiveUp { .. } | NodeMessage::GivenUp { .. } => {
+                true
+            }
+        }
+    }
+
     /// What waits for the answer, on the node that says it, if one is waited for.
     pub fn wait_here(&self) -> Option<Id> {
         match self {

@@ -203,7 +203,8 @@ impl Shard {
                 // Where one home decides, what its session remembers is enough.
                 let number = self.sessions[session].number;
                 let key = asked.key().filter(|_| self.is_clustered()).map(|id| Publish::key(number, id));
-                let private = mail::Private { target, sender, content: (&**content).into(), key, tries: 0 };
+                let private =
+                    mail::Private { target, sender, content: (&**content).into(), key, tries: 0, finds: 0 };
                 let request = Request::Private(Box::new(private));
                 Ok(self.begin(session, home, asked.reply_to(), Step::Query, request))
             }

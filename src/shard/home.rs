@@ -17,7 +17,7 @@ use super::fanout::{Deaf, Exception, RoomBatch};
 use super::journal::Asker;
 use super::ledger::Sample;
 use super::mail::{ConnectionRef, Handover, Mail, Private, Reply, ReplyTo, Request, RoomKey};
-use super::nodes::PrivateDone;
+use super::nodes::private::PrivateDone;
 use super::queue::Frames;
 use super::reading::READS_MAX;
 use super::registered::{Registered, Unstored};
@@ -48,7 +48,7 @@ const KEPT_BUFFERS: usize = 1024;
 const HANDOVER_TRIES_MAX: u8 = 64;
 
 /// What a sender is told to wait when that was in vain, in milliseconds.
-const MOVING_RETRY_MS: u64 = 250;
+pub(super) const MOVING_RETRY_MS: u64 = 250;
 
 /// What a user with as many sessions as one may have is told to wait, in milliseconds. When one of them will end nobody knows:
 /// this is how often it is worth looking.
@@ -443,7 +443,9 @@ impl Shard {
             asked: Vec::new(),
             has_missed: false,
             timestamp_ms: self.now.unix_ms,
+            key: None,
             tries,
+            finds: 0,
         }
     }
 
@@ -511,7 +513,9 @@ impl Shard {
                     false => self.post(home, mail),
                 };
             }
-            if handover.delivered == 0 && !handover.is_stored && handover.untold.is_empty() {
+            // In a cluster it may be on its way to another node: the backplane is asked where it is.
+            let is_over = !self.is_clustered();
+            if is_over && handover.delivered == 0 && !handover.is_stored && handover.untold.is_empty() {
                 let message = "this user's session is on its way to another connection";
                 let refusal = Refusal::with_retry(Reason::Unavailable, message, MOVING_RETRY_MS);
                 return self.answer_private(from, reply_to, home, Reply::Refused(refusal));
@@ -549,13 +553,16 @@ impl Shard {
             is_stored,
             is_full,
             timestamp_ms,
+            key,
+            finds,
             ..
         } = *handover;
         let reply = match (sessions, is_stored) {
             (0, false) if is_full => Reply::Refused(inbox_full()),
             (0, false) => {
-                let (key, tries) = (None, HANDOVER_TRIES_MAX + 1);
-                let request = Request::Private(Box::new(Private { target, sender, content, key, tries }));
+                let tries = HANDOVER_TRIES_MAX + 1;
+                let private = Private { target, sender, content, key, tries, finds };
+                let request = Request::Private(Box::new(private));
                 return self.post(home, Mail::Request { from, reply_to, request });
             }
             _ => Reply::Delivered { target, sessions, is_stored, timestamp_ms },
@@ -661,7 +668,9 @@ mod tests {
             asked: vec![12345],
             has_missed: false,
             timestamp_ms: 0,
+            key: None,
             tries: 0,
+            finds: 0,
         };
         let from = SessionRef { node: 0, core: 0, session: bob };
         shard.sessions[bob].under_way += 1;

@@ -26,7 +26,7 @@ use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{LeaveReason, Refusal};
 use crate::chat::room::{Action, Role, Stamp};
-use crate::chat::user::SessionRef;
+use crate::chat::user::{NodeId, SessionRef};
 use crate::config::AckLevel;
 
 /// How the answer to a command finds its asker: the `id` that the client gave the command, if it did, and the encoding that
@@ -194,6 +194,13 @@ pub enum Mail {
         name: RoomName,
         /// Why.
         reason: LeaveReason,
+    },
+    /// A node has let somebody on another core wait in vain, or has said something since. Told to all cores.
+    Silent {
+        /// Which node.
+        node: NodeId,
+        /// Whether it says nothing.
+        is_silent: bool,
     },
     /// A private message has been put into the inbox of a registered user.
     PutIntoInbox {
@@ -442,6 +449,8 @@ pub struct Private {
     pub key: Option<Box<str>>,
     /// How often the target was looked for in vain.
     pub tries: u8,
+    /// How often the backplane was asked where its sessions are.
+    pub finds: u8,
 }
 
 /// A private message on its way.
@@ -473,8 +482,12 @@ pub struct Handover {
     pub has_missed: bool,
     /// When it came, in milliseconds since the Unix epoch.
     pub timestamp_ms: u64,
+    /// What tells the command from all others, wherever it comes again, if it may.
+    pub key: Option<Box<str>>,
     /// How often the target was looked for in vain.
     pub tries: u8,
+    /// How often the backplane was asked where its sessions are.
+    pub finds: u8,
 }
 
 /// A wish to be in a room.

@@ -6,24 +6,24 @@
 //! A node that is not heard of for `cluster.lease_ms` is lost: in every room of which somebody has a copy its members are away, and when
 //! the time of grace has passed they have left.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
+pub(super) mod private;
 pub(super) mod spoken;
 
 use super::Shard;
 use super::backplane::{
-    Ask, BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LostNode, NodeMessage, RoomOp, TakeOutcome,
+    BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LostNode, NodeMessage, RoomOp, TakeOutcome,
 };
-use super::home::{SESSIONS_RETRY_MS, no_such_user};
+use super::home::SESSIONS_RETRY_MS;
 use super::journal::Asker;
-use super::mail::{Broadcast, Handover, Mail, Private, Reply, ReplyTo, Request, RoomEntry};
+use super::mail::{Broadcast, Mail, Reply, ReplyTo, Request, RoomEntry};
 use super::reading::Awaited;
 use super::session::Successor;
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
-use crate::chat::idempotency::Seen;
 use crate::chat::name::{Nickname, RoomName};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
@@ -46,6 +46,8 @@ pub(super) struct Nodes {
     living: Arc<[NodeId]>,
     /// Those that are lost, and since when.
     lost: Vec<(NodeId, Tick)>,
+    /// Those that have not answered in time when they were told a private message, and when that was: until they say something.
+    silent: HashMap<NodeId, Tick>,
     /// What waits for a session that is being given up, by its number.
     pub(super) partings: HashMap<u64, Id>,
     /// Those that rooms have members of and that are neither, and since when that is known: they are new, or have long gone.
@@ -57,26 +59,6 @@ impl Nodes {
     pub fn new(is_clustered: bool) -> Self {
         Nodes { is_clustered, ..Nodes::default() }
     }
-}
-
-/// What became of a private message of another node here.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PrivateDone {
-    delivered: u64,
-    is_stored: bool,
-}
-
-/// A private message on its way to several nodes.
-#[derive(Debug)]
-pub(super) struct Spread {
-    from: SessionRef,
-    reply_to: ReplyTo,
-    handover: Handover,
-    /// Nodes that have not answered.
-    open: Vec<NodeId>,
-    /// Whether one of them did not get it in time, and whether that is because the backplane did not take it.
-    pub is_late: bool,
-    is_refused: bool,
 }
 
 impl Shard {
@@ -107,6 +89,10 @@ impl Shard {
             }
             Request::Private(private) if private.tries == 0 => {
                 self.find_for_private(from, reply_to, *private);
+                None
+            }
+            Request::Private(private) => {
+                self.find_again(from, reply_to, *private);
                 None
             }
             Request::Rooms { after, limit, allowed } => {
@@ -152,6 +138,7 @@ impl Shard {
             BackplaneNews::Entries { room, epoch, entries } => self.hear_entries(&room, &epoch, entries),
             BackplaneNews::CaughtUp { room, epoch, outcome } => self.hear_caught_up(&room, &epoch, outcome),
             BackplaneNews::At { room, at, is_doubtful } => self.hear_at(&room, at, is_doubtful),
+            BackplaneNews::Unseen { room } => self.hear_unseen(&room),
             BackplaneNews::Uttered { room, utterance } => self.hear_uttered(&room, utterance),
             BackplaneNews::Page { wait, entries } => {
                 if let Some(Awaited::Page(then)) = self.end_wait(wait) {
@@ -174,8 +161,8 @@ impl Shard {
                 _ => {}
             },
             BackplaneNews::Found { wait, outcome } => {
-                if let Some(Awaited::Found { from, reply_to, handover, key }) = self.end_wait(wait) {
-                    self.hear_found(from, reply_to, *handover, key, outcome);
+                if let Some(Awaited::Found { from, reply_to, handover }) = self.end_wait(wait) {
+                    self.hear_found(from, reply_to, *handover, outcome);
                 }
             }
             BackplaneNews::Kept { wait, outcome } => {
@@ -245,6 +232,7 @@ impl Shard {
         if self.nodes.down.is_none() {
             // Who is not known may have been away as this node was.
             self.nodes.unknown.clear();
+            self.forget_rooms_away();
             self.keep_sessions();
         }
     }
@@ -375,93 +363,6 @@ impl Shard {
         }
     }
 
-    /// Finds out where the sessions are that a private message is for.
-    fn find_for_private(&mut self, from: SessionRef, reply_to: ReplyTo, private: Private) {
-        let Private { target, sender, content, key, .. } = private;
-        if self.nodes.down.is_some() {
-            let refusal = self.backplane_down();
-            return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
-        }
-        let nickname = target.clone();
-        let handover = Box::new(self.new_handover(target, sender, content, 1));
-        let wait = self.wait_for_store(Awaited::Found { from, reply_to, handover, key });
-        self.ask_backplane(BackplaneRequest::Find { wait, nickname });
-    }
-
-    fn hear_found(
-        &mut self,
-        from: SessionRef,
-        reply_to: ReplyTo,
-        mut handover: Handover,
-        key: Option<Box<str>>,
-        outcome: Result<Option<(Nickname, Vec<SessionRef>)>, Failed>,
-    ) {
-        let (target, sessions) = match outcome {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                return self.answer_private(from, reply_to, self.core, Reply::Refused(no_such_user()));
-            }
-            Err(_) => {
-                let refusal = self.backplane_down();
-                return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
-            }
-        };
-        handover.target = target;
-        let nodes: BTreeSet<NodeId> = sessions.iter().map(|session| session.node).collect();
-        // Of one that is not known yet it is not known that it is lost.
-        let is_lost = |node: &NodeId| self.nodes.lost.iter().any(|(lost, _)| lost == node);
-        let others = nodes.iter().copied().filter(|node| *node != self.node && !is_lost(node));
-        let others: Vec<NodeId> = others.collect();
-        if others.is_empty() {
-            if !nodes.contains(&self.node) {
-                let message = "the node that this user was on is gone: the user has not come back yet";
-                let refusal = Refusal::with_retry(Reason::Unavailable, message, 1000);
-                return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
-            }
-            return self.hand_over_here(from, reply_to, handover);
-        }
-        let (target, sender, content) =
-            (handover.target.clone(), handover.sender.clone(), handover.content.clone());
-        let timestamp_ms = handover.timestamp_ms;
-        let spread =
-            Spread { from, reply_to, handover, open: others.clone(), is_late: false, is_refused: false };
-        let wait = self.wait_for_store(Awaited::Private(Box::new(spread)));
-        let ask = Ask { core: self.core, wait };
-        for node in others {
-            let (sender, target, content, key) =
-                (sender.clone(), target.clone(), content.clone(), key.clone());
-            let message = Box::new(NodeMessage::Private { ask, sender, target, content, key, timestamp_ms });
-            self.ask_backplane(BackplaneRequest::Tell { node, message });
-        }
-    }
-
-    /// Passes a private message on to the sessions of this node.
-    fn hand_over_here(&mut self, from: SessionRef, reply_to: ReplyTo, mut handover: Handover) {
-        let sessions = self.home.nicknames.find(&handover.target).map(|(sessions, _)| sessions.to_vec());
-        handover.to = sessions.unwrap_or_default();
-        match handover.to.first().map(|first| first.core) {
-            Some(core) => {
-                let request = Request::Handover(Box::new(handover));
-                self.post(core, Mail::Request { from, reply_to, request });
-            }
-            None => self.finish_handover(from, reply_to, Box::new(handover)),
-        }
-    }
-
-    /// Another node says what became of a private message there.
-    fn hear_private_done(&mut self, wait: Id, node: NodeId, delivered: u64, is_stored: bool, is_full: bool) {
-        let Some(Awaited::Private(spread)) = self.awaited_mut(wait) else { return };
-        spread.open.retain(|open| *open != node);
-        spread.handover.delivered += delivered;
-        spread.handover.is_stored |= is_stored;
-        spread.handover.is_full |= is_full;
-        if spread.open.is_empty()
-            && let Some(Awaited::Private(spread)) = self.end_wait(wait)
-        {
-            self.finish_spread(*spread);
-        }
-    }
-
     /// The backplane has not taken what was to be told to another node.
     fn hear_not_told(&mut self, node: NodeId, wait: Id) {
         let is_over = match self.awaited_mut(wait) {
@@ -487,45 +388,6 @@ impl Shard {
             Some(Awaited::GivenUp { from, reply_to, number, .. }) => self.refuse_take(from, reply_to, number),
             _ => {}
         }
-    }
-
-    /// All other nodes have answered, or their time is over: the sessions here are last.
-    pub(super) fn finish_spread(&mut self, spread: Spread) {
-        let Spread { from, reply_to, handover, open, is_late, is_refused } = spread;
-        let has_missed = !open.is_empty() || is_late;
-        let is_here = self.home.nicknames.find(&handover.target).is_some_and(|(here, _)| !here.is_empty());
-        if has_missed && !is_here && handover.delivered == 0 && !handover.is_stored {
-            let message = "the node that this user is on does not answer";
-            let refusal = match is_refused {
-                true => self.backplane_down(),
-                false => Refusal::with_retry(Reason::Unavailable, message, 1000),
-            };
-            return self.answer_private(from, reply_to, self.core, Reply::Refused(refusal));
-        }
-        self.hand_over_here(from, reply_to, handover);
-    }
-
-    /// Tells whoever sent a private message what became of it, here or on another node.
-    pub(super) fn answer_private(&mut self, from: SessionRef, reply_to: ReplyTo, home: u16, reply: Reply) {
-        if from.node == self.node {
-            return self.post(from.core, Mail::Reply { to: from.session, home, reply_to, reply });
-        }
-        if home != self.core {
-            return self.post(home, Mail::PrivateDone { from, reply_to, reply: Box::new(reply) });
-        }
-        let ask = Ask { core: from.core, wait: from.session };
-        let (delivered, is_stored, is_full) = match reply {
-            Reply::Delivered { sessions, is_stored, .. } => (sessions, is_stored, false),
-            Reply::Refused(refusal) => (0, false, refusal.reason == Reason::Unavailable),
-            _ => (0, false, false),
-        };
-        if let Some(key) = reply_to.id.filter(|_| delivered > 0 || is_stored) {
-            let window = &mut self.home.told_private;
-            window.begin(&key, self.now.tick, self.limits.idempotency_keys);
-            window.finish(&key, PrivateDone { delivered, is_stored });
-        }
-        let message = Box::new(NodeMessage::PrivateDone { ask, delivered, is_stored, is_full });
-        self.ask_backplane(BackplaneRequest::Tell { node: from.node, message });
     }
 
     pub(super) fn ask_for_rooms(
@@ -571,26 +433,11 @@ impl Shard {
 
     /// Another node says something to this core.
     fn hear_node(&mut self, node: NodeId, message: NodeMessage) {
+        if self.nodes.silent.contains_key(&node) {
+            self.tell_silent(node, false);
+        }
         match message {
-            NodeMessage::Private { ask, sender, target, content, key, timestamp_ms } => {
-                if let Some(key) = &key
-                    && let Seen::Done(done) =
-                        self.home.told_private.look(key, self.now.tick, self.limits.idempotency_ms)
-                {
-                    let PrivateDone { delivered, is_stored } = *done;
-                    self.counters.repeated_commands.add(1);
-                    let message =
-                        Box::new(NodeMessage::PrivateDone { ask, delivered, is_stored, is_full: false });
-                    return self.ask_backplane(BackplaneRequest::Tell { node, message });
-                }
-                let mut handover = self.new_handover(target, sender, content, 1);
-                handover.timestamp_ms = timestamp_ms;
-                // The other node's wait stands for the sender, as long as the message is on its way here.
-                let from = SessionRef { node, core: ask.core, session: ask.wait };
-                // It comes back with the answer.
-                let reply_to = ReplyTo { id: key, encoding: None };
-                self.hand_over_here(from, reply_to, handover);
-            }
+            NodeMessage::Private { .. } => self.hear_private(node, message),
             NodeMessage::PrivateDone { ask, delivered, is_stored, is_full } => {
                 self.hear_private_done(ask.wait, node, delivered, is_stored, is_full);
             }
@@ -641,6 +488,7 @@ impl Shard {
     fn note_nodes(&mut self, living: Arc<[NodeId]>, lost: &[LostNode]) {
         let now = self.now.tick;
         self.nodes.unknown.retain(|node, _| !living.contains(node));
+        self.nodes.silent.retain(|node, _| living.contains(node));
         self.nodes.living = living;
         self.nodes.lost =
             lost.iter().map(|lost| (lost.node, Tick(now.0.saturating_sub(lost.lost_ms)))).collect();

@@ -11,7 +11,7 @@ use super::encode::{Encoding, Scratch};
 use super::home::{HomeRoom, no_such_room};
 use super::journal::Asker;
 use super::mail::{Handover, Join, Mail, Page, Reply, ReplyTo, RoomEntry};
-use super::nodes::Spread;
+use super::nodes::private::Spread;
 use super::nodes::spoken::Spoken;
 use super::queue::Frames;
 use super::shared::BACKPLANE_RETRY_MS;
@@ -87,7 +87,7 @@ pub(super) enum Awaited {
     /// A nickname, from the backplane.
     Claim { from: SessionRef, reply_to: ReplyTo, nickname: Nickname, has_token: bool },
     /// Where the sessions are that a private message is for.
-    Found { from: SessionRef, reply_to: ReplyTo, handover: Box<Handover>, key: Option<Box<str>> },
+    Found { from: SessionRef, reply_to: ReplyTo, handover: Box<Handover> },
     /// What becomes of a private message on other nodes.
     Private(Box<Spread>),
     /// What becomes of an admin's words there.

@@ -10,11 +10,13 @@
 //! - Something announced does not arrive. The next entry leaves a gap, or the link tells where the room is: the copy catches up.
 //! - The backplane does not answer. What somebody waits for is refused, `backplane_down`; what cannot be refused (leaving, losing a
 //!   connection, coming back) is answered at once and kept until it can be appended. There is at most one such order a membership.
+//! - The server of a Redis Cluster that has the room is away, and others answer: then the same holds for this room alone.
 //! - A change was appended, but nobody knows. It is appended again under its tag, which finds it. If its asker was told meanwhile that
 //!   it failed, and it was a join, it is undone by a leave.
 //! - The data was lost. The room begins anew from the copy of whoever is first, with its last messages, under another epoch. Members are interrupted: they come
 //!   back, and are told that nothing was recovered.
 
+mod away;
 mod entries;
 mod orders;
 mod publishing;
@@ -85,6 +87,8 @@ pub(super) struct Shared {
     guard: u64,
     /// The epochs that the room had before, the last one at the end.
     former: VecDeque<Arc<str>>,
+    /// Whether what was asked of the backplane for this room last was not answered, although it is not down.
+    is_away: bool,
     /// Whether missing entries have been asked for; whether the room is being begun anew.
     is_catching_up: bool,
     is_renewing: bool,
@@ -158,6 +162,7 @@ impl Shared {
             early: VecDeque::new(),
             guard: 0,
             former: VecDeque::new(),
+            is_away: false,
             is_catching_up: false,
             is_renewing: false,
             locals: BTreeMap::new(),
@@ -495,7 +500,8 @@ impl Shard {
         let Some(shared) = &mut entry.shared else { return };
         (shared.is_catching_up, shared.is_renewing) = (false, false);
         let asked = shared.asked;
-        let Ok(opened) = outcome else { return };
+        let Ok(opened) = outcome else { return self.note_room_away(key) };
+        shared.is_away = false;
         match opened {
             // What has been left behind has come back, with messages at places that have been given to others since.
             Some(opened) if *opened.epoch != *at.epoch && shared.former.contains(&opened.epoch) => {

@@ -7,7 +7,7 @@ use starling::shard::backplane::{
     BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LogEntry, Position, RoomAt, TakeOutcome,
 };
 
-use super::node::{Node, at, config, join_of, nickname, renewal, say, short};
+use super::node::{Node, at, config, join_of, nickname, renewal, say, short, wait};
 use super::server::Server;
 
 /// Ends a server at once and starts it again, with what it keeps, if anything; until all nodes are back.
@@ -548,4 +548,24 @@ fn what_was_signed_with_before_a_loss_is_taken_by_those_who_come_after_it() {
     }
     let accepted: Vec<_> = [&one, &two, &three].map(|node| node.accepted.lock().unwrap().len()).into();
     assert!(accepted.iter().all(|count| *count <= 2), "{accepted:?}");
+}
+
+#[test]
+fn nobody_is_said_to_have_a_nickname_before_all_have_said_whom_they_have() {
+    let mut server = Server::start(&[]);
+    let mut one = Node::start(&config(&[server.url()]));
+    let mut two = Node::start(&config(&[server.url()]));
+    assert_eq!(one.find("ann"), None);
+    restart(&mut server, [&mut one, &mut two]);
+    let mut find = || {
+        one.ask(0, BackplaneRequest::Find { wait: wait(77), nickname: nickname("ann") });
+        one.expect(0, |news| match news {
+            BackplaneNews::Found { outcome, .. } => Some(outcome.clone()),
+            _ => None,
+        })
+    };
+    assert_eq!(find(), Err(Failed::Down));
+    let until = Instant::now() + Duration::from_secs(15);
+    let at_last = std::iter::repeat_with(find).find(|found| found.is_ok() || Instant::now() > until);
+    assert_eq!(at_last, Some(Ok(None)));
 }

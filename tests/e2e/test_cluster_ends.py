@@ -1,11 +1,13 @@
-"""Sessions and tokens of nodes that are cut off or have ended, or whose Redis has lost its data."""
+"""Sessions and tokens of nodes that are cut off or have ended, or whose Redis has lost its data; and who writes to them in private."""
 
+import collections
 import signal
 import threading
+import time
 
 import pytest
 
-from helpers import Deadline, wait_until
+from helpers import DEADLINE_S, Deadline, wait_until
 from test_cluster import (  # noqa: F401  (fixtures among them)
     PUT_OUT, losses, members, redis, resumed, start_node, start_redis)
 
@@ -172,3 +174,48 @@ def test_what_a_killed_node_has_left_is_there_for_one_that_starts_later(redis, s
     assert dan.call("private", target="carol", content="again")["delivered"] == 1
     assert back.expect("private")["content"] == "again"
     wait_until(lambda: members(again, "den") == {("alice", "host", True), ("carol", "member", True)}, "her room to know it")
+
+
+def test_a_session_that_goes_from_node_to_node_is_never_nobody(redis, start_node):  # noqa: F811
+    nodes = [start_node(redis) for _ in range(3)]
+    mover = nodes[0].json_line("mover")
+    answers, ends = collections.Counter(), threading.Event()
+
+    def ask(client):
+        while not ends.is_set():
+            answer = client.call("private", target="mover", content="x")
+            answers[answer.get("reason", answer["type"])] += 1
+
+    askers = [node.json_line(f"asker{number}") for number, node in enumerate(nodes)]
+    threads = [threading.Thread(target=ask, args=(client,), daemon=True) for client in askers]
+    for thread in threads:
+        thread.start()
+    for number in range(60):
+        before, mover = mover, nodes[(number + 1) % 3].json_line()
+        mover.enter(None, resume=before.welcome["resume"])
+        before.close()
+    ends.set()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+    assert answers["ack"] > 0 and set(answers) <= {"ack", "unavailable"}, answers
+
+
+def test_a_node_that_does_not_answer_is_waited_for_once(redis, start_node):  # noqa: F811
+    deadline_s = 1
+    # A lease that is not over before all is done.
+    settings = {"cluster__deadline_ms": deadline_s * 1000, "cluster__lease_ms": 60_000}
+    one, two = (start_node(redis, **settings) for _ in range(2))
+    alice = one.ws("alice")
+    others = [two.ws(f"u{number}") for number in range(6)]
+    two.process.send_signal(signal.SIGSTOP)
+    try:
+        asked_at = time.monotonic()
+        for client in others:
+            alice.refused(503, "unavailable", "private", target=client.nickname, content="x")
+        assert time.monotonic() - asked_at < 3 * deadline_s, "the first alone is waited for"
+    finally:
+        two.process.send_signal(signal.SIGCONT)
+    # What the node has not heard for so long it hears now, and says so.
+    for client in others:
+        wait_until(lambda client=client: alice.call("private", target=client.nickname, content="y")["type"] == "ack", "an answer")

@@ -1,6 +1,8 @@
 """Nodes that share a Redis Cluster of three servers, one of which is killed or hangs while clients talk in rooms of all three."""
 
 import collections
+import itertools
+import re
 import signal
 import threading
 import time
@@ -10,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from helpers import Deadline, wait_until
 from redis_server import RedisCluster
-from test_cluster import start_node  # noqa: F401  (a fixture)
+from test_cluster import resumed, start_node  # noqa: F401  (a fixture)
 
 # How long a server is away, in seconds: longer than leases last, and than the others need to find out.
 LEASE_S, AWAY_S = 3, 4
@@ -221,3 +223,51 @@ def test_who_has_come_while_nobody_could_hear_of_it_is_not_taken_for_lost(redis_
     assert alice.expect("message")["content"] == "still here"
     told = [event for client in (alice, bob) for event in client.until_told(room) if event["type"] == "presence"]
     assert {event["event"] for event in told} <= {"join"}, told
+
+
+def clients_apart_from(redis_cluster, number, node, *rooms):
+    """Clients whose nicknames and sessions are on other servers than this one."""
+    for name in (f"u{count}" for count in itertools.count()):
+        if redis_cluster.number_of(f"k:{name}") != number:
+            client = node.ws(name, *rooms)
+            if redis_cluster.number_of(f"s:{client.welcome['session']}") != number:
+                yield client
+            else:
+                client.call("quit")
+
+
+@pytest.mark.parametrize("how", ["kill", "pause"])
+def test_whoever_changes_rooms_of_a_server_that_is_away_is_answered_each_time(redis_cluster, start_node, how):  # noqa: F811
+    deadline_s = 1
+    start = lambda: start_node(redis_cluster.urls, cluster__deadline_ms=deadline_s * 1000, cluster__lease_ms=10_000)
+    inbox_of = lambda node: redis_cluster.number_of("n:" + re.search(r"node (\d+) of", node.said(" of the cluster ")[0])[1])
+    # What others tell this one has its place on the server that will be away, too.
+    first = next(node for node in iter(start, None) if inbox_of(node) != redis_cluster.number_of("nodes"))
+    nodes, away = [first, start()], inbox_of(first)
+    room, other = (redis_cluster.rooms()[(away + number) % 3] for number in range(2))
+    clients = clients_apart_from(redis_cluster, away, nodes[0], room, other)
+    alice, bob, carol = (next(clients) for _ in range(3))
+    server = redis_cluster.servers[away]
+    getattr(server, how)()
+
+    def soon(ask):
+        asked_at = time.monotonic()
+        answer = ask()
+        assert time.monotonic() - asked_at < 2 * deadline_s, answer
+        return answer
+
+    for client in (alice, alice, bob, alice):
+        soon(lambda client=client: client.refused(503, "backplane_down", "state", room=room, key="k", value=1))
+    soon(lambda: alice.refused(503, "backplane_down", "mute", room=room, target="nobody"))
+    assert soon(lambda: alice.call("state", room=other, key="k", value=1))["type"] == "ack"
+    assert soon(lambda: alice.call("leave", room=room))["type"] == "left"
+    soon(lambda: alice.refused(503, "backplane_down", "join", room=room))
+    # Members of that room come back, on any node.
+    for client, node in [(carol, nodes[0]), (bob, nodes[1]), (None, nodes[0])]:
+        client = client or again
+        client.drop()
+        again = soon(lambda client=client, node=node: resumed(node, client))
+        assert soon(lambda again=again: again.call("members", room=other))["type"] == "members"
+    (server.start if how == "kill" else server.go_on)()
+    wait_until(lambda: alice.call("join", room=room)["type"] == "joined", "the room to have places again")
+    assert alice.call("state", room=room, key="k", value=2)["type"] == "ack"

@@ -57,6 +57,7 @@ impl Shard {
         let entry = &mut self.home.rooms[key];
         let mine = entry.at();
         let Some(shared) = &mut entry.shared else { return };
+        shared.is_away = false;
         if let Some((epoch, position)) = &at
             && *epoch == mine.epoch
         {
@@ -104,9 +105,10 @@ impl Shard {
         let Some(key) = self.home.by_name.get(folded).copied() else { return };
         if let Some(shared) = &mut self.home.rooms[key].shared {
             shared.is_catching_up = false;
+            shared.is_away &= outcome.is_err();
         }
-        // Without an answer the link tells again where the room is.
-        let Ok(entries) = outcome else { return };
+        // The link tells again where the room is.
+        let Ok(entries) = outcome else { return self.note_room_away(key) };
         self.hear_entries(folded, epoch, entries);
         self.pump(key);
     }

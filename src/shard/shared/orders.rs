@@ -158,8 +158,8 @@ impl Shard {
     }
 
     pub(super) fn push_order(&mut self, key: Id, mut order: Order) {
-        let is_down = self.nodes.down.is_some();
         let now = self.now.tick;
+        let is_down = self.nodes.down.is_some();
         let Some(entry) = self.home.rooms.get_mut(key) else {
             if let Some((from, reply_to)) = order.asker {
                 let reply = done_without(&order.op, None).unwrap_or(Reply::Refused(not_a_member()));
@@ -170,7 +170,8 @@ impl Shard {
         let name = entry.room.name().clone();
         let Some(shared) = &mut entry.shared else { return };
         shared.used = now;
-        if is_down && order.asker.is_some() {
+        let is_away = shared.is_away;
+        if (is_down || is_away) && order.asker.is_some() {
             let (from, reply_to) = order.asker.take().expect("looked at above");
             let reply = match done_without(&order.op, Some(&name)) {
                 Some(reply) => {
@@ -180,7 +181,8 @@ impl Shard {
                 }
                 None => Reply::Refused(self.backplane_down()),
             };
-            return self.reply_to_asker(Asker::Session(from, reply_to), reply);
+            self.reply_to_asker(Asker::Session(from, reply_to), reply);
+            return self.try_room_again(key);
         }
         shared.orders.push_back(order);
         self.append_orders(key);
@@ -230,6 +232,7 @@ impl Shard {
         if let Ok(position) = outcome {
             shared.known = shared.known.max(position);
         }
+        shared.is_away &= outcome == Err(Failed::Down);
         if shared.appending.as_ref().is_none_or(|(appending, _)| *appending != tag) {
             return;
         }
@@ -237,7 +240,7 @@ impl Shard {
             // It is in the copy already, which was made anew meanwhile.
             Ok(position) if position.change <= shared.change => self.settle_orders(key),
             Ok(_) => {}
-            Err(Failed::Down) => self.answer_orders(key),
+            Err(Failed::Down) => self.note_room_away(key),
             Err(Failed::Lost | Failed::Behind) => self.bring_up_to_date(key),
         }
     }
@@ -272,7 +275,8 @@ impl Shard {
         self.append_orders(key);
     }
 
-    /// Answers those whose orders wait while the backplane is down. What is under way stays: nobody knows whether it has its place.
+    /// Answers those who wait while the backplane, or the server that has the room, is down. What is under way stays: nobody knows whether
+    /// it has its place.
     pub(in crate::shard) fn answer_orders(&mut self, key: Id) {
         let refusal = self.backplane_down();
         let Some(entry) = self.home.rooms.get_mut(key) else { return };
@@ -288,6 +292,17 @@ impl Shard {
                 let reply = done_without(&order.op, Some(&name));
                 answers.push((from, reply_to, reply.unwrap_or_else(|| Reply::Refused(refusal.clone()))));
             }
+        }
+        // Messages that wait to be looked at again have no place, and will have none.
+        let mut unsaid = Vec::new();
+        shared.publishing.retain_mut(|publishing| {
+            let is_sent = publishing.sent.is_some();
+            unsaid.extend(publishing.asker.take_if(|_| !is_sent));
+            is_sent
+        });
+        for asker in unsaid {
+            self.counters.backplane_refused.add(1);
+            self.reply_to_asker(asker, Reply::Refused(refusal.clone()));
         }
         for (from, reply_to, reply) in answers {
             self.home.rooms[key].unlisten_if_left(&reply, from);
