@@ -180,13 +180,14 @@ impl<O: Os, W: World> Reactor<O, W> {
     /// The last mail may be what matters most: a core goes on as long as another may ask it for something, and a full mailbox is waited
     /// for, though not for ever.
     fn is_over(&mut self) -> bool {
+        if !self.world.is_over() {
+            self.stuck_since = None;
+            return false;
+        }
         // What sockets that were closed at the end of this turn had to say has not been sent yet.
         let is_stuck = self.has_kept || self.world.has_deferred() || self.has_work();
-        if !self.world.is_over() || !is_stuck {
+        if !is_stuck {
             self.stuck_since = None;
-        }
-        if !self.world.is_over() {
-            return false;
         }
         let is_news = if is_stuck {
             let since = *self.stuck_since.get_or_insert(self.now);

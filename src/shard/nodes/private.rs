@@ -151,9 +151,11 @@ impl Shard {
     }
 
     pub(in crate::shard) fn note_silent(&mut self, node: NodeId, is_silent: bool) {
-        match is_silent {
-            true => _ = self.nodes.silent.insert(node, self.now.tick),
-            false => _ = self.nodes.silent.remove(&node),
+        let (now, lease_ms) = (self.now.tick, self.config.cluster.lease_ms);
+        // Those of old are not asked for any more, and may never come back under this number.
+        self.nodes.silent.retain(|other, since| *other != node && now.since(*since) < lease_ms);
+        if is_silent {
+            self.nodes.silent.insert(node, now);
         }
     }
 
