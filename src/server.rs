@@ -15,8 +15,9 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender, select, unbounded};
 
 use crate::auth::Authority;
@@ -45,12 +46,18 @@ use crate::sys::kernel::{Journal, Kernel, Sleeper, read_clocks};
 use crate::sys::listen::Listener;
 use crate::sys::path::SocketFile;
 use crate::sys::waker::Waker;
-use crate::sys::{descriptors, inherited, random_u64, signals, terminal, threads};
+use crate::sys::{descriptors, files, inherited, random_u64, signals, terminal, threads};
 use certificates::Certificates;
 pub use check::check;
 pub use places::refuse_shared;
 pub use reload::Reread;
 use reload::{HangUp, Reload};
+
+/// How long after `drain.timeout_ms` a core that has not ended is waited for.
+const OVERDUE: Duration = Duration::from_secs(5);
+
+/// Bytes of a file of keys that tokens are checked with.
+const KEYS_BYTES_MAX: u64 = 1_048_576;
 
 /// The part of the open-file limit that is not used for connections: listeners, wakers, logs, and clients that are told
 /// that there is no room for them. At least this many, and one in [`RESERVE_PART`].
@@ -303,7 +310,17 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
     drop(news);
     let (teller, authority) = (Teller::new(exchange.clone(), cores), flock.authority.clone());
-    let reload = Reload { config, authority, teller, wakers: wakers.clone(), reread, log, certificates };
+    let current = Arc::new(ArcSwap::from(config.clone()));
+    let reload = Reload {
+        config,
+        current: current.clone(),
+        authority,
+        teller,
+        wakers: wakers.clone(),
+        reread,
+        log,
+        certificates,
+    };
     let hang_up = HangUp::new(reload, has_terminal).map_err(failure)?;
     supervisor::watch(watched, ended, wakers.clone())
         .map_err(|e| failure(format!("cannot start a thread: {e}")))?;
@@ -312,7 +329,8 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
         supervisor::tell_stopping();
         registration.as_mut().map(Registration::withdraw)
     };
-    let ended = attend(&heard, cores, &drains, &wakers[..cores], &hang_up, &mut socket_files, on_drain);
+    let ended =
+        attend(&heard, cores, &drains, &wakers[..cores], &hang_up, &mut socket_files, &current, on_drain);
     if let Some(registration) = registration {
         registration.stop();
     }
@@ -567,6 +585,7 @@ fn attend(
     wakers: &[Waker],
     hang_up: &HangUp,
     socket_files: &mut Vec<SocketFile>,
+    current: &ArcSwap<Config>,
     mut on_drain: impl FnMut() -> Option<Receiver<()>>,
 ) -> Result<(), ServeError> {
     let mut running = cores;
@@ -574,22 +593,31 @@ fn attend(
     let mut is_told = false;
     // Ends when clients are to be told to go.
     let mut withdrawn: Option<Receiver<()>> = None;
+    // Says when the cores should have ended.
+    let mut overdue = crossbeam::channel::never();
+    let patience = || {
+        let drain = current.load().drain.clone();
+        Duration::from_millis(drain.delay_ms.saturating_add(drain.timeout_ms)) + OVERDUE
+    };
     let begin = || {
         drains.store(true, Ordering::Relaxed);
         let woken = wakers.iter().try_for_each(Waker::wake);
         woken.map_err(|e| failure(format!("a core could not be woken: {e}")))
     };
     while running > 0 {
-        let news = match &withdrawn {
-            None => heard.recv(),
-            Some(ended) => select! {
-                recv(heard) -> news => news,
-                recv(ended) -> _ => {
-                    withdrawn = None;
-                    begin()?;
-                    continue;
-                }
-            },
+        let never = crossbeam::channel::never();
+        let news = select! {
+            recv(heard) -> news => news,
+            recv(withdrawn.as_ref().unwrap_or(&never)) -> _ => {
+                withdrawn = None;
+                overdue = crossbeam::channel::after(patience());
+                begin()?;
+                continue;
+            }
+            recv(overdue) -> _ => {
+                // Their threads cannot be waited for. What they have announced is in the journal.
+                return Err(failure(format!("{running} of {cores} cores have not ended in time: left without them")));
+            }
         };
         match news {
             Ok(News::Signal(signals::HANG_UP, _)) if !hang_up.hear() => {}
@@ -604,6 +632,7 @@ fn attend(
                 log::info!("{name}: draining; again to leave at once");
                 withdrawn = on_drain();
                 if withdrawn.is_none() {
+                    overdue = crossbeam::channel::after(patience());
                     begin()?;
                 }
             }
@@ -692,7 +721,10 @@ pub fn load_authority(config: &Config) -> Result<Authority, String> {
             .map_err(|why| format!("{place}: {why}"))
     };
     let read = |key: &str, path: &std::path::Path| {
-        std::fs::read_to_string(path).map_err(|why| format!("{key}: cannot read {}: {why}", path.display()))
+        let bytes = files::read_regular(path, KEYS_BYTES_MAX);
+        let text =
+            bytes.and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into()));
+        text.map_err(|why| format!("{key}: cannot read {}: {why}", path.display()))
     };
     let verifier = if let Some(secret) = &auth.jwt_secret {
         Some(verifier(KeySource::Secret(&secret.0), "auth.jwt_secret".to_owned())?)

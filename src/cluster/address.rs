@@ -11,6 +11,7 @@ use redis::{
 
 use super::ClusterError;
 use crate::config::Cluster;
+use crate::sys::files;
 
 /// One server: where it is, and what it is told first. The name has no password.
 #[derive(Clone)]
@@ -51,10 +52,13 @@ pub(super) fn configured(config: &Cluster) -> Result<Vec<Address>, ClusterError>
     config.redis.0.iter().enumerate().map(one).collect()
 }
 
+/// Bytes of the file of authorities: all that browsers trust take a fifth of it.
+const CA_BYTES_MAX: u64 = 1_048_576;
+
 fn read(path: &Path) -> Result<Vec<u8>, ClusterError> {
     let refused = |why: String| ClusterError::new(format!("cluster.ca: {why}"));
-    let pem =
-        std::fs::read(path).map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
+    let pem = files::read_regular(path, CA_BYTES_MAX)
+        .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
     match memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----") {
         Some(_) => Ok(pem),
         None => Err(refused(format!("there is no certificate in {} (in PEM)", path.display()))),

@@ -215,7 +215,7 @@ impl Document {
     }
 
     fn memory(&mut self, classes: &[(&str, u64)]) {
-        let help = "Memory by what it is for, by the sizes of what is kept: histories of rooms; send queues, where what many wait for counts once; input that is not complete or waits; the tables of connections and of sessions, free places in them too; the journals to the storage thread, which are shared memory. The rest of what the process has is code, stacks, the store's cache, TLS, compression, members of rooms, and what the allocator keeps for later.";
+        let help = "Memory by what it is for, by the sizes of what is kept: histories of rooms; send queues, where what many wait for counts once; input that is not complete or waits; the tables of connections and of sessions, free places in them too; the journals to the storage thread, which are shared memory. The rest of what the process has is code, stacks, the store's cache, TLS, compression, members of rooms, private messages that wait for those who are away, and what the allocator keeps for later.";
         self.family("starling_memory_bytes", Kind::Gauge, help);
         for (class, bytes) in classes {
             let _ = writeln!(self.text, "starling_memory_bytes{{class=\"{class}\"}} {bytes}");

@@ -1,8 +1,7 @@
 //! Certificates of encrypted listeners: read at the start, and again when somebody says that they have changed.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +11,7 @@ use rustls::server::ProducesTickets;
 use crate::config::{ClientAuth, Listen, ListenKind, TlsFiles};
 use crate::observe::push_time;
 use crate::reactor::Door;
-use crate::sys::unix_ms;
+use crate::sys::{files, unix_ms};
 use crate::tls::settings::{self, Files, Wrong};
 use crate::tls::{ServerSettings, certificate};
 
@@ -169,18 +168,14 @@ fn ticketer() -> Result<Arc<dyn ProducesTickets>, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    // Without a wait: what is opened may be a pipe that nobody writes to.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let is_file = opened.as_ref().map_or(Ok(true), |file| file.metadata().map(|facts| facts.is_file()));
-    if matches!(is_file, Ok(false)) {
-        return Err(format!("{} is no regular file", path.display()));
-    }
-    match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)) {
-        Ok(_) if bytes.len() as u64 > FILE_BYTES_MAX => {
+    match files::read_regular(path, FILE_BYTES_MAX) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            Err(format!("{} is no regular file", path.display()))
+        }
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => {
             Err(format!("{} is longer than {FILE_BYTES_MAX} bytes: no PEM file is", path.display()))
         }
-        Ok(_) => Ok(bytes),
         Err(error) => {
             let hint = match error.kind() {
                 ErrorKind::NotFound => "; `starling cert` makes a certificate and a key for trying",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use crossbeam::channel::{Sender, bounded};
 
 use super::certificates::Certificates;
@@ -25,6 +26,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// What is read again, and what it is now.
 pub struct Reload {
     pub config: Arc<Config>,
+    /// The same, for whoever else wants to know what holds now.
+    pub current: Arc<ArcSwap<Config>>,
     pub authority: Arc<Authority>,
     pub teller: Teller,
     pub wakers: Arc<Vec<Waker>>,
@@ -102,6 +105,7 @@ impl Reload {
         let reading = self.authority.reading + 1;
         let authority = Authority { verifier, api_keys, reading, ..(*self.authority).clone() };
         self.config = Arc::new(config);
+        self.current.store(self.config.clone());
         self.authority = Arc::new(authority);
         self.log.set(&self.config.log);
         self.tell_cores();

@@ -46,6 +46,7 @@ impl Shard {
         self.limits = config.limits.clone();
         self.presence = config.presence.clone();
         self.rates = Rates::new(&config.rate);
+        self.limit_those_who_are_here();
         // Of the whole server, and so the same from every core.
         self.census.set_address_max(config.limits.connections_per_address);
         self.attempts.set_rates(config.rate.logins_per_minute, config.rate.registrations_per_hour);
@@ -61,6 +62,24 @@ impl Shard {
             self.home.bounded_anew = self.home.by_name.values().copied().collect();
             if !has_timer && !self.home.bounded_anew.is_empty() {
                 self.wheel.insert(self.now.tick + 1, Timer::Bounds);
+            }
+        }
+    }
+
+    /// Who came before there was a limit of addresses, or of users, shares it from now on.
+    fn limit_those_who_are_here(&mut self) {
+        if !self.rates.address.is_unlimited() {
+            for (_, connection) in self.connections.iter_mut().filter(|(_, c)| c.address_bucket.is_none()) {
+                connection.address_bucket = Some(self.address_buckets.get(connection.peer, self.now.tick));
+            }
+        }
+        if !self.rates.user.is_unlimited() {
+            for (_, session) in self.sessions.iter_mut().filter(|(_, session)| session.user_bucket.is_none())
+            {
+                if let Some(nickname) = &session.nickname {
+                    let bucket = self.user_buckets.get(nickname.folded().into(), self.now.tick);
+                    session.user_bucket = Some(bucket);
+                }
             }
         }
     }

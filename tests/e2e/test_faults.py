@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from helpers import wait_until
+from helpers import Server, wait_until
 from test_accounts import post
 from test_logs import LINE
 from test_metrics import scrape, value
@@ -393,7 +393,10 @@ def hold():
 
     def go_on():
         while held:
-            trace(PTRACE_DETACH, held.pop())
+            thread = held.pop()
+            if trace(PTRACE_DETACH, thread) != 0:
+                # It has ended meanwhile, and its process ends when this is known.
+                os.waitpid(thread, WALL)
 
     def hold(server, name):
         tasks = pathlib.Path(f"/proc/{server.process.pid}/task")
@@ -424,3 +427,16 @@ def test_a_storage_thread_that_is_held_up_is_in_the_log_once(tmp_path, start_ser
     server.said("INFO", "the storage thread goes on after")
     wait_for_health(server, "OK")
     assert len([line for line in server.log if "the storage thread" in line]) == 2, server.log
+
+
+def test_a_core_that_does_not_run_holds_up_the_end_for_a_time_that_is_bounded(monkeypatch, hold):
+    monkeypatch.setenv("STARLING_TEST_CORES", "2")
+    server = Server(drain__timeout_ms=500)
+    try:
+        go_on = hold(server, "core-1")
+        server.terminate()
+        server.said("of 2 cores have not ended in time: left without them")
+        go_on()
+        assert server.exit_code() == 1
+    finally:
+        server.process.kill()

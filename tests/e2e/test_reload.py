@@ -71,6 +71,34 @@ def test_what_takes_a_restart_is_named(server, file):
     assert len([line for line in server.log if "in effect: " in line]) == 1, "it is in effect already"
 
 
+@pytest.mark.parametrize("whose", ["address", "user"])
+def test_a_limit_that_comes_later_holds_for_those_who_are_there(server, file, whose):
+    alice = server.ws("alice", "den")
+    file.write_text(f"[rate]\n{whose}_commands_per_second = 1\n{whose}_burst = 2\n")
+    hang_up(server)
+    server.said(f"in effect: rate.{whose}_commands_per_second = 1, rate.{whose}_burst = 2")
+    replies = [alice.call("message", room="den", content="x") for _ in range(20)]
+    assert [reply["type"] for reply in replies[:2]] == ["ack"] * 2
+    assert {reply.get("reason") for reply in replies[-5:]} == {"rate_limited"}
+    file.write_text(f"[rate]\n{whose}_commands_per_second = 0\n")
+    hang_up(server)
+    wait_until(lambda: {alice.call("ping")["type"] for _ in range(20)} == {"pong"}, "no limit")
+
+
+@pytest.mark.parametrize("key", ["jwks_file", "jwt_key_file"])
+def test_a_pipe_in_the_place_of_a_key_is_told_and_holds_nothing_up(start_server, file, tmp_path, key):
+    server = start_server(_flags=["--config", str(file)])
+    os.mkfifo(tmp_path / "keys")
+    file.write_text(f'[auth]\n{key} = "{tmp_path}/keys"\n' + ('jwt_algorithm = "RS256"\n' if key == "jwt_key_file" else ""))
+    ended = run([binary(), "check", str(file)])
+    assert ended.returncode != 0 and b"it is no regular file" in ended.stderr, ended
+    hang_up(server)
+    server.said("it is no regular file")
+    file.write_text('[log]\nlevel = "debug"\n')
+    hang_up(server)
+    server.said('in effect: log.level = "debug"')
+
+
 def test_limits_and_rates_change_and_nobody_is_dropped(server, file):
     alice, bob = server.ws("alice", "den"), server.json_line("bob", "den")
     alice.say("den", "x" * 100)

@@ -94,7 +94,9 @@ fn status_of_farewell(farewell: Farewell) -> Status {
     let (code, message) = match farewell {
         Farewell::Quit => return Status::OK,
         Farewell::BadProtocol => (Code::InvalidArgument, "what came is no message"),
-        Farewell::Unauthenticated => (Code::Unauthenticated, "your token is void"),
+        Farewell::Unauthenticated => {
+            (Code::Unauthenticated, "the token is void, or guests are not let in any more")
+        }
         Farewell::Banned => (Code::PermissionDenied, "you are banned"),
         Farewell::Kicked => (Code::PermissionDenied, "you were put out"),
         Farewell::Replaced => (Code::Cancelled, "your session goes on elsewhere"),
