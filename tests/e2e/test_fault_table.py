@@ -1,6 +1,7 @@
-"""Faults that no other test has."""
+"""Faults of docs/faults.md that no other test has; and that the document names what is there."""
 
 import contextlib
+import re
 import resource
 import shutil
 import signal
@@ -9,10 +10,37 @@ import time
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from helpers import Deadline, RawWebSocket, binary, run, wait_until
+import named
+from helpers import DEADLINE_S, Deadline, RawWebSocket, binary, run, wait_until
 from test_cluster import LEASE_MS, members, redis, resumed, start_node, start_redis, try_resume  # noqa: F401  (fixtures among them)
-from test_faults import library, tell
+from test_cluster_ends import pair, shut_out  # noqa: F401  (a fixture)
+from test_faults import hold, library, tell  # noqa: F401
+from test_supervisor import supervisor  # noqa: F401
 import tokens
+
+
+TABLE = named.Page("faults.md")
+NOT_SHOWN = "Not shown by a test yet"
+
+
+def test_every_test_is_where_the_table_says():
+    assert len(TABLE.functions()) > 50
+    TABLE.check_links()
+
+
+def test_every_cell_is_shown_by_something():
+    groups = {name: named.rows(section) for name, section in TABLE.sections().items()}
+    assert groups.pop(NOT_SHOWN) == []
+    assert len(groups) == 5 and all(groups.values())
+    for fault, *cells, shown in [row for rows in groups.values() for row in rows]:
+        assert len(cells) == 3 and all(cells), fault
+        # Each word stands before the tests of its cell.
+        by_cell = re.split(r"\*(lost|told|recovers)\*", shown)
+        assert not by_cell[0].strip() and set(by_cell[1::2]) == {"lost", "told", "recovers"}, fault
+        for cell, tests in zip(by_cell[1::2], by_cell[2::2]):
+            # Some tests show what stands in several cells, which are named together.
+            assert "::" in tests or not tests.strip(), (fault, cell)
+        assert "::" in by_cell[-1], fault
 
 
 @pytest.fixture(scope="session")
@@ -143,6 +171,26 @@ def test_what_was_announced_outlives_a_server_without_memory(disk):
     assert page["messages"][0]["offset"] == last, "what its sender knew to have a place"
 
 
+def test_a_core_that_hangs_is_told_to_nobody_but_the_log(start_server, supervisor, hold, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("STARLING_TEST_CORES", "1")
+    server = start_server(_environment={"NOTIFY_SOCKET": supervisor.path, "WATCHDOG_USEC": "400000"})
+    supervisor.until("WATCHDOG=1")
+    alice, bob = server.ws("alice", "den"), server.ws("bob", "den")
+    go_on = hold(server, "core-0")
+    alice.send("message", room="den", content="held")
+    server.said("ERROR", "core 0 does not turn")
+    # What has been told before it hung is taken; from then on a supervisor waits in vain.
+    supervisor.socket.settimeout(1)
+    with pytest.raises(TimeoutError):
+        while True:
+            supervisor.next()
+    supervisor.socket.settimeout(DEADLINE_S)
+    go_on()
+    assert bob.expect("message")["content"] == "held"
+    server.said("core 0 turns again")
+    assert supervisor.next() == ["WATCHDOG=1"]
+
+
 # The disk.
 
 
@@ -213,6 +261,29 @@ def test_a_node_that_stands_still_is_lost_and_comes_back(redis, start_node):  # 
     assert bob.say("den", "3")[0]["offset"] == 3
     assert members(alice, "den") == {("alice", "host", True), ("bob", "member", True)}
     assert not [event for event in bob.until_told("den") if event["type"] in ("bye", "error")]
+
+
+def test_the_session_of_a_killed_node_is_refused_while_it_may_live(redis, start_node):  # noqa: F811
+    one, two = (start_node(redis, cluster__lease_ms=60_000) for _ in range(2))
+    alice = one.ws("alice", "den")
+    redis.wait_until_kept("den", "alice")
+    one.kill()
+    assert two.ws().refused(503, "unavailable", "hello", resume=alice.welcome["resume"])["retryable"] is True
+
+
+def test_a_node_that_is_cut_off_from_redis_catches_up(pair, redis):  # noqa: F811
+    one, two = pair
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    redis.wait_until_kept("den", "alice", "bob")
+    shut_out(redis, one, "a")
+    assert alice.refused(503, "backplane_down", "message", room="den", content="no")["retryable"] is True
+    assert bob.expect("presence", event="away", deadline=Deadline(30))["nickname"] == "alice"
+    bob.say("den", "1", "2")
+    redis.cli("ACL", "SETUSER", "a", "on")
+    assert [alice.expect("message", deadline=Deadline(30))["offset"] for _ in range(2)] == [1, 2]
+    assert bob.expect("presence", event="back", deadline=Deadline(30))["nickname"] == "alice"
+    assert wait_until(lambda: (ack := alice.call("message", room="den", content="3"))["type"] == "ack" and ack, "a place")["offset"] == 3
+    assert bob.expect("message", content="3")["offset"] == 3
 
 
 def test_a_node_whose_clock_is_wrong_is_no_less_a_node(redis, start_node, kernel):  # noqa: F811

@@ -250,6 +250,23 @@ def test_history_that_cannot_be_read_is_refused_and_the_rest_goes_on(disk):
     assert [m["offset"] for m in page["messages"]] == list(range(1, 43))
 
 
+def test_history_that_is_on_a_disk_that_fails_is_refused(disk):
+    server = disk.start(history__memory_count=5)
+    alice = server.ws("alice", "den")
+    alice.say("den", *(str(n) for n in range(1, 41)))
+    assert alice.call("message", room="den", content="41", ack="synced")["offset"] == 41
+    server.kill()
+    # One that has nothing of it in memory yet.
+    server = disk.start(history__memory_count=5)
+    alice = server.ws("alicia", "den")
+    disk.be("eio-read")
+    alice.refused(503, "store_down", "history", room="den", limit=100)
+    assert alice.say("den", "42")[0]["offset"] == 42
+    disk.be("ok")
+    page = wait_until(lambda: read(alice), "the disk to be readable")
+    assert [m["offset"] for m in page["messages"]] == list(range(1, 43))
+
+
 def test_nobody_waits_for_ever_for_a_disk_that_does_not_answer_reads(disk):
     settings = {"history__memory_count": 5, "rate__logins_per_minute": 0}
     # Whoever registers has time enough.
