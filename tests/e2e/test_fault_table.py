@@ -65,7 +65,7 @@ def let_pass(seconds):
 
 
 def test_a_network_that_is_gone_without_a_word_costs_a_member_nothing(start_server):
-    server = start_server(heartbeat__probe_ms=200, heartbeat__timeout_ms=600)
+    server = start_server(heartbeat__probe_ms=300, heartbeat__timeout_ms=1500)
     bob = server.ws("bob")
     epoch = bob.call("join", room="den")["epoch"]
     gone = RawWebSocket(server)
@@ -131,21 +131,21 @@ def test_without_a_store_all_is_lost_with_the_process_and_told_to_be(start_serve
 
 
 def test_a_server_that_stood_still_gives_nobody_up(start_server):
-    timeout_ms = 600
-    server = start_server(heartbeat__probe_ms=200, heartbeat__timeout_ms=timeout_ms, session__grace_ms=500)
+    timeout_ms = 1500
+    server = start_server(heartbeat__probe_ms=300, heartbeat__timeout_ms=timeout_ms, session__grace_ms=500)
     alice, bob, carol = server.ws("alice", "den"), server.ws("bob", "den"), server.ws("carol", "den")
     carol.drop()
     alice.expect("presence", event="away", nickname="carol")
     server.process.send_signal(signal.SIGSTOP)
     try:
         alice.send("message", room="den", content="meanwhile")
-        let_pass(3 * timeout_ms / 1000)
+        let_pass(2 * timeout_ms / 1000)
     finally:
         server.process.send_signal(signal.SIGCONT)
     assert bob.expect("message")["content"] == "meanwhile"
     # The clock went on: who was away has been so for too long.
     assert alice.expect("presence", event="leave")["nickname"] == "carol"
-    let_pass(2 * timeout_ms / 1000)
+    let_pass(1.2 * timeout_ms / 1000)
     told = [event for event in bob.until_told("den") if event.get("nickname") != "carol"]
     assert not [event for event in told if event.get("event") == "away" or event["type"] == "bye"]
 
@@ -219,7 +219,7 @@ def test_a_backup_that_was_put_back_is_told_by_a_new_epoch(disk, tmp_path):
 
 def test_a_wall_clock_that_is_set_takes_nothing_back(start_server, kernel):
     environment, be = kernel
-    server = start_server(_environment=environment, heartbeat__probe_ms=200, heartbeat__timeout_ms=600, session__grace_ms=20_000, **tokens.SETTINGS)
+    server = start_server(_environment=environment, heartbeat__probe_ms=300, heartbeat__timeout_ms=1500, session__grace_ms=20_000, **tokens.SETTINGS)
     alice, bob, carol = server.ws("alice", "den"), server.ws("bob", "den"), server.ws("carol", "den")
     carol.drop()
     alice.expect("presence", event="away", nickname="carol")
@@ -235,7 +235,7 @@ def test_a_wall_clock_that_is_set_takes_nothing_back(start_server, kernel):
     assert alice.say("den", "now again")[0]["timestamp"] >= now + 7_100_000, "times of a room do not decrease"
     tokens.enter(server.ws(), "eve")
     # Heartbeats and the time of grace are by a clock that nobody sets.
-    let_pass(1.2)
+    let_pass(1.8)
     told = bob.until_told("den")
     assert [event["offset"] for event in told if event["type"] == "message"] == [1, 2, 3, 4]
     assert not [event for event in told if event["type"] == "bye" or event.get("event") == "leave"]
