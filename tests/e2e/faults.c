@@ -7,6 +7,7 @@
  *   erofs     writes fail as on a file system that has become read-only
  *   half      half of each write arrives, then there is no room
  *   stall     writes and syncs wait until it says something else
+ *   stall-sync  syncs do, and writes do not
  *   eio-read  reads fail
  *   stall-read  reads wait until it says something else
  */
@@ -44,15 +45,19 @@ static void mode(char *text, size_t size) {
     text[strcspn(text, "\n")] = 0;
 }
 
+/* Waits as long as this is said of the file. */
+static void wait_while(int fd, const char *word) {
+    char now[32];
+    while (is_faulty(fd) && (mode(now, sizeof now), !strcmp(now, word)))
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+}
+
 /* What a write of so many bytes comes to: -1 with errno, or how many of them may be written. */
 static ssize_t allowed(int fd, size_t bytes) {
     char now[32];
     if (!is_faulty(fd)) return bytes;
-    for (;;) {
-        mode(now, sizeof now);
-        if (strcmp(now, "stall")) break;
-        nanosleep(&(struct timespec){0, 5000000}, NULL);
-    }
+    wait_while(fd, "stall");
+    mode(now, sizeof now);
     if (!strcmp(now, "enospc")) { errno = ENOSPC; return -1; }
     if (!strcmp(now, "eio")) { errno = EIO; return -1; }
     if (!strcmp(now, "erofs")) { errno = EROFS; return -1; }
@@ -113,14 +118,19 @@ ssize_t pread64(int fd, void *data, size_t bytes, off64_t at) {
     return fails_to_read(fd) ? -1 : real(fd, data, bytes, at);
 }
 
+static int may_sync(int fd) {
+    wait_while(fd, "stall-sync");
+    return allowed(fd, 1) == 1;
+}
+
 int fsync(int fd) {
     REAL(int, "fsync", int);
-    return allowed(fd, 1) < 1 ? -1 : real(fd);
+    return may_sync(fd) ? real(fd) : -1;
 }
 
 int fdatasync(int fd) {
     REAL(int, "fdatasync", int);
-    return allowed(fd, 1) < 1 ? -1 : real(fd);
+    return may_sync(fd) ? real(fd) : -1;
 }
 
 int ftruncate(int fd, off_t bytes) {

@@ -22,13 +22,25 @@ HERE = pathlib.Path(__file__).parent
 FAULTS = {"enospc": "full", "eio": "disk fails", "erofs": "disk fails", "half": ""}
 
 
+def library(source, directory):
+    """A file of C as a library, for LD_PRELOAD."""
+    compiler = shutil.which("cc") or pytest.skip("no C compiler")
+    library = directory / f"{source}.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-w", "-o", library, HERE / f"{source}.c", "-ldl"], check=True, timeout=60)
+    return library
+
+
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory):
-    """faults.c as a library, for LD_PRELOAD."""
-    compiler = shutil.which("cc") or pytest.skip("no C compiler")
-    library = tmp_path_factory.mktemp("faults") / "faults.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-w", "-o", library, HERE / "faults.c", "-ldl"], check=True, timeout=60)
-    return library
+    return library("faults", tmp_path_factory.mktemp("faults"))
+
+
+def tell(control, mode):
+    """Tells a shim how things are to be."""
+    # Renamed into place, so that no half of a word is ever read.
+    part = control.with_suffix(".part")
+    part.write_text(mode)
+    part.rename(control)
 
 
 class Disk:
@@ -40,10 +52,7 @@ class Disk:
         self.be("ok")
 
     def be(self, mode):
-        # Renamed into place, so that no half of a word is ever read.
-        part = self._control.with_suffix(".part")
-        part.write_text(mode)
-        part.rename(self._control)
+        tell(self._control, mode)
 
     def start(self, _files="starling.db", **settings):
         environment = {"LD_PRELOAD": str(self._shim), "FAULTS": str(self._control), "FAULTY_FILES": _files}
@@ -149,6 +158,18 @@ def test_a_disk_that_hangs_is_noticed_though_nobody_waits_for_it(disk):
     wait_for_health(server, "OK")
 
 
+def test_what_is_acknowledged_as_synced_has_been(disk):
+    server = disk.start()
+    alice = server.ws("alice", "den")
+    alice.call("message", room="den", content="before", ack="synced")
+    disk.be("stall-sync")
+    held = alice.call("message", room="den", content="held", ack="synced", id="held")
+    assert held["reason"] == "store_down", held
+    disk.be("ok")
+    again = wait_until(lambda: accepted(alice, "held", "synced", id="held"), "the disk to be back")
+    assert (again["offset"], again["level"]) == (2, "synced")
+
+
 def test_a_killed_server_loses_nothing_that_a_failing_disk_held_up(disk):
     server = disk.start()
     alice = server.ws("alice", "den")
@@ -224,6 +245,23 @@ def test_history_that_cannot_be_read_is_refused_and_the_rest_goes_on(disk):
     assert [m["offset"] for m in reply["messages"]] == [39, 40, 41], "what is in memory needs no disk"
     bob = server.ws("bob", "den")
     assert bob.say("den", "42")[0]["offset"] == 42
+    disk.be("ok")
+    page = wait_until(lambda: read(alice), "the disk to be readable")
+    assert [m["offset"] for m in page["messages"]] == list(range(1, 43))
+
+
+def test_history_that_is_on_a_disk_that_fails_is_refused(disk):
+    server = disk.start(history__memory_count=5)
+    alice = server.ws("alice", "den")
+    alice.say("den", *(str(n) for n in range(1, 41)))
+    assert alice.call("message", room="den", content="41", ack="synced")["offset"] == 41
+    server.kill()
+    # One that has nothing of it in memory yet.
+    server = disk.start(history__memory_count=5)
+    alice = server.ws("alicia", "den")
+    disk.be("eio-read")
+    alice.refused(503, "store_down", "history", room="den", limit=100)
+    assert alice.say("den", "42")[0]["offset"] == 42
     disk.be("ok")
     page = wait_until(lambda: read(alice), "the disk to be readable")
     assert [m["offset"] for m in page["messages"]] == list(range(1, 43))

@@ -1,0 +1,324 @@
+"""Faults of docs/faults.md that no other test has; and that the document names what is there."""
+
+import contextlib
+import re
+import resource
+import shutil
+import signal
+import time
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+import named
+from helpers import DEADLINE_S, Deadline, RawWebSocket, binary, run, wait_until
+from test_cluster import LEASE_MS, members, redis, resumed, start_node, start_redis, try_resume  # noqa: F401  (fixtures among them)
+from test_cluster_ends import pair, shut_out  # noqa: F401  (a fixture)
+from test_faults import hold, library, tell  # noqa: F401
+from test_supervisor import supervisor  # noqa: F401
+import tokens
+
+
+TABLE = named.Page("faults.md")
+NOT_SHOWN = "Not shown by a test yet"
+
+
+def test_every_test_is_where_the_table_says():
+    assert len(TABLE.functions()) > 50
+    TABLE.check_links()
+
+
+def test_every_cell_is_shown_by_something():
+    groups = {name: named.rows(section) for name, section in TABLE.sections().items()}
+    assert groups.pop(NOT_SHOWN) == []
+    assert len(groups) == 5 and all(groups.values())
+    for fault, *cells, shown in [row for rows in groups.values() for row in rows]:
+        assert len(cells) == 3 and all(cells), fault
+        # Each word stands before the tests of its cell.
+        by_cell = re.split(r"\*(lost|told|recovers)\*", shown)
+        assert not by_cell[0].strip() and set(by_cell[1::2]) == {"lost", "told", "recovers"}, fault
+        for cell, tests in zip(by_cell[1::2], by_cell[2::2]):
+            # Some tests show what stands in several cells, which are named together.
+            assert "::" in tests or not tests.strip(), (fault, cell)
+        assert "::" in by_cell[-1], fault
+
+
+@pytest.fixture(scope="session")
+def odd(tmp_path_factory):
+    return library("kernel", tmp_path_factory.mktemp("kernel"))
+
+
+@pytest.fixture
+def kernel(odd, tmp_path):
+    """The environment of a server whose kernel is as it is told, and what tells it."""
+    control = tmp_path / "kernel"
+    return {"LD_PRELOAD": str(odd), "KERNEL": str(control)}, lambda words: tell(control, words)
+
+
+def let_pass(seconds):
+    """Time is what these faults are made of: there is nothing else to wait for."""
+    ends_at = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > ends_at, "time to pass", seconds + 5)
+
+
+# Clients.
+
+
+def test_a_network_that_is_gone_without_a_word_costs_a_member_nothing(start_server):
+    server = start_server(heartbeat__probe_ms=300, heartbeat__timeout_ms=1500)
+    bob = server.ws("bob")
+    epoch = bob.call("join", room="den")["epoch"]
+    gone = RawWebSocket(server)
+    gone.send("hello", nickname="gone")
+    gone.send("join", room="den")
+    token = gone.expect("welcome")["resume"]
+    gone.expect("joined")
+    bob.say("den", "1")
+    assert gone.expect("message")["offset"] == 1
+    # From here on it neither says nor takes anything, as if no packet came through.
+    bob.expect("presence", event="away", nickname="gone")
+    bob.say("den", "2", "3")
+    again = server.ws().enter(None, resume=token)
+    assert again.welcome["resumed"] is True
+    assert again.call("join", room="den", since={"epoch": epoch, "offset": 1})["recovered"] is True
+    assert [again.expect("message")["offset"] for _ in range(2)] == [2, 3]
+
+
+# The process.
+
+
+def is_over(server):
+    """Gives each core something to do."""
+    with contextlib.suppress(OSError):
+        server.connect("line").send(b"{}\n")
+    return server.process.poll() is not None
+
+
+@pytest.mark.parametrize("thread, told", [("core-0", "core 0 failed"), ("store", "the storage thread failed")])
+def test_a_thread_that_panics_ends_the_server_and_the_next_one_goes_on(disk, kernel, thread, told):
+    environment, be = kernel
+    server = disk(_environment=environment)
+    alice, bob = server.ws("alice", "den"), server.ws("bob", "den")
+    epoch = alice.say("den", *map(str, range(20)))[0]["epoch"]
+    be(f"panic {thread}")
+    wait_until(lambda: is_over(server), "the thread to panic")
+    assert server.fail() == 1
+    server.said(f"thread '{thread}'", "panicked")
+    server.said(told)
+    # Whichever core they are on: the process ends as a whole, and has no last words.
+    for client in (alice, bob):
+        assert client.closed_with() is None
+        assert not [event for event in client._unread if event["type"] == "bye"]
+    be("ok")
+    server = disk(_environment=environment)
+    again = resumed(server, bob)
+    joined = again.call("join", room="den", since={"epoch": epoch, "offset": 0})
+    assert (joined["recovered"], joined["offset"]) == (True, 20)
+    assert [again.expect("message")["content"] for _ in range(20)] == [*map(str, range(20))]
+
+
+def test_without_a_store_all_is_lost_with_the_process_and_told_to_be(start_server):
+    server = start_server(store__kind="memory")
+    alice = server.ws("alice", "den")
+    epoch = alice.say("den", "1", "2")[0]["epoch"]
+    server.kill()
+    assert alice.closed_with() is None
+    again = start_server(store__kind="memory").ws()
+    again.refused(401, "bad_token", "hello", resume=alice.welcome["resume"])
+    again.enter("alice")
+    joined = again.call("join", room="den", since={"epoch": epoch, "offset": 1})
+    assert (joined["recovered"], joined["offset"]) == (False, 0) and joined["epoch"] != epoch
+
+
+def test_a_server_that_stood_still_gives_nobody_up(start_server):
+    timeout_ms = 1500
+    server = start_server(heartbeat__probe_ms=300, heartbeat__timeout_ms=timeout_ms, session__grace_ms=500)
+    alice, bob, carol = server.ws("alice", "den"), server.ws("bob", "den"), server.ws("carol", "den")
+    carol.drop()
+    alice.expect("presence", event="away", nickname="carol")
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        alice.send("message", room="den", content="meanwhile")
+        let_pass(2 * timeout_ms / 1000)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert bob.expect("message")["content"] == "meanwhile"
+    # The clock went on: who was away has been so for too long.
+    assert alice.expect("presence", event="leave")["nickname"] == "carol"
+    let_pass(1.2 * timeout_ms / 1000)
+    told = [event for event in bob.until_told("den") if event.get("nickname") != "carol"]
+    assert not [event for event in told if event.get("event") == "away" or event["type"] == "bye"]
+
+
+def test_what_was_announced_outlives_a_server_without_memory(disk):
+    server = disk(history__count=100_000, history__memory_count=100_000, history__bytes=0)
+    alice = server.ws("alice", "den")
+    last = alice.say("den", "first")[0]["offset"]
+    size = resource.getpagesize() * int(open(f"/proc/{server.process.pid}/statm").read().split()[0])
+    resource.prlimit(server.process.pid, resource.RLIMIT_AS, (size, size))
+    for number in range(20_000):
+        try:
+            alice.send("message", room="den", content="x" * 30_000, id=f"m{number}")
+            answer = alice.expect(id=f"m{number}")
+        except (ConnectionClosed, AssertionError):
+            break
+        # SQLite may want some first, and be refused it.
+        assert answer["type"] == "ack" or answer["reason"] == "store_down", answer
+        last = answer.get("offset", last)
+    assert server.fail() == -signal.SIGABRT
+    server.said("memory allocation of")
+    page = disk().ws("bob").call("history", room="den", after=last - 1, limit=1)
+    assert page["messages"][0]["offset"] == last, "what its sender knew to have a place"
+
+
+def test_a_core_that_hangs_is_told_to_nobody_but_the_log(start_server, supervisor, hold, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("STARLING_TEST_CORES", "1")
+    server = start_server(_environment={"NOTIFY_SOCKET": supervisor.path, "WATCHDOG_USEC": "400000"})
+    supervisor.until("WATCHDOG=1")
+    alice, bob = server.ws("alice", "den"), server.ws("bob", "den")
+    go_on = hold(server, "core-0")
+    alice.send("message", room="den", content="held")
+    server.said("ERROR", "core 0 does not turn")
+    # What has been told before it hung is taken; from then on a supervisor waits in vain.
+    supervisor.socket.settimeout(1)
+    with pytest.raises(TimeoutError):
+        while True:
+            supervisor.next()
+    supervisor.socket.settimeout(DEADLINE_S)
+    go_on()
+    assert bob.expect("message")["content"] == "held"
+    server.said("core 0 turns again")
+    assert supervisor.next() == ["WATCHDOG=1"]
+
+
+# The disk.
+
+
+def test_a_backup_that_was_put_back_is_told_by_a_new_epoch(disk, tmp_path):
+    data, copy = tmp_path / "data", tmp_path / "backup.db"
+    server = disk()
+    alice = server.ws("alice", "den")
+    epoch = alice.say("den", "1", "2")[0]["epoch"]
+    alice.call("message", room="den", content="3", ack="stored")
+    done = run([binary(), "store", "backup", str(copy), "--data-dir", str(data)])
+    assert done.returncode == 0, done.stderr
+    alice.say("den", "since the backup")
+    server.close()
+    for name in ("starling.db-wal", "starling.db-shm"):
+        (data / name).unlink(missing_ok=True)
+    shutil.copy(copy, data / "starling.db")
+    server = disk()
+    again = resumed(server, alice)
+    joined = again.call("join", room="den", since={"epoch": epoch, "offset": 4})
+    assert (joined["recovered"], joined["offset"]) == (False, 3) and joined["epoch"] != epoch
+    assert [message["content"] for message in again.call("history", room="den")["messages"]] == ["1", "2", "3"]
+
+
+# The clock.
+
+
+def test_a_wall_clock_that_is_set_takes_nothing_back(start_server, kernel):
+    environment, be = kernel
+    server = start_server(_environment=environment, heartbeat__probe_ms=300, heartbeat__timeout_ms=1500, session__grace_ms=20_000, **tokens.SETTINGS)
+    alice, bob, carol = server.ws("alice", "den"), server.ws("bob", "den"), server.ws("carol", "den")
+    carol.drop()
+    alice.expect("presence", event="away", nickname="carol")
+    now = alice.say("den", "now")[0]["timestamp"]
+    be("clock -3600")
+    assert alice.say("den", "an hour back")[0]["timestamp"] >= now
+    assert server.ws("dave").call("ping")["type"] == "pong"
+    be("clock 7200")
+    assert alice.say("den", "two hours ahead")[0]["timestamp"] >= now + 7_100_000
+    # A token of an hour is over by then.
+    server.ws().refused(401, "expired_token", "hello", token=tokens.token("eve"))
+    be("clock 0")
+    assert alice.say("den", "now again")[0]["timestamp"] >= now + 7_100_000, "times of a room do not decrease"
+    tokens.enter(server.ws(), "eve")
+    # Heartbeats and the time of grace are by a clock that nobody sets.
+    let_pass(1.8)
+    told = bob.until_told("den")
+    assert [event["offset"] for event in told if event["type"] == "message"] == [1, 2, 3, 4]
+    assert not [event for event in told if event["type"] == "bye" or event.get("event") == "leave"]
+    resumed(server, carol)
+
+
+# Clusters.
+
+
+def test_a_node_that_stands_still_is_lost_and_comes_back(redis, start_node):  # noqa: F811
+    one, two = (start_node(redis, session__grace_ms=30_000) for _ in range(2))
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    redis.wait_until_kept("den", "alice", "bob")
+    bob.until_told("den")
+    two.process.send_signal(signal.SIGSTOP)
+    try:
+        assert alice.expect("presence", event="away", deadline=Deadline(30))["nickname"] == "bob"
+        alice.say("den", "1", "2")
+    finally:
+        two.process.send_signal(signal.SIGCONT)
+    assert [bob.expect("message", deadline=Deadline(30))["offset"] for _ in range(2)] == [1, 2]
+    assert alice.expect("presence", event="back", deadline=Deadline(30))["nickname"] == "bob"
+    assert bob.say("den", "3")[0]["offset"] == 3
+    assert members(alice, "den") == {("alice", "host", True), ("bob", "member", True)}
+    assert not [event for event in bob.until_told("den") if event["type"] in ("bye", "error")]
+
+
+def test_the_session_of_a_killed_node_is_refused_while_it_may_live(redis, start_node):  # noqa: F811
+    one, two = (start_node(redis, cluster__lease_ms=60_000) for _ in range(2))
+    alice = one.ws("alice", "den")
+    redis.wait_until_kept("den", "alice")
+    one.kill()
+    assert two.ws().refused(503, "unavailable", "hello", resume=alice.welcome["resume"])["retryable"] is True
+
+
+def test_a_node_that_is_cut_off_from_redis_catches_up(pair, redis):  # noqa: F811
+    one, two = pair
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    redis.wait_until_kept("den", "alice", "bob")
+    shut_out(redis, one, "a")
+    assert alice.refused(503, "backplane_down", "message", room="den", content="no")["retryable"] is True
+    assert bob.expect("presence", event="away", deadline=Deadline(30))["nickname"] == "alice"
+    bob.say("den", "1", "2")
+    redis.cli("ACL", "SETUSER", "a", "on")
+    assert [alice.expect("message", deadline=Deadline(30))["offset"] for _ in range(2)] == [1, 2]
+    assert bob.expect("presence", event="back", deadline=Deadline(30))["nickname"] == "alice"
+    assert wait_until(lambda: (ack := alice.call("message", room="den", content="3"))["type"] == "ack" and ack, "a place")["offset"] == 3
+    assert bob.expect("message", content="3")["offset"] == 3
+
+
+def test_a_node_whose_clock_is_wrong_is_no_less_a_node(redis, start_node, kernel):  # noqa: F811
+    environment, be = kernel
+    be("clock 3600")
+    one, two = start_node(redis), start_node(redis, _environment=environment)
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    alice.expect("presence", event="join", nickname="bob")
+    said = [client.say("den", content)[0] for client, content in [(alice, "1"), (bob, "2"), (alice, "3")]]
+    let_pass(3 * LEASE_MS / 1000)
+    for client in (alice, bob):
+        told = client.until_told("den")
+        assert [event["offset"] for event in told if event["type"] == "message"] == [1, 2, 3]
+        assert not [event for event in told if event["type"] == "bye" or event.get("event") in ("away", "leave")]
+    assert said[1]["timestamp"] - said[0]["timestamp"] < 60_000, "time in a room is Redis's"
+    assert members(alice, "den") == members(bob, "den") == {("alice", "host", True), ("bob", "member", True)}
+
+
+def test_a_redis_that_comes_back_with_an_older_snapshot_gives_no_place_twice(start_redis, start_node):  # noqa: F811
+    redis = start_redis("--dbfilename", "d.rdb")  # noqa: F811
+    one, two = (start_node(redis) for _ in range(2))
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    alice.say("den", "1", "2")
+    redis.cli("SAVE")
+    alice.say("den", "3", "4")
+    epoch = bob.expect("message", content="4") and bob.call("history", room="den")["epoch"]
+    redis.kill()
+    redis.start()
+    for client in (alice, bob):
+        assert client.expect("bye", deadline=Deadline(30))["code"] == 4200
+    again = wait_until(lambda: try_resume(two, alice), "alice to be back")
+    join = lambda: (answer := again.call("join", room="den", since={"epoch": epoch, "offset": 4}))["type"] == "joined" and answer
+    joined = wait_until(join, "places to be given again")
+    assert joined["epoch"] != epoch and joined["recovered"] is False
+    assert [m["content"] for m in again.call("history", room="den")["messages"]] == ["1", "2", "3", "4"], "from the nodes' copies"
+    # Under an id of its own: one of before would be answered as then.
+    ack = again.call("message", room="den", content="5", id="after the loss")
+    assert (ack["epoch"], ack["offset"]) == (joined["epoch"], 5)
