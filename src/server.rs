@@ -329,8 +329,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
         supervisor::tell_stopping();
         registration.as_mut().map(Registration::withdraw)
     };
-    let ended =
-        attend(&heard, cores, &drains, &wakers[..cores], &hang_up, &mut socket_files, &current, on_drain);
+    let ended = attend(&heard, &drains, &wakers[..cores], &hang_up, &mut socket_files, &current, on_drain);
     if let Some(registration) = registration {
         registration.stop();
     }
@@ -580,7 +579,6 @@ fn announce(addresses: &[(ListenKind, Address, bool)]) {
 /// Waits for signals, and for the cores to end.
 fn attend(
     heard: &Receiver<News>,
-    cores: usize,
     drains: &AtomicBool,
     wakers: &[Waker],
     hang_up: &HangUp,
@@ -588,6 +586,7 @@ fn attend(
     current: &ArcSwap<Config>,
     mut on_drain: impl FnMut() -> Option<Receiver<()>>,
 ) -> Result<(), ServeError> {
+    let cores = wakers.len();
     let mut running = cores;
     let mut all_cut_off = 0;
     let mut is_told = false;
