@@ -41,7 +41,8 @@ def test_everything_that_goes_into_the_debian_package_is_there(tmp_path):
     unused = set(made)
     targets = set()
     for source, target, mode in DEB["assets"]:
-        assert mode == ("755" if target == "usr/bin/" else "644"), source
+        is_program = target == "usr/bin/" or source.startswith("scripts/")
+        assert mode == ("755" if is_program else "644"), source
         if source.startswith(MADE):
             found = {name for name in made if fnmatch.fnmatch(name, source.removeprefix(MADE))}
             unused -= found
