@@ -239,7 +239,9 @@ def clients_apart_from(redis_cluster, number, node, *rooms):
 @pytest.mark.parametrize("how", ["kill", "pause"])
 def test_whoever_changes_rooms_of_a_server_that_is_away_is_answered_each_time(redis_cluster, start_node, how):  # noqa: F811
     deadline_s = 1
-    start = lambda: start_node(redis_cluster.urls, cluster__deadline_ms=deadline_s * 1000, cluster__lease_ms=10_000)
+    # Whoever listens by a server that does not answer is deaf until it finds that out, and is asked in vain: sessions wait for longer than that.
+    settings = {"cluster__deadline_ms": deadline_s * 1000, "cluster__lease_ms": 10_000, "session__grace_ms": 60_000}
+    start = lambda: start_node(redis_cluster.urls, **settings)
     inbox_of = lambda node: redis_cluster.number_of("n:" + re.search(r"node (\d+) of", node.said(" of the cluster ")[0])[1])
     # What others tell this one has its place on the server that will be away, too.
     first = next(node for node in iter(start, None) if inbox_of(node) != redis_cluster.number_of("nodes"))
