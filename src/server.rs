@@ -3,6 +3,7 @@
 mod certificates;
 mod check;
 mod dashboard;
+mod end;
 mod listeners;
 mod observer;
 mod places;
@@ -15,10 +16,10 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use crossbeam::channel::{Receiver, Sender, select, unbounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::auth::Authority;
 use crate::auth::account::AccountKey;
@@ -44,17 +45,14 @@ use crate::store::thread::{self, Links, WriterStart};
 use crate::sys::bell::Bell;
 use crate::sys::kernel::{Journal, Kernel, Sleeper, read_clocks};
 use crate::sys::listen::Listener;
-use crate::sys::path::SocketFile;
 use crate::sys::waker::Waker;
 use crate::sys::{descriptors, files, inherited, random_u64, signals, terminal, threads};
 use certificates::Certificates;
 pub use check::check;
+use end::{News, Order, Ordered};
 pub use places::refuse_shared;
 pub use reload::Reread;
 use reload::{HangUp, Reload};
-
-/// How long after `drain.timeout_ms` a core that has not ended is waited for.
-const OVERDUE: Duration = Duration::from_secs(5);
 
 /// Bytes of a file of keys that tokens are checked with.
 const KEYS_BYTES_MAX: u64 = 1_048_576;
@@ -79,18 +77,6 @@ impl fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
-/// What the threads tell the one that waits for them.
-enum News {
-    /// A core has begun; whether it has a descriptor table of its own, and which processor it runs on.
-    Begun { core: usize, table: Result<(), String>, processor: Option<usize> },
-    /// A core has ended; whether by its own will, and how many clients it had not got rid of by then.
-    Ended { core: usize, drained: bool, cut_off: usize },
-    /// The storage thread has ended, though nobody has told it to.
-    StorageEnded,
-    /// A signal has come.
-    Signal(&'static str, i32),
-}
-
 /// Everything that one core is started with.
 struct Start {
     core: usize,
@@ -101,7 +87,7 @@ struct Start {
     exchange: Arc<Exchange<Parcel>>,
     flock: Flock,
     counters: Arc<Counters>,
-    drains: Arc<AtomicBool>,
+    order: Arc<Order>,
     ended: Arc<supervisor::Ended>,
     journal: Option<Journal>,
     share: Share,
@@ -221,10 +207,12 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
             share.room_numbers().for_each(|room| store.engine.assign(room, core));
         }
     }
-    let drains = Arc::new(AtomicBool::new(false));
+    let order = Arc::new(Order::default());
     let ended = Arc::new(supervisor::Ended::none_of(cores));
     let started = Instant::now();
     let (news, heard) = unbounded();
+    let panics = news.clone();
+    threads::on_panic(move |thread| drop(panics.send(News::Failed(thread.to_owned()))));
     let (going, go) = unbounded();
 
     let mut lent: Vec<Vec<RawFd>> = Vec::new();
@@ -241,7 +229,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
             exchange: exchange.clone(),
             flock: flock.clone(),
             counters: all_counters[core].clone(),
-            drains: drains.clone(),
+            order: order.clone(),
             ended: ended.clone(),
             journal: rings.next().map(|ring| Journal { ring, bell: bell.clone() }),
             share: std::mem::take(&mut shares[core]),
@@ -278,7 +266,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     let (mut storage, mut cluster) = (None, None);
     if let Some(sleeper) = reader_sleeper {
         if let Some(store) = store {
-            storage = Some(start_storage(store, sleeper, &config, links, news.clone())?);
+            storage = Some(start_storage(store, sleeper, &config, links)?);
         } else if let Some(joined) = joined {
             let home = flock.clone();
             let resume = flock.authority.resume.clone();
@@ -329,7 +317,15 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
         supervisor::tell_stopping();
         registration.as_mut().map(Registration::withdraw)
     };
-    let ended = attend(&heard, &drains, &wakers[..cores], &hang_up, &mut socket_files, &current, on_drain);
+    let ended = end::attend(end::Attended {
+        heard: &heard,
+        order: &order,
+        wakers: &wakers[..cores],
+        hang_up: &hang_up,
+        socket_files: &mut socket_files,
+        current: &current,
+        on_drain,
+    });
     if let Some(registration) = registration {
         registration.stop();
     }
@@ -475,7 +471,6 @@ fn start_storage(
     mut sleeper: Sleeper,
     config: &Config,
     links: Links,
-    news: Sender<News>,
 ) -> Result<Storage, ServeError> {
     let failed = |e: io::Error| failure(format!("cannot start a thread: {e}"));
     let Opened { engine, path, rings, ring_paths, lock, .. } = store;
@@ -491,21 +486,7 @@ fn start_storage(
         receipts_max: config.limits.idempotency_ids,
         links: links.clone(),
     };
-    let writer_stops = stops.clone();
-    let writer = threads::spawn("store".into(), move || {
-        // A panic unwinds through here. Without this thread nothing would be stored any more, and nobody told.
-        struct Ending(Arc<AtomicBool>, Sender<News>);
-        impl Drop for Ending {
-            fn drop(&mut self) {
-                if !self.0.load(Ordering::Acquire) {
-                    let _ = self.1.send(News::StorageEnded);
-                }
-            }
-        }
-        let _ending = Ending(writer_stops, news);
-        thread::write(start)
-    })
-    .map_err(failed)?;
+    let writer = threads::spawn("store".into(), move || thread::write(start)).map_err(failed)?;
     let watched_links = links.clone();
     let read_path = path.clone();
     let hashers = (config.limits.password_threads, config.limits.password_queue);
@@ -576,85 +557,6 @@ fn announce(addresses: &[(ListenKind, Address, bool)]) {
     }
 }
 
-/// Waits for signals, and for the cores to end.
-fn attend(
-    heard: &Receiver<News>,
-    drains: &AtomicBool,
-    wakers: &[Waker],
-    hang_up: &HangUp,
-    socket_files: &mut Vec<SocketFile>,
-    current: &ArcSwap<Config>,
-    mut on_drain: impl FnMut() -> Option<Receiver<()>>,
-) -> Result<(), ServeError> {
-    let cores = wakers.len();
-    let mut running = cores;
-    let mut all_cut_off = 0;
-    let mut is_told = false;
-    // Ends when clients are to be told to go.
-    let mut withdrawn: Option<Receiver<()>> = None;
-    // Says when the cores should have ended.
-    let mut overdue = crossbeam::channel::never();
-    let patience = || {
-        let drain = current.load().drain.clone();
-        Duration::from_millis(drain.delay_ms.saturating_add(drain.timeout_ms)) + OVERDUE
-    };
-    let begin = || {
-        drains.store(true, Ordering::Relaxed);
-        let woken = wakers.iter().try_for_each(Waker::wake);
-        woken.map_err(|e| failure(format!("a core could not be woken: {e}")))
-    };
-    while running > 0 {
-        let never = crossbeam::channel::never();
-        let news = select! {
-            recv(heard) -> news => news,
-            recv(withdrawn.as_ref().unwrap_or(&never)) -> _ => {
-                withdrawn = None;
-                overdue = crossbeam::channel::after(patience());
-                begin()?;
-                continue;
-            }
-            recv(overdue) -> _ => {
-                // Their threads cannot be waited for. What they have announced is in the journal.
-                return Err(failure(format!("{running} of {cores} cores have not ended in time: left without them")));
-            }
-        };
-        match news {
-            Ok(News::Signal(signals::HANG_UP, _)) if !hang_up.hear() => {}
-            Ok(News::Signal(signals::REOPEN, _)) => hang_up.reopen_log(),
-            Ok(News::Signal(name, number)) => {
-                if std::mem::replace(&mut is_told, true) {
-                    log::warn!("{name} again: leaving at once");
-                    socket_files.clear();
-                    // What a shell reports of a process that a signal ended.
-                    std::process::exit(128 + number);
-                }
-                log::info!("{name}: draining; again to leave at once");
-                withdrawn = on_drain();
-                if withdrawn.is_none() {
-                    overdue = crossbeam::channel::after(patience());
-                    begin()?;
-                }
-            }
-            Ok(News::Ended { drained: true, cut_off, .. }) => {
-                running -= 1;
-                all_cut_off += cut_off;
-            }
-            Ok(News::Ended { core, .. }) => {
-                return Err(failure(format!("core {core} failed; the log says how")));
-            }
-            Ok(News::StorageEnded) => {
-                return Err(failure("the storage thread failed; the log says how".into()));
-            }
-            Ok(News::Begun { .. }) | Err(_) => return Err(failure("the cores cannot be heard".into())),
-        }
-    }
-    match all_cut_off {
-        0 => log::info!("drained"),
-        clients => log::warn!("the drain took too long: {clients} connections were cut off"),
-    }
-    Ok(())
-}
-
 /// The life of a core's thread.
 fn run_core(start: Start, news: &Sender<News>) {
     let core = start.core;
@@ -697,8 +599,10 @@ fn run_core(start: Start, news: &Sender<News>) {
     let mut reactor =
         Reactor::new(core, kernel, shard, &config.limits, config.spin, start.doors, start.exchange);
     loop {
-        if start.drains.load(Ordering::Relaxed) {
-            reactor.world().drain();
+        match start.order.now() {
+            Ordered::Serve => {}
+            Ordered::Drain => reactor.world().drain(),
+            Ordered::Leave => reactor.world().leave(),
         }
         if reactor.turn() == Turn::Over {
             break;

@@ -5,7 +5,7 @@ use super::mail::{ReplyTo, Request, RoomKey};
 use super::session::{AfterEnd, Step};
 use super::timers::Timer;
 use super::upgrade::PendingUpgrade;
-use super::{Drain, Shard};
+use super::{Drain, LEAVE_MS, Shard};
 use crate::base::slots::Id;
 use crate::chat::name::Nickname;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
@@ -445,6 +445,15 @@ impl Shard {
         }
     }
 
+    /// Part of the server has failed, and the rest leaves: clients are told so at once. Requests that wait for an answer are left a little
+    /// later.
+    pub fn leave(&mut self) {
+        if !self.drain.get_or_insert_default().is_hasty {
+            self.drain.get_or_insert_default().is_hasty = true;
+            self.wheel.insert(self.now.tick, Timer::Drain);
+        }
+    }
+
     /// Whether draining has begun.
     pub fn is_draining(&self) -> bool {
         self.drain.is_some()
@@ -492,14 +501,17 @@ impl Shard {
     /// that was held up owes them the whole time. Who is still there after that is cut off.
     pub(super) fn say_farewell(&mut self) {
         let now = self.now.tick;
+        let mut is_patient = true;
         match &mut self.drain {
             None => {}
             Some(drain) if drain.told_at.is_none() => {
                 drain.told_at = Some(now);
-                self.wheel.insert(now + self.config.drain.timeout_ms, Timer::Drain);
+                let ms = if drain.is_hasty { LEAVE_MS } else { self.config.drain.timeout_ms };
+                self.wheel.insert(now + ms, Timer::Drain);
             }
             Some(drain) if !drain.has_told_again => {
                 drain.has_told_again = true;
+                is_patient = !drain.is_hasty;
                 self.wheel.insert(now + 1, Timer::Drain);
             }
             Some(_) => return self.leave_everybody(),
@@ -507,7 +519,7 @@ impl Shard {
         let everybody: Vec<Id> = self.connections.iter().map(|(id, _)| id).collect();
         for id in everybody {
             // A message may have been published: whoever sent it is told so first, and the connection closes with that.
-            if self.connections.get(id).is_some_and(Connection::is_asking) {
+            if is_patient && self.connections.get(id).is_some_and(Connection::is_asking) {
                 continue;
             }
             // Where nothing can be said yet there is nobody to leave.

@@ -242,7 +242,13 @@ struct Drain {
     cut_off: Option<usize>,
     /// Whether the sessions have been given up to the other nodes, if there are any.
     has_given_up: bool,
+    /// Whether part of the server has failed: it leaves at once.
+    is_hasty: bool,
 }
+
+/// How long answers are waited for where the server leaves because part of it has failed, in milliseconds: those that the part owes will
+/// never come.
+pub const LEAVE_MS: u64 = 500;
 
 impl Shard {
     /// The world of core number `core`, empty. `random_seed` is this core's own.

@@ -347,7 +347,8 @@ mod tests {
     use crate::base::census::Census;
     use crate::base::time::Now;
     use crate::config::Config;
-    use crate::shard::Flock;
+    use crate::shard::connection::Connection;
+    use crate::shard::{Flock, LEAVE_MS};
 
     /// What a program on a line has been told so far.
     fn told(shard: &mut Shard, id: Id) -> String {
@@ -379,5 +380,45 @@ mod tests {
         assert_eq!(told(&mut shard, id), "", "it still has time to answer");
         at(&mut shard, 3 * timeout_ms + (timeout_ms - probe_ms) / 2);
         assert!(told(&mut shard, id).contains("\"code\":4203"));
+    }
+
+    #[test]
+    fn who_waits_for_a_core_that_has_failed_is_left_after_the_others_have_been_told() {
+        let flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
+        let flock = Flock { cores: 2, core_connections: 20, ..flock };
+        let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+        // The other core has failed: it says nothing of its rooms, nor who may have which nickname.
+        let mut open = |kind, line: String| {
+            let id = shard.open([127, 0, 0, 1].into(), kind);
+            shard.receive(id, &mut line.into_bytes());
+            (id, !told(&mut shard, id).is_empty())
+        };
+        let hello = |number| format!("{{\"type\":\"hello\",\"nickname\":\"guest{number}\"}}\n");
+        let ask = |number| format!("GET /api/rooms/room{number}/members HTTP/1.1\r\nHost: x\r\n\r\n");
+        let chat: Vec<(Id, bool)> = (0..8).map(|number| open(ListenKind::Line, hello(number))).collect();
+        let http: Vec<(Id, bool)> = (0..8).map(|number| open(ListenKind::Web, ask(number))).collect();
+        for clients in [&chat, &http] {
+            assert!(clients.iter().any(|client| client.1) && clients.iter().any(|client| !client.1));
+        }
+        let at = |shard: &mut Shard, ms: u64| {
+            shard.tick(Now::of_ms(ms, ms));
+            while shard.expire() {}
+        };
+        shard.leave();
+        at(&mut shard, 1);
+        for (id, _) in &chat {
+            assert!(told(&mut shard, *id).contains("\"code\":4300"));
+        }
+        let waits = |shard: &Shard| {
+            let waits = |(id, _): &&(Id, bool)| shard.connections.get(*id).is_some_and(Connection::is_asking);
+            http.iter().filter(waits).count()
+        };
+        let unanswered = http.iter().filter(|client| !client.1).count();
+        at(&mut shard, LEAVE_MS);
+        assert_eq!(waits(&shard), unanswered, "an answer may still come");
+        at(&mut shard, LEAVE_MS + 1);
+        assert_eq!(waits(&shard), 0);
+        at(&mut shard, LEAVE_MS + 3);
+        assert!(shard.is_over());
     }
 }

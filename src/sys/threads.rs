@@ -1,14 +1,39 @@
 //! Threads, and the processors they run on.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-/// Starts a thread with a name that debuggers and `top -H` show.
+/// What is done when a thread panics that [`spawn`] has started.
+static ON_PANIC: Mutex<Option<Box<dyn Fn(&str) + Send>>> = Mutex::new(None);
+
+/// Says what is done, from now on, when a thread panics that [`spawn`] has started: it is told the thread's name, in that thread.
+pub fn on_panic(told: impl Fn(&str) + Send + 'static) {
+    *ON_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(told));
+}
+
+/// Starts a thread with a name that debuggers and `top -H` show. Should it panic, whoever has asked by [`on_panic`] is told.
+///
+/// # Errors
+/// When the kernel has no thread to give.
 pub fn spawn<T: Send + 'static>(
     name: String,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    Builder::new().name(name).spawn(body)
+    struct Guard(String);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            if std::thread::panicking()
+                && let Some(told) = &*ON_PANIC.lock().unwrap_or_else(PoisonError::into_inner)
+            {
+                told(&self.0);
+            }
+        }
+    }
+    Builder::new().name(name.clone()).spawn(move || {
+        let _guard = Guard(name);
+        body()
+    })
 }
 
 /// Sleeps so many milliseconds.
@@ -75,6 +100,16 @@ pub fn restrict(_processors: &[usize]) -> io::Result<()> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_wants_to_know_is_told_which_thread_has_panicked() {
+        let (tell, told) = std::sync::mpsc::channel();
+        on_panic(move |name| drop(tell.send(name.to_owned())));
+        assert_eq!(spawn("sound".into(), || 7).unwrap().join().unwrap(), 7);
+        assert!(spawn("unsound".into(), || panic!("as it should")).unwrap().join().is_err());
+        assert_eq!(told.recv().unwrap(), "unsound");
+        assert!(told.try_recv().is_err());
+    }
 
     #[test]
     fn a_thread_stands_back_alone() {

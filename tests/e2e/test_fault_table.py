@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import named
-from helpers import DEADLINE_S, Deadline, RawWebSocket, binary, run, wait_until
+from helpers import DEADLINE_S, Deadline, RawWebSocket, binary, cores, run, wait_until
 from test_cluster import LEASE_MS, members, redis, resumed, start_node, start_redis, try_resume  # noqa: F401  (fixtures among them)
 from test_cluster_ends import pair, shut_out  # noqa: F401  (a fixture)
 from test_faults import hold, library, tell  # noqa: F401
@@ -94,27 +94,90 @@ def is_over(server):
     return server.process.poll() is not None
 
 
-@pytest.mark.parametrize("thread, told", [("core-0", "core 0 failed"), ("store", "the storage thread failed")])
-def test_a_thread_that_panics_ends_the_server_and_the_next_one_goes_on(disk, kernel, thread, told):
+def log_in(server):
+    body = b'{"username": "nobody", "password": "of no account"}'
+    with contextlib.suppress(OSError):
+        server.connect("web").send(b"POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def farewell(client):
+    """What a client hears before its connection ends."""
+    code = client.closed_with()
+    byes = [event for event in client._unread if event["type"] == "bye"]
+    assert code == (byes[0]["code"] if byes else None)
+    return byes
+
+
+@pytest.mark.parametrize("thread", ["core-0", "store", "hasher-0"])
+def test_a_thread_that_panics_ends_the_server_and_the_next_one_goes_on(disk, kernel, thread):
     environment, be = kernel
     server = disk(_environment=environment)
     alice, bob = server.ws("alice", "den"), server.ws("bob", "den")
+    # So many that each core has some.
+    others = [server.ws(f"guest{number}") for number in range(40 if cores() > 1 else 0)]
     epoch = alice.say("den", *map(str, range(20)))[0]["epoch"]
     be(f"panic {thread}")
+    if thread.startswith("hasher"):
+        log_in(server)
     wait_until(lambda: is_over(server), "the thread to panic")
     assert server.fail() == 1
     server.said(f"thread '{thread}'", "panicked")
-    server.said(told)
-    # Whichever core they are on: the process ends as a whole, and has no last words.
-    for client in (alice, bob):
-        assert client.closed_with() is None
-        assert not [event for event in client._unread if event["type"] == "bye"]
+    server.said("core 0 failed" if thread == "core-0" else f"the thread {thread} failed")
+    # Only those whose core has failed hear nothing.
+    clients = [alice, bob, *others]
+    byes = [farewell(client) for client in clients]
+    assert all(bye["code"] == 4300 and bye["resumable"] for told in byes for bye in told)
+    untold = byes.count([])
+    if thread != "core-0":
+        assert untold == 0
+    elif cores() == 1:
+        assert untold == len(clients)
+    else:
+        assert 0 < untold < len(clients)
     be("ok")
     server = disk(_environment=environment)
+    for client in others:
+        assert resumed(server, client).welcome["resumed"] is True
     again = resumed(server, bob)
     joined = again.call("join", room="den", since={"epoch": epoch, "offset": 0})
     assert (joined["recovered"], joined["offset"]) == (True, 20)
     assert [again.expect("message")["content"] for _ in range(20)] == [*map(str, range(20))]
+
+
+def test_whoever_waits_for_a_core_that_has_failed_is_told_to_come_back_too(disk, kernel, monkeypatch):
+    monkeypatch.setenv("STARLING_TEST_CORES", "4")
+    environment, be = kernel
+    server = disk(_environment=environment)
+    # Of these each core has some, and is the home of some.
+    clients = [server.ws(f"guest{number}", f"room{number}") for number in range(40)]
+    be("panic core-0")
+    for client in clients:
+        with contextlib.suppress(ConnectionClosed):
+            for number in range(40):
+                client.send("members", room=f"room{number}")
+    assert server.fail() == 1
+    told = [client for client in clients if farewell(client)]
+    assert 0 < len(told) < len(clients)
+    be("ok")
+    server = disk(_environment=environment)
+    assert all(resumed(server, client).welcome["resumed"] for client in clients)
+
+
+def test_a_node_whose_link_to_redis_panics_leaves_its_sessions_to_the_others(redis, start_node, kernel):  # noqa: F811
+    environment, be = kernel
+    one, two = (start_node(redis, _environment=own, session__grace_ms=60_000) for own in (environment, {}))
+    alice = one.ws("alice", "den")
+    epoch = alice.say("den", "1")[0]["epoch"]
+    be("panic cluster")
+    # Its log is written with the time, by the thread that says something.
+    redis.cli("CLIENT", "KILL", "TYPE", "normal")
+    assert one.fail() == 1
+    one.said("the thread cluster failed")
+    assert farewell(alice)[0]["code"] == 4300
+    # It could not give them up, and is lost when its lease is over.
+    again = wait_until(lambda: try_resume(two, alice), "the session to be had", 30)
+    assert again.call("join", room="den", since={"epoch": epoch, "offset": 0})["recovered"] is True
+    assert again.expect("message")["content"] == "1"
 
 
 def test_without_a_store_all_is_lost_with_the_process_and_told_to_be(start_server):
