@@ -9,6 +9,7 @@ mod observer;
 mod places;
 mod reload;
 mod supervisor;
+mod user;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -133,6 +134,8 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
         }
     }
     listeners::none_left(&passed)?;
+    // Before the store is opened and before there are cores: whatever they make is that user's.
+    user::change(&config, &socket_files)?;
     let is_clustered = !config.cluster.redis.0.is_empty();
     warn_of_what_is_left_aside(&config, is_clustered);
     let joined = is_clustered.then(|| join_cluster(&config)).transpose()?;

@@ -21,6 +21,9 @@ pub struct Flags {
     /// The directory of the store; not used if store.kind is memory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// The user to become when the listeners are open, where root starts the server
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
     /// Let the scheduler move the loops between cores
     #[arg(long)]
     no_pin: bool,
@@ -98,6 +101,7 @@ impl Flags {
         let values = [
             ("--cores", "cores", self.cores.clone()),
             ("--data-dir", "data_dir", self.data_dir.clone()),
+            ("--user", "user", self.user.clone()),
             ("--no-pin", "pin", self.no_pin.then(|| "false".to_owned())),
             ("--spin", "spin", self.spin.then(|| "true".to_owned())),
             ("--steer", "steer", self.steer.then(|| "true".to_owned())),

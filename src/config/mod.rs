@@ -44,6 +44,10 @@ key::config! {
         /// processors; where one processor takes in all of them, its core gets all connections. Only where each core
         /// has a processor of its own (`pin`).
         steer: bool = false;
+        /// The user that the server becomes as soon as its listeners are open, where root has started it: by name or
+        /// number. Only root may listen on ports below 1024. Keys and certificates are read before, and again on SIGHUP as
+        /// that user.
+        user: Option<String> = None;
         /// The directory for what outlives the process.
         data_dir: PathBuf = PathBuf::from("./starling-data");
         /// Where clients are heard: kind is web, line, frame or grpc, address is like 127.0.0.1:8080, `[::1]:8080`,

@@ -3,7 +3,7 @@
 
 use crate::config::{Address, Config, Listen, ListenKind, StoreKind};
 use crate::server::certificates::Certificates;
-use crate::server::{cores, listeners, load_authority, places, refuse_steering};
+use crate::server::{cores, listeners, load_authority, places, refuse_steering, user};
 use crate::store::directory;
 use crate::sys::{files, threads};
 use crate::{cluster, consul};
@@ -17,6 +17,7 @@ use crate::{cluster, consul};
 pub fn check(config: &Config) -> Result<Vec<String>, String> {
     let mut notices = Vec::new();
     places::refuse_shared(config)?;
+    user::find(config)?;
     load_authority(config)?;
     Certificates::load(&config.listen)?;
     if let Some(path) = &config.log.file {

@@ -13,6 +13,7 @@ pub mod listen;
 pub mod notify;
 pub mod owner;
 pub mod path;
+pub mod privileges;
 pub mod process;
 pub mod ring;
 pub mod signals;
