@@ -1,6 +1,6 @@
 """What a judge does not pass, and why that is no fault: by judge and case. The table counts these as explained, and shows the reasons.
 
-A case that is listed here and passes is a failure too: then its line goes."""
+A case that is listed here and passes, on a server of the judge's own, is a failure too: then its line goes."""
 
 # HTTP/1.1 (RFC 9112, and RFC 9110).
 
@@ -71,4 +71,24 @@ H2 = {
                                                "tells nobody; the server looks at no trailers at all.",
 }
 
-EXPLAINED = {"h11": H11, "llhttp": LLHTTP, "h2": H2}
+# WebSocket (RFC 6455).
+
+WSPROTO = {
+    "handshake: test_handshake.py::test_h11_multiple_headers_handshake":
+        "Its target is a wss:// URI. A handshake asks for a path, or for an http or https URI (RFC 6455, 4.2.1).",
+}
+
+# The others.
+
+SLOWHTTPTEST = {
+    "slow read: no connection is left":
+        "Who takes nothing for `heartbeat.timeout_ms` (90 s) is ended, which is longer than the attack lasts; who takes a little now and then may go "
+        "on. What is held for each is bounded, as the cases beside it say, and how many an address may have by `limits.connections_per_address`.",
+}
+
+TESTSSL = {
+    "cert_chain_of_trust": "The judge's certificate signs itself. What a server shows is its operator's.",
+    "cert_revocation": "A certificate that signs itself names nobody who could revoke it. What a server shows is its operator's.",
+}
+
+EXPLAINED = {"wsproto": WSPROTO, "h11": H11, "llhttp": LLHTTP, "h2": H2, "slowhttptest": SLOWHTTPTEST, "testssl": TESTSSL}

@@ -186,7 +186,8 @@ class Http2:
             if isinstance(frame, GoAwayFrame):
                 return True
             if isinstance(frame, HeadersFrame):
-                return frame.stream_id == stream and frame.fields.get(":status") in or_status
+                # The end of an answer is none of an error.
+                return frame.stream_id == stream and (frame.fields.get(":status") in or_status or "END_STREAM" in frame.flags)
             return frame.stream_id == stream
 
         try:
@@ -194,7 +195,10 @@ class Http2:
         except TimeoutError:
             raise Failed(f"neither the stream nor the connection ended, but {' or '.join(map(name_of, codes))} was expected; "
                          f"came: {self.seen()}") from None
-        if not isinstance(end, HeadersFrame) and end.error_code not in codes:
+        if isinstance(end, HeadersFrame):
+            if end.fields.get(":status") not in or_status:
+                raise Failed(f"the stream was answered, but {' or '.join(map(name_of, codes))} was expected; came: {[*self.seen(), end.fields]}")
+        elif end.error_code not in codes:
             raise Failed(f"{type(end).__name__} with {name_of(end.error_code)}, not {' or '.join(map(name_of, codes))}")
 
     def silent(self):

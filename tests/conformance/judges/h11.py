@@ -18,7 +18,7 @@ CHUNKED = b"POST /health HTTP/1.1\r\nHost: judge\r\nTransfer-Encoding: chunked\r
 
 
 def missing():
-    return missing_modules("h11") + missing_sources("h11")
+    return missing_modules("h11", "pytest") + missing_sources("h11")
 
 
 def version():

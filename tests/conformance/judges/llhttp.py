@@ -13,7 +13,7 @@ SCHEME = "http"
 
 
 def missing():
-    return missing_modules("httptools") + missing_sources("httptools")
+    return missing_modules("httptools", "pytest") + missing_sources("httptools")
 
 
 def version():
