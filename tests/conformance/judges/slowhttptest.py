@@ -4,7 +4,7 @@ Each of its four attacks holds CONNECTIONS connections for SECONDS seconds again
 others are answered, and so does this judge, on connections of its own: HTTP, and a WebSocket that is there from before.
 
 A pass: slowhttptest calls the service available all the time; no other request and no ping of the WebSocket takes longer than ANSWER_S; no
-slow connection is left at the end, ended by the timeouts (`limits.http_head_ms`, `limits.http_body_ms` and so on), though reading slowly is
+slow connection is left at the end, ended by the timeouts (`limits.http_head_ms`, for heads and bodies), though reading slowly is
 allowed as long as what waits is bounded; and the server's memory grows by no more than MEMORY_BYTES for each of them."""
 
 import csv
