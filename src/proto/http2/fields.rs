@@ -25,7 +25,7 @@ fn is_padded(value: &HeaderValue) -> bool {
 
 /// Whether two names of a host are the same, whatever their case, and whether the scheme's own port stands behind them.
 fn is_same(left: &[u8], right: &[u8]) -> bool {
-    let without_port = |name: &'_ [u8]| {
+    let without_port = |name: &[u8]| {
         let end =
             [&b":80"[..], b":443"].iter().find(|port| name.ends_with(port)).map_or(0, |port| port.len());
         name.len() - end
