@@ -20,8 +20,10 @@ use h2::{Ping, PingPong, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+mod fields;
 mod meter;
 
+pub use fields::is_malformed;
 pub use h2::Reason;
 pub use meter::Flood;
 use meter::Meter;
@@ -92,6 +94,9 @@ pub struct Server {
     meter: Meter,
     pings: Option<PingPong>,
     is_leaving: bool,
+    /// What ends the connection once what came before it is obeyed.
+    fault: Option<Reason>,
+    is_aborted: bool,
 }
 
 enum State {
@@ -142,6 +147,8 @@ impl Server {
             meter: Meter::new(settings.control_frames),
             pings: None,
             is_leaving: false,
+            fault: None,
+            is_aborted: false,
         }
     }
 
@@ -150,9 +157,18 @@ impl Server {
     /// # Errors
     /// If it sends too many frames that carry nothing: the connection is not to be turned any more, but left.
     pub fn receive(&mut self, bytes: &[u8], now_ms: u64) -> Result<bool, Flood> {
-        let has_data = self.meter.count(bytes, now_ms)?;
-        self.wire.borrow_mut().input.extend_from_slice(bytes);
-        Ok(has_data)
+        if self.fault.is_some() {
+            return Ok(false); // Nothing behind it counts.
+        }
+        let found = self.meter.count(bytes, now_ms)?;
+        let mut input = bytes;
+        if let Some((end, reason)) = found.fault {
+            // h2 has the frame's header at most but for its last byte, and so never sees a frame.
+            input = &bytes[..end - 1];
+            self.fault = Some(reason);
+        }
+        self.wire.borrow_mut().input.extend_from_slice(input);
+        Ok(found.has_data)
     }
 
     /// The peer will say no more.
@@ -205,7 +221,13 @@ impl Server {
                     }
                     Poll::Ready(Some(Err(error))) => return self.over(Some(error.to_string())),
                     Poll::Ready(None) => return self.over(None),
-                    Poll::Pending => return Turned::Waits,
+                    Poll::Pending => match self.fault {
+                        Some(reason) if !self.wire.borrow().has_input() && !self.is_aborted => {
+                            self.is_aborted = true;
+                            connection.abrupt_shutdown(reason);
+                        }
+                        _ => return Turned::Waits,
+                    },
                 },
                 State::Over => return Turned::Over(None),
             }

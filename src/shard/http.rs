@@ -250,7 +250,10 @@ impl Shard {
                     let was_idle = decoder.is_idle();
                     let (taken, head) = match decoder.decode(&input[used..]) {
                         Ok(decoded) => decoded,
-                        Err(error) => return self.end_http(id, http, error, input.len()),
+                        Err(error) => {
+                            let is_head = decoder.has_refused_head();
+                            return self.end_http(id, http, error, is_head, input.len());
+                        }
                     };
                     used += taken;
                     if was_idle {
@@ -259,8 +262,9 @@ impl Shard {
                     let Some(head) = head else { break };
                     let mut body = BodyDecoder::new(head.body, self.limits.http_body_bytes as u64);
                     if let Err(error) = body.decode(b"") {
+                        let is_head = head.method == "HEAD";
                         self.counters.too_large.add(1);
-                        return self.end_http(id, http, error, input.len());
+                        return self.end_http(id, http, error, is_head, input.len());
                     }
                     let answer = self.consider(id, &head, &mut http.caller);
                     http.is_fresh = false;
@@ -281,7 +285,8 @@ impl Shard {
                         Ok(decoded) => decoded,
                         Err(error) => {
                             self.counters.too_large.add(u64::from(error.status == 413));
-                            return self.end_http(id, http, error, input.len());
+                            let is_head = answer.is_head;
+                            return self.end_http(id, http, error, is_head, input.len());
                         }
                     };
                     used += taken;
@@ -577,12 +582,19 @@ impl Shard {
     }
 
     /// Ends a connection on which it is no longer certain where requests begin, when those before have been answered.
-    fn end_http(&mut self, id: Id, http: &mut Http, error: http1::HttpError, all: usize) -> usize {
+    fn end_http(
+        &mut self,
+        id: Id,
+        http: &mut Http,
+        error: http1::HttpError,
+        is_head: bool,
+        all: usize,
+    ) -> usize {
         self.counters.errors.add(1);
         let answer = Answer {
             what: What::error(error.status, error.message),
             is_keep_alive: false,
-            is_head: false,
+            is_head,
             version_minor: 1,
             request_id: None,
             method: stats::OTHER_METHOD,

@@ -114,6 +114,8 @@ pub fn server(
     let mut config = builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(key)));
     config.alpn_protocols = alpn(kind).iter().map(|name| name.to_vec()).collect();
     config.ticketer = ticketer;
+    // All that is spoken is strong, and which of it is the server's to say: what a client would rather have may be old advice.
+    config.ignore_client_order = true;
     // What clients without tickets would have the server remember for them.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok((config, first))

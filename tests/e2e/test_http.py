@@ -58,6 +58,19 @@ def test_head_is_get_without_the_body(server, path):
     assert head.headers.get("content-type") == get.headers.get("content-type")
 
 
+@pytest.mark.parametrize("raw, status", [
+    (request("HEAD / HTTP/1.1", host=None), 400), (request("HEAD / HTTP/1.1", " folded"), 400), (request("HEAD / HTTP/1.1", "X: \0"), 400),
+    (request("HEAD /" + "x" * 8192 + " HTTP/1.1"), 414), (request("HEAD / HTTP/1.1", "Content-Length: 262145"), 413),
+    (request("HEAD / HTTP/1.1", "Transfer-Encoding: chunked", body=b"zz\r\n"), 400),
+])
+def test_a_head_that_is_refused_gets_no_body_either(server, raw, status):
+    client = server.connect()
+    client.send(raw)
+    response = client.response(has_body=False)
+    assert response.status == status and int(response.headers["content-length"]) > 0
+    assert client.rest() == b""
+
+
 @pytest.mark.parametrize("target", ["/", "/health", "*"])
 def test_options_tells_the_methods(server, target):
     response = server.http(request(f"OPTIONS {target} HTTP/1.1"))

@@ -166,6 +166,18 @@ def test_older_versions_are_refused(start, identity):
     assert re.search(r"alert (protocol version|handshake failure)|no protocols available|unsupported protocol", told), told
 
 
+@pytest.mark.parametrize("version, flag", [("-tls1_2", "-cipher"), ("-tls1_3", "-ciphersuites")])
+def test_the_server_says_which_cipher(start, identity, version, flag):
+    names = {"-tls1_2": ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"],
+             "-tls1_3": ["TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"]}[version]
+    server = start()
+    chosen = []
+    for wish in (names, names[::-1]):
+        told = s_client(server.web, version, flag, ":".join(wish))
+        chosen.append(re.search(r"New, TLSv1\.[23], Cipher is (\S+)", told)[1])
+    assert chosen[0] == chosen[1] and chosen[0] in names
+
+
 def test_http_and_websocket(start, identity):
     server = start()
     health = curl(server, identity, "/health")

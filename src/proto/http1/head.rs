@@ -11,6 +11,9 @@ use crate::proto::scan::plain_bytes;
 /// many.
 const EMPTY_LINES_MAX: u8 = 4;
 
+/// How a request begins whose answer has no content.
+const HEAD: &[u8] = b"HEAD ";
+
 static EMPTY_LINES: HttpError = HttpError { status: 400, message: "too many empty lines before the request" };
 static LINE_END: HttpError = HttpError { status: 400, message: "a CR or LF stands alone in the head" };
 static CONTROL: HttpError = HttpError { status: 400, message: "a control character stands in the head" };
@@ -36,6 +39,8 @@ pub struct HeadDecoder {
     empty_lines: u8,
     /// `kept` has been handed out and goes at the next call.
     is_spent: bool,
+    /// What has failed began as a HEAD does.
+    is_head: bool,
 }
 
 /// What the next byte is part of.
@@ -70,6 +75,7 @@ impl HeadDecoder {
             place: Place::Start,
             empty_lines: 0,
             is_spent: false,
+            is_head: false,
         }
     }
 
@@ -82,7 +88,12 @@ impl HeadDecoder {
         let (start, end) = match self.find(input) {
             Ok(place) => place,
             Err(refused) => {
-                self.failure = Some(refused);
+                if self.failure.is_none() {
+                    let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+                    let front = self.kept.iter().chain(input).skip_while(|byte| is_line_end(byte));
+                    self.is_head = front.take(HEAD.len()).eq(HEAD);
+                    self.failure = Some(refused);
+                }
                 return Err(*refused);
             }
         };
@@ -100,6 +111,7 @@ impl HeadDecoder {
         match request::parse(head) {
             Ok(head) => Ok((end, Some(head))),
             Err(refused) => {
+                self.is_head = head.starts_with(HEAD);
                 self.failure = Some(refused);
                 Err(*refused)
             }
@@ -109,6 +121,11 @@ impl HeadDecoder {
     /// Whether nothing of a next request has come: a connection may be closed here without cutting anything off.
     pub fn is_idle(&self) -> bool {
         self.failure.is_none() && matches!(self.place, Place::Start | Place::StartReturn)
+    }
+
+    /// Whether what was refused began as a HEAD does: its answer has no content even so (RFC 9110, 9.3.2).
+    pub fn has_refused_head(&self) -> bool {
+        self.is_head
     }
 
     /// How many bytes it holds back, the free ones of its buffer among them.
@@ -235,14 +252,14 @@ impl Place {
 mod tests {
     use super::*;
 
-    const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
     #[test]
     fn a_whole_head_is_borrowed_and_an_idle_decoder_owns_nothing() {
         let mut decoder = HeadDecoder::new(10, 100);
-        let input = [b"\r\n", HEAD, HEAD].concat();
+        let input = [b"\r\n", GET, GET].concat();
         let (taken, head) = decoder.decode(&input).unwrap();
-        assert_eq!((taken, head.unwrap().method.as_ptr()), (2 + HEAD.len(), input[2..].as_ptr()));
+        assert_eq!((taken, head.unwrap().method.as_ptr()), (2 + GET.len(), input[2..].as_ptr()));
         assert_eq!(decoder.kept.capacity(), 0);
         assert_eq!(decoder.decode(b"\r"), Ok((1, None)));
         assert!(decoder.is_idle());
@@ -250,7 +267,7 @@ mod tests {
         assert_eq!(decoder.decode(b"\nGET"), Ok((4, None)));
         assert!(!decoder.is_idle());
         decoder.release();
-        assert!(matches!(decoder.decode(&HEAD[3..]), Ok((_, Some(Head { method: "GET", .. })))));
+        assert!(matches!(decoder.decode(&GET[3..]), Ok((_, Some(Head { method: "GET", .. })))));
         decoder.release();
         assert_eq!(decoder.kept.capacity(), 0);
         assert!(size_of::<HeadDecoder>() <= 64);
@@ -282,14 +299,35 @@ mod tests {
             assert_eq!(error.status, status, "{text}");
             decoder.release();
             assert_eq!(decoder.kept.capacity(), 0);
-            assert_eq!(decoder.decode(HEAD), Err(error), "an error is final");
+            assert_eq!(decoder.decode(GET), Err(error), "an error is final");
         }
     }
 
     #[test]
     fn a_head_may_be_exactly_as_long_as_the_limit() {
-        assert!(HeadDecoder::new(1, HEAD.len()).decode(HEAD).is_ok());
-        let mut decoder = HeadDecoder::new(1, HEAD.len() - 1);
-        assert_eq!(decoder.decode(HEAD).unwrap_err().status, 431);
+        assert!(HeadDecoder::new(1, GET.len()).decode(GET).is_ok());
+        let mut decoder = HeadDecoder::new(1, GET.len() - 1);
+        assert_eq!(decoder.decode(GET).unwrap_err().status, 431);
+    }
+
+    #[test]
+    fn a_head_that_is_refused_is_known_for_one() {
+        for (is_head, text) in [
+            (true, "HEAD / HTTP/1.1\n"),
+            (true, "\r\nHEAD / HTTP/1.1\r\n folded"),
+            (true, "HEAD / HTTP/1.1\r\n\r\n"),
+            (true, "HEAD /12345678901"),
+            (false, "HEADS / HTTP/1.1\r\n\r\n"),
+            (false, "GET /HEAD HTTP/1.1\r\n\r\n"),
+            (false, "\n"),
+        ] {
+            for cut in 0..text.len() {
+                let mut decoder = HeadDecoder::new(10, 100);
+                let (front, back) = text.as_bytes().split_at(cut);
+                let _ = decoder.decode(front);
+                assert!(decoder.decode(back).is_err(), "{text:?}");
+                assert_eq!(decoder.has_refused_head(), is_head, "{text:?} cut at {cut}");
+            }
+        }
     }
 }

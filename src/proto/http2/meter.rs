@@ -1,9 +1,15 @@
-//! Counts the frames of a peer that carry nothing, so that a flood of them ends.
+//! Counts the frames of a peer that carry nothing, so that a flood of them ends; and looks at their lengths.
 //!
 //! Each costs the peer nine bytes and us a look, and some an answer: PING (CVE-2019-9512), SETTINGS (CVE-2019-9515),
 //! PRIORITY (CVE-2019-9513), empty DATA (CVE-2019-9518), RST_STREAM (CVE-2023-44487), CONTINUATION (CVE-2024-27316), and kinds
 //! that nobody knows, which are to be ignored. WINDOW_UPDATE is not counted: a peer that takes much sends many. What h2 bounds of
 //! these by itself it bounds first.
+//!
+//! Of frames that cannot be read h2 says PROTOCOL_ERROR, whatever is wrong with them, and it takes any frame for the first. What RFC
+//! 9113 wants is found here, before h2 sees it: FRAME_SIZE_ERROR for those of a length that their kind cannot have (4.2 and 6), and
+//! that the preface ends with SETTINGS (3.4).
+
+use h2::Reason;
 
 /// The window of time in which frames are counted, in milliseconds.
 const WINDOW_MS: u64 = 10_000;
@@ -14,11 +20,28 @@ const PREFACE_BYTES: usize = 24;
 const HEADER_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
+
+/// The flag of SETTINGS that acknowledge ours.
+const ACK: u8 = 1;
 
 /// The peer sends too many frames that carry nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flood;
+
+/// What was found in bytes of the peer.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Whether some of them are what a stream says.
+    pub has_data: bool,
+    /// A frame that ends the connection: how many of the bytes come before the end of its header, and for what reason.
+    pub fault: Option<(usize, Reason)>,
+}
 
 #[derive(Debug)]
 pub(super) struct Meter {
@@ -29,6 +52,8 @@ pub(super) struct Meter {
     known: usize,
     /// Whether the payload that is still to come is what a stream says.
     is_data: bool,
+    /// Whether the frame that comes next is the first.
+    is_first: bool,
     count: u32,
     count_max: u32,
     since_ms: u64,
@@ -41,45 +66,71 @@ impl Meter {
             header: [0; HEADER_BYTES],
             known: 0,
             is_data: false,
+            is_first: true,
             count: 0,
             count_max,
             since_ms: 0,
         }
     }
 
-    /// Looks at bytes of the peer, which may be cut anywhere. Says whether some of them are what a stream says.
-    pub fn count(&mut self, mut bytes: &[u8], now_ms: u64) -> Result<bool, Flood> {
-        let mut has_data = self.is_data && self.skip > 0 && !bytes.is_empty();
+    /// Looks at bytes of the peer, which may be cut anywhere. Behind a fault it is not to be asked any more.
+    pub fn count(&mut self, bytes: &[u8], now_ms: u64) -> Result<Found, Flood> {
+        let mut found = Found { has_data: self.is_data && self.skip > 0 && !bytes.is_empty(), fault: None };
         if now_ms.saturating_sub(self.since_ms) >= WINDOW_MS {
             (self.count, self.since_ms) = (0, now_ms);
         }
-        while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let skipped = self.skip.min(rest.len());
             self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            let taken = (HEADER_BYTES - self.known).min(bytes.len());
-            self.header[self.known..self.known + taken].copy_from_slice(&bytes[..taken]);
+            rest = &rest[skipped..];
+            let taken = (HEADER_BYTES - self.known).min(rest.len());
+            self.header[self.known..self.known + taken].copy_from_slice(&rest[..taken]);
             self.known += taken;
-            bytes = &bytes[taken..];
+            rest = &rest[taken..];
             if self.known < HEADER_BYTES {
                 continue;
             }
             self.known = 0;
-            let [high, middle, low, kind, ..] = self.header;
+            let [high, middle, low, kind, flags, ..] = self.header;
             self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
+            if let Some(reason) = self.fault(kind, flags) {
+                found.fault = Some((bytes.len() - rest.len(), reason));
+                break;
+            }
+            self.is_first = false;
             let carries = match kind {
                 DATA => self.skip > 0,
                 HEADERS | WINDOW_UPDATE => true,
                 _ => false,
             };
             self.is_data = kind == DATA && carries;
-            has_data |= self.is_data;
+            found.has_data |= self.is_data;
             self.count += u32::from(!carries);
             if self.count > self.count_max {
                 return Err(Flood);
             }
         }
-        Ok(has_data)
+        Ok(found)
+    }
+
+    /// What is wrong with a frame whose length is what is to be skipped.
+    fn fault(&self, kind: u8, flags: u8) -> Option<Reason> {
+        let length = self.skip;
+        let has_wrong_length = match kind {
+            PRIORITY => length != 5,
+            RST_STREAM | WINDOW_UPDATE => length != 4,
+            SETTINGS if flags & ACK != 0 => length != 0,
+            SETTINGS => !length.is_multiple_of(6),
+            PING => length != 8,
+            GOAWAY => length < 8,
+            _ => false,
+        };
+        if self.is_first && (kind != SETTINGS || flags & ACK != 0) {
+            Some(Reason::PROTOCOL_ERROR)
+        } else {
+            has_wrong_length.then_some(Reason::FRAME_SIZE_ERROR)
+        }
     }
 }
 
@@ -96,6 +147,29 @@ mod tests {
         bytes
     }
 
+    /// A length that frames of a kind may have, about as long as is wished.
+    fn right(kind: u8, length: usize) -> usize {
+        match kind {
+            PRIORITY => 5,
+            RST_STREAM | WINDOW_UPDATE => 4,
+            SETTINGS => length / 6 * 6,
+            PING => 8,
+            GOAWAY => 8 + length,
+            _ => length,
+        }
+    }
+
+    /// One behind whose preface SETTINGS have come.
+    fn begun(count_max: u32) -> Meter {
+        let mut meter = Meter::new(count_max);
+        (meter.skip, meter.is_first) = (0, false);
+        meter
+    }
+
+    fn data(has_data: bool) -> Result<Found, Flood> {
+        Ok(Found { has_data, fault: None })
+    }
+
     proptest! {
         #[test]
         fn any_chunking_counts_alike(
@@ -107,38 +181,68 @@ mod tests {
                 HEADERS | WINDOW_UPDATE => false,
                 _ => true,
             });
-            let expected = expected.count() as u32;
+            // And the SETTINGS of the preface.
+            let expected = expected.count() as u32 + 1;
             let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-            frames.iter().for_each(|(kind, length)| bytes.extend(frame(*kind, *length)));
+            bytes.extend(frame(SETTINGS, 0));
+            frames.iter().for_each(|(kind, length)| bytes.extend(frame(*kind, right(*kind, *length))));
             let mut meter = Meter::new(expected);
             for part in bytes.chunks(chunk) {
-                prop_assert!(meter.count(part, 0).is_ok());
+                prop_assert_eq!(meter.count(part, 0).map(|found| found.fault), Ok(None));
             }
             prop_assert_eq!(meter.count, expected);
-            prop_assert_eq!(meter.count(&frame(6, 0), 0), Err(Flood));
+            prop_assert_eq!(meter.count(&frame(PING, 8), 0), Err(Flood));
         }
     }
 
     #[test]
     fn what_a_stream_says_is_told_from_other_frames() {
-        let mut meter = Meter::new(10);
-        meter.skip = 0;
-        assert_eq!(meter.count(&frame(6, 8), 0), Ok(false));
-        let data = frame(DATA, 5);
-        assert_eq!(meter.count(&data[..8], 0), Ok(false));
-        assert_eq!(meter.count(&data[8..10], 0), Ok(true));
-        assert_eq!(meter.count(&data[10..12], 0), Ok(true));
-        assert_eq!(meter.count(&data[12..], 0), Ok(true));
-        assert_eq!(meter.count(&frame(DATA, 0), 0), Ok(false));
-        assert_eq!(meter.count(&frame(WINDOW_UPDATE, 4), 0), Ok(false));
+        let mut meter = begun(10);
+        assert_eq!(meter.count(&frame(PING, 8), 0), data(false));
+        let bytes = frame(DATA, 5);
+        assert_eq!(meter.count(&bytes[..8], 0), data(false));
+        assert_eq!(meter.count(&bytes[8..10], 0), data(true));
+        assert_eq!(meter.count(&bytes[10..12], 0), data(true));
+        assert_eq!(meter.count(&bytes[12..], 0), data(true));
+        assert_eq!(meter.count(&frame(DATA, 0), 0), data(false));
+        assert_eq!(meter.count(&frame(WINDOW_UPDATE, 4), 0), data(false));
     }
 
     #[test]
     fn a_window_of_time_ends() {
-        let mut meter = Meter::new(1);
-        meter.skip = 0;
-        assert_eq!(meter.count(&frame(6, 8), 0), Ok(false));
-        assert_eq!(meter.count(&frame(6, 8), WINDOW_MS), Ok(false));
-        assert_eq!(meter.count(&frame(6, 8), WINDOW_MS + 1), Err(Flood));
+        let mut meter = begun(1);
+        assert_eq!(meter.count(&frame(PING, 8), 0), data(false));
+        assert_eq!(meter.count(&frame(PING, 8), WINDOW_MS), data(false));
+        assert_eq!(meter.count(&frame(PING, 8), WINDOW_MS + 1), Err(Flood));
+    }
+
+    #[test]
+    fn a_frame_has_a_length_that_its_kind_can_have() {
+        let wrong =
+            [(PRIORITY, 4), (RST_STREAM, 5), (SETTINGS, 7), (PING, 0), (GOAWAY, 7), (WINDOW_UPDATE, 8)];
+        for (kind, length) in wrong {
+            let bytes = [frame(HEADERS, 3), frame(kind, length)].concat();
+            let found = begun(10).count(&bytes, 0).expect("no flood");
+            assert_eq!(
+                found.fault,
+                Some((HEADER_BYTES + 3 + HEADER_BYTES, Reason::FRAME_SIZE_ERROR)),
+                "{kind}"
+            );
+        }
+        let mut acknowledges_with_more = frame(SETTINGS, 6);
+        acknowledges_with_more[4] = ACK;
+        let found = begun(10).count(&acknowledges_with_more, 0).expect("no flood");
+        assert_eq!(found.fault, Some((HEADER_BYTES, Reason::FRAME_SIZE_ERROR)));
+    }
+
+    #[test]
+    fn the_first_frame_is_settings() {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let mut acknowledges = frame(SETTINGS, 0);
+        acknowledges[4] = ACK;
+        for first in [frame(PING, 8), frame(HEADERS, 3), frame(200, 0), acknowledges] {
+            let found = Meter::new(10).count(&[&preface[..], &first].concat(), 0).expect("no flood");
+            assert_eq!(found.fault, Some((PREFACE_BYTES + HEADER_BYTES, Reason::PROTOCOL_ERROR)));
+        }
     }
 }

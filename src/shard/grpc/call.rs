@@ -8,7 +8,7 @@ use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::chat::refusal::{Farewell, Reason, Refusal};
 use crate::proto::grpc::{self, Code, Decoder, Method, NoTime, Status, Violation};
-use crate::proto::http2::Stream;
+use crate::proto::http2::{self, Stream};
 use crate::shard::Shard;
 use crate::shard::closing::Closing;
 use crate::shard::connection::{Connection, Pause, Protocol, Stage};
@@ -123,6 +123,10 @@ impl Shard {
         request: &Request<()>,
         mut stream: Stream,
     ) {
+        if http2::is_malformed(request) {
+            self.log_violation(parent, "a malformed request");
+            return stream.reset(http2::Reason::PROTOCOL_ERROR);
+        }
         if request.method() != Verb::POST || !grpc::is_call(request.headers()) {
             return stream.answer(grpc::not_a_call());
         }
