@@ -202,8 +202,8 @@ mod tests {
                 .unwrap();
             let kept = "SELECT count(*) FROM inbox JOIN inboxes ON inboxes.id = inbox.inbox WHERE inboxes.session = 5
                         AND inbox.session IS NULL AND received = 0 AND content = 'psst'";
-            let kept: u64 = connection.query_row(kept, [], |row| row.get(0)).unwrap();
-            let since: u64 = connection
+            let kept: i64 = connection.query_row(kept, [], |row| row.get(0)).unwrap();
+            let since: i64 = connection
                 .query_row("SELECT since FROM users WHERE folded = 'ann'", [], |row| row.get(0))
                 .unwrap();
             assert_eq!((content.as_str(), kept, since), ("hello", 1, 0), "of version {found}");

@@ -189,7 +189,7 @@ fn coverage() {
         assert!(cluster::try_seed(seed, &mut totals, &tally), "a known seed fails");
     }
     let mut peers = machines::Totals::default();
-    for seed in swarm::FIRST..swarm::FIRST + MACHINES {
+    for seed in (swarm::FIRST..swarm::FIRST + MACHINES).chain(machines::SWARM_REGRESSIONS) {
         assert!(machines::try_seed(seed, &mut peers), "a known seed fails");
     }
     tally.add(&peers.tally);

@@ -600,6 +600,7 @@ impl World {
         if self.upgrade.is_some() {
             // Nobody waits for the end of a drain step by step.
             kernel.clock_ms += kernel.rng.below(3000);
+            kernel.is_hurried = true;
             self.model.has_jumped = true;
         }
         if happens(&mut kernel.rng, kernel.faults.jump) {

@@ -43,7 +43,7 @@ pub const REGRESSIONS: [u64; 12] = [
 ];
 
 /// Seeds of the second generation that have failed once.
-pub const SWARM_REGRESSIONS: [u64; 0] = [];
+pub const SWARM_REGRESSIONS: [u64; 1] = [1_796_018_243_934_093_283];
 
 /// And how many that nobody has seen.
 const FRESH_SEEDS: u64 = 5;
@@ -637,7 +637,11 @@ fn run(seed: u64, is_traced: bool, keep: &mut Option<World>) {
         world.come_to_rest(rest_ms);
         // Whose session is lost with its node or with the data waits for the nickname as long as the time of grace; who has a token may
         // have a session that lasts as long.
+        // A node that gives its sessions up while nothing reaches the backplane loses them like one that is killed.
+        let counts = &world.backplane.counts;
+        let may_lose = world.ledger.counts.contains_key("nodes_upgraded") && counts.contains_key("downs");
         let is_whole = world.ledger.forgets == 0
+            && !may_lose
             && !world.ledger.counts.contains_key("nodes_killed")
             && world.clients.iter().all(|client| client.user_token.is_none());
         // Who has left a room is in it again if only that node knew.
