@@ -270,8 +270,11 @@ pub const MISHAPS: &[(&str, Mishap, u64)] = &[
     ("what came lately is forgotten", |m| &mut m.forgets_partly, 10),
 ];
 
-/// What is configured of nodes, by name, and how it is made roomy.
-pub const CLUSTER_CONFIGURATION: &[(&str, fn(&mut Config))] = &[
+/// How something of a node is made roomy.
+type EaseNode = fn(&mut Config);
+
+/// What is configured of nodes, by name.
+pub const CLUSTER_CONFIGURATION: &[(&str, EaseNode)] = &[
     ("short history", |c| c.history.count = 1000),
     ("little memory", |c| c.history.memory_count = 1000),
     ("small windows", |c| c.limits.commands_in_flight = 100),
