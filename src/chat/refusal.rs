@@ -55,39 +55,62 @@ impl From<ContentError> for Refusal {
     }
 }
 
-/// Why a command is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Reason {
-    BadJson,
-    BadRequest,
-    UnknownType,
-    BadName,
-    BadUtf8,
-    AckUnavailable,
-    Unauthenticated,
-    BadToken,
-    ExpiredToken,
-    BadCredentials,
-    Forbidden,
-    Banned,
-    Muted,
-    NotAMember,
-    NoSuchRoom,
-    NoSuchUser,
-    NotFound,
-    NicknameInUse,
-    AlreadyJoined,
-    AlreadySaidHello,
-    TooLarge,
-    RateLimited,
-    TooManyConnections,
-    TooManyRooms,
-    Internal,
-    Unavailable,
-    Draining,
-    BackplaneDown,
-    StoreDown,
+/// An enumeration whose variants each have a word for programs, and which knows all of them.
+macro_rules! words {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident { $($(#[$of_variant:meta])* $variant:ident => $word:literal,)+ }
+    ) => {
+        $(#[$meta])*
+        pub enum $name { $($(#[$of_variant])* $variant,)+ }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The word for programs.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+    };
+}
+
+words! {
+    /// Why a command is refused.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[allow(missing_docs)]
+    pub enum Reason {
+        BadJson => "bad_json",
+        BadRequest => "bad_request",
+        UnknownType => "unknown_type",
+        BadName => "bad_name",
+        BadUtf8 => "bad_utf8",
+        AckUnavailable => "ack_unavailable",
+        Unauthenticated => "unauthenticated",
+        BadToken => "bad_token",
+        ExpiredToken => "expired_token",
+        BadCredentials => "bad_credentials",
+        Forbidden => "forbidden",
+        Banned => "banned",
+        Muted => "muted",
+        NotAMember => "not_a_member",
+        NoSuchRoom => "no_such_room",
+        NoSuchUser => "no_such_user",
+        NotFound => "not_found",
+        NicknameInUse => "nickname_in_use",
+        AlreadyJoined => "already_joined",
+        AlreadySaidHello => "already_said_hello",
+        TooLarge => "too_large",
+        RateLimited => "rate_limited",
+        TooManyConnections => "too_many_connections",
+        TooManyRooms => "too_many_rooms",
+        Internal => "internal",
+        Unavailable => "unavailable",
+        Draining => "draining",
+        BackplaneDown => "backplane_down",
+        StoreDown => "store_down",
+    }
 }
 
 impl Reason {
@@ -111,41 +134,6 @@ impl Reason {
         }
     }
 
-    /// The word for programs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BadJson => "bad_json",
-            Self::BadRequest => "bad_request",
-            Self::UnknownType => "unknown_type",
-            Self::BadName => "bad_name",
-            Self::BadUtf8 => "bad_utf8",
-            Self::AckUnavailable => "ack_unavailable",
-            Self::Unauthenticated => "unauthenticated",
-            Self::BadToken => "bad_token",
-            Self::ExpiredToken => "expired_token",
-            Self::BadCredentials => "bad_credentials",
-            Self::Forbidden => "forbidden",
-            Self::Banned => "banned",
-            Self::Muted => "muted",
-            Self::NotAMember => "not_a_member",
-            Self::NoSuchRoom => "no_such_room",
-            Self::NoSuchUser => "no_such_user",
-            Self::NotFound => "not_found",
-            Self::NicknameInUse => "nickname_in_use",
-            Self::AlreadyJoined => "already_joined",
-            Self::AlreadySaidHello => "already_said_hello",
-            Self::TooLarge => "too_large",
-            Self::RateLimited => "rate_limited",
-            Self::TooManyConnections => "too_many_connections",
-            Self::TooManyRooms => "too_many_rooms",
-            Self::Internal => "internal",
-            Self::Unavailable => "unavailable",
-            Self::Draining => "draining",
-            Self::BackplaneDown => "backplane_down",
-            Self::StoreDown => "store_down",
-        }
-    }
-
     /// Whether the same command may succeed later without the client doing anything else.
     pub fn is_retryable(self) -> bool {
         // Too many rooms shares the code of the rate limits, but only leaving a room helps.
@@ -153,27 +141,29 @@ impl Reason {
     }
 }
 
-/// Why the server closes a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Farewell {
-    Quit,
-    BadProtocol,
-    Unauthenticated,
-    Banned,
-    /// The session was resumed on another connection.
-    Replaced,
-    TooManyErrors,
-    TooManyConnections,
-    NoHello,
-    Kicked,
-    Internal,
-    SlowConsumer,
-    RateLimited,
-    Timeout,
-    Overloaded,
-    ExpiredToken,
-    Draining,
+words! {
+    /// Why the server closes a connection.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[allow(missing_docs)]
+    pub enum Farewell {
+        Quit => "quit",
+        BadProtocol => "bad_protocol",
+        Unauthenticated => "unauthenticated",
+        Banned => "banned",
+        /// The session was resumed on another connection.
+        Replaced => "replaced",
+        TooManyErrors => "too_many_errors",
+        TooManyConnections => "too_many_connections",
+        NoHello => "no_hello",
+        Kicked => "kicked",
+        Internal => "internal",
+        SlowConsumer => "slow_consumer",
+        RateLimited => "rate_limited",
+        Timeout => "timeout",
+        Overloaded => "overloaded",
+        ExpiredToken => "expired_token",
+        Draining => "draining",
+    }
 }
 
 impl Farewell {
@@ -199,28 +189,6 @@ impl Farewell {
         }
     }
 
-    /// The word for programs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Quit => "quit",
-            Self::BadProtocol => "bad_protocol",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Banned => "banned",
-            Self::Replaced => "replaced",
-            Self::TooManyErrors => "too_many_errors",
-            Self::TooManyConnections => "too_many_connections",
-            Self::NoHello => "no_hello",
-            Self::Kicked => "kicked",
-            Self::Internal => "internal",
-            Self::SlowConsumer => "slow_consumer",
-            Self::RateLimited => "rate_limited",
-            Self::Timeout => "timeout",
-            Self::Overloaded => "overloaded",
-            Self::ExpiredToken => "expired_token",
-            Self::Draining => "draining",
-        }
-    }
-
     /// Whether the client is to come back and resume: the hundreds digit of the code tells it.
     pub fn is_resumable(self) -> bool {
         self.code() >= 4200
@@ -233,34 +201,21 @@ impl Farewell {
     }
 }
 
-/// Why somebody is no longer in a room, as the others hear it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum LeaveReason {
-    Left,
-    Quit,
-    /// The session's time of grace ended without a resume.
-    Timeout,
-    /// The connection broke and its session had no time of grace.
-    Lost,
-    Kicked,
-    Banned,
-    SlowConsumer,
-}
-
-impl LeaveReason {
-    /// The word for programs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Left => "left",
-            Self::Quit => "quit",
-            Self::Timeout => "timeout",
-            Self::Lost => "lost",
-            Self::Kicked => "kicked",
-            Self::Banned => "banned",
-            Self::SlowConsumer => "slow_consumer",
-        }
+words! {
+    /// Why somebody is no longer in a room, as the others hear it.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    #[allow(missing_docs)]
+    pub enum LeaveReason {
+        Left => "left",
+        Quit => "quit",
+        /// The session's time of grace ended without a resume.
+        Timeout => "timeout",
+        /// The connection broke and its session had no time of grace.
+        Lost => "lost",
+        Kicked => "kicked",
+        Banned => "banned",
+        SlowConsumer => "slow_consumer",
     }
 }
 

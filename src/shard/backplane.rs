@@ -686,6 +686,29 @@ mod tests {
         assert_eq!(serde_json::from_str::<SharedMessage>(&written).unwrap(), message);
     }
 
+    /// Nodes are replaced one after the other, so that for a while some are of a newer version than others.
+    #[test]
+    fn what_a_newer_version_adds_is_passed_over() {
+        let nickname = Nickname::parse("ann").unwrap();
+        let session = SessionRef { node: 7, core: 1, session: Id { index: 12, generation: 0 } };
+        let op = RoomOp::Join { session, nickname: nickname.clone(), is_admin: true };
+        let newer =
+            |written: String| format!(r#"{},"mood":{{"of":"tomorrow"}}}}"#, &written[..written.len() - 1]);
+        let written = serde_json::to_string(&op).unwrap();
+        let read: RoomOp = serde_json::from_str(&newer(written)).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{op:?}"));
+        let message =
+            SharedMessage { sender: nickname.clone(), content: "hello".into(), from: None, node: 7, tag: 3 };
+        let written = serde_json::to_string(&message).unwrap();
+        assert_eq!(serde_json::from_str::<SharedMessage>(&newer(written)).unwrap(), message);
+        let ask = Ask { core: 1, wait: session.session };
+        let message = NodeMessage::PutOut { ask, nickname };
+        let written = serde_json::to_string(&message).unwrap();
+        assert_eq!(serde_json::from_str::<NodeMessage>(&newer(written)).unwrap(), message);
+        // A kind that it does not know it cannot carry out.
+        assert!(serde_json::from_str::<RoomOp>(r#"{"op":"dance","session":"7.1.12.0"}"#).is_err());
+    }
+
     #[test]
     fn keys_of_sessions_and_of_programs_are_never_the_same() {
         let sender = Nickname::parse("ab").unwrap();

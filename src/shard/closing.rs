@@ -484,11 +484,11 @@ impl Shard {
 
     /// Gives the sessions up, if it is time.
     pub(super) fn give_up_at_the_end(&mut self) {
-        if self.has_to_give_up()
-            && let Some(drain) = &mut self.drain
-        {
-            drain.has_given_up = true;
-            self.give_all_up();
+        if self.has_to_give_up() {
+            let has_given_up = self.give_all_up();
+            if let Some(drain) = &mut self.drain {
+                drain.has_given_up = has_given_up;
+            }
         }
     }
 

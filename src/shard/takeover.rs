@@ -205,8 +205,9 @@ impl Shard {
         self.keep_given_up(id, true);
     }
 
-    /// The node is about to end: its sessions are given up to whichever other one they come back on.
-    pub(super) fn give_all_up(&mut self) {
+    /// The node is about to end: its sessions are given up to whichever other one they come back on. Says whether all of them are: one
+    /// for which something is under way is given up with what comes of that.
+    pub(super) fn give_all_up(&mut self) -> bool {
         let may_go_on = |(_, session): &(Id, &super::session::Session)| {
             session.nickname.is_some()
                 && session.number != 0
@@ -214,10 +215,13 @@ impl Shard {
                 && !session.is_ending()
                 && !session.is_given_up()
         };
-        let ids: Vec<Id> = self.sessions.iter().filter(may_go_on).map(|(id, _)| id).collect();
-        for id in ids {
+        let (ready, busy): (Vec<_>, Vec<_>) =
+            self.sessions.iter().filter(may_go_on).partition(|(_, session)| session.is_quiet());
+        let is_done = busy.is_empty();
+        for id in ready.into_iter().map(|(id, _)| id).collect::<Vec<Id>>() {
             self.give_up(id);
         }
+        is_done
     }
 
     /// Tries again to take a session back.
@@ -335,6 +339,8 @@ mod tests {
         change: u64,
         /// The number of the session, when it is known.
         number: u64,
+        /// As the session was kept last.
+        body: String,
         /// What has happened in the room.
         ops: Vec<RoomOp>,
         /// Whether the other node has, or has ended, the session that it was given.
@@ -348,7 +354,15 @@ mod tests {
             let flock = Flock::of_one(Arc::new(config), Arc::new(Census::new(0, 0)));
             let flock = Flock { node: 7, has_backplane: true, ..flock };
             let shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
-            Alone { shard, now_ms: 0, change: 0, number: 0, ops: Vec::new(), is_there: true }
+            Alone {
+                shard,
+                now_ms: 0,
+                change: 0,
+                number: 0,
+                body: String::new(),
+                ops: Vec::new(),
+                is_there: true,
+            }
         }
 
         fn tell(&mut self, news: BackplaneNews) {
@@ -403,8 +417,8 @@ mod tests {
                     self.tell(BackplaneNews::Appended { room, epoch, tag, outcome: Ok(position) });
                     BackplaneNews::Entries { room: heard, epoch: of, entries: vec![entry] }
                 }
-                BackplaneRequest::KeepSession { number, wait, .. } => {
-                    self.number = number;
+                BackplaneRequest::KeepSession { number, body, wait, .. } => {
+                    (self.number, self.body) = (number, body);
                     let Some(wait) = wait else { return };
                     BackplaneNews::Kept { wait, outcome: Ok(true) }
                 }
@@ -449,6 +463,28 @@ mod tests {
             assert_eq!(alone.shard.inventory().sessions, 0, "it is given up");
             alone
         }
+    }
+
+    /// A fault: the answer to what was under way came to a session that had been given up, and the core ended with that.
+    #[test]
+    fn a_drain_gives_up_who_waits_for_an_answer_with_what_comes_of_it() {
+        let mut alone = Alone::new();
+        let id = alone.shard.open([127, 0, 0, 1].into(), ListenKind::Line);
+        alone.shard.receive(id, &mut b"{\"type\":\"hello\",\"nickname\":\"ann\"}\n".to_vec());
+        alone.settle();
+        alone.shard.receive(id, &mut b"{\"type\":\"join\",\"room\":\"den\"}\n".to_vec());
+        alone.shard.broken(id);
+        alone.shard.drain();
+        alone.shard.tick(Now::of_ms(1, 1));
+        while alone.shard.expire() {}
+        alone.shard.send_gathered_events();
+        assert!(!alone.shard.is_over(), "the room has not answered");
+        for _ in 0..2 {
+            alone.settle();
+            alone.shard.send_gathered_events();
+        }
+        assert!(alone.shard.is_over(), "all is given up");
+        assert!(alone.body.contains("den"), "{}", alone.body);
     }
 
     #[test]

@@ -179,6 +179,38 @@ mod tests {
     }
 
     #[test]
+    fn files_of_older_versions_keep_what_is_in_them() {
+        for found in 1..version() {
+            let mut connection = Connection::open_in_memory().unwrap();
+            MIGRATIONS[..found as usize].iter().for_each(|step| connection.execute_batch(step).unwrap());
+            connection.pragma_update(None, "user_version", found).unwrap();
+            connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+            let rows = "INSERT INTO rooms (id, name, folded, epoch, offset, keep_count, keep_bytes, keep_age_ms)
+                            VALUES (1, 'Den', 'den', 'e', 7, 10, 0, 0);
+                        INSERT INTO messages (room, offset, timestamp, sender, content) VALUES (1, 7, 9, 'ann', 'hello');
+                        INSERT INTO sessions (number, revision, body) VALUES (5, 1, '{}');
+                        INSERT INTO inboxes (id, session, last) VALUES (1, 5, 3);
+                        INSERT INTO inbox (inbox, offset, timestamp, sender, target, content)
+                            VALUES (1, 3, 9, 'ann', 'bob', 'psst');
+                        INSERT INTO users (folded, name, password, created) VALUES ('ann', 'Ann', 'x', 9);";
+            connection.execute_batch(rows).unwrap();
+            assert!(check(&connection).unwrap_err().to_string().contains("start its server once"));
+            migrate(&mut connection).unwrap();
+            assert_eq!(check(&connection), Ok(()), "of version {found}");
+            let content: String = connection
+                .query_row("SELECT content FROM messages WHERE room = 1 AND offset = 7", [], |row| row.get(0))
+                .unwrap();
+            let kept = "SELECT count(*) FROM inbox JOIN inboxes ON inboxes.id = inbox.inbox WHERE inboxes.session = 5
+                        AND inbox.session IS NULL AND received = 0 AND content = 'psst'";
+            let kept: i64 = connection.query_row(kept, [], |row| row.get(0)).unwrap();
+            let since: i64 = connection
+                .query_row("SELECT since FROM users WHERE folded = 'ann'", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!((content.as_str(), kept, since), ("hello", 1, 0), "of version {found}");
+        }
+    }
+
+    #[test]
     fn files_of_others_and_of_the_future_are_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE theirs (a)").unwrap();

@@ -67,6 +67,10 @@ pub struct Terms {
     pub ack: AckLevel,
     /// How many messages of a room are in memory.
     pub memory_count: usize,
+    /// Whether there are strangers, whose admins speak to all.
+    pub has_strangers: bool,
+    /// Whether another server follows where one has drained.
+    pub has_upgrades: bool,
 }
 
 /// One client, from its connection to its end.
@@ -451,7 +455,11 @@ impl Client {
                         }
                         Some(http2::Heard::Over { is_refused }) => {
                             if is_refused && self.bye.is_none() {
-                                assert!(model.is_draining, "client {}: its call is refused", self.number);
+                                assert!(
+                                    model.may_drain(self.conn),
+                                    "client {}: its call is refused",
+                                    self.number
+                                );
                                 self.hear_bye(kernel, model, 4300);
                             }
                             self.hear_end(kernel, model);
@@ -506,7 +514,7 @@ impl Client {
         );
         if self.bye.is_none() && !may_be_cut && !kernel.conns[self.conn].is_discarding() {
             let is_request = self.kind == Kind::Web && !self.is_upgraded;
-            if self.has_ended && !self.is_cut_off && !(is_request && model.is_draining) {
+            if self.has_ended && !self.is_cut_off && !(is_request && model.may_drain(self.conn)) {
                 self.check_all_answered(model);
             } else {
                 assert!(is_request || self.is_silent, "client {} was closed without a word", self.number);
@@ -564,7 +572,7 @@ impl Client {
                 let least_ms = self.terms.timeout_ms / if self.call.is_some() { 2 } else { 1 };
                 assert!(silence >= least_ms, "timeout after {silence} ms");
             }
-            4300 => assert!(model.is_draining),
+            4300 => assert!(model.may_drain(self.conn)),
             _ => panic!("client {}: bye {code}", self.number),
         }
         self.is_silent = true;

@@ -76,7 +76,10 @@ impl Session {
 impl Client {
     /// Whether it has lost its connection and may have a session to come back to.
     pub fn may_come_back(&self) -> bool {
-        let was_told_to_stop = self.bye.is_some_and(|code| !matches!(code, 4103 | 4105) && code / 100 != 42);
+        let goes_on = |code: u16| {
+            matches!(code, 4103 | 4105) || code / 100 == 42 || code == 4300 && self.terms.has_upgrades
+        };
+        let was_told_to_stop = self.bye.is_some_and(|code| !goes_on(code));
         self.terms.grace_ms > 0
             && self.is_gone
             && !was_told_to_stop

@@ -6,6 +6,7 @@ use starling::config::{Config, Limits};
 
 use crate::comeback::LONG_GRACE_MS;
 use crate::store::Storage;
+use crate::swarm::Mix;
 
 /// Chances are in a thousand. Some are not of faults, but of things that are seldom done so often.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +89,12 @@ pub struct Shape {
     pub storage: Option<Storage>,
     /// How many of a hundred connections are encrypted.
     pub secure_percent: u64,
+    /// How often clients do what, where a swarm says so.
+    pub mix: Option<Mix>,
+    /// How many strangers there are.
+    pub strangers: usize,
+    /// How often the server is replaced by another in order.
+    pub upgrades: u64,
 }
 
 impl Faults {
@@ -139,6 +146,9 @@ impl Shape {
             ends_by_drain: false,
             storage: None,
             secure_percent: 0,
+            mix: None,
+            strangers: 0,
+            upgrades: 0,
         }
     }
 
@@ -159,6 +169,9 @@ impl Shape {
             ends_by_drain: rng.chance(40),
             storage: None,
             secure_percent: 0,
+            mix: None,
+            strangers: 0,
+            upgrades: 0,
         }
     }
 }

@@ -11,6 +11,8 @@
 mod client;
 mod cluster;
 mod comeback;
+mod coverage;
+mod determinism;
 mod faults;
 mod http2;
 mod kernel;
@@ -25,8 +27,11 @@ mod restart;
 mod scenario;
 mod secure;
 mod store;
+mod stranger;
+mod swarm;
 mod talk;
 mod trace;
+mod upgrade;
 mod wire;
 mod world;
 
@@ -34,6 +39,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use coverage::Tally;
 use scenario::run;
 use trace::Mode;
 
@@ -152,11 +158,14 @@ const HAPPENS: &[&str] = &[
 /// a core that had drained ended while another still asked it for something.
 const REGRESSIONS: [u64; 3] = [21_000_028, 21_002_324, 21_002_882];
 
+/// Seeds of the second generation that have failed once: they are run with the others of it.
+const SWARM_REGRESSIONS: [u64; 0] = [];
+
 #[test]
 fn known_seeds() {
     let mut totals = BTreeMap::new();
     for seed in (0..SEEDS).chain(REGRESSIONS) {
-        assert!(try_seed(seed, &mut totals), "a known seed fails");
+        assert!(try_seed(seed, &mut totals, &Tally::default()), "a known seed fails");
     }
     println!("{totals:?}");
     // A simulator that finds nothing because nothing goes wrong in it would be worth nothing.
@@ -172,7 +181,8 @@ fn fresh_seeds() {
     println!("{seeds} seeds from {first} on");
     let mut totals = BTreeMap::new();
     // A long sweep tells of all that it finds.
-    let failed: Vec<u64> = (first..first + seeds).filter(|seed| !try_seed(*seed, &mut totals)).collect();
+    let failed: Vec<u64> =
+        (first..first + seeds).filter(|seed| !try_seed(*seed, &mut totals, &Tally::default())).collect();
     println!("{totals:?}");
     assert!(failed.is_empty(), "{} of {seeds} seeds fail: {failed:?}", failed.len());
 }
@@ -198,10 +208,12 @@ fn a_seed_is_its_run() {
 }
 
 /// Runs a seed, and says whether all was well. If not it is run again for its trace, and the end of that is printed.
-fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>) -> bool {
+fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>, tally: &Tally) -> bool {
     let mut world = None;
     if catch_unwind(AssertUnwindSafe(|| run(seed, Mode::Hash, &mut world))).is_ok() {
-        world.expect("a run leaves its world").add_counts(totals);
+        let mut world = world.expect("a run leaves its world");
+        world.add_counts(totals);
+        tally.add(&world.model.tally);
         return true;
     }
     let mut world = None;

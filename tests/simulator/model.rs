@@ -7,6 +7,7 @@ use serde_json::Value;
 use starling::config::AckLevel;
 use starling::proto::text;
 
+use crate::coverage::Tally;
 use crate::moderation::Bench;
 use crate::store::Ledger;
 
@@ -26,6 +27,8 @@ pub struct Model {
     /// What hosts have done.
     pub bench: Bench,
     pub is_draining: bool,
+    /// The connections up to this one were of servers that have drained.
+    pub drained_conns: usize,
     pub has_jumped: bool,
     /// Those who have had more than one connection: what they have asked for may happen unknown to them.
     pub losers: BTreeSet<usize>,
@@ -42,6 +45,8 @@ pub struct Model {
     pub states: BTreeMap<(String, String), BTreeMap<u64, (String, Value)>>,
     /// How often things happened that only clients know of.
     pub counts: BTreeMap<&'static str, u64>,
+    /// What of the protocol was said and heard.
+    pub tally: Tally,
 }
 
 /// One message as a room has it.
@@ -123,6 +128,11 @@ impl Said {
 }
 
 impl Model {
+    /// Whether the server of a connection drains, or has drained.
+    pub fn may_drain(&self, conn: usize) -> bool {
+        self.is_draining || conn < self.drained_conns
+    }
+
     /// Messages that were lost were in another epoch.
     pub fn check_epoch(&self, epoch: &str) {
         assert!(!self.dead_epochs.contains(epoch), "the epoch {epoch} goes on, although messages were lost");

@@ -2,6 +2,7 @@
 //! every line is of a kind that exists, and that messages come once, in order, and without a gap.
 
 use crate::client::{Client, Membership};
+use crate::coverage::Part;
 use crate::kernel::Kernel;
 use crate::model::{Model, fold, shown};
 
@@ -25,12 +26,14 @@ impl Client {
 
     fn read_refusal(&mut self, kernel: &mut Kernel, model: &mut Model, code: u16, rest: &str) {
         if code >= 1000 {
+            model.tally.farewell(code);
             return self.hear_bye(kernel, model, code);
         }
         let reason = rest.split(':').next().expect("a split has a first part");
         if code == 400 {
             self.errors_400 += 1;
         }
+        model.tally.count(Part::Reason, reason);
         assert!(reason != "rate_limited" || self.terms.has_rates);
         let is_turned_away =
             matches!(reason, "draining" | "rate_limited" | "store_down") && self.nickname.is_none();
@@ -68,6 +71,10 @@ impl Client {
     }
 
     fn read_room(&mut self, model: &mut Model, room: &str, rest: &str) {
+        // What admins say to all.
+        if room == "system" && self.terms.has_strangers {
+            return;
+        }
         if room == "private" {
             let (_, content) = rest.split_once(": ").expect("a sender and a text");
             let target = model.said(content).target.clone();

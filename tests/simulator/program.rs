@@ -4,6 +4,7 @@ use serde_json::Value;
 use starling::config::AckLevel;
 
 use crate::client::{Client, Kind, Membership, Sent, What, Whereabouts};
+use crate::coverage::Part;
 use crate::kernel::Kernel;
 use crate::model::{Entry, Model, fold};
 use crate::wire;
@@ -11,6 +12,7 @@ use crate::wire;
 impl Client {
     pub fn hear_response(&mut self, kernel: &mut Kernel, model: &mut Model, status: u16, body: &[u8]) {
         let sent = self.outstanding.pop_front();
+        model.tally.refused(body);
         let error = || -> Value { serde_json::from_slice(body).expect("an error is a JSON object") };
         match (sent.as_ref().map(|sent| &sent.what), status) {
             (Some(What::Health), 200) => {
@@ -56,7 +58,7 @@ impl Client {
                 model.give_up_all(self.number);
                 self.end(kernel);
             }
-            (Some(What::Upgrade { .. }), 503) if model.is_draining => {
+            (Some(What::Upgrade { .. }), 503) if model.may_drain(self.conn) => {
                 model.give_up_all(self.number);
                 self.end(kernel);
             }
@@ -111,6 +113,7 @@ impl Client {
         let event: Value =
             serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {}", bytes.escape_ascii()));
         kernel.trace.note(&[24, self.number as u64], || format!("client {} hears {event}", self.number));
+        model.tally.heard(&event);
         model.bench.clock_ms = kernel.clock_ms;
         self.doubt_rooms(model);
         let is_too_fast = event["type"] == "error" && event["reason"] == "rate_limited";
@@ -134,6 +137,7 @@ impl Client {
                     self.hear_private(model, text(&event, "target"), content);
                 }
             }
+            "system" => assert!(self.terms.has_strangers, "client {}: {event}", self.number),
             "typing" => {
                 let room = fold(text(&event, "room"));
                 assert!(self.rooms.contains_key(&room), "client {}: typing in {room}", self.number);
@@ -142,6 +146,7 @@ impl Client {
             }
             "ping" => {
                 assert!(matches!(self.kind, Kind::Json | Kind::Grpc));
+                model.tally.count(Part::Command, "pong");
                 self.say_bytes(kernel, b"{\"type\":\"pong\"}".to_vec());
             }
             "bye" => {
@@ -343,7 +348,7 @@ impl Client {
             (What::Hello { .. }, None) if kind == "error" => {
                 expect_refusal(&[
                     "nickname_in_use",
-                    if model.is_draining { "draining" } else { "nickname_in_use" },
+                    if model.may_drain(self.conn) { "draining" } else { "nickname_in_use" },
                 ]);
             }
             (What::Hello { nickname }, None) => {
@@ -354,7 +359,7 @@ impl Client {
             }
             (What::Resume { .. }, None) if kind == "error" => {
                 expect_refusal(&["nickname_in_use", "draining"]);
-                assert!(reason != "draining" || model.is_draining);
+                assert!(reason != "draining" || model.may_drain(self.conn));
                 self.forget_session();
             }
             (What::Resume { .. }, None) => {

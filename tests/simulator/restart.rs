@@ -2,6 +2,7 @@
 //! left. What was announced before must be there afterwards; after the end of the machine, what was promised to be on the disk.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use starling::config::AckLevel;
 use starling::record::{Restored, RestoredRoom};
@@ -12,6 +13,7 @@ use crate::client::Kind;
 use crate::faults::happens;
 use crate::model::{Model, fold};
 use crate::talk::ROOMS;
+use crate::upgrade;
 use crate::world::World;
 
 /// How a server ends.
@@ -21,6 +23,8 @@ pub enum End {
     Kill,
     /// The machine fails. What was not on its disk is lost.
     Machine,
+    /// The server has drained and written everything down, and another takes its place, with other limits.
+    Upgrade,
 }
 
 /// The messages of rooms, by room and offset.
@@ -52,7 +56,11 @@ impl World {
             return;
         }
         let mut store = self.store.take().expect("only what is stored outlives a server");
-        self.model.count(if end == End::Kill { "kills" } else { "machine_failures" });
+        self.model.count(match end {
+            End::Kill => "kills",
+            End::Machine => "machine_failures",
+            End::Upgrade => "upgrades",
+        });
         for core in &mut self.cores {
             for (name, value) in core.reactor.world().counters().values() {
                 *self.model.counts.entry(name).or_default() += value;
@@ -71,6 +79,10 @@ impl World {
                 self.model.count("replayed_journals");
             }
         }
+        if end == End::Upgrade {
+            store.settle(&mut self.kernel.borrow_mut(), &mut self.model);
+            store.check_written();
+        }
         assert_eq!(store.engine().rejected(), 0, "a record contradicts what is there");
         let (engine, rings) = store.end();
         let mut engine = engine.restarted().expect("it can be opened again");
@@ -86,7 +98,20 @@ impl World {
             let cores = 1 + kernel.rng.below(4) as usize;
             kernel.trace.note(&[60, cores as u64], || format!("{end:?}; the next server has {cores} cores"));
             // What has left a machine that fails later may arrive, but is not needed to tell what was announced.
-            kernel.restart(cores, if end == End::Kill { 50 } else { 0 });
+            let delivers = match end {
+                End::Kill => 50,
+                End::Machine => 0,
+                End::Upgrade => 100,
+            };
+            if end == End::Upgrade {
+                self.config = Arc::new(upgrade::other_limits(&mut kernel.rng, &self.config));
+                self.terms.memory_count = self.terms.memory_count.min(self.config.history.memory_count);
+            }
+            if std::mem::take(&mut self.model.is_draining) {
+                self.model.drained_conns = kernel.conns.len();
+            }
+            self.upgrade = None;
+            kernel.restart(cores, delivers, &self.config.limits);
             kernel.clock_ms += kernel.rng.below(100);
             let home_seed = kernel.rng.next_u64();
             let seeds = (0..cores).map(|_| kernel.rng.next_u64()).collect();
@@ -112,7 +137,7 @@ impl World {
         for said in model.said.values_mut().filter(|said| said.is_private) {
             said.was_heard_behind |= !said.is_kept || end == End::Machine;
         }
-        if end == End::Kill {
+        if end != End::Machine {
             return;
         }
         model.lost_at = Some(model.moment);
@@ -148,7 +173,7 @@ impl World {
         for (name, epoch) in logs {
             let room = rooms.get(&*name).filter(|room| *room.epoch == *epoch);
             let last = *model.logs[&(name.clone(), epoch.clone())].keys().next_back().expect("not empty");
-            if end == End::Kill {
+            if end != End::Machine {
                 assert!(room.is_some() || !has_history, "room {name} {epoch} with {last} messages is gone");
                 assert!(room.is_none_or(|room| room.offset >= last), "{name} had {last} messages: {room:?}");
             }

@@ -11,6 +11,7 @@ use crate::client::{Kind, Sent, What, Whereabouts};
 use crate::comeback::LONG_GRACE_MS;
 use crate::model::fold;
 use crate::moderation::check_hosts;
+use crate::stranger;
 use crate::trace::{Mode, Trace};
 use crate::world::World;
 
@@ -55,6 +56,7 @@ pub fn run(seed: u64, mode: Mode, keep: &mut Option<World>) -> Outcome {
 pub fn play(world: &mut World, stretches: u64) {
     for _ in 0..stretches {
         world.run();
+        world.end_upgrade();
         rest(world);
         if world.terms.grace_ms < LONG_GRACE_MS {
             world.come_to_rest(2 * world.terms.grace_ms); // those who are away now do not come back
@@ -63,6 +65,7 @@ pub fn play(world: &mut World, stretches: u64) {
         compare(world);
     }
     world.run();
+    world.end_upgrade();
     if world.shape.ends_by_drain { end_by_drain(world) } else { end_by_leaving(world) }
 }
 
@@ -115,7 +118,8 @@ fn compare(world: &mut World) {
         assert!(world.terms.has_connection_limit, "a newcomer is not let in");
         return;
     }
-    let rooms = world.clients[query].rooms_heard.clone().expect("asked");
+    let mut rooms = world.clients[query].rooms_heard.clone().expect("asked");
+    rooms.retain(|(name, ..)| !stranger::is_theirs(name));
     for (name, count, _) in &rooms {
         ask_members(world, query, name, *count as usize);
     }
@@ -300,6 +304,9 @@ fn end_by_leaving(world: &mut World) {
     }
     for listener in &mut world.listeners {
         listener.leave(&mut world.kernel.borrow_mut());
+    }
+    for stranger in &mut world.strangers {
+        stranger.leave(&mut world.kernel.borrow_mut());
     }
     let history_count = world.terms.history_count;
     world.come_to_rest(LONG_MS + 2 * world.terms.grace_ms);

@@ -8,6 +8,7 @@ use crate::faults::{Shape, happens, pick};
 use crate::http2;
 use crate::kernel::Kernel;
 use crate::model::{Model, Said, fold};
+use crate::swarm::Op;
 use crate::wire;
 
 const NICKNAMES: &[&str] = &["ann", "Ann", "bob", "cy", "Dée", "dée", "eve", "flo", "gil"];
@@ -20,6 +21,42 @@ const FILLER: &[&str] =
 
 /// A client that has so many bytes on their way waits: else small buffers would make for endless runs.
 const WIRE_BYTES_MAX: usize = 5000;
+
+/// The place of an operation among what programs say.
+fn place_of(op: Op) -> u64 {
+    match op {
+        Op::Message => 0,
+        Op::Join => 50,
+        Op::Leave => 64,
+        Op::Switch => 70,
+        Op::Private => 75,
+        Op::Members => 82,
+        Op::History => 86,
+        Op::Received => 87,
+        Op::Rooms => 88,
+        Op::Typing => 89,
+        Op::Nick => 94,
+        Op::Hello => 99,
+        // Said before, or by others.
+        Op::State | Op::Moderation | Op::Broadcast | Op::Ping | Op::Quit | Op::Garbage => 0,
+    }
+}
+
+/// The same among what people type.
+fn place_of_people(op: Op) -> u64 {
+    match op {
+        Op::Message => 0,
+        Op::Join => 60,
+        Op::Leave | Op::Switch => 72,
+        Op::Members => 78,
+        Op::Rooms => 82,
+        Op::Private => 84,
+        Op::Nick => 90,
+        Op::Moderation => 97,
+        Op::Garbage | Op::Hello => 99,
+        Op::History | Op::Received | Op::Typing | Op::State | Op::Broadcast | Op::Ping | Op::Quit => 93,
+    }
+}
 
 impl Client {
     /// Says something, or goes.
@@ -85,6 +122,7 @@ impl Client {
         id: Option<String>,
         object: &Value,
     ) {
+        model.tally.said(object);
         let bytes = object.to_string().into_bytes();
         kernel.trace.note(&[30, self.number as u64, bytes.len() as u64], || {
             format!("client {} says {object}", self.number)
@@ -112,9 +150,11 @@ impl Client {
 
     pub fn request_upgrade(&mut self, kernel: &mut Kernel, model: &mut Model) {
         let mut request = String::new();
+        model.tally.requested("/ws");
         let mut expect = |what| self.outstanding.push_back(Sent { id: None, what, moment: model.moment });
         for _ in 0..kernel.rng.below(3) {
             request.push_str("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+            model.tally.requested("/health");
             expect(What::Health);
         }
         let has_session = self.session.token.is_some();
@@ -152,16 +192,17 @@ impl Client {
         if self.nickname.is_some() && !self.session.repeatable.is_empty() && kernel.rng.chance(8) {
             return self.repeat_something(kernel, model);
         }
-        if happens(&mut kernel.rng, kernel.faults.garbage) {
+        let op = shape.mix.as_ref().map(|mix| mix.next(&mut kernel.rng));
+        if happens(&mut kernel.rng, kernel.faults.garbage) || op == Some(Op::Garbage) {
             return self.say_garbage(kernel, model);
         }
-        if happens(&mut kernel.rng, kernel.faults.moderation) {
+        if happens(&mut kernel.rng, kernel.faults.moderation) || op == Some(Op::Moderation) {
             return self.say_moderation(kernel, model);
         }
-        if happens(&mut kernel.rng, kernel.faults.state) {
+        if happens(&mut kernel.rng, kernel.faults.state) || op == Some(Op::State) {
             return self.say_state(kernel, model);
         }
-        if happens(&mut kernel.rng, kernel.faults.ping) {
+        if happens(&mut kernel.rng, kernel.faults.ping) || op == Some(Op::Ping) {
             if self.kind == Kind::Web {
                 let mut ping = Vec::new();
                 wire::put_frame(&mut ping, wire::PING, true, b"?", &mut kernel.rng);
@@ -169,7 +210,7 @@ impl Client {
             }
             return self.say(kernel, model, What::Ping, true, json!({"type": "ping"}));
         }
-        if happens(&mut kernel.rng, kernel.faults.quit) {
+        if happens(&mut kernel.rng, kernel.faults.quit) || op == Some(Op::Quit) {
             if self.kind == Kind::Web && kernel.rng.chance(30) {
                 let mut close = Vec::new();
                 wire::put_frame(&mut close, wire::CLOSE, true, &1000u16.to_be_bytes(), &mut kernel.rng);
@@ -187,10 +228,13 @@ impl Client {
         let written = pick(rng, ROOMS);
         let room = fold(written);
         let has_id = rng.chance(70) || self.terms.may_be_refused;
-        let kind = match rng.below(100) {
-            _ if happens(rng, kernel.faults.nick) => 97,
-            _ if happens(rng, kernel.faults.join) => 60,
-            kind => kind,
+        let kind = match op {
+            Some(op) => place_of(op),
+            None => match rng.below(100) {
+                _ if happens(rng, kernel.faults.nick) => 97,
+                _ if happens(rng, kernel.faults.join) => 60,
+                kind => kind,
+            },
         };
         match kind {
             0..50 => {
@@ -350,7 +394,11 @@ impl Client {
             self.is_silent = true;
             "/quit".to_owned()
         } else {
-            match kernel.rng.below(100) {
+            let kind = match &shape.mix {
+                Some(mix) => place_of_people(mix.next(&mut kernel.rng)),
+                None => kernel.rng.below(100),
+            };
+            match kind {
                 0..60 => {
                     let content = self.make_content(kernel, shape).replace(['\n', '\r'], "_");
                     if content.len() > self.terms.content_bytes {
@@ -380,7 +428,9 @@ impl Client {
                 }
                 93..96 => "/ping".to_owned(),
                 96..97 => String::new(),
-                97..98 if kernel.faults.moderation > 0 => self.type_kick(kernel, model),
+                97..98 if kernel.faults.moderation > 0 || shape.mix.is_some() => {
+                    self.type_kick(kernel, model)
+                }
                 _ => "/dance".to_owned(),
             }
         };

@@ -22,6 +22,8 @@ pub enum Mode {
     Hash,
     /// The last ones are kept.
     Keep,
+    /// All are kept.
+    Whole,
     /// All are printed as they come.
     Print,
 }
@@ -39,8 +41,8 @@ impl Trace {
         }
         match self.mode {
             Mode::Hash => {}
-            Mode::Keep => {
-                if self.lines.len() == LINES {
+            Mode::Keep | Mode::Whole => {
+                if self.mode == Mode::Keep && self.lines.len() == LINES {
                     self.lines.pop_front();
                 }
                 self.lines.push_back(format!("{:7} {}", self.count, words()));
@@ -63,6 +65,11 @@ impl Trace {
     /// How many things have been noted.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// Takes all lines out of it.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lines).into()
     }
 
     pub fn lines(&self) -> impl Iterator<Item = &str> {

@@ -33,10 +33,15 @@ use crate::listener::Listener;
 use crate::model::Model;
 use crate::secure;
 use crate::store::{Storage, Store};
+use crate::stranger::{self, Stranger};
+use crate::swarm::{self, Op};
 use crate::trace::Trace;
 
 /// The listeners of each core, by number; behind them come the same ones encrypted.
 const LISTENERS: [ListenKind; 3] = [ListenKind::Line, ListenKind::Web, ListenKind::Grpc];
+
+/// The number of the listener of binary frames, which is behind all of those.
+pub const FRAMES: usize = 2 * LISTENERS.len();
 
 /// Steps of one stretch of a run, between two moments of rest.
 const STEPS: u64 = 5000;
@@ -68,6 +73,8 @@ pub struct World {
     pub clients: Vec<Client>,
     /// Those who only listen, by HTTP.
     pub listeners: Vec<Listener>,
+    /// Those who do what clients do not.
+    pub strangers: Vec<Stranger>,
     /// The connections that clients have left behind.
     pub ghosts: Vec<Ghost>,
     pub shape: Shape,
@@ -77,6 +84,8 @@ pub struct World {
     census: Arc<Census>,
     pub store: Option<Store>,
     pub config: Arc<Config>,
+    /// Until which moment a server that is being replaced may drain.
+    pub upgrade: Option<u64>,
 }
 
 pub struct Core {
@@ -108,7 +117,7 @@ impl World {
     /// The world of a seed.
     pub fn new(seed: u64, cores: usize, trace: Trace) -> World {
         let mut rng = Rng::new(seed);
-        let faults = Faults::draw(&mut rng);
+        let mut faults = Faults::draw(&mut rng);
         let mut shape = Shape::draw(&mut rng, cores);
         let mut config = draw_config(&mut rng);
         // By the seed itself: what is drawn here would change all that is drawn after it.
@@ -141,7 +150,12 @@ impl World {
         }
         // Who is followed is drawn by dice of its own, too, and changes nothing that anybody sees.
         config.observe.latency_sample_every = pick(&mut Rng::new(seed ^ 0x001E_D6E4), &[0, 1, 3, 64]);
-        World::build(rng, faults, shape, config, trace)
+        let left_out = swarm::apply(seed, &mut faults, &mut shape, &mut config);
+        let world = World::build(rng, faults, shape, config, trace);
+        if swarm::is_swarm(seed) {
+            world.kernel.borrow_mut().trace.note(&[], || format!("left out: {left_out:?}"));
+        }
+        world
     }
 
     /// A world in which nothing goes wrong but what its user does.
@@ -174,14 +188,19 @@ impl World {
                     ..plain().rate
                 },
             rate_ignored_ms: limits.rate_ignored_ms,
-            may_be_refused: faults.moderation > 0 || config.rate != plain().rate || shape.storage.is_some(),
+            may_be_refused: faults.moderation > 0
+                || shape.mix.as_ref().is_some_and(|mix| mix.has(Op::Moderation))
+                || config.rate != plain().rate
+                || shape.storage.is_some(),
             has_store: shape.storage.is_some(),
             ack: config.store.ack,
             memory_count: config.history.memory_count,
+            has_strangers: shape.strangers > 0,
+            has_upgrades: shape.upgrades > 0,
         };
         let home_seed = rng.next_u64();
         let seeds: Vec<u64> = (0..shape.cores).map(|_| rng.next_u64()).collect();
-        let mut kernel = Kernel::new(rng, faults, &shape, 2 * LISTENERS.len(), limits, trace);
+        let mut kernel = Kernel::new(rng, faults, &shape, FRAMES + 1, limits, trace);
         let faults = kernel.faults.clone();
         kernel.trace.note(&[0], || {
             format!(
@@ -194,6 +213,8 @@ impl World {
             model: Model::default(),
             clients: Vec::new(),
             listeners: Vec::new(),
+            strangers: Vec::new(),
+            upgrade: None,
             ghosts: Vec::new(),
             cores: Vec::new(),
             exchange: Arc::new(Exchange::new(0, 1)),
@@ -218,6 +239,9 @@ impl World {
     ) {
         let (config, cores) = (&self.config, seeds.len());
         self.census = Arc::new(Census::new(config.limits.connections, 0));
+        let quiet = Flock::of_one(config.clone(), self.census.clone());
+        let authority =
+            if self.shape.strangers > 0 { Arc::new(stranger::authority()) } else { quiet.authority.clone() };
         let flock = Flock {
             node: 0,
             cores: cores as u16,
@@ -225,7 +249,8 @@ impl World {
             core_reserve: 64,
             home_seed,
             has_store: engine.is_some(),
-            ..Flock::of_one(config.clone(), self.census.clone())
+            authority,
+            ..quiet
         };
         let mailboxes = cores + usize::from(flock.has_store);
         self.exchange = Arc::new(Exchange::new(mailboxes, self.shape.mailbox_parcels));
@@ -246,6 +271,7 @@ impl World {
             let mut shard = Shard::new(core as u16, &flock, Arc::new(Counters::default()), seed, now);
             shard.restore(share);
             let doors = LISTENERS.map(Door::from).into_iter().chain(LISTENERS.map(secure::door));
+            let doors = doors.chain((self.shape.strangers > 0).then(|| Door::from(ListenKind::Frame)));
             let reactor = Reactor::new(core, os, shard, &config.limits, false, doors, self.exchange.clone());
             Core { reactor, state: State::Awake, frozen_until: 0 }
         });
@@ -269,9 +295,11 @@ impl World {
             _ => self.pass_time(),
         }
         self.run_some_listener();
+        self.run_some_stranger();
         if let Some(store) = &mut self.store {
             store.step(&mut self.kernel.borrow_mut(), &mut self.model);
             self.restart_perhaps();
+            self.upgrade_perhaps();
         }
         self.check_sleepers();
     }
@@ -292,6 +320,9 @@ impl World {
             }
             for listener in &mut self.listeners {
                 has_moved |= listener.pump(&mut self.kernel.borrow_mut(), &mut self.model);
+            }
+            for stranger in &mut self.strangers {
+                has_moved |= stranger.pump(&mut self.kernel.borrow_mut(), &mut self.model, &self.terms);
             }
             for ghost in &mut self.ghosts {
                 let client = &self.clients[ghost.number];
@@ -549,9 +580,29 @@ impl World {
         }
     }
 
+    fn run_some_stranger(&mut self) {
+        if self.shape.strangers == 0 || !self.kernel.borrow_mut().rng.chance(10) {
+            return;
+        }
+        let kernel = &mut *self.kernel.borrow_mut();
+        let nth = kernel.rng.below(self.shape.strangers as u64) as usize;
+        let core = kernel.rng.below(self.cores.len() as u64) as usize;
+        match self.strangers.get_mut(nth) {
+            Some(stranger) if stranger.is_over() => stranger.visit(kernel, core, FRAMES),
+            Some(stranger) => stranger.act(kernel, &mut self.model, &self.terms, self.shape.chunk_bytes),
+            None => self.strangers.push(Stranger::begin(self.strangers.len(), kernel, core, FRAMES)),
+        }
+    }
+
     fn pass_time(&mut self) {
         let kernel = &mut *self.kernel.borrow_mut();
         kernel.clock_ms += kernel.rng.below(20);
+        if self.upgrade.is_some() {
+            // Nobody waits for the end of a drain step by step.
+            kernel.clock_ms += kernel.rng.below(3000);
+            kernel.is_hurried = true;
+            self.model.has_jumped = true;
+        }
         if happens(&mut kernel.rng, kernel.faults.jump) {
             kernel.clock_ms += kernel.rng.below(20_000);
             self.model.has_jumped = true;

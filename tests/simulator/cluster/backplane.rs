@@ -407,6 +407,18 @@ impl Backplane {
         self.links.retain(|link| link.node != node);
     }
 
+    /// Whether a link has done all that it was asked for, and its node was told.
+    pub fn has_done_all(&self, node: NodeId) -> bool {
+        let link = self.links.iter().find(|link| link.node == node).expect("the node is there");
+        link.requests.is_empty() && link.wishes.is_empty() && link.answers.is_empty() && !link.is_down
+    }
+
+    /// A node goes in order, and says so: as if its lease were over.
+    pub fn part(&mut self, node: NodeId, now_ms: u64) {
+        self.redis.nodes.insert(node, now_ms - 1);
+        self.leave(node);
+    }
+
     pub fn ask(&mut self, node: NodeId, from: u16, request: BackplaneRequest) {
         let link = self.links.iter_mut().find(|link| link.node == node).expect("the node is there");
         link.requests.push_back((from, request));

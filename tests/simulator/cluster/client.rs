@@ -9,7 +9,9 @@ use starling::base::slots::Id;
 use starling::chat::user::NodeId;
 use starling::shard::backplane::Position;
 
+use crate::coverage::Tally;
 use crate::faults::{happens, pick};
+use crate::swarm::{Mix, Op};
 
 const ROOMS: &[&str] = &["lobby", "den", "attic"];
 
@@ -41,6 +43,8 @@ pub struct Ledger {
     broadcasts: BTreeMap<String, Broadcast>,
     /// The members that some node has told.
     pub members: BTreeMap<String, Vec<(String, String, bool)>>,
+    /// What of the protocol was said and heard.
+    pub tally: Tally,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +62,31 @@ struct Private {
     heard: u64,
     /// How often its sender and whom it is for had gone to another node when it was said first.
     moves: u64,
+}
+
+/// The place of an operation among what clients do here.
+fn place_of(op: Op) -> u64 {
+    match op {
+        Op::Join => 0,
+        Op::Leave => 2,
+        Op::State => 3,
+        Op::Moderation => 4,
+        Op::Typing => 5,
+        Op::Private => 6,
+        Op::History => 8,
+        Op::Broadcast => 20,
+        Op::Members => 21,
+        Op::Ping => 22,
+        // Not done here.
+        Op::Message
+        | Op::Switch
+        | Op::Received
+        | Op::Rooms
+        | Op::Nick
+        | Op::Hello
+        | Op::Quit
+        | Op::Garbage => 9,
+    }
 }
 
 impl Ledger {
@@ -123,6 +152,7 @@ enum What {
     Private { content: String, target: usize },
     Broadcast { content: String },
     Other,
+    Ping,
     Members { room: String },
     History { room: String },
 }
@@ -295,7 +325,7 @@ impl Client {
     }
 
     /// What it does next, if anything.
-    pub fn act(&mut self, rng: &mut Rng, ledger: &mut Ledger) -> Option<String> {
+    pub fn act(&mut self, rng: &mut Rng, mix: Option<&Mix>, ledger: &mut Ledger) -> Option<String> {
         if self.bye.is_some() {
             return None;
         }
@@ -319,10 +349,14 @@ impl Client {
         if is_busy {
             return None;
         }
-        Some(match rng.below(20) {
+        let roll = match mix {
+            Some(mix) => place_of(mix.next(rng)),
+            None => rng.below(20),
+        };
+        Some(match roll {
             0..2 if !is_member => self.join(id, room, None),
             _ if !is_member => return None,
-            2 if happens(rng, 300) => {
+            2 if mix.is_some() || happens(rng, 300) => {
                 self.waits.insert(id.clone(), What::Leave { room: room.clone() });
                 json!({"type": "leave", "room": room, "id": id}).to_string()
             }
@@ -345,13 +379,18 @@ impl Client {
                     kind => json!({"type": kind, "room": room, "target": target, "id": id}).to_string(),
                 }
             }
-            5 if self.user_token.is_some() && happens(rng, 300) => {
-                let content = format!("b{id}");
-                self.waits.insert(id.clone(), What::Broadcast { content: content.clone() });
-                let (moves, resumes) = (ledger.moves.clone(), ledger.resumes.clone());
-                let said = Broadcast { moves, resumes, ..Broadcast::default() };
-                ledger.broadcasts.insert(content.clone(), said);
-                json!({"type": "broadcast", "content": content, "id": id}).to_string()
+            5 if mix.is_none() && self.user_token.is_some() && happens(rng, 300) => {
+                self.broadcast(id, ledger)
+            }
+            20 if self.user_token.is_some() => self.broadcast(id, ledger),
+            20 => {
+                self.waits.insert(id.clone(), What::Other);
+                json!({"type": "broadcast", "content": "of a guest", "id": id}).to_string()
+            }
+            21 => self.ask_members(&room),
+            22 => {
+                self.waits.insert(id.clone(), What::Ping);
+                json!({"type": "ping", "id": id}).to_string()
             }
             5 => json!({"type": "typing", "room": room}).to_string(),
             6 | 7 => {
@@ -376,6 +415,15 @@ impl Client {
                 json!({"type": "message", "room": room, "content": content, "id": id}).to_string()
             }
         })
+    }
+
+    fn broadcast(&mut self, id: String, ledger: &mut Ledger) -> String {
+        let content = format!("b{id}");
+        self.waits.insert(id.clone(), What::Broadcast { content: content.clone() });
+        let (moves, resumes) = (ledger.moves.clone(), ledger.resumes.clone());
+        let said = Broadcast { moves, resumes, ..Broadcast::default() };
+        ledger.broadcasts.insert(content.clone(), said);
+        json!({"type": "broadcast", "content": content, "id": id}).to_string()
     }
 
     fn join(&mut self, id: String, room: String, since: Option<(String, u64)>) -> String {
@@ -458,6 +506,7 @@ impl Client {
 
     fn hear_event(&mut self, event: &Value, ledger: &mut Ledger) {
         assert!(self.bye.is_none(), "client {} hears {event} after bye", self.number);
+        ledger.tally.heard(event);
         let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
         match text("type").as_str() {
             "message" => self.hear_message(event, ledger),
@@ -619,7 +668,7 @@ impl Client {
                 // Others hear it from nodes of which nothing comes back in time, or on connections that are broken already.
                 assert!(sessions > 0 || heard > 0, "not even its sender has heard {content}");
             }
-            (What::Other, "ack") => {}
+            (What::Other, "ack") | (What::Ping, "pong") => {}
             (what, _) => panic!("client {}: {event} in answer to {what:?}", self.number),
         }
     }
@@ -640,6 +689,8 @@ impl Client {
                     _ => {}
                 }
             }
+            // The node is being replaced.
+            (What::Hello { .. }, "draining") if ledger.counts.contains_key("upgrades_begun") => {}
             // Whoever has lost its sessions with the data of the backplane may have as many as there may be.
             (What::Hello { .. }, "nickname_in_use" | "too_many_connections") => {}
             (What::Private { .. }, "no_such_user" | "unavailable") => {}

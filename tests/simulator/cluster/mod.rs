@@ -2,8 +2,9 @@
 //! from node to node, and check everything they hear. Cores are driven without their loop: what matters here is what nodes say to each
 //! other, not how bytes come.
 
-mod backplane;
+pub mod backplane;
 mod client;
+mod rolling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IoSlice;
@@ -25,18 +26,24 @@ use starling::shard::backplane::{BackplaneNews, TakeOutcome};
 use starling::shard::mail::Mail;
 use starling::shard::{Flock, Shard};
 
+use crate::coverage::Tally;
 use crate::faults::{happens, pick, plain};
+use crate::swarm::{self, OfCluster};
 use backplane::{Backplane, LEASE_MS, Mishaps};
 use client::{Client, Ledger};
+use rolling::other_limits;
 
 /// How many known seeds are run each time.
 const SEEDS: u64 = 300;
 
 /// Seeds that have failed once.
-const REGRESSIONS: [u64; 12] = [
+pub const REGRESSIONS: [u64; 12] = [
     4829, 6779, 22_378, 42_400, 924_472, 928_610, 930_206, 2_045_227, 3_008_414, 3_041_605, 4_026_989,
     8_225_578,
 ];
+
+/// Seeds of the second generation that have failed once.
+pub const SWARM_REGRESSIONS: [u64; 1] = [1_796_018_243_934_093_283];
 
 /// And how many that nobody has seen.
 const FRESH_SEEDS: u64 = 5;
@@ -106,6 +113,10 @@ struct World {
     clock_ms: u64,
     last_node: NodeId,
     kills: u64,
+    swarm: Option<OfCluster>,
+    /// The nodes that are to be replaced, and until which moment the first of them may drain, if it does.
+    outdated: VecDeque<NodeId>,
+    drains_until: Option<u64>,
     trace: Option<Vec<String>>,
 }
 
@@ -157,8 +168,9 @@ impl World {
         config.presence.batch_ms = 50;
         config.cluster.lease_ms = LEASE_MS;
         config.cluster.deadline_ms = pick(&mut rng, &[150, 1500]);
-        let mishaps = Mishaps::draw(&mut rng);
-        let kills = if rng.chance(50) { 0 } else { 1 + rng.below(3) };
+        let mut mishaps = Mishaps::draw(&mut rng);
+        let mut kills = if rng.chance(50) { 0 } else { 1 + rng.below(3) };
+        let swarm = swarm::apply_to_cluster(seed, &mut mishaps, &mut kills, &mut config);
         let mut world = World {
             backplane: Backplane::new(config.session.grace_ms),
             ledger: Ledger::new(mishaps.is_late),
@@ -169,6 +181,9 @@ impl World {
             clock_ms: 1000,
             last_node: 0,
             kills,
+            swarm,
+            outdated: VecDeque::new(),
+            drains_until: None,
             mishaps,
             rng,
             trace: is_traced.then(Vec::new),
@@ -199,6 +214,10 @@ impl World {
         self.last_node += 1;
         let id = self.last_node;
         let cores = 1 + self.rng.below(3) as u16;
+        let config = match self.swarm.is_some() {
+            true => Arc::new(other_limits(&mut self.rng, &self.config)),
+            false => self.config.clone(),
+        };
         let flock = Flock {
             node: id,
             cores,
@@ -207,7 +226,7 @@ impl World {
             home_seed: u64::from(id),
             has_backplane: true,
             authority: Arc::new(authority()),
-            ..Flock::of_one(self.config.clone(), Arc::new(Census::new(0, 0)))
+            ..Flock::of_one(config, Arc::new(Census::new(0, 0)))
         };
         self.note(|| format!("node {id} starts with {cores} cores"));
         self.backplane.join(id, usize::from(cores), self.clock_ms);
@@ -222,10 +241,15 @@ impl World {
 
     fn kill_node(&mut self) {
         let index = self.rng.below(self.nodes.len() as u64) as usize;
+        self.kill(index);
+    }
+
+    fn kill(&mut self, index: usize) {
         self.add_counts_of(index);
         let node = self.nodes.remove(index);
         debug_assert_eq!(node.home_seed, u64::from(node.id));
         self.note(|| format!("node {} is killed", node.id));
+        self.forget_outdated(node.id);
         self.backplane.leave(node.id);
         self.ledger.is_late |= self.backplane.is_orphaned;
         self.ledger.count("nodes_killed");
@@ -254,6 +278,7 @@ impl World {
                 85..95 => self.tell_news(),
                 _ => self.pass_time(),
             }
+            self.upgrade_perhaps();
             if self.kills > 0 && happens(&mut self.rng, 1) {
                 self.kills -= 1;
                 self.kill_node();
@@ -438,10 +463,11 @@ impl World {
             return self.connect(number);
         }
         let rng = &mut self.rng;
-        if happens(rng, 8) {
+        if happens(rng, self.swarm.as_ref().map_or(8, |swarm| swarm.breaks)) {
             return self.break_off(number);
         }
-        let line = self.clients[number].act(rng, &mut self.ledger);
+        let mix = self.swarm.as_ref().map(|swarm| &swarm.mix);
+        let line = self.clients[number].act(rng, mix, &mut self.ledger);
         if let Some(line) = line {
             self.say(number, &line);
         }
@@ -466,6 +492,7 @@ impl World {
 
     fn say(&mut self, number: usize, line: &str) {
         self.note(|| format!("client {number} says {line}"));
+        self.ledger.tally.said_line(line);
         let Some((id, core, connection)) = self.clients[number].connection else { return };
         let Some(node) = self.nodes.iter().position(|node| node.id == id) else { return };
         let now = self.now();
@@ -602,6 +629,7 @@ fn run(seed: u64, is_traced: bool, keep: &mut Option<World>) {
     let world = keep.insert(World::new(seed, is_traced));
     for _ in 0..1 + seed % 3 {
         world.run();
+        world.end_upgrades();
         // Longer than leases and the time of grace: who is lost has gone, who is here has come back.
         // What waits for a node that does not answer has its deadline before that.
         let wait_ms = 4 * world.config.cluster.deadline_ms;
@@ -609,7 +637,11 @@ fn run(seed: u64, is_traced: bool, keep: &mut Option<World>) {
         world.come_to_rest(rest_ms);
         // Whose session is lost with its node or with the data waits for the nickname as long as the time of grace; who has a token may
         // have a session that lasts as long.
+        // A node that gives its sessions up while nothing reaches the backplane loses them like one that is killed.
+        let counts = &world.backplane.counts;
+        let may_lose = world.ledger.counts.contains_key("nodes_upgraded") && counts.contains_key("downs");
         let is_whole = world.ledger.forgets == 0
+            && !may_lose
             && !world.ledger.counts.contains_key("nodes_killed")
             && world.clients.iter().all(|client| client.user_token.is_none());
         // Who has left a room is in it again if only that node knew.
@@ -627,13 +659,15 @@ fn run(seed: u64, is_traced: bool, keep: &mut Option<World>) {
     }
 }
 
-fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>) -> bool {
+pub fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>, tally: &Tally) -> bool {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     let mut world = None;
     if catch_unwind(AssertUnwindSafe(|| run(seed, false, &mut world))).is_ok() {
-        for (name, value) in world.expect("a run leaves its world").ledger.counts {
+        let ledger = world.expect("a run leaves its world").ledger;
+        for (name, value) in ledger.counts {
             *totals.entry(name).or_default() += value;
         }
+        tally.add(&ledger.tally);
         return true;
     }
     println!(
@@ -646,7 +680,7 @@ fn try_seed(seed: u64, totals: &mut BTreeMap<&'static str, u64>) -> bool {
 fn known_seeds() {
     let mut totals = BTreeMap::new();
     for seed in (0..SEEDS).chain(REGRESSIONS) {
-        assert!(try_seed(seed, &mut totals), "a known seed fails");
+        assert!(try_seed(seed, &mut totals, &Tally::default()), "a known seed fails");
     }
     println!("{totals:?}");
     for name in HAPPENS {
@@ -662,9 +696,17 @@ fn fresh_seeds() {
     let seeds = crate::environment("STARLING_SIM_SEEDS").unwrap_or(FRESH_SEEDS);
     println!("{seeds} seeds from {first} on");
     let mut totals = BTreeMap::new();
-    let failed: Vec<u64> = (first..first + seeds).filter(|seed| !try_seed(*seed, &mut totals)).collect();
+    let failed: Vec<u64> =
+        (first..first + seeds).filter(|seed| !try_seed(*seed, &mut totals, &Tally::default())).collect();
     println!("{totals:?}");
     assert!(failed.is_empty(), "{} of {seeds} seeds fail: {failed:?}", failed.len());
+}
+
+/// All that happens in the run of a seed.
+pub fn trace_of(seed: u64) -> Vec<String> {
+    let mut world = None;
+    run(seed, true, &mut world);
+    world.and_then(|world| world.trace).expect("it was asked for")
 }
 
 /// Runs the seed that the environment names, with its trace if that is asked for.
