@@ -4,6 +4,8 @@
 //! busy server grows.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
@@ -33,6 +35,7 @@ pub fn check(path: &Path, progress: &Progress) -> Result<Findings, StoreError> {
     schema::check(&db)?;
     let db = db.unchecked_transaction()?;
     let mut report = Report::default();
+    format(path, &mut report)?;
     let steps: [(&str, Step); 5] = [
         ("the pages", pages),
         ("references between tables", references),
@@ -73,6 +76,24 @@ impl Report {
         }
         self.findings
     }
+}
+
+/// Where a file says how it is written, and the newest way there is (sqlite.org/fileformat2.html, 1.3.3).
+const WRITE_VERSION_AT: u64 = 18;
+const WRITE_VERSION_MAX: u8 = 2;
+
+/// Who only looks does not notice that a file says of itself that it may only be looked at: no server can begin with it.
+fn format(path: &Path, report: &mut Report) -> Result<(), StoreError> {
+    let mut version = [0];
+    let failed = |error: std::io::Error| StoreError::new(error.to_string());
+    File::open(path).and_then(|file| file.read_exact_at(&mut version, WRITE_VERSION_AT)).map_err(failed)?;
+    if version[0] > WRITE_VERSION_MAX {
+        report.add(format!(
+            "the file says that it is written in a way ({}) that is not known, and may only be read",
+            version[0]
+        ));
+    }
+    Ok(())
 }
 
 fn pages(db: &Connection, progress: &Progress, report: &mut Report) -> Result<(), StoreError> {
@@ -402,6 +423,16 @@ pub(super) mod tests {
             assert!(found.iter().any(|line| line.contains(part)), "{sql}: {found:?}");
             assert!(found.iter().all(|line| !line.contains('\n')), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_no_server_could_write_to_is_found() {
+        let (_directory, path, engine) = filled();
+        drop(engine);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[18] = 7;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(found(&path).iter().any(|line| line.contains("may only be read")));
     }
 
     #[test]
