@@ -93,6 +93,8 @@ mod driver;
 mod error;
 mod event;
 mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod journal;
 pub mod machine;
 pub mod name;

@@ -4,8 +4,11 @@
 //! busy server grows.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::connection::connect;
@@ -33,8 +36,10 @@ pub fn check(path: &Path, progress: &Progress) -> Result<Findings, StoreError> {
     schema::check(&db)?;
     let db = db.unchecked_transaction()?;
     let mut report = Report::default();
-    let steps: [(&str, Step); 5] = [
+    format(path, &mut report)?;
+    let steps: [(&str, Step); 6] = [
         ("the pages", pages),
+        ("texts", texts),
         ("references between tables", references),
         ("rooms and messages", rooms),
         ("inboxes", inboxes),
@@ -75,6 +80,24 @@ impl Report {
     }
 }
 
+/// Where a file says how it is written, and the newest way there is (sqlite.org/fileformat2.html, 1.3.3).
+const WRITE_VERSION_AT: u64 = 18;
+const WRITE_VERSION_MAX: u8 = 2;
+
+/// Who only looks does not notice that a file says of itself that it may only be looked at: no server can begin with it.
+fn format(path: &Path, report: &mut Report) -> Result<(), StoreError> {
+    let mut version = [0];
+    let failed = |error: std::io::Error| StoreError::new(error.to_string());
+    File::open(path).and_then(|file| file.read_exact_at(&mut version, WRITE_VERSION_AT)).map_err(failed)?;
+    if version[0] > WRITE_VERSION_MAX {
+        report.add(format!(
+            "the file says that it is written in a way ({}) that is not known, and may only be read",
+            version[0]
+        ));
+    }
+    Ok(())
+}
+
 fn pages(db: &Connection, progress: &Progress, report: &mut Report) -> Result<(), StoreError> {
     progress.begin(Stage::Pages, 0);
     let mut statement = db.prepare(&format!("PRAGMA integrity_check({FINDINGS_MAX})"))?;
@@ -97,6 +120,31 @@ fn references(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), 
         report.add(format!("{count} rows of {table} belong to nothing that is in {parent}"));
     }
     Ok(())
+}
+
+/// SQLite does not look whether what it keeps as text is, and who reads it fails. Messages, which are many, are looked at where they are counted.
+fn texts(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), StoreError> {
+    let mut statement =
+        db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('messages')")?;
+    let tables = statement.query_map([], |row| row.get::<_, String>(0))?;
+    for table in tables.collect::<Result<Vec<_>, _>>()? {
+        let mut statement = db.prepare(&format!("SELECT * FROM \"{}\"", table.replace('"', "\"\"")))?;
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            for (at, column) in columns.iter().enumerate() {
+                if !is_text(row.get_ref(at)?) {
+                    report.add(format!("{column} in a row of {table} is not UTF-8"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a value is text as it should be, or none at all.
+fn is_text(value: ValueRef) -> bool {
+    !matches!(value, ValueRef::Text(_)) || value.as_str().is_ok()
 }
 
 /// What is found of a room among the messages.
@@ -201,7 +249,7 @@ fn messages(
         written.insert(row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64);
     }
     let mut statement = db.prepare(
-        "SELECT room, offset, timestamp, sender, octet_length(content) FROM messages NOT INDEXED ORDER BY rowid",
+        "SELECT room, offset, timestamp, sender, octet_length(content), content FROM messages NOT INDEXED ORDER BY rowid",
     )?;
     let mut rows = statement.query([])?;
     let (mut found, mut seen): (HashMap<u64, Found>, u64) = (HashMap::new(), 0);
@@ -217,6 +265,9 @@ fn messages(
         let sender = row.get_ref(3)?.as_str().unwrap_or_default();
         if let Err(why) = Nickname::parse(sender) {
             report.add(format!("message {offset} of room number {room} is from {sender:?}: {why}"));
+        }
+        if !is_text(row.get_ref(5)?) {
+            report.add(format!("message {offset} of room number {room} is not UTF-8"));
         }
         of_room.messages += 1;
         if written.get(&room).is_some_and(|written| offset <= *written) {
@@ -375,6 +426,11 @@ pub(super) mod tests {
             ("UPDATE rooms SET first = 0 WHERE id = 1", "from offset 0 on"),
             ("UPDATE rooms SET bytes = 21 WHERE id = 1", "says 21 bytes of content; it has 20"),
             ("UPDATE messages SET content = 'much more' WHERE room = 2 AND offset = 1", "it has 11"),
+            (
+                "UPDATE messages SET content = CAST(x'ff41' AS TEXT) WHERE room = 2 AND offset = 1",
+                "message 1 of room number 2 is not UTF-8",
+            ),
+            ("UPDATE state SET key = CAST(x'ff' AS TEXT)", "key in a row of state is not UTF-8"),
             ("UPDATE rooms SET timestamp = 1 WHERE id = 1", "another time than its last message"),
             ("UPDATE messages SET timestamp = 1 WHERE room = 1 AND offset = 7", "an earlier time"),
             ("UPDATE messages SET sender = 'a b' WHERE room = 1 AND offset = 7", "is from \"a b\""),
@@ -402,6 +458,16 @@ pub(super) mod tests {
             assert!(found.iter().any(|line| line.contains(part)), "{sql}: {found:?}");
             assert!(found.iter().all(|line| !line.contains('\n')), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_no_server_could_write_to_is_found() {
+        let (_directory, path, engine) = filled();
+        drop(engine);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[18] = 7;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(found(&path).iter().any(|line| line.contains("may only be read")));
     }
 
     #[test]

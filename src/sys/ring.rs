@@ -194,6 +194,11 @@ impl Ring {
     /// When what is there is no frame: somebody else has written to the memory.
     pub fn read(&self, from: u64, bytes_max: usize, frames: &mut Vec<Vec<u8>>) -> io::Result<u64> {
         let (tail, mut at, mut bytes) = (self.tail(), from, 0);
+        // A store of an earlier moment, as a backup is, knows an earlier position: what stood there is no more, and what stands there now
+        // could say that it is longer than the memory.
+        if tail.saturating_sub(from) > self.capacity as u64 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it has been written over"));
+        }
         while at < tail && bytes < bytes_max {
             let mut header = [0; FRAME_HEADER_BYTES];
             self.copy_out(at, &mut header);
@@ -315,6 +320,24 @@ mod tests {
         let ring = Ring::create(Some(&path), 5000, 9).unwrap();
         assert_eq!((ring.tail(), ring.head()), (0, 0));
         assert!(Ring::find(&directory.path().join("other"), 7).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_has_been_written_over_is_not_read() {
+        let ring = Ring::create(None, 4096, 1).unwrap();
+        // Wherever a frame is looked for in it, it is 64 KiB long: more than all of the memory.
+        let frame = [0, 0, 1, 0].repeat(250);
+        while ring.tail() < 100_000 {
+            let end = ring.push(&frame).unwrap();
+            ring.release(end);
+        }
+        let error = ring.read(0, usize::MAX, &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("written over"), "{error}");
+        // What is still there may be read again.
+        let at = ring.tail() - (FRAME_HEADER_BYTES + frame.len()) as u64;
+        let mut frames = Vec::new();
+        assert_eq!(ring.read(at, usize::MAX, &mut frames).unwrap(), ring.tail());
+        assert_eq!(frames, [frame]);
     }
 
     #[test]

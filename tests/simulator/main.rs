@@ -7,6 +7,11 @@
 //! STARLING_SIM_SEEDS=5000 cargo test --test simulator fresh                 that many seeds that nobody has seen
 //! STARLING_SIM_FROM=7 ...                                                   and they begin with this one
 //! ```
+//!
+//! Built by `cargo fuzz` it is a fuzz target, whose operations the fuzzer makes up (`fuzzed`).
+
+#![cfg_attr(fuzzing, no_main)]
+#![cfg_attr(fuzzing, allow(dead_code, unused_imports))]
 
 mod client;
 mod cluster;
@@ -14,6 +19,7 @@ mod comeback;
 mod coverage;
 mod determinism;
 mod faults;
+mod fuzzed;
 mod http2;
 mod kernel;
 mod listener;
@@ -42,6 +48,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use coverage::Tally;
 use scenario::run;
 use trace::Mode;
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzzed::run(input));
 
 /// How many seeds are run every time, the same ones.
 const SEEDS: u64 = 600;

@@ -57,15 +57,25 @@ pub fn play(world: &mut World, stretches: u64) {
     for _ in 0..stretches {
         world.run();
         world.end_upgrade();
-        rest(world);
-        if world.terms.grace_ms < LONG_GRACE_MS {
-            world.come_to_rest(2 * world.terms.grace_ms); // those who are away now do not come back
-        }
-        world.check_rest();
-        compare(world);
+        rest_and_compare(world);
     }
     world.run();
     world.end_upgrade();
+    end(world);
+}
+
+/// A moment of rest, at which everything is compared.
+pub fn rest_and_compare(world: &mut World) {
+    rest(world);
+    if world.terms.grace_ms < LONG_GRACE_MS {
+        world.come_to_rest(2 * world.terms.grace_ms); // those who are away now do not come back
+    }
+    world.check_rest();
+    compare(world);
+}
+
+/// Everybody goes, in the way that the world has drawn.
+pub fn end(world: &mut World) {
     if world.shape.ends_by_drain { end_by_drain(world) } else { end_by_leaving(world) }
 }
 

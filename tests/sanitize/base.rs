@@ -1,0 +1,2 @@
+#[path = "../../src/base/tcp.rs"]
+pub mod tcp;
