@@ -7,6 +7,8 @@ import pathlib
 
 from .samples import read_table
 
+# Points of a line: of more, the highest of each few is drawn.
+POINTS_MAX = 400
 LEFT, WIDTH, RIGHT, GAP = 70, 800, 240, 34
 COLOURS = ["#d9480f", "#1c7ed6", "#2b8a3e", "#862e9c", "#f08c00", "#495057"]
 
@@ -103,7 +105,7 @@ def drawn(panel, y, end, about):
         parts.append(f'<path d="M{x:.1f} {bottom}v4" stroke="#868e96"/><text x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{shown(minute)}</text>')
     for number, (name, colour, points) in enumerate(panel.lines):
         if points:
-            points = points if not panel.is_log else [(x, value) for x, value in points if value > 0]
+            points = thinned(points if not panel.is_log else [(x, value) for x, value in points if value > 0])
             path = "M" + "L".join(f"{across(x, end):.1f} {place(value):.1f}" for x, value in points)
             parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.1"/>')
             if panel.is_dotted:
@@ -125,6 +127,11 @@ def strip(events, y, end):
         y += 17
     parts.append(f'<text x="{LEFT + WIDTH / 2}" y="{y + 14}" text-anchor="middle" fill="#666">minutes</text>')
     return parts, y + 24
+
+
+def thinned(points):
+    few = -(-len(points) // POINTS_MAX) or 1
+    return [max(points[place : place + few], key=lambda point: point[1]) for place in range(0, len(points), few)]
 
 
 def across(seconds, end):

@@ -96,7 +96,8 @@ class Judged(unittest.TestCase):
 
     def test_the_log(self):
         stall = "2026-11-30T05:00:01.000Z WARN  starling::reactor::stall: core 0: a turn took 50.3 ms, 21.2 ms of it step 6\n"
-        self.assertEqual(self.failures(log=stall * 3), [])
+        more = "2026-11-30T05:00:02.000Z WARN  starling::reactor::stall: core 0: 3 more stalls, the last of them a while ago\n"
+        self.assertEqual(self.failures(log=stall * 3 + more), [])
         self.only("log: ", log="2026-11-30T05:00:01.000Z ERROR starling::store: the store is down\n")
         self.only("log: ", log="2026-11-30T05:00:01.000Z WARN  starling::server: something else\n")
         self.only("log: ", log="thread 'core-0' panicked at src/shard/mod.rs:1:1:\n")
@@ -118,6 +119,12 @@ class Drawn(unittest.TestCase):
         told = ["".join(text.itertext()) for text in picture.iter("{http://www.w3.org/2000/svg}text")]
         for name in ("resident", "histories", "p50", "p99.9", "messages", "sessions", "load average (1 min)", "reloads (1)", "warm-up", "minutes"):
             self.assertIn(name, told)
+
+    def test_many_points_are_thinned_to_the_highest_of_each_few(self):
+        points = [(x, 9 if x == 501 else 1) for x in range(1000)]
+        self.assertEqual(len(plot.thinned(points)), 334)
+        self.assertIn((501, 9), plot.thinned(points))
+        self.assertEqual(plot.thinned(points[:300]), points[:300])
 
     def test_axes(self):
         self.assertEqual([plot.round_up(value) for value in (0.3, 1, 14, 21, 99)], [0.5, 1, 20, 50, 100])

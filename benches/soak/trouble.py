@@ -45,6 +45,8 @@ class Line:
             line = self.file.readline()
             if not line:
                 raise Wrong(f"the connection ended instead of {' or '.join(types)}")
+            if line.startswith(b"* "):
+                continue  # we were so late with the first word (limits.detect_ms) that we were greeted as a person
             event = json.loads(line)
             if event["type"] == "ping":
                 self.say(type="pong")

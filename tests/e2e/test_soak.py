@@ -21,14 +21,25 @@ def rows(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def started(*arguments):
-    return subprocess.Popen([*SOAK, *map(str, arguments)], env=environment() | {"STARLING_BIN": os.path.abspath(binary())},
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start():
+    """Starts it. What fails does not leave it running: its server ends with it."""
+    all_started = []
+
+    def start(*arguments, before=()):
+        all_started.append(subprocess.Popen([*before, *SOAK, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                            stderr=subprocess.PIPE, text=True, env=environment() | {"STARLING_BIN": os.path.abspath(binary())}))
+        return all_started[-1]
+
+    yield start
+    for soak in all_started:
+        soak.kill()
+        soak.wait()
 
 
 @pytest.mark.timeout(180)
-def test_half_a_minute_of_it(tmp_path):
-    soak = started("--minutes", 0.4, "--rate", 200, "--out", tmp_path)
+def test_half_a_minute_of_it(tmp_path, start):
+    soak = start("--minutes", 0.4, "--rate", 200, "--out", tmp_path)
     said, errors = soak.communicate(timeout=150)
     lines = said.splitlines()
     # What is told of growth is not judged, and nothing else has failed.
@@ -62,10 +73,13 @@ def test_half_a_minute_of_it(tmp_path):
     assert [line for line in judged.stdout.splitlines() if line.startswith("FAILED resident memory")], judged.stdout
 
 
-def test_an_interrupted_run_leaves_nothing_running_and_tells_what_there_is(tmp_path):
-    soak = started("--minutes", 5, "--rate", 100, "--out", tmp_path)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_running_and_tells_what_there_is(tmp_path, start, number):
+    # As a shell without job control starts what is to run in the background.
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    soak = start("--minutes", 5, "--rate", 100, "--out", tmp_path, before=ignoring)
     wait_until(lambda: (tmp_path / "events.csv").exists() and "warm-up" in (tmp_path / "events.csv").read_text(), "the load", 30)
-    soak.send_signal(signal.SIGINT)
+    soak.send_signal(number)
     said, errors = soak.communicate(timeout=40)
     assert soak.returncode == 130 and "interrupted" in said, (said, errors)
     assert "SIGTERM: draining" in (tmp_path / "log" / "server.log").read_text()
