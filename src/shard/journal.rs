@@ -279,6 +279,8 @@ impl Shard {
             let before = entry.room.history().bytes();
             entry.room.history_mut().pin_after(offset, now_ms);
             self.home.history_bytes -= before - entry.room.history().bytes();
+            // What was not stored yet could not go for the bound of all rooms; and perhaps nothing more comes in this one.
+            self.bound_histories(key);
         }
         let is_stored = |unstored: &Unstored| unstored.end.is_some_and(|end| end <= stored);
         while pop_if(&mut self.home.unstored_private, is_stored).is_some() {}

@@ -1,6 +1,7 @@
 """What a room remembers, and when it forgets."""
 
 import json
+import re
 
 import pytest
 
@@ -171,6 +172,22 @@ def test_all_rooms_together_are_bounded(start_server):
         alice.call("leave", room=f"room-{number}")
     rooms = [room["room"] for room in alice.call("rooms", limit=1000)["rooms"]]
     assert len(rooms) <= 10 and "room-39" in rooms, rooms
+
+
+def test_all_rooms_together_are_bounded_in_memory_with_a_store_too(start_server):
+    server = start_server(store__kind="sqlite", history__memory_bytes=200_000)
+    alice = server.ws("alice")
+    # A message that is not stored yet stays; once it is, the bound counts for it too, though nothing more comes in its room.
+    for number in range(40):
+        alice.call("join", room=f"room-{number}")
+        alice.say(f"room-{number}", "x" * 20_000)
+        alice.call("leave", room=f"room-{number}")
+
+    def kept():
+        return int(re.search(rb'starling_memory_bytes{class="histories"} (\d+)', server.get("/metrics").body)[1])
+
+    wait_until(lambda: kept() <= 200_000, "the bound")
+    assert [history(alice, room=f"room-{number}") for number in range(40)] == [[1]] * 40
 
 
 # Rooms without members.
