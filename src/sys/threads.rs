@@ -4,8 +4,11 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-/// What is done when a thread panics that [`spawn`] has started.
-static ON_PANIC: Mutex<Option<Box<dyn Fn(&str) + Send>>> = Mutex::new(None);
+/// Hears which thread has panicked, by its name.
+type Told = Box<dyn Fn(&str) + Send>;
+
+/// Whoever is told when a thread panics that [`spawn`] has started.
+static ON_PANIC: Mutex<Option<Told>> = Mutex::new(None);
 
 /// Says what is done, from now on, when a thread panics that [`spawn`] has started: it is told the thread's name, in that thread.
 pub fn on_panic(told: impl Fn(&str) + Send + 'static) {

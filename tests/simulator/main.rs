@@ -168,7 +168,10 @@ const HAPPENS: &[&str] = &[
 const REGRESSIONS: [u64; 3] = [21_000_028, 21_002_324, 21_002_882];
 
 /// Seeds of the second generation that have failed once: they are run with the others of it.
-const SWARM_REGRESSIONS: [u64; 0] = [];
+///
+/// 1796018243934092092: a message that was stored is said again when its room has got another epoch since, and been forgotten: the answer
+/// names the first.
+const SWARM_REGRESSIONS: [u64; 1] = [1_796_018_243_934_092_092];
 
 #[test]
 fn known_seeds() {

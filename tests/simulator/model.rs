@@ -186,9 +186,19 @@ impl Model {
         log.insert(offset, entry);
     }
 
-    /// The answer to a message that was said again: there is but one place for it.
-    pub fn check_repeated(&mut self, content: &str, epoch: &str, offset: u64, timestamp: u64) {
-        self.check_epoch(epoch);
+    /// The answer to a message that was said again: there is but one place for it. Of one that is stored it is the first answer, although
+    /// its room may have got another epoch since, and be gone.
+    pub fn check_repeated(
+        &mut self,
+        content: &str,
+        level: AckLevel,
+        epoch: &str,
+        offset: u64,
+        timestamp: u64,
+    ) {
+        if level == AckLevel::Sequenced {
+            self.check_epoch(epoch);
+        }
         let said = self.said(content);
         said.take_place(epoch, offset);
         let room = said.room.clone().expect("programs know their rooms");

@@ -515,6 +515,7 @@ impl Client {
                 self.check_level(model, content, reached);
                 model.check_repeated(
                     content,
+                    reached,
                     text(event, "epoch"),
                     number(event, "offset"),
                     number(event, "timestamp"),
