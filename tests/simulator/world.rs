@@ -344,7 +344,11 @@ impl World {
             }
             self.check_sleepers();
             if !has_moved {
-                let next = self.next_deadline().filter(|next| *next <= until_ms);
+                // Where much was said and mailboxes are small, what they did not take is put there again a millisecond later, often.
+                let is_running = |core: &&mut Core| core.state != State::Ended;
+                let has_more =
+                    self.cores.iter_mut().filter(is_running).any(|core| !core.reactor.is_quiescent());
+                let next = self.next_deadline().filter(|next| *next <= until_ms || has_more);
                 let Some(next) = next else { break };
                 self.kernel.borrow_mut().clock_ms = next;
             }
