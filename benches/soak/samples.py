@@ -68,18 +68,30 @@ class Watched:
         self._before = None
         self._told, self._lock = None, threading.Lock()
         # Timers, sessions and mailboxes are on the dashboard alone.
-        self._top = subprocess.Popen([binary, "top", "--json", f"http://{web}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                     stderr=subprocess.DEVNULL, start_new_session=True)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._command = [binary, "top", "--json", f"http://{web}"]
+        self._is_closed, self._top = threading.Event(), None
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self):
-        for line in self._top.stdout:
-            with self._lock:
-                self._told = json.loads(line), time.monotonic()
+        """Again when it has ended: it does when a busy server leaves it without a word for some seconds."""
+        while not self._is_closed.is_set():
+            self._top = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                         start_new_session=True)
+            if self._is_closed.is_set():
+                self._top.terminate()
+            for line in self._top.stdout:
+                with self._lock:
+                    self._told = json.loads(line), time.monotonic()
+            self._top.stdout.close()
+            self._top.wait()
+            self._is_closed.wait(1)
 
     def close(self):
-        self._top.terminate()
-        self._top.wait(10)
+        self._is_closed.set()
+        if self._top:
+            self._top.terminate()
+        self._listener.join(10)
 
     def sample(self, has_rates=True):
         """A row of the table, but for the time. Rates are since the last row that had some."""
