@@ -174,6 +174,12 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_that_no_clock_can_count_is_one_without_end() {
+        let (rate, mut bucket) = (Rate { per_second: 1, burst: u64::MAX }, Bucket::default());
+        assert!((0..1000).all(|_| bucket.take(&rate, 1_000_000, Tick(1)).is_ok()));
+    }
+
+    #[test]
     fn extreme_rates_are_exact_enough() {
         let mut bucket = Bucket::default();
         let fast = Rate { per_second: 1_000_000_000, burst: 1 };

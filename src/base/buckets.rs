@@ -122,7 +122,9 @@ mod tests {
     fn a_key_has_one_bucket_while_it_is_held_or_not_full() {
         let table = SharedBuckets::default();
         let rate = Rate { per_second: 1, burst: 1 };
+        assert!(table.is_empty());
         let held = table.get(1, Tick(0));
+        assert_eq!((table.len(), table.is_empty()), (1, false));
         held.take(&rate, 1, Tick(1)).unwrap();
         assert!(table.get(1, Tick(1)).take(&rate, 1, Tick(1)).is_err(), "the same bucket");
         drop(held);

@@ -135,6 +135,17 @@ mod tests {
         assert_eq!((snapshot.count(), snapshot.quantile_ns(0.5)), (1, None));
     }
 
+    #[test]
+    fn a_bound_is_in_what_it_bounds() {
+        for bound in BOUNDS_NS {
+            let histogram = Histogram::default();
+            histogram.record(bound);
+            let mut snapshot = Snapshot::default();
+            histogram.add_to(&mut snapshot);
+            assert_eq!(snapshot.quantile_ns(1.0), Some(bound));
+        }
+    }
+
     proptest! {
         #[test]
         fn a_percentile_is_the_bound_above_it(mut times in prop::collection::vec(1u64..10_000_000_000, 1..200), q in 0.0f64..=1.0) {

@@ -474,6 +474,7 @@ mod tests {
         alone.settle();
         alone.shard.receive(id, &mut b"{\"type\":\"join\",\"room\":\"den\"}\n".to_vec());
         alone.shard.broken(id);
+        alone.shard.take_closed(|_, _| {});
         alone.shard.drain();
         alone.shard.tick(Now::of_ms(1, 1));
         while alone.shard.expire() {}
