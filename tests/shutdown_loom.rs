@@ -2,6 +2,7 @@
 //! (`src/reactor/turn.rs`) uses them. A core that sleeps when all may end has to be woken for it, or the process never ends. The sources are the
 //! server's own, built from the checker's atomics.
 
+mod checker;
 #[allow(dead_code)] // what only proves that a fence is needed is not needed here
 #[path = "../src/reactor/doorbell.rs"]
 mod doorbell;
@@ -12,27 +13,7 @@ mod quiescence;
 mod sync {
     pub use loom::sync::atomic::{AtomicUsize, Ordering, fence};
 
-    /// The checker's flag, with its stores made by swaps, for the reason given in `doorbell_loom.rs`.
-    #[derive(Debug)]
-    pub struct AtomicBool(loom::sync::atomic::AtomicBool);
-
-    impl AtomicBool {
-        pub fn new(value: bool) -> Self {
-            AtomicBool(loom::sync::atomic::AtomicBool::new(value))
-        }
-
-        pub fn load(&self, ordering: Ordering) -> bool {
-            self.0.load(ordering)
-        }
-
-        pub fn store(&self, value: bool, ordering: Ordering) {
-            self.0.swap(value, ordering);
-        }
-
-        pub fn swap(&self, value: bool, ordering: Ordering) -> bool {
-            self.0.swap(value, ordering)
-        }
-    }
+    pub use crate::checker::AtomicBool;
 }
 
 // Not the checker's: it would find a deadlock while one of its own is dropped, and a panic there ends the process.
