@@ -181,7 +181,10 @@ impl Link {
             }
             BackplaneRequest::LookForSession { number, room, session } => {
                 let command = Command::keyed("HMGET", &self.settings.keys.session(number));
-                (command.arg("ref").arg("ended"), Then::LookForSession { room, session })
+                (
+                    command.arg("ref").arg("ended").arg("as").arg("body"),
+                    Then::LookForSession { room, session },
+                )
             }
             BackplaneRequest::TakeSession { wait, number, session, gone_from } => {
                 let taking = Taking { wait, number, session, gone_from, is_second: false };

@@ -13,7 +13,7 @@ use super::wire::{Answer, Command, Trouble};
 use crate::chat::name::Nickname;
 use crate::chat::user::{NodeId, SessionRef};
 use crate::shard::backplane::{
-    BackplaneNews, ClaimOutcome, Failed, NodeMessage, OpenedRoom, Placed, Position, TakeOutcome,
+    BackplaneNews, ClaimOutcome, Failed, KnownSession, NodeMessage, OpenedRoom, Placed, Position, TakeOutcome,
 };
 
 /// Messages of other nodes that are read at once.
@@ -128,9 +128,9 @@ impl Link {
                 self.tell(from, BackplaneNews::Found { wait, outcome });
             }
             Then::LookForSession { room, session } => {
-                if let Some([place, ended]) = first.and_then(list) {
-                    let is_there = text(place).is_some() && text(ended).is_none();
-                    self.tell(from, BackplaneNews::SessionKnown { room, session, is_there });
+                if let Some([place, ended, kept_at, body]) = first.and_then(list) {
+                    let known = known_session(session, [text(place), text(ended), text(kept_at), text(body)]);
+                    self.tell(from, BackplaneNews::SessionKnown { room, session, known });
                 }
             }
             Then::Seek(taking) => self.told_where(from, taking, until, first),
@@ -586,6 +586,18 @@ fn owner_of(body: &str) -> Option<Nickname> {
     Nickname::parse(&nickname).ok()
 }
 
+/// What is kept of a session says of where it has gone on from.
+fn known_session(from: SessionRef, [place, ended, kept_at, body]: [Option<&str>; 4]) -> KnownSession {
+    match (place, body) {
+        _ if ended.is_some() => KnownSession::Ended,
+        (None, _) => KnownSession::Ended,
+        (Some(place), Some(body)) if kept_at == Some(place) && place.parse() != Ok(from) => {
+            KnownSession::Kept { body: body.to_owned() }
+        }
+        _ => KnownSession::OnItsWay,
+    }
+}
+
 /// What find.lua says.
 #[allow(clippy::type_complexity)] // it is what the core is told
 fn found(value: &Value) -> Option<Option<(Nickname, Vec<SessionRef>)>> {
@@ -641,5 +653,22 @@ impl Then {
             Then::Secrets => "say what this node signs with",
             Then::Inbox => "read the inbox",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_a_session_is_of_whoever_has_said_what_it_is() {
+        let from: SessionRef = "2.1.2.0".parse().expect("as sessions are written");
+        let known = |place, ended, kept_at| known_session(from, [place, ended, kept_at, Some("{}")]);
+        let (there, kept) = (Some("3.0.4.0"), KnownSession::Kept { body: "{}".to_owned() });
+        assert_eq!(known(None, None, None), KnownSession::Ended, "nothing is kept");
+        assert_eq!(known(there, Some("1"), there), KnownSession::Ended);
+        assert_eq!(known(there, None, Some("2.1.2.0")), KnownSession::OnItsWay, "taken, and not kept since");
+        assert_eq!(known(Some("2.1.2.0"), None, Some("2.1.2.0")), KnownSession::OnItsWay, "nobody has it");
+        assert_eq!(known(there, None, there), kept);
     }
 }

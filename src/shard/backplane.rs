@@ -440,6 +440,20 @@ pub enum ClaimOutcome {
     PutOut,
 }
 
+/// What is known of a session that has gone on elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownSession {
+    /// It has ended.
+    Ended,
+    /// Whoever has it has not said yet what it is there, or nobody has it.
+    OnItsWay,
+    /// What it was when whoever has it kept it last.
+    Kept {
+        /// As it was kept.
+        body: String,
+    },
+}
+
 /// What became of the wish to go on in the place of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TakeOutcome {
@@ -505,8 +519,8 @@ pub enum BackplaneNews {
     Unkept { session: SessionRef },
     /// A session of this core has gone on on another node, while this one was taken for lost.
     SessionMoved { number: u64, session: SessionRef },
-    /// Whether there still is a session that has gone on elsewhere.
-    SessionKnown { room: Id, session: SessionRef, is_there: bool },
+    /// What is known of a session that has gone on elsewhere.
+    SessionKnown { room: Id, session: SessionRef, known: KnownSession },
     /// A session of this core has lost its nickname, while the node was taken for lost: to somebody else, or because an admin has ended it.
     NicknameLost { session: SessionRef, nickname: Nickname, is_put_out: bool },
     /// How many sessions of lost nodes have been ended.

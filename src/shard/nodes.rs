@@ -176,8 +176,8 @@ impl Shard {
                 }
             }
             BackplaneNews::SessionMoved { number, session } => self.lose_session(number, session),
-            BackplaneNews::SessionKnown { room, session, is_there } => {
-                self.hear_session_known(room, session, is_there);
+            BackplaneNews::SessionKnown { room, session, known } => {
+                self.hear_session_known(room, session, &known);
             }
             BackplaneNews::NicknameLost { session, nickname, is_put_out } => {
                 self.lose_nickname(session, &nickname, is_put_out);

@@ -311,6 +311,12 @@ impl Shard {
     }
 }
 
+/// The rooms that a session is in, of what was kept of it; `None` if that cannot be read.
+pub(super) fn rooms_of(body: &str) -> Option<Vec<String>> {
+    let body: SessionBody = serde_json::from_str(body).ok()?;
+    Some(body.rooms.into_iter().map(|membership| membership.room).collect())
+}
+
 pub(super) fn is_on_its_way() -> Refusal {
     let message = "this session is on its way from one node to another";
     Refusal::with_retry(Reason::Unavailable, message, TAKE_BACK_MS)
@@ -326,7 +332,9 @@ mod tests {
     use crate::chat::refusal::LeaveReason;
     use crate::config::{Config, ListenKind};
     use crate::shard::Flock;
-    use crate::shard::backplane::{BackplaneNews, ClaimOutcome, LogEntry, OpenedRoom, Position, RoomOp};
+    use crate::shard::backplane::{
+        BackplaneNews, ClaimOutcome, KnownSession, LogEntry, OpenedRoom, Position, RoomOp,
+    };
 
     const LEASE_MS: u64 = 1000;
     const GRACE_MS: u64 = 20_000;
@@ -344,7 +352,7 @@ mod tests {
         /// What has happened in the room.
         ops: Vec<RoomOp>,
         /// Whether the other node has, or has ended, the session that it was given.
-        is_there: bool,
+        known: KnownSession,
     }
 
     impl Alone {
@@ -361,7 +369,7 @@ mod tests {
                 number: 0,
                 body: String::new(),
                 ops: Vec::new(),
-                is_there: true,
+                known: KnownSession::OnItsWay,
             }
         }
 
@@ -423,7 +431,7 @@ mod tests {
                     BackplaneNews::Kept { wait, outcome: Ok(true) }
                 }
                 BackplaneRequest::LookForSession { room, session, .. } => {
-                    BackplaneNews::SessionKnown { room, session, is_there: self.is_there }
+                    BackplaneNews::SessionKnown { room, session, known: self.known.clone() }
                 }
                 _ => return,
             };
@@ -504,11 +512,27 @@ mod tests {
     #[test]
     fn who_goes_on_elsewhere_and_ends_there_is_not_waited_for() {
         let mut alone = Alone::give_up_to_another();
-        alone.is_there = false;
+        alone.known = KnownSession::Ended;
         alone.pass(LEASE_MS - 100);
         assert!(!alone.has_left(), "{:?}", alone.ops);
         alone.pass(200);
         assert!(alone.has_left(), "{:?}", alone.ops);
+    }
+
+    /// A fault: the other node could not take it back into the room, and it was shown there, as one who is away, for the time of grace.
+    #[test]
+    fn who_goes_on_elsewhere_and_not_in_the_room_is_not_waited_for() {
+        let mut alone = Alone::give_up_to_another();
+        alone.known = kept("[{\"room\":\"Den\",\"echo\":true}]");
+        alone.pass(2 * LEASE_MS);
+        assert!(!alone.has_left(), "{:?}", alone.ops);
+        alone.known = kept("[{\"room\":\"attic\",\"echo\":true}]");
+        alone.pass(LEASE_MS);
+        assert!(alone.has_left(), "{:?}", alone.ops);
+    }
+
+    fn kept(rooms: &str) -> KnownSession {
+        KnownSession::Kept { body: format!("{{\"nickname\":\"ann\",\"rooms\":{rooms}}}") }
     }
 
     #[test]

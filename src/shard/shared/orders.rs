@@ -9,10 +9,11 @@ use crate::chat::refusal::LeaveReason;
 use crate::chat::room::{Entrant, Role};
 use crate::chat::user::{NodeId, SessionRef};
 use crate::shard::Shard;
-use crate::shard::backplane::{Append, BackplaneRequest, Failed, Position, RoomAt, RoomOp};
+use crate::shard::backplane::{Append, BackplaneRequest, Failed, KnownSession, Position, RoomAt, RoomOp};
 use crate::shard::home::not_a_member;
 use crate::shard::journal::Asker;
 use crate::shard::mail::{Join, Mail, Reply, ReplyTo, RoomKey};
+use crate::shard::takeover::rooms_of;
 use crate::shard::timers::Timer;
 
 use super::{HandedOn, Local, Shared};
@@ -618,9 +619,26 @@ impl Shard {
         self.wheel.insert(again, Timer::HandedOn(key, core, session));
     }
 
-    /// Whether there still is a session that was given up.
-    pub(in crate::shard) fn hear_session_known(&mut self, key: Id, session: SessionRef, is_there: bool) {
-        if !is_there {
+    /// What is known of a session that was given up. Where the other node could not take it back into this room, because the backplane was
+    /// away, it is no member of it there, or one that has joined anew and may have left since: nobody will say that this one has gone.
+    pub(in crate::shard) fn hear_session_known(
+        &mut self,
+        key: Id,
+        session: SessionRef,
+        known: &KnownSession,
+    ) {
+        let is_over = match known {
+            KnownSession::Ended => true,
+            KnownSession::OnItsWay => false,
+            KnownSession::Kept { body } => {
+                let Some(entry) = self.home.rooms.get(key) else { return };
+                let is_this = |room: &String| {
+                    RoomName::parse(room).is_ok_and(|room| room.folded() == entry.room.name().folded())
+                };
+                rooms_of(body).is_some_and(|rooms| !rooms.iter().any(is_this))
+            }
+        };
+        if is_over {
             self.end_handed_on(key, session);
         }
     }

@@ -9,8 +9,8 @@ use starling::chat::history::Entry;
 use starling::chat::name::{Nickname, RoomName};
 use starling::chat::user::{NodeId, SessionRef};
 use starling::shard::backplane::{
-    Append, BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LogEntry, LostNode, NodeMessage,
-    OpenedRoom, Placed, Position, Publish, RoomAt, TakeOutcome,
+    Append, BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, KnownSession, LogEntry, LostNode,
+    NodeMessage, OpenedRoom, Placed, Position, Publish, RoomAt, TakeOutcome,
 };
 
 /// How long a node lives without being heard of, in milliseconds.
@@ -411,6 +411,12 @@ impl Backplane {
     pub fn has_done_all(&self, node: NodeId) -> bool {
         let link = self.links.iter().find(|link| link.node == node).expect("the node is there");
         link.requests.is_empty() && link.wishes.is_empty() && link.answers.is_empty() && !link.is_down
+    }
+
+    /// Whether a node has not reached the data for a while since a moment.
+    pub fn was_down_since(&self, node: NodeId, since_ms: u64) -> bool {
+        let link = self.links.iter().find(|link| link.node == node).expect("the node is there");
+        link.is_down || link.down_at_ms >= since_ms
     }
 
     /// A node goes in order, and says so: as if its lease were over.
@@ -985,8 +991,14 @@ impl Backplane {
             }
             BackplaneRequest::LookForSession { number, room, session } => {
                 let known = self.redis.sessions.get(&number);
-                let is_there = known.is_some_and(|known| known.until_ms >= now_ms && !known.has_ended);
-                Some(BackplaneNews::SessionKnown { room, session, is_there })
+                let known = match known.filter(|known| known.until_ms >= now_ms && !known.has_ended) {
+                    None => KnownSession::Ended,
+                    Some(known) if known.at == session || known.at != known.known_as => {
+                        KnownSession::OnItsWay
+                    }
+                    Some(known) => KnownSession::Kept { body: known.body.clone() },
+                };
+                Some(BackplaneNews::SessionKnown { room, session, known })
             }
             BackplaneRequest::TakeSession { wait, number, session, gone_from } => {
                 let is_put_out = |known: &Session| {

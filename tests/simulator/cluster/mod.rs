@@ -43,7 +43,8 @@ pub const REGRESSIONS: [u64; 12] = [
 ];
 
 /// Seeds of the second generation that have failed once.
-pub const SWARM_REGRESSIONS: [u64; 1] = [1_796_018_243_934_093_283];
+pub const SWARM_REGRESSIONS: [u64; 3] =
+    [1_796_018_243_934_093_283, 1_796_018_243_934_093_352, 1_796_018_243_934_094_509];
 
 /// And how many that nobody has seen.
 const FRESH_SEEDS: u64 = 5;
@@ -117,6 +118,8 @@ struct World {
     /// The nodes that are to be replaced, and until which moment the first of them may drain, if it does.
     outdated: VecDeque<NodeId>,
     drains_until: Option<u64>,
+    /// When it began to, in milliseconds of the clock.
+    drains_since_ms: u64,
     trace: Option<Vec<String>>,
 }
 
@@ -184,6 +187,7 @@ impl World {
             swarm,
             outdated: VecDeque::new(),
             drains_until: None,
+            drains_since_ms: 0,
             mishaps,
             rng,
             trace: is_traced.then(Vec::new),
@@ -637,11 +641,9 @@ fn run(seed: u64, is_traced: bool, keep: &mut Option<World>) {
         world.come_to_rest(rest_ms);
         // Whose session is lost with its node or with the data waits for the nickname as long as the time of grace; who has a token may
         // have a session that lasts as long.
-        // A node that gives its sessions up while nothing reaches the backplane loses them like one that is killed.
-        let counts = &world.backplane.counts;
-        let may_lose = world.ledger.counts.contains_key("nodes_upgraded") && counts.contains_key("downs");
+        // So may who was given up while the node that drained did not reach the backplane: nobody has heard of it.
         let is_whole = world.ledger.forgets == 0
-            && !may_lose
+            && !world.ledger.counts.contains_key("drains_unheard")
             && !world.ledger.counts.contains_key("nodes_killed")
             && world.clients.iter().all(|client| client.user_token.is_none());
         // Who has left a room is in it again if only that node knew.

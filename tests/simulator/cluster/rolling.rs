@@ -59,6 +59,7 @@ impl World {
             core.shard.tick(now);
             core.shard.drain();
         }
+        self.drains_since_ms = self.clock_ms;
         self.drains_until = Some(self.ledger.moment + 1 + self.rng.below(PATIENCE));
     }
 
@@ -108,6 +109,9 @@ impl World {
         if !has_drained {
             self.ledger.count("upgrades_hurried");
             return self.kill(index);
+        }
+        if self.backplane.was_down_since(node, self.drains_since_ms) {
+            self.ledger.count("drains_unheard");
         }
         self.add_counts_of(index);
         self.nodes.remove(index);
