@@ -2,6 +2,7 @@
 place, and no place may ever have meant two things. `scripts/crash` runs it for as long as one likes."""
 
 import collections
+import contextlib
 import pathlib
 import random
 import socket
@@ -160,10 +161,14 @@ def run(directory, kills, seconds_between, seed, say=lambda text: None, rooms=3,
 
 def lose_memory(directory):
     """What a machine that fails takes along: shared memory."""
-    with sqlite3.connect(directory / "starling.db") as db:
-        [identity] = db.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()
-    for journal in pathlib.Path("/dev/shm").glob(f"starling-{identity}-*"):
+    for journal in journals_of(directory):
         journal.unlink()
+
+
+def journals_of(directory):
+    with contextlib.closing(sqlite3.connect(f"file:{directory}/starling.db?mode=ro", uri=True)) as db:
+        [identity] = db.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()
+    return list(pathlib.Path("/dev/shm").glob(f"starling-{identity}-*"))
 
 
 def check_places(server, room, told, has_same_epoch):

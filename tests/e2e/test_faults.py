@@ -48,14 +48,14 @@ class Disk:
 
     def __init__(self, directory, shim, start_server):
         self._directory, self._shim, self._start = directory, shim, start_server
-        self._control = directory / "control"
+        self._control, self._more = directory / "control", {}
         self.be("ok")
 
     def be(self, mode):
         tell(self._control, mode)
 
     def start(self, _files="starling.db", **settings):
-        environment = {"LD_PRELOAD": str(self._shim), "FAULTS": str(self._control), "FAULTY_FILES": _files}
+        environment = {"LD_PRELOAD": str(self._shim), "FAULTS": str(self._control), "FAULTY_FILES": _files} | self._more
         settings = {"store__kind": "sqlite", "data_dir": str(self._directory / "data"), "pin": "false",
                     "store__deadline_ms": 400, "store__sync_ms": 100} | settings
         return self._start(_environment=environment, **settings)

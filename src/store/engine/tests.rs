@@ -75,6 +75,26 @@ fn what_was_applied_is_loaded_again() {
     assert_eq!(engine.rejected(), 0);
 }
 
+/// A fault: a position that had been written already was written again, which SQLite takes for nothing to commit, and nothing was synced.
+#[test]
+fn a_sync_without_frames_writes_something_to_be_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("starling.db");
+    let mut engine = Engine::open(&path).unwrap();
+    let mut frame = Vec::new();
+    Frame::begin(&mut frame);
+    room(7, "Den", KEEP_ALL).put(&mut frame);
+    engine.apply(&[Part { ring: 3, frames: &[frame], end: 5 }], false).unwrap();
+    let log_bytes = || crate::sys::files::beside(&path, "-wal").metadata().unwrap().len();
+    for _ in 0..3 {
+        let before = log_bytes();
+        engine.apply(&[Part { ring: 3, frames: &[], end: 5 }], false).unwrap();
+        assert_eq!(log_bytes(), before, "there is nothing to write");
+        engine.apply(&[Part { ring: 3, frames: &[], end: 5 }], true).unwrap();
+        assert!(log_bytes() > before, "what came before is to be synced");
+    }
+}
+
 #[test]
 fn an_ended_session_is_not_brought_back_by_a_late_record() {
     let mut engine = Engine::in_memory();
