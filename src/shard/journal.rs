@@ -234,6 +234,15 @@ impl Shard {
         Refusal::with_retry(Reason::StoreDown, format!("the store is down: {why}"), STORE_RETRY_MS)
     }
 
+    /// What is not in memory could not be read: the disk does not answer, or the file is damaged.
+    pub(super) fn store_unreadable(&self) -> Refusal {
+        if self.journal.down.is_some() {
+            return self.store_down();
+        }
+        let message = "what the store has cannot be read now";
+        Refusal::with_retry(Reason::StoreDown, message, STORE_RETRY_MS)
+    }
+
     /// Lets an answer wait until this turn's frame has reached a level.
     pub(super) fn answer_at(&mut self, level: AckLevel, asker: Asker, what: Pending) {
         if level == AckLevel::Synced {

@@ -382,7 +382,8 @@ impl Shard {
     pub(super) fn hear_page(&mut self, then: AfterRead, read: Option<Vec<Entry>>) {
         match then {
             AfterRead::History { asker, .. } if read.is_none() => {
-                let refusal = if self.is_clustered() { self.backplane_down() } else { self.store_down() };
+                let refusal =
+                    if self.is_clustered() { self.backplane_down() } else { self.store_unreadable() };
                 self.reply_to_asker(asker, Reply::Refused(refusal));
             }
             AfterRead::History { asker, room, epoch, limit, tail } => {

@@ -167,3 +167,8 @@ int ftruncate64(int fd, off64_t bytes) {
     REAL(int, "ftruncate64", int, off64_t);
     return allowed(fd, 1) < 1 ? -1 : real(fd, bytes);
 }
+
+int posix_fallocate(int fd, off_t at, off_t bytes) {
+    REAL(int, "posix_fallocate", int, off_t, off_t);
+    return allowed(fd, 1) < 1 ? errno : real(fd, at, bytes);
+}

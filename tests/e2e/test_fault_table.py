@@ -213,6 +213,29 @@ def test_a_server_that_stood_still_gives_nobody_up(start_server):
     assert not [event for event in told if event.get("event") == "away" or event["type"] == "bye"]
 
 
+def test_a_kill_takes_what_is_kept_only_in_memory(disk):
+    server = disk(**tokens.SETTINGS)
+    alice, bob, carol, dave = (server.ws(nickname, "den") for nickname in ("alice", "bob", "carol", "dave"))
+    admin = tokens.enter(server.ws(), "root", admin=True)
+    for client, nickname in ((alice, "alice"), (carol, "carol")):
+        client.drop()
+        bob.expect("presence", event="away", nickname=nickname)
+    assert admin.call("broadcast", content="at six")["type"] == "ack"
+    assert bob.call("private", target="alice", content="kept")["stored"] is True
+    carol = resumed(server, carol)
+    assert carol.expect("system")["content"] == "at six"
+    # His system has this, and his program has not read it.
+    assert bob.call("private", target="dave", content="told")["delivered"] == 1
+    server.kill()
+    server = disk(**tokens.SETTINGS)
+    alice, dave = resumed(server, alice), resumed(server, dave)
+    assert alice.expect("private")["content"] == "kept"
+    # What is kept for somebody is told in its order: nothing comes before this.
+    resumed(server, bob).call("private", target="dave", content="the next")
+    assert dave.expect("private")["content"] == "the next"
+    assert not [event for event in alice.until_told("den") if event["type"] == "system"]
+
+
 def test_what_was_announced_outlives_a_server_without_memory(disk):
     server = disk(history__count=100_000, history__memory_count=100_000, history__bytes=0)
     alice = server.ws("alice", "den")
@@ -254,6 +277,32 @@ def test_a_core_that_hangs_is_told_to_nobody_but_the_log(start_server, superviso
     assert supervisor.next() == ["WATCHDOG=1"]
 
 
+def test_whoever_asks_a_core_that_hangs_waits_and_all_others_are_served(start_server, hold, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("STARLING_TEST_CORES", "2")
+    server = start_server()
+    # So many that each core has some of them, and is the home of some of their rooms.
+    clients = [server.ws(f"guest{number}", f"room{number}") for number in range(24)]
+    go_on = hold(server, "core-1")
+    for number, client in enumerate(clients):
+        client.send("ping", id="ping")
+        client.send("message", room=f"room{number}", content="held", id="held")
+    let_pass(2)
+    served = [client for client in clients if is_answered(client, "ping")]
+    placed = [client for client in served if is_answered(client, "held")]
+    assert 0 < len(placed) < len(served) < len(clients), "each core has some, and the one that turns the rooms of some of its own"
+    go_on()
+    for client in clients:
+        if client not in placed:
+            assert client.expect(id="held")["type"] == "ack"
+
+
+def is_answered(client, id):
+    try:
+        return client.expect(id=id, deadline=Deadline(0.05))["type"] != "error"
+    except AssertionError:
+        return False
+
+
 # The disk.
 
 
@@ -275,6 +324,30 @@ def test_a_backup_that_was_put_back_is_told_by_a_new_epoch(disk, tmp_path):
     joined = again.call("join", room="den", since={"epoch": epoch, "offset": 4})
     assert (joined["recovered"], joined["offset"]) == (False, 3) and joined["epoch"] != epoch
     assert [message["content"] for message in again.call("history", room="den")["messages"]] == ["1", "2", "3"]
+
+
+def test_a_page_that_is_damaged_fails_what_needs_it_and_nothing_else(disk, tmp_path):
+    settings = {"history__memory_count": 10, "history__count": 1_000_000, "history__bytes": 0}
+    server = disk(**settings)
+    server.ws("alice", "den").say("den", *(f"message {number} {'x' * 200}" for number in range(1, 2001)))
+    server.close()
+    server = disk(**settings)
+    bob, carol = server.ws("bob", "den"), server.ws("carol", "attic")
+    path = tmp_path / "data" / "starling.db"
+    page = path.read_bytes().index(b"message 1000 ") // 4096 * 4096
+    with path.open("r+b") as file:
+        file.seek(page)
+        file.write(b"\xa5" * 4096)
+    refused = bob.refused(503, "store_down", "history", room="den", before=1010, limit=20)
+    assert refused["retryable"] is True and "cannot be read" in refused["message"]
+    server.said("ERROR", "the store cannot be read: the file is damaged", "restore a backup")
+    # Other pages, what is in memory, and what is said and stored.
+    assert [message["offset"] for message in bob.call("history", room="den", before=900, limit=20)["messages"]] == [*range(880, 900)]
+    assert bob.call("history", room="den", limit=20)["messages"][-1]["offset"] == 2000
+    assert bob.call("message", room="den", content="on the disk", ack="synced")["offset"] == 2001
+    assert carol.call("message", room="attic", content="on the disk", ack="synced")["offset"] == 1
+    done = run([binary(), "store", "check", "--data-dir", str(tmp_path / "data")])
+    assert done.returncode == 1 and b"page" in done.stdout
 
 
 # The clock.
@@ -385,3 +458,24 @@ def test_a_redis_that_comes_back_with_an_older_snapshot_gives_no_place_twice(sta
     # Under an id of its own: one of before would be answered as then.
     ack = again.call("message", room="den", content="5", id="after the loss")
     assert (ack["epoch"], ack["offset"]) == (joined["epoch"], 5)
+
+
+def test_a_node_that_is_stopped_while_redis_is_away_ends_and_leaves_what_redis_knew(redis, start_node):  # noqa: F811
+    one, two = (start_node(redis, session__grace_ms=60_000) for _ in range(2))
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    epoch = alice.say("den", "1")[0]["epoch"]
+    redis.wait_until_kept("den", "alice", "bob")
+    bob.until_told("den")
+    redis.kill()
+    alice.refused(503, "backplane_down", "message", room="den", content="no")
+    one.terminate()
+    bye = alice.expect("bye")
+    assert (bye["code"], bye["resumable"]) == (4300, True)
+    assert one.exit_code() == 0
+    assert two.ws().refused(503, "backplane_down", "hello", resume=alice.welcome["resume"])["retryable"] is True
+    redis.start()
+    again = wait_until(lambda: try_resume(two, alice), "the session to be had", 40)
+    joined = again.call("join", room="den", since={"epoch": epoch, "offset": 0})
+    assert (joined["recovered"], joined["offset"], joined["role"]) == (True, 1, "host")
+    assert again.expect("message")["content"] == "1"
+    wait_until(lambda: members(again, "den") == {("alice", "host", True), ("bob", "member", True)}, "both to be there", 40)

@@ -184,6 +184,22 @@ def test_a_killed_server_loses_nothing_that_a_failing_disk_held_up(disk):
     assert [m["content"] for m in page["messages"]] == ["before", *(f"meanwhile {n}" for n in range(100))]
 
 
+def test_without_room_for_journals_a_kill_is_as_bad_as_a_machine_that_fails(disk):
+    disk.be("enospc")
+    server = disk.start(_files="/dev/shm/starling-")
+    server.said("WARN", "/dev/shm")
+    alice = server.ws("alice", "den")
+    epoch = alice.call("message", room="den", content="1", ack="stored")["epoch"]
+    server.kill()
+    disk.be("ok")
+    server = disk.start()
+    again = server.ws()
+    again.enter(None, resume=alice.welcome["resume"])
+    joined = again.call("join", room="den", since={"epoch": epoch, "offset": 1})
+    assert joined["recovered"] is False and joined["epoch"] != epoch
+    assert [message["content"] for message in again.call("history", room="den")["messages"]] == ["1"]
+
+
 def test_what_waits_for_the_disk_is_bounded(disk):
     server = disk.start(store__queue_bytes=1_048_576)
     alice = server.ws("alice", "den")
