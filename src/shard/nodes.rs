@@ -9,6 +9,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(super) mod alone;
 pub(super) mod private;
 pub(super) mod spoken;
 
@@ -582,13 +584,10 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::base::census::Census;
     use crate::base::time::Now;
     use crate::config::{Config, ListenKind};
-    use crate::shard::{Flock, Shard};
+    use crate::shard::Shard;
 
     /// What the backplane is asked about nicknames: claims, by their waits, and what is let go of.
     fn asked(shard: &mut Shard) -> (Vec<Id>, usize) {
@@ -608,11 +607,9 @@ mod tests {
 
     #[test]
     fn a_claim_that_is_granted_late_takes_no_nickname_from_whoever_has_asked_again() {
-        let flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
-        let flock = Flock { node: 7, has_backplane: true, ..flock };
-        let wait_ms = 2 * flock.config.cluster.deadline_ms;
+        let wait_ms = 2 * Config::default().cluster.deadline_ms;
         for order in [[0, 1], [1, 0]] {
-            let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+            let mut shard = alone::core_of_a_node(Config::default());
             let id = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
             let hello = b"{\"type\":\"hello\",\"nickname\":\"ann\"}\n";
             shard.receive(id, &mut hello.to_vec());

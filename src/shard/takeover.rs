@@ -324,17 +324,14 @@ pub(super) fn is_on_its_way() -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::base::census::Census;
     use crate::base::time::Now;
     use crate::chat::refusal::LeaveReason;
     use crate::config::{Config, ListenKind};
-    use crate::shard::Flock;
     use crate::shard::backplane::{
         BackplaneNews, ClaimOutcome, KnownSession, LogEntry, OpenedRoom, Position, RoomOp,
     };
+    use crate::shard::nodes::alone::{core_of_a_node, next_requests};
 
     const LEASE_MS: u64 = 1000;
     const GRACE_MS: u64 = 20_000;
@@ -359,11 +356,8 @@ mod tests {
         fn new() -> Self {
             let mut config = Config::default();
             (config.cluster.lease_ms, config.session.grace_ms) = (LEASE_MS, GRACE_MS);
-            let flock = Flock::of_one(Arc::new(config), Arc::new(Census::new(0, 0)));
-            let flock = Flock { node: 7, has_backplane: true, ..flock };
-            let shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
             Alone {
-                shard,
+                shard: core_of_a_node(config),
                 now_ms: 0,
                 change: 0,
                 number: 0,
@@ -379,17 +373,8 @@ mod tests {
 
         /// Whatever the core asks is done, and what follows from that.
         fn settle(&mut self) {
-            loop {
-                let mail: Vec<Mail> = self.shard.outboxes().iter_mut().flat_map(std::mem::take).collect();
-                if mail.is_empty() {
-                    return;
-                }
-                for mail in mail {
-                    match mail {
-                        Mail::BackplaneRequest { request, .. } => self.answer(request),
-                        mail => self.shard.mail(mail),
-                    }
-                }
+            while let Some(requests) = next_requests(&mut self.shard) {
+                requests.into_iter().for_each(|request| self.answer(request));
             }
         }
 

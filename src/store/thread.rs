@@ -344,7 +344,7 @@ impl Writer {
         }
         let wants_sync = is_sync_due || self.group.iter().flatten().any(|frame| Frame::wants_sync(frame));
         let parts: Vec<Part> = (0..self.rings.len())
-            // Without frames the write of the position alone brings the rest to the disk.
+            // Without frames it is the rest that is brought to the disk.
             .filter(|ring| !self.group[*ring].is_empty() || !has_frames)
             .map(|ring| Part { ring, frames: &self.group[ring], end: self.ends[ring] })
             .collect();

@@ -271,14 +271,12 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use std::io::IoSlice;
-    use std::sync::Arc;
 
     use super::*;
-    use crate::base::census::Census;
     use crate::base::time::Now;
     use crate::config::{Config, ListenKind};
-    use crate::shard::Flock;
     use crate::shard::backplane::{BackplaneNews, ClaimOutcome};
+    use crate::shard::nodes::alone::{core_of_a_node, next_requests};
 
     /// A core of node 7, on which bob writes to alice. Where she is, and what other nodes do for her, the test says.
     struct Alone {
@@ -297,9 +295,7 @@ mod tests {
 
     impl Alone {
         fn new() -> Self {
-            let flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
-            let flock = Flock { node: 7, has_backplane: true, ..flock };
-            let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+            let mut shard = core_of_a_node(Config::default());
             let bob = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
             let (silent, told) = (Vec::new(), Vec::new());
             let mut alone = Alone { shard, bob, now_ms: 0, place: 9, has_her: None, silent, finds: 0, told };
@@ -319,17 +315,8 @@ mod tests {
         }
 
         fn settle(&mut self) {
-            loop {
-                let mail: Vec<Mail> = self.shard.outboxes().iter_mut().flat_map(std::mem::take).collect();
-                if mail.is_empty() {
-                    return;
-                }
-                for mail in mail {
-                    match mail {
-                        Mail::BackplaneRequest { request, .. } => self.answer(request),
-                        mail => self.shard.mail(mail),
-                    }
-                }
+            while let Some(requests) = next_requests(&mut self.shard) {
+                requests.into_iter().for_each(|request| self.answer(request));
             }
         }
 

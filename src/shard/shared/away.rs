@@ -43,17 +43,15 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use std::io::IoSlice;
-    use std::sync::Arc;
 
-    use crate::base::census::Census;
     use crate::base::slots::Id;
-    use crate::base::time::Now;
     use crate::config::{Config, ListenKind};
+    use crate::shard::Shard;
     use crate::shard::backplane::{
         BackplaneNews, BackplaneRequest, ClaimOutcome, Failed, LogEntry, OpenedRoom, Position, RoomOp,
     };
     use crate::shard::mail::Mail;
-    use crate::shard::{Flock, Shard};
+    use crate::shard::nodes::alone::{core_of_a_node, next_requests};
 
     /// A core with a member of a room, and a backplane that does at once what it is asked, or fails at that for this room.
     struct Alone {
@@ -66,9 +64,7 @@ mod tests {
 
     impl Alone {
         fn new() -> Self {
-            let flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
-            let flock = Flock { node: 7, has_backplane: true, ..flock };
-            let mut shard = Shard::new(0, &flock, Arc::default(), 1, Now::default());
+            let mut shard = core_of_a_node(Config::default());
             let ann = shard.open([127, 0, 0, 1].into(), ListenKind::Line);
             let mut alone = Alone { shard, ann, change: 0, is_away: false, ops: Vec::new() };
             alone.say(r#"{"type":"hello","nickname":"ann"}"#);
@@ -83,17 +79,8 @@ mod tests {
         }
 
         fn settle(&mut self) {
-            loop {
-                let mail: Vec<Mail> = self.shard.outboxes().iter_mut().flat_map(std::mem::take).collect();
-                if mail.is_empty() {
-                    return;
-                }
-                for mail in mail {
-                    match mail {
-                        Mail::BackplaneRequest { request, .. } => self.answer(request),
-                        mail => self.shard.mail(mail),
-                    }
-                }
+            while let Some(requests) = next_requests(&mut self.shard) {
+                requests.into_iter().for_each(|request| self.answer(request));
             }
         }
 
