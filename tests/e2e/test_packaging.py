@@ -129,6 +129,16 @@ def test_the_unit_is_one(tmp_path):
     assert not told, told
 
 
+def test_the_unit_exposes_little():
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed")
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", UNIT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    if "unrecognized option" in done.stderr:
+        pytest.skip("systemd-analyze is older than 250")
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr
+
+
 def test_the_image_is_made_of_what_docker_is_let_see():
     let = {line[1:] for line in (DOCKERFILE.with_name(DOCKERFILE.name + ".dockerignore")).read_text().splitlines() if line.startswith("!")}
     copied = set()
