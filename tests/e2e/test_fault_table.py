@@ -1,10 +1,13 @@
 """Faults of docs/faults.md that no other test has; and that the document names what is there."""
 
 import contextlib
+import ctypes
 import re
 import resource
 import shutil
 import signal
+import socket
+import struct
 import time
 
 import pytest
@@ -64,7 +67,15 @@ def let_pass(seconds):
 # Clients.
 
 
-def test_a_network_that_is_gone_without_a_word_costs_a_member_nothing(start_server):
+def take_no_packets(connection):
+    """As a network that drops them: nothing comes through to a socket, nor is acknowledged (SO_ATTACH_FILTER, socket(7))."""
+    so_attach_filter, bpf_return = 26, 0x06
+    program = ctypes.create_string_buffer(struct.pack("HBBI", bpf_return, 0, 0, 0))
+    connection.setsockopt(socket.SOL_SOCKET, so_attach_filter, struct.pack("HP", 1, ctypes.addressof(program)))
+
+
+@pytest.mark.parametrize("packets", ["arrive", "are dropped"])
+def test_a_network_that_is_gone_without_a_word_costs_a_member_nothing(start_server, packets):
     server = start_server(heartbeat__probe_ms=300, heartbeat__timeout_ms=1500)
     bob = server.ws("bob")
     epoch = bob.call("join", room="den")["epoch"]
@@ -75,7 +86,9 @@ def test_a_network_that_is_gone_without_a_word_costs_a_member_nothing(start_serv
     gone.expect("joined")
     bob.say("den", "1")
     assert gone.expect("message")["offset"] == 1
-    # From here on it neither says nor takes anything, as if no packet came through.
+    # From here on it says nothing, and its program takes nothing.
+    if packets == "are dropped":
+        take_no_packets(gone.raw.socket)
     bob.expect("presence", event="away", nickname="gone")
     bob.say("den", "2", "3")
     again = server.ws().enter(None, resume=token)
