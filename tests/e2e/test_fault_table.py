@@ -412,6 +412,18 @@ def test_a_node_that_stands_still_is_lost_and_comes_back(redis, start_node):  # 
     assert not [event for event in bob.until_told("den") if event["type"] in ("bye", "error")]
 
 
+def test_a_node_that_is_killed_takes_the_private_messages_that_it_kept(redis, start_node):  # noqa: F811
+    one, two = (start_node(redis, session__grace_ms=60_000) for _ in range(2))
+    alice, bob = two.ws("alice", "den"), one.ws("bob", "den")
+    bob.drop()
+    alice.expect("presence", event="away", nickname="bob")
+    assert alice.call("private", target="bob", content="kept")["type"] == "ack"
+    one.kill()
+    again = wait_until(lambda: try_resume(two, bob), "the session to be had", 30)
+    alice.call("private", target="bob", content="the next")
+    assert again.expect("private")["content"] == "the next"
+
+
 def test_the_session_of_a_killed_node_is_refused_while_it_may_live(redis, start_node):  # noqa: F811
     one, two = (start_node(redis, cluster__lease_ms=60_000) for _ in range(2))
     alice = one.ws("alice", "den")
