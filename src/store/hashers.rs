@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
@@ -58,10 +59,12 @@ struct Job<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueFull<T>(pub T);
 
-/// The threads. When this is dropped they do what is in the queue, and end.
+/// The threads. When this is dropped each does what it is at, and ends: nobody waits for what is in the queue any more.
 pub struct Hashers<T> {
     /// `None` once they are to end.
     jobs: Option<Sender<Job<T>>>,
+    /// Whether they are to end.
+    ends: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -91,12 +94,13 @@ impl<T: Send + 'static> Hashers<T> {
         done: impl Fn(T, Outcome) + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         let (jobs, to_do) = bounded(queue);
-        let mut hashers = Hashers { jobs: Some(jobs), threads: Vec::new() };
+        let ends = Arc::new(AtomicBool::new(false));
+        let mut hashers = Hashers { jobs: Some(jobs), ends: ends.clone(), threads: Vec::new() };
         let done = Arc::new(done);
         for index in 0..count.max(1) {
             let connection = accounts::open(path)?;
-            let (to_do, done) = (to_do.clone(), done.clone());
-            let body = move || work(&connection, &to_do, &*done);
+            let (to_do, done, ends) = (to_do.clone(), done.clone(), ends.clone());
+            let body = move || work(&connection, &to_do, &ends, &*done);
             let thread = threads::spawn(format!("hasher-{index}"), body).map_err(no_thread)?;
             hashers.threads.push(thread);
         }
@@ -117,6 +121,7 @@ impl<T: Send + 'static> Hashers<T> {
 
 impl<T> Drop for Hashers<T> {
     fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
         self.jobs = None;
         for thread in self.threads.drain(..) {
             let _ = thread.join(); // one that panicked has said so
@@ -129,12 +134,15 @@ fn no_thread(error: io::Error) -> StoreError {
 }
 
 /// The life of a thread.
-fn work<T>(db: &Connection, to_do: &Receiver<Job<T>>, done: &impl Fn(T, Outcome)) {
+fn work<T>(db: &Connection, to_do: &Receiver<Job<T>>, ends: &AtomicBool, done: &impl Fn(T, Outcome)) {
     if let Err(error) = threads::stand_back() {
         log::warn!("passwords are hashed at the priority of the cores: {error}");
     }
     accounts::warm_up();
     for Job { request, context } in to_do {
+        if ends.load(Ordering::Relaxed) {
+            return;
+        }
         done(context, answer(db, request, unix_ms()));
     }
 }
@@ -297,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_gives_the_context_back_and_dropping_does_what_is_in_it() {
+    fn a_full_queue_gives_the_context_back_and_what_is_in_it_is_done() {
         let (_directory, path, engine) = store();
         let rig = Rig::new(&path, 1, 2);
         // Held by this transaction, the first registration waits, and the others behind it.
@@ -311,11 +319,29 @@ mod tests {
         let refused = refused.expect("not everything has place");
         assert!(accepted >= 2 && refused.0 == accepted, "{refused:?} after {accepted}");
         engine.connection().execute_batch("COMMIT").unwrap();
-        let Rig { hashers, heard } = rig;
-        drop(hashers);
-        let done: Vec<_> = heard.iter().collect();
-        assert_eq!(done.len(), accepted as usize);
+        let done: Vec<_> = rig.heard.iter().take(accepted as usize).collect();
         assert!(done.iter().all(|(_, outcome)| matches!(outcome, Outcome::Registered { .. })), "{done:?}");
+    }
+
+    /// A fault: a server that was told to stop hashed what waited for it first, for seconds where others wanted the processors.
+    #[test]
+    fn whoever_ends_leaves_what_waits_undone() {
+        let (_directory, path, engine) = store();
+        let rig = Rig::new(&path, 1, 16);
+        engine.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
+        for index in 0..8 {
+            rig.hashers.submit(register(&format!("user{index}")), index).unwrap();
+        }
+        let Rig { hashers, heard } = rig;
+        let ends = hashers.ends.clone();
+        let dropping = std::thread::spawn(move || drop(hashers));
+        while !ends.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        engine.connection().execute_batch("COMMIT").unwrap();
+        dropping.join().unwrap();
+        let done = heard.iter().count();
+        assert!(done <= 1, "{done} were done, and one at most was begun");
     }
 
     #[test]
