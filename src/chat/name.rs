@@ -346,6 +346,30 @@ mod tests {
     }
 
     #[test]
+    fn names_are_told_and_written_down_as_they_are_spelled() {
+        let (name, room) = (nickname("Ann"), RoomName::parse("Den.2").unwrap());
+        assert_eq!(
+            format!("{name} {room} {name:?} {room:?}"),
+            r#"Ann Den.2 Nickname("Ann") RoomName("Den.2")"#
+        );
+        assert_eq!((room.as_str(), room.folded()), ("Den.2", "den.2"));
+        assert!(room.same_spelling("Den.2") && !room.same_spelling("den.2"));
+        assert_eq!(serde_json::to_string(&(&name, &room)).unwrap(), r#"["Ann","Den.2"]"#);
+        let (name_read, room_read): (Nickname, RoomName) =
+            serde_json::from_str(r#"["Ann","Den.2"]"#).unwrap();
+        assert!(name_read.same_spelling("Ann") && room_read.same_spelling("Den.2"));
+        assert!(serde_json::from_str::<Nickname>(r#""a b""#).is_err(), "what is read is checked");
+        assert!(serde_json::from_str::<RoomName>(r#""a b""#).is_err());
+    }
+
+    #[test]
+    fn equal_names_are_found_as_keys() {
+        let mut found = std::collections::HashMap::from([(nickname("Ann"), 1), (nickname("Bob"), 2)]);
+        assert_eq!((found.get(&nickname("ANN")), found.get(&nickname("bOB"))), (Some(&1), Some(&2)));
+        assert_eq!(found.insert(nickname("ann"), 3), Some(1));
+    }
+
+    #[test]
     fn a_name_in_lower_case_keeps_one_string() {
         let name = nickname("alice").0;
         assert!(Arc::ptr_eq(&name.shown, &name.folded));

@@ -202,6 +202,26 @@ fn state_has_bounds_and_one_counter() {
     assert_eq!(reason(den.set_state(session(2), "a", None, 0)), Reason::NotAMember);
     let keys: Vec<_> = den.state().map(|(key, _, version)| (key, version)).collect();
     assert_eq!(keys, [("b", 2), ("c", 3), ("d", 5)]);
+    assert_eq!((den.state_of("b").map(|value| &**value), den.state_of("a")), (Some("2"), None));
+
+    // Restored in any order it goes on counting where it was, also when the last change has deleted a key.
+    let mut again = room("den");
+    enter(&mut again, 1).unwrap();
+    for (key, value, version) in den.state().collect::<Vec<_>>().into_iter().rev() {
+        again.restore_state(key.into(), value.clone(), version);
+    }
+    assert!(again.state().eq(den.state()));
+    assert_eq!(again.set_state(session(1), "d", None, 0).unwrap().version, 6);
+    again.restore_state_version(9);
+    again.restore_state_version(7);
+    assert_eq!(again.set_state(session(1), "d", Some("5".into()), 0).unwrap().version, 10);
+    // Bounds are for bytes, and what is just within them is.
+    assert!(
+        again.set_state(session(1), "12345678", Some("1234567890123456".into()), 0).is_err(),
+        "one key too many"
+    );
+    again.set_state(session(1), "d", None, 0).unwrap();
+    again.set_state(session(1), "12345678", Some("1234567890123456".into()), 0).unwrap();
 }
 
 #[test]
@@ -361,4 +381,89 @@ fn members_are_listed_a_page_at_a_time() {
     assert_eq!(names(Some("user2"), 9), ["user3", "user4"]);
     assert_eq!(names(Some("user25"), 1), ["user3"], "after somebody who is not here");
     assert!(names(Some("user4"), 9).is_empty());
+}
+
+#[test]
+fn what_is_held_is_written_down_and_holds_again() {
+    let mut den = room("den");
+    for n in 1..=3 {
+        enter(&mut den, n).unwrap();
+    }
+    den.moderate(session(1), Action::Mute, &name(2), Some("noise".into()), Some(100), 0).unwrap();
+    den.set_role(session(1), &name(3), Role::Guest, 0).unwrap();
+    den.moderate(session(1), Action::Ban, &name(9), None, None, 0).unwrap();
+    let rules = den.rules(99);
+    assert_eq!(rules.hosts, ["user1"]);
+    let nothing =
+        Held { nickname: String::new(), ban: None, mute: None, only_reads: false, is_inherited: false };
+    let mute = HeldSentence { until_ms: Some(100), reason: Some("noise".to_owned()) };
+    let ban = HeldSentence { until_ms: None, reason: None };
+    let expected = [
+        Held { nickname: "user2".to_owned(), mute: Some(mute), ..nothing.clone() },
+        Held { nickname: "user3".to_owned(), only_reads: true, ..nothing.clone() },
+        Held { nickname: "user9".to_owned(), ban: Some(ban), ..nothing },
+    ];
+    assert_eq!(rules.held, expected);
+    assert_eq!(den.rules(100).held, expected[1..], "what is over is not written down");
+
+    let mut again = room("den");
+    again.restore_restrictions(rules.held.clone());
+    // The third of these is another session of the second's user.
+    for (index, n, is_host) in [(1, 1, true), (2, 2, false), (4, 2, false), (3, 3, true)] {
+        let entrant = Entrant { session: session(index), nickname: name(n), is_admin: false };
+        again.restore_member(entrant, is_host, 0);
+        assert!(!again.member(session(index)).unwrap().is_connected(), "{index} has yet to come back");
+    }
+    assert_eq!(again.rules(99), rules, "who only reads is no host");
+    assert_eq!(again.len(), 3);
+    assert_eq!(again.member(session(4)).unwrap().sessions().count(), 2);
+    let refusal = again.speaker(session(2), 99).unwrap_err();
+    assert_eq!((refusal.reason, refusal.retry_after_ms), (Reason::Muted, Some(1)));
+    assert_eq!(refusal.message, "you are muted in this room: noise");
+    again.speaker(session(2), 100).unwrap();
+    assert_eq!(reason(again.speaker(session(3), 0)), Reason::Forbidden);
+    assert_eq!(reason(enter(&mut again, 9)), Reason::Banned);
+    assert_eq!(reason(again.check_reader(&name(9), 0)), Reason::Banned);
+    assert_eq!(again.check_reader(&name(3), 0), Ok(()));
+}
+
+#[test]
+fn a_restored_room_without_its_host_has_another() {
+    let mut den = room("den");
+    for n in [2, 3] {
+        let entrant = Entrant { session: session(n), nickname: name(n), is_admin: false };
+        den.restore_member(entrant, false, 0);
+    }
+    assert!(den.rules(0).hosts.is_empty());
+    den.restore_host();
+    assert_eq!(den.rules(0).hosts, ["user2"]);
+    den.restore_host();
+    assert_eq!(den.rules(0).hosts, ["user2"], "one is enough");
+}
+
+#[test]
+fn rules_count_their_changes() {
+    let mut den = room("den");
+    let mut before = den.rules_version();
+    let mut is_changed =
+        |den: &Room| std::mem::replace(&mut before, den.rules_version()) < den.rules_version();
+    enter(&mut den, 1).unwrap();
+    assert!(is_changed(&den), "a host");
+    enter(&mut den, 2).unwrap();
+    den.publish(name(2), "hi".into(), 0);
+    den.moderate(session(1), Action::Kick, &name(2), None, None, 0).unwrap();
+    assert!(!is_changed(&den), "nothing to write down");
+    for action in [Action::Ban, Action::Unban, Action::Mute, Action::Unmute] {
+        den.moderate(session(1), action, &name(2), None, None, 0).unwrap();
+        assert!(is_changed(&den), "{action:?}");
+    }
+    enter(&mut den, 2).unwrap();
+    for role in [Role::Guest, Role::Member, Role::Host] {
+        den.set_role(session(1), &name(2), role, 0).unwrap();
+        assert!(is_changed(&den), "{role:?}");
+    }
+    den.rename(session(2), name(20), 0).unwrap();
+    assert!(is_changed(&den), "a host of another nickname");
+    den.leave(session(2)).unwrap();
+    assert!(is_changed(&den), "one host less");
 }
