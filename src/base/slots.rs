@@ -222,7 +222,7 @@ mod tests {
         // A number has no value to spare that could say so: it takes a word more.
         assert_eq!(
             Slots::<[u64; 8]>::PLACE_BYTES,
-            8 * size_of::<u64>() + size_of::<u64>() + size_of::<u32>()
+            size_of::<[u64; 8]>() + size_of::<u64>() + size_of::<u32>()
         );
     }
 }

@@ -304,6 +304,8 @@ mod tests {
                     Op::Cancel(_) => {}
                     Op::Advance(by) => {
                         now += by;
+                        let is_due = model.keys().next().is_some_and(|first| *first <= now);
+                        prop_assert_eq!(wheel.is_due(Tick(now)), is_due);
                         while let Some((deadline, at)) = wheel.expire(Tick(now)) {
                             prop_assert_eq!(deadline, Tick(at));
                             let (&first, n) = model.iter_mut().next().expect("fired without being set");
@@ -318,7 +320,7 @@ mod tests {
                         prop_assert!(model.keys().next().is_none_or(|first| *first > now), "did not fire");
                     }
                 }
-                prop_assert_eq!(wheel.len(), keys.len());
+                prop_assert_eq!((wheel.len(), wheel.is_empty()), (keys.len(), keys.is_empty()));
                 match (wheel.next_deadline(), model.keys().next()) {
                     (None, None) => {}
                     (Some(Tick(told)), Some(&first)) => {
@@ -355,5 +357,11 @@ mod tests {
             }
         }
         assert_eq!((now, looks), (Tick(SPAN_MS - 1), LEVELS));
+    }
+
+    #[test]
+    fn a_timer_takes_no_more_than_its_entry() {
+        // That a place is free is told by a value that no entry has, and a generation it has none.
+        assert_eq!(Wheel::<u64>::ENTRY_BYTES, size_of::<Entry<u64>>());
     }
 }

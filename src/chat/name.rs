@@ -327,6 +327,8 @@ fn fold_char(c: char) -> char {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
 
     fn nickname(written: &str) -> Nickname {
@@ -367,6 +369,9 @@ mod tests {
         let mut found = std::collections::HashMap::from([(nickname("Ann"), 1), (nickname("Bob"), 2)]);
         assert_eq!((found.get(&nickname("ANN")), found.get(&nickname("bOB"))), (Some(&1), Some(&2)));
         assert_eq!(found.insert(nickname("ann"), 3), Some(1));
+        let hashes: std::collections::HashSet<u64> =
+            (0..100).map(|n| found.hasher().hash_one(nickname(&format!("user{n}")))).collect();
+        assert_eq!(hashes.len(), 100, "a table of them stays one and does not become a list");
     }
 
     #[test]

@@ -190,6 +190,7 @@ mod tests {
         assert_eq!(registry.find(&alice).unwrap().0, [session(3)], "it is another's by now");
         registry.release(&alice, session(3));
         assert!(registry.find(&alice).is_none() && registry.is_empty());
+        assert_eq!(registry.len(), 0);
         assert_eq!(registry.claim(&alice, session(2), false, 9), Claim::Granted);
     }
 

@@ -262,6 +262,25 @@ fn a_new_nickname_shortens_no_mute() {
     den.rename(session(3), name(30), 20).unwrap();
     assert_eq!(reason(den.speaker(session(3), 499)), Reason::Muted, "one that is over ends no other");
     den.speaker(session(3), 500).unwrap();
+    for (before, own, expected) in [
+        (Some(500), Some(10), "for before, 500"),
+        (None, Some(10), "for before, never"),
+        (Some(500), Some(500), "for own, 500"),
+        (Some(500), Some(900), "for own, 900"),
+    ] {
+        let mut den = room("den");
+        for n in 1..=2 {
+            enter(&mut den, n).unwrap();
+        }
+        for (whom, why, until) in [(2, "for before", before), (20, "for own", own)] {
+            den.moderate(session(1), Action::Mute, &name(whom), Some(why.into()), until, 0).unwrap();
+        }
+        den.rename(session(2), name(20), 0).unwrap();
+        let refusal = den.speaker(session(2), 0).unwrap_err();
+        let (_, why) = refusal.message.split_once(": ").unwrap();
+        let end = refusal.retry_after_ms.map_or("never".to_owned(), |ms| ms.to_string());
+        assert_eq!(format!("{why}, {end}"), expected, "the one that ends last");
+    }
 
     let mut den = room("den");
     for n in 1..=2 {
@@ -466,4 +485,18 @@ fn rules_count_their_changes() {
     assert!(is_changed(&den), "a host of another nickname");
     den.leave(session(2)).unwrap();
     assert!(is_changed(&den), "one host less");
+}
+
+#[test]
+fn roles_are_words() {
+    let words = [(Role::Host, "host"), (Role::Member, "member"), (Role::Guest, "guest")];
+    for (role, word) in words {
+        assert_eq!((role.as_str(), Role::parse(word)), (word, Some(role)));
+        assert_eq!(
+            serde_json::to_string(&role).unwrap(),
+            format!("{word:?}"),
+            "the same where it is written down"
+        );
+    }
+    assert_eq!(Role::parse("admin"), None);
 }
