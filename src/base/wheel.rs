@@ -281,7 +281,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
         #[test]
-        fn behaves_like_a_sorted_map(start in prop_oneof![0u64..1000, SPAN_MS - 100..SPAN_MS + 100, 0..SPAN_MS * 3], ops in prop::collection::vec(op(), 1..80)) {
+        fn behaves_like_a_sorted_map(start in prop_oneof![0u64..1000, SPAN_MS - 100..SPAN_MS + 100, 0..SPAN_MS * 3, 0u64..1 << 50], ops in prop::collection::vec(op(), 1..80)) {
             let mut wheel = Wheel::new(Tick(start));
             let mut now = start;
             // deadline -> how many; keys of those still set
@@ -357,6 +357,16 @@ mod tests {
             }
         }
         assert_eq!((now, looks), (Tick(SPAN_MS - 1), LEVELS));
+    }
+
+    #[test]
+    fn a_timer_beyond_the_last_level_is_not_looked_at_for_a_whole_turn() {
+        for start in [0, SPAN_MS / 3, 7 * SPAN_MS / 2, SPAN_MS * 1000 + 1] {
+            let mut wheel = Wheel::new(Tick(start));
+            wheel.insert(Tick(start + 3 * SPAN_MS), ());
+            let waits = wheel.next_deadline().unwrap().since(Tick(start));
+            assert!(waits > SPAN_MS - SPAN_MS / SLOTS as u64, "{waits} from {start}");
+        }
     }
 
     #[test]

@@ -356,12 +356,16 @@ mod tests {
         );
         assert_eq!((room.as_str(), room.folded()), ("Den.2", "den.2"));
         assert!(room.same_spelling("Den.2") && !room.same_spelling("den.2"));
-        assert_eq!(serde_json::to_string(&(&name, &room)).unwrap(), r#"["Ann","Den.2"]"#);
-        let (name_read, room_read): (Nickname, RoomName) =
-            serde_json::from_str(r#"["Ann","Den.2"]"#).unwrap();
-        assert!(name_read.same_spelling("Ann") && room_read.same_spelling("Den.2"));
-        assert!(serde_json::from_str::<Nickname>(r#""a b""#).is_err(), "what is read is checked");
-        assert!(serde_json::from_str::<RoomName>(r#""a b""#).is_err());
+        let written = (String::from(name), String::from(room));
+        assert_eq!(written, ("Ann".to_owned(), "Den.2".to_owned()));
+        assert!(Nickname::try_from(written.0).unwrap().same_spelling("Ann"));
+        assert!(RoomName::try_from(written.1).unwrap().same_spelling("Den.2"));
+        assert_eq!(
+            Nickname::try_from("a b".to_owned()),
+            Err(NameError::BadChar(' ')),
+            "what is read is checked"
+        );
+        assert_eq!(RoomName::try_from("a b".to_owned()), Err(NameError::BadChar(' ')));
     }
 
     #[test]

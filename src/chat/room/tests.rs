@@ -1,5 +1,7 @@
 //! What a room decides, one rule after the other.
 
+use serde::de::IntoDeserializer;
+
 use super::*;
 use crate::base::slots::Id;
 
@@ -492,11 +494,47 @@ fn roles_are_words() {
     let words = [(Role::Host, "host"), (Role::Member, "member"), (Role::Guest, "guest")];
     for (role, word) in words {
         assert_eq!((role.as_str(), Role::parse(word)), (word, Some(role)));
-        assert_eq!(
-            serde_json::to_string(&role).unwrap(),
-            format!("{word:?}"),
-            "the same where it is written down"
-        );
+        let read: Result<Role, serde::de::value::Error> = Role::deserialize(word.into_deserializer());
+        assert_eq!(read, Ok(role), "the same word where it is written down");
     }
     assert_eq!(Role::parse("admin"), None);
+}
+
+#[test]
+fn other_bounds_hold_for_all_that_a_room_has() {
+    let mut den = room("den");
+    enter(&mut den, 1).unwrap();
+    for _ in 0..5 {
+        den.publish(name(1), "hi".into(), 0);
+    }
+    let history = history::Bounds { count: 2, bytes: 0, age_ms: 0 };
+    den.set_bounds(RoomBounds { history, state_keys: 1, restrictions: 1, ..BOUNDS }, 0);
+    assert_eq!(den.history().len(), 2);
+    den.set_state(session(1), "a", Some("1".into()), 0).unwrap();
+    assert_eq!(reason(den.set_state(session(1), "b", Some("1".into()), 0)), Reason::Forbidden);
+    den.moderate(session(1), Action::Ban, &name(8), None, None, 0).unwrap();
+    assert_eq!(reason(den.moderate(session(1), Action::Ban, &name(9), None, None, 0)), Reason::Forbidden);
+}
+
+#[test]
+fn a_room_that_remembers_nothing_waits_for_no_store() {
+    let bounds = RoomBounds { history: history::Bounds { count: 0, bytes: 0, age_ms: 0 }, ..BOUNDS };
+    let mut den = Room::new(RoomName::parse("den").unwrap(), "e1".into(), bounds);
+    den.history_mut().pin_after(0, 0);
+    den.publish(name(1), "a".into(), 0);
+    den.place(Stamp { offset: 2, timestamp_ms: 0 }, name(1), "b".into(), 0);
+    assert_eq!((den.offset(), den.history().len()), (2, 0));
+}
+
+#[test]
+fn who_speaks_is_active_and_who_is_only_asked_for_is_not() {
+    let mut den = room("den");
+    enter(&mut den, 1).unwrap();
+    let active = |den: &Room| den.member(session(1)).unwrap().last_active_ms;
+    den.check_speaker(session(1), 5).unwrap();
+    assert_eq!(active(&den), 0);
+    den.note_activity(session(1), 6);
+    assert_eq!(active(&den), 6);
+    den.speaker(session(1), 7).unwrap();
+    assert_eq!(active(&den), 7);
 }
