@@ -63,8 +63,32 @@ mod tests {
     fn known_answers() {
         // From the reference implementation with the state 1, 2, 3, 4.
         let mut rng = Rng { state: [1, 2, 3, 4] };
-        let first: Vec<u64> = (0..4).map(|_| rng.next_u64()).collect();
-        assert_eq!(first, [11520, 0, 1509978240, 1215971899390074240]);
+        let first: [u64; 10] = std::array::from_fn(|_| rng.next_u64());
+        let expected = [
+            11520,
+            0,
+            1509978240,
+            1215971899390074240,
+            1216172134540287360,
+            607988272756665600,
+            16172922978634559625,
+            8476171486693032832,
+            10595114339597558777,
+            2904607092377533576,
+        ];
+        assert_eq!(first, expected);
+        // And of SplitMix64.
+        let expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431];
+        assert_eq!(Rng::new(1234567).state, expected);
+    }
+
+    #[test]
+    fn chances_are_percents() {
+        let mut rng = Rng::new(7);
+        let mut hits = |percent| (0..10_000).filter(|_| rng.chance(percent)).count();
+        assert_eq!((hits(0), hits(100)), (0, 10_000));
+        let third = hits(30);
+        assert!((2_800..3_200).contains(&third), "{third}");
     }
 
     #[test]

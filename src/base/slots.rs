@@ -167,9 +167,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_map_whose_keys_are_never_reused(ops in prop::collection::vec((0u8..3, any::<prop::sample::Index>()), 1..200)) {
+        fn behaves_like_a_map_whose_keys_are_never_reused(
+            ops in prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 1..200), part in 1usize..9,
+        ) {
             let mut slots = Slots::default();
             let mut model: Vec<(Id, Option<usize>)> = Vec::new();
+            let mut most = 0;
             for (step, (op, pick)) in ops.into_iter().enumerate() {
                 if op == 0 || model.is_empty() {
                     let id = slots.insert(step);
@@ -179,15 +182,31 @@ mod tests {
                     let (id, value) = model[pick.index(model.len())];
                     prop_assert_eq!(slots.get(id).copied(), value);
                     prop_assert_eq!(slots.contains(id), value.is_some());
-                    if op == 1 {
-                        prop_assert_eq!(slots.remove(id), value);
-                        model.iter_mut().find(|(known, _)| *known == id).unwrap().1 = None;
+                    let kept = &mut model.iter_mut().find(|(known, _)| *known == id).unwrap().1;
+                    match op {
+                        1 => {
+                            prop_assert_eq!(slots.remove(id), value);
+                            *kept = None;
+                        }
+                        2 => {
+                            prop_assert_eq!(slots.get_mut(id).map(|place| std::mem::replace(place, step)), value);
+                            *kept = value.map(|_| step);
+                        }
+                        _ => {
+                            slots.iter_mut().filter(|(other, _)| *other == id).for_each(|(_, place)| *place = step);
+                            *kept = value.map(|_| step);
+                        }
                     }
                 }
                 let mut alive: Vec<_> = model.iter().filter_map(|(id, value)| value.map(|v| (*id, v))).collect();
                 alive.sort();
                 prop_assert_eq!(slots.len(), alive.len());
-                prop_assert_eq!(slots.iter().map(|(id, v)| (id, *v)).collect::<Vec<_>>(), alive);
+                prop_assert_eq!(slots.is_empty(), alive.is_empty());
+                most = most.max(alive.len());
+                prop_assert_eq!(slots.places(), most, "a place is made only when none is free");
+                prop_assert_eq!(slots.iter().map(|(id, v)| (id, *v)).collect::<Vec<_>>(), &alive[..]);
+                let parts = (0..=slots.places()).step_by(part).flat_map(|from| slots.iter_places(from, part));
+                prop_assert_eq!(parts.map(|(id, v)| (id, *v)).collect::<Vec<_>>(), &alive[..]);
             }
         }
 
@@ -196,5 +215,14 @@ mod tests {
             let id = Id { index, generation };
             prop_assert_eq!(Id::from_bits(id.to_bits()), id);
         }
+    }
+
+    #[test]
+    fn a_place_is_its_value_its_generation_and_whether_it_is_free() {
+        // A number has no value to spare that could say so: it takes a word more.
+        assert_eq!(
+            Slots::<[u64; 8]>::PLACE_BYTES,
+            size_of::<[u64; 8]>() + size_of::<u64>() + size_of::<u32>()
+        );
     }
 }

@@ -381,7 +381,26 @@ mod tests {
             let expected = u64::from(set) + adds.iter().sum::<u64>();
             prop_assert_eq!(counters.turns.value(), expected);
             prop_assert!(counters.values().any(|pair| pair == ("turns", expected)));
+            if let Some(last) = adds.last() {
+                counters.turns.sub(*last);
+                prop_assert_eq!(counters.turns.value(), expected - last);
+            }
         }
+    }
+
+    #[test]
+    fn answers_are_counted_by_method_and_status() {
+        let counters = HttpCounters::default();
+        assert_eq!(METHODS[GET], "GET");
+        for (name, status) in [("GET", 200), ("POST", 404), ("GET", 200), ("PATCH", 418), ("TRACE", 299)] {
+            counters.note(method(name), status, 1000);
+        }
+        // What has no place of its own is counted as such: methods and statuses are chosen by peers and handlers, places are not.
+        let answered: Vec<_> = counters.answered().collect();
+        assert_eq!(answered, [("GET", 200, 2), ("POST", 404, 1), ("other", 0, 2)]);
+        let mut durations = crate::base::histogram::Snapshot::default();
+        counters.durations.add_to(&mut durations);
+        assert_eq!((durations.count(), durations.sum_ns), (5, 5000));
     }
 
     #[test]

@@ -43,3 +43,23 @@ impl Now {
         Now { tick: Tick(tick_ms), ns: tick_ms.saturating_mul(1_000_000), unix_ms }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_added_is_what_has_passed_since(at: u64, ms: u64, unix_ms: u64) {
+            let later = Tick(at) + ms;
+            prop_assert_eq!(later.since(Tick(at)), ms.min(u64::MAX - at), "at the end of time it stands still");
+            prop_assert_eq!(Tick(at).since(later), 0);
+            let now = Now::of_ms(at >> 24, unix_ms);
+            prop_assert_eq!(now, Now::new(now.ns, unix_ms), "both clocks are one");
+            prop_assert_eq!((now.tick, now.unix_ms), (Tick(at >> 24), unix_ms));
+            prop_assert_eq!(Now::new(now.ns + 999_999, unix_ms).tick, now.tick, "a millisecond that is not over does not count");
+        }
+    }
+}

@@ -281,7 +281,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
         #[test]
-        fn behaves_like_a_sorted_map(start in prop_oneof![0u64..1000, SPAN_MS - 100..SPAN_MS + 100, 0..SPAN_MS * 3], ops in prop::collection::vec(op(), 1..80)) {
+        fn behaves_like_a_sorted_map(start in prop_oneof![0u64..1000, SPAN_MS - 100..SPAN_MS + 100, 0..SPAN_MS * 3, 0u64..1 << 50], ops in prop::collection::vec(op(), 1..80)) {
             let mut wheel = Wheel::new(Tick(start));
             let mut now = start;
             // deadline -> how many; keys of those still set
@@ -304,6 +304,8 @@ mod tests {
                     Op::Cancel(_) => {}
                     Op::Advance(by) => {
                         now += by;
+                        let is_due = model.keys().next().is_some_and(|first| *first <= now);
+                        prop_assert_eq!(wheel.is_due(Tick(now)), is_due);
                         while let Some((deadline, at)) = wheel.expire(Tick(now)) {
                             prop_assert_eq!(deadline, Tick(at));
                             let (&first, n) = model.iter_mut().next().expect("fired without being set");
@@ -318,7 +320,7 @@ mod tests {
                         prop_assert!(model.keys().next().is_none_or(|first| *first > now), "did not fire");
                     }
                 }
-                prop_assert_eq!(wheel.len(), keys.len());
+                prop_assert_eq!((wheel.len(), wheel.is_empty()), (keys.len(), keys.is_empty()));
                 match (wheel.next_deadline(), model.keys().next()) {
                     (None, None) => {}
                     (Some(Tick(told)), Some(&first)) => {
@@ -355,5 +357,21 @@ mod tests {
             }
         }
         assert_eq!((now, looks), (Tick(SPAN_MS - 1), LEVELS));
+    }
+
+    #[test]
+    fn a_timer_beyond_the_last_level_is_not_looked_at_for_a_whole_turn() {
+        for start in [0, SPAN_MS / 3, 7 * SPAN_MS / 2, SPAN_MS * 1000 + 1] {
+            let mut wheel = Wheel::new(Tick(start));
+            wheel.insert(Tick(start + 3 * SPAN_MS), ());
+            let waits = wheel.next_deadline().unwrap().since(Tick(start));
+            assert!(waits > SPAN_MS - SPAN_MS / SLOTS as u64, "{waits} from {start}");
+        }
+    }
+
+    #[test]
+    fn a_timer_takes_no_more_than_its_entry() {
+        // That a place is free is told by a value that no entry has, and a generation it has none.
+        assert_eq!(Wheel::<u64>::ENTRY_BYTES, size_of::<Entry<u64>>());
     }
 }

@@ -244,6 +244,20 @@ mod tests {
     }
 
     #[test]
+    fn other_bounds_hold_at_once_and_for_what_comes() {
+        let mut history = History::new(Bounds { count: 4, bytes: 0, age_ms: 0 });
+        let offsets = |history: &History| history.after(0).map(|e| e.offset).collect::<Vec<_>>();
+        (1..=4).for_each(|offset| history.push(entry(offset, offset, 1), offset));
+        history.set_bounds(Bounds { count: 3, bytes: 0, age_ms: 10 }, 5);
+        assert_eq!(offsets(&history), [2, 3, 4]);
+        history.set_bounds(Bounds { count: 5, bytes: 0, age_ms: 10 }, 12);
+        assert_eq!(offsets(&history), [3, 4], "too old by now");
+        (5..=8).for_each(|offset| history.push(entry(offset, 12, 1), 12));
+        assert_eq!(offsets(&history), [4, 5, 6, 7, 8]);
+        assert!(!history.is_empty());
+    }
+
+    #[test]
     fn what_is_not_stored_yet_is_kept_whatever_the_bounds() {
         let mut history = History::new(Bounds { count: 2, bytes: 0, age_ms: 10 });
         history.pin_after(0, 0);

@@ -9,7 +9,7 @@ use crate::base::time::Tick;
 pub struct Window<A> {
     /// Keyed by text that peers choose, so with the standard library's keyed hash.
     answers: HashMap<Box<str>, (u64, Option<A>)>,
-    /// The same ids in the order in which they came, with when and with their number, which only grows.
+    /// The same ids in the order in which they came, with when and with their number, which only grows while there are any.
     order: VecDeque<(Tick, u64, Box<str>)>,
     last_number: u64,
 }
@@ -111,7 +111,7 @@ impl<A> Window<A> {
             self.answers.remove(&id);
         }
         if self.order.is_empty() {
-            *self = Window { last_number: self.last_number, ..Window::default() };
+            *self = Window::default();
         }
     }
 }
@@ -226,5 +226,22 @@ mod tests {
         window.finish("a", 7);
         window.forget("a");
         assert_eq!(window.look("a", Tick(1), KEEP_MS), Seen::Done(&7), "an answer stays");
+    }
+
+    #[test]
+    fn answers_are_told_in_the_order_of_their_commands() {
+        let mut window = Window::default();
+        for id in ["a", "b", "c", "d"] {
+            window.begin(id, Tick(0), IDS_MAX);
+        }
+        for (id, answer) in [("d", 4), ("a", 1), ("c", 3)] {
+            window.finish(id, answer);
+        }
+        assert_eq!(window.answered().collect::<Vec<_>>(), [("a", &1), ("c", &3), ("d", &4)], "b still waits");
+        window.begin("a", Tick(0), IDS_MAX);
+        assert_eq!(window.look("a", Tick(0), KEEP_MS), Seen::Waiting, "begun anew");
+        assert_eq!(window.len(), 4);
+        window.finish("a", 5);
+        assert_eq!(window.answered().collect::<Vec<_>>(), [("c", &3), ("d", &4), ("a", &5)]);
     }
 }

@@ -312,6 +312,7 @@ mod tests {
         assert_eq!(told(&mut inbox), [1, 2], "what is told once is gone");
         inbox.received(1);
         assert_eq!(told(&mut inbox), [2]);
+        assert!(!inbox.is_empty(), "told is not received");
         inbox.received(9);
         assert!(inbox.is_empty());
         assert!(keep(&mut inbox, "three"));
@@ -403,11 +404,22 @@ mod tests {
         assert!(!keep(&mut inbox, &"x".repeat(1000 - ITEM_BYTES + 1)));
         assert!(keep(&mut inbox, &"x".repeat(1000 - ITEM_BYTES)));
         assert!(!keep(&mut inbox, "x"), "no bytes left");
-        inbox.received(1);
-        for _ in 0..3 {
+        assert!(inbox.received(1) && !inbox.received(1), "it has been received once");
+        for kept in 0..3 {
+            assert_eq!(inbox.len(), kept);
             assert!(keep(&mut inbox, "x"));
         }
         assert!(!keep(&mut inbox, "x"), "no places left");
+    }
+
+    #[test]
+    fn what_is_in_doubt_elsewhere_takes_places_too() {
+        let mut inbox = Inbox::default();
+        assert!(keep(&mut inbox, "x"));
+        let left = BOUNDS.bytes - (ITEM_BYTES + 1);
+        assert!(!inbox.is_full_beside(1, left, BOUNDS), "one kept, one in doubt, and place for this one");
+        assert!(inbox.is_full_beside(2, 0, BOUNDS), "no place");
+        assert!(inbox.is_full_beside(0, left + 1, BOUNDS), "no bytes");
     }
 
     #[test]
@@ -418,5 +430,27 @@ mod tests {
         assert!(keep(&mut inbox, "x"));
         assert_eq!(told(&mut inbox), [0, 0, 1]);
         assert!(keep_system(&mut inbox), "the places are free again");
+    }
+
+    #[test]
+    fn what_is_restored_goes_on_as_it_was() {
+        let mut inbox = Inbox::default();
+        assert!(keep_system(&mut inbox) && keep_system(&mut inbox) && keep(&mut inbox, "one"));
+        assert_eq!((inbox.last_offset(), inbox.items().count(), inbox.private().count()), (1, 3, 1));
+        let mut restored = Inbox::restored(inbox.last_offset(), inbox.items().cloned());
+        for inbox in [&mut inbox, &mut restored] {
+            assert!(!keep(inbox, "x"), "no places left");
+            assert_eq!(told(inbox), [0, 0, 1]);
+            assert!(keep_system(inbox) && keep_system(inbox));
+            assert_eq!(told(inbox), [1, 0, 0]);
+            assert!(!keep(inbox, &"x".repeat(1000 - 2 * ITEM_BYTES - 2)), "no bytes left");
+            assert!(keep(inbox, &"x".repeat(1000 - 2 * ITEM_BYTES - 3)));
+            assert_eq!(told(inbox), [1, 2]);
+            assert_eq!(inbox.last_offset(), 2);
+        }
+        let mut inbox = Inbox::default();
+        assert!(keep_system(&mut inbox) && keep_system(&mut inbox));
+        let mut restored = Inbox::restored(inbox.last_offset(), inbox.items().cloned());
+        assert!(!keep_system(&mut restored) && keep(&mut restored, "x"), "admins have their places already");
     }
 }

@@ -327,6 +327,8 @@ fn fold_char(c: char) -> char {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
 
     fn nickname(written: &str) -> Nickname {
@@ -343,6 +345,37 @@ mod tests {
         assert!(!name.same_spelling("alice.b-2_x"));
         assert_eq!(RoomName::parse("Lobby"), RoomName::parse("lobby"));
         assert!(nickname("Bob") > nickname("alice"), "the order is that of the folded form");
+    }
+
+    #[test]
+    fn names_are_told_and_written_down_as_they_are_spelled() {
+        let (name, room) = (nickname("Ann"), RoomName::parse("Den.2").unwrap());
+        assert_eq!(
+            format!("{name} {room} {name:?} {room:?}"),
+            r#"Ann Den.2 Nickname("Ann") RoomName("Den.2")"#
+        );
+        assert_eq!((room.as_str(), room.folded()), ("Den.2", "den.2"));
+        assert!(room.same_spelling("Den.2") && !room.same_spelling("den.2"));
+        let written = (String::from(name), String::from(room));
+        assert_eq!(written, ("Ann".to_owned(), "Den.2".to_owned()));
+        assert!(Nickname::try_from(written.0).unwrap().same_spelling("Ann"));
+        assert!(RoomName::try_from(written.1).unwrap().same_spelling("Den.2"));
+        assert_eq!(
+            Nickname::try_from("a b".to_owned()),
+            Err(NameError::BadChar(' ')),
+            "what is read is checked"
+        );
+        assert_eq!(RoomName::try_from("a b".to_owned()), Err(NameError::BadChar(' ')));
+    }
+
+    #[test]
+    fn equal_names_are_found_as_keys() {
+        let mut found = std::collections::HashMap::from([(nickname("Ann"), 1), (nickname("Bob"), 2)]);
+        assert_eq!((found.get(&nickname("ANN")), found.get(&nickname("bOB"))), (Some(&1), Some(&2)));
+        assert_eq!(found.insert(nickname("ann"), 3), Some(1));
+        let hashes: std::collections::HashSet<u64> =
+            (0..100).map(|n| found.hasher().hash_one(nickname(&format!("user{n}")))).collect();
+        assert_eq!(hashes.len(), 100, "a table of them stays one and does not become a list");
     }
 
     #[test]

@@ -138,7 +138,21 @@ mod tests {
         assert_eq!(Pattern::parse(""), Err(PatternError::Empty));
         assert_eq!(Pattern::parse(&"*".repeat(65)), Err(PatternError::TooLong));
         assert_eq!(Pattern::parse("a b"), Err(PatternError::BadCharacter(' ')));
+        assert!(Pattern::parse(&"*".repeat(64)).is_ok());
+        assert_eq!(Patterns::parse(patterns.written()), Ok(patterns.clone()));
+        assert_eq!(patterns.written(), ["team-*", "äpfel"]);
         let none: [&str; 0] = [];
         assert!(!Patterns::parse(none).unwrap().matches(&RoomName::parse("a").unwrap()));
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_told_why() {
+        let told = |text: &str| Pattern::parse(text).unwrap_err().to_string();
+        assert_eq!(told(""), "a name or pattern has at least one character");
+        assert_eq!(told(&"a".repeat(65)), "a name or pattern has at most 64 characters");
+        let expected = "a name or pattern has letters, marks, numbers, `_`, `-`, `.` and `*`, not '/'";
+        assert_eq!(told("a/*"), expected);
+        let expected = "a name or pattern has no invisible characters, such as U+200B";
+        assert_eq!(told("a\u{200B}*"), expected);
     }
 }

@@ -77,6 +77,16 @@ mod tests {
         assert_eq!(spelled(&joined), ["user0", "user2"]);
         assert_eq!(spelled(&left), ["old"]);
         assert!(!batch.is_pending());
+        for name in &names {
+            batch.leave(name.clone(), 3);
+        }
+        batch.join(names[1].clone(), 3);
+        batch.join(names[4].clone(), 3);
+        let (joined, left) = batch.take();
+        assert_eq!(
+            (spelled(&joined), spelled(&left)),
+            (vec!["user4".into()], vec!["user0".into(), "user2".into()])
+        );
     }
 
     #[test]

@@ -260,6 +260,11 @@ mod tests {
         );
         assert_eq!(Refusal::from(ContentError::Empty).reason, Reason::BadRequest);
         assert_eq!(Refusal::from(ContentError::TooLong { bytes_max: 1 }).reason.code(), 413);
+        assert_eq!(Refusal::from(ContentError::Empty).message, "a message has at least one character");
+        assert_eq!(
+            Refusal::from(ContentError::TooLong { bytes_max: 9 }).message,
+            "a message has at most 9 bytes"
+        );
         let limited = Refusal::with_retry(Reason::RateLimited, "slow down", 50);
         assert_eq!(limited.retry_after_ms, Some(50));
     }

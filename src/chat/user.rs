@@ -165,6 +165,8 @@ mod tests {
         let session = SessionRef { node: 7, core: 3, session: Id { index: 12, generation: u32::MAX } };
         assert_eq!(session.to_string(), "7.3.12.4294967295");
         assert_eq!("7.3.12.4294967295".parse(), Ok(session));
+        assert_eq!(SessionRef::try_from(String::from(session)), Ok(session));
+        assert!(SessionRef::try_from("7.3".to_owned()).is_err());
         for bad in ["", "7.3.12", "7.3.12.1.1", "7.70000.12.1", "7.-3.12.1", "a.b.c.d"] {
             assert!(bad.parse::<SessionRef>().is_err(), "{bad}");
         }
@@ -179,6 +181,7 @@ mod tests {
         assert_eq!(claim(&shouted, 2), Claim::Taken, "the same nickname in another spelling");
         assert_eq!(claim(&shouted, 1), Claim::Granted, "its holder may respell it");
         assert_eq!(registry.find(&alice).unwrap().1.as_str(), "ALICE");
+        assert_eq!((registry.len(), registry.is_empty()), (1, false));
         registry.release(&alice, session(2));
         assert_eq!(registry.find(&alice).unwrap().0, [session(1)], "released by a stranger");
         registry.replace(&alice, session(1), session(3));
@@ -186,6 +189,7 @@ mod tests {
         assert_eq!(registry.find(&alice).unwrap().0, [session(3)], "it is another's by now");
         registry.release(&alice, session(3));
         assert!(registry.find(&alice).is_none() && registry.is_empty());
+        assert_eq!(registry.len(), 0);
         assert_eq!(registry.claim(&alice, session(2), false, 9), Claim::Granted);
     }
 
@@ -198,6 +202,9 @@ mod tests {
         assert_eq!(claim(2, false), Claim::Taken, "a guest may not pass for a user");
         assert_eq!(claim(2, true), Claim::Granted);
         assert_eq!(claim(3, true), Claim::Full);
+        let shouted = Nickname::parse("ALICE").unwrap();
+        assert_eq!(registry.claim(&shouted, session(2), true, 2), Claim::Granted, "it has it already");
+        assert_eq!(registry.find(&alice).unwrap().1.as_str(), "alice", "as all of its sessions spell it");
         registry.release(&alice, session(1));
         assert_eq!(registry.find(&alice).unwrap().0, [session(2)]);
         registry.release(&alice, session(2));

@@ -276,6 +276,10 @@ fn compare(room: &mut Room, model: &Model, keys: &Keys) -> Result<(), TestCaseEr
         prop_assert_eq!(member.is_connected(), user.sessions.values().any(|is_connected| *is_connected));
         prop_assert_eq!(member.is_admin(), model.has_admin(*n));
         prop_assert_eq!(sorted(member.sessions()), keys.of_all(user.sessions.keys()));
+        for session in 0..SESSIONS {
+            let is_connected = user.sessions.get(&session) == Some(&true);
+            prop_assert_eq!(member.is_connected_in(keys.of(session)), is_connected);
+        }
     }
     for session in 0..SESSIONS {
         let member = room.member(keys.of(session)).map(|member| member.nickname.clone());
@@ -285,7 +289,8 @@ fn compare(room: &mut Room, model: &Model, keys: &Keys) -> Result<(), TestCaseEr
     }
     for n in 0..NAMES {
         prop_assert_eq!(room.is_banned(name(n).folded(), model.now), model.bans.contains_key(&n));
-        let is_in = room.member_named(name(n).folded()).is_some();
+        let is_in = room.member_named(name(n).folded()).is_some_and(|member| member.nickname == name(n));
+        prop_assert_eq!(is_in, model.users.contains_key(&n));
         prop_assert!(!is_in || !model.bans.contains_key(&n) || model.has_admin(n), "a banned user is in");
     }
     let may_speak = room.list(None, 100).any(|member| member.role != Role::Guest);

@@ -234,7 +234,7 @@ impl Restrictions {
         }
     }
 
-    /// Changes what is held against a nickname, unless the table is full.
+    /// Changes what is held against a nickname, unless the table is full. It counts as a change whatever comes of it.
     fn change(
         &mut self,
         folded: &str,
@@ -408,7 +408,6 @@ impl Room {
             self.make_place_for(nickname.folded(), now_ms);
             if self.restrictions.change(nickname.folded(), names_max, now_ms, inherit).is_err() {
                 self.restrictions.by_name.remove(old.folded());
-                self.restrictions.changes += 1;
                 let _ = self.restrictions.change(nickname.folded(), names_max, now_ms, inherit);
             }
         }

@@ -205,6 +205,20 @@ mod tests {
     }
 
     #[test]
+    fn who_came_first_is_known_elsewhere_too() {
+        let mut room = Room::new(RoomName::parse("den").unwrap(), "e1".into(), BOUNDS);
+        for (index, nickname) in [(1, "host"), (2, "zed"), (3, "ann"), (4, "moe")] {
+            enter(&mut room, 1, index, nickname);
+        }
+        let stamp = Stamp { offset: 1, timestamp_ms: 1 };
+        let (name_of_room, epoch, snapshot) = (room.name().clone(), room.epoch().clone(), room.snapshot(9));
+        let mut copy = Room::from_snapshot(name_of_room, epoch, BOUNDS, stamp, snapshot);
+        for (index, heir) in [(1, "zed"), (2, "ann"), (3, "moe")] {
+            assert_eq!(copy.leave(session(1, index)).unwrap().heir, Some(name(heir)));
+        }
+    }
+
+    #[test]
     fn what_has_its_place_is_taken_in_there() {
         let mut room = lived_in();
         room.place(Stamp { offset: 1, timestamp_ms: 30 }, name("Ann"), "hi".into(), 30);

@@ -1,5 +1,7 @@
 //! What a room decides, one rule after the other.
 
+use serde::de::IntoDeserializer;
+
 use super::*;
 use crate::base::slots::Id;
 
@@ -202,6 +204,26 @@ fn state_has_bounds_and_one_counter() {
     assert_eq!(reason(den.set_state(session(2), "a", None, 0)), Reason::NotAMember);
     let keys: Vec<_> = den.state().map(|(key, _, version)| (key, version)).collect();
     assert_eq!(keys, [("b", 2), ("c", 3), ("d", 5)]);
+    assert_eq!((den.state_of("b").map(|value| &**value), den.state_of("a")), (Some("2"), None));
+
+    // Restored in any order it goes on counting where it was, also when the last change has deleted a key.
+    let mut again = room("den");
+    enter(&mut again, 1).unwrap();
+    for (key, value, version) in den.state().collect::<Vec<_>>().into_iter().rev() {
+        again.restore_state(key.into(), value.clone(), version);
+    }
+    assert!(again.state().eq(den.state()));
+    assert_eq!(again.set_state(session(1), "d", None, 0).unwrap().version, 6);
+    again.restore_state_version(9);
+    again.restore_state_version(7);
+    assert_eq!(again.set_state(session(1), "d", Some("5".into()), 0).unwrap().version, 10);
+    // Bounds are for bytes, and what is just within them is.
+    assert!(
+        again.set_state(session(1), "12345678", Some("1234567890123456".into()), 0).is_err(),
+        "one key too many"
+    );
+    again.set_state(session(1), "d", None, 0).unwrap();
+    again.set_state(session(1), "12345678", Some("1234567890123456".into()), 0).unwrap();
 }
 
 #[test]
@@ -242,6 +264,25 @@ fn a_new_nickname_shortens_no_mute() {
     den.rename(session(3), name(30), 20).unwrap();
     assert_eq!(reason(den.speaker(session(3), 499)), Reason::Muted, "one that is over ends no other");
     den.speaker(session(3), 500).unwrap();
+    for (before, own, expected) in [
+        (Some(500), Some(10), "for before, 500"),
+        (None, Some(10), "for before, never"),
+        (Some(500), Some(500), "for own, 500"),
+        (Some(500), Some(900), "for own, 900"),
+    ] {
+        let mut den = room("den");
+        for n in 1..=2 {
+            enter(&mut den, n).unwrap();
+        }
+        for (whom, why, until) in [(2, "for before", before), (20, "for own", own)] {
+            den.moderate(session(1), Action::Mute, &name(whom), Some(why.into()), until, 0).unwrap();
+        }
+        den.rename(session(2), name(20), 0).unwrap();
+        let refusal = den.speaker(session(2), 0).unwrap_err();
+        let (_, why) = refusal.message.split_once(": ").unwrap();
+        let end = refusal.retry_after_ms.map_or("never".to_owned(), |ms| ms.to_string());
+        assert_eq!(format!("{why}, {end}"), expected, "the one that ends last");
+    }
 
     let mut den = room("den");
     for n in 1..=2 {
@@ -361,4 +402,139 @@ fn members_are_listed_a_page_at_a_time() {
     assert_eq!(names(Some("user2"), 9), ["user3", "user4"]);
     assert_eq!(names(Some("user25"), 1), ["user3"], "after somebody who is not here");
     assert!(names(Some("user4"), 9).is_empty());
+}
+
+#[test]
+fn what_is_held_is_written_down_and_holds_again() {
+    let mut den = room("den");
+    for n in 1..=3 {
+        enter(&mut den, n).unwrap();
+    }
+    den.moderate(session(1), Action::Mute, &name(2), Some("noise".into()), Some(100), 0).unwrap();
+    den.set_role(session(1), &name(3), Role::Guest, 0).unwrap();
+    den.moderate(session(1), Action::Ban, &name(9), None, None, 0).unwrap();
+    let rules = den.rules(99);
+    assert_eq!(rules.hosts, ["user1"]);
+    let nothing =
+        Held { nickname: String::new(), ban: None, mute: None, only_reads: false, is_inherited: false };
+    let mute = HeldSentence { until_ms: Some(100), reason: Some("noise".to_owned()) };
+    let ban = HeldSentence { until_ms: None, reason: None };
+    let expected = [
+        Held { nickname: "user2".to_owned(), mute: Some(mute), ..nothing.clone() },
+        Held { nickname: "user3".to_owned(), only_reads: true, ..nothing.clone() },
+        Held { nickname: "user9".to_owned(), ban: Some(ban), ..nothing },
+    ];
+    assert_eq!(rules.held, expected);
+    assert_eq!(den.rules(100).held, expected[1..], "what is over is not written down");
+
+    let mut again = room("den");
+    again.restore_restrictions(rules.held.clone());
+    // The third of these is another session of the second's user.
+    for (index, n, is_host) in [(1, 1, true), (2, 2, false), (4, 2, false), (3, 3, true)] {
+        let entrant = Entrant { session: session(index), nickname: name(n), is_admin: false };
+        again.restore_member(entrant, is_host, 0);
+        assert!(!again.member(session(index)).unwrap().is_connected(), "{index} has yet to come back");
+    }
+    assert_eq!(again.rules(99), rules, "who only reads is no host");
+    assert_eq!(again.len(), 3);
+    assert_eq!(again.member(session(4)).unwrap().sessions().count(), 2);
+    let refusal = again.speaker(session(2), 99).unwrap_err();
+    assert_eq!((refusal.reason, refusal.retry_after_ms), (Reason::Muted, Some(1)));
+    assert_eq!(refusal.message, "you are muted in this room: noise");
+    again.speaker(session(2), 100).unwrap();
+    assert_eq!(reason(again.speaker(session(3), 0)), Reason::Forbidden);
+    assert_eq!(reason(enter(&mut again, 9)), Reason::Banned);
+    assert_eq!(reason(again.check_reader(&name(9), 0)), Reason::Banned);
+    assert_eq!(again.check_reader(&name(3), 0), Ok(()));
+}
+
+#[test]
+fn a_restored_room_without_its_host_has_another() {
+    let mut den = room("den");
+    for n in [2, 3] {
+        let entrant = Entrant { session: session(n), nickname: name(n), is_admin: false };
+        den.restore_member(entrant, false, 0);
+    }
+    assert!(den.rules(0).hosts.is_empty());
+    den.restore_host();
+    assert_eq!(den.rules(0).hosts, ["user2"]);
+    den.restore_host();
+    assert_eq!(den.rules(0).hosts, ["user2"], "one is enough");
+}
+
+#[test]
+fn rules_count_their_changes() {
+    let mut den = room("den");
+    let mut before = den.rules_version();
+    let mut is_changed =
+        |den: &Room| std::mem::replace(&mut before, den.rules_version()) < den.rules_version();
+    enter(&mut den, 1).unwrap();
+    assert!(is_changed(&den), "a host");
+    enter(&mut den, 2).unwrap();
+    den.publish(name(2), "hi".into(), 0);
+    den.moderate(session(1), Action::Kick, &name(2), None, None, 0).unwrap();
+    assert!(!is_changed(&den), "nothing to write down");
+    for action in [Action::Ban, Action::Unban, Action::Mute, Action::Unmute] {
+        den.moderate(session(1), action, &name(2), None, None, 0).unwrap();
+        assert!(is_changed(&den), "{action:?}");
+    }
+    enter(&mut den, 2).unwrap();
+    for role in [Role::Guest, Role::Member, Role::Host] {
+        den.set_role(session(1), &name(2), role, 0).unwrap();
+        assert!(is_changed(&den), "{role:?}");
+    }
+    den.rename(session(2), name(20), 0).unwrap();
+    assert!(is_changed(&den), "a host of another nickname");
+    den.leave(session(2)).unwrap();
+    assert!(is_changed(&den), "one host less");
+}
+
+#[test]
+fn roles_are_words() {
+    let words = [(Role::Host, "host"), (Role::Member, "member"), (Role::Guest, "guest")];
+    for (role, word) in words {
+        assert_eq!((role.as_str(), Role::parse(word)), (word, Some(role)));
+        let read: Result<Role, serde::de::value::Error> = Role::deserialize(word.into_deserializer());
+        assert_eq!(read, Ok(role), "the same word where it is written down");
+    }
+    assert_eq!(Role::parse("admin"), None);
+}
+
+#[test]
+fn other_bounds_hold_for_all_that_a_room_has() {
+    let mut den = room("den");
+    enter(&mut den, 1).unwrap();
+    for _ in 0..5 {
+        den.publish(name(1), "hi".into(), 0);
+    }
+    let history = history::Bounds { count: 2, bytes: 0, age_ms: 0 };
+    den.set_bounds(RoomBounds { history, state_keys: 1, restrictions: 1, ..BOUNDS }, 0);
+    assert_eq!(den.history().len(), 2);
+    den.set_state(session(1), "a", Some("1".into()), 0).unwrap();
+    assert_eq!(reason(den.set_state(session(1), "b", Some("1".into()), 0)), Reason::Forbidden);
+    den.moderate(session(1), Action::Ban, &name(8), None, None, 0).unwrap();
+    assert_eq!(reason(den.moderate(session(1), Action::Ban, &name(9), None, None, 0)), Reason::Forbidden);
+}
+
+#[test]
+fn a_room_that_remembers_nothing_waits_for_no_store() {
+    let bounds = RoomBounds { history: history::Bounds { count: 0, bytes: 0, age_ms: 0 }, ..BOUNDS };
+    let mut den = Room::new(RoomName::parse("den").unwrap(), "e1".into(), bounds);
+    den.history_mut().pin_after(0, 0);
+    den.publish(name(1), "a".into(), 0);
+    den.place(Stamp { offset: 2, timestamp_ms: 0 }, name(1), "b".into(), 0);
+    assert_eq!((den.offset(), den.history().len()), (2, 0));
+}
+
+#[test]
+fn who_speaks_is_active_and_who_is_only_asked_for_is_not() {
+    let mut den = room("den");
+    enter(&mut den, 1).unwrap();
+    let active = |den: &Room| den.member(session(1)).unwrap().last_active_ms;
+    den.check_speaker(session(1), 5).unwrap();
+    assert_eq!(active(&den), 0);
+    den.note_activity(session(1), 6);
+    assert_eq!(active(&den), 6);
+    den.speaker(session(1), 7).unwrap();
+    assert_eq!(active(&den), 7);
 }
