@@ -499,6 +499,10 @@ mod tests {
         assert!(taken(&[frame(0x41, &[0; 900]), frame(0x80, &vec![0; most - 900])]));
         assert!(!taken(&[frame(0xC2, &vec![0; most + 1])]));
         assert!(!taken(&[frame(0x41, &[0; 900]), frame(0x80, &vec![0; most - 899])]));
+        for (first, is_text) in [(0xC1, true), (0xC2, false)] {
+            let told = told(&mut Decoder::new(1000, 4).with_deflate(), &frame(first, &[7]), 4096);
+            assert_eq!(told, [format!("Deflated {{ is_text: {is_text}, payload: [7] }}")]);
+        }
         // What is not compressed has no such room, not even behind a compressed message.
         assert!(!taken(&[frame(0xC2, b"x"), frame(0x82, &[0; 1001])]));
     }
