@@ -532,7 +532,7 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     let body = prop_oneof![
         4 => Just((None, String::new())),
         3 => "[a-z\r\n]{0,45}".prop_map(|content| (Some(format!("Content-Length: {}", content.len())), content)),
-        3 => vec("[a-z\r\n]{1,15}", 0..3).prop_map(|chunks| {
+        3 => vec("[a-z\r\n]{1,19}", 0..3).prop_map(|chunks| {
             let chunks = chunks.iter().map(|chunk| format!("{:X};a=b\r\n{chunk}\r\n", chunk.len())).collect::<String>();
             (Some("Transfer-Encoding: chunked".to_owned()), chunks + "0\r\nTrailer: x\r\n\r\n")
         }),

@@ -524,3 +524,6 @@ impl AsyncWrite for Io {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

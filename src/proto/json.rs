@@ -625,6 +625,37 @@ mod tests {
     }
 
     #[test]
+    fn a_content_alone_is_read() {
+        assert_eq!(parse_content(br#"{"content":"h\u00e9llo","type":7,"x":[]}"#).unwrap(), "héllo");
+        for (reason, text) in [
+            (Reason::BadRequest, r#"{"contents":"x"}"#),
+            (Reason::BadRequest, r#"{"content":7}"#),
+            (Reason::BadRequest, r#"{"content":"x","content":"x"}"#),
+            (Reason::BadRequest, r#"["x"]"#),
+            (Reason::BadJson, r#"{"content":"x""#),
+        ] {
+            assert_eq!(parse_content(text.as_bytes()).unwrap_err().reason, reason, "{text}");
+        }
+    }
+
+    #[test]
+    fn places_are_objects() {
+        let mut out = Vec::new();
+        write_place("e\"1", u64::MAX, 7, &mut out);
+        assert_eq!(out, br#"{"epoch":"e\"1","offset":18446744073709551615,"timestamp":7}"#);
+        out.clear();
+        write_position("e", 3, &mut out);
+        assert_eq!(out, br#"{"epoch":"e","offset":3}"#);
+    }
+
+    #[test]
+    fn what_is_wrong_with_json_is_said_of_its_first_mistake() {
+        // Not that it should have been an object, when it is not even a list.
+        assert!(parse(b"[1, 2").unwrap_err().message.contains("EOF"));
+        assert!(parse(b"[1 2]").unwrap_err().message.contains("column 4"));
+    }
+
+    #[test]
     fn null_is_absent() {
         let line =
             br#"{"type":"join","id":null,"room":"a","history":null,"since":null,"echo":null,"overflow":null}"#;

@@ -432,6 +432,7 @@ mod tests {
         assert_eq!(line(presence("join", "alice")), "[lobby] * alice joined\n");
         let leave = Presence { reason: Some("quit"), ..presence("leave", "alice") };
         assert_eq!(line(leave), "[lobby] * alice left (quit)\n");
+        assert_eq!(line(presence("leave", "alice")), "[lobby] * alice left\n");
         let nick = Presence { from: Some("alice"), ..presence("nick", "al") };
         assert_eq!(line(nick), "[lobby] * alice is now al\n");
         assert_eq!(line(presence("away", "alice")), "[lobby] * alice is away\n");
@@ -517,6 +518,12 @@ mod tests {
             written(Event::Presence(batch)),
             "[lobby] * 12 joined (u0, u1, u2, u3, u4, u5, u6, u7, ...), 2 left (al, bo), 140 members\n"
         );
+        let all_named =
+            Presence { joined: None, left: Some(&joined[..NAMES_SHOWN_MAX]), members: None, ..batch };
+        assert_eq!(
+            written(Event::Presence(all_named)),
+            "[lobby] * 8 left (u0, u1, u2, u3, u4, u5, u6, u7)\n"
+        );
         let quiet = Presence { joined: Some(&[]), left: None, members: Some(1), ..batch };
         assert_eq!(written(Event::Presence(quiet)), "[lobby] * 1 member\n");
     }
@@ -579,8 +586,14 @@ mod tests {
             bye(4300, "draining", 1200),
             "! 4300 draining: the server is restarting, come back in 2 seconds\n"
         );
-        assert!(bye(4201, "slow_consumer", 0).starts_with("! 4201 slow_consumer: "));
-        assert!(bye(4107, "kicked", 0).starts_with("! 4107 kicked: "));
+        for slow in [4200, 4201, 4299] {
+            let line = bye(slow, "slow_consumer", 0);
+            assert_eq!(
+                line,
+                format!("! {slow} slow_consumer: the connection ends here, come back in a while\n")
+            );
+        }
+        assert_eq!(bye(4107, "kicked", 0), "! 4107 kicked: the connection ends here\n");
     }
 
     #[test]

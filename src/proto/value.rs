@@ -88,7 +88,10 @@ mod tests {
             assert_eq!(fault(&of(open, close, 32 / levels + 1)), "field `value` may be nested 32 deep");
         }
         assert_eq!(fault(&"[".repeat(2000)), "field `value` may be nested 32 deep");
-        assert!(read("value", &format!("[{}1]", "[],{},".repeat(100))).is_ok(), "wide is not deep");
+        let wide = "[],{},".repeat(100);
+        for wide in [format!("[{wide}1]"), format!("[[{wide}1]]")] {
+            assert!(read("value", &wide).is_ok(), "wide is not deep");
+        }
         assert!(read("value", &format!("\"{}\"", "[".repeat(100))).is_ok(), "in a string brackets are text");
         assert!(
             read("value", &format!(r#"["\\\"{}"]"#, "[".repeat(100))).is_ok(),

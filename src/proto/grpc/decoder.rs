@@ -136,4 +136,21 @@ mod tests {
         assert_eq!(decoder.decode(&[0, 0x3F, 0xFF, 0xFF, 0xFF, 1]), Ok((6, None)));
         assert!(decoder.buffer.capacity() < 1024 && decoder.is_within());
     }
+
+    #[test]
+    fn a_part_of_a_message_is_told_from_none() {
+        let mut decoder = Decoder::new(b"message".len());
+        assert!(!decoder.is_within());
+        assert_eq!(decoder.kept_bytes(), 0);
+        let mut bytes = Vec::new();
+        put(&mut bytes, |out| out.extend_from_slice(b"message"));
+        assert_eq!(decoder.decode(&bytes[..8]), Ok((8, None)));
+        assert!(decoder.is_within() && decoder.kept_bytes() >= 8);
+        assert_eq!(decoder.decode(&bytes[8..]), Ok((4, Some(&b"message"[..]))));
+        assert!(!decoder.is_within());
+        decoder.release();
+        assert_eq!(decoder.kept_bytes(), 0);
+        assert_eq!(decoder.decode(&bytes), Ok((12, Some(&b"message"[..]))));
+        assert!(!decoder.is_within());
+    }
 }

@@ -145,6 +145,85 @@ mod tests {
     }
 
     #[test]
+    fn what_a_person_reads_is_a_message_of_its_type() {
+        let heard = |event: &Event<'_>| {
+            let mut out = Vec::new();
+            write_event(event, &mut out).then(|| schema::Message::decode(&out[..]).expect("a message"))
+        };
+        let all = schema::Message {
+            user_id: "bob".into(),
+            content: "ho".into(),
+            timestamp: 1000,
+            room: "den".into(),
+            r#type: "message".into(),
+            offset: 3,
+            ..schema::Message::default()
+        };
+        let event = Event::Message { room: "den", sender: "bob", content: "ho", offset: 3, timestamp: 1000 };
+        assert_eq!(heard(&event), Some(all.clone()));
+        let private = schema::Message {
+            room: String::new(),
+            target: "al".into(),
+            r#type: "private".into(),
+            ..all.clone()
+        };
+        let of =
+            |offset| Event::Private { sender: "bob", target: "al", content: "ho", timestamp: 1000, offset };
+        assert_eq!(heard(&of(Some(3))), Some(private.clone()));
+        assert_eq!(heard(&of(None)), Some(schema::Message { offset: 0, ..private }));
+        let system = schema::Message { room: String::new(), r#type: "system".into(), offset: 0, ..all };
+        let event = Event::System { content: "ho", sender: "bob", timestamp: 1000 };
+        assert_eq!(heard(&event), Some(system.clone()));
+        let put_out = schema::Message {
+            user_id: String::new(),
+            content: "you are no longer in den (kicked)".into(),
+            timestamp: 0,
+            room: "den".into(),
+            ..system
+        };
+        assert_eq!(heard(&Event::Left { id: None, room: "den", reason: "kicked" }), Some(put_out));
+        assert_eq!(heard(&Event::Left { id: Some("1"), room: "den", reason: "left" }), None);
+        assert_eq!(heard(&Event::Ping), None);
+    }
+
+    #[test]
+    fn what_is_sent_is_a_message() {
+        let message = schema::Message {
+            user_id: "alice".into(),
+            content: "hi".into(),
+            room: "den".into(),
+            target: "bob".into(),
+            r#type: "private".into(),
+            ..schema::Message::default()
+        };
+        let said = Said {
+            user_id: "alice".into(),
+            content: "hi".into(),
+            room: "den".into(),
+            target: "bob".into(),
+            kind: "private".into(),
+        };
+        assert_eq!(read_message(&message.encode_to_vec()), Ok(said.clone()));
+        let request = schema::SendMessageRequest { message: Some(message) };
+        assert_eq!(read_sent(&request.encode_to_vec()), Ok(said));
+        assert_eq!(read_sent(&[]), Ok(Said::default()));
+        assert!(read_message(&[0xFF]).is_err() && read_sent(&[0xFF]).is_err());
+    }
+
+    #[test]
+    fn a_login_is_read_and_answered() {
+        let request = schema::LoginRequest { username: "al".into(), password: "secret".into() };
+        assert_eq!(read_login(&request.encode_to_vec()), Ok(("al".into(), "secret".into())));
+        let error = read_login(b"\x0a\x06secret\xff").unwrap_err();
+        assert!(!error.contains("secret"), "{error}");
+        let mut out = Vec::new();
+        write_login("t", u64::MAX, &mut out);
+        let response = schema::LoginResponse::decode(&out[..]).unwrap();
+        assert_eq!((response.success, response.token.as_str()), (true, "t"));
+        assert_eq!(response.expires_at, i64::MAX);
+    }
+
+    #[test]
     fn an_id_of_a_message_names_its_place() {
         let mut out = Vec::new();
         write_sent(&Ack { epoch: Some("e1"), offset: Some(9), ..Ack::default() }, &mut out);

@@ -232,8 +232,81 @@ pub fn put(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message;
 
     use super::*;
+
+    #[test]
+    fn every_method_of_the_schemas_is_at_its_path() {
+        let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+        let files = prost_types::FileDescriptorSet::decode(&bytes[..]).unwrap().file;
+        let mut count = 0;
+        for (file, service) in
+            files.iter().flat_map(|file| file.service.iter().map(move |service| (file, service)))
+        {
+            for method in &service.method {
+                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                let at = Method::at(&path).unwrap_or_else(|| panic!("{path} is not found"));
+                assert_eq!(at.is_unary(), !method.client_streaming(), "{path}");
+                assert_eq!(Method::at(&path[1..]), None);
+                count += 1;
+            }
+        }
+        assert_eq!(count, 9);
+        assert_eq!(Method::at("/chat.ChatService/Nothing"), None);
+    }
+
+    #[test]
+    fn a_status_of_http_has_a_code() {
+        for (status, code) in [
+            (400, Code::InvalidArgument),
+            (401, Code::Unauthenticated),
+            (403, Code::PermissionDenied),
+            (404, Code::NotFound),
+            (409, Code::AlreadyExists),
+            (413, Code::ResourceExhausted),
+            (422, Code::InvalidArgument),
+            (429, Code::ResourceExhausted),
+            (499, Code::InvalidArgument),
+            (500, Code::Internal),
+            (503, Code::Unavailable),
+        ] {
+            assert_eq!(Code::of_http(status), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_call_ends_with_what_there_is_to_say() {
+        let told = |headers: &HeaderMap| -> Vec<(String, String)> {
+            let told =
+                headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
+            told.filter(|(name, _)| name != "content-type" && name != "grpc-accept-encoding").collect()
+        };
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        assert_eq!(told(&Status::OK.trailers()), pairs(&[("grpc-status", "0")]));
+        let mut status = Status::new(Code::ResourceExhausted, "rate_limited", "50% of é");
+        status.retry_after_ms = Some(1500);
+        let expected = pairs(&[
+            ("grpc-status", "8"),
+            ("grpc-message", "50%25 of %C3%A9"),
+            ("reason", "rate_limited"),
+            ("grpc-retry-pushback-ms", "1500"),
+        ]);
+        assert_eq!(told(&status.trailers()), expected);
+        let answer = status.answer();
+        assert_eq!((answer.status(), told(answer.headers())), (StatusCode::OK, expected));
+        assert_eq!(text(answer.headers(), "content-type"), Some("application/grpc"));
+        assert_eq!(text(answer.headers(), "grpc-accept-encoding"), Some("identity"));
+        assert_eq!(text(answer.headers(), "reason"), Some("rate_limited"));
+        assert_eq!(text(answer.headers(), "nothing"), None);
+        let answer = not_a_call();
+        assert_eq!(
+            (answer.status(), text(answer.headers(), "grpc-status")),
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, Some("13"))
+        );
+    }
 
     #[test]
     fn times_in_every_unit() {

@@ -174,6 +174,7 @@ mod tests {
             "grpc.reflection.v1alpha.ServerReflection",
         ];
         assert_eq!(names, expected);
+        assert!(services().eq(expected));
         for symbol in names.into_iter().chain(["chat.Event", "chat.Message.user_id", "chat.Role"]) {
             let MessageResponse::FileDescriptorResponse(response) =
                 asked(MessageRequest::FileContainingSymbol(symbol.into()))
@@ -183,6 +184,33 @@ mod tests {
             let file = FileDescriptorProto::decode(&response.file_descriptor_proto[0][..]).unwrap();
             assert!(symbol.starts_with(file.package()), "{symbol}");
         }
+    }
+
+    #[test]
+    fn a_file_comes_with_those_it_needs_each_once() {
+        let file = |name: &str, needed: &[&str]| FileDescriptorProto {
+            name: Some(name.to_owned()),
+            dependency: needed.iter().map(|&name| name.to_owned()).collect(),
+            ..FileDescriptorProto::default()
+        };
+        let files =
+            [file("other", &[]), file("a", &["b", "c", "built in"]), file("b", &["c"]), file("c", &[])];
+        let MessageResponse::FileDescriptorResponse(response) = Index::new(&files).file(1) else {
+            panic!("no files")
+        };
+        let came = response.file_descriptor_proto.iter();
+        let came: Vec<_> = came.map(|bytes| FileDescriptorProto::decode(&bytes[..]).unwrap()).collect();
+        assert_eq!(came, files[1..]);
+    }
+
+    #[test]
+    fn a_message_that_is_there_has_no_extensions() {
+        let MessageResponse::AllExtensionNumbersResponse(response) =
+            asked(MessageRequest::AllExtensionNumbersOfType("chat.Event".into()))
+        else {
+            panic!("it is not found")
+        };
+        assert_eq!((response.base_type_name.as_str(), response.extension_number), ("chat.Event", vec![]));
     }
 
     #[test]

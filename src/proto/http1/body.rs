@@ -237,7 +237,10 @@ mod tests {
                         assert!(decoder.is_done());
                         return Ok((content, taken_bytes));
                     }
-                    None => break,
+                    None => {
+                        assert!(!decoder.is_done());
+                        break;
+                    }
                 }
             }
             assert_eq!(at, chunk.len());
@@ -271,6 +274,15 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_has_as_many_bytes_as_its_size_says() {
+        for size in [0xF, 0x10, 0x1A, 0xFF, 0x100, 0x2B7] {
+            let content = vec![b'c'; size];
+            let body = [format!("{size:x}\r\n").as_bytes(), &content, b"\r\n0\r\n\r\n"].concat();
+            assert_eq!(decoded(Body::Chunked, 1000, &body), Ok((content, body.len())), "{size}");
+        }
+    }
+
+    #[test]
     fn anything_loose_in_the_framing_is_refused() {
         for (status, input) in [
             (400, &b"\r\n"[..]),
@@ -279,6 +291,8 @@ mod tests {
             (400, b"+5\r\nhello\r\n"),
             (400, b"-1\r\n"),
             (400, b"5 \r\nhello\r\n"),
+            (400, b"5 \t\r\nhello\r\n"),
+            (400, b"5 \tx\r\nhello\r\n"),
             (400, b"5\nhello\r\n"),
             (400, b"5\rhello\r\n"),
             (400, b"5\r\nhello\n"),

@@ -36,4 +36,44 @@ mod tests {
         assert_eq!(date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
         assert_eq!(date(1_798_761_599), "Thu, 31 Dec 2026 23:59:59 GMT");
     }
+
+    #[test]
+    fn every_day_of_a_calendar_has_its_date() {
+        let names = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        let mut days = 0;
+        for year in 1970..2420 {
+            let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            for (month, length) in [
+                ("Jan", 31),
+                ("Feb", if is_leap { 29 } else { 28 }),
+                ("Mar", 31),
+                ("Apr", 30),
+                ("May", 31),
+                ("Jun", 30),
+                ("Jul", 31),
+                ("Aug", 31),
+                ("Sep", 30),
+                ("Oct", 31),
+                ("Nov", 30),
+                ("Dec", 31),
+            ] {
+                for day in 1..=length {
+                    let name = names[days as usize % 7];
+                    assert_eq!(
+                        date(days * 86_400 + 43_200),
+                        format!("{name}, {day:02} {month} {year} 12:00:00 GMT")
+                    );
+                    days += 1;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_second_of_a_day_has_its_time() {
+        for second in 0..86_400_u64 {
+            let (hours, minutes, seconds) = (second / 3600, second % 3600 / 60, second % 60);
+            assert_eq!(date(second)[17..25], format!("{hours:02}:{minutes:02}:{seconds:02}"));
+        }
+    }
 }

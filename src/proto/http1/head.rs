@@ -267,9 +267,10 @@ mod tests {
         assert_eq!(decoder.decode(b"\nGET"), Ok((4, None)));
         assert!(!decoder.is_idle());
         decoder.release();
+        assert!(decoder.kept_bytes() >= 3, "what is held back is told");
         assert!(matches!(decoder.decode(&GET[3..]), Ok((_, Some(Head { method: "GET", .. })))));
         decoder.release();
-        assert_eq!(decoder.kept.capacity(), 0);
+        assert_eq!(decoder.kept_bytes(), 0);
         assert!(size_of::<HeadDecoder>() <= 64);
     }
 
@@ -308,6 +309,19 @@ mod tests {
         assert!(HeadDecoder::new(1, GET.len()).decode(GET).is_ok());
         let mut decoder = HeadDecoder::new(1, GET.len() - 1);
         assert_eq!(decoder.decode(GET).unwrap_err().status, 431);
+        let mut decoder = HeadDecoder::new(1, GET.len() - 1);
+        assert_eq!(decoder.decode(&GET[..GET.len() - 1]), Ok((GET.len() - 1, None)));
+        assert_eq!(decoder.decode(b"\n").unwrap_err().status, 431);
+    }
+
+    #[test]
+    fn a_control_character_is_named_wherever_it_stands() {
+        for head in
+            ["G\0", "GET /\x1b", "GET / HTTP/1.1\x7f", "GET / HTTP/1.1\r\n\0", "GET / HTTP/1.1\r\nA: \0"]
+        {
+            let error = HeadDecoder::new(10, 100).decode(head.as_bytes()).unwrap_err();
+            assert_eq!(error, CONTROL, "{head:?}");
+        }
     }
 
     #[test]

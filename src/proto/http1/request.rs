@@ -316,6 +316,28 @@ mod tests {
     }
 
     #[test]
+    fn a_method_is_known_as_it_is_written() {
+        let known = "GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH QUERY";
+        assert!(known.split(' ').all(is_known_method));
+        assert!(!["get", "BREW", "GETS", ""].into_iter().any(is_known_method));
+    }
+
+    #[test]
+    fn nothing_stands_behind_the_end_of_a_head() {
+        let one = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        assert_eq!(parse(one.repeat(2).as_bytes()), Err(&SYNTAX));
+        assert_eq!(parse(&one.as_bytes()[..one.len() - 2]), Err(&SYNTAX));
+    }
+
+    #[test]
+    fn what_is_compared_is_ascii() {
+        for field in ["Origin: http://caf\u{e9}", "Connection: clos\u{e9}", "Content-Length: \u{661}"] {
+            let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n");
+            assert_eq!(parse(text.as_bytes()).unwrap_err().status, 400, "{field}");
+        }
+    }
+
+    #[test]
     fn bytes_that_are_not_utf8_are_seen_only_by_those_who_ask_for_bytes() {
         let head = parse(b"GET / HTTP/1.1\r\nHost: h\r\nX: \xe9\r\nX: y\r\n\r\n").unwrap();
         assert_eq!(head.headers_named("x").collect::<Vec<_>>(), ["y"]);

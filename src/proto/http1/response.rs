@@ -198,6 +198,42 @@ mod tests {
     }
 
     #[test]
+    fn a_status_has_the_words_that_others_have_for_it() {
+        let (mut known, mut missing) = (0, Vec::new());
+        for status in 100..600 {
+            let canonical = http::StatusCode::from_u16(status).unwrap().canonical_reason();
+            match (reason_phrase(status), canonical) {
+                ("", _) => missing.push(status),
+                // RFC 9110 has renamed it.
+                ("Content Too Large", Some("Payload Too Large")) => known += 1,
+                (phrase, canonical) => {
+                    assert_eq!(Some(phrase), canonical, "{status}");
+                    known += 1;
+                }
+            }
+        }
+        assert!(known > 0);
+        let answered = [
+            100, 101, 200, 204, 304, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 415, 417, 426, 429,
+            431, 500, 501, 503, 505,
+        ];
+        assert!(answered.iter().all(|status| !missing.contains(status)));
+    }
+
+    #[test]
+    fn an_answer_fits_its_request() {
+        for (method, minor) in [("GET", 1), ("HEAD", 1), ("HEADS", 1), ("HEAD", 0)] {
+            let text = format!("{method} / HTTP/1.{minor}\r\nHost: h\r\nX-Request-Id: r\r\n\r\n");
+            let mut decoder = super::super::HeadDecoder::new(10, 100);
+            let (_, head) = decoder.decode(text.as_bytes()).unwrap();
+            let reply = Reply::to(&head.unwrap(), 200);
+            assert_eq!(reply.is_head, method == "HEAD", "{method}");
+            assert_eq!((reply.version_minor, reply.is_keep_alive), (minor, minor == 1));
+            assert_eq!(reply.request_id, Some("r"));
+        }
+    }
+
+    #[test]
     fn head_is_told_the_length_that_get_would_have() {
         let reply = Reply { content: Content::Bytes(b"12345"), is_head: true, ..Reply::last(200) };
         assert!(written(&reply).ends_with("Content-Length: 5\r\nConnection: close\r\n\r\n"));

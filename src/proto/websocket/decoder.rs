@@ -488,6 +488,26 @@ mod tests {
     }
 
     #[test]
+    fn a_compressed_message_may_be_as_much_longer_as_compression_can_make_it() {
+        assert_eq!(Decoder::new(1000, 4).message_bytes_max(), 1000);
+        let most = deflated_bytes_max(1000) as usize;
+        let taken = |frames: &[Vec<u8>]| {
+            let told = told(&mut Decoder::new(1000, 4).with_deflate(), &frames.concat(), 4096);
+            told.last().expect("an answer").starts_with("Deflated")
+        };
+        assert!(taken(&[frame(0xC2, &vec![0; most])]));
+        assert!(taken(&[frame(0x41, &[0; 900]), frame(0x80, &vec![0; most - 900])]));
+        assert!(!taken(&[frame(0xC2, &vec![0; most + 1])]));
+        assert!(!taken(&[frame(0x41, &[0; 900]), frame(0x80, &vec![0; most - 899])]));
+        for (first, is_text) in [(0xC1, true), (0xC2, false)] {
+            let told = told(&mut Decoder::new(1000, 4).with_deflate(), &frame(first, &[7]), 4096);
+            assert_eq!(told, [format!("Deflated {{ is_text: {is_text}, payload: [7] }}")]);
+        }
+        // What is not compressed has no such room, not even behind a compressed message.
+        assert!(!taken(&[frame(0xC2, b"x"), frame(0x82, &[0; 1001])]));
+    }
+
+    #[test]
     fn a_whole_message_is_borrowed_from_the_input() {
         let mut input = [frame(0x01, b""), frame(0x80, b"in place")].concat();
         let end = input.as_ptr_range().end;
@@ -512,9 +532,13 @@ mod tests {
         assert_eq!(item, Some(Item::Binary(&[7; 1 << 20])));
         decoder.decode(&mut frame(0x02, b"the next")).unwrap();
         assert!(decoder.buffer.capacity() <= BUFFER_BYTES_KEPT, "a long message does not cost the next one");
+        assert!(decoder.kept_bytes() >= 8, "what has come of it is kept");
+        decoder.decode(&mut frame(0x80, b"")).unwrap();
+        decoder.decode(&mut frame(0x02, b"")).unwrap();
+        assert_ne!(decoder.kept_bytes(), 0, "an ordinary buffer serves the next message as well");
         decoder.decode(&mut frame(0x80, b"")).unwrap();
         decoder.release();
-        assert_eq!(decoder.buffer.capacity(), 0);
+        assert_eq!(decoder.kept_bytes(), 0);
         assert!(size_of::<Decoder>() <= 64, "{}", size_of::<Decoder>());
     }
 }

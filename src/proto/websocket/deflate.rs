@@ -309,6 +309,11 @@ mod tests {
         let last = [0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00, 0x00];
         assert_eq!(inflated(&last, None), Ok(b"Hello".to_vec()));
         assert_eq!(inflated(&last[..7], None), Ok(b"Hello".to_vec()), "without the empty one it is as clear");
+        assert_eq!(
+            inflated(&last[..6], None),
+            Err(1007),
+            "what is left out of a message does not end a block of it"
+        );
         // 7.2.3.5: two blocks in one message.
         let two = [0xF2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xCA, 0xC9, 0xC9, 0x07, 0x00];
         assert_eq!(inflated(&two, None), Ok(b"Hello".to_vec()));
@@ -336,6 +341,17 @@ mod tests {
         {
             assert_eq!(inflated(wrong, None), Err(1007), "{wrong:x?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_compressed_has_room_in_blocks_of_a_hundred_bytes() {
+        for bytes in [0, 1, 15, 16, 99, 100, 101, 4096, 65_536, 1 << 20, 1 << 31] {
+            let most = u64::from(deflated_bytes_max(bytes));
+            let bytes = u64::from(bytes);
+            assert!(most >= bytes + 5 * bytes.div_ceil(100) + 5, "{bytes}: {most}");
+            assert!(most <= bytes + bytes / 10 + 100, "{bytes}: {most}");
+        }
+        assert_eq!(deflated_bytes_max(u32::MAX), u32::MAX);
     }
 
     #[test]

@@ -251,6 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn a_value_in_quotation_marks_may_have_its_characters_escaped() {
+        let answered = "permessage-deflate; server_max_window_bits=10";
+        for offer in [r#"server_max_window_bits="10""#, r#"server_max_window_bits="\1\0""#] {
+            assert_eq!(answer(&[&format!("permessage-deflate; {offer}")]), answered, "{offer}");
+        }
+        for wrong in [r#"a="b\(""#, r#"a="\"""#, r#"a="b\"#] {
+            assert_eq!(answers(&[&format!("permessage-deflate; {wrong}")]), Err(Malformed), "{wrong}");
+        }
+    }
+
+    #[test]
     fn the_first_offer_that_can_be_accepted_is_across_lists_and_fields() {
         assert_eq!(
             answer(&[

@@ -279,6 +279,9 @@ mod tests {
             let header = Header { opcode: Opcode::Binary, is_final: false, is_deflated: false, length, mask };
             assert_eq!(Header::read(&bytes, RESERVED_BITS), Ok(Some((header, 1 + form.len() + 4))));
         }
+        let longest_ping = [0x89, 0xFD, 1, 2, 3, 4];
+        let (header, _) = Header::read(&longest_ping, RESERVED_BITS).unwrap().unwrap();
+        assert_eq!((header.opcode, header.length), (Opcode::Ping, 125));
     }
 
     #[test]
@@ -301,6 +304,22 @@ mod tests {
             let mut out = Vec::new();
             put_header(&mut out, Opcode::Binary, payload_bytes);
             assert_eq!(out.len(), header_bytes(payload_bytes));
+        }
+    }
+
+    #[test]
+    fn a_written_message_is_taken_apart_where_its_payload_begins() {
+        for payload_bytes in [0, 1, 125, 126, 65_535, 65_536] {
+            let mut out = Vec::new();
+            put_binary(&mut out, &vec![b'x'; payload_bytes]);
+            assert_eq!(split_message(&out), Some((Opcode::Binary, out.len() - payload_bytes)));
+        }
+        let mut ping = Vec::new();
+        put_ping(&mut ping, b"still there?");
+        for no_message in
+            [&ping[..], &[], &[0x82], &[0x82, LENGTH_IN_16_BITS, 1], &[0x83, 1, b'x'], &[0xC1, 1, 0]]
+        {
+            assert_eq!(split_message(no_message), None, "{no_message:x?}");
         }
     }
 

@@ -236,6 +236,23 @@ mod tests {
     }
 
     #[test]
+    fn compression_is_offered_by_a_field_of_its_form() {
+        let offered = |extensions: &str| {
+            let text = format!(
+                "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Extensions: {extensions}\r\n\r\n"
+            );
+            let mut decoder = HeadDecoder::new(100, 1000);
+            let (_, head) = decoder.decode(text.as_bytes()).unwrap();
+            upgrade(&head.unwrap()).unwrap().deflate().map_err(|refusal| refusal.status)
+        };
+        let offer = "permessage-deflate; client_no_context_takeover";
+        assert_eq!(offered(offer), Ok(Offer::first([offer].into_iter()).unwrap()));
+        assert_eq!(offered("foo"), Ok(None));
+        assert_eq!(offered("permessage-deflate;"), Err(400));
+    }
+
+    #[test]
     fn anything_missing_repeated_or_wrong_is_refused() {
         let right = [
             "Upgrade: websocket",
