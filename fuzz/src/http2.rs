@@ -13,6 +13,7 @@ const SETTINGS: Settings = Settings {
     send_buffer_bytes: 4096,
     pending_resets: 4,
     control_frames: 100,
+    small_frames: 1000,
 };
 
 /// How a client begins, without what it then says: RFC 9113, 3.4.

@@ -222,7 +222,7 @@ counters! {
     Counter calls_cancelled,
     /// Calls whose time was over before they were.
     Counter call_deadlines,
-    /// Connections of HTTP/2 closed for a flood of frames that carry nothing.
+    /// Connections of HTTP/2 closed for a flood of frames that carry nothing or little, or of resets.
     Counter http2_floods,
     /// Messages compressed; one to all members of a room that share it counts once.
     Counter deflated,

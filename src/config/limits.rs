@@ -57,6 +57,9 @@ section! {
         /// Frames that carry nothing (PING, SETTINGS, PRIORITY, RST_STREAM, CONTINUATION, empty DATA) in 10 s; more end the
         /// connection. Clients that measure the bandwidth send a PING a round trip, thousands a second where that is short.
         http2_control_frames: usize = 100_000, 100..=4_294_967_295;
+        /// DATA frames of less than 256 bytes that a connection may send before they have been looked at; more end it. Each takes
+        /// some 200 bytes to keep. As many fit into a stream's window as commands do, which have seven bytes or more.
+        http2_small_frames: usize = 16_384, 100..=16_777_216;
         /// Bytes of one message at /echo, which conformance suites drive with large ones.
         echo_message_bytes: usize = 16_777_216, 1..=268_435_456;
         /// Fragments of one message at /echo; a peer could send empty ones without end.

@@ -28,6 +28,9 @@ pub use h2::Reason;
 pub use meter::Flood;
 use meter::Meter;
 
+/// h2 takes for small what has less, and counts by how much (its `DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD`).
+const SMALL_FRAME_BYTES: usize = 256;
+
 /// What the peer may have under way. Told to it in our SETTINGS, and held to.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -45,6 +48,18 @@ pub struct Settings {
     pub pending_resets: usize,
     /// Frames that carry nothing, in each window of time.
     pub control_frames: u32,
+    /// Frames of DATA that carry little and wait to be looked at. The windows bound what such frames carry, and not what it takes to
+    /// keep each.
+    pub small_frames: usize,
+}
+
+/// Why a connection is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// In words, for the log.
+    pub why: String,
+    /// Whether the peer had more under way than [`Settings`] allow, or reset more streams.
+    pub is_flood: bool,
 }
 
 /// Bytes to be sent that may be shared with other streams and connections.
@@ -114,7 +129,7 @@ pub enum Turned {
     /// There is nothing more to do until bytes come or go.
     Waits,
     /// It is over: what has been written is all that will be. Says what was wrong, if anything was.
-    Over(Option<String>),
+    Over(Option<Failure>),
 }
 
 impl fmt::Debug for Server {
@@ -139,6 +154,7 @@ impl Server {
             .initial_connection_window_size(settings.connection_window_bytes)
             .max_send_buffer_size(settings.send_buffer_bytes)
             .max_pending_accept_reset_streams(settings.pending_resets)
+            .data_frame_budget(settings.small_frames.saturating_mul(SMALL_FRAME_BYTES))
             .handshake(Io(wire.clone()));
         Server {
             state: State::Greeting(Box::new(handshake)),
@@ -210,7 +226,7 @@ impl Server {
                         }
                         self.state = State::Open(Box::new(connection));
                     }
-                    Poll::Ready(Err(error)) => return self.over(Some(error.to_string())),
+                    Poll::Ready(Err(error)) => return self.over(Some(error)),
                     Poll::Pending => return Turned::Waits,
                 },
                 State::Open(connection) => match connection.poll_accept(&mut context) {
@@ -219,7 +235,7 @@ impl Server {
                         let request = Box::new(Request::from_parts(head, ()));
                         return Turned::Opened(request, Stream::new(respond, recv));
                     }
-                    Poll::Ready(Some(Err(error))) => return self.over(Some(error.to_string())),
+                    Poll::Ready(Some(Err(error))) => return self.over(Some(error)),
                     Poll::Ready(None) => return self.over(None),
                     Poll::Pending => match self.fault {
                         Some(reason) if !self.wire.borrow().has_input() && !self.is_aborted => {
@@ -234,9 +250,12 @@ impl Server {
         }
     }
 
-    fn over(&mut self, why: Option<String>) -> Turned {
+    fn over(&mut self, error: Option<h2::Error>) -> Turned {
         self.state = State::Over;
-        Turned::Over(why)
+        Turned::Over(error.map(|error| Failure {
+            is_flood: error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM),
+            why: error.to_string(),
+        }))
     }
 
     /// Gives a stream the number under which [`Server::take_ready`] tells of it.

@@ -734,3 +734,14 @@ def test_garbage_ends_only_the_connection_it_comes_on(server, seed):
             pass
         raw.close()
     assert neighbour.call("ping")["type"] == "pong"
+
+
+def test_a_burst_of_small_messages_waits_and_ends_nothing(start_server):
+    """Commands of some ten bytes, whose window is full while the client's rate has them wait."""
+    server = start_server(rate__commands_per_second=5_000, rate__burst=1_000)
+    client = GrpcClient(server).enter("eager", "den")
+    for number in range(5_000):
+        client.send("ping", id=str(number))
+    answers = [client.expect(id=str(number)) for number in range(5_000)]
+    assert {answer["type"] for answer in answers} <= {"pong", "error"}
+    assert {answer["reason"] for answer in answers if answer["type"] == "error"} <= {"rate_limited"}

@@ -171,7 +171,9 @@ const REGRESSIONS: [u64; 3] = [21_000_028, 21_002_324, 21_002_882];
 ///
 /// 1796018243934092092: a message that was stored is said again when its room has got another epoch since, and been forgotten: the answer
 /// names the first. 1796019959257212456: with mailboxes that take little the rest was over before they had taken all.
-const SWARM_REGRESSIONS: [u64; 2] = [1_796_018_243_934_092_092, 1_796_019_959_257_212_456];
+/// 1796030000000000477: HTTP/2 ended a connection on which many small messages waited.
+const SWARM_REGRESSIONS: [u64; 3] =
+    [1_796_018_243_934_092_092, 1_796_019_959_257_212_456, 1_796_030_000_000_000_477];
 
 #[test]
 fn known_seeds() {

@@ -159,6 +159,7 @@ mod tests {
         send_buffer_bytes: 1 << 20,
         pending_resets: 10,
         control_frames: 1000,
+        small_frames: 1000,
     };
 
     /// The server's stream, once the call has come.

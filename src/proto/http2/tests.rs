@@ -14,6 +14,7 @@ const SETTINGS: Settings = Settings {
     send_buffer_bytes: 16_384,
     pending_resets: 4,
     control_frames: 100,
+    small_frames: 10_000,
 };
 
 /// As much of what is to be written as is taken at a time.
@@ -29,7 +30,7 @@ struct Pair {
     requests: SendRequest<Bytes>,
     opened: Vec<(Request<()>, Stream)>,
     /// What the server said when it was over.
-    over: Option<Option<String>>,
+    over: Option<Option<Failure>>,
     /// What ended the client's side, if it has ended.
     client_over: Option<Result<(), Option<Reason>>>,
 }
@@ -76,7 +77,7 @@ impl Pair {
             match self.server.turn(OUTPUT_BYTES) {
                 Turned::Opened(request, stream) => self.opened.push((*request, stream)),
                 Turned::Waits => return,
-                Turned::Over(why) => self.over = Some(why),
+                Turned::Over(failure) => self.over = Some(failure),
             }
         }
     }
@@ -204,6 +205,38 @@ fn more_than_the_windows_hold_goes_both_ways() {
     }
     assert!(heard == content && answer == content);
     assert!(matches!(stream.read(), Read::End));
+}
+
+/// A fault: h2 ends a connection by itself on which so many small messages wait that keeping each takes more than half of the window.
+#[test]
+fn a_window_of_the_smallest_messages_waits_until_it_is_read() {
+    let mut pair = Pair::new();
+    let (_, mut send, mut stream) = pair.answered_call();
+    let (frame, frames) = (&b"\0\0\0\0\x02hi"[..], 65_535 / 7);
+    for _ in 0..frames {
+        send.send_data(frame.into(), false).expect("a stream");
+    }
+    pair.talk();
+    assert_eq!((&pair.over, &pair.client_over), (&None, &None));
+    let mut heard = Vec::new();
+    while heard.len() < frames * frame.len() {
+        let (bytes, end) = read(&mut stream);
+        assert!(!bytes.is_empty() && matches!(end, Read::Waits), "{end:?} after {}", heard.len());
+        heard.extend(bytes);
+        pair.talk();
+    }
+    assert!(heard == frame.repeat(frames));
+}
+
+#[test]
+fn more_small_frames_than_may_wait_end_the_connection() {
+    let mut pair = Pair::new();
+    let (_body, mut send, _stream) = pair.answered_call();
+    for _ in 0..SETTINGS.small_frames + 100 {
+        send.send_data(b"x".as_slice().into(), false).expect("a stream");
+    }
+    pair.talk();
+    assert!(matches!(&pair.over, Some(Some(Failure { is_flood: true, .. }))), "{:?}", pair.over);
 }
 
 #[test]

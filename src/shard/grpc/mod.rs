@@ -32,7 +32,7 @@ use super::encode::Encoding;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::config::Limits;
-use crate::proto::http2::{self, Flood, Read, Reason, Server, Settings, Stream, Turned};
+use crate::proto::http2::{self, Failure, Flood, Read, Reason, Server, Settings, Stream, Turned};
 
 pub use call::Call;
 
@@ -65,6 +65,7 @@ impl Http2 {
             send_buffer_bytes: limits.http2_output_bytes,
             pending_resets: limits.http2_pending_resets,
             control_frames: count(limits.http2_control_frames),
+            small_frames: limits.http2_small_frames,
         };
         Http2 { server: Server::new(&settings), streams: Slab::new(), ready: Vec::new(), leaves_by: None }
     }
@@ -121,7 +122,7 @@ impl Shard {
                     }
                     http2.ready = ready;
                 }
-                Turned::Over(why) => break Some(why),
+                Turned::Over(failure) => break Some(failure),
             }
         };
         let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) else {
@@ -132,8 +133,9 @@ impl Shard {
             self.touch(id);
         }
         match over {
-            Some(why) => {
-                if let Some(why) = why {
+            Some(failure) => {
+                if let Some(Failure { why, is_flood }) = failure {
+                    self.counters.http2_floods.add(is_flood.into());
                     self.log_violation(id, &why);
                 }
                 self.close_calls(id);
