@@ -191,7 +191,7 @@ fn receipts(db: &Connection, since_ms: u64) -> Result<HashMap<u64, Vec<RestoredR
     let margin_ms = 60_000;
     while let Some(row) = rows.next()? {
         let timestamp_ms = row.get::<_, i64>(5)? as u64;
-        if timestamp_ms + margin_ms < since_ms {
+        if timestamp_ms.saturating_add(margin_ms) < since_ms {
             break;
         }
         let (Some(session), Some(id)) = (row.get::<_, Option<i64>>(0)?, row.get::<_, Option<Box<str>>>(1)?)
