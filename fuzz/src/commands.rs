@@ -39,7 +39,14 @@ fn as_json(input: &[u8]) {
     };
     let command = check(&read);
     let text = std::str::from_utf8(input).expect("a command is text");
-    assert!(serde_json::from_str::<serde_json::Value>(text).is_ok(), "a command that is no JSON: {text}");
+    // In a field that nobody knows an escape may stand for half a surrogate pair: that is the grammar's, and passed over.
+    assert!(serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok(), "a command that is no JSON: {text}");
+    if let Command::State { value: Some(value), .. } = &command {
+        assert!(
+            serde_json::from_str::<serde_json::Value>(value).is_ok(),
+            "a value that others cannot read: {value}"
+        );
+    }
     assert_eq!(json::parse_as(command.name(), input), Ok(read.clone()), "a kind is its type");
     let compact = json::compact(text);
     assert!(compact.len() <= text.len() && !compact.contains(['\n', '\r']), "{compact:?} is not one line");

@@ -22,7 +22,9 @@ fn check(json: &str) -> Result<(), String> {
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'"' => {
-                at += string_bytes(&bytes[at..]);
+                let end = at + string_bytes(&bytes[at..]);
+                check_string(&bytes[at..end])?;
+                at = end;
                 continue;
             }
             b'-' | b'0'..=b'9' => {
@@ -54,6 +56,26 @@ fn string_bytes(bytes: &[u8]) -> usize {
         at += 2; // what is escaped is no end
     }
     unreachable!("the grammar has been checked, so that the string has an end")
+}
+
+/// RFC 8259 section 8.2: what an escape for half a surrogate pair means nobody knows, and some readers take the whole text for damaged.
+fn check_string(quoted: &[u8]) -> Result<(), String> {
+    let mut at = 0;
+    while let Some(escape) = memchr::memchr(b'\\', &quoted[at..]) {
+        at += escape;
+        at += match (code_unit(&quoted[at..]), code_unit(quoted.get(at + 6..).unwrap_or_default())) {
+            (Some(0xD800..0xDC00), Some(0xDC00..0xE000)) => 12,
+            (Some(0xD800..0xE000), _) => return Err("has half a surrogate pair".to_owned()),
+            _ => 2, // the digits behind it are text like any other
+        };
+    }
+    Ok(())
+}
+
+/// The code unit that is escaped here by its number.
+fn code_unit(escape: &[u8]) -> Option<u16> {
+    let digits = escape.strip_prefix(b"\\u")?.get(..4)?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 fn is_of_number(byte: u8) -> bool {
@@ -112,7 +134,38 @@ mod tests {
         assert!(read("value", r#"["1e999",true,{"1e999":null}]"#).is_ok(), "in a string a number is text");
     }
 
+    #[test]
+    fn surrogates_come_in_pairs() {
+        for json in [
+            r#""\ud83d\udc26""#,
+            r#""\uD83D\uDC26\ud83d\udc26""#,
+            r#"{"\ud83d\udc26":"\\ud83d"}"#,
+            r#""\u00e9 \\\" d83d""#,
+        ] {
+            assert_eq!(read("value", json).ok().expect(json), json);
+            assert!(serde_json::from_str::<serde_json::Value>(json).is_ok());
+        }
+        for json in [
+            r#""\ud83d""#,
+            r#""\udc26\ud83d""#,
+            r#""\ud83d\ud83d\udc26""#,
+            r#""\ud83dx\udc26""#,
+            r#"{"\uDFFF":1}"#,
+            r#"[1,"\\\ud800"]"#,
+        ] {
+            assert_eq!(fault(json), "field `value` has half a surrogate pair", "{json}");
+            assert!(serde_json::from_str::<serde_json::Value>(json).is_err(), "others refuse it");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_taken_others_can_read(text in r#"(\\(u[0-9a-fA-F]{4}|ud[89abcdef][0-9a-f]{2}|["\\nt])|[a-fu0-9]){0,8}"#) {
+            let json = format!("\"{text}\"");
+            let is_read = serde_json::from_str::<serde_json::Value>(&json).is_ok();
+            prop_assert_eq!(read("value", &json).is_ok(), is_read, "{}", json);
+        }
+
         #[test]
         fn every_text_of_a_string_is_skipped(texts in prop::collection::vec(".*", 0..4)) {
             let json = serde_json::to_string(&texts).unwrap();
