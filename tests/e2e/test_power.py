@@ -129,3 +129,14 @@ def test_what_was_stored_is_synced_though_nobody_asks_for_it(machine):
     machine.cut_power(server, keeps=lambda: False)
     check(machine)
     assert history(machine.start().ws("bob"), "den") == {number + 1: f"stored {number}" for number in range(20)}
+
+
+def test_a_command_that_is_sent_again_for_a_sync_gets_one(machine):
+    server = machine.start()
+    alice = server.ws("alice", "den")
+    stored = alice.call("message", room="den", content="1", id="the same", ack="stored")
+    synced = alice.call("message", room="den", content="1", id="the same", ack="synced")
+    assert (stored["level"], synced["level"], synced["offset"]) == ("stored", "synced", stored["offset"])
+    machine.cut_power(server, keeps=lambda: False)
+    check(machine)
+    assert history(machine.start().ws("bob"), "den") == {1: "1"}
