@@ -144,18 +144,25 @@ static void remember(int fd) {
     if (n < 0 || syscall(SYS_rename, part, copy)) abort();
 }
 
+/* One at a time: what is copied later has been synced later. */
+static int sync_and_remember(int fd, int (*sync)(int)) {
+    static int is_taken;
+    if (!may_sync(fd)) return -1;
+    while (__sync_lock_test_and_set(&is_taken, 1)) nanosleep(&(struct timespec){0, 100000}, NULL);
+    int result = sync(fd);
+    if (!result) remember(fd);
+    __sync_lock_release(&is_taken);
+    return result;
+}
+
 int fsync(int fd) {
     REAL(int, "fsync", int);
-    int result = may_sync(fd) ? real(fd) : -1;
-    if (!result) remember(fd);
-    return result;
+    return sync_and_remember(fd, real);
 }
 
 int fdatasync(int fd) {
     REAL(int, "fdatasync", int);
-    int result = may_sync(fd) ? real(fd) : -1;
-    if (!result) remember(fd);
-    return result;
+    return sync_and_remember(fd, real);
 }
 
 int ftruncate(int fd, off_t bytes) {
