@@ -503,7 +503,8 @@ def test_a_node_that_is_stopped_while_redis_is_away_ends_and_leaves_what_redis_k
     assert two.ws().refused(503, "backplane_down", "hello", resume=alice.welcome["resume"])["retryable"] is True
     redis.start()
     again = wait_until(lambda: try_resume(two, alice), "the session to be had", 40)
-    joined = again.call("join", room="den", since={"epoch": epoch, "offset": 0})
+    join = lambda: (answer := again.call("join", room="den", since={"epoch": epoch, "offset": 0}))["type"] == "joined" and answer
+    joined = wait_until(join, "places to be given again")
     assert (joined["recovered"], joined["offset"], joined["role"]) == (True, 1, "host")
     assert again.expect("message")["content"] == "1"
     wait_until(lambda: members(again, "den") == {("alice", "host", True), ("bob", "member", True)}, "both to be there", 40)
