@@ -359,7 +359,8 @@ def test_whoever_has_a_token_that_is_void_is_put_out(disk, tmp_path, change):
     bob.expect("presence", event="leave", nickname="alice")
     reason = "bad_credentials" if change == "disable" else "bad_token"
     for hello in ({"token": token}, {"resume": gone.welcome["resume"]}):
-        answer = server.ws().call("hello", **hello)
+        # Each core hears of it, one a moment after the other.
+        answer = wait_until(lambda: (answer := server.ws().call("hello", **hello))["type"] == "error" and answer, "all cores to know")
         assert (answer["code"], answer["reason"]) == (401, reason), answer
     push.send(request + body)
     assert push.response().status == 401
