@@ -96,7 +96,8 @@ class Soak:
         self.samples = samples.Table(self.out / "samples.csv", samples.COLUMNS)
         self.slices = samples.Table(self.out / "slices.csv", samples.SLICE_COLUMNS)
         self.events = samples.Table(self.out / "events.csv", samples.EVENT_COLUMNS)
-        with tempfile.TemporaryDirectory(prefix="starling-soak-") as directory:
+        # A reload that is under way may make a file of it while it is removed.
+        with tempfile.TemporaryDirectory(prefix="starling-soak-", ignore_cleanup_errors=True) as directory:
             self.directory = pathlib.Path(directory)
             try:
                 self._start_server()
@@ -107,6 +108,7 @@ class Soak:
                 self.failure = f"{why}"
             finally:
                 self._end()
+        shutil.rmtree(directory, ignore_errors=True)
         if self.failure:
             self.about["failure"] = self.failure
             self.say(self.failure)
