@@ -19,6 +19,8 @@ def test_the_first_deployment_of_the_readme(tmp_path):
     listeners = "".join(f' --listen {kind}=127.0.0.1:{port}' for kind, port in zip(["web", "line", "frame", "grpc"], [web, *others]))
     commands = commands.replace("127.0.0.1:8080", f"127.0.0.1:{web}")
     commands = commands.replace("starling serve ", f"starling serve{listeners} --set drain.spread_ms=0 --cores 1 ")
+    # Who types this is slower: the next signal would find the server at the first one.
+    commands = commands.replace("kill -HUP $! ", "kill -HUP $! && until grep -q 'in effect' starling.log; do sleep 0.1; done ")
     # A server that a failure leaves behind ends with the shell.
     script = "set -euxo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + commands
     variables = environment() | {"PATH": f"{directory}:{os.environ['PATH']}"}
