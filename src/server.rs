@@ -11,6 +11,8 @@ mod reload;
 mod supervisor;
 mod user;
 
+pub use user::Maker;
+
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::RawFd;
@@ -99,11 +101,12 @@ struct Start {
     go: Receiver<()>,
 }
 
-/// Serves until a signal asks it to stop. Signals must have been blocked ([`signals::block`]) before any thread was made.
+/// Serves until a signal asks it to stop. Signals must have been blocked ([`signals::block`]) before any thread was made. `maker` opens paths,
+/// and says whom the server becomes when all is open.
 ///
 /// # Errors
 /// When a listener cannot be opened, or a core stops without having been asked.
-pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeError> {
+pub fn run(config: Config, maker: Maker, reread: Reread, log: Control) -> Result<(), ServeError> {
     let mut authority = load_authority(&config).map_err(failure)?;
     let certificates = Certificates::load(&config.listen).map_err(failure)?;
     let has_terminal = terminal::is_controlled();
@@ -124,7 +127,10 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
         let steered = config.steer.then_some(&processors[..]);
         let opened = match listeners::inherit(listen, cores, &mut passed)? {
             Some(opened) => opened,
-            None => listeners::open(listen, cores, index % cores, config.limits.listen_backlog, steered)?,
+            None => {
+                let backlog = config.limits.listen_backlog;
+                listeners::open(listen, cores, index % cores, backlog, steered, &maker)?
+            }
         };
         doors[index].outlives_us = opened.is_inherited;
         addresses.push((listen.kind, opened.address, listen.tls.is_some()));
@@ -135,7 +141,7 @@ pub fn run(config: Config, reread: Reread, log: Control) -> Result<(), ServeErro
     }
     listeners::none_left(&passed)?;
     // Before the store is opened and before there are cores: whatever they make is that user's.
-    user::change(&config, &socket_files)?;
+    maker.change(&config)?;
     let is_clustered = !config.cluster.redis.0.is_empty();
     warn_of_what_is_left_aside(&config, is_clustered);
     let joined = is_clustered.then(|| join_cluster(&config)).transpose()?;

@@ -2,25 +2,25 @@
 //! under licences that are fine with ours.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 /// Licences, each of which is enough where one may choose, and of which all must be here where several hold.
-const LICENCES: &[&str] = &[
-    "0BSD",
-    "Apache-2.0",
-    "Apache-2.0 WITH LLVM-exception",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "BSL-1.0",
-    "CC0-1.0",
-    "ISC",
-    "MIT",
-    "MIT-0",
-    "Unicode-3.0",
-    "Unlicense",
-    "Zlib",
+fn licences() -> BTreeSet<String> {
+    let rules: toml::Table = include_str!("../deny.toml").parse().expect("TOML");
+    let allowed = rules["licenses"]["allow"].as_array().expect("a list");
+    allowed.iter().map(|licence| licence.as_str().expect("a licence").to_owned()).collect()
+}
+
+/// Manifests of what is built apart from the server.
+const APART: &[&str] = &[
+    "benches/peers/rust/Cargo.toml",
+    "benches/peers/uws/Cargo.toml",
+    "fuzz/Cargo.toml",
+    "tests/switches/Cargo.toml",
+    "tests/sanitize/Cargo.toml",
 ];
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -44,6 +44,7 @@ fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
 struct Expression {
     words: Vec<String>,
     at: usize,
+    allowed: BTreeSet<String>,
 }
 
 impl Expression {
@@ -80,7 +81,7 @@ impl Expression {
             licence = format!("{licence} WITH {}", self.words[self.at]);
             self.at += 1;
         }
-        LICENCES.contains(&licence.as_str())
+        self.allowed.contains(&licence)
     }
 }
 
@@ -88,7 +89,7 @@ impl Expression {
 fn is_fine(licence: &str) -> bool {
     let spaced = licence.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words = spaced.split_whitespace().map(str::to_owned).collect();
-    let mut expression = Expression { words, at: 0 };
+    let mut expression = Expression { words, at: 0, allowed: licences() };
     expression.choice() && expression.at == expression.words.len()
 }
 
@@ -135,20 +136,37 @@ fn each_crate_that_is_named_has_its_line() {
     for package in packages(&metadata).filter(|package| package["source"].is_null()) {
         for dependency in package["dependencies"].as_array().expect("a list") {
             let by = package["name"].as_str().expect("a name");
-            named.entry(dependency["name"].as_str().expect("a name")).or_insert(by);
+            named.entry(dependency["name"].as_str().expect("a name").to_owned()).or_insert(by);
+        }
+    }
+    for path in APART {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path);
+        let manifest: toml::Table = text.parse().expect(path);
+        for section in ["dependencies", "dev-dependencies"] {
+            let crates = manifest.get(section).and_then(|crates| crates.as_table()).into_iter().flatten();
+            for (name, _) in crates.filter(|(name, _)| !name.starts_with("starling")) {
+                named.entry(name.clone()).or_insert(path);
+            }
         }
     }
     let page = include_str!("../docs/dependencies.md");
-    let rows =
-        page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name);
     let mut listed = BTreeSet::new();
-    for row in rows {
-        assert!(listed.insert(row), "{row} is listed twice");
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect();
+        let [name, purpose, reason] = cells[..] else { panic!("not three cells: {row}") };
+        assert!(!purpose.is_empty() && !reason.is_empty(), "{name} has no reason");
+        assert!(listed.insert(name.trim_matches('`').to_owned()), "{name} is listed twice");
     }
     for (name, by) in &named {
         assert!(listed.contains(name), "{name}, which {by} names, has no line in docs/dependencies.md");
     }
-    for name in listed {
+    for name in &listed {
         assert!(named.contains_key(name), "{name} has a line in docs/dependencies.md, and nothing names it");
+    }
+    for counted in [
+        format!("{} crates are named here", listed.len()),
+        format!("`Cargo.lock` has {} packages", packages(&metadata).count()),
+    ] {
+        assert!(page.contains(&counted), "docs/dependencies.md is not up to date: {counted}");
     }
 }

@@ -294,6 +294,30 @@ fn only_sys_is_unsafe() {
     assert_none(files().iter().flat_map(unsafe_code));
 }
 
+/// What has `unsafe` code is what scripts/sanitize runs, or docs/fuzzing.md says that it does not.
+#[test]
+fn what_is_unsafe_is_sanitized_or_said_not_to_be() {
+    let built = include_str!("sanitize/sys.rs");
+    let page = include_str!("../docs/fuzzing.md");
+    let not_covered = page
+        .lines()
+        .find(|line| line.starts_with("Not covered: "))
+        .expect("docs/fuzzing.md says what is not");
+    let mut seen = 0;
+    for file in files().iter().filter(|file| file.layer() == "sys") {
+        if source::tokens(&file.text).iter().any(|token| token.text == "unsafe") {
+            seen += 1;
+            let (path, quoted) = (format!("/src/{}\"", file.path), format!("`src/{}`", file.path));
+            assert!(
+                built.contains(&path) || not_covered.contains(&quoted),
+                "src/{} is in neither",
+                file.path
+            );
+        }
+    }
+    assert!(seen > 5, "only {seen} files have unsafe code");
+}
+
 #[test]
 fn chat_names_no_protocol() {
     assert_none(files().iter().flat_map(protocol_names));

@@ -126,8 +126,12 @@ def misbehaviour(about, samples):
     lines += [Line(False, f"beside it: {why}") for why in wrong[:10]]
     grown = {name: sum(row[name] for row in samples) for name in ("slow_consumers", "resumed", "grace_expired", "rooms_forgotten", "private_kept", "errors",
                                                                   "timeouts", "too_large", "stalls", "journal_waits")}
-    refused = {name: sum(row[name] for row in samples) for name in ("refused_connections", "store_refused", "store_overdue")}
+    # To find the capacity more is asked than can be done, and the store says no to some of it.
+    names = ("refused_connections", "store_refused", "store_overdue")
+    sought, lived = ([row for row in samples if (row["phase"] == "capacity") == is_sought] for is_sought in (True, False))
+    refused, before = ({name: sum(row[name] for row in rows) for name in names} for rows in (lived, sought))
     lines.append(Line(not any(refused.values()), "refused: " + counted(refused)))
+    lines.append(Line(None, "refused while the capacity was looked for: " + counted(before)))
     return lines + [Line(None, f"counted by the server: {counted(grown)}; {about.get('reloads', 0)} reloads, {about.get('rotations', 0)} log files")]
 
 

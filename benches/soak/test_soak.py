@@ -104,6 +104,8 @@ class Judged(unittest.TestCase):
 
     def test_refusals_and_wrong_answers_fail(self):
         self.only("refused", sample=lambda seconds: {"store_refused": int(seconds == 900)})
+        # Looking for the capacity is asking for too much.
+        self.assertEqual(self.failures(sample=lambda seconds: {"store_refused": 9, "phase": "capacity"} if seconds < 60 else {}), [])
         self.only("beside it", wrong=["mail: Wrong('500')"])
         self.only("interrupted", failure="interrupted")
 

@@ -1,12 +1,13 @@
 //! `starling serve`: the server, from its configuration to its last log line.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{EXIT_FAILURE, EXIT_USAGE, Flags, fail};
 use crate::observe::logging;
-use crate::server;
-use crate::sys::{inherited, signals};
+use crate::server::{self, Maker};
+use crate::sys::{files, inherited, signals};
 
 /// How long the end of the program waits for the log to be written: a stuck terminal must not keep a stopped server
 /// alive.
@@ -24,15 +25,21 @@ pub fn run(flags: &Flags) -> ExitCode {
     if let Err(why) = inherited::check().and_then(|()| server::refuse_shared(&config)) {
         return fail(EXIT_FAILURE, why);
     }
-    let logging = match logging::start(&config.log, config.limits.log_lines) {
-        Ok(logging) => logging,
+    let started = Maker::find(&config).and_then(|maker| {
+        maker.prepare()?;
+        let opens = |path: &Path| maker.make(path, || files::open_appending(path));
+        let logging = logging::start(&config.log, config.limits.log_lines, opens)?;
+        Ok((maker, logging))
+    });
+    let (maker, logging) = match started {
+        Ok(started) => started,
         Err(why) => return fail(EXIT_FAILURE, why),
     };
     for notice in config.notices() {
         log::warn!("{notice}");
     }
     let again = flags.clone();
-    let end = server::run(config, Box::new(move || again.resolve()), logging.control());
+    let end = server::run(config, maker, Box::new(move || again.resolve()), logging.control());
     // First the log, so that the reason stands last and on a line of its own.
     logging.finish(LOG_FINISH);
     match end {

@@ -8,7 +8,7 @@
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -93,8 +93,12 @@ impl Logging {
     }
 }
 
-/// Starts the log of this process. The error is one line for a person: the file cannot be opened.
-pub fn start(config: &config::Log, queue_lines: usize) -> Result<Logging, String> {
+/// Starts the log of this process; its file is opened by `opens`. The error is one line for a person: the file cannot be opened.
+pub fn start(
+    config: &config::Log,
+    queue_lines: usize,
+    opens: impl FnOnce(&Path) -> io::Result<File>,
+) -> Result<Logging, String> {
     let is_coloured =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut sinks: Vec<Box<dyn SharedLogger>> = Vec::new();
@@ -111,7 +115,8 @@ pub fn start(config: &config::Log, queue_lines: usize) -> Result<Logging, String
     add("log-stderr", Box::new(io::stderr()) as Box<dyn Output>, is_coloured)?;
     if let Some(path) = &config.file {
         let reopens = control.reopens.clone().unwrap_or_default();
-        let file = LogFile::open(path.clone(), reopens)
+        let file = opens(path)
+            .map(|file| LogFile { path: path.clone(), file: Some(file), is_fresh: true, reopens })
             .map_err(|error| format!("cannot open the log file {}: {error}", path.display()))?;
         add("log-file", Box::new(file), false)?;
     }
@@ -294,6 +299,7 @@ struct LogFile {
 }
 
 impl LogFile {
+    #[cfg(test)]
     fn open(path: PathBuf, reopens: Arc<AtomicBool>) -> io::Result<Self> {
         let mut log_file = Self { path, file: None, is_fresh: true, reopens };
         log_file.opened()?;

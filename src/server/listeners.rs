@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::{ServeError, failure, places};
+use super::{Maker, ServeError, failure, places};
 use crate::config::{Address, Listen, Mode};
 use crate::sys::inherited::Inherited;
 use crate::sys::listen::{self, Listener};
@@ -78,6 +78,7 @@ pub fn open(
     accepting: usize,
     backlog: usize,
     processors: Option<&[usize]>,
+    maker: &Maker,
 ) -> Result<Opened, ServeError> {
     let kind = listen.kind.word();
     let place = &listen.address;
@@ -85,7 +86,13 @@ pub fn open(
         Address::Socket(address) => *address,
         Address::Unix(path) => {
             let mode = listen.mode.unwrap_or(Mode::DEFAULT).bits();
-            let (listeners, file) = listen::listen_on_path(path, mode, cores, accepting, backlog)
+            let listening =
+                maker.make(path, || match listen::listen_on_path(path, mode, cores, accepting, backlog) {
+                    Err(PathError::Io(error)) => Err(error),
+                    done => Ok(done),
+                });
+            let (listeners, file) = listening
+                .unwrap_or_else(|error| Err(error.into()))
                 .map_err(|error| failure(path_failure(kind, place, error)))?;
             return Ok(Opened { listeners, address: place.clone(), file: Some(file), is_inherited: false });
         }

@@ -262,6 +262,9 @@ fn messages(
                 "message {offset} of room number {room} has an earlier time than the one before"
             ));
         }
+        if timestamp_ms > i64::MAX as u64 {
+            report.add(format!("message {offset} of room number {room} has a time before 1970"));
+        }
         let sender = row.get_ref(3)?.as_str().unwrap_or_default();
         if let Err(why) = Nickname::parse(sender) {
             report.add(format!("message {offset} of room number {room} is from {sender:?}: {why}"));
@@ -288,7 +291,7 @@ fn messages(
 fn inboxes(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), StoreError> {
     let mut statement = db.prepare(
         "SELECT i.id, i.session, i.user, i.last, coalesce(max(x.offset), 0), coalesce(min(x.offset), 1),
-             s.number IS NOT NULL, u.folded IS NOT NULL
+             s.number IS NOT NULL, u.folded IS NOT NULL, coalesce(min(x.timestamp), 0)
          FROM inboxes i LEFT JOIN inbox x ON x.inbox = i.id LEFT JOIN sessions s ON s.number = i.session
              LEFT JOIN users u ON u.folded = i.user GROUP BY i.id",
     )?;
@@ -310,6 +313,9 @@ fn inboxes(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), Sto
         }
         if highest > last || lowest < 1 {
             report.add(format!("inbox {id} has places {lowest} to {highest}, and has given {last}"));
+        }
+        if row.get::<_, i64>(8)? < 0 {
+            report.add(format!("inbox {id} has a message with a time before 1970"));
         }
     }
     Ok(())
@@ -433,6 +439,8 @@ pub(super) mod tests {
             ("UPDATE state SET key = CAST(x'ff' AS TEXT)", "key in a row of state is not UTF-8"),
             ("UPDATE rooms SET timestamp = 1 WHERE id = 1", "another time than its last message"),
             ("UPDATE messages SET timestamp = 1 WHERE room = 1 AND offset = 7", "an earlier time"),
+            ("UPDATE messages SET timestamp = -1 WHERE room = 1 AND offset = 7", "a time before 1970"),
+            ("UPDATE inbox SET timestamp = -1", "inbox 1 has a message with a time before 1970"),
             ("UPDATE messages SET sender = 'a b' WHERE room = 1 AND offset = 7", "is from \"a b\""),
             ("UPDATE rooms SET state_version = 1 WHERE id = 1", "state of version 3"),
             ("UPDATE rooms SET name = 'Lobby!' WHERE id = 1", "is no name"),

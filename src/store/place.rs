@@ -1,8 +1,8 @@
 //! Where the store is: one file in the data directory, for nobody's eyes but the server's. It has hashes of passwords and keys in it.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use super::engine::Engine;
@@ -42,10 +42,11 @@ pub fn find_or_make(directory: &Path) -> Result<PathBuf, StoreError> {
         return find(directory);
     }
     make_directory(directory)?;
-    make_file(&path)?;
-    // Root makes it for whoever the directory is of; nobody else could, nor has to. What SQLite puts beside it follows the file.
-    if let Ok(facts) = directory.metadata() {
-        let _ = chown(&path, Some(facts.uid()), Some(facts.gid()));
+    let made = make_file(&path)?;
+    // Root makes it for whoever the directory is of; nobody else could, nor has to. What SQLite puts beside it follows the file. It is the
+    // file that was made that is given, and not what they may have put in its place meanwhile.
+    if let (Some(made), Ok(facts)) = (made, directory.metadata()) {
+        let _ = fchown(&made, Some(facts.uid()), Some(facts.gid()));
     }
     Engine::open(&path).map_err(|error| StoreError {
         message: format!("cannot make {}: {error}", path.display()),
@@ -59,7 +60,18 @@ pub fn find_or_make(directory: &Path) -> Result<PathBuf, StoreError> {
 /// # Errors
 /// When it cannot be made.
 pub fn make_directory(directory: &Path) -> Result<(), StoreError> {
-    let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
+    make_directory_by(directory, |make| make())
+}
+
+/// Makes a data directory, unless it is there, with the rights that `by` has it made with.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_directory_by(
+    directory: &Path,
+    by: impl FnOnce(&dyn Fn() -> io::Result<()>) -> io::Result<()>,
+) -> Result<(), StoreError> {
+    let made = by(&|| DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory));
     // The kernel says that a file exists where a link leads nowhere: looking says more.
     made.or_else(|error| {
         check_directory(directory).and_then(|()| Err(unusable(directory, directory, &error)))
@@ -85,14 +97,14 @@ fn unusable(directory: &Path, place: &Path, error: &io::Error) -> StoreError {
 
 /// Makes an empty file that is its owner's alone, unless there is one. SQLite would make it as the umask says; the files that it puts
 /// beside this one are as this one is. One that is there is not opened: closing it would take SQLite's locks from it, if this process has
-/// any (fcntl(2)).
+/// any (fcntl(2)). Gives the file that was made.
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn make_file(path: &Path) -> Result<(), StoreError> {
+pub fn make_file(path: &Path) -> Result<Option<File>, StoreError> {
     match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Ok(made) => Ok(Some(made)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(StoreError::new(format!("cannot make {}: {error}", path.display()))),
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
 
@@ -40,6 +40,37 @@ pub fn settle(path: &Path) -> PathBuf {
         }
     }
     follow(path, LINKS_MAX)
+}
+
+/// Whether nobody but root can change what a path leads to, but for what stands in the file at its end: all directories on the way, and
+/// those that links on it lead through, are root's and nobody else's to write.
+pub fn is_roots_alone(path: &Path) -> bool {
+    fn look(path: &Path, links: usize) -> bool {
+        let mut at = PathBuf::from("/");
+        let mut components = path.components().peekable();
+        while let Some(component) = components.next() {
+            let next = match component {
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => at.clone(),
+                Component::ParentDir => directory_of(&at).to_owned(),
+                Component::Normal(name) => at.join(name),
+            };
+            match fs::symlink_metadata(&next) {
+                // What is missing is made where all before it is root's.
+                Err(error) => return error.kind() == ErrorKind::NotFound,
+                Ok(facts) if facts.is_symlink() => {
+                    let Ok(target) = fs::read_link(&next) else { return false };
+                    let rest: PathBuf = components.collect();
+                    return links > 0 && look(&at.join(target).join(rest), links - 1);
+                }
+                Ok(facts) if facts.is_dir() && (facts.uid() != 0 || facts.mode() & 0o022 != 0) => {
+                    return false;
+                }
+                Ok(_) => at = next,
+            }
+        }
+        true
+    }
+    std::path::absolute(path).is_ok_and(|path| look(&path, LINKS_MAX))
 }
 
 /// The bytes of a file that is no more than a file, and has no more than so many. Nothing is waited for: what is opened may be a pipe

@@ -1,8 +1,8 @@
-//! Becoming another user, once what only root may do is done.
+//! Becoming another user, once what only root may do is done; and files that root opens for them.
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::lchown;
 use std::path::Path;
 
 /// A user of this machine.
@@ -54,18 +54,77 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Has no program that this thread starts, nor those that it makes from here on, get rights that it has not (PR_SET_NO_NEW_PRIVS,
+/// prctl(2)): what is given up stays given up. Elsewhere than on Linux nothing is done.
+///
+/// # Errors
+/// When the kernel does not know of it.
+pub fn gain_no_more() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: a plain call.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    Ok(())
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The groups that this process is in beside its own.
+fn groups() -> io::Result<Vec<libc::gid_t>> {
+    // SAFETY: with no room, nothing is written.
+    let count = unsafe { libc::getgroups(0, std::ptr::null_mut()) };
+    let mut groups = vec![0; usize::try_from(count).map_err(|_| io::Error::last_os_error())?];
+    // SAFETY: there is room for as many as are said.
+    let count = unsafe { libc::getgroups(count, groups.as_mut_ptr()) };
+    groups.truncate(usize::try_from(count).map_err(|_| io::Error::last_os_error())?);
+    Ok(groups)
+}
+
 impl User {
-    /// Whether this process runs as this user already.
-    pub fn is_current(&self) -> bool {
-        rustix::process::geteuid().as_raw() == self.uid
+    /// Its name, or whatever the user database has for one.
+    pub fn name(&self) -> std::borrow::Cow<'_, str> {
+        self.name.to_string_lossy()
     }
 
-    /// Gives a file or directory to the user.
+    /// Whether this process runs as this user already.
+    pub fn is_current(&self) -> bool {
+        [rustix::process::geteuid(), rustix::process::getuid()].iter().all(|uid| uid.as_raw() == self.uid)
+    }
+
+    /// Gives a file or directory to the user. Of a link it is the link that is given, and not what it leads to.
     ///
     /// # Errors
     /// When that is not permitted, or it is not there.
     pub fn own(&self, path: &Path) -> io::Result<()> {
-        chown(path, Some(self.uid), Some(self.gid))
+        lchown(path, Some(self.uid), Some(self.gid))
+    }
+
+    /// Does something with the user's rights and no others, and is root again: for what the user may have prepared, so that root finds there
+    /// what is not the user's to find. All threads of the process are the user meanwhile (credentials(7)).
+    ///
+    /// # Errors
+    /// What `work` says; or when this process is not root's, or cannot be root's again.
+    pub fn act<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let before = groups()?;
+        self.join_groups()?;
+        // SAFETY: a plain call. Root's own group stays root's to have again.
+        check(unsafe { libc::setegid(self.gid) })?;
+        // SAFETY: a plain call.
+        check(unsafe { libc::seteuid(self.uid) })?;
+        let done = work();
+        // SAFETY: plain calls, and as many groups as are said.
+        unsafe {
+            check(libc::seteuid(0))?;
+            check(libc::setegid(0))?;
+            check(libc::setgroups(before.len() as _, before.as_ptr()))?;
+        }
+        done
+    }
+
+    fn join_groups(&self) -> io::Result<()> {
+        // SAFETY: the name ends with a zero.
+        check(unsafe { libc::initgroups(self.name.as_ptr(), self.gid as _) })
     }
 
     /// Has this process run as the user, in the user's groups and no others, for good: all of its threads, and with no capability left
@@ -74,11 +133,10 @@ impl User {
     /// # Errors
     /// When this process is not root's. What has been done by then is not taken back: the process is to end.
     pub fn become_for_good(&self) -> io::Result<()> {
-        let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
         // Groups first: they are root's to choose.
-        // SAFETY: plain calls, and a name that ends with a zero.
+        self.join_groups()?;
+        // SAFETY: plain calls.
         unsafe {
-            check(libc::initgroups(self.name.as_ptr(), self.gid as _))?;
             check(libc::setgid(self.gid))?;
             check(libc::setuid(self.uid))?;
         }

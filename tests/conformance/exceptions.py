@@ -67,8 +67,8 @@ H2 = {
     "5.1 half-closed: DATA is STREAM_CLOSED": CLOSED,
     "5.1 half-closed: HEADERS is STREAM_CLOSED": CLOSED,
     "6.5.2 INITIAL_WINDOW_SIZE above 2^31-1": "The connection ends, as it MUST (RFC 9113, 6.5.2), but the crate h2 says PROTOCOL_ERROR of it.",
-    "8.1 trailers with a pseudo-header field": "It MUST be treated as malformed (RFC 9113, 8.1). The crate h2 takes such a field out of the trailers and "
-                                               "tells nobody; the server looks at no trailers at all.",
+    "8.1 trailers with a pseudo-header field": "A known deviation: it MUST be treated as malformed (RFC 9113, 8.1). The crate h2 takes such a field out of "
+                                               "the trailers and tells nobody; the server looks at no trailers at all.",
 }
 
 # WebSocket (RFC 6455).

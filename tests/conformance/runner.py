@@ -116,7 +116,7 @@ def list_judges():
 
 def explained():
     """What exceptions.py has, as Markdown: docs/conformance.md shows it."""
-    lines = ["| judge | cases | why it is no fault |", "|---|---|---|"]
+    lines = ["| judge | cases | why the server stays as it is |", "|---|---|---|"]
     for name, cases in EXPLAINED.items():
         by_reason = {}
         for case, reason in cases.items():

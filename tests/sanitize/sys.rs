@@ -6,6 +6,8 @@ pub mod connect;
 pub mod descriptors;
 #[path = "../../src/sys/inherited.rs"]
 pub mod inherited;
+#[path = "../../src/sys/privileges.rs"]
+pub mod privileges;
 #[path = "../../src/sys/ring.rs"]
 pub mod ring;
 #[path = "../../src/sys/signals.rs"]
