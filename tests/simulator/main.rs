@@ -148,6 +148,8 @@ const HAPPENS: &[&str] = &[
     "kills",
     "replayed_journals",
     "machine_failures",
+    "clock_jumps",
+    "wall_clocks_set",
     "tls_handshakes",
     "tls_unfinished",
     "tls_handshakes_put_off",

@@ -610,10 +610,12 @@ impl World {
         if happens(&mut kernel.rng, kernel.faults.jump) {
             kernel.clock_ms += kernel.rng.below(20_000);
             self.model.has_jumped = true;
+            self.model.count("clock_jumps");
         }
         if happens(&mut kernel.rng, kernel.faults.clock_set) {
             kernel.unix_offset_ms = 1_700_000_000_000 + kernel.rng.below(100_000) - 50_000;
             self.model.bench.clock_was_set = true;
+            self.model.count("wall_clocks_set");
         }
         let now = kernel.clock_ms;
         kernel.trace.note(&[41, now], || format!("it is {now} ms"));

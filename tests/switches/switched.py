@@ -65,7 +65,9 @@ MEMORY = 8 << 30
 # Tests of one program that are run at once: what they take together.
 TOGETHER_S = 1.5
 # Builds until all that does not compile is left out.
-BUILDS = 12
+BUILDS = 20
+# Lines from an error in which its mutant is looked for, where it is not on the error's own.
+NEAR = 10
 
 
 class Program:
@@ -92,12 +94,14 @@ def build_all(scratch, crate, listed, programs, lists):
     switches = lists / "switches"
     if subprocess.run(["cargo", "build", "--quiet", "--release", "--target-dir", switches], cwd=HERE).returncode != 0:
         raise OSError("the program that writes the switches cannot be built")
-    (lists / "list.json").write_text(json.dumps(listed))
-    without = set()
+    text, list_file, without_file = json.dumps(listed), lists / "list.json", lists / "without"
+    is_known = list_file.exists() and without_file.exists() and list_file.read_text() == text
+    without = {int(number) for number in without_file.read_text().split()} if is_known else set()
+    list_file.write_text(text)
     for turn in range(BUILDS):
         crate()
-        (lists / "without").write_text("".join(f"{number}\n" for number in sorted(without)))
-        subprocess.run([switches / "release" / "switches", lists / "list.json", scratch, lists / "map.json", lists / "without"], check=True)
+        without_file.write_text("".join(f"{number}\n" for number in sorted(without)))
+        subprocess.run([switches / "release" / "switches", list_file, scratch, lists / "map.json", without_file], check=True)
         places = {int(number): place for number, place in json.loads((lists / "map.json").read_text()).items()}
         library = scratch / "src" / "lib.rs"  # made anew each time
         library.write_text(library.read_text() + "\n#[doc(hidden)]\npub mod mutants;\n")
@@ -108,10 +112,15 @@ def build_all(scratch, crate, listed, programs, lists):
             return places
         fresh = set()
         for file, line in wrong:
-            here = [(place["last"] - place["first"], number) for number, place in places.items()
-                    if place.get("file") == file and place["first"] <= line <= place["last"]]
+            of_file = {number: place for number, place in places.items() if "first" in place and place["file"] == file}
+            here = [(place["last"] - place["first"], number) for number, place in of_file.items() if place["first"] <= line <= place["last"]]
+            near = [(max(place["first"] - line, line - place["last"]), number) for number, place in of_file.items()]
             if here:
                 fresh.add(min(here)[1])
+            elif near and min(near)[0] <= NEAR:
+                # What was there does not compile beside what has come: all of the nearest place goes.
+                asks = of_file[min(near)[1]]["asks"]
+                fresh |= {number for number, place in of_file.items() if place["asks"] == asks}
         if not fresh - without:
             raise OSError(f"what does not compile is no mutant: {sorted(wrong)[:5]}")
         without |= fresh

@@ -114,8 +114,14 @@ struct Found {
 /// The source with the mutants in it, and where they are.
 fn rewrite(source: &str, mutants: &[Mutant], without: &HashSet<u32>) -> (String, HashMap<u32, Found>) {
     let parsed = syn::parse_file(source).expect("Rust");
-    let mut finder =
-        Finder { lines: Lines::new(source), source, wanted: HashMap::new(), sites: Vec::new(), constants: 0 };
+    let mut finder = Finder {
+        lines: Lines::new(source),
+        source,
+        wanted: HashMap::new(),
+        sites: Vec::new(),
+        constants: 0,
+        can_lose_arms: Vec::new(),
+    };
     for mutant in mutants.iter().filter(|mutant| !without.contains(&mutant.number)) {
         finder.wanted.entry(mutant.start).or_default().push(mutant);
     }
@@ -182,6 +188,8 @@ struct Finder<'a> {
     sites: Vec<Site>,
     /// How many constants are around, which nothing can be asked in.
     constants: usize,
+    /// Of each `match` around, whether an arm may be gone.
+    can_lose_arms: Vec<bool>,
 }
 
 impl Finder<'_> {
@@ -210,7 +218,11 @@ impl Finder<'_> {
         if signature.constness.is_some() {
             return self.constant(visit);
         }
-        if let Some(first) = block.stmts.first() {
+        // What is returned as some type has one type, which the mutant's is not.
+        let is_opaque = matches!(&signature.output, syn::ReturnType::Type(_, output) if has_impl(output));
+        if let Some(first) = block.stmts.first()
+            && !is_opaque
+        {
             let mutants = self.found(first.span(), "FnValue");
             if !mutants.is_empty() {
                 let behind = self.lines.range(block.brace_token.span.open()).end;
@@ -286,10 +298,20 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         visit::visit_expr_unary(self, item);
     }
 
+    fn visit_expr_match(&mut self, item: &'ast syn::ExprMatch) {
+        // Where no arm takes all, none can go.
+        self.can_lose_arms.push(item.arms.iter().any(takes_all));
+        visit::visit_expr_match(self, item);
+        self.can_lose_arms.pop();
+    }
+
     fn visit_arm(&mut self, item: &'ast syn::Arm) {
         let begins = item.attrs.first().map_or_else(|| item.pat.span(), |attribute| attribute.span());
         let mut arm = self.found(begins, "MatchArm");
         arm.extend(if item.attrs.is_empty() { Vec::new() } else { self.found(item.pat.span(), "MatchArm") });
+        if self.can_lose_arms.last() == Some(&false) || takes_all(item) {
+            arm.clear();
+        }
         let guard = item.guard.as_ref().map(|(_, guard)| guard);
         let of_guard = guard.map_or_else(Vec::new, |guard| self.found(guard.span(), "MatchArmGuard"));
         if (!arm.is_empty() || !of_guard.is_empty()) && !guard.is_some_and(|guard| has_let(guard)) {
@@ -321,6 +343,32 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         }
         visit::visit_expr_struct(self, item);
     }
+}
+
+/// Whether an arm takes whatever comes.
+fn takes_all(arm: &syn::Arm) -> bool {
+    let is_open = match &arm.pat {
+        syn::Pat::Wild(_) => true,
+        // In capitals it is a constant or a variant.
+        syn::Pat::Ident(pattern) => {
+            pattern.subpat.is_none() && pattern.ident.to_string().starts_with(char::is_lowercase)
+        }
+        _ => false,
+    };
+    is_open && arm.guard.is_none()
+}
+
+/// Whether a type is one of which only a trait is told.
+fn has_impl(output: &syn::Type) -> bool {
+    struct Looks(bool);
+    impl<'ast> Visit<'ast> for Looks {
+        fn visit_type_impl_trait(&mut self, _: &'ast syn::TypeImplTrait) {
+            self.0 = true;
+        }
+    }
+    let mut looks = Looks(false);
+    looks.visit_type(output);
+    looks.0
 }
 
 /// Whether a condition has a `let` that binds for what is behind it.
