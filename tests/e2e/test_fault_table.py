@@ -526,7 +526,9 @@ def test_a_node_whose_packets_to_redis_are_dropped_catches_up(redis, start_node)
         asked = wait_until(lambda: (ack := alice.call("message", room="den", content="asked", id="asked"))["type"] == "ack" and ack, "a place")
         assert bob.expect("message", sender="alice")["offset"] == asked["offset"] == 3
         assert [m["content"] for m in bob.call("history", room="den")["messages"]] == ["1", "2", "asked"]
-        assert members(alice, "den") == members(bob, "den") == {("alice", "host", True), ("bob", "member", True)}
+        # Her own node may hear of it a moment after the other one.
+        here = {("alice", "host", True), ("bob", "member", True)}
+        wait_until(lambda: members(alice, "den") == members(bob, "den") == here, "both to be there")
         one.close()
 
 
