@@ -366,6 +366,17 @@ mod headers {
         assert_bad(&hs256(), &format!("{}.{admin}.{}", parts[0], parts[2]), "signature");
         let header = part(r#"{"alg":"HS256","typ":"JWT"}"#);
         assert_bad(&hs256(), &format!("{header}.{}.{}", parts[1], parts[2]), "signature");
+        let signature = URL_SAFE_NO_PAD.decode(parts[2]).unwrap();
+        for bit in 0..signature.len() * 8 {
+            let mut changed = signature.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_bad(&hs256(), &format!("{}.{}.{}", parts[0], parts[1], part(changed)), "signature");
+        }
+        let long = [&signature[..], b"."].concat();
+        let others: [&[u8]; 4] = [&signature[1..], &long, &[], &[0; 32]];
+        for other in others {
+            assert_bad(&hs256(), &format!("{}.{}.{}", parts[0], parts[1], part(other)), "");
+        }
         for odd in [format!("{token}."), format!(".{token}"), format!("{token}="), format!(" {token}")] {
             assert_bad(&hs256(), &odd, "");
         }

@@ -6,6 +6,7 @@
  *   eio       writes and syncs fail
  *   erofs     writes fail as on a file system that has become read-only
  *   half      half of each write arrives, then there is no room
+ *   slow      each write and sync takes a millisecond more
  *   stall     writes and syncs wait until it says something else
  *   stall-sync  syncs do, and writes do not
  *   eio-read  reads fail
@@ -61,6 +62,7 @@ static ssize_t allowed(int fd, size_t bytes) {
     if (!is_faulty(fd)) return bytes;
     wait_while(fd, "stall");
     mode(now, sizeof now);
+    if (!strcmp(now, "slow")) nanosleep(&(struct timespec){0, 1000000}, NULL);
     if (!strcmp(now, "enospc")) { errno = ENOSPC; return -1; }
     if (!strcmp(now, "eio")) { errno = EIO; return -1; }
     if (!strcmp(now, "erofs")) { errno = EROFS; return -1; }

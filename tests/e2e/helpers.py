@@ -606,6 +606,12 @@ def is_free(server, nickname):
     return reply["type"] == "welcome"
 
 
+def peak_kib(server):
+    """The most memory that it has had at a time, of which /proc tells."""
+    with open(f"/proc/{server.process.pid}/status") as status:
+        return int(status.read().split("VmHWM:")[1].split()[0])
+
+
 def ping_of_another(server):
     """Proves that the server still serves."""
     assert server.get("/health").status == 200

@@ -1,18 +1,15 @@
 """Several nodes that share a Redis, as one server."""
 
-import collections
 import json
 import pathlib
-import random
 import re
 import signal
-import threading
 import time
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from helpers import DEADLINE_S, Deadline, WsClient, binary, free_ports, run, wait_until
+from helpers import Deadline, WsClient, binary, free_ports, run, wait_until
 from redis_server import Redis
 from test_sse import Stream, metric
 import tokens
@@ -553,130 +550,6 @@ def try_resume(node, client):
     again = node.ws()
     welcome = again.call("hello", resume=client.welcome["resume"])
     return again if welcome.get("resumed") else again.drop()
-
-
-def test_order_and_exactly_once_through_kills(start_node, redis):
-    """Three nodes, clients that come back wherever they can, while nodes and Redis are killed and paused."""
-    nodes = [start_node(redis) for _ in range(3)]
-    ended = threading.Event()
-    logs = collections.defaultdict(dict)
-    acks, errors = [], []
-    lock = threading.Lock()
-
-    def heard(epoch, message):
-        with lock:
-            known = logs[epoch].setdefault(message["offset"], message["content"])
-            if known != message["content"]:
-                errors.append(f"{epoch} {message['offset']} is {known} and {message['content']}")
-
-    class Chatter(threading.Thread):
-        def __init__(self, number):
-            super().__init__(daemon=True)
-            self.number, self.random = number, random.Random(number)
-            self.token = self.place = None
-            self.unanswered = {}
-            self.count = 0
-
-        def run(self):
-            while not ended.is_set():
-                try:
-                    self.live(self.random.choice(list(nodes)))
-                except (OSError, AssertionError, TimeoutError, Exception):
-                    time.sleep(0.05)
-
-        def live(self, node):
-            client = node.ws_at("/ws")
-            hello = {"resume": self.token} if self.token else {"nickname": f"c{self.number}"}
-            welcome = client.call("hello", **hello)
-            if welcome["type"] == "error":
-                client.drop()
-                return time.sleep(0.1)
-            if not welcome["resumed"]:
-                self.place, self.unanswered = None, {}
-            self.token = welcome["resume"]
-            since = {"since": {"epoch": self.place[0], "offset": self.place[1]}} if self.place else {}
-            joined = client.call("join", room="den", **since)
-            if joined["type"] == "error":
-                client.drop()
-                return time.sleep(0.1)
-            if joined.get("recovered"):
-                self.place = (self.place[0], self.place[1])
-            else:
-                self.place = (joined["epoch"], joined["offset"])
-            for id, content in list(self.unanswered.items()):
-                client.send("message", room="den", content=content, id=id)
-            while not ended.is_set():
-                if len(self.unanswered) < 3:
-                    self.count += 1
-                    id = f"{self.number}-{self.count}"
-                    self.unanswered[id] = f"m{id}"
-                    client.send("message", room="den", content=f"m{id}", id=id)
-                event = client.next(Deadline(5))
-                if event["type"] == "message":
-                    if event["offset"] != self.place[1] + 1:
-                        errors.append(f"c{self.number} hears {event} after {self.place}")
-                    self.place = (self.place[0], event["offset"])
-                    heard(self.place[0], event)
-                elif event["type"] == "ack" and event.get("id") in self.unanswered:
-                    acks.append((event["epoch"], event["offset"], self.unanswered.pop(event["id"])))
-                elif event["type"] == "error" and event.get("id"):
-                    time.sleep(0.02)
-                    client.send("message", room="den", content=self.unanswered[event["id"]], id=event["id"])
-                elif event["type"] == "bye":
-                    return
-
-    chatters = [Chatter(number) for number in range(6)]
-    for chatter in chatters:
-        chatter.start()
-    chance = random.Random(7)
-
-    def progress():
-        before = len(acks)
-        wait_until(lambda: len(acks) > before + 30, "messages to be acknowledged", 60)
-
-    progress()
-    for step in range(6):
-        what = step % 3
-        if what == 0:
-            victim = nodes.pop(chance.randrange(len(nodes)))
-            victim.kill()
-            nodes.append(start_node(redis))
-        elif what == 1:
-            redis.kill()
-            redis.start()
-        else:
-            redis.pause()
-            wait_until(lambda: any("backplane is down" in line for node in nodes for line in node.log), "a node to notice")
-            redis.go_on()
-        progress()
-    ended.set()
-    for chatter in chatters:
-        chatter.join(DEADLINE_S)
-    assert not errors, errors[:5]
-    # Nothing twice, nothing lost, everything where it was said to be.
-    probe = wait_until(lambda: probe_history(nodes[0]), "the history")
-    epoch, stored = probe
-    for ack_epoch, offset, content in acks:
-        assert ack_epoch == epoch, "Redis has kept all"
-        assert stored.get(offset, content) == content
-        assert logs[epoch].get(offset, content) == content
-    contents = [content for _, content in sorted(stored.items())]
-    assert len(contents) == len(set(contents)), "a message is there twice"
-    assert len(acks) > 200
-
-
-def probe_history(node):
-    client = node.ws(f"probe{random.random()}"[:20].replace(".", ""))
-    stored, before, epoch = {}, None, None
-    while True:
-        answer = client.call("history", room="den", limit=1000, **({"before": before} if before else {}))
-        if answer["type"] == "error":
-            return None
-        epoch = answer["epoch"]
-        if not answer["messages"]:
-            return epoch, stored
-        stored |= {m["offset"]: m["content"] for m in answer["messages"]}
-        before = answer["messages"][0]["offset"]
 
 
 def test_a_broadcast_reaches_all_nodes(start_node, redis):

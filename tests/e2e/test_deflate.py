@@ -9,7 +9,7 @@ import zlib
 import pytest
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from helpers import Deadline, RawWebSocket
+from helpers import Deadline, RawWebSocket, peak_kib
 
 COMPRESSED = 0x40
 TAIL = b"\x00\x00\xff\xff"
@@ -302,11 +302,6 @@ def test_a_continuation_is_not_compressed_anew(server):
     ws.raw.send(ws.frame(ws.TEXT | COMPRESSED, compressed(b"Hello")[:3], is_final=False))
     ws.raw.send(ws.frame(COMPRESSED, compressed(b"Hello")[3:]))
     assert ws.closed_with() == 1002
-
-
-def peak_kib(server):
-    with open(f"/proc/{server.process.pid}/status") as status:
-        return int(status.read().split("VmHWM:")[1].split()[0])
 
 
 @pytest.mark.parametrize("fragments", [1, 8])

@@ -224,11 +224,13 @@ def test_what_waits_for_the_disk_is_bounded(disk):
     assert len(disk.rows()) == kept + 1
 
 
-def test_a_disk_that_is_slow_holds_publishers_up_and_refuses_nothing(disk):
+@pytest.mark.parametrize("slowness", ["slow", "stall"])
+def test_a_disk_that_is_slow_holds_publishers_up_and_refuses_nothing(disk, slowness):
+    """It takes all the time; or it takes nothing for a while, and then as fast as ever."""
     server = disk.start(store__queue_bytes=1_048_576, store__deadline_ms=30_000, limits__commands_in_flight=16, limits__send_queue_bytes=1 << 27)
     alice, bob = server.json_line("alice"), server.json_line("bob", "den")
     alice.call("join", room="den", echo=False)
-    disk.be("stall")
+    disk.be(slowness)
     # Many times what the journal has place for. It is sent as fast as it is read, which it is not for long.
     content, count = "x" * 20_000, 500
     sender = threading.Thread(target=lambda: [alice.send("message", room="den", content=content, id=f"m{n}") for n in range(count)], daemon=True)
@@ -241,12 +243,14 @@ def test_a_disk_that_is_slow_holds_publishers_up_and_refuses_nothing(disk):
     wait_until(waits, "the journal to be full, and the client to be held up")
     assert [bob.expect("message")["offset"] for _ in range(21)] == list(range(1, 22))
     assert bob.call("ping")["type"] == "pong", "others are served"
-    disk.be("ok")
+    if slowness == "stall":
+        disk.be("ok")
     assert [(ack := alice.expect(id=f"m{n}"))["type"] + str(ack["offset"]) for n in range(count)] == [f"ack{n + 1}" for n in range(count)]
     sender.join()
     assert [bob.expect("message")["offset"] for _ in range(21, count)] == list(range(22, count + 1))
     _, families = scrape(server)
     assert value(families, "starling_store_refused_total") == 0
+    disk.be("ok")
     assert alice.call("message", room="den", content="last", ack="synced")["offset"] == count + 1
     assert [offset for offset, _ in disk.rows()] == list(range(1, count + 2))
 
@@ -378,7 +382,7 @@ class Log:
     def tear(self):
         """Has a line be torn: its end finds no place."""
         self._disk.be("half")
-        self.server.get("/health")
+        assert self.server.get("/health").status == 200
         self.server.said("log-file cannot be written")
         assert not self.path.read_text().endswith("\n")
 
@@ -393,8 +397,14 @@ def log(disk, tmp_path):
 
 def test_a_torn_line_is_ended_and_the_log_says_at_once_that_it_goes_on(disk, log):
     server = log.start()
+    alice, bob = server.ws("alice", "den"), server.ws("bob", "den")
     log.tear()
+    # People are served as if nothing were the matter.
+    assert alice.say("den", "although no line is written")[0]["offset"] == 1
+    assert bob.expect("message")["content"] == "although no line is written"
+    assert (server.get("/health").body, server.ws("carol", "den").call("ping")["type"]) == (b"OK", "pong")
     whole = len(log.lines()) - 1
+    assert not log.path.read_text().endswith("\n"), "and none is written yet"
     disk.be("ok")
     # Nobody says anything meanwhile.
     said = server.said("log-file can be written again")[0]

@@ -19,6 +19,7 @@ def test_a_connection_too_many_is_told_so(start_server):
     program = server.connect("line")
     program.send(b'{"type":"ping"}\n')
     assert b'"code":4105,"reason":"too_many_connections"' in program.rest()
+    assert all(client.call("ping")["type"] == "pong" for client in clients), "those who are there stay"
 
     clients.pop().close()
     wait_until(lambda: server.get("/health").status == 200, "the place to be free again")

@@ -11,6 +11,7 @@ import pytest
 from grpc_client import GrpcClient, channel_to, schema_of
 from helpers import binary, run, wait_until
 from test_accounts import PASSWORD, post, register, user
+from test_cluster import resumed, start_node, start_redis  # noqa: F401  (fixtures among them)
 import tokens
 
 DOCUMENT = pathlib.Path(__file__).parent.parent.parent / "docs" / "logging.md"
@@ -266,6 +267,45 @@ def test_no_secret_is_ever_in_the_log(disk, tmp_path):
         # Of tokens the parts, too: the signature is what counts.
         for part in {secret, *secret.split(".")}:
             assert len(part) < 12 or part not in told, [line for line in server.log if part in line][0]
+
+
+def test_nor_is_what_nodes_share(start_redis, start_node):  # noqa: F811
+    redis = start_redis("--requirepass", "never-in-a-log-redis")
+    redis.cli("ACL", "SETUSER", "node", "on", ">never-in-a-log-node", "~*", "&*", "+@all")
+    one, two = (start_node(f"redis://node:never-in-a-log-node@127.0.0.1:{redis.port}", log__level="trace") for _ in range(2))
+    alice, bob = one.ws("alice", "den"), two.ws("bob", "den")
+    words = [f"never-in-a-log-{name}" for name in ("said", "private", "state", "kept")]
+    alice.say("den", words[0])
+    assert bob.expect("message")["content"] == words[0]
+    bob.call("private", target="alice", content=words[1])
+    alice.call("state", room="den", key="topic", value=words[2])
+    issued = [alice.welcome["resume"], bob.welcome["resume"]]
+    # What they sign with, in the form in which it is there.
+    secrets = redis.cli("HVALS", "starling:{secret}").split()
+    assert len(secrets) == 2 and all(len(secret) == 64 for secret in secrets)
+    # A session goes from one to the other, with what was kept for it.
+    bob.drop()
+    alice.expect("presence", event="away", nickname="bob")
+    assert alice.call("private", target="bob", content=words[3])["stored"] is True
+    bob = resumed(one, bob)
+    assert bob.expect("private", content=words[3])
+    issued.append(bob.welcome["resume"])
+    # Redis goes away, and takes the password no more when it is back; and then it does again.
+    redis.cli("ACL", "SETUSER", "node", "resetpass", ">another")
+    redis.cli("CLIENT", "KILL", "USER", "node")
+    alice.refused(503, "backplane_down", "message", room="den", content=words[0])
+    for node in (one, two):
+        node.said("backplane is down")
+    redis.cli("ACL", "SETUSER", "node", "resetpass", ">never-in-a-log-node")
+    wait_until(lambda: alice.call("message", room="den", content=words[0])["type"] == "ack", "Redis to be back")
+    for node in (one, two):
+        node.terminate()
+        assert node.exit_code() == 0
+        node.said("drained")
+        told = "\n".join(node.log)
+        assert "DEBUG" in told and "starling::cluster" in told, "it is a log of everything else"
+        for secret in ["never-in-a-log", *secrets, *(part for token in issued for part in token.split("."))]:
+            assert len(secret) < 12 or secret not in told, [line for line in node.log if secret in line][0]
 
 
 @pytest.mark.parametrize("url", ["redis://somebody:never-in-a-log@127.0.0.1:1", "rediss://:never-in-a-log@127.0.0.1:1"])

@@ -71,14 +71,20 @@ def test_a_server_that_root_starts_is_another_user_once_its_ports_are_open(start
     tcp = {kind: f"127.0.0.1:{port if kind == 'web' else 0}" for kind in LISTENERS}
     listeners = [f'{{ kind = "{kind}", address = "{address}" }}' for kind in LISTENERS for address in (tcp[kind], f"unix:{place / kind}")]
     file.write_text(f"user = 'nobody'\nlisten = [{', '.join(listeners)}]\n")
-    server = start_server(_flags=["--config", str(file)], _has_listeners=True, store__kind="sqlite", data_dir=str(data))
+    # It begins with groups that it is to lose, whichever root has here.
+    groups = os.getgroups()
+    os.setgroups([0, 4, 12_345])
+    try:
+        server = start_server(_flags=["--config", str(file)], _has_listeners=True, store__kind="sqlite", data_dir=str(data))
+    finally:
+        os.setgroups(groups)
     server.said("this is nobody from here on")
     threads = list(Path(f"/proc/{server.process.pid}/task").iterdir())
     assert len(threads) > 3
     for thread in threads:
         status = facts(thread / "status")
         assert set(status["Uid"].split()) == {str(USER.pw_uid)} and set(status["Gid"].split()) == {str(USER.pw_gid)}, thread
-        assert "0" not in status["Groups"].split()
+        assert set(status["Groups"].split()) == {str(group) for group in os.getgrouplist(USER.pw_name, USER.pw_gid)}, thread
         assert all(int(status[name], 16) == 0 for name in ("CapEff", "CapPrm", "CapAmb")), status
     for made in (data, data / "starling.db", path):
         assert made.stat().st_uid == USER.pw_uid, made
