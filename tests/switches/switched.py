@@ -64,6 +64,8 @@ SLOWER, SECONDS = 8, 8
 MEMORY = 8 << 30
 # Tests of one program that are run at once: what they take together.
 TOGETHER_S = 1.5
+# Seeds of each kind that are run before the tests that were not written for what is changed.
+SEEDS_FIRST = 8
 # Builds until all that does not compile is left out.
 BUILDS = 20
 # Lines from an error in which its mutant is looked for, where it is not on the error's own.
@@ -217,13 +219,22 @@ def look_at_all(tests, directory, jobs):
     return [test for test, is_well in zip(tests, are_well) if is_well and test.reached]
 
 
-def try_mutant(number, first, tests, budget_s):
-    """`killed` with the test, `timeout`, `survives`, or `unreached`."""
+def try_mutant(number, first, module, tests, budget_s):
+    """`killed` with the test, `timeout`, `survives`, or `unreached`. `module` is where the mutant is: what was written for it comes first."""
     mine = sorted((test for test in tests if first in test.reached), key=lambda test: test.seconds)
     if not mine:
         return "unreached", ""
+    own = [test for test in mine if f"{module}::" in test.words[0]]
+    others = [test for test in mine if test not in own and not test.environment]
+    # Seeds say most for their time, up to some of each kind.
+    kinds = collections.defaultdict(list)
+    for test in mine:
+        if test.environment:
+            kinds[test.words].append(test)
+    first_seeds = [seed for seeds in kinds.values() for seed in seeds[:SEEDS_FIRST]]
+    more_seeds = [seed for seeds in kinds.values() for seed in seeds[SEEDS_FIRST:]]
     spent = 0
-    for group in groups(mine):
+    for group in [*groups(own), *groups(first_seeds), *groups(others), *groups(more_seeds)]:
         if spent > budget_s:
             break
         seconds = sum(test.seconds for test in group)
@@ -247,14 +258,13 @@ def groups(tests):
         if sum(one.seconds for one in group) > TOGETHER_S or len(group) == 50:
             done.append(open_groups.pop(test.program.name))
     done += open_groups.values()
-    # Seeds after the tests that were written for something, which take less.
-    return sorted(done, key=lambda group: (bool(group[0].environment), sum(test.seconds for test in group)))
+    return sorted(done, key=lambda group: sum(test.seconds for test in group))
 
 
-def try_all(places, tests, jobs, budget_s, told):
-    """Tries mutants, given with what their places ask by, and calls told(number, outcome, test) for each."""
+def try_all(mutants, tests, jobs, budget_s, told):
+    """Tries mutants, given with what their places ask by and their modules, and calls told(number, outcome, test) for each."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(try_mutant, number, asks, tests, budget_s): number for number, asks in places.items()}
+        waiting = {pool.submit(try_mutant, number, *where, tests, budget_s): number for number, where in mutants.items()}
         counts = collections.Counter()
         try:
             for future in progress(concurrent.futures.as_completed(waiting), len(waiting), "tried, of the mutants", counts):
