@@ -182,14 +182,18 @@ def run(program, words, variables, seconds):
     except subprocess.TimeoutExpired:
         return None
     finally:
-        # What it has started too.
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
-        with LOCK:
-            RUNNING.discard(process)
+        end(process)
+
+
+def end(process):
+    """Ends a process, and what it has started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+    with LOCK:
+        RUNNING.discard(process)
 
 
 RUNNING, LOCK = set(), threading.Lock()
@@ -261,10 +265,10 @@ def groups(tests):
     return sorted(done, key=lambda group: sum(test.seconds for test in group))
 
 
-def try_all(mutants, tests, jobs, budget_s, told):
+def try_all(mutants, tests, jobs, budget_s, told, attempt=try_mutant):
     """Tries mutants, given with what their places ask by and their modules, and calls told(number, outcome, test) for each."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(try_mutant, number, *where, tests, budget_s): number for number, where in mutants.items()}
+        waiting = {pool.submit(attempt, number, *where, tests, budget_s): number for number, where in mutants.items()}
         counts = collections.Counter()
         try:
             for future in progress(concurrent.futures.as_completed(waiting), len(waiting), "tried, of the mutants", counts):
@@ -272,6 +276,7 @@ def try_all(mutants, tests, jobs, budget_s, told):
                 counts[outcome] += 1
                 told(waiting[future], outcome, test)
         except KeyboardInterrupt:
+            # What is killed says nothing of its mutant: nothing is told from here on.
             for future in waiting:
                 future.cancel()
             with LOCK:
