@@ -106,9 +106,9 @@ impl User {
     /// # Errors
     /// What `work` says; or when this process is not root's, or cannot be root's again.
     pub fn act<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let before = groups()?;
+        let (own_group, before) = (rustix::process::getegid().as_raw(), groups()?);
         self.join_groups()?;
-        // SAFETY: a plain call. Root's own group stays root's to have again.
+        // SAFETY: a plain call.
         check(unsafe { libc::setegid(self.gid) })?;
         // SAFETY: a plain call.
         check(unsafe { libc::seteuid(self.uid) })?;
@@ -116,7 +116,7 @@ impl User {
         // SAFETY: plain calls, and as many groups as are said.
         unsafe {
             check(libc::seteuid(0))?;
-            check(libc::setegid(0))?;
+            check(libc::setegid(own_group))?;
             check(libc::setgroups(before.len() as _, before.as_ptr()))?;
         }
         done

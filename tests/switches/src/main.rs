@@ -484,3 +484,85 @@ impl Writer<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mutant(number: u32, genre: &str, replacement: &str, start: Place) -> Mutant {
+        Mutant { number, genre: genre.to_owned(), replacement: replacement.to_owned(), start }
+    }
+
+    /// Without white space, which is nobody's concern.
+    fn rewritten(source: &str, mutants: &[Mutant]) -> String {
+        let (changed, places) = rewrite(source, mutants, &HashSet::new());
+        syn::parse_file(&changed).unwrap_or_else(|error| panic!("{error}: {changed}"));
+        assert!(
+            places
+                .values()
+                .all(|found| found.lines.start <= found.lines.end
+                    && found.lines.end <= changed.lines().count())
+        );
+        changed.split_whitespace().collect()
+    }
+
+    #[test]
+    fn what_was_there_comes_first_and_has_the_switches_within_it() {
+        let source = "fn f() -> bool { 1 + 2 < 3 }";
+        let mutants = [mutant(1, "BinaryOperator", "==", (1, 24)), mutant(2, "BinaryOperator", "-", (1, 20))];
+        let inner = "(matchcrate::mutants::active(2){the_mutantif!matches!(the_mutant,2)=>{1+2}2=>{1-2}_=>unreachable!(),})";
+        assert_eq!(
+            rewritten(source, &mutants),
+            format!(
+                "fnf()->bool{{(matchcrate::mutants::active(1){{the_mutantif!matches!(the_mutant,1)=>{{{inner}<3}}1=>{{1+2==3}}_=>unreachable!(),}})}}"
+            )
+        );
+    }
+
+    #[test]
+    fn a_function_begins_with_what_its_mutants_return() {
+        let changed = rewritten(
+            "fn f() -> u8 { g() }",
+            &[mutant(3, "FnValue", "0", (1, 16)), mutant(4, "FnValue", "1", (1, 16))],
+        );
+        assert_eq!(changed, "fnf()->u8{matchcrate::mutants::active(3){3=>{return0;}4=>{return1;}_=>{}}g()}");
+    }
+
+    #[test]
+    fn an_arm_goes_by_its_guard_where_another_takes_all() {
+        let one = |last: &str| {
+            rewritten(
+                &format!("fn f(x: u8) {{ match x {{ 1 => a(), {last} }} }}"),
+                &[mutant(5, "MatchArm", "", (1, 25))],
+            )
+        };
+        assert!(one("_ => b()").contains(
+            "1ifmatchcrate::mutants::active(5){the_mutantif!matches!(the_mutant,5)=>{true}5=>{false}"
+        ));
+        for last in ["None => b()", "2..=255 | 0 => b()", "_ if c() => b()"] {
+            assert!(!one(last).contains("active"), "{last}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_that_of_the_base() {
+        let changed = rewritten(
+            "fn f() { g(S { a: 1, ..Default::default() }) }",
+            &[mutant(6, "StructField", "", (1, 16))],
+        );
+        assert!(changed.contains("a:matchcrate::mutants::active(6){the_mutantif!matches!(the_mutant,6)=>{1}6=>{(<SasDefault>::default()).a}"), "{changed}");
+    }
+
+    #[test]
+    fn what_is_constant_or_binds_for_what_follows_stays() {
+        for (source, column) in [
+            ("const A: u8 = 1 + 2;", 17),
+            ("const fn f() -> u8 { 1 + 2 }", 24),
+            ("fn f() { if let Some(x) = y && x { } }", 29),
+            ("fn f() -> [u8; 1 + 2] { g() }", 18),
+        ] {
+            let changed = rewritten(source, &[mutant(7, "BinaryOperator", "-", (1, column))]);
+            assert!(!changed.contains("active"), "{changed}");
+        }
+    }
+}
