@@ -182,7 +182,7 @@ class Server:
         self.process.wait(DEADLINE_S)
 
     def fail(self):
-        """Waits for the end of a server in which something panics, and returns its exit code."""
+        """Waits for the end of a server that something ends, a panic or the kernel, and returns its exit code."""
         self._is_killed = self._may_panic = True
         return self.exit_code()
 

@@ -69,7 +69,7 @@ def test_what_was_announced_outlives_the_oom_killer(disk, group):
             break
         assert answer["type"] == "ack" or answer["reason"] == "store_down", answer
         last = answer.get("offset", last)
-    assert server.exit_code() == -signal.SIGKILL
+    assert server.fail() == -signal.SIGKILL
     assert group.kills() == 1
     server = disk()
     bob = resumed(server, bob)
