@@ -637,6 +637,9 @@ mod tests {
     use super::*;
     use crate::base::census::Census;
     use crate::base::time::Now;
+    use crate::chat::history::Bounds;
+    use crate::chat::name::RoomName;
+    use crate::chat::room::{Entrant, RoomBounds};
     use crate::config::{Config, ListenKind};
     use crate::shard::Flock;
 
@@ -742,5 +745,47 @@ mod tests {
         }
         assert_eq!(turns, usize::from(HANDOVER_TRIES_MAX));
         assert!(heard(&shard, bob).contains("\"reason\":\"unavailable\""), "{}", heard(&shard, bob));
+    }
+
+    #[test]
+    fn events_go_to_the_cores_and_in_the_encodings_of_those_who_listen_now() {
+        let history = Bounds { count: 10, bytes: 0, age_ms: 0 };
+        let bounds =
+            RoomBounds { history, state_keys: 1, state_key_bytes: 8, state_value_bytes: 8, restrictions: 1 };
+        let room = Room::new(RoomName::parse("den").unwrap(), "e".into(), bounds);
+        let mut entry = HomeRoom::new(room, 3, 1, Retention { count: 10, bytes: 0, age_ms: 0 });
+        let id = |index| Id { index, generation: 1 };
+        let session = |core, index| SessionRef { node: 0, core, session: id(index) };
+        let stream = |core, index| ConnectionRef { core, connection: id(index) };
+        let listening = |entry: &HomeRoom, encoding: Encoding| entry.in_encodings[encoding as usize];
+        let bob = session(0, 1);
+        let nickname = Nickname::parse("bob").unwrap();
+        entry.room.join(Entrant { session: bob, nickname, is_admin: false }, 0).unwrap();
+        entry.listen(bob, Encoding::Text);
+        entry.listen(session(1, 7), Encoding::JsonLine);
+        entry.listen(session(2, 8), Encoding::ProtobufFrame);
+        entry.add_event_stream(stream(1, 9), None);
+        assert_eq!(entry.on_cores, [1, 2, 1]);
+        // Somebody comes back in another way, and counts once.
+        entry.listen(session(1, 7), Encoding::ProtobufFrame);
+        assert_eq!(entry.on_cores, [1, 2, 1]);
+        assert_eq!(
+            (listening(&entry, Encoding::JsonLine), listening(&entry, Encoding::ProtobufFrame)),
+            (0, 2)
+        );
+        assert!(entry.remove_event_stream(stream(1, 9)) && !entry.remove_event_stream(stream(1, 9)));
+        entry.unlisten(session(1, 7));
+        entry.unlisten(session(2, 8));
+        entry.unlisten(session(2, 8));
+        assert_eq!(entry.on_cores, [1, 0, 0]);
+        assert_eq!(listening(&entry, Encoding::ProtobufFrame), 0);
+        assert_eq!(listening(&entry, Encoding::EventStream), 0);
+        assert!(!entry.is_deserted(), "bob is in it");
+        entry.room.leave(bob);
+        entry.unlisten(bob);
+        assert_eq!(entry.on_cores, [0, 0, 0]);
+        assert!(entry.is_deserted());
+        entry.add_event_stream(stream(1, 9), None);
+        assert!(!entry.is_deserted(), "somebody listens");
     }
 }

@@ -128,8 +128,15 @@ fn texts(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), Store
         db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('messages')")?;
     let tables = statement.query_map([], |row| row.get::<_, String>(0))?;
     for table in tables.collect::<Result<Vec<_>, _>>()? {
+        // As bytes: a damaged one is no text, for which whoever asks a statement for its names would panic.
+        let mut names = db.prepare("SELECT CAST(name AS BLOB) FROM pragma_table_info(?1)")?;
+        let columns =
+            names.query_map([&table], |row| row.get::<_, Vec<u8>>(0))?.collect::<Result<Vec<_>, _>>()?;
+        if columns.iter().any(|column| std::str::from_utf8(column).is_err()) {
+            report.add(format!("{table} has a column whose name is not UTF-8"));
+        }
+        let columns: Vec<_> = columns.iter().map(|column| String::from_utf8_lossy(column)).collect();
         let mut statement = db.prepare(&format!("SELECT * FROM \"{}\"", table.replace('"', "\"\"")))?;
-        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             for (at, column) in columns.iter().enumerate() {
@@ -437,6 +444,10 @@ pub(super) mod tests {
                 "message 1 of room number 2 is not UTF-8",
             ),
             ("UPDATE state SET key = CAST(x'ff' AS TEXT)", "key in a row of state is not UTF-8"),
+            (
+                "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'password', CAST(x'70ff' AS TEXT)) WHERE name = 'users'",
+                "users has a column whose name is not UTF-8",
+            ),
             ("UPDATE rooms SET timestamp = 1 WHERE id = 1", "another time than its last message"),
             ("UPDATE messages SET timestamp = 1 WHERE room = 1 AND offset = 7", "an earlier time"),
             ("UPDATE messages SET timestamp = -1 WHERE room = 1 AND offset = 7", "a time before 1970"),
