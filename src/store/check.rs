@@ -187,8 +187,8 @@ fn rooms(db: &Connection, progress: &Progress, report: &mut Report) -> Result<()
         let (written, first) = (number(3)?, number(5)?);
         let found = found.remove(&number(0)?).unwrap_or(Found { first, ..Found::default() });
         let offset = written.max(found.last);
-        let kept = (offset + 1).saturating_sub(first);
-        if first == 0 || first > offset + 1 {
+        let kept = offset.saturating_add(1).saturating_sub(first);
+        if first == 0 || first > offset.saturating_add(1) {
             report
                 .add(format!("room {name:?} keeps messages from offset {first} on, and has given {offset}"));
         }
@@ -264,7 +264,7 @@ fn messages(
         let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
         let (room, offset, timestamp_ms) = (number(0)?, number(1)?, number(2)?);
         let of_room = found.entry(room).or_insert(Found { first: u64::MAX, ..Found::default() });
-        if offset == of_room.last + 1 && timestamp_ms < of_room.last_timestamp_ms {
+        if of_room.last.checked_add(1) == Some(offset) && timestamp_ms < of_room.last_timestamp_ms {
             report.add(format!(
                 "message {offset} of room number {room} has an earlier time than the one before"
             ));
@@ -437,6 +437,9 @@ pub(super) mod tests {
                 "up to 11; it has 10; the first that is missing is 1",
             ),
             ("UPDATE rooms SET first = 0 WHERE id = 1", "from offset 0 on"),
+            // As numbers without a sign both are at the end of all offsets.
+            ("UPDATE messages SET offset = -1 WHERE room = 1 AND offset = 10", "\"Lobby\" should have"),
+            ("UPDATE rooms SET offset = -1 WHERE id = 1", "\"Lobby\" should have"),
             ("UPDATE rooms SET bytes = 21 WHERE id = 1", "says 21 bytes of content; it has 20"),
             ("UPDATE messages SET content = 'much more' WHERE room = 2 AND offset = 1", "it has 11"),
             (
