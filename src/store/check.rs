@@ -3,7 +3,7 @@
 //! All of it looks at one moment, whatever a server writes meanwhile. Until it is done that moment has to be kept: the write-ahead log of a
 //! busy server grows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -37,8 +37,9 @@ pub fn check(path: &Path, progress: &Progress) -> Result<Findings, StoreError> {
     let db = db.unchecked_transaction()?;
     let mut report = Report::default();
     format(path, &mut report)?;
-    let steps: [(&str, Step); 6] = [
+    let steps: [(&str, Step); 7] = [
         ("the pages", pages),
+        ("the tables' columns", columns),
         ("texts", texts),
         ("references between tables", references),
         ("rooms and messages", rooms),
@@ -120,6 +121,42 @@ fn references(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), 
         report.add(format!("{count} rows of {table} belong to nothing that is in {parent}"));
     }
     Ok(())
+}
+
+/// Each table as this version makes it: a server asks for columns by their names.
+fn columns(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), StoreError> {
+    let mut made = Connection::open_in_memory()?;
+    schema::migrate(&mut made)?;
+    let found = columns_of(db)?;
+    for (table, expected) in columns_of(&made)? {
+        let name = String::from_utf8_lossy(&table);
+        match found.get(&table) {
+            None => report.add(format!("there is no table {name}")),
+            Some(columns) if *columns != expected => {
+                report.add(format!("table {name} has other columns than it should have"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A column: its name, its type, whether it may be null, its default, and its place in the primary key.
+type Column = (Vec<u8>, Vec<u8>, bool, Option<Vec<u8>>, i64);
+
+/// The columns of all tables by the tables' names. All of it as bytes: what is damaged may be no text.
+fn columns_of(db: &Connection) -> Result<BTreeMap<Vec<u8>, Vec<Column>>, StoreError> {
+    let mut statement = db.prepare(
+        "SELECT CAST(s.name AS BLOB), CAST(c.name AS BLOB), CAST(c.type AS BLOB), c.\"notnull\", CAST(c.dflt_value AS BLOB), c.pk
+         FROM sqlite_schema s, pragma_table_info(s.name) c WHERE s.type = 'table' ORDER BY s.name, c.cid",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut found: BTreeMap<Vec<u8>, Vec<Column>> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let column = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
+        found.entry(row.get(0)?).or_default().push(column);
+    }
+    Ok(found)
 }
 
 /// SQLite does not look whether what it keeps as text is, and who reads it fails. Messages, which are many, are looked at where they are counted.
@@ -451,6 +488,8 @@ pub(super) mod tests {
                 "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'password', CAST(x'70ff' AS TEXT)) WHERE name = 'users'",
                 "users has a column whose name is not UTF-8",
             ),
+            ("ALTER TABLE users RENAME COLUMN since TO sincf", "table users has other columns"),
+            ("ALTER TABLE journals RENAME TO journalz", "there is no table journals"),
             ("UPDATE rooms SET timestamp = 1 WHERE id = 1", "another time than its last message"),
             ("UPDATE messages SET timestamp = 1 WHERE room = 1 AND offset = 7", "an earlier time"),
             ("UPDATE messages SET timestamp = -1 WHERE room = 1 AND offset = 7", "a time before 1970"),
