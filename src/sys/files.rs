@@ -47,7 +47,7 @@ pub fn settle(path: &Path) -> PathBuf {
 pub fn is_roots_alone(path: &Path) -> bool {
     fn look(path: &Path, links: usize) -> bool {
         let mut at = PathBuf::from("/");
-        let mut components = path.components().peekable();
+        let mut components = path.components();
         while let Some(component) = components.next() {
             let next = match component {
                 Component::RootDir | Component::CurDir | Component::Prefix(_) => at.clone(),

@@ -60,13 +60,6 @@ pub struct SocketFile {
     id: (u64, u64),
 }
 
-impl SocketFile {
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|facts| files::id(&facts) == self.id);

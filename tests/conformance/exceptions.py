@@ -1,4 +1,4 @@
-"""What a judge does not pass, and why that is no fault: by judge and case. The table counts these as explained, and shows the reasons.
+"""What a judge does not pass, and why the server stays as it is: by judge and case. The table counts these as explained, and shows the reasons.
 
 A case that is listed here and passes, on a server of the judge's own, is a failure too: then its line goes."""
 

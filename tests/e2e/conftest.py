@@ -1,8 +1,10 @@
 """The fixtures: one server a test, on free ports, stopped and checked at the test's end."""
 
 import os
+import pwd
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 
@@ -71,6 +73,19 @@ def start_on_paths(directory, start_server):
         return start_server(_flags=["--config", file], _has_listeners=True, **settings)
 
     return start
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A directory of the user `nobody`, which root alone can make. Nobody but root may enter where pytest keeps its files."""
+    for directory in [tmp_path, *tmp_path.parents]:
+        if directory.stat().st_mode & stat.S_IXOTH == 0:
+            directory.chmod(directory.stat().st_mode | stat.S_IXOTH)
+    place = tmp_path / "place"
+    place.mkdir()
+    user = pwd.getpwnam("nobody")
+    os.chown(place, user.pw_uid, user.pw_gid)
+    return place
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 
 from helpers import wait_until
 from test_cluster import resumed
+from test_faults import speak_until_it_ends
 
 ROOT = Path("/sys/fs/cgroup")
 LIMIT = 64 << 20
@@ -61,14 +61,7 @@ def test_what_was_announced_outlives_the_oom_killer(disk, group):
     assert bob.expect("message")["offset"] == last
     bob.drop()
     group.take(server.process.pid)
-    for number in range(20_000):
-        try:
-            alice.send("message", room="den", content="x" * 30_000, id=f"m{number}")
-            answer = alice.expect(id=f"m{number}")
-        except (ConnectionClosed, AssertionError):
-            break
-        assert answer["type"] == "ack" or answer["reason"] == "store_down", answer
-        last = answer.get("offset", last)
+    last = speak_until_it_ends(alice, last)
     assert server.fail() == -signal.SIGKILL
     assert group.kills() == 1
     server = disk()

@@ -18,7 +18,7 @@ import named
 from helpers import DEADLINE_S, Deadline, RawWebSocket, binary, cores, run, wait_until
 from test_cluster import LEASE_MS, members, redis, resumed, start_node, start_redis, try_resume  # noqa: F401  (fixtures among them)
 from test_cluster_ends import pair, shut_out  # noqa: F401  (a fixture)
-from test_faults import hold, library, tell  # noqa: F401
+from test_faults import hold, library, speak_until_it_ends, tell  # noqa: F401
 from test_supervisor import supervisor  # noqa: F401
 import tokens
 
@@ -307,15 +307,7 @@ def test_what_was_announced_outlives_a_server_without_memory(disk):
     last = first["offset"]
     size = resource.getpagesize() * int(open(f"/proc/{server.process.pid}/statm").read().split()[0])
     resource.prlimit(server.process.pid, resource.RLIMIT_AS, (size, size))
-    for number in range(20_000):
-        try:
-            alice.send("message", room="den", content="x" * 30_000, id=f"m{number}")
-            answer = alice.expect(id=f"m{number}")
-        except (ConnectionClosed, AssertionError):
-            break
-        # SQLite may want some first, and be refused it.
-        assert answer["type"] == "ack" or answer["reason"] == "store_down", answer
-        last = answer.get("offset", last)
+    last = speak_until_it_ends(alice, last)
     assert server.fail() == -signal.SIGABRT
     server.said("memory allocation of")
     assert last > 1

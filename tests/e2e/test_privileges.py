@@ -18,18 +18,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes ano
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A directory of the user's, which they can enter."""
-    for directory in [tmp_path, *tmp_path.parents]:
-        if directory.stat().st_mode & stat.S_IXOTH == 0:
-            directory.chmod(directory.stat().st_mode | stat.S_IXOTH)
-    place = tmp_path / "theirs"
-    place.mkdir()
-    os.chown(place, USER.pw_uid, USER.pw_gid)
-    return place
-
-
-@pytest.fixture
 def roots():
     """A directory that nobody but root can change, nor those that it is in."""
     directory = Path(tempfile.mkdtemp(dir="/run"))

@@ -58,14 +58,7 @@ def facts(status):
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root becomes another user")
-def test_a_server_that_root_starts_is_another_user_once_its_ports_are_open(start_server, tmp_path):
-    # Nobody but root may enter where pytest keeps its files.
-    for directory in [tmp_path, *tmp_path.parents]:
-        if directory.stat().st_mode & stat.S_IXOTH == 0:
-            directory.chmod(directory.stat().st_mode | stat.S_IXOTH)
-    place = tmp_path / "run"
-    place.mkdir()
-    os.chown(place, USER.pw_uid, USER.pw_gid)
+def test_a_server_that_root_starts_is_another_user_once_its_ports_are_open(start_server, place, tmp_path):
     data, path, port = place / "data", place / "line", low_port()
     file = tmp_path / "starling.toml"
     tcp = {kind: f"127.0.0.1:{port if kind == 'web' else 0}" for kind in LISTENERS}
