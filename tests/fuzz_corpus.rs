@@ -57,7 +57,7 @@ macro_rules! replays {
 }
 
 replays! {
-    client client_journal commands database deflate frames http1 http2 journal lines proxy session tokens websocket
+    backplane client client_journal commands database deflate frames http1 http2 journal lines proxy session tokens websocket
 }
 
 #[test]

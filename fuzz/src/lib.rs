@@ -1,6 +1,7 @@
 //! The bodies of the fuzz targets: each takes any bytes and must come back. `fuzz_targets` calls them with what the fuzzer makes up,
 //! and `tests/fuzz_corpus.rs`, which builds this very file, with what is kept in `corpus` and `regressions`.
 
+pub mod backplane;
 pub mod client;
 pub mod client_journal;
 mod codec;
@@ -23,6 +24,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets but the simulator's, which is one with the simulator.
 pub const TARGETS: &[Target] = &[
+    ("backplane", backplane::run),
     ("client", client::run),
     ("client_journal", client_journal::run),
     ("commands", commands::run),

@@ -27,12 +27,20 @@ pub(super) fn text(value: &Value) -> Option<&str> {
     }
 }
 
+/// The greatest number that Redis counts to (INCR).
+const NUMBER_MAX: u64 = i64::MAX as u64;
+
 /// A number, written either way.
 pub(super) fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => u64::try_from(*number).ok(),
-        other => text(other)?.parse().ok(),
+        other => parse(text(other)?),
     }
+}
+
+/// A number in a text. There is always one that is greater.
+pub(super) fn parse(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number| *number <= NUMBER_MAX)
 }
 
 /// The items of a list.
@@ -134,9 +142,9 @@ fn merge(changes: Vec<LogEntry>, messages: Vec<LogEntry>, limit: usize) -> Vec<L
     merged
 }
 
-/// The number of an entry of a stream: `<number>-0`.
+/// The number of an entry of a stream: `<number>-0`, from 1 on.
 fn id(value: &Value) -> Option<u64> {
-    text(value)?.strip_suffix("-0")?.parse().ok()
+    parse(text(value)?.strip_suffix("-0")?).filter(|number| *number > 0)
 }
 
 /// An entry of a stream: its number, and a field of it.
@@ -237,7 +245,86 @@ pub(super) fn page(value: &Value, is_ascending: bool, bytes_max: usize) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn text_of(text: impl Into<String>) -> Value {
+        Value::BulkString(text.into().into_bytes())
+    }
+
+    /// A number as scripts write it, large ones too.
+    fn count() -> impl Strategy<Value = u64> {
+        prop_oneof![0..4u64, Just(u64::MAX), Just(i64::MAX as u64), any::<u64>()]
+    }
+
+    /// What nobody has written here.
+    fn other() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<Vec<u8>>().prop_map(Value::BulkString),
+            any::<i64>().prop_map(Value::Int),
+            Just(Value::Nil),
+            Just(Value::Okay),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| prop::collection::vec(inner, 0..4).prop_map(Value::Array))
+    }
+
+    fn entries() -> impl Strategy<Value = Value> {
+        let body = prop::sample::select(vec!["", "{}", "[]", r#"[{"op":"forget_node","node":1}]"#]);
+        let fields = (body, count(), count(), any::<bool>()).prop_map(|(body, first, second, is_whole)| {
+            let fields =
+                ["b", body, "o", &first.to_string(), "g", &second.to_string(), "n", "7"].map(text_of);
+            Value::Array(fields[..if is_whole { 8 } else { 5 }].to_vec())
+        });
+        let entry = (count(), prop_oneof![9 => fields, 1 => other()])
+            .prop_map(|(number, fields)| Value::Array(vec![text_of(format!("{number}-0")), fields]));
+        prop::collection::vec(prop_oneof![9 => entry, 1 => other()], 0..4).prop_map(Value::Array)
+    }
+
+    /// As scripts answer, but for a place in which anything may be.
+    fn answer() -> impl Strategy<Value = Value> {
+        let number = || count().prop_map(|number| text_of(number.to_string()));
+        let since = prop_oneof![number(), Just(Value::Nil)];
+        let first = prop_oneof![count().prop_map(|number| text_of(format!("{number}-0"))), Just(Value::Nil)];
+        let body = prop_oneof![Just(text_of("{}")), Just(Value::Nil)];
+        let opened = (number(), number(), number(), first, since, body, entries(), entries()).prop_map(
+            |(change, offset, time, first, since, body, changes, messages)| {
+                let head = [text_of("opened"), text_of("e"), text_of("Den"), change, offset, time, first];
+                let tail = [since, body, changes, messages, text_of("0")];
+                head.into_iter().chain(tail).collect::<Vec<_>>()
+            },
+        );
+        let caught_up =
+            (number(), number(), entries(), entries()).prop_map(|(change, offset, changes, messages)| {
+                vec![text_of("entries"), text_of("e"), change, offset, changes, messages]
+            });
+        let place = prop::option::weighted(0.3, (0..12usize, other()));
+        (prop_oneof![opened, caught_up], place).prop_map(|(mut places, other)| {
+            if let Some((place, other)) = other
+                && place < places.len()
+            {
+                places[place] = other;
+            }
+            Value::Array(places)
+        })
+    }
+
+    proptest! {
+        /// Whatever the server says, it is read or it is not.
+        #[test]
+        fn any_answer_is_read_or_refused(
+            value in prop_oneof![1 => other(), 9 => answer()],
+            entries in entries(),
+            seen in count(),
+            limit in 0..4usize,
+        ) {
+            if let Some(Ok(Some(room))) = opened(&value, "den") {
+                prop_assert_eq!(room.room.folded(), "den");
+            }
+            let _ = caught_up(&value, Position { change: seen, offset: seen }, limit);
+            let _ = page(&entries, seen.is_multiple_of(2), 100);
+        }
+    }
 
     fn change(change: u64, offset: u64) -> LogEntry {
         let position = Position { change, offset };

@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::{Connection, Value};
 
 use super::address::{self, Address};
-use super::answer::{message, ops, text};
+use super::answer::{message, ops, parse, text};
 use super::keys::Keys;
 use super::shared::Shared;
 use crate::chat::user::NodeId;
@@ -255,13 +255,16 @@ fn send(connection: &mut Connection, what: &str, channels: &[String]) -> redis::
 /// | `c <epoch> <change> <offset> <time> <node> <tag> <json>` | a change |
 /// | `u <json>` | something that has no place |
 /// | `r <epoch>` | the room has begun anew |
-fn read(room: Arc<str>, payload: &str) -> Option<BackplaneNews> {
+pub(super) fn read(room: Arc<str>, payload: &str) -> Option<BackplaneNews> {
     let (kind, rest) = payload.split_once(' ')?;
     let (entry, epoch) = match kind {
         "m" => {
             let mut parts = rest.splitn(5, ' ');
             let epoch = parts.next()?;
-            let position = Position { offset: next(&mut parts)?, change: next(&mut parts)? };
+            let position = Position {
+                offset: next(&mut parts).filter(|offset| *offset > 0)?,
+                change: next(&mut parts)?,
+            };
             let timestamp_ms = next(&mut parts)?;
             let message = message(parts.next()?)?;
             (LogEntry::Message { position, timestamp_ms, message }, epoch)
@@ -269,7 +272,8 @@ fn read(room: Arc<str>, payload: &str) -> Option<BackplaneNews> {
         "c" => {
             let mut parts = rest.splitn(7, ' ');
             let epoch = parts.next()?;
-            let position = Position { change: next(&mut parts)?, offset: next(&mut parts)? };
+            let change = next(&mut parts).filter(|change| *change > 0)?;
+            let position = Position { change, offset: next(&mut parts)? };
             let timestamp_ms = next(&mut parts)?;
             let node = NodeId::try_from(next(&mut parts)?).ok()?;
             let tag = next(&mut parts)?;
@@ -290,5 +294,5 @@ fn read(room: Arc<str>, payload: &str) -> Option<BackplaneNews> {
 }
 
 fn next<'t>(parts: &mut impl Iterator<Item = &'t str>) -> Option<u64> {
-    parts.next()?.parse().ok()
+    parse(parts.next()?)
 }

@@ -29,6 +29,8 @@ mod address;
 mod answer;
 mod ask;
 mod away;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hear;
 mod job;
 mod keys;
