@@ -51,7 +51,7 @@ use crate::sys::listen::Listener;
 use crate::sys::waker::Waker;
 use crate::sys::{descriptors, files, inherited, random_u64, signals, terminal, threads};
 use certificates::Certificates;
-pub use check::check;
+pub use check::{check, check_values};
 use end::{News, Order, Ordered};
 pub use places::refuse_shared;
 pub use reload::Reread;

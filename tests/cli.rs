@@ -86,6 +86,23 @@ fn a_wrong_configuration_is_exit_code_2_and_one_line() {
 }
 
 #[test]
+fn values_that_no_server_can_use_are_exit_code_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.toml");
+    let file = file.to_str().unwrap();
+    let long = format!("unix:/{}", "x".repeat(200));
+    for (key, value, part) in [
+        ("auth.api_keys", "[{ name = \"bad name\", key = \"k\" }]".to_owned(), "\"bad name\" is no nickname"),
+        ("cluster.redis", "\"redis://u:x@\"".to_owned(), "cluster.redis"),
+        ("listen", format!("[{{ kind = \"web\", address = \"{long}\" }}]"), "at most 107 bytes"),
+    ] {
+        std::fs::write(file, format!("{key} = {value}\n")).unwrap();
+        assert_wrong(&output(&["check", file]), part);
+        assert_wrong(&output(&["serve", "--config", file]), part);
+    }
+}
+
+#[test]
 fn files_that_cannot_be_configurations() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");

@@ -520,6 +520,66 @@ proptest! {
 }
 
 #[test]
+fn no_refusal_repeats_a_secret() {
+    const SECRET: &str = "SEKRET-0123456789abcdef";
+    let forms = [
+        "SECRET",
+        "\"SECRET\"",
+        "\"SECRET\" x",
+        "\"SECRET",
+        "[\"SECRET\"]",
+        "[[\"SECRET\"]]",
+        "{ \"SECRET\" = 1 }",
+        "{ a = \"SECRET\" }",
+        "[{ \"SECRET\" = \"p\" }]",
+        "[{ name = \"p\", key = [\"SECRET\"] }]",
+        "[{ name = \"p\", key = { \"SECRET\" = 1 } }]",
+        "[{ name = \"p\", key = \"k\", admin = \"SECRET\" }]",
+        "[{ name = \"p\", key = \"SECRET\" }, 1]",
+        "[{ key = \"SECRET\" }]",
+        "[{ name = \"p\", key = \"SECRET\" }, { name = \"q\", key = \"SECRET\" }]",
+        "[{ name = \"\", key = \"SECRET\" }]",
+        "\"http://SECRET\"",
+        "\"redis://h/?SECRET=1\"",
+        "\"redis://u:SECRET@h:x\"",
+        "\"redis://h/SECRET\"",
+        "[\"redis://h\", \"SECRET\"]",
+    ];
+    let secrets: Vec<_> = Config::keys().filter(|key| key.is_secret).collect();
+    assert!(secrets.len() > 3, "{}", secrets.len());
+    let mut refusals = 0;
+    for key in secrets {
+        for form in forms.map(|form| form.replace("SECRET", SECRET)) {
+            let file = resolve(&format!("{} = {form}\n", key.name), &[], &[]);
+            let env = resolve("", &[(&key.env_name(), &form)], &[]);
+            let flag = resolve("", &[], &[(key.name, &form)]);
+            for message in [file, env, flag].into_iter().filter_map(Result::err) {
+                refusals += 1;
+                assert!(!message.contains(SECRET), "{form}: {message}");
+            }
+        }
+    }
+    assert!(refusals > 100, "{refusals}");
+}
+
+#[test]
+fn a_list_of_keys_is_refused_with_what_is_wrong_of_which() {
+    for (keys, why) in [
+        ("\"x\"", "must be a list of { name, key, admin }"),
+        ("[{ name = \"a\", key = \"k\" }, \"x\"]", "number 2 is not in braces"),
+        ("[{ name = \"a\", key = \"k\", amdin = true }]", "number 1 has a field of another name"),
+        ("[{ name = \"a\" }]", "number 1 has no key"),
+        ("[{ name = 1, key = \"k\" }]", "number 1 has a name that is no text"),
+        (
+            "[{ name = \"a\", key = \"k\", admin = 1 }]",
+            "number 1 has an admin that is neither true nor false",
+        ),
+    ] {
+        assert_refused(&format!("auth.api_keys = {keys}\n"), &["test.toml:1: auth.api_keys = (secret)", why]);
+    }
+}
+
+#[test]
 fn sections_that_have_no_effect_are_named() {
     let notices = |file: &str| resolve(file, &[], &[]).unwrap().notices();
     let redis = "[cluster]\nredis = \"redis://127.0.0.1\"\n";

@@ -19,6 +19,9 @@ pub fn run(flags: &Flags) -> ExitCode {
         Ok(config) => config,
         Err(why) => return fail(EXIT_USAGE, why),
     };
+    if let Err(why) = server::check_values(&config) {
+        return fail(EXIT_USAGE, why);
+    }
     if let Err(why) = signals::block() {
         return fail(EXIT_FAILURE, format!("cannot take signals: {why}"));
     }

@@ -438,8 +438,9 @@ fn wrong_url(url: &str) -> Option<String> {
     let known: &[&str] = if scheme == "unix" { &["db", "user", "pass", "protocol"] } else { &["protocol"] };
     let names = parameters.split('&').filter(|part| !part.is_empty());
     let mut names = names.map(|part| part.split_once('=').map_or(part, |(name, _)| name));
-    if let Some(name) = names.find(|name| !known.contains(name)) {
-        return Some(format!("has a parameter that is none: {}", name.escape_debug()));
+    // Without its name, which may be a password that was meant to stand elsewhere.
+    if names.any(|name| !known.contains(&name)) {
+        return Some(format!("has a parameter that is none of: {}", known.join(", ")));
     }
     if scheme == "unix" {
         return None;
@@ -562,13 +563,36 @@ pub struct ApiKey {
     pub admin: bool,
 }
 
+const API_KEYS_FORM: &str = "must be a list of { name, key, admin }";
+
+/// One of them. Serde's own messages would not do: they repeat what they do not understand, and that may be a key.
+fn api_key(item: &Value) -> Result<ApiKey, String> {
+    let fields = item.as_table().ok_or_else(|| "is not in braces".to_owned())?;
+    if fields.keys().any(|name| !["name", "key", "admin"].contains(&name.as_str())) {
+        return Err("has a field of another name".to_owned());
+    }
+    let text = |name: &str| match fields.get(name) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(format!("has a {name} that is no text")),
+        None => Err(format!("has no {name}")),
+    };
+    let admin = match fields.get("admin") {
+        Some(Value::Boolean(is_admin)) => *is_admin,
+        Some(_) => return Err("has an admin that is neither true nor false".to_owned()),
+        None => false,
+    };
+    Ok(ApiKey { name: text("name")?, key: Secret(text("key")?), admin })
+}
+
 impl Setting for Vec<ApiKey> {
     const IS_SECRET: bool = true;
 
     fn from_toml(value: &Value) -> Result<Self, String> {
-        let keys: Self = value.clone().try_into().map_err(|error: toml::de::Error| {
-            format!("must be a list of {{ name, key, admin }}: {}", error.message())
-        })?;
+        let items = value.as_array().ok_or_else(|| API_KEYS_FORM.to_owned())?;
+        let keys = items.iter().enumerate().map(|(index, item)| {
+            api_key(item).map_err(|why| format!("{API_KEYS_FORM}: number {} {why}", index + 1))
+        });
+        let keys: Self = keys.collect::<Result<_, _>>()?;
         if keys.iter().any(|key| key.name.is_empty() || key.key.0.is_empty()) {
             return Err("must not have an empty name or key".to_owned());
         }

@@ -271,6 +271,7 @@ impl Server {
     /// Moves what is to be written to the end of `out`.
     pub fn take_output(&mut self, out: &mut Vec<u8>) {
         let output = &mut self.wire.borrow_mut().output;
+        self.meter.wrote(output.len());
         if out.is_empty() {
             mem::swap(out, output);
         } else {

@@ -32,6 +32,9 @@ const FULL_MAILBOX_RETRY_MS: u64 = 1;
 /// How long mail is offered to a full mailbox when all else is over.
 const LAST_MAIL_MS: u64 = 1000;
 
+/// For how long one turn closes sockets, in nanoseconds: everybody else waits meanwhile.
+const CLOSING_NS: u64 = 1_000_000;
+
 /// One core: its connections' sockets, and the loop that serves them.
 pub struct Reactor<O: Os, W: World = Shard> {
     pub(super) core: usize,
@@ -62,6 +65,8 @@ pub struct Reactor<O: Os, W: World = Shard> {
     /// Where any connection is encrypted, its input is read into this one, and decrypted into the other.
     pub(super) ciphertext: Box<[u8]>,
     pub(super) to_flush: Vec<Id>,
+    /// Sockets of connections that are over, and whether what the kernel has not sent goes with them.
+    to_close: VecDeque<(O::Socket, bool)>,
     exchange: Arc<Exchange<Parcel<W::Mail>>>,
     /// Mail for each core that found its mailbox full.
     kept: Vec<Option<Parcel<W::Mail>>>,
@@ -136,6 +141,7 @@ impl<O: Os, W: World> Reactor<O, W> {
             buffer: vec![0; limits.read_buffer_bytes].into(),
             ciphertext: Box::default(),
             to_flush: Vec::new(),
+            to_close: VecDeque::new(),
             kept: (0..exchange.cores()).map(|_| None).collect(),
             has_kept: false,
             is_at_rest: false,
@@ -520,21 +526,31 @@ impl<O: Os, W: World> Reactor<O, W> {
         self.world.set_congested(has_kept);
     }
 
-    /// Step 10: sockets of connections that are over are closed, and their slots freed.
+    /// Step 10: the slots of connections that are over are freed, and their sockets closed, as many as one turn closes.
     fn reap(&mut self) {
         self.settle_doubts();
-        if self.world.has_closed() {
-            self.begin_step(Step::Reap);
-        }
-        let (links, os) = (&mut self.links, &mut self.os);
+        let (links, to_close) = (&mut self.links, &mut self.to_close);
         self.world.take_closed(|id, is_cut_off| {
-            if let Some(mut link) = links.get_mut(id.index as usize).and_then(Option::take) {
-                if is_cut_off || link.tls.is_some_and(|tls| tls.has_output()) {
-                    os.abort(&mut link.socket);
-                }
-                os.close(link.socket);
+            if let Some(link) = links.get_mut(id.index as usize).and_then(Option::take) {
+                let is_aborted = is_cut_off || link.tls.is_some_and(|tls| tls.has_output());
+                to_close.push_back((link.socket, is_aborted));
             }
         });
+        if self.to_close.is_empty() {
+            return;
+        }
+        self.begin_step(Step::Reap);
+        let until_ns = self.os.monotonic_ns() + CLOSING_NS;
+        for _ in 0..self.limits.closes_per_turn {
+            let Some((mut socket, is_aborted)) = self.to_close.pop_front() else { return };
+            if is_aborted {
+                self.os.abort(&mut socket);
+            }
+            self.os.close(socket);
+            if self.os.monotonic_ns() >= until_ns {
+                return;
+            }
+        }
     }
 
     /// Takes in a socket that has been accepted.
@@ -606,6 +622,7 @@ impl<O: Os, W: World> Reactor<O, W> {
         !self.run_queue.is_empty()
             || !self.handshakes.is_empty()
             || !self.to_flush.is_empty()
+            || !self.to_close.is_empty()
             || self.world.has_unsent()
             || self.has_ready_listener()
     }
@@ -625,6 +642,7 @@ impl<O: Os, W: World> Reactor<O, W> {
         self.run_queue.is_empty()
             && self.handshakes.is_empty()
             && self.to_flush.is_empty()
+            && self.to_close.is_empty()
             && !self.has_kept
             && !self.world.has_deferred()
             && !self.world.has_unsent()

@@ -136,10 +136,6 @@ pub trait World {
     fn settle_inquiry(&mut self, _id: Id, _tcp: Option<TcpInfo>) {}
     /// Whether something waits to be sent.
     fn has_unsent(&self) -> bool;
-    /// Whether there are connections that are to be closed.
-    fn has_closed(&self) -> bool {
-        false
-    }
     /// Takes the connections that are to be closed, and frees their slots; `close` is also told whether the connection is
     /// cut off.
     fn take_closed(&mut self, close: impl FnMut(Id, bool));
@@ -327,10 +323,6 @@ impl World for Shard {
 
     fn has_unsent(&self) -> bool {
         self.has_unsent()
-    }
-
-    fn has_closed(&self) -> bool {
-        self.has_closed()
     }
 
     fn take_closed(&mut self, close: impl FnMut(Id, bool)) {

@@ -1,6 +1,7 @@
 //! Whether a server would start with a configuration, found out by looking alone: nothing is made, opened for good, or taken from a server
 //! that runs.
 
+use crate::auth::api_key::ApiKeys;
 use crate::config::{Address, Config, Listen, ListenKind, StoreKind};
 use crate::server::certificates::Certificates;
 use crate::server::{cores, listeners, load_authority, places, refuse_steering, user};
@@ -15,6 +16,7 @@ use crate::{cluster, consul};
 /// # Errors
 /// One line: what it would say.
 pub fn check(config: &Config) -> Result<Vec<String>, String> {
+    check_values(config)?;
     let mut notices = Vec::new();
     places::refuse_shared(config)?;
     user::find(config)?;
@@ -35,14 +37,24 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     for (index, listen) in config.listen.iter().enumerate() {
         listeners::check(listen, &config.listen[..index])?;
     }
-    if !config.cluster.redis.0.is_empty() {
-        cluster::check(&config.cluster).map_err(|error| error.message)?;
-    } else if config.store.kind == StoreKind::Sqlite {
+    if config.cluster.redis.0.is_empty() && config.store.kind == StoreKind::Sqlite {
         directory::look(&config.data_dir).map_err(|error| error.message)?;
     }
     let addresses: Vec<_> = config.listen.iter().map(told).collect();
     consul::check(config, &addresses)?;
     Ok(notices)
+}
+
+/// Looks for values with which no server can start on any machine, as far as that is for those to say who use them.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_values(config: &Config) -> Result<(), String> {
+    ApiKeys::new(&config.auth.api_keys)?;
+    if !config.cluster.redis.0.is_empty() {
+        cluster::check(&config.cluster).map_err(|error| error.message)?;
+    }
+    config.listen.iter().try_for_each(|listen| listeners::check_value(listen))
 }
 
 /// A listener as the others are told of it.

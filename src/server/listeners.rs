@@ -138,6 +138,19 @@ pub fn check(listen: &Listen, earlier: &[Listen]) -> Result<(), String> {
     }
 }
 
+/// Whether a listener has a place that there may be on some machine.
+///
+/// # Errors
+/// As [`open`].
+pub fn check_value(listen: &Listen) -> Result<(), String> {
+    match &listen.address {
+        Address::Unix(path) if path.as_os_str().len() > path::BYTES_MAX => {
+            Err(path_failure(listen.kind.word(), &listen.address, PathError::TooLong))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether two addresses cannot both be listened on, as one of them is, or has, the other. IPv6 is that alone: see [`listen::listen`].
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0

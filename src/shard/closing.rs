@@ -335,11 +335,6 @@ impl Shard {
         self.end(id);
     }
 
-    /// Whether there are connections that are to be closed.
-    pub fn has_closed(&self) -> bool {
-        !self.closed.is_empty()
-    }
-
     /// Takes the connections that are to be closed, and frees their slots. `close` is also told whether the connection is
     /// cut off, with bytes that could not be written.
     pub fn take_closed(&mut self, mut close: impl FnMut(Id, bool)) {

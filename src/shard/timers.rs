@@ -140,11 +140,12 @@ impl Shard {
             return Some(self.event_stream_deadline(stream));
         }
         if let Protocol::Http2(http2) = &connection.protocol {
-            let silence = match http2.is_greeted() {
-                true => self.silence_ends(id, connection),
-                false => connection.awaited_since + self.limits.hello_ms,
-            };
-            return Some(http2.leaves_by.map_or(silence, |leaves_by| leaves_by.min(silence)));
+            return Some(match (http2.leaves_by, http2.has_called()) {
+                (None, true) => self.silence_ends(id, connection),
+                (None, false) => connection.awaited_since + self.limits.hello_ms,
+                (Some(leaves_by), true) => leaves_by.min(self.silence_ends(id, connection)),
+                (Some(leaves_by), false) => leaves_by,
+            });
         }
         let Some(call) = &connection.call else { return self.deadline_of_chat(id, connection) };
         let of_call = self.call_deadline(connection, call);
@@ -245,12 +246,19 @@ impl Shard {
             Protocol::Http2(http2) if http2.leaves_by.is_some_and(|leaves_by| leaves_by <= now) => {
                 // It has had its time for the last words; if it has taken them it gets that for ending its side.
                 let has_taken_all = connection.queue.is_empty();
-                let closing = if has_taken_all { Closing::Bye(Farewell::Draining) } else { Closing::Broken };
+                let is_known = http2.has_called() || self.drain.is_some();
+                let why = if is_known { Farewell::Draining } else { Farewell::NoHello };
+                let closing = if has_taken_all { Closing::Bye(why) } else { Closing::Broken };
                 self.close(id, closing);
             }
             Protocol::Http2(http2) if !http2.is_greeted() => {
                 self.counters.no_hello.add(1);
                 self.refuse_http2(id, Farewell::NoHello.as_str());
+            }
+            // A library whose program has not called yet connects again when it does.
+            Protocol::Http2(http2) if !http2.has_called() => {
+                self.counters.no_hello.add(1);
+                self.leave_http2(id);
             }
             Protocol::Http2(_) if connection.probed_at.is_some() => {
                 self.counters.timeouts.add(1);

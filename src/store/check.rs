@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::connection::connect;
 use super::progress::{Progress, Stage};
-use super::{StoreError, schema};
+use super::{StoreError, directory, load, schema};
 use crate::chat::name::{Nickname, RoomName, fold};
 use crate::record::SessionBody;
 
@@ -37,7 +37,7 @@ pub fn check(path: &Path, progress: &Progress) -> Result<Findings, StoreError> {
     let db = db.unchecked_transaction()?;
     let mut report = Report::default();
     format(path, &mut report)?;
-    let steps: [(&str, Step); 7] = [
+    let steps: [(&str, Step); 8] = [
         ("the pages", pages),
         ("the tables' columns", columns),
         ("texts", texts),
@@ -45,6 +45,7 @@ pub fn check(path: &Path, progress: &Progress) -> Result<Findings, StoreError> {
         ("rooms and messages", rooms),
         ("inboxes", inboxes),
         ("users and sessions", people),
+        ("what a server begins with", beginning),
     ];
     for (what, step) in steps {
         // A damaged page ends one step, not all of them.
@@ -293,7 +294,7 @@ fn messages(
         written.insert(row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64);
     }
     let mut statement = db.prepare(
-        "SELECT room, offset, timestamp, sender, octet_length(content), content FROM messages NOT INDEXED ORDER BY rowid",
+        "SELECT room, offset, timestamp, sender, octet_length(content), content, command FROM messages NOT INDEXED ORDER BY rowid",
     )?;
     let mut rows = statement.query([])?;
     let (mut found, mut seen): (HashMap<u64, Found>, u64) = (HashMap::new(), 0);
@@ -315,6 +316,10 @@ fn messages(
         }
         if !is_text(row.get_ref(5)?) {
             report.add(format!("message {offset} of room number {room} is not UTF-8"));
+        }
+        if !is_text(row.get_ref(6)?) {
+            report
+                .add(format!("the id of the command of message {offset} of room number {room} is not UTF-8"));
         }
         of_room.messages += 1;
         if written.get(&room).is_some_and(|written| offset <= *written) {
@@ -388,6 +393,18 @@ fn people(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), Stor
         let body = row.get_ref(1)?.as_str().unwrap_or_default();
         if let Err(why) = serde_json::from_str::<SessionBody>(body) {
             report.add(format!("session {:016x} cannot be read: {why}", row.get::<_, i64>(0)? as u64));
+        }
+    }
+    Ok(())
+}
+
+/// What a server asks for first: without it there is none.
+fn beginning(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), StoreError> {
+    // Without the answers to commands, which may be of all messages: those are looked at above.
+    load::read(db, i64::MAX as u64, 0)?;
+    for key in directory::SECRETS {
+        if let Err(why) = directory::read_secret(db, key) {
+            report.add(why.message);
         }
     }
     Ok(())
@@ -484,6 +501,14 @@ pub(super) mod tests {
                 "message 1 of room number 2 is not UTF-8",
             ),
             ("UPDATE state SET key = CAST(x'ff' AS TEXT)", "key in a row of state is not UTF-8"),
+            (
+                "UPDATE messages SET session = 1, command = CAST(x'ff' AS TEXT) WHERE room = 2 AND offset = 1",
+                "the id of the command of message 1 of room number 2 is not UTF-8",
+            ),
+            (
+                "INSERT INTO meta (key, value) VALUES ('account_secret', '')",
+                "the store's account_secret cannot be read",
+            ),
             (
                 "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'password', CAST(x'70ff' AS TEXT)) WHERE name = 'users'",
                 "users has a column whose name is not UTF-8",

@@ -179,8 +179,8 @@ fn open_file(
             );
         }
     }
-    let resume_secret = secret(engine.connection(), "resume_secret")?;
-    let account_secret = secret(engine.connection(), "account_secret")?;
+    let [resume_secret, account_secret] = SECRETS.map(|key| secret(engine.connection(), key));
+    let (resume_secret, account_secret) = (resume_secret?, account_secret?);
     let run = crate::sys::random_u64();
     // The new journals are there before the store names them, and the old ones until then: a server that is killed in between leaves one
     // or the other.
@@ -351,6 +351,14 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<(bool, Vec<PathBuf>), S
                 is_whole = false;
                 continue;
             }
+            // What is in it was acknowledged, and whoever may read it can still have it.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(StoreError::new(format!(
+                    "the journal {} of the last server cannot be read ({error}): start as the user that it belongs to, give it to this one \
+                     (chown), or remove it, which loses what had not been stored yet",
+                    path.display()
+                )));
+            }
             Err(error) => {
                 log::warn!("{}: {error}", path.display());
                 is_whole = false;
@@ -394,19 +402,31 @@ pub fn replay_ring(engine: &mut Engine, index: usize, ring: &Ring) -> Result<(us
 /// A secret of 32 bytes, as the first versions wrote it: nothing else here has so many.
 const HEX_DIGITS: usize = 64;
 
+/// The secrets that a store keeps, by their keys.
+pub(super) const SECRETS: [&str; 2] = ["resume_secret", "account_secret"];
+
+/// A secret that the store keeps, if there is one.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn read_secret(db: &Connection, key: &str) -> Result<Option<[u8; 32]>, StoreError> {
+    let Some(text) = load::meta(db, key)? else { return Ok(None) };
+    let bytes = match text.len() {
+        HEX_DIGITS => db.query_row("SELECT unhex(?1)", [&text], |row| row.get(0))?, // as versions before wrote it
+        _ => BASE64_STANDARD.decode(text).ok(),
+    };
+    // Another one in its place would make tokens void without anybody knowing why.
+    bytes.and_then(|bytes: Vec<u8>| bytes.try_into().ok()).map(Some).ok_or_else(|| {
+        StoreError::new(format!(
+            "the store's {key} cannot be read: restore a backup, or delete it from the table meta, which makes all tokens void"
+        ))
+    })
+}
+
 /// A secret that the store keeps, made when it is asked for first.
 fn secret(db: &Connection, key: &str) -> Result<[u8; 32], StoreError> {
-    if let Some(text) = load::meta(db, key)? {
-        let bytes = match text.len() {
-            HEX_DIGITS => db.query_row("SELECT unhex(?1)", [&text], |row| row.get(0))?, // as versions before wrote it
-            _ => BASE64_STANDARD.decode(text).ok(),
-        };
-        // Another one in its place would make tokens void without anybody knowing why.
-        return bytes.and_then(|bytes: Vec<u8>| bytes.try_into().ok()).ok_or_else(|| {
-            StoreError::new(format!(
-                "the store's {key} cannot be read: restore a backup, or delete it from the table meta, which makes all tokens void"
-            ))
-        });
+    if let Some(secret) = read_secret(db, key)? {
+        return Ok(secret);
     }
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|why| StoreError::new(format!("no random bytes: {why}")))?;

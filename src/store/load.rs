@@ -53,7 +53,14 @@ pub fn load(
     receipts_max: usize,
 ) -> Result<Restored, StoreError> {
     engine.flush_rooms(usize::MAX)?;
-    let db = engine.connection();
+    read(engine.connection(), receipts_since_ms, receipts_max)
+}
+
+/// The same, of any connection: rooms are as far as their rows have been brought up to date.
+///
+/// # Errors
+/// When the database fails.
+pub fn read(db: &Connection, receipts_since_ms: u64, receipts_max: usize) -> Result<Restored, StoreError> {
     let mut restored = Restored { rooms: rooms(db)?, users: users(db)?, ..Restored::default() };
     let mut sessions = sessions(db)?;
     let mut receipts = receipts(db, receipts_since_ms)?;

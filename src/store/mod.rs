@@ -72,12 +72,28 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::DiskFull) => "the disk is full".to_owned(),
             Some(ErrorCode::ReadOnly) => "the file or its disk is read-only".to_owned(),
             Some(ErrorCode::SystemIoFailure) => format!("the disk fails ({error})"),
+            // For SQLite a read that fails with EIO is damage too.
             Some(ErrorCode::DatabaseCorrupt) => format!(
-                "the file is damaged ({error}): restore a backup, or see what `starling store check` finds"
+                "the file is damaged, or the disk cannot read it ({error}): see what `starling store check` finds, and restore a backup if \
+                 it is the file"
             ),
             Some(ErrorCode::DatabaseBusy) => "another process holds the file".to_owned(),
+            None if is_of_content(&error) => {
+                format!(
+                    "the file is damaged ({error}): see what `starling store check` finds, and restore a backup"
+                )
+            }
             _ => error.to_string(),
         };
         StoreError { message, code }
     }
+}
+
+/// Whether it is about a value that nobody here has written: a text that is none, or another type than that of its column.
+fn is_of_content(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    matches!(
+        error,
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..)
+    )
 }

@@ -441,6 +441,45 @@ def test_a_wall_clock_that_is_set_takes_nothing_back(start_server, kernel):
     resumed(server, carol)
 
 
+def test_what_is_too_old_by_a_wrong_clock_is_deleted(start_server, kernel):
+    environment, be = kernel
+    server = start_server(_environment=environment, history__age_s=3600)
+    alice = server.ws("alice", "den")
+    alice.say("den", *(f"m{n}" for n in range(10)))
+    be("clock 7200")
+    wait_until(lambda: alice.call("history", room="den")["messages"] == [], "the history to be too old")
+    be("clock 0")
+    assert alice.call("history", room="den")["messages"] == []
+    assert alice.say("den", "later")[0]["offset"] == 11
+
+
+def test_whoever_comes_when_the_file_limit_was_lowered_waits(start_server):
+    server = start_server()
+    alice = server.ws("alice", "den")
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (0, before[1]))
+    newcomer = server.json_line()
+    newcomer.send("hello", nickname="newcomer")
+    let_pass(0.5)
+    assert alice.say("den", "still here")[0]["offset"] == 1
+    newcomer.raw.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        newcomer.raw.socket.recv(1)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+    assert newcomer.expect("welcome")["nickname"] == "newcomer"
+
+
+def test_a_private_message_with_a_command_behind_it_counts_as_read(start_server):
+    server = start_server(session__grace_ms=30_000)
+    alice, bob = server.ws("alice", "den"), server.json_line("bob", "den")
+    assert alice.call("private", target="bob", content="unread")["delivered"] == 1
+    bob.send("message", room="den", content="a command behind it")
+    alice.expect("message", content="a command behind it")
+    bob.drop()
+    again = resumed(server, bob)
+    assert not [event for event in again.until_told("den") if event["type"] == "private"]
+
+
 # Clusters.
 
 

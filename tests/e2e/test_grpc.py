@@ -632,6 +632,7 @@ FLOODS = {
     "empty data": lambda n: (frame(1, 4, 1, headers_block()) if n == 0 else b"") + frame(0, 0, 1),
     "continuation": lambda n: (frame(1, 0, 1, headers_block()) if n == 0 else b"") + frame(9, 0, 1),
     "unknown": lambda n: frame(200),
+    "window update": lambda n: frame(8, payload=b"\0\0\0\1"),
 }
 
 
@@ -703,6 +704,48 @@ def test_a_preface_that_does_not_come(start_server):
         pass
 
 
+def test_whoever_never_calls_is_told_to_go(start_server):
+    server = start_server(limits__hello_ms=300)
+    raw = RawHttp2(server)
+    raw.socket.settimeout(DEADLINE_S)
+    data = b""
+    while part := raw.socket.recv(65_536):
+        data += part
+    frames = []
+    while data:
+        length = int.from_bytes(data[:3], "big")
+        frames.append((data[3], data[9 : 9 + length]))
+        data = data[9 + length :]
+    last_words = [payload for kind, payload in frames if kind == 7]
+    assert last_words and all(payload[4:8] == bytes(4) for payload in last_words), frames  # GOAWAY, NO_ERROR
+
+
+def test_bytes_of_half_a_head_do_not_hold_a_place(start_server):
+    server = start_server(limits__hello_ms=300)
+    raw = RawHttp2(server)
+    raw.socket.sendall(frame(1, 0, 1, bytes(4096))[:20])
+    raw.socket.settimeout(0.05)
+    deadline = Deadline()
+    while deadline.left():
+        try:
+            raw.socket.sendall(b"x")
+            if not raw.socket.recv(65_536):
+                break
+        except TimeoutError:  # nothing to read yet
+            pass
+        except ConnectionError:
+            break
+
+
+def test_a_program_that_takes_its_time_to_call_is_served(start_server):
+    server = start_server(limits__hello_ms=200, log__level="debug")
+    channel = channel_to(server)
+    grpc.channel_ready_future(channel).result(DEADLINE_S)
+    server.said(": closed ", "lived_ms=")
+    answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
 def test_a_client_that_finds_no_place_is_told(start_server):
     server = start_server(limits__connections=1)
     first = RawHttp2(server)
@@ -729,6 +772,7 @@ def test_a_library_that_finds_no_place_does_not_try_without_end(start_server):
 def test_a_silent_connection_is_asked_for_a_sign_of_life(start_server):
     server = start_server(heartbeat__probe_ms=200, heartbeat__timeout_ms=800, limits__hello_ms=60_000)
     raw = RawHttp2(server)
+    health_is_answered(raw)
     raw.until(h2.events.PingReceived)
 
 

@@ -4,6 +4,7 @@ follow."""
 import os
 import pwd
 import shutil
+import sqlite3
 import stat
 import tempfile
 from pathlib import Path
@@ -81,3 +82,24 @@ def test_a_file_of_the_users_is_opened_again(start_server, place):
     server = start_server(user="nobody", store__kind="sqlite", data_dir=str(place / "data"), log__file=str(log))
     server.said("this is nobody from here on")
     assert log.read_text().startswith("before\n") and "nobody from here on" in log.read_text()
+
+
+def test_journals_that_may_not_be_read_are_not_taken_for_gone(start_server, place):
+    data = place / "data"
+    settings = {"store__kind": "sqlite", "data_dir": str(data)}
+    server = start_server(**settings)
+    ann = JsonLineClient(server.line).enter("ann", "den")
+    ann.say("den", *(f"m{n}" for n in range(20)))
+    server.kill()
+    for file in (data, *data.iterdir()):
+        os.chown(file, USER.pw_uid, USER.pw_gid)
+    said = refused("--data-dir", data)
+    assert "the journal /dev/shm/starling-" in said and "Permission denied" in said and "chown" in said, said
+    with sqlite3.connect(data / "starling.db") as store:
+        (identity,) = store.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()
+    store.close()
+    for journal in Path("/dev/shm").glob(f"starling-{identity}-*"):
+        os.chown(journal, USER.pw_uid, USER.pw_gid)
+    server = start_server(user="nobody", **settings)
+    history = JsonLineClient(server.line).enter("bob", "den").call("history", room="den", limit=100)
+    assert [message["content"] for message in history["messages"]] == [f"m{n}" for n in range(20)]

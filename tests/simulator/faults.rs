@@ -202,6 +202,8 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         idempotency_ms: 86_400_000,
         ..d
     };
+    // No dice of its own: what a seed means must not change.
+    let limits = Limits { closes_per_turn: limits.accepts_per_turn, ..limits };
     let mut config = Config { limits, ..plain() };
     config.presence.exact_members = pick(rng, &[config.presence.exact_members, 2]);
     config.presence.batch_ms = 50;

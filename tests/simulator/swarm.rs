@@ -158,6 +158,7 @@ pub const CONFIGURATION: &[(&str, Ease)] = &[
     ("short turns", |_, c| {
         let (limits, d) = (&mut c.limits, Limits::default());
         (limits.accepts_per_turn, limits.events_per_turn) = (d.accepts_per_turn, d.events_per_turn);
+        limits.closes_per_turn = d.closes_per_turn;
         (limits.timers_per_turn, limits.parcels_per_turn) = (d.timers_per_turn, d.parcels_per_turn);
         (limits.read_bytes_per_turn, limits.read_buffer_bytes) = (d.read_bytes_per_turn, d.read_buffer_bytes);
     }),

@@ -66,6 +66,7 @@ pub fn other_limits(rng: &mut Rng, config: &Config) -> Config {
     limits.commands_in_flight = pick(rng, &[1, 2, 5, d.commands_in_flight]);
     limits.peer_window = pick(rng, &[1, 3, 12, d.peer_window]);
     limits.accepts_per_turn = pick(rng, &[1, d.accepts_per_turn]);
+    limits.closes_per_turn = limits.accepts_per_turn; // no dice of its own: what a seed means must not change
     limits.read_bytes_per_turn = pick(rng, &[50, d.read_bytes_per_turn]);
     limits.read_buffer_bytes = pick(rng, &[16, 300, d.read_buffer_bytes]);
     limits.events_per_turn = pick(rng, &[1, 3, d.events_per_turn]);

@@ -2,8 +2,8 @@
 //!
 //! Each costs the peer nine bytes and us a look, and some an answer: PING (CVE-2019-9512), SETTINGS (CVE-2019-9515),
 //! PRIORITY (CVE-2019-9513), empty DATA (CVE-2019-9518), RST_STREAM (CVE-2023-44487), CONTINUATION (CVE-2024-27316), and kinds
-//! that nobody knows, which are to be ignored. WINDOW_UPDATE is not counted: a peer that takes much sends many. What h2 bounds of
-//! these by itself it bounds first.
+//! that nobody knows, which are to be ignored. A peer that takes much sends many WINDOW_UPDATEs: those count that are more than what was
+//! written to it can be the reason of. What h2 bounds of these by itself it bounds first.
 //!
 //! Of frames that cannot be read h2 says PROTOCOL_ERROR, whatever is wrong with them, and it takes any frame for the first. What RFC
 //! 9113 wants is found here, before h2 sees it: FRAME_SIZE_ERROR for those of a length that their kind cannot have (4.2 and 6), and
@@ -26,6 +26,10 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
+
+/// Bytes that are written for one WINDOW_UPDATE that does not count. A frame with a byte of data has ten, for which there may be one of its
+/// stream and one of the connection.
+const UPDATE_BYTES: usize = 5;
 
 /// The flag of SETTINGS that acknowledge ours.
 const ACK: u8 = 1;
@@ -57,6 +61,8 @@ pub(super) struct Meter {
     count: u32,
     count_max: u32,
     since_ms: u64,
+    /// WINDOW_UPDATEs for which there is a reason.
+    updates: u32,
 }
 
 impl Meter {
@@ -70,7 +76,14 @@ impl Meter {
             count: 0,
             count_max,
             since_ms: 0,
+            updates: 0,
         }
+    }
+
+    /// So many bytes are written to the peer.
+    pub fn wrote(&mut self, bytes: usize) {
+        let updates = u32::try_from(bytes.div_ceil(UPDATE_BYTES)).unwrap_or(u32::MAX);
+        self.updates = self.updates.saturating_add(updates);
     }
 
     /// Looks at bytes of the peer, which may be cut anywhere. Behind a fault it is not to be asked any more.
@@ -101,7 +114,12 @@ impl Meter {
             self.is_first = false;
             let carries = match kind {
                 DATA => self.skip > 0,
-                HEADERS | WINDOW_UPDATE => true,
+                HEADERS => true,
+                WINDOW_UPDATE => {
+                    let has_reason = self.updates > 0;
+                    self.updates = self.updates.saturating_sub(1);
+                    has_reason
+                }
                 _ => false,
             };
             self.is_data = kind == DATA && carries;
@@ -178,7 +196,7 @@ mod tests {
         ) {
             let expected = frames.iter().filter(|(kind, length)| match *kind {
                 DATA => *length == 0,
-                HEADERS | WINDOW_UPDATE => false,
+                HEADERS => false,
                 _ => true,
             });
             // And the SETTINGS of the preface.
@@ -214,6 +232,20 @@ mod tests {
         assert_eq!(meter.count(&frame(PING, 8), 0), data(false));
         assert_eq!(meter.count(&frame(PING, 8), WINDOW_MS), data(false));
         assert_eq!(meter.count(&frame(PING, 8), WINDOW_MS + 1), Err(Flood));
+    }
+
+    #[test]
+    fn updates_of_windows_count_without_a_reason() {
+        let mut meter = begun(1);
+        let update = frame(WINDOW_UPDATE, 4);
+        meter.wrote(10);
+        for _ in 0..3 {
+            assert_eq!(meter.count(&update, 0), data(false));
+        }
+        assert_eq!(meter.count, 1);
+        meter.wrote(1);
+        assert_eq!(meter.count(&update, 0), data(false));
+        assert_eq!(meter.count(&update, 0), Err(Flood));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Http2 {
     streams: Slab<Open>,
     /// The streams that have news, between two looks at them.
     ready: Vec<u32>,
+    /// Whether it has begun a call.
+    has_called: bool,
     /// When its calls must have ended, once the server has told it to go.
     pub(super) leaves_by: Option<Tick>,
 }
@@ -67,7 +69,18 @@ impl Http2 {
             control_frames: count(limits.http2_control_frames),
             small_frames: limits.http2_small_frames,
         };
-        Http2 { server: Server::new(&settings), streams: Slab::new(), ready: Vec::new(), leaves_by: None }
+        Http2 {
+            server: Server::new(&settings),
+            streams: Slab::new(),
+            ready: Vec::new(),
+            has_called: false,
+            leaves_by: None,
+        }
+    }
+
+    /// Whether the peer has begun a call: it is somebody then, and otherwise one who holds a slot.
+    pub(super) fn has_called(&self) -> bool {
+        self.has_called
     }
 
     /// Whether the peer has begun as HTTP/2 begins.
@@ -109,7 +122,10 @@ impl Shard {
         let place = self.limits.http2_output_bytes.saturating_sub(queued);
         let over = loop {
             match http2.server.turn(place) {
-                Turned::Opened(request, stream) => self.begin_call(id, http2, &request, stream),
+                Turned::Opened(request, stream) => {
+                    http2.has_called = true;
+                    self.begin_call(id, http2, &request, stream);
+                }
                 Turned::Waits => {
                     let mut ready = std::mem::take(&mut http2.ready);
                     http2.server.take_ready(&mut ready);
