@@ -469,19 +469,6 @@ def test_whoever_comes_when_the_file_limit_was_lowered_waits(start_server):
     assert newcomer.expect("welcome")["nickname"] == "newcomer"
 
 
-def test_a_private_message_with_a_command_behind_it_counts_as_read(start_server):
-    server = start_server(session__grace_ms=30_000)
-    alice, bob = server.ws("alice", "den"), server.json_line("bob", "den")
-    assert alice.call("private", target="bob", content="unread")["delivered"] == 1
-    # It has come to the system, and the program has not read it.
-    wait_until(lambda: b"unread" in bob.raw.socket.recv(65_536, socket.MSG_PEEK), "the message")
-    bob.send("message", room="den", content="a command behind it")
-    alice.expect("message", content="a command behind it")
-    bob.drop()
-    again = resumed(server, bob)
-    assert not [event for event in again.until_told("den") if event["type"] == "private"]
-
-
 # Clusters.
 
 
