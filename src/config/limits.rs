@@ -24,7 +24,7 @@ section! {
         output_pause_bytes: usize = 131_072, 1024..=1_073_741_824;
         /// Rooms that one session is in at a time.
         rooms_per_session: usize = 128, 1..=65_536;
-        /// Milliseconds from the connection to its hello, for gRPC to its first call; an unknown peer holds a slot no longer.
+        /// Milliseconds from the connection to its hello (gRPC: to its first call); an unknown peer holds a slot no longer.
         hello_ms: u64 = 10_000, 1..=3_600_000;
         /// The same for text lines, where a person types a nickname.
         hello_line_ms: u64 = 60_000, 1..=3_600_000;
@@ -92,8 +92,8 @@ section! {
         mailbox_parcels: usize = 1024, 1..=1_048_576;
         /// Connections accepted in one turn of a loop, so that a storm of them does not starve those that are there.
         accepts_per_turn: usize = 64, 1..=65_536;
-        /// Connections closed in one turn of a loop, which also closes for a millisecond at most: for one that has stopped reading
-        /// the kernel frees megabytes, which takes half of that.
+        /// Connections closed in one turn of a loop, which also closes for a millisecond at most: for one that has stopped
+        /// reading the kernel frees megabytes, which takes half of that.
         closes_per_turn: usize = 64, 1..=65_536;
         /// Milliseconds from accept to the end of what a proxy says first, and from there to the end of the TLS
         /// handshake; what is awaited after that has its time from there.

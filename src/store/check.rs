@@ -400,6 +400,9 @@ fn people(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), Stor
 
 /// What a server asks for first: without it there is none.
 fn beginning(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), StoreError> {
+    if !report.findings.is_empty() {
+        return Ok(()); // which say it better
+    }
     // Without the answers to commands, which may be of all messages: those are looked at above.
     load::read(db, i64::MAX as u64, 0)?;
     for key in directory::SECRETS {

@@ -60,6 +60,12 @@ class Deadline:
         return left
 
 
+def let_pass(seconds):
+    """Where it is time itself that something is about, and there is nothing else to wait for."""
+    ends_at = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > ends_at, "time to pass", seconds + 5)
+
+
 def wait_until(condition, what, seconds=DEADLINE_S):
     """Polls what cannot be waited for otherwise, such as another process's state."""
     ends_at = time.monotonic() + seconds

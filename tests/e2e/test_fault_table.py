@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import named
-from helpers import DEADLINE_S, Deadline, RawWebSocket, binary, cores, run, wait_until
+from helpers import DEADLINE_S, Deadline, RawWebSocket, binary, cores, let_pass, run, wait_until
 from test_cluster import LEASE_MS, members, redis, resumed, start_node, start_redis, try_resume  # noqa: F401  (fixtures among them)
 from test_cluster_ends import pair, shut_out  # noqa: F401  (a fixture)
 from test_faults import hold, library, speak_until_it_ends, tell  # noqa: F401
@@ -57,12 +57,6 @@ def kernel(odd, tmp_path):
     """The environment of a server whose kernel is as it is told, and what tells it."""
     control = tmp_path / "kernel"
     return {"LD_PRELOAD": str(odd), "KERNEL": str(control)}, lambda words: tell(control, words)
-
-
-def let_pass(seconds):
-    """Time is what these faults are made of: there is nothing else to wait for."""
-    ends_at = time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() > ends_at, "time to pass", seconds + 5)
 
 
 # Clients.

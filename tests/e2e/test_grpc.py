@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from grpc_client import GrpcClient, Stream, channel_to, generated, schema_of
-from helpers import DEADLINE_S, Deadline, environment, peak_kib, wait_until
+from helpers import DEADLINE_S, Deadline, environment, let_pass, peak_kib, wait_until
 
 # One process cannot have two schemas of one package; the package is in no byte of a message.
 SMALL = b"""
@@ -502,6 +502,7 @@ class RawHttp2:
         server.keep(self)
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
         self.events = []
+        self.unread = b""  # of those who look at frames themselves
         if greet:
             self.h2.initiate_connection()
             self.flush()
@@ -617,10 +618,10 @@ def frame(kind, flags=0, stream=0, payload=b""):
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-def headers_block():
+def headers_block(path="/grpc.health.v1.Health/Check"):
     import hpack
 
-    return hpack.Encoder().encode([(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/grpc.health.v1.Health/Check"),
+    return hpack.Encoder().encode([(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", path),
                                    ("content-type", "application/grpc")])
 
 
@@ -704,20 +705,41 @@ def test_a_preface_that_does_not_come(start_server):
         pass
 
 
+def frames_of(raw, is_enough=lambda frame: False):
+    """All frames that come, up to one that is enough or to the end: kind, stream and payload."""
+    deadline, found = Deadline(), []
+    while True:
+        while len(raw.unread) >= 9 and len(raw.unread) >= 9 + (length := int.from_bytes(raw.unread[:3], "big")):
+            found.append((raw.unread[3], int.from_bytes(raw.unread[5:9], "big"), raw.unread[9 : 9 + length]))
+            raw.unread = raw.unread[9 + length :]
+            if is_enough(found[-1]):
+                return found
+        raw.socket.settimeout(deadline.left())
+        if not (part := raw.socket.recv(65_536)):
+            return found
+        raw.unread += part
+
+
+DATA, PING, GOAWAY = 0, 6, 7
+
+
 def test_whoever_never_calls_is_told_to_go(start_server):
     server = start_server(limits__hello_ms=300)
+    said = frames_of(RawHttp2(server))
+    last_words = [payload for kind, _, payload in said if kind == GOAWAY]
+    assert last_words and all(payload[4:8] == bytes(4) for payload in last_words), said  # NO_ERROR
+
+
+def test_a_call_that_crosses_the_goodbye_goes_on(start_server):
+    server = start_server(limits__hello_ms=300)
     raw = RawHttp2(server)
-    raw.socket.settimeout(DEADLINE_S)
-    data = b""
-    while part := raw.socket.recv(65_536):
-        data += part
-    frames = []
-    while data:
-        length = int.from_bytes(data[:3], "big")
-        frames.append((data[3], data[9 : 9 + length]))
-        data = data[9 + length :]
-    last_words = [payload for kind, payload in frames if kind == 7]
-    assert last_words and all(payload[4:8] == bytes(4) for payload in last_words), frames  # GOAWAY, NO_ERROR
+    frames_of(raw, lambda frame: frame[0] == GOAWAY)
+    raw.socket.sendall(frame(1, 4, 1, headers_block("/grpc.health.v1.Health/Watch")) + frame(0, 1, 1, bytes(5)))
+    frames_of(raw, lambda frame: frame[:2] == (DATA, 1))
+    let_pass(1.5)  # longer than a connection without a call would be there
+    raw.socket.sendall(frame(6, payload=b"are you?"))
+    said = frames_of(raw, lambda frame: frame[0] == PING and frame[2] == b"are you?")
+    assert said[-1][2] == b"are you?", said
 
 
 def test_bytes_of_half_a_head_do_not_hold_a_place(start_server):

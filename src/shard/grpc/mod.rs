@@ -124,6 +124,9 @@ impl Shard {
             match http2.server.turn(place) {
                 Turned::Opened(request, stream) => {
                     http2.has_called = true;
+                    if self.drain.is_none() {
+                        http2.leaves_by = None; // it has called just when it was told to go: the connection ends with its calls
+                    }
                     self.begin_call(id, http2, &request, stream);
                 }
                 Turned::Waits => {
