@@ -5,6 +5,8 @@ import collections
 import json
 import os
 import pathlib
+import queue
+import select
 import subprocess
 import time
 
@@ -62,8 +64,40 @@ def look(server, directory):
     return tests
 
 
-def try_mutant(number, first, module, server, tests, budget_s):
-    """As switched.try_mutant. The test that notices is not told apart from those that were asked with it."""
+class Worker:
+    """A process that runs the tests of one mutant after the other: what they import takes longer than many of them."""
+
+    def __init__(self, server):
+        self.server = server
+        self.process = None
+
+    def ask(self, number, tests, seconds):
+        """What pytest ends with, and the test that has failed; nothing if it hangs."""
+        if self.process is None:
+            self.process = subprocess.Popen([str(self.server.python), "-B", str(HERE / "worker.py")], cwd=ROOT,
+                                            env=self.server.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                            text=True, start_new_session=True)
+            with switched.LOCK:
+                switched.RUNNING.add(self.process)
+        self.process.stdin.write(json.dumps({"variables": {switched.SWITCH: str(number)}, "tests": tests}) + "\n")
+        self.process.stdin.flush()
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            self.end()
+            return None
+        said = self.process.stdout.readline()
+        if not said:
+            self.end()
+            return {"code": -1, "failed": []}
+        return json.loads(said)
+
+    def end(self):
+        if self.process is not None:
+            switched.end(self.process)
+            self.process = None
+
+
+def try_mutant(number, first, module, workers, tests, budget_s):
+    """As switched.try_mutant."""
     mine = sorted((test for test in tests if first in test.reached), key=lambda test: test.seconds)
     if not mine:
         return "unreached", ""
@@ -73,35 +107,38 @@ def try_mutant(number, first, module, server, tests, budget_s):
         spent += test.seconds
         if chosen and spent > budget_s:
             break
-        chosen.append(test.name)
-    process = subprocess.Popen(server.command("-x", *chosen), cwd=ROOT, env=server.environment(**{switched.SWITCH: str(number)}),
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                               start_new_session=True)
-    with switched.LOCK:
-        switched.RUNNING.add(process)
+        chosen.append(f"tests/e2e/{test.name}")  # pytest names them from where its configuration is
+    worker = workers.get()
     try:
-        said, _ = process.communicate(timeout=60 + switched.SLOWER * budget_s)
-    except subprocess.TimeoutExpired:
-        return "timeout", ""
+        told = worker.ask(number, chosen, 60 + switched.SLOWER * budget_s)
     finally:
-        switched.end(process)
+        workers.put(worker)
+    if told is None:
+        return "timeout", ""
     # 1: a test has failed. More is pytest's own trouble.
-    if process.returncode == 1:
-        failed = [line.split(" ")[1] for line in said.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-        return "killed", (failed or [""])[0]
-    return ("survives" if process.returncode == 0 else "untried"), ""
+    if told["code"] == 1:
+        return "killed", (told["failed"] or [""])[0]
+    return ("survives" if told["code"] == 0 else "untried"), ""
 
 
 def try_all(mutants, server, tests, jobs, budget_s, told):
     """As switched.try_all."""
     began, counts = time.monotonic(), collections.Counter()
+    workers = queue.SimpleQueue()
+    everybody = [Worker(server) for _ in range(jobs)]
+    for worker in everybody:
+        workers.put(worker)
 
     def attempt(number, asks, module, tests, budget_s):
-        return try_mutant(number, asks, module, server, tests, budget_s)
+        return try_mutant(number, asks, module, workers, tests, budget_s)
 
     def count(number, outcome, test):
         counts[outcome] += 1
         told(number, outcome, test)
 
-    switched.try_all(mutants, tests, jobs, budget_s, count, attempt)
+    try:
+        switched.try_all(mutants, tests, jobs, budget_s, count, attempt)
+    finally:
+        for worker in everybody:
+            worker.end()
     switched.say(f"end to end: {dict(counts)}, {time.monotonic() - began:.0f} s")
