@@ -54,7 +54,7 @@ pub fn check_values(config: &Config) -> Result<(), String> {
     if !config.cluster.redis.0.is_empty() {
         cluster::check(&config.cluster).map_err(|error| error.message)?;
     }
-    config.listen.iter().try_for_each(|listen| listeners::check_value(listen))
+    config.listen.iter().try_for_each(listeners::check_value)
 }
 
 /// A listener as the others are told of it.
