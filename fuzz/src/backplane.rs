@@ -24,6 +24,9 @@ use starling_client::wire::{Incoming, parse};
 const NODE: NodeId = 1;
 const LINK: usize = 1;
 
+/// No number that the link reads is greater: Redis does not count further.
+const NUMBER_MAX: u64 = i64::MAX as u64;
+
 /// The epoch of every room, but for those that the core begins anew.
 const EPOCH: &str = "e";
 
@@ -244,7 +247,9 @@ impl World {
     /// The oldest request is done. Numbers that matter are those of the words, or what fits.
     fn answer(&mut self, words: &str) {
         let numbers: Vec<u64> = words.split(' ').filter_map(|word| word.parse().ok()).collect();
-        let given = |at: usize, usual: u64| numbers.get(at).copied().unwrap_or(usual);
+        let given = |at: usize, usual: u64| numbers.get(at).copied().unwrap_or(usual).min(NUMBER_MAX);
+        // As the link reads it: entries begin with 1.
+        let place = |at: usize, usual: u64| given(at, usual).max(1);
         let Some(request) = self.pending.pop_front() else { return };
         let news = match request {
             BackplaneRequest::Open { room, .. } => {
@@ -271,8 +276,7 @@ impl World {
             BackplaneRequest::Publish(publish) => {
                 let Publish { at, message, .. } = *publish;
                 let RoomAt { room, epoch, position, .. } = at;
-                let (offset, timestamp_ms) =
-                    (given(0, position.offset.wrapping_add(1)), given(1, 1_700_000_000_000));
+                let (offset, timestamp_ms) = (place(0, position.offset + 1), given(1, 1_700_000_000_000));
                 let place =
                     Placed { epoch: epoch.clone(), offset, timestamp_ms, is_repeated: given(2, 0) == 1 };
                 self.tell(BackplaneNews::Published {
@@ -287,7 +291,7 @@ impl World {
             BackplaneRequest::Append(append) => {
                 let Append { at, ops, tag, .. } = *append;
                 let RoomAt { room, epoch, position, .. } = at;
-                let change = given(0, position.change.wrapping_add(1));
+                let change = place(0, position.change + 1);
                 let position = Position { change, offset: given(1, position.offset) };
                 let outcome = Ok(position);
                 self.tell(BackplaneNews::Appended { room: room.clone(), epoch: epoch.clone(), tag, outcome });
@@ -568,7 +572,7 @@ impl World {
 }
 
 fn number(word: &str) -> u64 {
-    word.parse().unwrap_or(0)
+    word.parse().unwrap_or(0).min(NUMBER_MAX)
 }
 
 fn read(text: &str) -> Value {

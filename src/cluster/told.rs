@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::answer::{self, list, number, text};
+use super::answer::{self, list, number, parse, text};
 use super::ask::{CATCH_UP, PAST};
 use super::job::{Claimed, Job, Listing, Taking, Then};
 use super::link::{LEFT, Link, Looked};
@@ -537,7 +537,7 @@ fn placed(value: &Value, epoch: &Arc<str>) -> Option<Result<Placed, Failed>> {
     Some(match (text(parts.first()?)?, &parts[1..]) {
         ("+", [offset, time]) => Ok(Placed {
             epoch: epoch.clone(),
-            offset: number(offset)?,
+            offset: number(offset).filter(|offset| *offset > 0)?,
             timestamp_ms: number(time)?,
             is_repeated: false,
         }),
@@ -545,8 +545,8 @@ fn placed(value: &Value, epoch: &Arc<str>) -> Option<Result<Placed, Failed>> {
             let mut parts = text(place)?.split(' ');
             Ok(Placed {
                 epoch: parts.next()?.into(),
-                offset: parts.next()?.parse().ok()?,
-                timestamp_ms: parts.next()?.parse().ok()?,
+                offset: parse(parts.next()?).filter(|offset| *offset > 0)?,
+                timestamp_ms: parse(parts.next()?)?,
                 is_repeated: true,
             })
         }
@@ -560,7 +560,9 @@ fn placed(value: &Value, epoch: &Arc<str>) -> Option<Result<Placed, Failed>> {
 fn appended(value: &Value) -> Option<Result<Position, Failed>> {
     let parts = list(value)?;
     Some(match (text(parts.first()?)?, &parts[1..]) {
-        ("+", [change, offset]) => Ok(Position { change: number(change)?, offset: number(offset)? }),
+        ("+", [change, offset]) => {
+            Ok(Position { change: number(change).filter(|change| *change > 0)?, offset: number(offset)? })
+        }
         ("lost", []) => Err(Failed::Lost),
         _ => return None,
     })
