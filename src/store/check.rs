@@ -481,6 +481,19 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn numbers_that_cannot_be_are_damage() {
+        for column in ["offset", "first", "bytes", "timestamp", "keep_count"] {
+            let (_directory, path, engine) = filled();
+            drop(engine);
+            let db = Connection::open(&path).unwrap();
+            db.execute(&format!("UPDATE rooms SET {column} = -1 WHERE id = 1"), []).unwrap();
+            assert!(!found(&path).is_empty(), "{column}");
+            let refused = Engine::open(&path).unwrap_err().message;
+            assert!(refused.starts_with("the file is damaged"), "{column}: {refused}");
+        }
+    }
+
+    #[test]
     fn each_rule_that_is_broken_is_named() {
         for (sql, part) in [
             (

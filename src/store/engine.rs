@@ -90,7 +90,7 @@ impl RoomFacts {
 
     /// What the messages cost, as histories in memory count it.
     fn cost(&self) -> u64 {
-        self.bytes + self.kept() * ENTRY_BYTES as u64
+        self.bytes.saturating_add(self.kept().saturating_mul(ENTRY_BYTES as u64))
     }
 
     /// How many of the oldest messages are over the bounds, as far as can be told from the sums. Bytes are told by the average, which the
@@ -105,7 +105,8 @@ impl RoomFacts {
             0 => 0,
             most => self.cost().saturating_sub(most),
         };
-        let by_bytes = if over > 0 && kept > 1 { (over * kept / self.cost().max(1)).max(1) } else { 0 };
+        let by_bytes =
+            if over > 0 && kept > 1 { (over.saturating_mul(kept) / self.cost().max(1)).max(1) } else { 0 };
         let by_age = self.expired_before.saturating_sub(self.first);
         by_count.max(by_bytes).max(by_age).min(kept)
     }
@@ -641,7 +642,7 @@ impl Engine {
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
+            let number = |column| super::number(row.get(column)?, column);
             let retention = Retention { count: number(5)?, bytes: number(6)?, age_ms: number(7)? };
             let mut facts = RoomFacts {
                 offset: number(1)?,
@@ -652,13 +653,14 @@ impl Engine {
                 ..RoomFacts::new(retention)
             };
             let room = number(0)?;
-            let found: (Option<i64>, Option<i64>, Option<i64>) = later
-                .query_row(params![room as i64, facts.offset as i64], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-                })?;
+            let found = later.query_row(params![room as i64, facts.offset as i64], |row| {
+                let number =
+                    |column| row.get::<_, Option<i64>>(column)?.map(|n| super::number(n, column)).transpose();
+                Ok((number(0)?, number(1)?, number(2)?))
+            })?;
             if let (Some(offset), Some(timestamp_ms), Some(bytes)) = found {
-                (facts.offset, facts.timestamp_ms) = (offset as u64, timestamp_ms as u64);
-                facts.bytes += bytes as u64;
+                (facts.offset, facts.timestamp_ms) = (offset, timestamp_ms);
+                facts.bytes += bytes;
                 facts.is_dirty = true;
                 self.dirty.push(room);
             }

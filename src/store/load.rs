@@ -109,7 +109,7 @@ fn rooms(db: &Connection) -> Result<Vec<RestoredRoom>, StoreError> {
     let mut rows = statement.query([])?;
     let mut rooms = Vec::new();
     while let Some(row) = rows.next()? {
-        let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
+        let number = |column| super::number(row.get(column)?, column);
         let written: String = row.get(1)?;
         let Ok(name) = RoomName::parse(&written) else {
             log::error!(
