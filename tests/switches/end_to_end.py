@@ -2,6 +2,7 @@
 comes by the mutant. They take seconds, so that this is for what has survived the others."""
 
 import collections
+import itertools
 import json
 import os
 import pathlib
@@ -98,12 +99,11 @@ class Worker:
 
 def try_mutant(number, first, module, workers, tests, budget_s):
     """As switched.try_mutant."""
-    mine = sorted((test for test in tests if first in test.reached), key=lambda test: test.seconds)
+    mine = [test for test in tests if first in test.reached]
     if not mine:
         return "unreached", ""
-    del module
     chosen, spent = [], 0
-    for test in mine:
+    for test in in_turn(mine, module):
         spent += test.seconds
         if chosen and spent > budget_s:
             break
@@ -119,6 +119,18 @@ def try_mutant(number, first, module, workers, tests, budget_s):
     if told["code"] == 1:
         return "killed", (told["failed"] or [""])[0]
     return ("survives" if told["code"] == 0 else "untried"), ""
+
+
+def in_turn(tests, module):
+    """One test of each file after the other, the quick ones first: tests of one file look at the same. Those of a file that is called as the
+    module is come before all others."""
+    files = collections.defaultdict(list)
+    for test in sorted(tests, key=lambda test: test.seconds):
+        files[test.name.partition("::")[0]].append(test)
+    words = set(module.split("::")[1:])
+    namesakes = [test for file, own in files.items() if words & set(file.removesuffix(".py").split("_")) for test in own]
+    turns = itertools.zip_longest(*files.values())
+    return list(dict.fromkeys([*namesakes, *(test for turn in turns for test in turn if test)]))
 
 
 def try_all(mutants, server, tests, jobs, budget_s, told):
