@@ -27,17 +27,24 @@ impl std::fmt::Debug for Address {
     }
 }
 
+/// What the URLs that are configured say.
+pub(super) fn urls(config: &Cluster) -> Result<Vec<ConnectionInfo>, ClusterError> {
+    let one = |(index, url): (usize, &crate::config::Secret)| {
+        let unread = |_| ClusterError::new(format!("cluster.redis: URL {} is no URL", index + 1));
+        url.0.as_str().into_connection_info().map_err(unread)
+    };
+    config.redis.0.iter().enumerate().map(one).collect()
+}
+
 /// Those that are configured.
 pub(super) fn configured(config: &Cluster) -> Result<Vec<Address>, ClusterError> {
     let ca = config.ca.as_deref().map(read).transpose()?;
-    let one = |(index, url): (usize, &crate::config::Secret)| {
+    let one = |(index, mut info): (usize, ConnectionInfo)| {
         // The library's own words could quote the password.
         let wrong = |error: &RedisError| {
             let why = error.detail().unwrap_or_else(|| error.category()).to_owned();
             ClusterError::new(format!("cluster.redis: URL {} cannot be used: {why}", index + 1))
         };
-        let unread = |_| ClusterError::new(format!("cluster.redis: URL {} is no URL", index + 1));
-        let mut info = url.0.as_str().into_connection_info().map_err(unread)?;
         if let (Some(ca), ConnectionAddr::TcpTls { .. }) = (&ca, info.addr()) {
             let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.clone()) };
             let client = Client::build_with_tls(info, certificates).map_err(|error| wrong(&error))?;
@@ -49,7 +56,7 @@ pub(super) fn configured(config: &Cluster) -> Result<Vec<Address>, ClusterError>
         let info = info.set_tcp_settings(settings).set_redis_settings(settled);
         Ok(Address { name: info.addr().to_string(), info })
     };
-    config.redis.0.iter().enumerate().map(one).collect()
+    urls(config)?.into_iter().enumerate().map(one).collect()
 }
 
 /// Bytes of the file of authorities: all that browsers trust take a fifth of it.

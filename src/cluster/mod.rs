@@ -190,6 +190,14 @@ pub fn join(config: &Config, digest: &str) -> Result<Joined, ClusterError> {
     Ok(Joined { node, resume_secret, account_secret, secrets, settings, wire, line })
 }
 
+/// Whether the URLs of the servers are such. Nothing is read, and nothing asked.
+///
+/// # Errors
+/// When one is none.
+pub fn check_urls(config: &crate::config::Cluster) -> Result<(), ClusterError> {
+    address::urls(config).map(drop)
+}
+
 /// Looks whether what is configured can be used; asks nobody.
 ///
 /// # Errors

@@ -37,7 +37,9 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     for (index, listen) in config.listen.iter().enumerate() {
         listeners::check(listen, &config.listen[..index])?;
     }
-    if config.cluster.redis.0.is_empty() && config.store.kind == StoreKind::Sqlite {
+    if !config.cluster.redis.0.is_empty() {
+        cluster::check(&config.cluster).map_err(|error| error.message)?;
+    } else if config.store.kind == StoreKind::Sqlite {
         directory::look(&config.data_dir).map_err(|error| error.message)?;
     }
     let addresses: Vec<_> = config.listen.iter().map(told).collect();
@@ -51,9 +53,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
 /// As [`check`].
 pub fn check_values(config: &Config) -> Result<(), String> {
     ApiKeys::new(&config.auth.api_keys)?;
-    if !config.cluster.redis.0.is_empty() {
-        cluster::check(&config.cluster).map_err(|error| error.message)?;
-    }
+    cluster::check_urls(&config.cluster).map_err(|error| error.message)?;
     config.listen.iter().try_for_each(listeners::check_value)
 }
 

@@ -457,7 +457,8 @@ def test_check_finds_where_a_server_could_not_write(directory, nobody, name, pla
     assert sorted(os.listdir(directory)) == before, "it has made something"
     # And that is so: a server ends for the same reason.
     served = run([binary(), "serve", "--config", file], **options)
-    assert served.returncode == 1, served
+    # What no machine has a place for is wrong usage, and what this one has not a failure.
+    assert served.returncode == (2 if "at most 107 bytes" in message else 1), served
     end = served.stderr.decode().splitlines()[-1]
     if (name, place) != ("data", "{1}"):
         assert end == message.strip()
