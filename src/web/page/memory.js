@@ -36,8 +36,10 @@ export const browser = safe("localStorage");
 export const tab = safe("sessionStorage");
 
 const TAB_KEY = "starling.tab";
-// So long another tab has to let go, as one that is loaded again does, or to say that it is there.
+// So long another tab has to let go, as one that is loaded again does.
 const CLAIM_MS = 300;
+// So long it has to say that it is there, where there are no locks: it may be in the background of a busy machine.
+const ANSWER_MS = 600;
 
 /**
  * Makes what the tab remembers its own. A tab that was opened from another begins with a copy of its storage: if the other one lives,
@@ -77,16 +79,18 @@ function holdByAsking(id) {
     const channel = new BroadcastChannel(`${TAB_KEY}.${id}`);
     gone().then(() => channel.close());
     return new Promise((resolve) => {
-        const settle = (isFree) => {
-            channel.onmessage = ({ data }) => data === "whose?" && channel.postMessage("mine");
-            isFree || channel.close();
-            resolve(isFree);
-        };
-        const timer = setTimeout(() => settle(true), CLAIM_MS);
+        let isAsking = true;
+        setTimeout(() => {
+            isAsking = false;
+            resolve(true);
+        }, ANSWER_MS);
         channel.onmessage = ({ data }) => {
-            if (data === "mine") {
-                clearTimeout(timer);
-                settle(false);
+            if (data === "whose?") {
+                // Also while this one waits itself: it has asked first.
+                channel.postMessage("mine");
+            } else if (isAsking) {
+                channel.close();
+                resolve(false);
             }
         };
         channel.postMessage("whose?");
