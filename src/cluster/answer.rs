@@ -43,6 +43,11 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     text.parse().ok().filter(|number| *number <= NUMBER_MAX)
 }
 
+/// A number that was given to an entry of a room: offsets and the numbers of changes begin with 1.
+pub(super) fn counted(number: u64) -> Option<u64> {
+    (number > 0).then_some(number)
+}
+
 /// The items of a list.
 pub(super) fn list(value: &Value) -> Option<&[Value]> {
     match value {
@@ -144,7 +149,7 @@ fn merge(changes: Vec<LogEntry>, messages: Vec<LogEntry>, limit: usize) -> Vec<L
 
 /// The number of an entry of a stream: `<number>-0`, from 1 on.
 fn id(value: &Value) -> Option<u64> {
-    parse(text(value)?.strip_suffix("-0")?).filter(|number| *number > 0)
+    parse(text(value)?.strip_suffix("-0")?).and_then(counted)
 }
 
 /// An entry of a stream: its number, and a field of it.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::{Connection, Value};
 
 use super::address::{self, Address};
-use super::answer::{message, ops, parse, text};
+use super::answer::{counted, message, ops, parse, text};
 use super::keys::Keys;
 use super::shared::Shared;
 use crate::chat::user::NodeId;
@@ -261,10 +261,8 @@ pub(super) fn read(room: Arc<str>, payload: &str) -> Option<BackplaneNews> {
         "m" => {
             let mut parts = rest.splitn(5, ' ');
             let epoch = parts.next()?;
-            let position = Position {
-                offset: next(&mut parts).filter(|offset| *offset > 0)?,
-                change: next(&mut parts)?,
-            };
+            let position =
+                Position { offset: next(&mut parts).and_then(counted)?, change: next(&mut parts)? };
             let timestamp_ms = next(&mut parts)?;
             let message = message(parts.next()?)?;
             (LogEntry::Message { position, timestamp_ms, message }, epoch)
@@ -272,7 +270,7 @@ pub(super) fn read(room: Arc<str>, payload: &str) -> Option<BackplaneNews> {
         "c" => {
             let mut parts = rest.splitn(7, ' ');
             let epoch = parts.next()?;
-            let change = next(&mut parts).filter(|change| *change > 0)?;
+            let change = next(&mut parts).and_then(counted)?;
             let position = Position { change, offset: next(&mut parts)? };
             let timestamp_ms = next(&mut parts)?;
             let node = NodeId::try_from(next(&mut parts)?).ok()?;

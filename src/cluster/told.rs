@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::answer::{self, list, number, parse, text};
+use super::answer::{self, counted, list, number, parse, text};
 use super::ask::{CATCH_UP, PAST};
 use super::job::{Claimed, Job, Listing, Taking, Then};
 use super::link::{LEFT, Link, Looked};
@@ -537,7 +537,7 @@ fn placed(value: &Value, epoch: &Arc<str>) -> Option<Result<Placed, Failed>> {
     Some(match (text(parts.first()?)?, &parts[1..]) {
         ("+", [offset, time]) => Ok(Placed {
             epoch: epoch.clone(),
-            offset: number(offset).filter(|offset| *offset > 0)?,
+            offset: number(offset).and_then(counted)?,
             timestamp_ms: number(time)?,
             is_repeated: false,
         }),
@@ -545,7 +545,7 @@ fn placed(value: &Value, epoch: &Arc<str>) -> Option<Result<Placed, Failed>> {
             let mut parts = text(place)?.split(' ');
             Ok(Placed {
                 epoch: parts.next()?.into(),
-                offset: parse(parts.next()?).filter(|offset| *offset > 0)?,
+                offset: parse(parts.next()?).and_then(counted)?,
                 timestamp_ms: parse(parts.next()?)?,
                 is_repeated: true,
             })
@@ -561,7 +561,7 @@ fn appended(value: &Value) -> Option<Result<Position, Failed>> {
     let parts = list(value)?;
     Some(match (text(parts.first()?)?, &parts[1..]) {
         ("+", [change, offset]) => {
-            Ok(Position { change: number(change).filter(|change| *change > 0)?, offset: number(offset)? })
+            Ok(Position { change: number(change).and_then(counted)?, offset: number(offset)? })
         }
         ("lost", []) => Err(Failed::Lost),
         _ => return None,

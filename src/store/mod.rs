@@ -94,8 +94,8 @@ fn number(found: i64, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(found).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, found))
 }
 
-/// Whether it is about a value that nobody here has written: a text that is none, a number that
-/// cannot be, or another type than that of its column.
+/// Whether it is about a value that nobody here has written: a text that is none, a number that cannot be, or
+/// another type than that of its column.
 fn is_of_content(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
     matches!(
