@@ -44,6 +44,7 @@ const PATIENCE_S: usize = 600;
 const LATEST_MS: u64 = 1 << 40;
 
 /// Who is there, and asks at the end whether it is served.
+const ASKING: &str = r#"{"type":"ping","id":"still here"}"#;
 const WITNESS: usize = 0;
 
 /// A line each. What begins as JSON is a command of the client that is on; of the others the first word says what happens:
@@ -515,12 +516,17 @@ impl World {
     /// Who is there is served: the witness, if nobody has taken its session away, and otherwise whoever comes.
     fn end(&mut self) {
         self.connect(WITNESS);
-        self.say(WITNESS, r#"{"type":"ping","id":"still here"}"#);
+        self.say(WITNESS, ASKING);
         // Replies come in order: what is waited for has to be answered first, or to be too late.
         for _ in 0..PATIENCE_S {
             self.refuse_all();
             if self.is_answered() {
                 break;
+            }
+            if self.clients[WITNESS].connection.is_none() {
+                // It was being closed when it asked, for what it had said before.
+                self.connect(WITNESS);
+                self.say(WITNESS, ASKING);
             }
             self.pass(1000);
         }
