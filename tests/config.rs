@@ -408,6 +408,24 @@ fn notices_about_tokens() {
 }
 
 #[test]
+fn a_notice_names_whose_keys_can_be_guessed() {
+    let notices = |keys: &[(&str, usize)]| {
+        let keys = keys
+            .iter()
+            .map(|(name, bytes)| format!("{{ name = \"{name}\", key = \"{}\" }}", "h".repeat(*bytes)));
+        let file = format!("[auth]\napi_keys = [{}]", keys.collect::<Vec<_>>().join(", "));
+        resolve(&file, &[], &[]).unwrap().notices()
+    };
+    assert_eq!(notices(&[("ci", 16), ("root", 40)]), [""; 0]);
+    let short = notices(&[("ci", 15), ("root", 16), ("deploy", 1)]);
+    assert!(
+        matches!(&short[..], [one] if one.contains("16 bytes") && one.ends_with(": of ci, deploy")),
+        "{short:?}"
+    );
+    assert!(!short[0].contains("hhh"));
+}
+
+#[test]
 fn an_ack_promises_no_more_than_the_store_can() {
     for ack in ["stored", "synced"] {
         let file = format!("[store]\nkind = \"memory\"\nack = \"{ack}\"");

@@ -101,6 +101,7 @@ impl Config {
             );
         }
         notices.extend(self.short_secret_notice());
+        notices.extend(self.short_keys_notice());
         let (lease_ms, deadline_ms) = (self.cluster.lease_ms, self.cluster.deadline_ms);
         if !self.cluster.redis.0.is_empty() && lease_ms < 2 * deadline_ms {
             notices.push(format!(
@@ -140,6 +141,17 @@ impl Config {
         })
     }
 
+    /// A line for whoever lets programs in by a key that can be guessed, request by request.
+    fn short_keys_notice(&self) -> Option<String> {
+        let is_short = |key: &&ApiKey| key.key.0.len() < API_KEY_BYTES_MIN;
+        let names: Vec<&str> =
+            self.auth.api_keys.iter().filter(is_short).map(|key| key.name.as_str()).collect();
+        (!names.is_empty()).then(|| {
+            let names = names.join(", ");
+            format!("auth.api_keys has keys of fewer than {API_KEY_BYTES_MIN} bytes, which can be guessed: of {names}")
+        })
+    }
+
     /// Whether `/echo` is served: as configured, and otherwise only where nobody but this machine can reach it,
     /// because it lets a stranger move 16 MiB messages at the server's cost.
     pub fn is_echo_on(&self) -> bool {
@@ -156,6 +168,9 @@ impl Config {
 
 /// What RFC 7518 section 3.2 asks of a secret for HS256: as long as the hash.
 const JWT_SECRET_BYTES_MIN: usize = 32;
+
+/// Of base64 these are 96 bits, which nobody guesses over a network.
+const API_KEY_BYTES_MIN: usize = 16;
 
 /// What the command line asks for; the strongest layer of [`Config::resolve`].
 #[derive(Clone, Debug, Default)]
