@@ -228,7 +228,7 @@ def try_mutant(number, first, module, tests, budget_s):
     mine = sorted((test for test in tests if first in test.reached), key=lambda test: test.seconds)
     if not mine:
         return "unreached", ""
-    own = [test for test in mine if f"{module}::" in test.words[0]]
+    own = [test for test in mine if f"{module}::" in f"{test.program.name}::{test.words[0]}"]
     others = [test for test in mine if test not in own and not test.environment]
     # Seeds say most for their time, up to some of each kind.
     kinds = collections.defaultdict(list)
