@@ -5,11 +5,15 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use serde_json::Value;
+use starling::auth::Authority;
+use starling::auth::api_key::ApiKeys;
+use starling::auth::resume::ResumeKey;
 use starling::base::census::Census;
 use starling::base::slots::Id;
 use starling::base::stats::{Counter, Counters};
 use starling::base::time::Now;
-use starling::config::{Config, ListenKind};
+use starling::config::{ApiKey, Config, ListenKind, Secret};
+use starling::record::Frame;
 use starling::shard::mail::Mail;
 use starling::shard::reading::{StoreNews, StoreRequest};
 use starling::shard::{Flock, Shard};
@@ -39,6 +43,10 @@ pub struct Cores {
     pub counters: Vec<Arc<Counters>>,
     /// What has been asked of the store or the backplane, and by which core, and is not answered yet.
     pub asked: VecDeque<(u16, Mail)>,
+    /// What the cores have written down, in order: the records of their journals, as `Debug` shows them.
+    pub written: Vec<String>,
+    /// How many bytes the journals have place for, beside those that are being written.
+    pub journal_bytes: usize,
     now_ms: u64,
     store: Option<Store>,
     /// What a client has been sent and nobody has looked at.
@@ -85,7 +93,19 @@ impl Cores {
         config.rate.commands_per_second = 0;
         set(&mut config);
         let census = Arc::new(Census::new(config.limits.connections, config.limits.connections_per_address));
-        let mut flock = Flock { cores, core_connections: 1000, ..Flock::of_one(Arc::new(config), census) };
+        let authority = Authority {
+            verifier: None,
+            accounts: None,
+            api_keys: ApiKeys::new(&config.auth.api_keys).expect("names of keys are nicknames"),
+            resume: ResumeKey::new([0; 32]),
+            reading: 0,
+        };
+        let mut flock = Flock {
+            cores,
+            core_connections: 1000,
+            authority: Arc::new(authority),
+            ..Flock::of_one(Arc::new(config), census)
+        };
         arrange(&mut flock);
         let counters: Vec<Arc<Counters>> = (0..cores).map(|_| Arc::default()).collect();
         let shards = (0..cores).zip(&counters).map(|(core, counters)| {
@@ -104,6 +124,8 @@ impl Cores {
             shards: shards.collect(),
             counters,
             asked: VecDeque::new(),
+            written: Vec::new(),
+            journal_bytes: JOURNAL_BYTES,
             now_ms: BEGIN_MS,
             store,
             heard: BTreeMap::new(),
@@ -180,6 +202,27 @@ impl Cores {
         heard
     }
 
+    /// A program, whose key is its name, publishes this: the status of the answer, and its content.
+    pub fn publish(
+        &mut self,
+        core: usize,
+        program: &str,
+        room: &str,
+        content: &str,
+        more: &str,
+    ) -> (u16, Value) {
+        let body = serde_json::json!({ "content": content }).to_string();
+        let request = format!(
+            "POST /api/rooms/{room}/messages HTTP/1.1\r\nHost: a\r\nX-API-Key: {program}\r\n{more}\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = self.http(core, &request);
+        let status = answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+
     /// What a client has been sent since somebody looked.
     pub fn heard(&mut self, client: Client) -> String {
         let bytes = self.heard.remove(&client).unwrap_or_default();
@@ -252,6 +295,7 @@ impl Cores {
     pub fn turn(&mut self) {
         for shard in &mut self.shards {
             shard.tick(Self::moment(self.now_ms));
+            shard.set_journal_room(self.journal_bytes);
         }
         self.settle();
     }
@@ -343,9 +387,11 @@ impl Cores {
         if let Some(store) = &mut self.store {
             while let Some(frame) = shard.take_frame() {
                 has_moved = true;
+                let records = Frame::records(&frame).map(|record| record.expect("cores write records"));
+                self.written.extend(records.map(|record| format!("{record:?}")));
                 store.ends[core] += frame.len() as u64;
                 store.frames[core].push(frame.clone());
-                shard.journaled(frame, Some(store.ends[core]), JOURNAL_BYTES);
+                shard.journaled(frame, Some(store.ends[core]), self.journal_bytes);
             }
         }
         let outboxes: Vec<Vec<Mail>> = shard.outboxes().iter_mut().map(std::mem::take).collect();
@@ -398,4 +444,11 @@ impl Cores {
             shard.input_ended(client.id);
         }
     }
+}
+
+/// Programs that may use the HTTP API, each with its name as its key.
+pub fn programs(names: &[&str]) -> Vec<ApiKey> {
+    let key =
+        |name: &&str| ApiKey { name: (*name).to_owned(), key: Secret((*name).to_owned()), admin: false };
+    names.iter().map(key).collect()
 }
