@@ -261,6 +261,12 @@ impl Cores {
         }
     }
 
+    /// A client that is stalled takes what it has been sent by now, and nothing of what comes then.
+    pub fn take(&mut self, client: Client) {
+        self.flush(client);
+        self.settle();
+    }
+
     /// The client's connection breaks.
     pub fn broken(&mut self, client: Client) {
         self.shards[client.core].broken(client.id);
@@ -407,8 +413,14 @@ impl Cores {
         let mut touched = Vec::new();
         self.shards[core].take_touched(&mut touched);
         has_moved |= !touched.is_empty();
+        let unique: BTreeSet<Id> = touched.iter().copied().collect();
+        assert_eq!(unique.len(), touched.len(), "a connection is to be flushed twice");
         for id in touched {
-            self.flush(Client { core, id });
+            let client = Client { core, id };
+            match self.stalled.contains(&client) {
+                true => self.flushed(client),
+                false => self.flush(client),
+            }
         }
         let shard = &mut self.shards[core];
         while let Some(doubt) = shard.next_doubt() {
@@ -425,9 +437,6 @@ impl Cores {
     }
 
     fn flush(&mut self, client: Client) {
-        if self.stalled.contains(&client) {
-            return;
-        }
         let shard = &mut self.shards[client.core];
         loop {
             let mut slices = [IoSlice::new(&[]); 64];
@@ -439,6 +448,12 @@ impl Cores {
             shard.sent(client.id, bytes.len());
             self.heard.entry(client).or_default().extend(bytes);
         }
+        self.flushed(client);
+    }
+
+    /// What the client takes has been written.
+    fn flushed(&mut self, client: Client) {
+        let shard = &mut self.shards[client.core];
         if shard.flushed(client.id) {
             self.ended.insert(client);
             shard.input_ended(client.id);
