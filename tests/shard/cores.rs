@@ -49,6 +49,8 @@ pub struct Cores {
     pub journal_bytes: usize,
     now_ms: u64,
     store: Option<Store>,
+    /// What has come from clients that are not to be read now.
+    unread: BTreeMap<Client, Vec<u8>>,
     /// What a client has been sent and nobody has looked at.
     heard: BTreeMap<Client, Vec<u8>>,
     /// Who takes nothing of what is sent.
@@ -128,6 +130,7 @@ impl Cores {
             journal_bytes: JOURNAL_BYTES,
             now_ms: BEGIN_MS,
             store,
+            unread: BTreeMap::new(),
             heard: BTreeMap::new(),
             stalled: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -189,8 +192,13 @@ impl Cores {
 
     /// These bytes come from a client.
     pub fn receive(&mut self, client: Client, bytes: &[u8]) {
-        self.shards[client.core].receive(client.id, &mut bytes.to_vec());
+        self.unread.entry(client).or_default().extend(bytes);
         self.settle();
+    }
+
+    /// How much of what has come from a client has not been read, because it has to wait.
+    pub fn unread(&self, client: Client) -> usize {
+        self.unread.get(&client).map_or(0, Vec::len)
     }
 
     /// An HTTP request on a connection of its own, and what is answered.
@@ -386,6 +394,12 @@ impl Cores {
         let mut has_moved = false;
         while shard.expire() {
             has_moved = true;
+        }
+        let readable = self.unread.keys().find(|client| client.core == core && shard.wants_input(client.id));
+        if let Some(client) = readable.copied() {
+            has_moved = true;
+            let mut bytes = self.unread.remove(&client).expect("found before");
+            shard.receive(client.id, &mut bytes);
         }
         has_moved |= shard.has_deferred();
         shard.set_congested(false);
