@@ -3,5 +3,7 @@
 
 mod cores;
 mod fanout;
+mod input;
 mod limits;
+mod lines;
 mod rooms;
