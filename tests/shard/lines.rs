@@ -10,7 +10,7 @@ const TALK: &[(&str, &str)] = &[
     ("/help", "* TEXT            say it in the current room; //TEXT says /TEXT ..."),
     (
         "/token abc",
-        "! 401 bad_token: this server has no key to check tokens with
+        "! 401 bad_token: this is no token
 * welcome to starling: what is your nickname?",
     ),
     (
