@@ -49,6 +49,8 @@ pub struct Cores {
     pub written: Vec<String>,
     /// How many bytes the journals have place for, beside those that are being written.
     pub journal_bytes: usize,
+    /// Whether clients go on when our side has ended.
+    pub are_deaf_to_the_end: bool,
     now_ms: u64,
     store: Option<Store>,
     /// What has come from clients that are not to be read now.
@@ -134,6 +136,7 @@ impl Cores {
             asked: VecDeque::new(),
             written: Vec::new(),
             journal_bytes: JOURNAL_BYTES,
+            are_deaf_to_the_end: false,
             now_ms: BEGIN_MS,
             store,
             unread: BTreeMap::new(),
@@ -325,6 +328,17 @@ impl Cores {
         }
     }
 
+    /// The cores do nothing for so long, and then find it all late.
+    pub fn held_up(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.turn();
+    }
+
+    /// What the clock on the wall says.
+    pub fn unix_ms(&self) -> u64 {
+        BEGIN_UNIX_MS + self.now_ms
+    }
+
     /// A turn in which nothing comes in.
     pub fn turn(&mut self) {
         for shard in &mut self.shards {
@@ -488,7 +502,9 @@ impl Cores {
         let shard = &mut self.shards[client.core];
         if shard.flushed(client.id) {
             self.ended.insert(client);
-            shard.input_ended(client.id);
+            if !self.are_deaf_to_the_end {
+                shard.input_ended(client.id);
+            }
         }
     }
 }
