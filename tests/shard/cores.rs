@@ -18,6 +18,7 @@ use starling::config::{ApiKey, Config, JwtAlgorithm, ListenKind, Secret};
 use starling::record::Frame;
 use starling::shard::mail::Mail;
 use starling::shard::reading::{StoreNews, StoreRequest};
+use starling::shard::reconfigure::Reconfigured;
 use starling::shard::{Flock, Shard};
 use starling::store::engine::{Engine, Part};
 use starling::store::read::{read_inbox, read_page};
@@ -51,6 +52,7 @@ pub struct Cores {
     pub journal_bytes: usize,
     /// Whether clients go on when our side has ended.
     pub are_deaf_to_the_end: bool,
+    config: Config,
     now_ms: u64,
     store: Option<Store>,
     /// What has come from clients that are not to be read now.
@@ -101,19 +103,11 @@ impl Cores {
         config.rate.commands_per_second = 0;
         set(&mut config);
         let census = Arc::new(Census::new(config.limits.connections, config.limits.connections_per_address));
-        let verifier = Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET), None, None);
-        let authority = Authority {
-            verifier: Some(verifier.expect("a secret")),
-            accounts: None,
-            api_keys: ApiKeys::new(&config.auth.api_keys).expect("names of keys are nicknames"),
-            resume: ResumeKey::new([0; 32]),
-            reading: 0,
-        };
         let mut flock = Flock {
             cores,
             core_connections: 1000,
-            authority: Arc::new(authority),
-            ..Flock::of_one(Arc::new(config), census)
+            authority: authority(&config),
+            ..Flock::of_one(Arc::new(config.clone()), census)
         };
         arrange(&mut flock);
         let counters: Vec<Arc<Counters>> = (0..cores).map(|_| Arc::default()).collect();
@@ -137,6 +131,7 @@ impl Cores {
             written: Vec::new(),
             journal_bytes: JOURNAL_BYTES,
             are_deaf_to_the_end: false,
+            config,
             now_ms: BEGIN_MS,
             store,
             unread: BTreeMap::new(),
@@ -323,6 +318,7 @@ impl Cores {
             self.now_ms = due.unwrap_or(until).clamp(self.now_ms + 1, until);
             for shard in &mut self.shards {
                 shard.tick(Self::moment(self.now_ms));
+                shard.set_journal_room(self.journal_bytes);
             }
             self.settle();
         }
@@ -346,6 +342,16 @@ impl Cores {
             shard.set_journal_room(self.journal_bytes);
         }
         self.settle();
+    }
+
+    /// The configuration is read again, with what `set` changes.
+    pub fn reconfigure(&mut self, set: impl FnOnce(&mut Config)) {
+        set(&mut self.config);
+        let (config, authority) = (Arc::new(self.config.clone()), authority(&self.config));
+        let new = Arc::new(Reconfigured { config, authority });
+        for core in 0..self.shards.len() {
+            self.mail(core, Mail::Reconfigured(new.clone()));
+        }
     }
 
     /// Mail comes to a core.
@@ -507,6 +513,17 @@ impl Cores {
             }
         }
     }
+}
+
+fn authority(config: &Config) -> Arc<Authority> {
+    let verifier = Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET), None, None);
+    Arc::new(Authority {
+        verifier: Some(verifier.expect("a secret")),
+        accounts: None,
+        api_keys: ApiKeys::new(&config.auth.api_keys).expect("names of keys are nicknames"),
+        resume: ResumeKey::new([0; 32]),
+        reading: 0,
+    })
 }
 
 /// What users' tokens are signed with.

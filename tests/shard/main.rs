@@ -9,5 +9,7 @@ mod fanout;
 mod input;
 mod limits;
 mod lines;
+mod reading;
+mod reconfigure;
 mod rooms;
 mod timers;
