@@ -13,3 +13,4 @@ mod reading;
 mod reconfigure;
 mod rooms;
 mod timers;
+mod turn;
