@@ -70,8 +70,6 @@ fn an_answer_to_a_connection_that_is_gone_comes_in_the_language_of_the_next() {
         let at = heard.find("eyJ").expect("a token of three parts");
         let resume: String =
             heard[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
-        let resume =
-            if first == Carrier::ProtobufFrames { resume.trim_end_matches('(').to_owned() } else { resume };
         cores.receive(alice, &first.command(2, r#"{"room":"den"}"#));
         cores.slow_store(true);
         cores.receive(alice, &first.command(11, r#"{"id":"h","room":"den"}"#));
