@@ -562,6 +562,9 @@ fn no_refusal_repeats_a_secret() {
         "\"redis://u:SECRET@h:x\"",
         "\"redis://h/SECRET\"",
         "[\"redis://h\", \"SECRET\"]",
+        "\"http://u:SECRET@h:1/?token=SECRET\"",
+        "\"https://h:1/?token=SECRET\"",
+        "\"http://h h:1/?token=SECRET\"",
     ];
     let secrets: Vec<_> = Config::keys().filter(|key| key.is_secret).collect();
     assert!(secrets.len() > 3, "{}", secrets.len());
