@@ -593,6 +593,9 @@ pub enum NodeMessage {
         ask: Ask,
         /// Whose.
         nickname: Nickname,
+        /// Nodes that the asker knows to be lost, and others may not yet: whoever was there leaves at once.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<NodeId>,
     },
     /// What became of one of these on one core.
     BroadcastDone {
@@ -716,7 +719,7 @@ mod tests {
         let written = serde_json::to_string(&message).unwrap();
         assert_eq!(serde_json::from_str::<SharedMessage>(&newer(written)).unwrap(), message);
         let ask = Ask { core: 1, wait: session.session };
-        let message = NodeMessage::PutOut { ask, nickname };
+        let message = NodeMessage::PutOut { ask, nickname, lost: vec![9] };
         let written = serde_json::to_string(&message).unwrap();
         assert_eq!(serde_json::from_str::<NodeMessage>(&newer(written)).unwrap(), message);
         // A kind that it does not know it cannot carry out.

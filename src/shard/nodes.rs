@@ -31,6 +31,9 @@ use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Farewell, LeaveReason, Reason, Refusal};
 use crate::chat::user::{Claim, NodeId, SessionRef};
 
+/// Lost nodes that others are told of: as many as a cluster loses at once, and more.
+const LOST_TOLD_MAX: usize = 64;
+
 /// What a core knows of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
@@ -453,8 +456,8 @@ impl Shard {
                 let message = Box::new(NodeMessage::BroadcastDone { ask, sessions, cores });
                 self.ask_backplane(BackplaneRequest::Tell { node, message });
             }
-            NodeMessage::PutOut { ask, nickname } => {
-                let (sessions, cores) = (self.put_out_all(&nickname), self.cores() as u16);
+            NodeMessage::PutOut { ask, nickname, lost } => {
+                let (sessions, cores) = (self.put_out_all(&nickname, &lost), self.cores() as u16);
                 let message = Box::new(NodeMessage::BroadcastDone { ask, sessions, cores });
                 self.ask_backplane(BackplaneRequest::Tell { node, message });
             }
@@ -496,6 +499,11 @@ impl Shard {
             lost.iter().map(|lost| (lost.node, Tick(now.0.saturating_sub(lost.lost_ms)))).collect();
         self.look_for_lost_nodes_everywhere();
         self.end_waits_for_lost_nodes();
+    }
+
+    /// The nodes that have been lost last.
+    fn lost_lately(&self) -> Vec<NodeId> {
+        self.nodes.lost.iter().rev().take(LOST_TOLD_MAX).map(|(node, _)| *node).collect()
     }
 
     /// Goes on with what waits for nodes that are lost: they will not answer.

@@ -21,6 +21,7 @@ use crate::base::slots::Id;
 use crate::chat::name::{Nickname, RoomName, fold};
 use crate::chat::pattern::Patterns;
 use crate::chat::refusal::{Farewell, Reason, Refusal};
+use crate::chat::user::NodeId;
 use crate::proto::http1::{self, Body, Head};
 use crate::proto::json;
 use crate::proto::wire::Event;
@@ -195,8 +196,9 @@ impl Shard {
         }
     }
 
-    /// Ends the sessions and event streams of a user that are on this core, and returns how many.
-    pub(super) fn put_out_all(&mut self, nickname: &Nickname) -> u64 {
+    /// Ends the sessions and event streams of a user that are on this core, and returns how many. `lost` are nodes that whoever asks for it
+    /// knows to be lost.
+    pub(super) fn put_out_all(&mut self, nickname: &Nickname, lost: &[NodeId]) -> u64 {
         let is_meant = |session: &Session| {
             session.nickname.as_ref().is_some_and(|own| own.folded() == nickname.folded())
                 && !session.is_ending()
@@ -213,7 +215,7 @@ impl Shard {
         }
         let streams = self.end_event_streams_of(nickname, Farewell::Kicked);
         self.counters.put_out.add(meant.len() as u64);
-        self.put_lost_members_out(nickname);
+        self.put_lost_members_out(nickname, lost);
         meant.len() as u64 + streams
     }
 
@@ -323,7 +325,7 @@ impl Shard {
                 let broadcast = broadcast.clone();
                 *sessions += self.tell_everybody(&broadcast);
             }
-            RoundOf::PutOut { nickname, ended } => *ended += self.put_out_all(nickname),
+            RoundOf::PutOut { nickname, ended } => *ended += self.put_out_all(nickname, &[]),
         }
         round.hops += 1;
         let next = (self.core + 1) % self.cores() as u16;

@@ -197,3 +197,22 @@ fn people_who_find_no_place_are_told_in_their_language() {
     assert_eq!(told(4), (0, 3));
     assert_eq!(told(6), (2, 3), "the last two find it crowded, and get no time to show which that is");
 }
+
+#[test]
+fn who_goes_while_a_join_is_on_its_way_is_in_no_room() {
+    for is_resumable in [false, true] {
+        let mut cores = Cores::of(2, |config| config.session.grace_ms = if is_resumable { 1000 } else { 0 });
+        let watcher = cores.enter(0, "watcher", &["den"]);
+        let home = (0..2).find(|core| cores.counters[*core].rooms.value() == 1).unwrap();
+        let alice = cores.enter(1 - home, "alice", &[]);
+        let mut join = b"{\"type\":\"join\",\"room\":\"den\"}\n".to_vec();
+        cores.shards[alice.core].receive(alice.id, &mut join);
+        cores.shards[alice.core].broken(alice.id);
+        cores.settle();
+        cores.pass(2000);
+        assert_eq!(cores.call(watcher, r#"{"type":"members","room":"den"}"#)["total"], 1);
+        // And the nickname is free.
+        let again = cores.connect(0, ListenKind::Line);
+        assert_eq!(cores.call(again, r#"{"type":"hello","nickname":"alice"}"#)["type"], "welcome");
+    }
+}

@@ -282,6 +282,27 @@ fn who_is_in_no_room_is_told_whether_there_is_one() {
 }
 
 #[test]
+fn a_room_that_a_token_is_not_for_is_not_spoken_of() {
+    let mut cores = Cores::new(|_| {});
+    cores.enter(0, "alice", &["hall"]);
+    let only_dens = crate::cores::token("bob", |claims| claims.rooms = Some(vec!["den*".to_owned()]));
+    let bob = cores.connect(0, starling::config::ListenKind::Line);
+    cores.say(bob, &json!({ "type": "hello", "token": only_dens }).to_string());
+    for command in [
+        json!({ "type": "join", "room": "hall", "id": "j" }),
+        json!({ "type": "kick", "room": "hall", "target": "alice", "id": "k" }),
+        json!({ "type": "members", "room": "hall", "id": "m" }),
+    ] {
+        let refused = cores.call(bob, &command.to_string());
+        assert_eq!(
+            (&refused["code"], &refused["reason"]),
+            (&json!(403), &json!("forbidden")),
+            "{command}: {refused}"
+        );
+    }
+}
+
+#[test]
 fn who_may_not_be_in_the_lobby_is_not_put_there() {
     let mut cores = Cores::new(|_| {});
     let only_dens = crate::cores::token("alice", |claims| {

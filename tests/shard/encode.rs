@@ -1,7 +1,7 @@
 //! The language in which a client is answered.
 
 use serde_json::json;
-use starling::config::ListenKind;
+use starling::config::{AckLevel, ListenKind};
 
 use crate::carriers::{Carrier, frame};
 use crate::cores::{Client, Cores};
@@ -59,11 +59,7 @@ fn frames_are_answered_as_they_were_asked_and_tell_what_happens_as_the_hello_was
 #[test]
 fn an_answer_to_a_connection_that_is_gone_comes_in_the_language_of_the_next() {
     for first in [Carrier::JsonFrames, Carrier::ProtobufFrames, Carrier::WebSocket] {
-        let mut cores = Cores::stored(1, |config| config.history.memory_count = 1);
-        let speaker = cores.enter(0, "speaker", &["den"]);
-        for number in 0..3 {
-            cores.speak(speaker, "den", &number.to_string());
-        }
+        let mut cores = Cores::stored(1, |config| config.store.ack = AckLevel::Stored);
         let alice = first.connect(&mut cores, 0);
         cores.receive(alice, &first.command(1, r#"{"nickname":"alice"}"#));
         let heard = String::from_utf8_lossy(&cores.bytes(alice)).into_owned();
@@ -72,7 +68,7 @@ fn an_answer_to_a_connection_that_is_gone_comes_in_the_language_of_the_next() {
             heard[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
         cores.receive(alice, &first.command(2, r#"{"room":"den"}"#));
         cores.slow_store(true);
-        cores.receive(alice, &first.command(11, r#"{"id":"h","room":"den"}"#));
+        cores.receive(alice, &first.command(5, r#"{"id":"m","room":"den","content":"x"}"#));
         cores.broken(alice);
         let again = cores.connect(0, ListenKind::Line);
         cores.say(again, &json!({ "type": "hello", "nickname": "alice", "resume": resume }).to_string());

@@ -69,6 +69,12 @@ fn what_is_no_command_is_refused_in_the_language_of_whoever_says_it() {
     assert_eq!(cores.told(line, "error", "reason"), ["too_large"]);
     assert_eq!(cores.total(|counters| &counters.too_large), 1);
 
+    let unknown = frame(1, 99, b"{");
+    let client = cores.connect(0, ListenKind::Frame);
+    cores.receive(client, &unknown);
+    assert!(cores.heard(client).contains("there is no command of kind 99"));
+    cores.receive(client, &frame(7, 1, b"{"));
+    assert!(cores.heard(client).contains("there is no encoding 7"));
     for (encoding, kind, reason) in
         [(0, 99, "unknown_type"), (1, 0, "unknown_type"), (7, 1, "unknown_type"), (0, 1, "bad_json")]
     {
@@ -96,23 +102,25 @@ fn what_is_no_command_is_refused_in_the_language_of_whoever_says_it() {
         let client = carrier.connect(&mut cores, 0);
         cores.receive(client, &websocket(opcode, b"{}"));
         let heard = cores.heard(client);
-        assert!(heard.contains("bad_request") && heard.contains("this subprotocol speaks in"), "{heard}");
+        let other = if opcode == 2 { "text" } else { "binary" };
+        let why = format!("this subprotocol speaks in {other} frames");
+        assert!(heard.contains("bad_request") && heard.contains(&why), "{heard}");
         assert!(!cores.is_over(client));
     }
 }
 
 #[test]
 fn whoever_does_not_read_its_answers_is_not_read() {
-    let mut cores = Cores::new(|config| config.limits.output_pause_bytes = 1000);
+    let mut cores = Cores::new(|_| {});
     for carrier in CARRIERS {
         let client = carrier.connect(&mut cores, 0);
         let ping = carrier.command(20, r#"{"id":"p"}"#);
         cores.receive(client, &ping);
         let one = cores.bytes(client).len();
+        let most = 20;
+        cores.reconfigure(|config| config.limits.output_pause_bytes = most * one);
         cores.stall(client, true);
         let pauses = cores.total(|counters| &counters.output_pauses);
-        // So many that they are more than may wait, and not one less.
-        let most = 1000 / one;
         for _ in 0..most {
             cores.receive(client, &ping);
         }
@@ -163,4 +171,57 @@ fn what_has_been_said_before_the_end_is_done() {
     cores.receive(client, &hello[..hello.len() - 1]);
     cores.ends(client);
     assert!(cores.is_over(client) && !cores.heard(client).contains("welcome"));
+}
+
+#[test]
+fn a_websocket_that_does_not_read_its_pongs_or_echoes_is_not_read() {
+    let mut cores = Cores::new(|config| {
+        config.limits.output_pause_bytes = 1000;
+        config.web.echo = Some(true);
+    });
+    for (path, opcode) in [("/ws", 9), ("/echo", 1), ("/echo", 2), ("/echo", 9)] {
+        let client = cores.connect(0, ListenKind::Web);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        );
+        cores.receive(client, request.as_bytes());
+        cores.heard(client);
+        cores.stall(client, true);
+        let answered = 2 + 50;
+        cores.receive(client, &websocket(opcode, &[b'x'; 50]).repeat(100));
+        cores.take(client);
+        assert_eq!(cores.bytes(client).len(), (1000 / answered + 1) * answered, "{path} {opcode}");
+        cores.stall(client, false);
+        assert_eq!(cores.bytes(client).len(), (100 - 1000 / answered - 1) * answered, "{path} {opcode}");
+    }
+}
+
+#[test]
+fn a_message_that_is_too_long_for_a_websocket_is_counted() {
+    let mut cores = Cores::new(|config| config.limits.inbound_bytes = 1000);
+    for (opcode, bytes, too_large) in [(1, 1001, 1), (3, 10, 1), (1, 1001, 2)] {
+        let client = Carrier::WebSocket.connect(&mut cores, 0);
+        cores.receive(client, &websocket(opcode, &vec![b'x'; bytes]));
+        assert!(cores.is_over(client));
+        assert_eq!(cores.total(|counters| &counters.too_large), too_large);
+    }
+}
+
+#[test]
+fn what_waits_its_turn_is_counted() {
+    let mut cores = Cores::stored(1, |config| config.history.memory_count = 1);
+    let alice = cores.enter(0, "alice", &["den"]);
+    for _ in 0..3 {
+        cores.speak(alice, "den", "x");
+    }
+    cores.slow_store(true);
+    let (query, next) = (r#"{"type":"history","room":"den"}"#, r#"{"type":"members","room":"den"}"#);
+    cores.receive(alice, format!("{query}\n{next}\n{query}\n").as_bytes());
+    // The command that waits, and what has not been looked at.
+    let (waits, counted) =
+        (next.len() + query.len() + 1, cores.total(|counters| &counters.input_bytes) as usize);
+    assert!((waits..2 * waits).contains(&counted), "{counted} of {waits}");
+    cores.slow_store(false);
+    assert_eq!(cores.total(|counters| &counters.input_bytes), 0);
 }

@@ -112,6 +112,49 @@ fn what_is_typed_ahead_is_answered_in_turn() {
 }
 
 #[test]
+fn what_is_refused_in_a_room_is_told_before_what_was_asked_after_it() {
+    let (mut cores, bob, person) = begin();
+    cores.receive(person, b"alice\n/join den\n");
+    cores.say(bob, r#"{"type":"mute","room":"den","target":"alice","seconds":60}"#);
+    cores.heard(person);
+    cores.receive(person, b"one\ntwo\n/what\n");
+    let heard = cores.heard(person);
+    let codes: Vec<&str> =
+        heard.lines().filter_map(|line| line.strip_prefix("! ")?.split(' ').next()).collect();
+    assert_eq!(codes, ["403", "403", "400"], "{heard}");
+}
+
+#[test]
+fn whoever_cannot_have_a_nickname_is_asked_for_another_and_may_leave() {
+    let (mut cores, _, person) = begin();
+    cores.say(person, "bob");
+    let heard = cores.heard(person);
+    assert!(
+        heard.contains("! 409 nickname_in_use: ") && heard.ends_with("what is your nickname?\n"),
+        "{heard}"
+    );
+    cores.say(person, "/quit");
+    assert!(cores.is_over(person) && cores.heard(person).contains("! 1000 quit: bye"));
+}
+
+#[test]
+fn what_telnet_negotiates_is_not_typed() {
+    let (mut cores, _, person) = begin();
+    cores.receive(person, b"\xff\xfd\x01\xff\xfb\x1falice\r\n");
+    assert!(cores.heard(person).contains("* welcome, alice\n"));
+}
+
+#[test]
+fn what_a_torn_line_says_is_not_heard() {
+    let (mut cores, bob, person) = begin();
+    cores.receive(person, b"alice\n/join den\nwhole\nhalf");
+    cores.shards[person.core].input_torn(person.id);
+    cores.settle();
+    assert_eq!(cores.told(bob, "message", "content"), ["whole"]);
+    assert!(cores.is_over(person));
+}
+
+#[test]
 fn a_last_line_needs_no_end() {
     let (mut cores, bob, person) = begin();
     cores.receive(person, b"alice\n/join den\nlast words");

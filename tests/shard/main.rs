@@ -14,5 +14,6 @@ mod lines;
 mod reading;
 mod reconfigure;
 mod rooms;
+mod security;
 mod timers;
 mod turn;

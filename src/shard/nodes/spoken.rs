@@ -49,7 +49,8 @@ impl Shard {
     pub(in crate::shard) fn put_out_elsewhere(&mut self, asker: Asker, ended: u64, nickname: Nickname) {
         let putting_out = Some(nickname.clone());
         let spoken = Spoken { asker, reached: ended, open: Vec::new(), putting_out, is_refused: false };
-        self.tell_others(spoken, |ask| NodeMessage::PutOut { ask, nickname });
+        let lost = self.lost_lately();
+        self.tell_others(spoken, |ask| NodeMessage::PutOut { ask, nickname, lost });
     }
 
     fn tell_others(&mut self, mut spoken: Spoken, message: impl FnOnce(Ask) -> NodeMessage) {
@@ -115,13 +116,15 @@ impl Shard {
         self.reply_to_asker(asker, reply);
     }
 
-    /// A user has been put out: whoever had the nickname on a node that is lost leaves this core's rooms.
-    pub(in crate::shard) fn put_lost_members_out(&mut self, nickname: &Nickname) {
+    /// A user has been put out: whoever had the nickname on a node that is lost leaves this core's rooms. Others may know better than this
+    /// node which those are: who was there would be away, and have its time of grace.
+    pub(in crate::shard) fn put_lost_members_out(&mut self, nickname: &Nickname, lost: &[NodeId]) {
         let (living, own) = (self.nodes.living.clone(), self.node);
         let mut orders = Vec::new();
         for key in self.home.by_name.values() {
             let member = self.home.rooms.get(*key).and_then(|e| e.room.member_named(nickname.folded()));
-            let is_lost = |at: &SessionRef| at.node != own && !living.contains(&at.node);
+            let is_lost =
+                |at: &SessionRef| at.node != own && (lost.contains(&at.node) || !living.contains(&at.node));
             let lost = member.into_iter().flat_map(|member| member.sessions()).filter(is_lost);
             orders.extend(lost.map(|session| (*key, RoomOp::Leave { session, reason: LeaveReason::Lost })));
         }
