@@ -2,4 +2,6 @@
 //! every test is exact: what is asked, what is counted, what is told to whom, and when.
 
 mod cores;
+mod doubt;
 mod rooms;
+mod tokens;
