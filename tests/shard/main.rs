@@ -3,5 +3,6 @@
 
 mod cores;
 mod doubt;
+mod registered;
 mod rooms;
 mod tokens;
