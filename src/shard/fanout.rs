@@ -252,7 +252,7 @@ impl Shard {
                         self.touched.push(member.connection);
                     }
                 }
-                if member.hears != Hears::All || messages == 0 {
+                if member.hears != Hears::All {
                     let me = SessionRef { node: self.node, core: self.core, session: member.session };
                     for event in &batch.others {
                         let is_deaf =

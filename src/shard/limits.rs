@@ -66,8 +66,30 @@ pub(super) struct Cost {
 pub(super) struct Ignoring {
     /// The first of the refusals since which it has not waited for as long as it was told.
     since: Tick,
-    /// Until when it was told to wait last.
+    /// When it was refused last, or would have been, had it been read.
+    last: Tick,
+    /// The longest that it was told to wait, and until when. Not the last: before something is let through that is short, and whoever
+    /// asks all the time is in time for it.
+    longest_ms: u64,
     until: Tick,
+}
+
+impl Ignoring {
+    /// One more refusal, that tells to wait for so long.
+    fn refused(before: Option<Ignoring>, wait_ms: u64, now: Tick) -> Ignoring {
+        let until = now + wait_ms;
+        match before {
+            Some(before) if now.since(before.last) < before.longest_ms => {
+                let (longest_ms, until) = match now < before.until {
+                    true => (wait_ms.max(before.longest_ms), until.max(before.until)),
+                    false => (wait_ms, until),
+                };
+                Ignoring { since: before.since, last: now, longest_ms, until }
+            }
+            // Who has waited as it was told may still find that others were faster.
+            _ => Ignoring { since: now, last: now, longest_ms: wait_ms, until },
+        }
+    }
 }
 
 impl Shard {
@@ -176,22 +198,23 @@ impl Shard {
         let ignored_ms = self.limits.rate_ignored_ms;
         let Some(connection) = self.connections.get_mut(id) else { return false };
         let record = connection.record.get_or_insert_default();
-        let since = match record.ignoring {
-            // Who has waited as it was told may still find that others were faster.
-            Some(ignoring) if now < ignoring.until => ignoring.since,
-            _ => now,
-        };
-        record.ignoring = Some(Ignoring { since, until: now + retry_after_ms });
+        let mut ignoring = Ignoring::refused(record.ignoring, retry_after_ms, now);
         if now.since(record.refused_since) >= REFUSAL_WINDOW_MS {
             (record.refused, record.refused_since) = (0, now);
         }
         record.refused += 1;
-        if record.refused >= REFUSALS_PER_WINDOW && connection.pause.is_none() {
-            connection.pause = Some(Pause::Limited(record.refused_since + REFUSAL_WINDOW_MS));
+        let is_to_pause = record.refused >= REFUSALS_PER_WINDOW && connection.pause.is_none();
+        if is_to_pause {
+            let until = record.refused_since + REFUSAL_WINDOW_MS;
+            ignoring.last = until; // not to be heard is not to be silent
+            connection.pause = Some(Pause::Limited(until));
+        }
+        record.ignoring = Some(ignoring);
+        if is_to_pause {
             self.counters.rate_limit_pauses.add(1);
             self.arm(id);
         }
-        let is_deaf = now.since(since) >= ignored_ms;
+        let is_deaf = now.since(ignoring.since) >= ignored_ms;
         self.counters.rate_limits_ignored.add(u64::from(is_deaf));
         is_deaf
     }

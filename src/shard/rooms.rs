@@ -262,8 +262,7 @@ impl Shard {
         self.home.by_number.remove(&entry.number);
         self.counters.latency_unfollowed.add(entry.samples() as u64); // what it has not sent nobody hears
         self.write_down(&Record::RoomEnded { room: entry.number });
-        self.home.history_bytes -= entry.room.history().bytes();
-        self.counters.history_bytes.set(self.home.history_bytes as u64);
+        self.count_forgotten(entry.room.history().bytes());
         self.home.by_name.remove(entry.room.name().folded());
         self.counters.rooms.set(self.home.rooms.len() as u64);
     }
@@ -273,7 +272,14 @@ impl Shard {
         let history = self.home.rooms[key].room.history_mut();
         let before = history.bytes();
         history.expire(self.now.unix_ms);
-        self.home.history_bytes -= before - history.bytes();
+        let expired = before - history.bytes();
+        self.count_forgotten(expired);
+    }
+
+    /// So many bytes of histories are in memory no more.
+    pub(super) fn count_forgotten(&mut self, bytes: usize) {
+        self.home.history_bytes -= bytes;
+        self.counters.history_bytes.set(self.home.history_bytes as u64);
     }
 
     /// A room's last member may have left: it goes, unless it has a history to keep.
@@ -289,11 +295,12 @@ impl Shard {
         let before = entry.room.history().bytes();
         let is_stored = entry.number != 0 && entry.first_available() <= entry.room.offset();
         let is_kept = entry.room.is_worth_keeping(now_ms) || is_stored;
-        let after = entry.room.history().bytes();
-        self.home.history_bytes -= before - after;
+        let expired = before - entry.room.history().bytes();
+        self.count_forgotten(expired);
         if !is_kept {
             return self.remove_room(key);
         }
+        let entry = &mut self.home.rooms[key];
         if entry.idle.is_none() {
             self.home.idle_count += 1;
             entry.idle = Some(self.home.idle_count);

@@ -533,7 +533,7 @@ impl Shard {
         let key = self.home.rooms.insert(entry);
         self.apply_all(key, entries);
         let entry = self.home.rooms.remove(key).expect("just inserted");
-        self.home.history_bytes -= entry.room.history().bytes();
+        self.count_forgotten(entry.room.history().bytes());
         let (room, position) = (opened.room.clone(), opened.position);
         let lost =
             RoomAt { room: room.folded().into(), epoch: opened.epoch.clone(), position, known: position };
@@ -613,7 +613,7 @@ impl Shard {
         let before = entry.room.history().bytes();
         entry.room = room;
         entry.kept_from = opened.first_kept;
-        self.home.history_bytes -= before;
+        self.count_forgotten(before);
         let epoch = opened.epoch.clone();
         for core in cores {
             self.post(core, Mail::Interrupted { room: me, epoch: epoch.clone() });

@@ -5,13 +5,16 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use serde_json::Value;
+use starling::auth::Authority;
+use starling::auth::api_key::ApiKeys;
+use starling::auth::resume::ResumeKey;
 use starling::base::census::Census;
 use starling::base::slots::Id;
 use starling::base::stats::{Counter, Counters};
 use starling::base::time::Now;
 use starling::chat::name::Nickname;
-use starling::config::{Config, ListenKind};
-use starling::record::{AccountState, Frame, Record};
+use starling::config::{ApiKey, Config, ListenKind, Secret};
+use starling::record::{AccountState, Frame};
 use starling::shard::mail::Mail;
 use starling::shard::reading::{StoreNews, StoreRequest};
 use starling::shard::restore::share_out;
@@ -43,8 +46,14 @@ pub struct Cores {
     pub counters: Vec<Arc<Counters>>,
     /// What has been asked of the store or the backplane, and by which core, and is not answered yet.
     pub asked: VecDeque<(u16, Mail)>,
+    /// What the cores have written down, in order: the records of their journals, as `Debug` shows them.
+    pub written: Vec<String>,
+    /// How many bytes the journals have place for, beside those that are being written.
+    pub journal_bytes: usize,
     now_ms: u64,
     store: Option<Store>,
+    /// What has come from clients that are not to be read now.
+    unread: BTreeMap<Client, Vec<u8>>,
     /// What a client has been sent and nobody has looked at.
     heard: BTreeMap<Client, Vec<u8>>,
     /// Who takes nothing of what is sent.
@@ -89,7 +98,19 @@ impl Cores {
         config.rate.commands_per_second = 0;
         set(&mut config);
         let census = Arc::new(Census::new(config.limits.connections, config.limits.connections_per_address));
-        let mut flock = Flock { cores, core_connections: 1000, ..Flock::of_one(Arc::new(config), census) };
+        let authority = Authority {
+            verifier: None,
+            accounts: None,
+            api_keys: ApiKeys::new(&config.auth.api_keys).expect("names of keys are nicknames"),
+            resume: ResumeKey::new([0; 32]),
+            reading: 0,
+        };
+        let mut flock = Flock {
+            cores,
+            core_connections: 1000,
+            authority: Arc::new(authority),
+            ..Flock::of_one(Arc::new(config), census)
+        };
         arrange(&mut flock);
         let counters: Vec<Arc<Counters>> = (0..cores).map(|_| Arc::default()).collect();
         let shards = (0..cores).zip(&counters).map(|(core, counters)| {
@@ -108,8 +129,11 @@ impl Cores {
             shards: shards.collect(),
             counters,
             asked: VecDeque::new(),
+            written: Vec::new(),
+            journal_bytes: JOURNAL_BYTES,
             now_ms: BEGIN_MS,
             store,
+            unread: BTreeMap::new(),
             heard: BTreeMap::new(),
             stalled: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -171,8 +195,13 @@ impl Cores {
 
     /// These bytes come from a client.
     pub fn receive(&mut self, client: Client, bytes: &[u8]) {
-        self.shards[client.core].receive(client.id, &mut bytes.to_vec());
+        self.unread.entry(client).or_default().extend(bytes);
         self.settle();
+    }
+
+    /// How much of what has come from a client has not been read, because it has to wait.
+    pub fn unread(&self, client: Client) -> usize {
+        self.unread.get(&client).map_or(0, Vec::len)
     }
 
     /// An HTTP request on a connection of its own, and what is answered.
@@ -182,6 +211,27 @@ impl Cores {
         let heard = self.heard(client);
         self.broken(client);
         heard
+    }
+
+    /// A program, whose key is its name, publishes this: the status of the answer, and its content.
+    pub fn publish(
+        &mut self,
+        core: usize,
+        program: &str,
+        room: &str,
+        content: &str,
+        more: &str,
+    ) -> (u16, Value) {
+        let body = serde_json::json!({ "content": content }).to_string();
+        let request = format!(
+            "POST /api/rooms/{room}/messages HTTP/1.1\r\nHost: a\r\nX-API-Key: {program}\r\n{more}\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = self.http(core, &request);
+        let status = answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
     }
 
     /// What a client has been sent since somebody looked.
@@ -222,6 +272,12 @@ impl Cores {
         }
     }
 
+    /// A client that is stalled takes what it has been sent by now, and nothing of what comes then.
+    pub fn take(&mut self, client: Client) {
+        self.flush(client);
+        self.settle();
+    }
+
     /// The client's connection breaks.
     pub fn broken(&mut self, client: Client) {
         self.shards[client.core].broken(client.id);
@@ -256,6 +312,7 @@ impl Cores {
     pub fn turn(&mut self) {
         for shard in &mut self.shards {
             shard.tick(Self::moment(self.now_ms));
+            shard.set_journal_room(self.journal_bytes);
         }
         self.settle();
     }
@@ -301,7 +358,7 @@ impl Cores {
     /// The oldest request to the store is answered, if there is one.
     pub fn read(&mut self) -> bool {
         let Some(store) = &self.store else { return false };
-        let Some((core, Mail::StoreRequest { request, .. })) = self.asked.pop_front() else { return false };
+        let Some((_, Mail::StoreRequest { from, request })) = self.asked.pop_front() else { return false };
         let db = store.engine.connection();
         let news = match request {
             StoreRequest::Page { page, wait } => {
@@ -313,7 +370,7 @@ impl Cores {
             }
             StoreRequest::Account { .. } => panic!("accounts are not played here"),
         };
-        self.shards[usize::from(core)].mail(Mail::Store(news));
+        self.shards[usize::from(from)].mail(Mail::Store(news));
         true
     }
 
@@ -341,15 +398,23 @@ impl Cores {
         while shard.expire() {
             has_moved = true;
         }
+        let readable = self.unread.keys().find(|client| client.core == core && shard.wants_input(client.id));
+        if let Some(client) = readable.copied() {
+            has_moved = true;
+            let mut bytes = self.unread.remove(&client).expect("found before");
+            shard.receive(client.id, &mut bytes);
+        }
         has_moved |= shard.has_deferred();
         shard.set_congested(false);
         shard.send_gathered_events();
         if let Some(store) = &mut self.store {
             while let Some(frame) = shard.take_frame() {
                 has_moved = true;
+                let records = Frame::records(&frame).map(|record| record.expect("cores write records"));
+                self.written.extend(records.map(|record| format!("{record:?}")));
                 store.ends[core] += frame.len() as u64;
                 store.frames[core].push(frame.clone());
-                shard.journaled(frame, Some(store.ends[core]), JOURNAL_BYTES);
+                shard.journaled(frame, Some(store.ends[core]), self.journal_bytes);
             }
         }
         let outboxes: Vec<Vec<Mail>> = shard.outboxes().iter_mut().map(std::mem::take).collect();
@@ -365,8 +430,14 @@ impl Cores {
         let mut touched = Vec::new();
         self.shards[core].take_touched(&mut touched);
         has_moved |= !touched.is_empty();
+        let unique: BTreeSet<Id> = touched.iter().copied().collect();
+        assert_eq!(unique.len(), touched.len(), "a connection is to be flushed twice");
         for id in touched {
-            self.flush(Client { core, id });
+            let client = Client { core, id };
+            match self.stalled.contains(&client) {
+                true => self.flushed(client),
+                false => self.flush(client),
+            }
         }
         let shard = &mut self.shards[core];
         while let Some(doubt) = shard.next_doubt() {
@@ -383,9 +454,6 @@ impl Cores {
     }
 
     fn flush(&mut self, client: Client) {
-        if self.stalled.contains(&client) {
-            return;
-        }
         let shard = &mut self.shards[client.core];
         loop {
             let mut slices = [IoSlice::new(&[]); 64];
@@ -397,6 +465,12 @@ impl Cores {
             shard.sent(client.id, bytes.len());
             self.heard.entry(client).or_default().extend(bytes);
         }
+        self.flushed(client);
+    }
+
+    /// What the client takes has been written.
+    fn flushed(&mut self, client: Client) {
+        let shard = &mut self.shards[client.core];
         if shard.flushed(client.id) {
             self.ended.insert(client);
             shard.input_ended(client.id);
@@ -433,13 +507,6 @@ impl Cores {
         // Each message under the empty id is another one.
         let line = serde_json::json!({ "type": "private", "target": target, "content": content, "id": "" });
         self.call(from, &line.to_string())
-    }
-
-    /// What of the records is of interest that a core has written down and the store has not taken yet.
-    pub fn written<T>(&self, core: usize, look: impl Fn(Record) -> Option<T>) -> Vec<T> {
-        let frames = &self.store.as_ref().expect("there is a store").frames[core];
-        let records = frames.iter().flat_map(|frame| Frame::records(frame));
-        records.filter_map(|record| look(record.expect("a record can be read"))).collect()
     }
 
     /// Somebody registers this nickname, as all cores are told.
@@ -484,4 +551,11 @@ impl Cores {
         next.settle();
         next
     }
+}
+
+/// Programs that may use the HTTP API, each with its name as its key.
+pub fn programs(names: &[&str]) -> Vec<ApiKey> {
+    let key =
+        |name: &&str| ApiKey { name: (*name).to_owned(), key: Secret((*name).to_owned()), admin: false };
+    names.iter().map(key).collect()
 }

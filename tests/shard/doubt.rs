@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use starling::config::ListenKind;
 
 use crate::cores::{Client, Cores};
+use crate::{sockets, tokens};
 
 /// Alice, and bob, of whom nobody knows what he reads, with bob's welcome. For him so much is kept.
 fn two(items: usize, bytes: usize) -> (Cores, Client, Client, Value) {
@@ -244,6 +245,10 @@ fn what_was_kept_is_told_as_fast_as_it_is_taken() {
     cores.say(bob, &json!({ "type": "hello", "resume": welcome["resume"] }).to_string());
     // He has not been told all that came before it.
     assert_eq!(cores.whisper(alice, "bob", "last")["stored"], true);
+    // There is place for what happens in rooms beside it.
+    cores.say(bob, r#"{"type":"join","room":"den"}"#);
+    cores.say(alice, r#"{"type":"join","room":"den"}"#);
+    cores.speak(alice, "den", "hi");
     assert_eq!((cores.is_over(bob), cores.total(|counters| &counters.slow_consumers)), (false, 0));
     cores.stall(bob, false);
     let told = private(&mut cores, bob);
@@ -257,8 +262,8 @@ fn what_may_not_have_arrived_outlives_the_process() {
     let mut cores = Cores::stored(1, |_| {});
     let alice = cores.enter(0, "alice", &[]);
     let (bob, welcome) = cores.greet(0, &json!({ "nickname": "bob" }));
-    cores.whisper(alice, "bob", "one");
     cores.stall(bob, true);
+    cores.whisper(alice, "bob", "one");
     cores.ends(bob);
     cores.whisper(alice, "bob", "two");
     cores.broken(bob);
@@ -270,4 +275,74 @@ fn what_may_not_have_arrived_outlives_the_process() {
     let mut cores = cores.restarted(1, |_| {}, |_| {});
     let bob = cores.come_back(0, &welcome);
     assert_eq!(private(&mut cores, bob), [("two".to_owned(), Some(2))]);
+}
+
+#[test]
+fn a_websocket_says_which_ping_it_answers() {
+    for (is_it, places) in [(true, vec![]), (false, vec![1, 2])] {
+        let (mut cores, alice, bob, _) = two(4, 1 << 20);
+        cores.say(bob, r#"{"type":"quit"}"#);
+        let bob = sockets::open(&mut cores, 0, "nickname=bob");
+        let welcome = sockets::events(&mut cores, bob).remove(0);
+        cores.whisper(alice, "bob", "one");
+        let first = sockets::frames(&mut cores, bob);
+        let pinged =
+            first.iter().find(|(opcode, _)| *opcode == sockets::PING).expect("it is asked").1.clone();
+        assert_eq!(pinged.len(), 12);
+        // An answer to something else proves nothing.
+        let answer = if is_it { pinged } else { vec![1; 12] };
+        cores.receive(bob, &sockets::frame(sockets::PONG, &answer));
+        cores.stall(bob, true);
+        cores.whisper(alice, "bob", "two");
+        cores.stall(bob, false);
+        let second = sockets::frames(&mut cores, bob);
+        assert_eq!(second.iter().filter(|(opcode, _)| *opcode == sockets::PING).count(), usize::from(is_it));
+        if let Some((_, pinged)) = second.iter().find(|(opcode, _)| *opcode == sockets::PING) {
+            cores.receive(bob, &sockets::frame(sockets::PONG, pinged));
+        }
+        cores.broken(bob);
+        let bob = cores.come_back(0, &welcome);
+        let told: Vec<u64> = private(&mut cores, bob).into_iter().filter_map(|(_, offset)| offset).collect();
+        assert_eq!(told, places);
+    }
+}
+
+#[test]
+fn nothing_is_said_on_a_websocket_before_it_is_one() {
+    let mut homes = None;
+    let mut cores = Cores::made(
+        2,
+        |_| {},
+        |flock| {
+            tokens::taken(flock);
+            homes = Some(flock.clone());
+        },
+    );
+    let homes = homes.expect("the cores have been made");
+    let named = |home: u16| ["a", "b", "c", "d", "e"].into_iter().find(|name| homes.home_of(name) == home);
+    let (nickname, room) = (named(0).expect("one of five"), named(1).expect("one of five"));
+    let (admin, _) =
+        cores.greet(0, &json!({ "token": tokens::token("ops", |claims| claims.is_admin = true) }));
+    let bob = cores.connect(0, ListenKind::Web);
+    // The room is asked on the other core, and an admin speaks meanwhile.
+    let request = sockets::request(&format!("nickname={nickname}&room={room}"));
+    cores.shards[0].receive(bob.id, &mut request.into_bytes());
+    cores.shards[0].receive(admin.id, &mut b"{\"type\":\"broadcast\",\"content\":\"soon\"}\n".to_vec());
+    cores.settle();
+    let events = sockets::events(&mut cores, bob);
+    let types: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(types, ["welcome", "system", "joined"], "{events:?}");
+}
+
+#[test]
+fn where_nobody_can_come_back_nothing_is_remembered() {
+    let mut cores = Cores::new(|config| {
+        config.session.grace_ms = 0;
+        config.limits.private_kept = 2;
+    });
+    let alice = cores.enter(0, "alice", &[]);
+    cores.enter(0, "bob", &[]);
+    for n in 0..5 {
+        assert_eq!(cores.whisper(alice, "bob", "hey")["delivered"], 1, "{n}");
+    }
 }

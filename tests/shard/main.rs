@@ -3,6 +3,9 @@
 
 mod cores;
 mod doubt;
+mod fanout;
+mod limits;
 mod registered;
 mod rooms;
+mod sockets;
 mod tokens;

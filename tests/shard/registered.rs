@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use starling::base::time::Now;
 use starling::config::{Config, ListenKind};
-use starling::record::{AccountState, Owner, Record};
+use starling::record::AccountState;
 use starling::shard::reading::StoreNews;
 
 use crate::cores::{Client, Cores};
@@ -87,8 +87,8 @@ fn what_nobody_of_a_user_hears_waits_until_one_session_has_received_it() {
     for client in [bob, other, third] {
         cores.say(client, r#"{"type":"quit"}"#);
     }
-    let alice = cores.enter(0, "alice", &[]);
-    assert_eq!(told(&mut cores, alice, "bob", "three"), (0, true));
+    let dora = cores.enter(0, "dora", &[]);
+    assert_eq!(told(&mut cores, dora, "bob", "three"), (0, true));
     let mut cores = cores.restarted(1, |_| {}, tokens::taken);
     let (bob, _) = log_in(&mut cores, 0, "bob");
     assert_eq!(private(&mut cores, bob), heard(&[("three", 3)]));
@@ -98,11 +98,12 @@ fn what_nobody_of_a_user_hears_waits_until_one_session_has_received_it() {
 fn the_sender_hears_of_it_when_it_is_stored_and_the_user_may_come_before_that() {
     let (mut cores, alice) = cores_of(1, |_| {});
     cores.register("carol");
+    let [dora, emil] = ["dora", "emil"].map(|nickname| cores.enter(0, nickname, &[]));
     cores.slow_store(true);
     send(&mut cores, alice, "bob", "one");
-    send(&mut cores, alice, "carol", "not for bob");
-    send(&mut cores, alice, "bob", "two");
-    assert_eq!(cores.events(alice), [json!(null); 0]);
+    send(&mut cores, dora, "carol", "not for bob");
+    send(&mut cores, emil, "bob", "two");
+    assert_eq!(cores.heard(alice), "");
     // What is not in the store yet comes along.
     let (bob, _) = log_in(&mut cores, 0, "bob");
     assert!(cores.read());
@@ -112,11 +113,15 @@ fn the_sender_hears_of_it_when_it_is_stored_and_the_user_may_come_before_that() 
     let (second, _) = log_in(&mut cores, 0, "bob");
     assert!(cores.write());
     cores.settle();
-    assert_eq!(cores.told(alice, "ack", "stored"), [true, true, true]);
+    for sender in [alice, dora, emil] {
+        assert_eq!(cores.told(sender, "ack", "stored"), [true]);
+    }
+    // What has no session yet that can be told it comes to the inbox.
     send(&mut cores, alice, "bob", "three");
     assert_eq!(cores.told(alice, "ack", "delivered"), [1]);
     assert!(cores.read());
     cores.settle();
+    assert_eq!(private(&mut cores, bob), heard(&[("three", 0)]));
     assert_eq!(private(&mut cores, second), heard(&[("one", 1), ("two", 2), ("three", 3)]));
     let (carol, _) = log_in(&mut cores, 0, "carol");
     assert!(cores.read());
@@ -124,40 +129,45 @@ fn the_sender_hears_of_it_when_it_is_stored_and_the_user_may_come_before_that() 
     assert_eq!(private(&mut cores, carol), heard(&[("not for bob", 1)]));
 }
 
+/// The records of what has been received that have been written down since somebody looked.
+fn received(cores: &mut Cores) -> Vec<String> {
+    let written = std::mem::take(&mut cores.written);
+    written.into_iter().filter(|record| record.starts_with("Received ")).collect()
+}
+
+/// The number of a session.
+fn number(welcome: &Value) -> u64 {
+    u64::from_str_radix(welcome["session"].as_str().unwrap_or_default(), 16).unwrap_or_default()
+}
+
 #[test]
 fn what_has_been_received_before_it_was_stored_does_not_come_again() {
     let (mut cores, alice) = cores_of(1, |_| {});
     cores.register("carol");
+    let senders = ["dora", "emil", "fritz"].map(|nickname| cores.enter(0, nickname, &[]));
     cores.slow_store(true);
-    for content in ["one", "two", "three"] {
-        send(&mut cores, alice, "bob", content);
+    for (sender, content) in senders.into_iter().zip(["one", "two", "three"]) {
+        send(&mut cores, sender, "bob", content);
     }
     send(&mut cores, alice, "carol", "hers");
-    let (bob, _) = log_in(&mut cores, 0, "bob");
+    let (bob, welcome) = log_in(&mut cores, 0, "bob");
     assert!(cores.read());
     cores.settle();
     assert_eq!(private(&mut cores, bob).len(), 3);
-    // Each that is received is written down once, however often that is said.
+    // It is written down once, however often it is said.
     for offset in [2, 1, 2] {
         receive(&mut cores, bob, offset);
     }
-    let received = |record: Record<'_>| match record {
-        Record::Received { owner, through } => Some((owner == Owner::User("bob"), through)),
-        _ => None,
-    };
-    let owner = |record: Record<'_>| match record {
-        Record::Received { owner: Owner::SessionOf { user, .. }, through } => {
-            Some((user.to_owned(), through))
-        }
-        _ => None,
-    };
-    assert_eq!(cores.written(0, received).len(), 1);
-    assert_eq!(cores.written(0, owner), [("bob".to_owned(), 2)]);
-    for (nickname, messages) in [("bob", &[("three", 3)]), ("carol", &[("hers", 1)])] {
+    let record = format!(
+        "Received {{ owner: SessionOf {{ user: \"bob\", session: {} }}, through: 2 }}",
+        number(&welcome)
+    );
+    assert_eq!(received(&mut cores), [record]);
+    for (nickname, message) in [("bob", ("three", 3)), ("carol", ("hers", 1))] {
         let (client, _) = log_in(&mut cores, 0, nickname);
         assert!(cores.read());
         cores.settle();
-        assert_eq!(private(&mut cores, client), heard(messages));
+        assert_eq!(private(&mut cores, client), heard(&[message]));
     }
 }
 
@@ -236,7 +246,8 @@ fn copies_for_one_session_go_with_it_and_leave_the_user_s_place_alone() {
     assert_eq!(private(&mut cores, other), heard(&[("two", 2), ("three", 3)]));
     receive(&mut cores, other, 3);
     cores.broken(back);
-    send(&mut cores, alice, "carol", "hers");
+    let dora = cores.enter(0, "dora", &[]);
+    send(&mut cores, dora, "carol", "hers");
     send(&mut cores, alice, "bob", "four");
     assert_eq!(private(&mut cores, other), heard(&[("four", 0)]));
     let inventory = cores.shards[0].inventory();
@@ -365,6 +376,8 @@ fn who_has_gone_when_the_inbox_has_been_read_is_told_it_the_next_time() {
     let bob = cores.come_back(0, &welcome);
     assert_eq!(private(&mut cores, bob), heard(&[("one", 1)]));
     assert_eq!(told(&mut cores, alice, "bob", "live"), (1, false));
+    cores.pass(5_000);
+    assert_eq!(cores.total(|counters| &counters.store_overdue), 0, "it was read in time");
 }
 
 #[test]
@@ -376,7 +389,10 @@ fn what_is_received_while_the_inbox_is_read_does_not_come() {
     assert_eq!(private(&mut cores, bob).len(), 2);
     cores.slow_store(true);
     let (second, _) = log_in(&mut cores, 0, "bob");
+    cores.written.clear();
     receive(&mut cores, second, 1);
+    receive(&mut cores, second, 1);
+    assert_eq!(received(&mut cores).len(), 1, "it is written down once");
     assert!(cores.read());
     cores.slow_store(false);
     cores.events(second);
@@ -411,33 +427,23 @@ fn a_guest_s_session_writes_down_once_what_it_has_received() {
     for offset in [9, 9, 1] {
         receive(&mut cores, carol, offset);
     }
-    let received = |record: Record<'_>| match record {
-        Record::Received { owner: Owner::Session(number), through } => {
-            Some((format!("{number:016x}"), through))
-        }
-        _ => None,
-    };
-    let number = welcome["session"].as_str().unwrap_or_default().to_owned();
-    assert_eq!(cores.written(0, received), [(number, 1)]);
+    let record = format!("Received {{ owner: Session({}), through: 1 }}", number(&welcome));
+    assert_eq!(received(&mut cores), [record]);
 }
 
 #[test]
 fn what_the_store_has_trimmed_is_not_promised_to_who_comes_back() {
     let (mut cores, alice) = cores_of(1, |_| {});
     cores.say(alice, r#"{"type":"join","room":"den"}"#);
-    let room = |record: Record<'_>| match record {
-        Record::Room { room, .. } => Some(room),
-        _ => None,
-    };
-    let rooms = cores.written(0, room);
-    cores.slow_store(true);
+    cores.written.clear();
     cores.say(alice, r#"{"type":"join","room":"attic"}"#);
-    let rooms: Vec<u64> = rooms.into_iter().chain(cores.written(0, room)).collect();
-    cores.slow_store(false);
+    let written = cores.written.iter().find_map(|record| record.strip_prefix("Room { room: "));
+    let room = written.and_then(|rest| rest.split(',').next()).and_then(|number| number.parse().ok());
+    let room = room.expect("the room has been written down");
     for content in ["one", "two", "three"] {
         cores.speak(alice, "attic", content);
     }
-    cores.tell(0, StoreNews::Trimmed { room: rooms[0], first_kept: 3 });
+    cores.tell(0, StoreNews::Trimmed { room, first_kept: 3 });
     let mut is_recovered = |name: &str, offset: u64| {
         let visitor = cores.enter(0, name, &[]);
         let epoch = cores.call(visitor, r#"{"type":"join","room":"attic"}"#)["epoch"].clone();
