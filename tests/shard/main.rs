@@ -6,6 +6,8 @@ mod doubt;
 mod fanout;
 mod limits;
 mod registered;
+mod resume;
 mod rooms;
+mod session;
 mod sockets;
 mod tokens;
