@@ -4,8 +4,10 @@
 mod cores;
 mod doubt;
 mod fanout;
+mod journal;
 mod limits;
 mod registered;
+mod restore;
 mod resume;
 mod rooms;
 mod session;
