@@ -4,6 +4,7 @@
 mod cores;
 mod doubt;
 mod fanout;
+mod home;
 mod journal;
 mod limits;
 mod registered;
