@@ -13,4 +13,5 @@ mod resume;
 mod rooms;
 mod session;
 mod sockets;
+mod takeover;
 mod tokens;
