@@ -265,3 +265,41 @@ fn a_session_that_is_waited_for_already_is_not_told_to_be_away() {
     let ack = cores.call(third, r#"{"type":"message","room":"den","content":"hi","ack":"stored","id":"m"}"#);
     assert_eq!((&ack["type"], &ack["offset"]), (&json!("ack"), &json!(1)), "{ack}");
 }
+
+/// The mail of one core to another arrives.
+fn carry(cores: &mut Cores, from: usize, to: usize) {
+    for mail in std::mem::take(&mut cores.shards[from].outboxes()[to]) {
+        cores.shards[to].mail(mail);
+    }
+}
+
+#[test]
+fn of_two_who_come_back_to_a_session_that_has_ended_none_gets_that_of_the_other() {
+    let mut homes = None;
+    let mut cores = Cores::made(3, |_| {}, |flock| homes = Some(flock.clone()));
+    let homes = homes.expect("the cores have been made");
+    let named = ["a", "b", "c", "d", "e", "f"].into_iter().find(|name| homes.home_of(name) == 1);
+    let (bob, welcomed) = cores.greet(0, &json!({ "nickname": named.expect("one of six") }));
+    cores.broken(bob);
+    let bob = cores.come_back(1, &welcomed);
+    let (second, third) = (cores.connect(2, ListenKind::Line), cores.connect(0, ListenKind::Line));
+    // He goes, of which the core where his session began has not heard when two come for it.
+    cores.shards[1].receive(bob.id, &mut b"{\"type\":\"quit\"}\n".to_vec());
+    let again = |nickname: &str| {
+        let line = json!({ "type": "hello", "resume": welcomed["resume"], "nickname": nickname });
+        format!("{line}\n").into_bytes()
+    };
+    cores.shards[2].receive(second.id, &mut again("carol"));
+    carry(&mut cores, 2, 0);
+    carry(&mut cores, 0, 1);
+    carry(&mut cores, 1, 2);
+    // The second has heard that the session is no more, and is about to get another one.
+    cores.shards[0].receive(third.id, &mut again("dora"));
+    carry(&mut cores, 0, 2);
+    cores.settle();
+    for (client, nickname) in [(second, "carol"), (third, "dora")] {
+        let events = cores.events(client);
+        let [welcome] = &events[..] else { panic!("{nickname}: {events:?}") };
+        assert_eq!((&welcome["nickname"], &welcome["resumed"]), (&json!(nickname), &json!(false)));
+    }
+}

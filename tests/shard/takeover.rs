@@ -37,6 +37,7 @@ struct Node {
     found: Vec<SessionRef>,
     /// Whether rooms answer, and how far they have got.
     is_answering: bool,
+    unanswered: Vec<BackplaneRequest>,
     change: u64,
     /// Who is in a room from before.
     members: Vec<RoomOp>,
@@ -54,6 +55,7 @@ impl Node {
             forgotten: Vec::new(),
             found: Vec::new(),
             is_answering: true,
+            unanswered: Vec::new(),
             change: 1,
             members: Vec::new(),
         }
@@ -95,7 +97,11 @@ impl Node {
                 let outcome = Ok(Some(Box::new(opened)));
                 vec![BackplaneNews::Opened { room: folded, outcome, is_catch_up: false }]
             }
-            BackplaneRequest::Append(append) if self.is_answering => {
+            BackplaneRequest::Open { .. } | BackplaneRequest::Append(_) if !self.is_answering => {
+                self.unanswered.push(request);
+                Vec::new()
+            }
+            BackplaneRequest::Append(append) => {
                 self.change += 1;
                 let position = Position { change: self.change, offset: 0 };
                 let (room, epoch, tag) = (append.at.room, append.at.epoch, append.tag);
@@ -249,28 +255,64 @@ fn who_comes_back_while_it_is_not_known_whether_the_session_stays_waits_for_that
 }
 
 #[test]
-fn a_drain_gives_up_once_who_can_come_back_and_nobody_else() {
+fn a_drain_waits_for_answers_to_those_who_can_come_back_and_for_nobody_else() {
     let mut node = Node::new();
     node.enter("ann", &[]);
     let ann = node.number;
     let (bea, _) = node.enter("bea", &["den"]);
+    let (dora, _) = node.enter("dora", &[]);
+    let doras = node.number;
     let tom = node.cores.connect(0, ListenKind::Line);
     node.cores.say(tom, "tom");
     node.settle();
     node.kept();
-    // Those who end are not done with it: their rooms do not answer.
+    // Two are ending, one is to go on from a session elsewhere, and one is on its way into a room. The backplane does not answer.
     node.is_answering = false;
+    let fay = Ticket { session: 99, nickname: Nickname::parse("fay").expect("a nickname"), claims: None };
+    let resume = ResumeKey::new([0; 32]).issue(&fay);
+    let (fay, events) = node.hello(&json!({ "type": "hello", "resume": resume }));
+    assert_eq!(events, [json!(null); 0]);
+    node.cores.broken(fay);
     node.say(bea, &json!({ "type": "quit" }));
     node.cores.broken(tom);
+    node.say(dora, &json!({ "type": "join", "room": "attic" }));
+    node.cores.broken(dora);
     node.settle();
     node.cores.shards[0].drain();
     node.pass(1);
     node.pass(1_000);
-    for _ in 0..3 {
-        node.cores.turn();
-        node.settle();
+    node.cores.turn();
+    node.settle();
+    assert_eq!(
+        (node.number, node.kept()),
+        (ann, vec![(2, true, false)]),
+        "nobody waits for it, and once is enough"
+    );
+    assert!(!node.cores.shards[0].is_over());
+    // Only what dora waits for is answered.
+    node.is_answering = true;
+    for request in std::mem::take(&mut node.unanswered) {
+        if matches!(request, BackplaneRequest::Open { .. }) {
+            for news in node.answer(request) {
+                node.cores.mail(0, Mail::Backplane(news));
+            }
+        }
     }
-    assert_eq!((node.number, node.kept()), (ann, vec![(2, true, false)]), "nobody waits for it");
+    node.settle();
+    assert_eq!((node.number, node.kept().last()), (doras, Some(&(3, true, false))));
+    assert!(node.cores.shards[0].is_over());
+}
+
+#[test]
+fn only_what_has_been_kept_is_forgotten() {
+    let mut node = Node::new();
+    let tom = node.cores.connect(0, ListenKind::Line);
+    node.cores.say(tom, "tom");
+    node.settle();
+    node.cores.say(tom, "/quit");
+    node.settle();
+    assert!(node.cores.is_over(tom));
+    assert_eq!((node.kept(), &node.forgotten[..]), (vec![], &[][..]));
 }
 
 /// Somebody comes from the other node, with what it has left there, and what it hears.
