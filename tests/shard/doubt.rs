@@ -1,5 +1,7 @@
 //! What was told to one user alone, and may not have arrived when the connection broke.
 
+use std::io::IoSlice;
+
 use serde_json::{Value, json};
 use starling::config::ListenKind;
 
@@ -342,4 +344,40 @@ fn where_nobody_can_come_back_nothing_is_remembered() {
     for n in 0..5 {
         assert_eq!(cores.whisper(alice, "bob", "hey")["delivered"], 1, "{n}");
     }
+}
+
+#[test]
+fn what_was_thrown_away_has_not_arrived_however_much_is_written_after_it() {
+    let mut cores = Cores::new(|config| config.limits.send_queue_bytes = 4096);
+    let alice = cores.enter(0, "alice", &["den", "x"]);
+    let (bob, welcome) = cores.greet(0, &json!({ "nickname": "bob" }));
+    for room in ["den", "x"] {
+        cores.say(bob, &json!({ "type": "join", "room": room }).to_string());
+    }
+    cores.pass(29_500);
+    cores.events(bob);
+    cores.stall(bob, true);
+    cores.say(alice, r#"{"type":"kick","room":"x","target":"bob"}"#);
+    // He says something after he was told, but has not taken what he was told.
+    cores.pass(1);
+    cores.say(bob, r#"{"type":"typing","room":"den"}"#);
+    for _ in 0..5 {
+        cores.speak(alice, "den", &"x".repeat(1000));
+    }
+    assert_eq!(cores.total(|counters| &counters.slow_consumers), 1);
+    // The farewell is written, and the connection looked at once more before it is closed.
+    let mut slices = [IoSlice::new(&[]); 8];
+    let filled = cores.shards[0].gather(bob.id, &mut slices);
+    let written = slices[..filled].iter().map(|slice| slice.len()).sum();
+    assert_eq!(
+        written,
+        r#"{"type":"bye","code":4201,"reason":"slow_consumer","resumable":true,"after_ms":0}"#.len() + 1
+    );
+    cores.shards[0].sent(bob.id, written);
+    cores.pass(4_900);
+    assert!(!cores.is_over(bob));
+    cores.pass(100);
+    assert!(cores.is_over(bob));
+    let bob = cores.come_back(0, &welcome);
+    assert_eq!(cores.told(bob, "left", "room"), ["x"]);
 }
