@@ -509,6 +509,13 @@ impl Cores {
         self.call(from, &line.to_string())
     }
 
+    /// The mail of one core to another arrives, and nothing else happens.
+    pub fn carry(&mut self, from: usize, to: usize) {
+        for mail in std::mem::take(&mut self.shards[from].outboxes()[to]) {
+            self.shards[to].mail(mail);
+        }
+    }
+
     /// Somebody registers this nickname, as all cores are told.
     pub fn register(&mut self, nickname: &str) {
         let name = Nickname::parse(nickname).expect("a nickname");

@@ -16,13 +16,6 @@ fn begin(cores: &mut Cores, client: Client, command: &Value) {
     cores.shards[client.core].receive(client.id, &mut format!("{command}\n").into_bytes());
 }
 
-/// The mail of one core to another arrives.
-fn carry(cores: &mut Cores, from: usize, to: usize) {
-    for mail in std::mem::take(&mut cores.shards[from].outboxes()[to]) {
-        cores.shards[to].mail(mail);
-    }
-}
-
 /// Cores that take tokens, and a nickname whose home is this one.
 fn cores_and_name(cores: u16, has_store: bool, home: u16) -> (Cores, &'static str) {
     let mut name = None;
@@ -146,10 +139,10 @@ fn a_session_that_moves_while_it_is_written_to_does_not_hear_it_twice_nor_do_oth
     let (_, welcome) = log_in(&mut cores, 1, name);
     let moving = cores.connect(0, ListenKind::Line);
     begin(&mut cores, moving, &json!({ "type": "hello", "resume": welcome["resume"] }));
-    carry(&mut cores, 0, 1);
+    cores.carry(0, 1);
     // The session is on its way to this core, whose registry still has it on the other one.
     begin(&mut cores, alice, &private(name));
-    carry(&mut cores, 0, 1);
+    cores.carry(0, 1);
     cores.settle();
     assert_eq!(cores.told(alice, "ack", "delivered"), [2]);
     assert_eq!(cores.told(here, "private", "content"), ["psst"]);
@@ -168,12 +161,12 @@ fn whom_a_message_has_reached_is_told_to_its_sender_though_another_session_is_ne
         }
         let moving = cores.connect(0, ListenKind::Line);
         begin(&mut cores, moving, &json!({ "type": "hello", "resume": welcome["resume"] }));
-        carry(&mut cores, 0, 1);
+        cores.carry(0, 1);
         begin(&mut cores, alice, &private(name));
         // What makes the session over to the other core does not arrive.
         let mut estates = Vec::new();
         for _ in 0..100 {
-            carry(&mut cores, 0, 1);
+            cores.carry(0, 1);
             cores.shards[1].set_congested(false);
             for mail in std::mem::take(&mut cores.shards[1].outboxes()[0]) {
                 match mail {
@@ -208,11 +201,11 @@ fn who_is_being_welcomed_gets_no_copy_of_what_another_session_has_been_told() {
     let (here, _) = log_in(&mut cores, 1, name);
     let new = cores.connect(2, ListenKind::Line);
     begin(&mut cores, new, &json!({ "type": "hello", "token": tokens::token(name, |_| {}) }));
-    carry(&mut cores, 2, 0);
+    cores.carry(2, 0);
     // The answer to its hello is slower than the message, which comes by way of the other session.
     begin(&mut cores, alice, &private(name));
-    carry(&mut cores, 0, 1);
-    carry(&mut cores, 1, 2);
+    cores.carry(0, 1);
+    cores.carry(1, 2);
     cores.settle();
     let answers = cores.events(alice);
     assert_eq!((&answers[0]["delivered"], &answers[0]["stored"]), (&json!(1), &json!(false)), "{answers:?}");

@@ -78,7 +78,7 @@ fn an_answer_waits_for_the_store_as_long_as_it_may_and_no_longer() {
 #[test]
 fn the_store_is_trusted_again_when_it_has_got_on() {
     let (mut cores, alice) = stuck();
-    let mut is_refused = |cores: &mut Cores, progress: Option<(u64, u64)>| {
+    let is_refused = |cores: &mut Cores, progress: Option<(u64, u64)>| {
         if let Some((stored, synced)) = progress {
             cores.tell(0, StoreNews::Progress { stored, synced });
         }

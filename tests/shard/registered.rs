@@ -1,7 +1,6 @@
 //! Registered users: whose nicknames are theirs, and whose private messages wait in the store.
 
 use serde_json::{Value, json};
-use starling::base::time::Now;
 use starling::config::{Config, ListenKind};
 use starling::record::AccountState;
 use starling::shard::reading::StoreNews;
@@ -63,7 +62,7 @@ fn what_nobody_of_a_user_hears_waits_until_one_session_has_received_it() {
     let (mut cores, alice) = cores_of(2, |_| {});
     assert_eq!(cores.whisper(alice, "nobody", "psst")["reason"], "no_such_user");
     let answer = cores.whisper(alice, "bob", "one");
-    let at = Now::of_ms(0, 0).unix_ms + 1_700_000_001_000;
+    let at = 1_700_000_001_000_u64;
     let expected =
         json!({ "type": "ack", "id": "", "target": "Bob", "delivered": 0, "stored": true, "timestamp": at });
     assert_eq!(answer, expected);
@@ -116,7 +115,7 @@ fn the_sender_hears_of_it_when_it_is_stored_and_the_user_may_come_before_that() 
     for sender in [alice, dora, emil] {
         assert_eq!(cores.told(sender, "ack", "stored"), [true]);
     }
-    // What has no session yet that can be told it comes to the inbox.
+    // The second hears it when its inbox has been read.
     send(&mut cores, alice, "bob", "three");
     assert_eq!(cores.told(alice, "ack", "delivered"), [1]);
     assert!(cores.read());
@@ -172,7 +171,7 @@ fn what_has_been_received_before_it_was_stored_does_not_come_again() {
 }
 
 #[test]
-fn a_user_s_inbox_has_bounds() {
+fn the_inbox_of_a_user_has_bounds() {
     let (mut cores, alice) = cores_of(1, |config| {
         config.limits.private_kept = 3;
         config.limits.private_kept_bytes = 10;
@@ -338,9 +337,9 @@ fn what_comes_while_somebody_still_hears_what_was_kept_comes_behind_it() {
     cores.say(bob, &json!({ "type": "hello", "token": tokens::token("bob", |_| {}) }).to_string());
     assert_eq!(told(&mut cores, alice, "bob", "last"), (0, true));
     cores.stall(bob, false);
-    let told: Vec<u64> = private(&mut cores, bob).into_iter().map(|(_, place)| place).collect();
-    assert_eq!(told, [1, 2, 3, 4, 5, 6]);
-    assert_eq!(crate::registered::told(&mut cores, alice, "bob", "live"), (1, false));
+    let places: Vec<u64> = private(&mut cores, bob).into_iter().map(|(_, place)| place).collect();
+    assert_eq!(places, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(told(&mut cores, alice, "bob", "live"), (1, false));
 }
 
 #[test]
@@ -352,7 +351,6 @@ fn an_inbox_that_cannot_be_read_in_time_is_not_waited_for() {
     send(&mut cores, alice, "bob", "two");
     cores.pass(4_999);
     assert_eq!(private(&mut cores, bob), []);
-    // What he has heard on an earlier connection can be received meanwhile.
     cores.pass(1);
     assert_eq!(private(&mut cores, bob), heard(&[("two", 2)]));
     assert!(cores.read());

@@ -266,13 +266,6 @@ fn a_session_that_is_waited_for_already_is_not_told_to_be_away() {
     assert_eq!((&ack["type"], &ack["offset"]), (&json!("ack"), &json!(1)), "{ack}");
 }
 
-/// The mail of one core to another arrives.
-fn carry(cores: &mut Cores, from: usize, to: usize) {
-    for mail in std::mem::take(&mut cores.shards[from].outboxes()[to]) {
-        cores.shards[to].mail(mail);
-    }
-}
-
 #[test]
 fn of_two_who_come_back_to_a_session_that_has_ended_none_gets_that_of_the_other() {
     let mut homes = None;
@@ -290,12 +283,12 @@ fn of_two_who_come_back_to_a_session_that_has_ended_none_gets_that_of_the_other(
         format!("{line}\n").into_bytes()
     };
     cores.shards[2].receive(second.id, &mut again("carol"));
-    carry(&mut cores, 2, 0);
-    carry(&mut cores, 0, 1);
-    carry(&mut cores, 1, 2);
+    cores.carry(2, 0);
+    cores.carry(0, 1);
+    cores.carry(1, 2);
     // The second has heard that the session is no more, and is about to get another one.
     cores.shards[0].receive(third.id, &mut again("dora"));
-    carry(&mut cores, 0, 2);
+    cores.carry(0, 2);
     cores.settle();
     for (client, nickname) in [(second, "carol"), (third, "dora")] {
         let events = cores.events(client);

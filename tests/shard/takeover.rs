@@ -205,7 +205,7 @@ fn a_session_that_may_have_been_given_up_is_taken_back_until_it_is_known() {
 }
 
 #[test]
-fn what_has_been_given_up_is_no_more_here() {
+fn who_is_on_the_way_to_another_node_cannot_be_written_to_meanwhile() {
     let mut node = Node::new();
     let (bob, _) = node.enter("bob", &[]);
     let (carol, _) = node.enter("carol", &[]);
