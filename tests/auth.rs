@@ -310,6 +310,19 @@ mod sets {
         for text in ["", "[]", "{}", "{\"keys\":1}", "{\"keys\":[", "null", &public("rs256")] {
             assert_no_key(Rs256, KeySource::Jwks(text), "no JSON Web Key Set");
         }
+        for (text, why) in [
+            ("\"SECRET\"", "no list `keys` (line 1, column 8)"),
+            ("{\"keys\": SECRET", "no JSON (line 1, column 10)"),
+        ] {
+            let Err(error) = Verifier::new(Rs256, KeySource::Jwks(text), None, None) else {
+                panic!("{text}")
+            };
+            let message = error.to_string();
+            assert!(
+                message.contains(why) && !message.contains("SECRET") && !message.contains("struct"),
+                "{message}"
+            );
+        }
     }
 }
 

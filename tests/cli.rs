@@ -73,7 +73,15 @@ fn a_wrong_configuration_is_exit_code_2_and_one_line() {
         );
         assert_wrong(&output(&[command, "--cores", "-1"]), "--cores: cores = -1 must be from 0 to 1024");
         assert_wrong(&output(&[command, "--set", "limits.contentbytes=1"]), "limits.content_bytes?");
-        assert_wrong(&output(&[command, "--set", "limits"]), "KEY=VALUE");
+        assert_wrong(
+            &output(&[command, "--set", "limits"]),
+            "KEY=VALUE, and behind \"limits\" there is no =",
+        );
+        for set in ["auth.jwt_secret:SECRET", "auth.jwt_secret SECRET", "SECRET"] {
+            let wrong = output(&[command, "--set", set]);
+            assert_wrong(&wrong, "KEY=VALUE");
+            assert!(!String::from_utf8_lossy(&wrong.stderr).contains("SECRET"));
+        }
         assert_wrong(&output(&[command, "--listen", "grcp=127.0.0.1:50051"]), "grcp");
         assert_wrong(
             &output(&[command, "--web", "example.org:80"]),

@@ -426,6 +426,19 @@ fn a_notice_names_whose_keys_can_be_guessed() {
 }
 
 #[test]
+fn a_token_for_consul_is_one_that_can_be_sent() {
+    for token in ["two words", "two\\nlines", "é", "tab\\t"] {
+        let message = resolve(&format!("consul.token = \"{token}\"\n"), &[], &[]).unwrap_err();
+        assert!(
+            message.contains("consul.token must be of visible ASCII") && !message.contains(token),
+            "{message}"
+        );
+    }
+    resolve("consul.agent = \"http://127.0.0.1:8500\"\nconsul.token = \"8e03978e-40d5_+/=\"\n", &[], &[])
+        .unwrap();
+}
+
+#[test]
 fn an_ack_promises_no_more_than_the_store_can() {
     for ack in ["stored", "synced"] {
         let file = format!("[store]\nkind = \"memory\"\nack = \"{ack}\"");
@@ -562,6 +575,9 @@ fn no_refusal_repeats_a_secret() {
         "\"redis://u:SECRET@h:x\"",
         "\"redis://h/SECRET\"",
         "[\"redis://h\", \"SECRET\"]",
+        "\"http://u:SECRET@h:1/?token=SECRET\"",
+        "\"https://h:1/?token=SECRET\"",
+        "\"http://h h:1/?token=SECRET\"",
     ];
     let secrets: Vec<_> = Config::keys().filter(|key| key.is_secret).collect();
     assert!(secrets.len() > 3, "{}", secrets.len());

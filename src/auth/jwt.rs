@@ -280,7 +280,12 @@ fn algorithm_of(algorithm: JwtAlgorithm) -> Algorithm {
 
 fn keys_of_set(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<(Option<String>, DecodingKey)>, KeyError> {
     let set: WrittenSet = serde_json::from_str(text)
-        .map_err(|error| KeyError(format!("this is no JSON Web Key Set: {error}")))?;
+        // In the words of the library there may be what it is about.
+        .map_err(|error| {
+            let why = if error.is_data() { "it has no list `keys`" } else { "it is no JSON" };
+            let (line, column) = (error.line(), error.column());
+            KeyError(format!("this is no JSON Web Key Set: {why} (line {line}, column {column})"))
+        })?;
     // One by one: RFC 7517 section 5 has keys of unknown types ignored, not the set refused.
     let known: Vec<Jwk> =
         set.keys.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();

@@ -1,8 +1,8 @@
 //! `starling cert`: a certificate for trying, signed by itself.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -30,7 +30,8 @@ const HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Milliseconds of a day.
 pub(super) const DAY_MS: u64 = 86_400_000;
 
-/// Who may use the key.
+/// Who may use the key, and change what is in the directory if that is made.
+const DIRECTORY_MODE: u32 = 0o700;
 const KEY_MODE: u32 = 0o600;
 const CERT_MODE: u32 = 0o644;
 
@@ -115,7 +116,7 @@ pub(super) fn put_both(
     key: (&Path, &str),
 ) -> Result<(), String> {
     // Not what is above it, whose name may have been mistyped.
-    match fs::create_dir(directory) {
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
         Err(why) if why.kind() != ErrorKind::AlreadyExists => {
             return Err(format!("cannot make {}: {why}", directory.display()));
         }

@@ -126,8 +126,12 @@ impl Flags {
             }
         }
         for set in &self.sets {
-            let (key, text) =
-                set.split_once('=').ok_or_else(|| format!("--set: {set:?} must be KEY=VALUE"))?;
+            // What does not look like a key any more may be a secret.
+            let is_of_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.".contains(c);
+            let (key, text) = set.split_once('=').ok_or_else(|| {
+                let begin = set.find(|c| !is_of_key(c)).map_or(set.as_str(), |end| &set[..end]);
+                format!("--set: it must be KEY=VALUE, and behind {begin:?} there is no =")
+            })?;
             overrides.set("--set", key.trim(), text.trim());
         }
         let addresses = [

@@ -7,7 +7,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::listen::{self, Address, Listen};
-use super::{AckLevel, Config, ConfigError, JwtAlgorithm, Key, Override, Overrides, StoreKind};
+use super::{AckLevel, Config, ConfigError, JwtAlgorithm, Key, Override, Overrides, Secret, StoreKind};
 
 /// How the names of our environment variables begin.
 pub const ENV_PREFIX: &str = "STARLING_";
@@ -184,6 +184,11 @@ impl Layers {
             return Err(self.contradiction(second, "must not stand beside", first));
         }
         self.check_auth()?;
+        let can_be_sent = |token: &Secret| token.0.bytes().all(|byte| byte.is_ascii_graphic());
+        if !config.consul.token.as_ref().is_none_or(can_be_sent) {
+            let why = "consul.token must be of visible ASCII characters, which alone a header can have";
+            return Err(ConfigError::new(why.to_owned()));
+        }
         if !config.cluster.redis.0.is_empty() && config.store.ack != AckLevel::Sequenced {
             let wrong = self.contradiction("store.ack", "is more than can be given with", "cluster.redis");
             return Err(ConfigError::new(format!("{wrong}: set store.ack = \"sequenced\"")));

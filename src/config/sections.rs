@@ -503,6 +503,9 @@ impl Setting for RedisUrls {
 pub struct AgentUrl(pub String);
 
 impl Setting for AgentUrl {
+    // What is refused may have a password in it, as addresses elsewhere have.
+    const IS_SECRET: bool = true;
+
     fn from_toml(value: &Value) -> Result<Self, String> {
         let text = String::from_toml(value)?;
         let rest = text.strip_prefix("http://").unwrap_or(&text).trim_end_matches('/');

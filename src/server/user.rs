@@ -25,8 +25,9 @@ impl Maker {
         let Some(user) = find(config)?.filter(|user| !user.is_current()) else { return Ok(Self(None)) };
         let name = user.name();
         if !privileges::is_root() {
+            let or_as_them = if name == "root" { String::new() } else { format!(", or as {name}") };
             return Err(format!(
-                "user: only root can become {name}: start the server as root, or as {name}, or leave `user` out"
+                "user: only root can become {name}: start the server as root{or_as_them}, or leave `user` out"
             ));
         }
         Ok(Self(Some(user)))

@@ -358,16 +358,20 @@ mod tests {
         assert!(!verify_password("of nobody", None));
         assert!(!verify_password("of nobody", Some("no hash")));
         let hash = hash_password("correct horse").unwrap();
-        // The fastest of several, taken in turn: other tests run beside this one, and can only make it slower.
+        // The fastest of as many as it takes, in turn: whatever runs beside this can only make it slower.
         let timed = |hash: Option<&str>| {
             let began = std::time::Instant::now();
             verify_password("wrong horse", hash);
             began.elapsed()
         };
-        let took: Vec<_> = (0..10).map(|_| (timed(Some(&hash)), timed(None))).collect();
-        let known = took.iter().map(|(known, _)| *known).min().unwrap();
-        let unknown = took.iter().map(|(_, unknown)| *unknown).min().unwrap();
-        assert!(unknown * 2 > known && known * 2 > unknown, "{known:?} and {unknown:?}");
+        let (mut known, mut unknown) = (timed(Some(&hash)), timed(None));
+        for _ in 0..100 {
+            if unknown * 2 > known && known * 2 > unknown {
+                return;
+            }
+            (known, unknown) = (known.min(timed(Some(&hash))), unknown.min(timed(None)));
+        }
+        panic!("{known:?} and {unknown:?}");
     }
 
     #[test]

@@ -405,6 +405,9 @@ fn beginning(db: &Connection, _: &Progress, report: &mut Report) -> Result<(), S
     }
     // Without the answers to commands, which may be of all messages: those are looked at above.
     load::read(db, i64::MAX as u64, 0)?;
+    if let Err(why) = directory::read_rings(db) {
+        report.add(why.message);
+    }
     for key in directory::SECRETS {
         if let Err(why) = directory::read_secret(db, key) {
             report.add(why.message);

@@ -21,6 +21,9 @@ use crate::sys::ring::Ring;
 /// Held by the server that uses the directory.
 pub(super) const LOCK: &str = "starling.lock";
 
+/// The bytes that every database begins with (<https://www.sqlite.org/fileformat.html>, 1.3).
+const HEADER_BYTES: u64 = 100;
+
 /// Where journals lie: in memory, and beyond the process. See shm_overview(7).
 const SHARED_MEMORY: &str = "/dev/shm";
 
@@ -111,6 +114,24 @@ fn refuse_what_is_no_store(path: &Path) -> Result<(), StoreError> {
             "{} is a link, and a server may be running on the file by its other name: name the directory of that with --data-dir",
             path.display()
         ))),
+        // SQLite takes a file of one byte for an empty one, and others for none of its own.
+        Ok(facts) if (1..HEADER_BYTES).contains(&facts.len()) => Err(StoreError::new(format!(
+            "{} is no store: it has {} bytes, of which the first {HEADER_BYTES} alone are a header: put a backup in its place, or remove it \
+             to begin with nothing",
+            path.display(),
+            facts.len()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What is written here by root may lie in a directory of somebody else, who may have put another name for a file of root's there.
+fn refuse_link(path: &Path) -> Result<(), StoreError> {
+    match path.symlink_metadata() {
+        Ok(facts) if !facts.is_file() || facts.nlink() > 1 => Err(StoreError::new(format!(
+            "{} is a link, or no file: remove it, the server makes its own",
+            path.display()
+        ))),
         _ => Ok(()),
     }
 }
@@ -174,7 +195,7 @@ fn open_file(
             );
         } else if !is_older && !restored.rooms.is_empty() {
             log::warn!(
-                "the last server did not stop by itself, and its journals are gone: rooms get new epochs, because messages may be lost \
+                "the last server did not stop by itself, and its journals are gone or damaged: rooms get new epochs, because messages may be lost \
                  that were announced, but not stored"
             );
         }
@@ -281,12 +302,14 @@ fn write_lock(lock: &mut File, run: Option<u64>) -> std::io::Result<()> {
 /// Takes the directory, and says which run had it last.
 fn take_lock(directory: &Path) -> Result<(File, Option<String>), StoreError> {
     let path = directory.join(LOCK);
+    refuse_link(&path)?;
     let opened = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(place::FILE_MODE)
+        .custom_flags(files::NO_LINK)
         .open(&path);
     let mut lock =
         opened.map_err(|error| StoreError::new(format!("cannot open {}: {error}", path.display())))?;
@@ -332,6 +355,19 @@ fn check(db: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// How many journals the last run had.
+///
+/// # Errors
+/// When that cannot be read, or is more than any server has.
+pub(super) fn read_rings(db: &Connection) -> Result<usize, StoreError> {
+    let Some(text) = load::meta(db, "rings")? else { return Ok(0) };
+    text.parse::<u16>().map(usize::from).map_err(|_| {
+        StoreError::new(
+            "the file is damaged: what it says of the number of the last server's journals is none",
+        )
+    })
+}
+
 /// Applies what the journals of the last run have beyond what was stored. Says whether all of them were there, and which may be
 /// removed when there are new ones: those that nobody else uses.
 fn replay(engine: &mut Engine, identity: &str) -> Result<(bool, Vec<PathBuf>), StoreError> {
@@ -339,7 +375,7 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<(bool, Vec<PathBuf>), S
     let Some(run) = load::meta(db, "run")?.and_then(|run| u64::from_str_radix(&run, 16).ok()) else {
         return Ok((true, Vec::new()));
     };
-    let rings: usize = load::meta(db, "rings")?.and_then(|rings| rings.parse().ok()).unwrap_or(0);
+    let rings = read_rings(db)?;
     let mut is_whole = true;
     let mut applied = 0;
     let mut found = Vec::new();
@@ -347,8 +383,10 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<(bool, Vec<PathBuf>), S
         let path = ring_path(identity, run, index);
         let ring = match Ring::find(&path, run) {
             Ok(Some(ring)) => ring,
+            // There is none, or what lies there is of no use to anybody.
             Ok(None) => {
                 is_whole = false;
+                found.push(path);
                 continue;
             }
             // What is in it was acknowledged, and whoever may read it can still have it.
@@ -461,6 +499,71 @@ mod tests {
         };
         assert_eq!(owners("inboxes"), [None, Some(1)]);
         assert_eq!(owners("receipts"), [Some(0), Some(1)]);
+    }
+
+    fn opened(directory: &Path) -> Result<Opened, StoreError> {
+        open(&Wanted { directory, cores: 1, queue_bytes: 1 << 16, receipts_since_ms: 0, receipts_max: 9 })
+    }
+
+    fn end(mut opened: Opened) {
+        close(&mut opened.engine, &opened.ring_paths).unwrap();
+    }
+
+    #[test]
+    fn what_is_too_short_for_a_header_is_no_store_that_is_empty() {
+        for bytes in [1, 2, 50, 99] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join(FILE);
+            for has_been_there in [false, true] {
+                if has_been_there {
+                    fs::remove_file(&path).unwrap();
+                    end(opened(directory.path()).unwrap());
+                }
+                fs::write(&path, vec![0; bytes]).unwrap();
+                let why = opened(directory.path()).unwrap_err().message;
+                assert!(why.contains(&format!("has {bytes} bytes")) && why.contains("backup"), "{why}");
+                assert_eq!(look(directory.path()).unwrap_err().message, why);
+                assert_eq!(fs::read(&path).unwrap(), vec![0; bytes], "nobody has written there");
+            }
+        }
+    }
+
+    #[test]
+    fn the_lock_is_no_other_name_of_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (lock, other) = (directory.path().join(LOCK), directory.path().join("other"));
+        fs::write(&other, "precious").unwrap();
+        std::os::unix::fs::symlink(&other, &lock).unwrap();
+        assert!(opened(directory.path()).unwrap_err().message.contains("is a link"));
+        fs::remove_file(&lock).unwrap();
+        fs::hard_link(&other, &lock).unwrap();
+        assert!(opened(directory.path()).unwrap_err().message.contains("is a link"));
+        assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
+        fs::remove_file(&lock).unwrap();
+        end(opened(directory.path()).unwrap());
+    }
+
+    #[test]
+    fn more_journals_than_any_server_has_are_not_looked_for() {
+        for rings in ["99999999999", "65536", "-1", "", "many"] {
+            let directory = tempfile::tempdir().unwrap();
+            let first = opened(directory.path()).unwrap();
+            load::set_meta(first.engine.connection(), "rings", rings).unwrap();
+            drop(first);
+            assert!(opened(directory.path()).unwrap_err().message.contains("damaged"), "{rings}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_journal_goes_with_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = opened(directory.path()).unwrap();
+        let journal = first.ring_paths[0].clone();
+        drop(first);
+        fs::write(&journal, "no journal").unwrap();
+        let second = opened(directory.path()).unwrap();
+        assert!(!journal.exists() && second.ring_paths[0].exists());
+        end(second);
     }
 
     #[test]

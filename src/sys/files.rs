@@ -27,6 +27,9 @@ pub fn beside(path: &Path, end: &str) -> PathBuf {
 /// How many links the kernel follows (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
+/// For [`std::os::unix::fs::OpenOptionsExt::custom_flags`]: a link at the end of the path is not followed (open(2)).
+pub const NO_LINK: i32 = libc::O_NOFOLLOW;
+
 /// Where a path leads, by its one name without links, whether or not something is there already.
 pub fn settle(path: &Path) -> PathBuf {
     fn follow(path: &Path, links: usize) -> PathBuf {

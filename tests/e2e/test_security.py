@@ -40,6 +40,17 @@ def test_what_a_server_makes_is_its_own(start_server, tmp_path):
         assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
 
 
+def test_a_certificate_is_made_where_nobody_else_can_put_another(tmp_path):
+    umask = os.umask(0)
+    try:
+        made = run([binary(), "cert", "--out", str(tmp_path / "tls")])
+    finally:
+        os.umask(umask)
+    assert made.returncode == 0, made.stderr
+    assert stat.S_IMODE((tmp_path / "tls").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "tls" / "key.pem").stat().st_mode) == 0o600
+
+
 def low_port():
     """A port that only root may listen on, and nobody does."""
     for port in range(1023, 512, -1):

@@ -5,18 +5,20 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use serde_json::Value;
-use starling::auth::Authority;
 use starling::auth::api_key::ApiKeys;
+use starling::auth::jwt::{KeySource, Options, Signer, Verifier};
 use starling::auth::resume::ResumeKey;
+use starling::auth::{Authority, Claims};
 use starling::base::census::Census;
 use starling::base::slots::Id;
 use starling::base::stats::{Counter, Counters};
 use starling::base::time::Now;
 use starling::chat::name::Nickname;
-use starling::config::{ApiKey, Config, ListenKind, Secret};
+use starling::config::{ApiKey, Config, JwtAlgorithm, ListenKind, Secret};
 use starling::record::{AccountState, Frame};
 use starling::shard::mail::Mail;
 use starling::shard::reading::{StoreNews, StoreRequest};
+use starling::shard::reconfigure::Reconfigured;
 use starling::shard::restore::share_out;
 use starling::shard::{Flock, Shard};
 use starling::store::engine::{Engine, Part};
@@ -50,6 +52,9 @@ pub struct Cores {
     pub written: Vec<String>,
     /// How many bytes the journals have place for, beside those that are being written.
     pub journal_bytes: usize,
+    /// Whether clients go on when our side has ended.
+    pub are_deaf_to_the_end: bool,
+    config: Config,
     now_ms: u64,
     store: Option<Store>,
     /// What has come from clients that are not to be read now.
@@ -67,6 +72,8 @@ pub struct Cores {
 struct Store {
     engine: Engine,
     frames: Vec<Vec<Vec<u8>>>,
+    /// Where each of them ends.
+    frame_ends: Vec<Vec<u64>>,
     ends: Vec<u64>,
     is_slow: bool,
 }
@@ -98,18 +105,11 @@ impl Cores {
         config.rate.commands_per_second = 0;
         set(&mut config);
         let census = Arc::new(Census::new(config.limits.connections, config.limits.connections_per_address));
-        let authority = Authority {
-            verifier: None,
-            accounts: None,
-            api_keys: ApiKeys::new(&config.auth.api_keys).expect("names of keys are nicknames"),
-            resume: ResumeKey::new([0; 32]),
-            reading: 0,
-        };
         let mut flock = Flock {
             cores,
             core_connections: 1000,
-            authority: Arc::new(authority),
-            ..Flock::of_one(Arc::new(config), census)
+            authority: authority(&config),
+            ..Flock::of_one(Arc::new(config.clone()), census)
         };
         arrange(&mut flock);
         let counters: Vec<Arc<Counters>> = (0..cores).map(|_| Arc::default()).collect();
@@ -122,6 +122,7 @@ impl Cores {
         let store = flock.has_store.then(|| Store {
             engine: Engine::in_memory(),
             frames: vec![Vec::new(); cores.into()],
+            frame_ends: vec![Vec::new(); cores.into()],
             ends: vec![0; cores.into()],
             is_slow: false,
         });
@@ -131,6 +132,8 @@ impl Cores {
             asked: VecDeque::new(),
             written: Vec::new(),
             journal_bytes: JOURNAL_BYTES,
+            are_deaf_to_the_end: false,
+            config,
             now_ms: BEGIN_MS,
             store,
             unread: BTreeMap::new(),
@@ -171,6 +174,20 @@ impl Cores {
         }
         let events = self.events(client);
         assert!(events.iter().all(|event| event["type"] != "error"), "{events:?}");
+        client
+    }
+
+    /// The same with a token of an admin.
+    pub fn enter_admin(&mut self, core: usize, nickname: &str, rooms: &[&str]) -> Client {
+        let client = self.connect(core, ListenKind::Line);
+        self.say(
+            client,
+            &format!(r#"{{"type":"hello","token":"{}"}}"#, token(nickname, |claims| claims.is_admin = true)),
+        );
+        for room in rooms {
+            self.say(client, &format!(r#"{{"type":"join","room":"{room}"}}"#));
+        }
+        self.events(client);
         client
     }
 
@@ -303,9 +320,21 @@ impl Cores {
             self.now_ms = due.unwrap_or(until).clamp(self.now_ms + 1, until);
             for shard in &mut self.shards {
                 shard.tick(Self::moment(self.now_ms));
+                shard.set_journal_room(self.journal_bytes);
             }
             self.settle();
         }
+    }
+
+    /// The cores do nothing for so long, and then find it all late.
+    pub fn held_up(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.turn();
+    }
+
+    /// What the clock on the wall says.
+    pub fn unix_ms(&self) -> u64 {
+        BEGIN_UNIX_MS + self.now_ms
     }
 
     /// A turn in which nothing comes in.
@@ -315,6 +344,16 @@ impl Cores {
             shard.set_journal_room(self.journal_bytes);
         }
         self.settle();
+    }
+
+    /// The configuration is read again, with what `set` changes.
+    pub fn reconfigure(&mut self, set: impl FnOnce(&mut Config)) {
+        set(&mut self.config);
+        let (config, authority) = (Arc::new(self.config.clone()), authority(&self.config));
+        let new = Arc::new(Reconfigured { config, authority });
+        for core in 0..self.shards.len() {
+            self.mail(core, Mail::Reconfigured(new.clone()));
+        }
     }
 
     /// Mail comes to a core.
@@ -336,22 +375,19 @@ impl Cores {
 
     /// What is in the journals is written to the store, and cores are told how far it has come.
     pub fn write(&mut self) -> bool {
+        (0..self.shards.len()).fold(false, |has_moved, core| self.write_of(core, usize::MAX) || has_moved)
+    }
+
+    /// Of the journal of one core so many frames, each of which is what a turn has written down. Says whether there were any.
+    pub fn write_of(&mut self, core: usize, frames: usize) -> bool {
         let Some(store) = &mut self.store else { return false };
-        let parts: Vec<Part> = (0..self.shards.len())
-            .filter(|ring| !store.frames[*ring].is_empty())
-            .map(|ring| Part { ring, frames: &store.frames[ring], end: store.ends[ring] })
-            .collect();
-        if parts.is_empty() {
-            return false;
-        }
-        store.engine.apply(&parts, true).expect("it can be written");
+        let count = frames.min(store.frames[core].len());
+        let frames: Vec<Vec<u8>> = store.frames[core].drain(..count).collect();
+        let Some(end) = store.frame_ends[core].drain(..count).next_back() else { return false };
+        let part = Part { ring: core, frames: &frames, end };
+        store.engine.apply(&[part], true).expect("it can be written");
         assert_eq!(store.engine.rejected(), 0, "a record contradicts what is there");
-        for (core, shard) in self.shards.iter_mut().enumerate() {
-            let end = store.ends[core];
-            if !std::mem::take(&mut store.frames[core]).is_empty() {
-                shard.mail(Mail::Store(StoreNews::Progress { stored: end, synced: end }));
-            }
-        }
+        self.shards[core].mail(Mail::Store(StoreNews::Progress { stored: end, synced: end }));
         true
     }
 
@@ -414,6 +450,7 @@ impl Cores {
                 self.written.extend(records.map(|record| format!("{record:?}")));
                 store.ends[core] += frame.len() as u64;
                 store.frames[core].push(frame.clone());
+                store.frame_ends[core].push(store.ends[core]);
                 shard.journaled(frame, Some(store.ends[core]), self.journal_bytes);
             }
         }
@@ -473,7 +510,9 @@ impl Cores {
         let shard = &mut self.shards[client.core];
         if shard.flushed(client.id) {
             self.ended.insert(client);
-            shard.input_ended(client.id);
+            if !self.are_deaf_to_the_end {
+                shard.input_ended(client.id);
+            }
         }
     }
 
@@ -558,6 +597,35 @@ impl Cores {
         next.settle();
         next
     }
+}
+
+fn authority(config: &Config) -> Arc<Authority> {
+    let verifier = Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET), None, None);
+    Arc::new(Authority {
+        verifier: Some(verifier.expect("a secret")),
+        accounts: None,
+        api_keys: ApiKeys::new(&config.auth.api_keys).expect("names of keys are nicknames"),
+        resume: ResumeKey::new([0; 32]),
+        reading: 0,
+    })
+}
+
+/// What users' tokens are signed with.
+const SECRET: &str = "a secret of at least 32 bytes, for tests";
+
+/// A token of a user, with claims that `set` changes.
+pub fn token(nickname: &str, set: impl FnOnce(&mut Claims)) -> String {
+    let mut claims = Claims {
+        nickname: Nickname::parse(nickname).expect("a nickname"),
+        is_admin: false,
+        rooms: None,
+        tags: Vec::new(),
+        expires_at_ms: None,
+        account_at_ms: None,
+    };
+    set(&mut claims);
+    let signer = Signer::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET)).expect("a secret");
+    signer.sign(&claims, &Options::default()).expect("it can be signed")
 }
 
 /// Programs that may use the HTTP API, each with its name as its key.

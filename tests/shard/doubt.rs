@@ -5,8 +5,8 @@ use std::io::IoSlice;
 use serde_json::{Value, json};
 use starling::config::ListenKind;
 
-use crate::cores::{Client, Cores};
-use crate::{sockets, tokens};
+use crate::cores::{Client, Cores, token};
+use crate::sockets;
 
 /// Alice, and bob, of whom nobody knows what he reads, with bob's welcome. For him so much is kept.
 fn two(items: usize, bytes: usize) -> (Cores, Client, Client, Value) {
@@ -312,15 +312,13 @@ fn nothing_is_said_on_a_websocket_before_it_is_one() {
         2,
         |_| {},
         |flock| {
-            tokens::taken(flock);
             homes = Some(flock.clone());
         },
     );
     let homes = homes.expect("the cores have been made");
     let named = |home: u16| ["a", "b", "c", "d", "e"].into_iter().find(|name| homes.home_of(name) == home);
     let (nickname, room) = (named(0).expect("one of five"), named(1).expect("one of five"));
-    let (admin, _) =
-        cores.greet(0, &json!({ "token": tokens::token("ops", |claims| claims.is_admin = true) }));
+    let (admin, _) = cores.greet(0, &json!({ "token": token("ops", |claims| claims.is_admin = true) }));
     let bob = cores.connect(0, ListenKind::Web);
     // The room is asked on the other core, and an admin speaks meanwhile.
     let request = sockets::request(&format!("nickname={nickname}&room={room}"));

@@ -140,7 +140,7 @@ fn typing_is_kept_from_whoever_has_more_than_an_eighth_waiting() {
         cores.heard(client);
         cores.stall(client, true);
     }
-    let mut counted = |cores: &mut Cores| {
+    let counted = |cores: &mut Cores| {
         let before = (cores.total(|c| &c.typing_dropped), cores.total(|c| &c.deliveries));
         cores.say(alice, r#"{"type":"typing","room":"den"}"#);
         let after = (cores.total(|c| &c.typing_dropped), cores.total(|c| &c.deliveries));

@@ -5,8 +5,7 @@ use starling::config::{Config, ListenKind};
 use starling::shard::Flock;
 use starling::shard::mail::{Mail, Reply};
 
-use crate::cores::{Client, Cores};
-use crate::tokens;
+use crate::cores::{Client, Cores, token};
 
 /// As much as one turn should gather before it is sent, in bytes.
 const ENOUGH: usize = 256 * 1024;
@@ -21,7 +20,6 @@ fn cores_and_name(cores: u16, has_store: bool, home: u16) -> (Cores, &'static st
     let mut name = None;
     let arrange = |flock: &mut Flock| {
         flock.has_store = has_store;
-        tokens::taken(flock);
         name = ["bob", "carol", "dora", "emil", "fritz", "gil"]
             .into_iter()
             .find(|name| flock.home_of(name) == home);
@@ -31,7 +29,7 @@ fn cores_and_name(cores: u16, has_store: bool, home: u16) -> (Cores, &'static st
 }
 
 fn log_in(cores: &mut Cores, core: usize, nickname: &str) -> (Client, Value) {
-    cores.greet(core, &json!({ "token": tokens::token(nickname, |_| {}) }))
+    cores.greet(core, &json!({ "token": token(nickname, |_| {}) }))
 }
 
 fn private(target: &str) -> Value {
@@ -114,7 +112,6 @@ fn what_has_no_place_on_a_connection_waits_in_the_inbox_of_its_user() {
         |config| config.limits.private_kept = 2,
         |flock| {
             flock.has_store = true;
-            tokens::taken(flock);
         },
     );
     cores.register("bob");
@@ -200,7 +197,7 @@ fn who_is_being_welcomed_gets_no_copy_of_what_another_session_has_been_told() {
     let alice = cores.enter(0, "alice", &[]);
     let (here, _) = log_in(&mut cores, 1, name);
     let new = cores.connect(2, ListenKind::Line);
-    begin(&mut cores, new, &json!({ "type": "hello", "token": tokens::token(name, |_| {}) }));
+    begin(&mut cores, new, &json!({ "type": "hello", "token": token(name, |_| {}) }));
     cores.carry(2, 0);
     // The answer to its hello is slower than the message, which comes by way of the other session.
     begin(&mut cores, alice, &private(name));

@@ -5,14 +5,12 @@ use starling::config::{Config, ListenKind};
 use starling::record::AccountState;
 use starling::shard::reading::StoreNews;
 
-use crate::cores::{Client, Cores};
-use crate::tokens;
+use crate::cores::{Client, Cores, token};
 
 /// Cores with a store, that take tokens. Bob is registered, alice is a guest.
 fn cores_of(cores: u16, set: impl FnOnce(&mut Config)) -> (Cores, Client) {
     let mut cores = Cores::made(cores, set, |flock| {
         flock.has_store = true;
-        tokens::taken(flock);
     });
     cores.register("Bob");
     let alice = cores.enter(0, "alice", &[]);
@@ -21,7 +19,7 @@ fn cores_of(cores: u16, set: impl FnOnce(&mut Config)) -> (Cores, Client) {
 
 /// A session of a registered user, and its welcome.
 fn log_in(cores: &mut Cores, core: usize, nickname: &str) -> (Client, Value) {
-    let (client, welcome) = cores.greet(core, &json!({ "token": tokens::token(nickname, |_| {}) }));
+    let (client, welcome) = cores.greet(core, &json!({ "token": token(nickname, |_| {}) }));
     assert_eq!(welcome["type"], "welcome", "{welcome}");
     (client, welcome)
 }
@@ -73,7 +71,7 @@ fn what_nobody_of_a_user_hears_waits_until_one_session_has_received_it() {
         assert_eq!(private(&mut cores, bob), heard(&[("one", 1), ("two", 2)]));
         cores.say(bob, r#"{"type":"quit"}"#);
     }
-    let mut cores = cores.restarted(2, |_| {}, tokens::taken);
+    let mut cores = cores.restarted(2, |_| {}, |_| {});
     let (bob, _) = log_in(&mut cores, 1, "bob");
     assert_eq!(private(&mut cores, bob), heard(&[("one", 1), ("two", 2)]));
     receive(&mut cores, bob, 1);
@@ -88,7 +86,7 @@ fn what_nobody_of_a_user_hears_waits_until_one_session_has_received_it() {
     }
     let dora = cores.enter(0, "dora", &[]);
     assert_eq!(told(&mut cores, dora, "bob", "three"), (0, true));
-    let mut cores = cores.restarted(1, |_| {}, tokens::taken);
+    let mut cores = cores.restarted(1, |_| {}, |_| {});
     let (bob, _) = log_in(&mut cores, 0, "bob");
     assert_eq!(private(&mut cores, bob), heard(&[("three", 3)]));
 }
@@ -211,7 +209,7 @@ fn what_one_session_misses_waits_for_that_one_alone() {
     let back = cores.come_back(0, &welcome);
     assert_eq!(private(&mut cores, back), heard(&[("one", 1), ("two", 2)]));
     // It is as it was after a restart, and other sessions cannot receive it.
-    let mut cores = cores.restarted(2, |config| config.limits.private_kept = 2, tokens::taken);
+    let mut cores = cores.restarted(2, |config| config.limits.private_kept = 2, |_| {});
     let (new, _) = log_in(&mut cores, 1, "bob");
     assert_eq!(private(&mut cores, new), []);
     receive(&mut cores, new, 2);
@@ -272,7 +270,7 @@ fn a_registered_nickname_is_for_its_user() {
         cores.say(bob, r#"{"type":"quit"}"#);
     }
     cores.note_account("bob", Some(AccountState { is_disabled: true, since_ms: 0 }));
-    let (_, refused) = cores.greet(0, &json!({ "token": tokens::token("bob", |_| {}) }));
+    let (_, refused) = cores.greet(0, &json!({ "token": token("bob", |_| {}) }));
     assert_eq!((&refused["code"], &refused["reason"]), (&json!(401), &json!("bad_credentials")));
     let (_, refused) = cores.greet(0, &json!({ "nickname": "bob" }));
     assert_eq!(refused["reason"], "nickname_in_use");
@@ -334,7 +332,7 @@ fn what_comes_while_somebody_still_hears_what_was_kept_comes_behind_it() {
     }
     let bob = cores.connect(0, ListenKind::Line);
     cores.stall(bob, true);
-    cores.say(bob, &json!({ "type": "hello", "token": tokens::token("bob", |_| {}) }).to_string());
+    cores.say(bob, &json!({ "type": "hello", "token": token("bob", |_| {}) }).to_string());
     assert_eq!(told(&mut cores, alice, "bob", "last"), (0, true));
     cores.stall(bob, false);
     let places: Vec<u64> = private(&mut cores, bob).into_iter().map(|(_, place)| place).collect();
@@ -403,7 +401,7 @@ fn people_on_text_lines_have_received_what_they_are_told() {
     let (mut cores, alice) = cores_of(1, |_| {});
     assert_eq!(told(&mut cores, alice, "bob", "psst"), (0, true));
     let bob = cores.connect(0, ListenKind::Line);
-    cores.say(bob, &format!("/token {}", tokens::token("bob", |_| {})));
+    cores.say(bob, &format!("/token {}", token("bob", |_| {})));
     assert!(cores.heard(bob).contains("[private] alice: psst\n"));
     let (other, _) = log_in(&mut cores, 0, "bob");
     assert_eq!(private(&mut cores, other), []);

@@ -4,22 +4,21 @@ use serde_json::{Value, json};
 use starling::auth::Claims;
 use starling::config::{Config, ListenKind};
 
-use crate::cores::{Client, Cores};
-use crate::{sockets, tokens};
+use crate::cores::{Client, Cores, token};
+use crate::sockets;
 
 /// When tests begin, in milliseconds since the Unix epoch.
 const BEGIN_UNIX_MS: u64 = 1_700_000_001_000;
 
 /// Cores that take tokens.
 fn cores_of(cores: u16, set: impl FnOnce(&mut Config)) -> Cores {
-    Cores::made(cores, set, tokens::taken)
+    Cores::made(cores, set, |_| {})
 }
 
 /// The same, with a store.
 fn stored(cores: u16, set: impl FnOnce(&mut Config)) -> Cores {
     Cores::made(cores, set, |flock| {
         flock.has_store = true;
-        tokens::taken(flock);
     })
 }
 
@@ -44,7 +43,7 @@ fn plain(_: &mut Claims) {}
 #[test]
 fn a_hello_says_who_it_is_in_one_way_only() {
     let mut cores = cores_of(1, |_| {});
-    let (bob, carol) = (tokens::token("bob", plain), tokens::token("carol", plain));
+    let (bob, carol) = (token("bob", plain), token("carol", plain));
     assert_eq!(hello(&mut cores, &json!({ "nickname": "carol", "token": bob })), refused("bad_token"));
     assert_eq!(hello(&mut cores, &json!({})), refused("bad_request"));
     let (_, bobs) = cores.greet(0, &json!({ "nickname": "bob", "token": bob }));
@@ -52,7 +51,7 @@ fn a_hello_says_who_it_is_in_one_way_only() {
     let (guest, guests) = cores.greet(0, &json!({ "nickname": "dora" }));
     // A session goes on by its own user's token, if by any.
     assert_eq!(hello(&mut cores, &json!({ "resume": bobs["resume"], "token": carol })), refused("bad_token"));
-    let doras = tokens::token("dora", plain);
+    let doras = token("dora", plain);
     assert_eq!(
         hello(&mut cores, &json!({ "resume": guests["resume"], "token": doras })),
         refused("bad_token")
@@ -65,7 +64,7 @@ fn a_hello_says_who_it_is_in_one_way_only() {
 
 #[test]
 fn a_token_has_as_many_bytes_as_one_may_have() {
-    let token = tokens::token("bob", plain);
+    let token = token("bob", plain);
     let mut cores = cores_of(1, |config| config.limits.token_bytes = token.len());
     assert_eq!(hello(&mut cores, &json!({ "token": token })), welcome());
     let mut cores = cores_of(1, |config| config.limits.token_bytes = token.len() - 1);
@@ -76,8 +75,7 @@ fn a_token_has_as_many_bytes_as_one_may_have() {
 #[test]
 fn a_session_goes_on_without_a_token_while_the_one_it_began_with_is_valid() {
     let mut cores = cores_of(1, |_| {});
-    let expiring =
-        |at_ms: u64| tokens::token("bob", |claims| claims.expires_at_ms = Some(BEGIN_UNIX_MS + at_ms));
+    let expiring = |at_ms: u64| token("bob", |claims| claims.expires_at_ms = Some(BEGIN_UNIX_MS + at_ms));
     let (bob, welcomed) = cores.greet(0, &json!({ "token": expiring(10_000) }));
     cores.broken(bob);
     cores.pass(9_999);
@@ -111,7 +109,7 @@ fn the_number_of_a_session_names_the_core_that_it_began_on() {
 #[test]
 fn what_a_new_token_says_is_written_down_at_once_and_nothing_otherwise() {
     let mut cores = stored(1, |_| {});
-    let (_, welcomed) = cores.greet(0, &json!({ "token": tokens::token("bob", plain) }));
+    let (_, welcomed) = cores.greet(0, &json!({ "token": token("bob", plain) }));
     let sessions = |cores: &mut Cores| {
         let written = std::mem::take(&mut cores.written);
         written.into_iter().filter(|record| record.starts_with("Session {")).collect::<Vec<String>>()
@@ -120,7 +118,7 @@ fn what_a_new_token_says_is_written_down_at_once_and_nothing_otherwise() {
     let again = cores.come_back(0, &welcomed);
     assert_eq!(sessions(&mut cores), [""; 0]);
     cores.broken(again);
-    let tagged = tokens::token("bob", |claims| claims.tags = vec!["on-call".to_owned()]);
+    let tagged = token("bob", |claims| claims.tags = vec!["on-call".to_owned()]);
     let (_, answer) = cores.greet(0, &json!({ "resume": welcomed["resume"], "token": tagged }));
     assert_eq!(answer["resumed"], true);
     let written = sessions(&mut cores);
@@ -225,7 +223,7 @@ fn a_user_is_limited_over_all_sessions_and_after_a_resume() {
     let mut cores = cores_of(1, |config| {
         (config.rate.user_commands_per_second, config.rate.user_burst) = (1, 3);
     });
-    let token = json!({ "token": tokens::token("bob", plain) });
+    let token = json!({ "token": token("bob", plain) });
     let ((one, _), (_, welcomed)) = (cores.greet(0, &token), cores.greet(0, &token));
     let ping = r#"{"type":"ping","id":"p"}"#;
     let mut passed = 0;

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::cores::Cores;
-use crate::{sockets, tokens};
+use crate::cores::{Cores, token};
+use crate::sockets;
 
 #[test]
 fn errors_are_not_remembered() {
@@ -30,8 +30,8 @@ fn errors_are_not_remembered() {
 
 #[test]
 fn a_token_is_for_its_rooms() {
-    let mut cores = Cores::made(1, |_| {}, tokens::taken);
-    let token = tokens::token("bob", |claims| claims.rooms = Some(vec!["team-*".to_owned()]));
+    let mut cores = Cores::made(1, |_| {}, |_| {});
+    let token = token("bob", |claims| claims.rooms = Some(vec!["team-*".to_owned()]));
     cores.enter(0, "alice", &["den", "team-1"]);
     let (bob, _) = cores.greet(0, &json!({ "token": token }));
     let refused = cores.call(bob, r#"{"type":"join","room":"den"}"#);

@@ -1,0 +1,115 @@
+//! The life of a connection, as the log tells it.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::sync::Once;
+
+use log::kv::{Error, Key, Value, VisitSource};
+use starling::config::ListenKind;
+
+use crate::cores::Cores;
+
+thread_local! {
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps what is logged on each thread, and so by each test: the message, and its fields but for the connection's name.
+struct Kept;
+
+impl log::Log for Kept {
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        metadata.target() == "starling::shard::connection_log"
+    }
+
+    fn log(&self, record: &log::Record) {
+        struct Fields(String);
+        impl<'kvs> VisitSource<'kvs> for Fields {
+            fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+                if key.as_str() != "conn" && key.as_str() != "session" {
+                    write!(self.0, " {key}={value}")?;
+                }
+                Ok(())
+            }
+        }
+        if self.enabled(record.metadata()) {
+            let mut fields = Fields(record.args().to_string());
+            record.key_values().visit(&mut fields).unwrap();
+            LINES.with_borrow_mut(|lines| lines.push(fields.0));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// What has been logged since somebody looked.
+fn logged() -> Vec<String> {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&Kept).unwrap();
+        log::set_max_level(log::LevelFilter::Debug);
+    });
+    LINES.with_borrow_mut(std::mem::take)
+}
+
+#[test]
+fn who_came_what_it_spoke_who_it_was_and_why_it_ended() {
+    logged();
+    let mut cores = Cores::new(|_| {});
+    let line = cores.connect_from(0, ListenKind::Line, [10, 1, 2, 3]);
+    let (hello, join) = (r#"{"type":"hello","nickname":"alice"}"#, r#"{"type":"join","room":"no room"}"#);
+    let quit = r#"{"type":"quit"}"#;
+    let received = hello.len() + join.len() + quit.len() + 3;
+    cores.say(line, hello);
+    cores.say(line, join);
+    let sent = cores.heard(line).len();
+    assert_eq!(
+        logged(),
+        [
+            "accepted peer=10.1.2.3 listener=line",
+            "speaks protocol=json_lines",
+            "welcomed nickname=alice resumed=false",
+            "refused code=400 reason=bad_name",
+        ]
+    );
+    cores.pass(1500);
+    cores.say(line, quit);
+    let sent = sent + cores.heard(line).len();
+    assert_eq!(
+        logged(),
+        [
+            "closing reason=quit".to_owned(),
+            format!(
+                "closed reason=quit cut_off=false received_bytes={received} sent_bytes={sent} lived_ms=1500"
+            ),
+        ]
+    );
+
+    let frames = cores.connect(0, ListenKind::Frame);
+    cores.receive(frames, b"GET / HTTP/1.1\r\n\r\n");
+    let told = logged();
+    assert_eq!(told[0], "accepted peer=127.0.0.1 listener=frame");
+    assert!(told[1].starts_with("not understood why="), "{told:?}");
+    assert_eq!(told[2], "closing reason=bad_protocol");
+    assert!(told[3].starts_with("closed reason=bad_protocol cut_off=false received_bytes=18 "));
+
+    let web = cores.connect(0, ListenKind::Web);
+    cores.receive(web, b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n");
+    cores.receive(web, b"\x88\x82\0\0\0\0\x03\xe9");
+    let told = logged();
+    assert!(told.contains(&"speaks protocol=websocket".to_owned()), "{told:?}");
+    assert!(told.contains(&"closing reason=peer_closed code=1001".to_owned()), "{told:?}");
+
+    let broken = cores.connect(0, ListenKind::Line);
+    cores.stall(broken, true);
+    cores.pass(500);
+    assert_eq!(logged(), ["accepted peer=127.0.0.1 listener=line", "speaks protocol=text_lines"]);
+    cores.broken(broken);
+    assert_eq!(
+        logged(),
+        [
+            "closing reason=broken",
+            "closed reason=broken cut_off=true received_bytes=0 sent_bytes=0 lived_ms=500"
+        ]
+    );
+}
