@@ -15,13 +15,15 @@ use starling::base::stats::{Counter, Counters};
 use starling::base::time::Now;
 use starling::chat::name::Nickname;
 use starling::config::{ApiKey, Config, JwtAlgorithm, ListenKind, Secret};
-use starling::record::Frame;
+use starling::record::{AccountState, Frame};
 use starling::shard::mail::Mail;
 use starling::shard::reading::{StoreNews, StoreRequest};
 use starling::shard::reconfigure::Reconfigured;
+use starling::shard::restore::share_out;
 use starling::shard::{Flock, Shard};
 use starling::store::engine::{Engine, Part};
 use starling::store::read::{read_inbox, read_page};
+use starling::store::{accounts, load};
 
 /// Rounds of mail in which everything comes to rest.
 const ROUNDS_MAX: usize = 10_000;
@@ -373,7 +375,8 @@ impl Cores {
 
     /// What is in the journals is written to the store, and cores are told how far it has come.
     pub fn write(&mut self) -> bool {
-        (0..self.shards.len()).fold(false, |has_moved, core| self.write_of(core, usize::MAX) || has_moved)
+        let written: Vec<bool> = (0..self.shards.len()).map(|core| self.write_of(core, usize::MAX)).collect();
+        written.contains(&true)
     }
 
     /// Of the journal of one core so many frames, each of which is what a turn has written down. Says whether there were any.
@@ -392,7 +395,7 @@ impl Cores {
     /// The oldest request to the store is answered, if there is one.
     pub fn read(&mut self) -> bool {
         let Some(store) = &self.store else { return false };
-        let Some((core, Mail::StoreRequest { request, .. })) = self.asked.pop_front() else { return false };
+        let Some((_, Mail::StoreRequest { from, request })) = self.asked.pop_front() else { return false };
         let db = store.engine.connection();
         let news = match request {
             StoreRequest::Page { page, wait } => {
@@ -404,7 +407,7 @@ impl Cores {
             }
             StoreRequest::Account { .. } => panic!("accounts are not played here"),
         };
-        self.shards[usize::from(core)].mail(Mail::Store(news));
+        self.shards[usize::from(from)].mail(Mail::Store(news));
         true
     }
 
@@ -512,6 +515,88 @@ impl Cores {
                 shard.input_ended(client.id);
             }
         }
+    }
+
+    /// Somebody says hello so, and what comes first of it.
+    pub fn greet(&mut self, core: usize, hello: &Value) -> (Client, Value) {
+        let client = self.connect(core, ListenKind::Line);
+        let answer = self.say_hello(client, hello);
+        (client, answer)
+    }
+
+    /// The same on a connection that is there. What comes after the first answer is left to be looked at.
+    pub fn say_hello(&mut self, client: Client, hello: &Value) -> Value {
+        let mut line = serde_json::json!({ "type": "hello" });
+        line.as_object_mut().expect("an object").extend(hello.as_object().expect("an object").clone());
+        self.say(client, &line.to_string());
+        let heard = self.heard(client);
+        let (first, rest) = heard.split_once('\n').expect("an answer to the hello");
+        self.heard.insert(client, rest.as_bytes().to_vec());
+        serde_json::from_str(first).expect("an event is JSON")
+    }
+
+    /// A session goes on in a new connection, by the welcome of the last one.
+    pub fn come_back(&mut self, core: usize, welcome: &Value) -> Client {
+        let (client, answer) = self.greet(core, &serde_json::json!({ "resume": welcome["resume"] }));
+        assert_eq!((&answer["type"], &answer["resumed"]), (&"welcome".into(), &true.into()), "{answer}");
+        client
+    }
+
+    /// A private message, and the answer to it.
+    pub fn whisper(&mut self, from: Client, target: &str, content: &str) -> Value {
+        // Each message under the empty id is another one.
+        let line = serde_json::json!({ "type": "private", "target": target, "content": content, "id": "" });
+        self.call(from, &line.to_string())
+    }
+
+    /// The mail of one core to another arrives, and nothing else happens.
+    pub fn carry(&mut self, from: usize, to: usize) {
+        for mail in std::mem::take(&mut self.shards[from].outboxes()[to]) {
+            self.shards[to].mail(mail);
+        }
+    }
+
+    /// Somebody registers this nickname, as all cores are told.
+    pub fn register(&mut self, nickname: &str) {
+        let name = Nickname::parse(nickname).expect("a nickname");
+        let store = self.store.as_ref().expect("there is a store");
+        accounts::add(store.engine.connection(), &name, "", BEGIN_UNIX_MS).expect("it can be registered");
+        self.note_account(nickname, Some(AccountState { is_disabled: false, since_ms: BEGIN_UNIX_MS }));
+    }
+
+    /// All cores are told of the account of a nickname.
+    pub fn note_account(&mut self, nickname: &str, account: Option<AccountState>) {
+        let name = Nickname::parse(nickname).expect("a nickname");
+        for core in 0..self.shards.len() {
+            self.tell(core, StoreNews::Users(vec![(name.clone(), account)]));
+        }
+    }
+
+    /// The process is killed, and another one goes on with what is in the store.
+    pub fn restarted(
+        mut self,
+        cores: u16,
+        set: impl FnOnce(&mut Config),
+        arrange: impl Fn(&mut Flock),
+    ) -> Cores {
+        while self.write() {}
+        let store = self.store.take().expect("there is a store");
+        let mut engine = store.engine.restarted().expect("it goes on");
+        let restored = load::load(&mut engine, 0, usize::MAX).expect("it can be loaded");
+        let mut shares = Vec::new();
+        let mut next = Cores::made(cores, set, |flock| {
+            arrange(flock);
+            flock.has_store = true;
+            shares = share_out(restored, flock);
+        });
+        next.store.as_mut().expect("there is a store").engine = engine;
+        next.now_ms = self.now_ms;
+        for (shard, share) in next.shards.iter_mut().zip(shares) {
+            shard.tick(Self::moment(next.now_ms));
+            shard.restore(share);
+        }
+        next.settle();
+        next
     }
 }
 
