@@ -2,4 +2,8 @@
 //! every test is exact: what is asked, what is counted, what is told to whom, and when.
 
 mod cores;
+mod link;
+mod nodes;
+mod nodes_private;
+mod nodes_spoken;
 mod rooms;
