@@ -8,7 +8,7 @@ use starling::auth::Authority;
 use starling::auth::Claims;
 use starling::auth::api_key::ApiKeys;
 use starling::auth::jwt::{KeySource, Options, Signer, Verifier};
-use starling::auth::resume::ResumeKey;
+use starling::auth::resume::{ResumeKey, Ticket};
 use starling::chat::name::{Nickname, RoomName};
 use starling::chat::user::{NodeId, SessionRef};
 use starling::config::{Config, JwtAlgorithm, ListenKind};
@@ -56,6 +56,8 @@ pub struct Node {
     pub places: BTreeMap<String, Vec<SessionRef>>,
     /// What was kept of the session of a nickname last.
     pub sessions: BTreeMap<String, KeptSession>,
+    /// Sessions that can be taken, by their numbers: where each was, and what it was.
+    pub elsewhere: BTreeMap<u64, (SessionRef, String)>,
     /// What is not done by itself, and was asked.
     pub holds: fn(&BackplaneRequest) -> bool,
     pub held: VecDeque<(u16, BackplaneRequest)>,
@@ -98,6 +100,7 @@ impl Node {
             rooms: BTreeMap::new(),
             places: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
             holds: |_| false,
             held: VecDeque::new(),
             log: Vec::new(),
@@ -140,6 +143,22 @@ impl Node {
         let events = self.cores.events(client);
         assert!(events.iter().all(|event| event["type"] != "error"), "{events:?}");
         client
+    }
+
+    /// Somebody comes back whose session has this number, here or on another node.
+    pub fn come_back(&mut self, nickname: &str, number: u64) -> Client {
+        let nickname = Nickname::parse(nickname).expect("a nickname");
+        let token = ResumeKey::new([0; 32]).issue(&Ticket { session: number, nickname, claims: None });
+        let client = self.cores.connect(0, ListenKind::Line);
+        self.say(client, &format!(r#"{{"type":"hello","resume":"{token}"}}"#));
+        client
+    }
+
+    /// Somebody comes from another node who was in a room there.
+    pub fn come_from(&mut self, at: &str, nickname: &str, number: u64, room: &str) -> Client {
+        let body = format!(r#"{{"nickname":"{nickname}","rooms":[{{"room":"{room}","echo":true}}]}}"#);
+        self.elsewhere.insert(number, (session(at), body));
+        self.come_back(nickname, number)
     }
 
     pub fn say(&mut self, client: Client, line: &str) {
@@ -479,7 +498,9 @@ impl Node {
                 BackplaneNews::Kept { wait, outcome: Ok(true) }
             }
             BackplaneRequest::TakeSession { wait, number, session, .. } => {
-                BackplaneNews::Taken { wait, number, session, outcome: Ok(TakeOutcome::Gone) }
+                let taken = |(old, body)| TakeOutcome::Taken { old, revision: 1, body };
+                let outcome = self.elsewhere.remove(&number).map_or(TakeOutcome::Gone, taken);
+                BackplaneNews::Taken { wait, number, session, outcome: Ok(outcome) }
             }
             BackplaneRequest::Tell { node, message } => return self.told.push((Some(node), *message)),
             BackplaneRequest::TellAll { message } => return self.told.push((None, *message)),

@@ -7,3 +7,4 @@ mod nodes;
 mod nodes_private;
 mod nodes_spoken;
 mod rooms;
+mod shared;

@@ -1,6 +1,5 @@
 //! The other nodes of a cluster: what is said of them, and what comes of it.
 
-use starling::auth::resume::{ResumeKey, Ticket};
 use starling::base::slots::Id;
 use starling::chat::name::Nickname;
 use starling::chat::refusal::LeaveReason;
@@ -40,16 +39,6 @@ fn private(node: &mut Node, client: Client, id: &str) {
 
 fn private_done(ask: Ask, delivered: u64) -> NodeMessage {
     NodeMessage::PrivateDone { ask, delivered, is_stored: false, is_full: false }
-}
-
-/// Somebody comes who was on another node, where the session has this number.
-fn resume(node: &mut Node, number: u64) -> Client {
-    let nickname = Nickname::parse("roamer").unwrap();
-    let ticket = Ticket { session: number, nickname, claims: None };
-    let token = ResumeKey::new([0; 32]).issue(&ticket);
-    let client = node.cores.connect(0, ListenKind::Line);
-    node.say(client, &format!(r#"{{"type":"hello","resume":"{token}"}}"#));
-    client
 }
 
 #[test]
@@ -209,7 +198,7 @@ fn what_is_not_told_to_a_node_is_refused_when_the_others_have_answered() {
     assert_eq!(node.hears(bob), ["error backplane_down 503"]);
     // Whoever wants to go on from a session there hears the same.
     node.holds = |request| matches!(request, BackplaneRequest::TakeSession { .. });
-    let roamer = resume(&mut node, 7);
+    let roamer = node.come_back("roamer", 7);
     let Some((_, BackplaneRequest::TakeSession { wait, number, session, .. })) = node.held.pop_front() else {
         panic!("it is not asked for")
     };
@@ -225,7 +214,7 @@ fn what_is_not_told_to_a_node_is_refused_when_the_others_have_answered() {
 fn a_session_that_comes_when_nobody_waits_for_it_is_let_go_of() {
     let mut node = Node::new(|_| {});
     node.holds = |request| matches!(request, BackplaneRequest::TakeSession { .. });
-    let roamer = resume(&mut node, 7);
+    let roamer = node.come_back("roamer", 7);
     node.pass(2 * Config::default().cluster.deadline_ms);
     assert_eq!(node.hears(roamer), ["error backplane_down 503"]);
     let Some((_, BackplaneRequest::TakeSession { wait, number, session, .. })) = node.held.pop_front() else {
@@ -329,7 +318,7 @@ fn what_waits_for_a_node_does_not_wait_when_it_is_lost() {
     node.say(root, r#"{"type":"broadcast","content":"all","id":"2"}"#);
     let to_all = asks(&mut node)[0].1;
     node.holds = |request| matches!(request, BackplaneRequest::TakeSession { .. });
-    let roamer = resume(&mut node, 7);
+    let roamer = node.come_back("roamer", 7);
     let Some((_, BackplaneRequest::TakeSession { wait, number, session, .. })) = node.held.pop_front() else {
         panic!("it is not asked for")
     };
