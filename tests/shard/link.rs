@@ -427,6 +427,13 @@ impl Node {
                     return self
                         .tell_core(core.into(), BackplaneNews::Appended { room, epoch, tag, outcome });
                 }
+                let is_it = |entry: &&LogEntry| matches!(entry, LogEntry::Change { node: OWN, tag: of, .. } if *of == tag);
+                if let Some(entry) = self.rooms[&room].entries.iter().find(is_it) {
+                    // The same again is not appended twice.
+                    let outcome = Ok(entry.position());
+                    return self
+                        .tell_core(core.into(), BackplaneNews::Appended { room, epoch, tag, outcome });
+                }
                 let entry = self.append(&room, OWN, tag, append.ops);
                 let outcome = Ok(entry.position());
                 self.tell_core(

@@ -8,3 +8,4 @@ mod nodes_private;
 mod nodes_spoken;
 mod rooms;
 mod shared;
+mod shared_orders;

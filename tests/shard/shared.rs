@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use starling::chat::name::Nickname;
 use starling::config::ListenKind;
-use starling::shard::backplane::{
-    BackplaneNews, BackplaneRequest, LogEntry, Position, Renew, RoomOp,
-};
+use starling::shard::backplane::{BackplaneNews, BackplaneRequest, LogEntry, Position, Renew, RoomOp};
 
 use crate::cores::{Client, programs};
 use crate::link::{Node, OTHER, join, session};
