@@ -122,25 +122,43 @@ fn nobody_speaks_to_all_while_the_others_would_not_hear_it() {
     assert!(node.hears(ann).is_empty());
 }
 
+/// Which of these rooms can be joined on a node that may have two, if they are opened at once, or all later.
+fn joined(is_opened: bool, rooms: &[&'static str]) -> Vec<&'static str> {
+    let mut node = Node::new(|config| config.limits.rooms = 2);
+    if !is_opened {
+        node.holds = |request| matches!(request, BackplaneRequest::Open { .. });
+    }
+    let clients: Vec<_> = rooms.iter().map(|room| (*room, node.enter(&format!("in-{room}"), &[]))).collect();
+    for (room, client) in &clients {
+        node.say(*client, &format!(r#"{{"type":"join","room":"{room}"}}"#));
+    }
+    node.release();
+    let mut joined = Vec::new();
+    for (room, client) in clients {
+        match &node.hears(client)[..] {
+            [heard] if heard == "joined" => joined.push(room),
+            heard => assert_eq!(heard, ["error too_many_rooms 429"]),
+        }
+    }
+    let refused = rooms.len() - joined.len();
+    assert_eq!(node.cores.total(|counters| &counters.rooms_full), refused as u64);
+    joined
+}
+
 #[test]
 fn a_node_has_copies_of_so_many_rooms_and_of_the_lobby() {
     for is_opened in [true, false] {
-        let mut node = Node::new(|config| config.limits.rooms = 2);
-        if !is_opened {
-            node.holds = |request| matches!(request, BackplaneRequest::Open { .. });
-        }
-        let clients =
-            ["a", "b", "c", "d", "lobby"].map(|room| (room, node.enter(&format!("in-{room}"), &[])));
-        for (room, client) in clients {
-            node.say(client, &format!(r#"{{"type":"join","room":"{room}"}}"#));
-            let heard = node.hears(client);
-            match (room, is_opened) {
-                ("d", _) => assert_eq!(heard, ["error too_many_rooms 429"]),
-                (_, true) => assert_eq!(heard, ["joined"], "{room}"),
-                (_, false) => assert!(heard.is_empty(), "{room}"),
-            }
-        }
-        assert_eq!(node.cores.total(|counters| &counters.rooms_full), 1);
+        assert_eq!(joined(is_opened, &["lobby", "a", "b", "c", "d"]), ["lobby", "a", "b"]);
+        assert_eq!(joined(is_opened, &["a", "b", "c", "d", "lobby"]).last(), Some(&"lobby"), "on top of it");
+    }
+}
+
+/// It is not so: one more can be joined, whose place the lobby would have.
+#[test]
+#[ignore = "where nobody is in the lobby there is one room more"]
+fn a_node_has_no_room_more_where_nobody_is_in_the_lobby() {
+    for is_opened in [true, false] {
+        assert_eq!(joined(is_opened, &["a", "b", "c"]), ["a", "b"]);
     }
 }
 
