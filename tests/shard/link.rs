@@ -41,21 +41,13 @@ pub struct Kept {
     core: u16,
 }
 
-/// A session as the backplane has it.
-#[derive(Clone)]
-pub struct KeptSession {
-    pub number: u64,
-    pub at: SessionRef,
-    pub body: String,
-}
-
 pub struct Node {
     pub cores: Cores,
     pub rooms: BTreeMap<Arc<str>, Kept>,
     /// Where the sessions of a nickname are.
     pub places: BTreeMap<String, Vec<SessionRef>>,
-    /// What was kept of the session of a nickname last.
-    pub sessions: BTreeMap<String, KeptSession>,
+    /// The numbers of sessions that are kept, by their nicknames.
+    pub numbers: BTreeMap<String, u64>,
     /// Sessions that can be taken, by their numbers: where each was, and what it was.
     pub elsewhere: BTreeMap<u64, (SessionRef, String)>,
     /// What is not done by itself, and was asked.
@@ -99,7 +91,7 @@ impl Node {
             cores,
             rooms: BTreeMap::new(),
             places: BTreeMap::new(),
-            sessions: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             holds: |_| false,
             held: VecDeque::new(),
@@ -498,9 +490,8 @@ impl Node {
                 BackplaneNews::Found { wait, outcome: Ok(places.map(|places| (nickname, places.clone()))) }
             }
             BackplaneRequest::PutOut { wait, .. } => BackplaneNews::PutOut { wait, outcome: Ok(0) },
-            BackplaneRequest::KeepSession { number, session, nickname, body, wait, .. } => {
-                let kept = KeptSession { number, at: session, body };
-                self.sessions.insert(nickname.folded().into(), kept);
+            BackplaneRequest::KeepSession { number, nickname, wait, .. } => {
+                self.numbers.insert(nickname.folded().into(), number);
                 let Some(wait) = wait else { return };
                 BackplaneNews::Kept { wait, outcome: Ok(true) }
             }

@@ -163,7 +163,7 @@ fn who_has_gone_on_elsewhere_is_replaced_if_that_was_after_the_connection_here()
         ("meanwhile", meanwhile, "bye internal 4200"),
         ("late", late, "bye internal 4200"),
     ] {
-        let (number, session) = (node.sessions[name].number, node.session(name));
+        let (number, session) = (node.numbers[name], node.session(name));
         let elsewhere = SessionRef { node: OTHER, ..session };
         let other_core = SessionRef { core: 1, ..session };
         for (number, session) in [(number, elsewhere), (number, other_core), (number ^ 1, session)] {
@@ -443,7 +443,7 @@ fn that_the_backplane_answers_is_no_news_as_long_as_it_does() {
     node.cores.broken(ann);
     node.settle();
     let ask = Ask { core: 0, wait: Id { index: 5, generation: 1 } };
-    let number = node.sessions["ann"].number;
+    let number = node.numbers["ann"];
     node.hear(OTHER, NodeMessage::GiveUp { number, ask });
     assert_eq!(node.told(), [(Some(OTHER), NodeMessage::GivenUp { ask, is_gone: false })]);
     node.pass(1);

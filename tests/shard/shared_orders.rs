@@ -121,7 +121,7 @@ fn whoever_has_come_back_is_there_when_the_node_was_taken_for_lost() {
     let (mut node, ann) = den();
     node.cores.broken(ann);
     node.settle();
-    let number = node.sessions["ann"].number;
+    let number = node.numbers["ann"];
     let ann = node.come_back("ann", number);
     assert_eq!(node.hears(ann), ["welcome ann"]);
     node.log.clear();
@@ -359,7 +359,7 @@ fn whoever_went_on_elsewhere_and_comes_back_here_is_a_member_again() {
     for others in [0, 255, 256] {
         let mut node = Node::new(|config| config.limits.connections_per_address = 1_000);
         let ann = node.enter("ann", &["den"]);
-        let number = node.sessions["ann"].number;
+        let number = node.numbers["ann"];
         node.cores.broken(ann);
         node.settle();
         let mut go_elsewhere = |node: &mut Node, name: &str, index: usize| {

@@ -45,7 +45,7 @@ fn place(node: &mut Node, publish: &Publish, epoch: Option<&str>, offset: u64, i
 #[test]
 fn only_what_has_an_id_may_come_again() {
     let (mut node, ann) = den();
-    let number = node.sessions["ann"].number;
+    let number = node.numbers["ann"];
     for (id, key) in [(Some("x"), Some(format!("{number:x} x"))), (Some(""), None), (None, None)] {
         let publish = publish(&mut node, ann, "hi", id);
         assert_eq!(publish.key.as_deref(), key.as_deref(), "{id:?}");
