@@ -194,7 +194,9 @@ fn a_message_that_was_not_asked_for_is_refused_at_once() {
     node.change("den", OTHER, 2, vec![leave("2.0.0.1", LeaveReason::Left)]);
     node.say(bob, r#"{"type":"message","room":"den","content":"waits","id":"2"}"#);
     assert_eq!(node.asked("publish"), ["publish sent"]);
-    (node.hears(ann), node.hears(bob));
+    for client in [ann, bob] {
+        node.hears(client);
+    }
     node.down(Some("it does not answer"));
     assert_eq!(node.hears(bob), ["error backplane_down 503"]);
     assert_eq!(node.hears(ann), [""; 0], "perhaps it has its place");
@@ -362,7 +364,7 @@ fn whoever_went_on_elsewhere_and_comes_back_here_is_a_member_again() {
         let number = node.numbers["ann"];
         node.cores.broken(ann);
         node.settle();
-        let mut go_elsewhere = |node: &mut Node, name: &str, index: usize| {
+        let go_elsewhere = |node: &mut Node, name: &str, index: usize| {
             let (old, session) = (node.session(name), session(&format!("2.0.{index}.1")));
             node.change("den", OTHER, index as u64, vec![RoomOp::Attach { old, session }]);
         };
