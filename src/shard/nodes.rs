@@ -92,12 +92,8 @@ impl Shard {
                 self.reply_to_asker(Asker::Session(from, reply_to), Reply::Reclaimed { registered: None });
                 None
             }
-            Request::Private(private) if private.tries == 0 => {
-                self.find_for_private(from, reply_to, *private);
-                None
-            }
             Request::Private(private) => {
-                self.find_again(from, reply_to, *private);
+                self.look_for_private(from, reply_to, *private);
                 None
             }
             Request::Rooms { after, limit, allowed } => {

@@ -1,6 +1,7 @@
 //! What cores do, step by step: shards without an event loop, whose sockets, clock, mail, store and backplane are played by the test. So
 //! every test is exact: what is asked, what is counted, what is told to whom, and when.
 
+mod backplane;
 mod carriers;
 mod closing;
 mod commands;
@@ -11,9 +12,14 @@ mod encode;
 mod fanout;
 mod home;
 mod input;
+mod inventory;
 mod journal;
 mod limits;
 mod lines;
+mod link;
+mod nodes;
+mod nodes_private;
+mod nodes_spoken;
 mod reading;
 mod reconfigure;
 mod registered;
@@ -22,6 +28,11 @@ mod resume;
 mod rooms;
 mod security;
 mod session;
+mod shared;
+mod shared_away;
+mod shared_entries;
+mod shared_orders;
+mod shared_publishing;
 mod sockets;
 mod takeover;
 mod timers;

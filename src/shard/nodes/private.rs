@@ -44,7 +44,7 @@ pub(in crate::shard) struct Spread {
 
 impl Shard {
     /// Finds out where the sessions are that a private message is for.
-    pub(super) fn find_for_private(&mut self, from: SessionRef, reply_to: ReplyTo, private: Private) {
+    fn find_for_private(&mut self, from: SessionRef, reply_to: ReplyTo, private: Private) {
         let Private { target, sender, content, key, finds, .. } = private;
         if self.nodes.down.is_some() {
             let refusal = self.backplane_down();
@@ -69,8 +69,9 @@ impl Shard {
         }
     }
 
-    /// Nobody has got a private message of those who were asked: the nickname's session has gone on elsewhere, or is about to, or ends.
-    pub(super) fn find_again(&mut self, from: SessionRef, reply_to: ReplyTo, private: Private) {
+    /// Looks for whom a private message is for: at first, and again where nobody has got it of those who were asked. The nickname's session
+    /// has gone on elsewhere then, or is about to, or ends.
+    pub(super) fn look_for_private(&mut self, from: SessionRef, reply_to: ReplyTo, private: Private) {
         if from.node != self.node {
             // That node looks again.
             return self.answer_private(from, reply_to, self.core, Reply::Refused(no_such_user()));

@@ -313,9 +313,6 @@ impl Shard {
 
     pub(super) fn apply_change(&mut self, key: Id, change: u64, node: NodeId, tag: u64, ops: Vec<RoomOp>) {
         let Some(shared) = &mut self.home.rooms[key].shared else { return };
-        if change != shared.change + 1 {
-            shared.recent.clear();
-        }
         shared.change = change;
         shared.recent.push_back((node, tag));
         if shared.recent.len() > RECENT_MAX {
