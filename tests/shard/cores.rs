@@ -444,6 +444,17 @@ impl Cores {
             shard.input_ended(client.id);
         }
     }
+
+    /// The wall clock.
+    pub fn unix_ms(&self) -> u64 {
+        Self::moment(self.now_ms).unix_ms
+    }
+
+    /// Time passes, and the cores do not run until it has.
+    pub fn held_up(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.turn();
+    }
 }
 
 /// Programs that may use the HTTP API, each with its name as its key.

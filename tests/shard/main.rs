@@ -1,5 +1,12 @@
 //! What cores do, step by step: shards without an event loop, whose sockets, clock, mail, store and backplane are played by the test. So
 //! every test is exact: what is asked, what is counted, what is told to whom, and when.
 
+mod answers;
+mod api;
 mod cores;
+mod event_streams;
+mod http;
+mod queries;
 mod rooms;
+mod tokens;
+mod watch;
