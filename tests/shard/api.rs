@@ -1,11 +1,7 @@
 //! The HTTP API: in which order requests are asked and answered, and by whom.
 
-use std::sync::Arc;
-
 use starling::auth::Claims;
-use starling::base::census::Census;
-use starling::config::{AckLevel, Config, ListenKind};
-use starling::shard::Flock;
+use starling::config::{AckLevel, ListenKind};
 
 use crate::answers::{Answer, ask, browser, request};
 use crate::cores::{Client, Cores, programs};
@@ -16,15 +12,6 @@ fn publish(program: &str, room: &str, fields: &str) -> String {
     let body = r#"{"content":"x"}"#;
     let fields = format!("X-API-Key: {program}\r\nContent-Length: {}\r\n{fields}", body.len());
     request(&format!("POST /api/rooms/{room}/messages"), &fields) + body
-}
-
-/// A room whose home is this one of so many cores.
-fn room_at(home: u16, cores: u16) -> String {
-    let flock = Flock { cores, ..Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0))) };
-    (0..)
-        .map(|number| format!("room-{number}"))
-        .find(|name| flock.home_of(name) == home)
-        .expect("there is one")
 }
 
 /// All answers in what a client has heard, of which each has the length that it says.
@@ -87,7 +74,7 @@ fn a_token_that_was_good_a_moment_ago_may_have_ended() {
 #[test]
 fn requests_to_several_homes_are_answered_in_their_order() {
     let mut cores = Cores::of(3, |config| config.auth.api_keys = programs(&["ci"]));
-    let rooms = [2, 0, 1, 0, 2, 2].map(|home| room_at(home, 3));
+    let rooms = [2, 0, 1, 0, 2, 2].map(|home| cores.name_at(home, "room"));
     let said: String = rooms.iter().map(|room| publish("ci", room, "")).collect();
     let client = browser(&mut cores, 0, &(said + &request("GET /health", "")));
     let answers = answers(&cores.heard(client));
@@ -106,7 +93,7 @@ fn requests_go_on_when_half_of_those_under_way_are_answered() {
         config.limits.commands_in_flight = 4;
     });
     let client = cores.connect(0, ListenKind::Web);
-    let one = publish("ci", &room_at(1, 2), "");
+    let one = publish("ci", &cores.name_at(1, "room"), "");
     cores.shards[0].receive(client.id, &mut one.repeat(9).into_bytes());
     let taken =
         |cores: &mut Cores, from: usize, to: usize| std::mem::take(&mut cores.shards[from].outboxes()[to]);

@@ -450,6 +450,14 @@ impl Cores {
         Self::moment(self.now_ms).unix_ms
     }
 
+    /// A name that begins so, whose home is this core.
+    pub fn name_at(&self, home: u16, prefix: &str) -> String {
+        let flock = Flock::of_one(Arc::default(), Arc::new(Census::new(0, 0)));
+        let flock = Flock { cores: self.shards.len() as u16, ..flock };
+        let mut names = (0..).map(|number| format!("{prefix}{number}"));
+        names.find(|name| flock.home_of(name) == home).expect("there is one")
+    }
+
     /// Time passes, and the cores do not run until it has.
     pub fn held_up(&mut self, ms: u64) {
         self.now_ms += ms;

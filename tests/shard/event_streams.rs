@@ -1,18 +1,12 @@
 //! Event streams.
 
-use std::sync::Arc;
-
-use starling::auth::api_key::ApiKeys;
-use starling::auth::{Authority, Claims};
-use starling::base::census::Census;
+use starling::auth::Claims;
 use starling::chat::name::RoomName;
-use starling::config::{Config, ListenKind};
+use starling::config::ListenKind;
 use starling::record::AccountState;
-use starling::shard::Flock;
 use starling::shard::backplane::{BackplaneNews, OpenedRoom, Position};
 use starling::shard::mail::Mail;
 use starling::shard::reading::StoreNews;
-use starling::shard::reconfigure::Reconfigured;
 
 use crate::answers::{Answer, ask, browser, request};
 use crate::cores::{Client, Cores, programs};
@@ -237,18 +231,6 @@ fn register(cores: &mut Cores, name: &str, since_ms: u64) {
     cores.tell(0, StoreNews::Users(vec![(nickname(name), Some(account))]));
 }
 
-fn reconfigure(cores: &mut Cores, set: impl FnOnce(&mut Config)) {
-    let mut config = Config::default();
-    config.rate.commands_per_second = 0;
-    set(&mut config);
-    let mut flock = Flock::of_one(Arc::default(), Arc::new(Census::new(0, 0)));
-    tokens::arrange(&mut flock);
-    let api_keys = ApiKeys::new(&config.auth.api_keys).expect("names");
-    let authority = Authority { api_keys, reading: 1, ..Authority::clone(&flock.authority) };
-    let new = Reconfigured { config: Arc::new(config), authority: Arc::new(authority) };
-    cores.mail(0, Mail::Reconfigured(Arc::new(new)));
-}
-
 #[test]
 fn who_may_not_listen_any_more_is_told_and_nobody_else_is() {
     const VOID: &str = "4101 unauthenticated";
@@ -271,9 +253,9 @@ fn who_may_not_listen_any_more_is_told_and_nobody_else_is() {
 
     let mut cores = made();
     let listeners = Listeners::of(&mut cores, now_ms);
-    reconfigure(&mut cores, |config| config.auth.api_keys = programs(&["bot"]));
+    tokens::reconfigure(&mut cores, |config| config.auth.api_keys = programs(&["bot"]));
     assert_eq!(listeners.why(&mut cores), void(&[1]));
-    reconfigure(&mut cores, |config| {
+    tokens::reconfigure(&mut cores, |config| {
         config.auth.api_keys = programs(&["bot"]);
         config.auth.guests = false;
     });

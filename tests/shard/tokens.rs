@@ -3,11 +3,17 @@
 use std::sync::Arc;
 
 use starling::auth::account::AccountKey;
+use starling::auth::api_key::ApiKeys;
 use starling::auth::jwt::{KeySource, Options, Signer, Verifier};
 use starling::auth::{Authority, Claims};
+use starling::base::census::Census;
 use starling::chat::name::Nickname;
-use starling::config::{ApiKey, JwtAlgorithm, Secret};
+use starling::config::{ApiKey, Config, JwtAlgorithm, Secret};
 use starling::shard::Flock;
+use starling::shard::mail::Mail;
+use starling::shard::reconfigure::Reconfigured;
+
+use crate::cores::Cores;
 
 const SECRET: &str = "a secret of more than thirty-two bytes";
 
@@ -56,4 +62,17 @@ pub fn account_token(name: &str, unix_ms: u64) -> String {
 /// The key of an admin's program, which is its name.
 pub fn admin_key(name: &str) -> ApiKey {
     ApiKey { name: name.to_owned(), key: Secret(name.to_owned()), admin: true }
+}
+
+/// The configuration is read again, and is the default but for this; [`arrange`] has been called before.
+pub fn reconfigure(cores: &mut Cores, set: impl FnOnce(&mut Config)) {
+    let mut config = Config::default();
+    config.rate.commands_per_second = 0;
+    set(&mut config);
+    let mut flock = Flock::of_one(Arc::default(), Arc::new(Census::new(0, 0)));
+    arrange(&mut flock);
+    let api_keys = ApiKeys::new(&config.auth.api_keys).expect("names");
+    let authority = Authority { api_keys, reading: 1, ..Authority::clone(&flock.authority) };
+    let new = Reconfigured { config: Arc::new(config), authority: Arc::new(authority) };
+    cores.mail(0, Mail::Reconfigured(Arc::new(new)));
 }
