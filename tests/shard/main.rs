@@ -1,6 +1,7 @@
 //! What cores do, step by step: shards without an event loop, whose sockets, clock, mail, store and backplane are played by the test. So
 //! every test is exact: what is asked, what is counted, what is told to whom, and when.
 
+mod access_log;
 mod accounts;
 mod answers;
 mod api;
