@@ -49,6 +49,8 @@ pub struct Cores {
     pub journal_bytes: usize,
     now_ms: u64,
     store: Option<Store>,
+    /// Who has a socket: all but calls of gRPC, whose connection has it.
+    sockets: BTreeSet<Client>,
     /// What a client has been sent and nobody has looked at.
     heard: BTreeMap<Client, Vec<u8>>,
     /// Who takes nothing of what is sent.
@@ -128,6 +130,7 @@ impl Cores {
             journal_bytes: JOURNAL_BYTES,
             now_ms: BEGIN_MS,
             store,
+            sockets: BTreeSet::new(),
             heard: BTreeMap::new(),
             stalled: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -152,6 +155,7 @@ impl Cores {
     /// Somebody connects, from this address.
     pub fn connect_from(&mut self, core: usize, kind: ListenKind, address: [u8; 4]) -> Client {
         let id = self.shards[core].open(address.into(), kind);
+        self.sockets.insert(Client { core, id });
         self.settle();
         Client { core, id }
     }
@@ -425,7 +429,7 @@ impl Cores {
     }
 
     fn flush(&mut self, client: Client) {
-        if self.stalled.contains(&client) {
+        if self.stalled.contains(&client) || !self.sockets.contains(&client) {
             return;
         }
         let shard = &mut self.shards[client.core];
