@@ -87,6 +87,8 @@ struct Call {
     head: Option<HeaderMap>,
     http_status: u16,
     end: Option<End>,
+    /// Whether nobody takes what has come.
+    is_deaf: bool,
 }
 
 /// How a call has ended.
@@ -103,7 +105,8 @@ impl Caller {
     pub fn new(cores: &mut Cores, core: usize) -> Caller {
         let client = cores.connect(core, ListenKind::Grpc);
         let wire = Rc::new(RefCell::new(Wire::default()));
-        let handshake = Builder::new().handshake(Io(wire.clone()));
+        // A call that takes nothing is to be in nobody's way.
+        let handshake = Builder::new().initial_connection_window_size(1 << 24).handshake(Io(wire.clone()));
         let Poll::Ready(Ok((requests, connection))) = Box::pin(handshake).as_mut().poll(&mut context())
         else {
             panic!("a client begins without waiting");
@@ -116,14 +119,11 @@ impl Caller {
     /// Goes on until nobody has more to say.
     pub fn exchange(&mut self, cores: &mut Cores) {
         for _ in 0..ROUNDS_MAX {
-            if self.over.is_none()
-                && let Poll::Ready(end) = Pin::new(&mut self.connection).poll(&mut context())
-            {
-                self.over = Some(end.err().and_then(|error| error.reason()));
-            }
+            self.go_on();
             for call in &mut self.calls {
                 call.look();
             }
+            self.go_on(); // what has been taken makes place for more
             let said = mem::take(&mut self.wire.borrow_mut().to_server);
             if !said.is_empty() {
                 cores.receive(self.client, &said);
@@ -143,7 +143,16 @@ impl Caller {
         panic!("they do not come to rest");
     }
 
-    /// Calls a method with this metadata, and says these messages at once. The number of the call.
+    /// Lets the library do what it can.
+    fn go_on(&mut self) {
+        if self.over.is_none()
+            && let Poll::Ready(end) = Pin::new(&mut self.connection).poll(&mut context())
+        {
+            self.over = Some(end.err().and_then(|error| error.reason()));
+        }
+    }
+
+    /// Calls a method with this metadata, says these messages at once, and no more if that is all. The number of the call.
     pub fn call(
         &mut self,
         cores: &mut Cores,
@@ -152,25 +161,13 @@ impl Caller {
         messages: &[Vec<u8>],
         ends: bool,
     ) -> usize {
-        let mut request = Request::builder().method("POST").uri(format!("http://localhost{path}"));
-        if metadata.iter().all(|(name, _)| *name != "content-type") {
-            request = request.header("content-type", "application/grpc");
-        }
-        for (name, value) in metadata {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(()).expect("a request");
-        self.request(cores, request, messages, ends)
+        let number = self.begin(request(path, metadata), messages, ends);
+        self.exchange(cores);
+        number
     }
 
-    /// Any request.
-    pub fn request(
-        &mut self,
-        cores: &mut Cores,
-        request: Request<()>,
-        messages: &[Vec<u8>],
-        ends: bool,
-    ) -> usize {
+    /// The same, of which the server hears when something is exchanged next.
+    pub fn begin(&mut self, request: Request<()>, messages: &[Vec<u8>], ends: bool) -> usize {
         let _ = self.requests.poll_ready(&mut context());
         let is_all = ends && messages.is_empty();
         let (response, send) = self.requests.send_request(request, is_all).expect("it may call");
@@ -179,7 +176,6 @@ impl Caller {
         if !messages.is_empty() {
             self.say_all(number, messages, ends);
         }
-        self.exchange(cores);
         number
     }
 
@@ -215,6 +211,11 @@ impl Caller {
     pub fn cancel(&mut self, cores: &mut Cores, call: usize) {
         self.calls[call].send.as_mut().expect("it has begun").send_reset(Reason::CANCEL);
         self.exchange(cores);
+    }
+
+    /// Takes nothing any more of what a call hears, or does again.
+    pub fn deafen(&mut self, call: usize, is_deaf: bool) {
+        self.calls[call].is_deaf = is_deaf;
     }
 
     /// The messages that a call has heard since somebody looked, as bytes.
@@ -278,7 +279,7 @@ impl Call {
                 Err(error) => self.end = Some(End::Reset(error.reason())),
             }
         }
-        let Some(body) = &mut self.body else { return };
+        let Some(body) = self.body.as_mut().filter(|_| !self.is_deaf) else { return };
         loop {
             match body.poll_data(&mut context()) {
                 Poll::Ready(Some(Ok(bytes))) => {
@@ -317,6 +318,18 @@ impl Call {
     }
 }
 
+/// The request that calls a method with this metadata.
+pub fn request(path: &str, metadata: &[(&str, &str)]) -> Request<()> {
+    let mut request = Request::builder().method("POST").uri(format!("http://localhost{path}"));
+    if metadata.iter().all(|(name, _)| *name != "content-type") {
+        request = request.header("content-type", "application/grpc");
+    }
+    for (name, value) in metadata {
+        request = request.header(*name, *value);
+    }
+    request.body(()).expect("a request")
+}
+
 /// What somebody says in a room.
 pub fn said(user_id: &str, room: &str, content: &str) -> schema::Message {
     schema::Message {
@@ -330,4 +343,9 @@ pub fn said(user_id: &str, room: &str, content: &str) -> schema::Message {
 /// One message to be sent, as a request.
 pub fn sent(message: schema::Message) -> Vec<u8> {
     schema::SendMessageRequest { message: Some(message) }.encode_to_vec()
+}
+
+/// A status with the word for it.
+pub fn status(code: u16, reason: &str) -> Option<(u16, String)> {
+    Some((code, reason.to_owned()))
 }
