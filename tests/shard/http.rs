@@ -119,11 +119,10 @@ fn each_answer_says_what_it_is() {
 }
 
 /// One core with a store that is slow, for which a program that publishes waits.
-fn slow(set: impl FnOnce(&mut starling::config::Config)) -> Cores {
+fn slow() -> Cores {
     let mut cores = Cores::stored(1, |config| {
         config.auth.api_keys = programs(&["ci"]);
         config.store.ack = AckLevel::Stored;
-        set(config);
     });
     cores.slow_store(true);
     cores
@@ -178,7 +177,7 @@ fn a_body_comes_in_any_pieces_and_what_has_come_is_counted() {
 #[test]
 fn who_waits_to_be_told_to_send_its_body_is_told_when_it_is_its_turn() {
     const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
-    let mut cores = slow(|_| {});
+    let mut cores = slow();
     let length = format!("Content-Length: {}\r\n", BODY.len());
     let waits = publish(&format!("Expect: 100-continue\r\n{length}"), "");
     let whole = publish(&length, BODY);
@@ -232,7 +231,7 @@ fn what_is_too_long_or_no_request_ends_the_connection_when_those_before_are_answ
         assert_eq!((answer.status, answer.body.is_empty()), (413, line == "HEAD /health"));
     }
 
-    let mut cores = slow(|_| {});
+    let mut cores = slow();
     let length = format!("Content-Length: {}\r\n", BODY.len());
     let nonsense = request("GET  /health", "") + &"x".repeat(3000);
     let client = browser(&mut cores, 0, &(publish(&length, BODY) + &nonsense));
@@ -246,7 +245,7 @@ fn what_is_too_long_or_no_request_ends_the_connection_when_those_before_are_answ
 
 #[test]
 fn requests_have_10_seconds_and_between_them_are_75() {
-    let mut cores = slow(|_| {});
+    let mut cores = slow();
     let silent = |cores: &Cores| cores.total(|counters| &counters.no_hello);
     // Not before that many milliseconds more, and then at once.
     let ends_after = |cores: &mut Cores, client: Client, ms: u64| {
