@@ -340,3 +340,23 @@ fn the_streams_of_a_room_that_begins_anew_end() {
     }
     assert_eq!(cores.total(|counters| &counters.interrupted), 2);
 }
+
+#[test]
+fn nothing_is_left_of_streams_that_have_ended() {
+    let mut cores = Cores::of(2, |_| {});
+    let rooms = [cores.name_at(0, "den"), cores.name_at(1, "den")];
+    let counts = |cores: &Cores| {
+        let inventory = cores.shards[0].inventory();
+        let audience: usize = cores.shards.iter().map(|shard| shard.inventory().audience).sum();
+        (inventory.event_streams, inventory.streamed_rooms, audience)
+    };
+    let clients: Vec<Client> =
+        [0, 1, 0, 1, 0].map(|room: usize| listen(&mut cores, &format!("{}/stream", rooms[room]), "")).into();
+    assert_eq!(counts(&cores), (5, 2, 5));
+    for (client, left) in [(0, (4, 2, 4)), (4, (3, 2, 3)), (2, (2, 1, 2)), (1, (1, 1, 1)), (3, (0, 0, 0))] {
+        cores.broken(clients[client]);
+        assert_eq!(counts(&cores), left);
+    }
+    assert_eq!(cores.total(|counters| &counters.event_streams), 0);
+    assert_eq!(cores.total(|counters| &counters.rooms), 0, "nobody keeps them");
+}
