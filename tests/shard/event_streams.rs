@@ -353,6 +353,8 @@ fn nothing_is_left_of_streams_that_have_ended() {
     let clients: Vec<Client> =
         [0, 1, 0, 1, 0].map(|room: usize| listen(&mut cores, &format!("{}/stream", rooms[room]), "")).into();
     assert_eq!(counts(&cores), (5, 2, 5));
+    cores.ends(clients[0]);
+    assert!(cores.is_over(clients[0]), "who says no more has ended its stream");
     for (client, left) in [(0, (4, 2, 4)), (4, (3, 2, 3)), (2, (2, 1, 2)), (1, (1, 1, 1)), (3, (0, 0, 0))] {
         cores.broken(clients[client]);
         assert_eq!(counts(&cores), left);

@@ -40,8 +40,8 @@ fn who_is_named_by_the_metadata_is_in_a_room_at_once() {
     let alice = cores.enter(0, "alice", &["lobby", "den"]);
     let mut caller = Caller::new(&mut cores, 0);
     let dora = format!("Bearer {}", token(&claims("dora")));
-    let metadata: [(&[(&str, &str)], &str, &str); 4] = [
-        (&[("nickname", "bob")], "lobby", "bob"),
+    let metadata = [
+        (&[("nickname", "bob")][..], "lobby", "bob"),
         (&[("nickname", "carol"), ("room", "den")], "den", "carol"),
         (&[("authorization", &dora), ("room", "den")], "den", "dora"),
         (&[("authorization", &dora), ("nickname", "Dora")], "lobby", "dora"),

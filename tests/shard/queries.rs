@@ -130,7 +130,7 @@ fn what_an_admin_says_to_all_is_heard_on_every_core() {
     let system =
         json!({ "type": "system", "content": "hear", "sender": "ops", "timestamp": 1_700_000_001_000_u64 });
     for client in clients {
-        assert_eq!(cores.events(client), [system.clone()]);
+        assert_eq!(cores.events(client), std::slice::from_ref(&system));
     }
     let empty = Answer::of(&cores.http(0, &broadcast(ADMIN, "")));
     assert_eq!(empty.error(), (400, "bad_request".to_owned()));
