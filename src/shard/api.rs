@@ -327,7 +327,7 @@ impl Shard {
         if is_last {
             self.pause(id, Pause::Reply);
         }
-        !is_last && !self.pause_if_unread(id)
+        !is_last
     }
 
     fn ask_observer(&mut self, from: ConnectionRef, question: Question) {

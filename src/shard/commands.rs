@@ -290,7 +290,7 @@ impl Shard {
                     let request = Request::Rooms { after: after.clone(), limit, allowed: allowed.clone() };
                     self.request(session, home, asked.reply_to(), request);
                 }
-                self.sessions[session].step = Step::Rooms { limit, found: Vec::new() };
+                self.sessions[session].step = Step::Rooms { limit, found: Vec::new(), refusal: None };
                 Ok(Flow::Wait)
             }
             Command::Broadcast { content, rooms, tags } => {

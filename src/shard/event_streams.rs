@@ -207,7 +207,6 @@ impl Shard {
                 content_type: Some(sse::CONTENT_TYPE),
                 headers: &headers,
                 content: Content::UntilClose,
-                version_minor: answer.version_minor,
                 request_id: answer.request_id.as_deref(),
                 date: Some(&date),
                 ..http1::Reply::last(200)

@@ -25,6 +25,8 @@ pub struct Inventory {
     pub local_rooms: usize,
     /// Event streams of connections here.
     pub event_streams: usize,
+    /// Rooms that these are of.
+    pub streamed_rooms: usize,
     /// Event streams of rooms whose home is here.
     pub audience: usize,
     /// Ranges queued on connections.
@@ -66,6 +68,7 @@ impl Shard {
             nicknames: self.home.nicknames.len(),
             local_rooms: self.local_rooms.len(),
             event_streams: self.event_streams.values().map(Vec::len).sum(),
+            streamed_rooms: self.event_streams.len(),
             audience: self.home.rooms.iter().map(|(_, entry)| entry.audience.cores().count()).sum(),
             ranges,
             segments,

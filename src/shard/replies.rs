@@ -94,6 +94,12 @@ impl Shard {
             }
             // The second half of a switch, out of a room that the session has been put out of meanwhile.
             (Step::Leave { is_told: false }, Reply::Refused(_)) => {}
+            (Step::Rooms { refusal: Some(refusal), .. }, Reply::Rooms { .. })
+            | (Step::Broadcast { refusal: Some(refusal), .. }, Reply::Heard { .. }) => {
+                if let Some(connection) = connection {
+                    self.refuse_later(connection, &reply_to, &refusal);
+                }
+            }
             (Step::Rooms { mut found, limit, .. }, Reply::Rooms { rooms }) => {
                 found.extend(rooms);
                 self.say_rooms(connection, &reply_to, found, limit);
@@ -107,11 +113,6 @@ impl Shard {
                 let sessions = Some(before + sessions);
                 self.acknowledge_later(connection, &reply_to, Ack { sessions, ..Ack::default() });
             }
-            (Step::Broadcast { refusal: Some(refusal), .. }, Reply::Heard { .. }) => {
-                if let Some(connection) = connection {
-                    self.refuse_later(connection, &reply_to, &refusal);
-                }
-            }
             (_, Reply::Heard { sessions: heard }) => {
                 if let Some(Step::Broadcast { sessions, .. }) = self.sessions.get_mut(to).map(|s| &mut s.step)
                 {
@@ -119,8 +120,12 @@ impl Shard {
                 }
             }
             // The other cores of this node have not answered yet: there is one answer for all.
-            (_, Reply::Refused(refused)) if matches!(self.sessions[to].step, Step::Broadcast { .. }) => {
-                if let Step::Broadcast { refusal, .. } = &mut self.sessions[to].step {
+            (_, Reply::Refused(refused))
+                if matches!(self.sessions[to].step, Step::Broadcast { .. } | Step::Rooms { .. }) =>
+            {
+                if let Step::Broadcast { refusal, .. } | Step::Rooms { refusal, .. } =
+                    &mut self.sessions[to].step
+                {
                     *refusal = Some(Box::new(refused));
                 }
             }

@@ -176,7 +176,7 @@ pub enum Step {
     /// A private message, a query, or a host's decision.
     Query,
     /// All homes were asked for their rooms.
-    Rooms { limit: usize, found: Vec<RoomEntry> },
+    Rooms { limit: usize, found: Vec<RoomEntry>, refusal: Option<Box<Refusal>> },
     /// All cores were asked to say something to their sessions.
     Broadcast { sessions: u64, refusal: Option<Box<Refusal>> },
     /// It has been given up to another node, as soon as that is known to be kept.

@@ -31,6 +31,7 @@ use super::Shard;
 use super::backplane::{
     BackplaneRequest, Failed, LogEntry, OpenedRoom, Position, Renew, RoomAt, RoomOp, SharedMessage,
 };
+use super::encode::Encoding;
 use super::home::{HomeRoom, no_such_room};
 use super::journal::Asker;
 use super::mail::{ApiRequest, Mail, Reply, ReplyTo, Request, RoomKey};
@@ -148,6 +149,11 @@ pub(super) struct Opening {
 }
 
 impl Shared {
+    /// Whether what is being applied has not been before, to a copy that this one has replaced.
+    fn is_news(&self) -> bool {
+        self.replaying.is_none_or(|last| self.change > last)
+    }
+
     fn new(now: Tick) -> Self {
         Shared {
             change: 0,
@@ -211,6 +217,10 @@ impl HomeRoom {
 }
 
 impl Shard {
+    fn is_news(&self, key: Id) -> bool {
+        self.home.rooms.get(key).and_then(|entry| entry.shared.as_ref()).is_none_or(|shared| shared.is_news())
+    }
+
     /// Whether this node is one of a cluster.
     pub(super) fn is_clustered(&self) -> bool {
         self.nodes.is_clustered
@@ -339,9 +349,7 @@ impl Shard {
         }
         let refusal = if self.nodes.down.is_some() {
             Some(self.backplane_down())
-        } else if name.folded() != LOBBY
-            && self.home.rooms.len() + self.home.opening.len() > self.limits.rooms
-        {
+        } else if self.would_be_too_many(name) {
             self.counters.rooms_full.add(1);
             Some(Refusal::new(Reason::TooManyRooms, "this node has as many rooms as it may have"))
         } else {
@@ -360,6 +368,14 @@ impl Shard {
             self.ask_to_open(name.clone(), make);
         }
         None
+    }
+
+    /// Whether there is no place for the copy of one more room. That of the lobby is on top of the limit, as on a node that stands alone.
+    fn would_be_too_many(&self, name: &RoomName) -> bool {
+        let home = &self.home;
+        let has_lobby = home.by_name.contains_key(LOBBY) || home.opening.contains_key(LOBBY);
+        let others = home.rooms.len() + home.opening.len() - usize::from(has_lobby);
+        name.folded() != LOBBY && !home.opening.contains_key(name.folded()) && others >= self.limits.rooms
     }
 
     fn ask_to_open(&mut self, room: RoomName, make: bool) {
@@ -610,6 +626,10 @@ impl Shard {
         }
         let cores = entry.listeners.keys().map(|session| session.core).chain(entry.audience.cores());
         let cores: BTreeSet<u16> = cores.collect();
+        // What they have heard is not told again to those who are not interrupted, and what they have missed cannot be.
+        let listening: Vec<(SessionRef, Encoding)> =
+            entry.listeners.iter().map(|(session, encoding)| (*session, *encoding)).collect();
+        listening.iter().for_each(|(session, _)| entry.unlisten(*session));
         let before = entry.room.history().bytes();
         entry.room = room;
         entry.kept_from = opened.first_kept;
@@ -629,9 +649,21 @@ impl Shard {
         }
         self.apply_all(key, entries);
         self.finish_copy(key, &opened.position);
+        self.send_room(key);
+        self.go_on_listening(key, listening);
         self.compare_locals(key);
         self.look_for_lost_nodes(key);
         self.pump(key);
+    }
+
+    /// Those who listened and are members in the new copy too go on doing so.
+    fn go_on_listening(&mut self, key: Id, listening: Vec<(SessionRef, Encoding)>) {
+        let Some(entry) = self.home.rooms.get_mut(key) else { return };
+        for (session, encoding) in listening {
+            if entry.room.member(session).is_some() || entry.local_mut(session).is_some() {
+                entry.listen(session, encoding);
+            }
+        }
     }
 
     /// Notes that somebody wants something of a room.

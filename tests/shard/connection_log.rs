@@ -1,54 +1,15 @@
 //! The life of a connection, as the log tells it.
 
-use std::cell::RefCell;
-use std::fmt::Write as _;
-use std::sync::Once;
-
-use log::kv::{Error, Key, Value, VisitSource};
 use starling::config::ListenKind;
 
 use crate::cores::Cores;
+use crate::logs;
 
-thread_local! {
-    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Keeps what is logged on each thread, and so by each test: the message, and its fields but for the connection's name.
-struct Kept;
-
-impl log::Log for Kept {
-    fn enabled(&self, metadata: &log::Metadata) -> bool {
-        metadata.target() == "starling::shard::connection_log"
-    }
-
-    fn log(&self, record: &log::Record) {
-        struct Fields(String);
-        impl<'kvs> VisitSource<'kvs> for Fields {
-            fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-                if key.as_str() != "conn" && key.as_str() != "session" {
-                    write!(self.0, " {key}={value}")?;
-                }
-                Ok(())
-            }
-        }
-        if self.enabled(record.metadata()) {
-            let mut fields = Fields(record.args().to_string());
-            record.key_values().visit(&mut fields).unwrap();
-            LINES.with_borrow_mut(|lines| lines.push(fields.0));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-/// What has been logged since somebody looked.
+/// What has been logged since somebody looked, without the names of connections and sessions.
 fn logged() -> Vec<String> {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        log::set_logger(&Kept).unwrap();
-        log::set_max_level(log::LevelFilter::Debug);
-    });
-    LINES.with_borrow_mut(std::mem::take)
+    let is_kept = |word: &&str| !word.starts_with("conn=") && !word.starts_with("session=");
+    let lines = logs::logged("connection_log").into_iter();
+    lines.map(|line| line.split(' ').filter(is_kept).collect::<Vec<_>>().join(" ")).collect()
 }
 
 #[test]

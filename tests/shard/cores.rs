@@ -59,6 +59,8 @@ pub struct Cores {
     store: Option<Store>,
     /// What has come from clients that are not to be read now.
     unread: BTreeMap<Client, Vec<u8>>,
+    /// Who has a socket: all but calls of gRPC, whose connection has it.
+    sockets: BTreeSet<Client>,
     /// What a client has been sent and nobody has looked at.
     heard: BTreeMap<Client, Vec<u8>>,
     /// Who takes nothing of what is sent.
@@ -137,6 +139,7 @@ impl Cores {
             now_ms: BEGIN_MS,
             store,
             unread: BTreeMap::new(),
+            sockets: BTreeSet::new(),
             heard: BTreeMap::new(),
             stalled: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -158,9 +161,17 @@ impl Cores {
         self.connect_from(core, kind, [127, 0, 0, 1])
     }
 
+    /// Somebody has connected in another way than these.
+    pub fn connected(&mut self, core: usize, id: Id) -> Client {
+        let client = Client { core, id };
+        self.sockets.insert(client);
+        client
+    }
+
     /// Somebody connects, from this address.
     pub fn connect_from(&mut self, core: usize, kind: ListenKind, address: [u8; 4]) -> Client {
         let id = self.shards[core].open(address.into(), kind);
+        self.sockets.insert(Client { core, id });
         self.settle();
         Client { core, id }
     }
@@ -492,6 +503,9 @@ impl Cores {
     }
 
     fn flush(&mut self, client: Client) {
+        if !self.sockets.contains(&client) {
+            return;
+        }
         let shard = &mut self.shards[client.core];
         loop {
             let mut slices = [IoSlice::new(&[]); 64];
@@ -515,6 +529,14 @@ impl Cores {
                 shard.input_ended(client.id);
             }
         }
+    }
+
+    /// A name that begins so, whose home is this core.
+    pub fn name_at(&self, home: u16, prefix: &str) -> String {
+        let flock = Flock::of_one(Arc::default(), Arc::new(Census::new(0, 0)));
+        let flock = Flock { cores: self.shards.len() as u16, ..flock };
+        let mut names = (0..).map(|number| format!("{prefix}{number}"));
+        names.find(|name| flock.home_of(name) == home).expect("there is one")
     }
 
     /// Somebody says hello so, and what comes first of it.

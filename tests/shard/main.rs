@@ -1,7 +1,12 @@
 //! What cores do, step by step: shards without an event loop, whose sockets, clock, mail, store and backplane are played by the test. So
 //! every test is exact: what is asked, what is counted, what is told to whom, and when.
 
+mod access_log;
+mod accounts;
+mod answers;
+mod api;
 mod backplane;
+mod calls;
 mod carriers;
 mod closing;
 mod commands;
@@ -9,17 +14,25 @@ mod connection_log;
 mod cores;
 mod doubt;
 mod encode;
+mod event_streams;
 mod fanout;
+mod grpc_call;
+mod grpc_chat;
+mod grpc_mod;
+mod grpc_services;
 mod home;
+mod http;
 mod input;
 mod inventory;
 mod journal;
 mod limits;
 mod lines;
 mod link;
+mod logs;
 mod nodes;
 mod nodes_private;
 mod nodes_spoken;
+mod queries;
 mod reading;
 mod reconfigure;
 mod registered;
@@ -36,4 +49,7 @@ mod shared_publishing;
 mod sockets;
 mod takeover;
 mod timers;
+mod tokens;
 mod turn;
+mod upgrade;
+mod watch;

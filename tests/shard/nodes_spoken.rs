@@ -1,5 +1,7 @@
 //! What an admin says to all nodes, or has all of them do.
 
+use starling::base::slots::Id;
+use starling::chat::name::Nickname;
 use starling::config::{ApiKey, Config, Secret};
 use starling::shard::backplane::{Ask, BackplaneNews, BackplaneRequest, NodeMessage};
 
@@ -153,4 +155,35 @@ fn whoever_is_put_out_leaves_rooms_where_the_nodes_are_lost() {
     node.tell_core(1, BackplaneNews::Nodes { living: Vec::new().into(), lost: Vec::new().into() });
     put_out(&mut node, "carol");
     assert!(node.asked("append").is_empty());
+}
+
+#[test]
+fn whoever_is_put_out_leaves_where_others_know_that_a_node_is_lost() {
+    let (mut node, _) = admin();
+    let root = node.enter("ann", &["den"]);
+    node.change("den", OTHER, 1, vec![join("3.0.0.1", "carol")]);
+    node.hears(root);
+    let ask = Ask { core: 0, wait: Id { index: 5, generation: 1 } };
+    for (lost, orders) in
+        [(vec![], &[][..]), (vec![4], &[]), (vec![4, THIRD], &["append den: leave 3.0.0.1 lost"])]
+    {
+        node.log.clear();
+        for core in 0..2 {
+            let nickname = Nickname::parse("carol").unwrap();
+            let message = Box::new(NodeMessage::PutOut { ask, nickname, lost: lost.clone() });
+            node.tell_core(core, BackplaneNews::Told { from: OTHER, message });
+        }
+        assert_eq!(node.asked("append"), orders, "{lost:?}");
+    }
+    assert_eq!(node.hears(root), ["presence leave carol lost"]);
+    // This node tells others as much.
+    node.nodes(&[OTHER], &[(4, 0), (THIRD, 5)]);
+    node.told();
+    put_out(&mut node, "nobody");
+    let told = node.told();
+    let told = told.iter().filter_map(|(_, message)| match message {
+        NodeMessage::PutOut { lost, .. } => Some(lost.clone()),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [[THIRD, 4]]);
 }

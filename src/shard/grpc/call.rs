@@ -280,12 +280,12 @@ impl Shard {
             return self.end_call(id, Status::new(Code::InvalidArgument, "bad_request", message));
         }
         match call.method {
-            Method::HealthWatch if call.has_asked => {} // it is answered for as long as the client listens
             method if method.is_unary() && !call.has_asked => {
                 let message = "this call wants one message";
                 self.end_call(id, Status::new(Code::InvalidArgument, "bad_request", message));
             }
-            method if method.is_unary() => {} // the answer is on its way
+            // The answer is on its way; who watches is told what changes for as long as it listens.
+            method if method.is_unary() => {}
             // What was said last is still heard by whoever said it.
             _ => self.close_after_session(id, Closing::Quit(ReplyTo::default())),
         }

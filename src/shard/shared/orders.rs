@@ -323,7 +323,7 @@ impl Shard {
         }
         let is_mine = node == self.node && shared.appending.as_ref().is_some_and(|(mine, _)| *mine == tag);
         shared.has_own_change |= is_mine;
-        let is_news = shared.replaying.is_none_or(|last| change > last);
+        let is_news = shared.is_news();
         let mut orders = match is_mine {
             true => shared.appending.take().map(|(_, orders)| orders).unwrap_or_default().into_iter(),
             false => Vec::new().into_iter(),
@@ -377,7 +377,10 @@ impl Shard {
                 self.carry_out_join(key, Entrant { session, nickname, is_admin }, join, asker.is_some())
             }
             RoomOp::Leave { session, reason } => {
-                self.forget_local(key, session);
+                // Whoever has left before what is known here, and come again, is here.
+                if self.is_news(key) {
+                    self.forget_local(key, session);
+                }
                 let room = self.home.rooms[key].room.name().clone();
                 match self.leave_room(session, key, reason) {
                     // The room had lost it already: it has left all the same.
