@@ -147,7 +147,7 @@ class Parts(unittest.TestCase):
         text = run.settings(Options, {"log.level": "debug"}, **{"history.age_s": 1})
         self.assertIn('log.level = "debug"\n', text)
         self.assertIn("session.grace_ms = 2500\n", text)
-        self.assertIn('auth.api_keys = [{ name = "program", key = "soak-api-key" }]\n', text)
+        self.assertIn('auth.api_keys = [{ name = "program", key = "the-key-of-the-soak" }]\n', text)
 
     def test_a_frame_of_a_websocket(self):
         self.assertEqual(trouble.ws_text(a=1), b"\x81\x88\0\0\0\0" + b'{"a": 1}')

@@ -14,7 +14,7 @@ import threading
 import time
 
 DEADLINE_S = 30
-API_KEY = "soak-api-key"
+API_KEY = "the-key-of-the-soak"
 NUMBERS = itertools.count(1)
 STALL_BYTES = 16384
 STALL_S = 60

@@ -371,9 +371,15 @@ class Terminal:
     def read_until(self, text, what):
         deadline = Deadline()
         while text not in self.output:
-            assert select.select([self.main], [], [], deadline.left())[0], what
+            assert self.can_be_read(deadline.left()), what
             self.output += os.read(self.main, 65_536)
         return self.output
+
+    def can_be_read(self, seconds):
+        # Not select(2), which has no number for a process with many files open.
+        poll = select.poll()
+        poll.register(self.main, select.POLLIN)
+        return bool(poll.poll(max(0, seconds) * 1000))
 
     def press(self, keys):
         os.write(self.main, keys)
@@ -381,7 +387,7 @@ class Terminal:
     def ended(self):
         """How it ended; the terminal must be as it was."""
         code = self.process.wait(10)
-        while select.select([self.main], [], [], 0.2)[0]:
+        while self.can_be_read(0.2):
             self.output += os.read(self.main, 65_536)
         assert termios.tcgetattr(self.side) == self.before, "the terminal is left as it was"
         if b"\x1b[?1049h" in self.output:
