@@ -74,3 +74,28 @@ fn who_came_what_it_spoke_who_it_was_and_why_it_ended() {
         ]
     );
 }
+
+#[test]
+fn for_whom_a_proxy_comes_what_is_encrypted_and_what_breaks_the_rules() {
+    logged();
+    let mut cores = Cores::new(|_| {});
+    let id = cores.shards[0].open_for_another([10, 0, 0, 1].into(), ListenKind::Web);
+    let client = cores.connected(0, id);
+    cores.shards[0].introduced(id, [10, 0, 0, 2].into());
+    cores.shards[0].securing(id);
+    cores.shards[0].secured(id);
+    let request = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                    Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    cores.receive(client, request);
+    cores.receive(client, b"\x83\x80\0\0\0\0");
+    let told = logged();
+    let expected = [
+        "accepted peer=10.0.0.1 listener=web",
+        "introduced peer=10.0.0.2",
+        "encrypted",
+        "speaks protocol=websocket",
+        "closing reason=violation code=1002 why=the opcode is reserved",
+    ];
+    assert_eq!(told[..5], expected);
+    assert!(told[5].starts_with("closed reason=violation cut_off=false "), "{told:?}");
+}

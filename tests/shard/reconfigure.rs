@@ -85,8 +85,9 @@ fn rates_hold_for_those_who_are_here() {
         assert_eq!(cores.call(client, r#"{"type":"ping"}"#)["reason"], "rate_limited");
     }
     assert_eq!(cores.total(|counters| &counters.rate_limited_users), 2);
+    let mut cores = Cores::new(|_| {});
+    let (alice, bob) = (cores.enter(0, "alice", &[]), cores.enter(0, "bob", &[]));
     cores.reconfigure(|config| {
-        (config.rate.user_commands_per_second, config.rate.user_burst) = (0, 0);
         (config.rate.address_commands_per_second, config.rate.address_burst) = (1, 1);
     });
     assert_eq!(cores.call(alice, r#"{"type":"ping"}"#)["type"], "pong");

@@ -255,6 +255,7 @@ fn up_to_a_size_a_room_tells_each_who_comes_and_goes() {
     let heard = |cores: &mut Cores| {
         let events = cores.events(alice);
         let of = |event: &serde_json::Value| match event["event"].as_str() {
+            _ if event["timestamp"].as_u64().is_none() => panic!("no time: {event}"),
             Some("batch") => format!("batch {} {} {}", event["joined"], event["left"], event["members"]),
             what => format!("{} {}", what.unwrap(), event["nickname"].as_str().unwrap()),
         };
