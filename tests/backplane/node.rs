@@ -216,6 +216,14 @@ impl Node {
         })
     }
 
+    /// The same, if it comes in time.
+    pub fn entries_within(&mut self, room: &str, patience: Duration) -> Option<Vec<LogEntry>> {
+        self.wait(0, patience, |news| match news {
+            BackplaneNews::Entries { room: of, entries, .. } if **of == *room => Some(entries.clone()),
+            _ => None,
+        })
+    }
+
     /// What is new of what comes of catching up, where the room is still what it was.
     #[track_caller]
     pub fn catch_up(&mut self, at: &RoomAt) -> Result<Vec<LogEntry>, Failed> {
