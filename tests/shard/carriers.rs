@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use starling::config::ListenKind;
+use starling::proto::wire::COMMANDS;
 
 use crate::cores::{Client, Cores};
 
@@ -21,32 +22,6 @@ pub const CARRIERS: [Carrier; 5] = [
     Carrier::ProtobufFrames,
     Carrier::WebSocket,
     Carrier::ProtobufWebSocket,
-];
-
-const NAMES: [&str; 23] = [
-    "hello",
-    "join",
-    "leave",
-    "switch",
-    "message",
-    "private",
-    "received",
-    "broadcast",
-    "members",
-    "rooms",
-    "history",
-    "state",
-    "role",
-    "kick",
-    "ban",
-    "unban",
-    "mute",
-    "unmute",
-    "typing",
-    "ping",
-    "quit",
-    "pong",
-    "nick",
 ];
 
 /// Fields of the messages in starling.proto, by their numbers.
@@ -124,7 +99,7 @@ impl Carrier {
     pub fn command(self, kind: u8, fields: &str) -> Vec<u8> {
         let fields: Value = serde_json::from_str(fields).unwrap();
         let mut as_json = fields.clone();
-        as_json["type"] = json!(NAMES[usize::from(kind) - 1]);
+        as_json["type"] = json!(COMMANDS[usize::from(kind) - 1]);
         match self {
             Carrier::Lines => format!("{as_json}\n").into_bytes(),
             Carrier::WebSocket => websocket(1, as_json.to_string().as_bytes()),

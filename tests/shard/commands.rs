@@ -315,6 +315,16 @@ fn who_may_not_be_in_the_lobby_is_not_put_there() {
     assert_eq!(cores.total(|counters| &counters.rooms), 0);
 }
 
+/// How many messages have been published before the store has written one more frame each time.
+fn published_by_frames(cores: &mut Cores) -> [u64; 4] {
+    [(); 4].map(|()| {
+        let published = cores.total(|counters| &counters.published);
+        cores.write_of(0, 1);
+        cores.settle();
+        published
+    })
+}
+
 #[test]
 fn answers_to_half_of_what_is_under_way_let_more_come() {
     let mut cores = Cores::stored(1, |config| {
@@ -330,13 +340,7 @@ fn answers_to_half_of_what_is_under_way_let_more_come() {
         cores.say(alice, &line(number).to_string());
     }
     // Each was a turn, and so a frame, of its own.
-    let mut published = Vec::new();
-    for _ in 0..4 {
-        published.push(cores.total(|counters| &counters.published));
-        cores.write_of(0, 1);
-        cores.settle();
-    }
-    assert_eq!(published, [4, 4, 6, 6]);
+    assert_eq!(published_by_frames(&mut cores), [4, 4, 6, 6]);
 }
 
 #[test]
@@ -352,13 +356,7 @@ fn half_of_a_window_lets_those_go_on_who_wait_for_it() {
         let message = json!({ "type": "message", "room": "den", "content": "x", "id": number.to_string() });
         cores.say(*member, &message.to_string());
     }
-    let mut published = Vec::new();
-    for _ in 0..4 {
-        published.push(cores.total(|counters| &counters.published));
-        cores.write_of(0, 1);
-        cores.settle();
-    }
-    assert_eq!(published, [4, 4, 6, 6]);
+    assert_eq!(published_by_frames(&mut cores), [4, 4, 6, 6]);
 }
 
 #[test]

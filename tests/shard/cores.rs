@@ -622,7 +622,8 @@ impl Cores {
     }
 }
 
-fn authority(config: &Config) -> Arc<Authority> {
+/// What checks tokens and keys.
+pub fn authority(config: &Config) -> Arc<Authority> {
     let verifier = Verifier::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET), None, None);
     Arc::new(Authority {
         verifier: Some(verifier.expect("a secret")),
@@ -638,17 +639,27 @@ const SECRET: &str = "a secret of at least 32 bytes, for tests";
 
 /// A token of a user, with claims that `set` changes.
 pub fn token(nickname: &str, set: impl FnOnce(&mut Claims)) -> String {
-    let mut claims = Claims {
+    let mut claims = claims(nickname);
+    set(&mut claims);
+    sign(&claims)
+}
+
+/// What a token says that says no more than whose it is.
+pub fn claims(nickname: &str) -> Claims {
+    Claims {
         nickname: Nickname::parse(nickname).expect("a nickname"),
         is_admin: false,
         rooms: None,
         tags: Vec::new(),
         expires_at_ms: None,
         account_at_ms: None,
-    };
-    set(&mut claims);
+    }
+}
+
+/// A token that says this.
+pub fn sign(claims: &Claims) -> String {
     let signer = Signer::new(JwtAlgorithm::Hs256, KeySource::Secret(SECRET)).expect("a secret");
-    signer.sign(&claims, &Options::default()).expect("it can be signed")
+    signer.sign(claims, &Options::default()).expect("it can be signed")
 }
 
 /// Programs that may use the HTTP API, each with its name as its key.
