@@ -221,8 +221,11 @@ fn check_lines(output: &[u8]) {
     let text = std::str::from_utf8(output).expect("lines are text");
     assert!(text.is_empty() || text.ends_with('\n'), "half a line is left: {text:?}");
     for line in text.lines() {
-        assert!(!line.chars().any(char::is_control), "{line:?} does something to a terminal");
-        if line.starts_with('{') {
+        // JSON has no control character but DEL and those of C1, which are data to whoever reads it.
+        let is_json = line.starts_with('{');
+        let acts = |c: char| c.is_control() && !(is_json && c >= '\x7f');
+        assert!(!line.chars().any(acts), "{line:?} does something to a terminal");
+        if is_json {
             check_event(line);
         }
     }

@@ -74,6 +74,8 @@ pub(super) struct Shared {
     orders: VecDeque<Order>,
     /// What has been sent to be appended, under this tag.
     appending: Option<(u64, Vec<Order>)>,
+    /// The place that the backplane has given a change of this node's, and its tag, until it comes.
+    promised: Option<(u64, u64)>,
     /// Messages that wait for their place, in order.
     publishing: VecDeque<Publishing>,
     /// Messages of this node that have their place and have not come yet.
@@ -162,6 +164,7 @@ impl Shared {
             orders: VecDeque::new(),
             appending: None,
             publishing: VecDeque::new(),
+            promised: None,
             unheard: VecDeque::new(),
             asked: Position::default(),
             replaying: None,
@@ -645,6 +648,7 @@ impl Shard {
             shared.known = Position::default();
             shared.early.clear();
             shared.unheard.clear();
+            shared.promised = None;
             shared.recent.clear();
         }
         self.apply_all(key, entries);

@@ -451,3 +451,54 @@ fn another_nickname_is_acknowledged_although_a_room_is_away_and_told_there_later
     assert_eq!(node.asked("append").last().unwrap(), "append den: rename anna");
     assert_eq!(node.hears(bob), ["presence nick anna"]);
 }
+
+/// A change of another node's in a place of `den`, as the backplane gives places when it has lost what it gave them to before.
+fn of_another(node: &Node, change: u64) -> LogEntry {
+    let position = Position { change, offset: 0 };
+    let ops = vec![RoomOp::LoseNode { node: THIRD }];
+    LogEntry::Change { position, timestamp_ms: node.unix_ms(), node: OTHER, tag: 77, ops }
+}
+
+#[test]
+fn a_change_whose_place_is_anothers_begins_the_room_anew() {
+    for comes_early in [false, true] {
+        let (mut node, ann) = den();
+        node.holds = holds_changes;
+        set(&mut node, ann, "a");
+        let Some((core, BackplaneRequest::Append(append))) = node.held.pop_front() else { panic!() };
+        node.holds = |request| matches!(request, BackplaneRequest::Renew(_) | BackplaneRequest::CatchUp(_));
+        let (room, epoch) = (append.at.room.clone(), append.at.epoch.clone());
+        // Change 2 is what nobody here has heard of; 3 is promised, and somebody else's.
+        let other = of_another(&node, 3);
+        if comes_early {
+            node.announce("den", vec![other.clone()]);
+        }
+        let outcome = Ok(Position { change: 3, offset: 0 });
+        node.tell(BackplaneNews::Appended { room, epoch, tag: append.tag, outcome });
+        if !comes_early {
+            assert_eq!(node.asked("renew"), [""; 0]);
+            node.announce("den", vec![other]);
+        }
+        assert_eq!(node.asked("renew"), ["renew den at 1.0"], "{comes_early}");
+        node.answer(core, BackplaneRequest::Append(append));
+        node.release();
+        node.settle();
+        // It is done again, where it has its place now; and what ann has missed she is told when she comes back.
+        assert_eq!(node.hears(ann), ["ack", "state", "bye internal 4200"]);
+    }
+}
+
+#[test]
+fn a_change_that_is_in_the_place_it_was_promised_contradicts_nothing() {
+    let (mut node, ann) = den();
+    node.holds = holds_changes;
+    set(&mut node, ann, "a");
+    node.holds = |request| matches!(request, BackplaneRequest::Renew(_) | BackplaneRequest::CatchUp(_));
+    let before = node.append("den", OTHER, 77, vec![RoomOp::LoseNode { node: THIRD }]);
+    let Some((core, append)) = node.held.pop_front() else { panic!() };
+    // Its own comes before the one that has its place before.
+    node.answer(core, append);
+    node.announce("den", vec![before]);
+    assert_eq!(node.asked("renew"), [""; 0]);
+    assert_eq!(node.hears(ann), ["ack", "state"]);
+}

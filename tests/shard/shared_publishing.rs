@@ -193,3 +193,22 @@ fn a_message_that_came_too_early_is_looked_at_again() {
     place(&mut node, &again, None, 1, false);
     assert_eq!(node.hears(ann), ["presence leave bob left"]);
 }
+
+#[test]
+fn a_place_where_something_else_has_come_before_its_turn_is_a_loss() {
+    for (offset, is_lost) in [(2, true), (3, false)] {
+        let (mut node, ann) = den();
+        let publish = publish(&mut node, ann, "mine", Some("x"));
+        say_nothing_of_the_first(&mut node);
+        assert_eq!(node.asked("renew"), [""; 0]);
+        place(&mut node, &publish, None, offset, false);
+        assert_eq!(node.asked("renew").len(), usize::from(is_lost), "{offset}");
+    }
+}
+
+/// Two messages of another node have their places, and only the second has come.
+fn say_nothing_of_the_first(node: &mut Node) {
+    node.place("den", "zoe", "first");
+    let second = node.place("den", "zoe", "second");
+    node.announce("den", vec![second]);
+}

@@ -9,6 +9,7 @@ use crate::proto::wire::Event;
 use crate::shard::Shard;
 use crate::shard::backplane::{BackplaneRequest, Failed, Keep, LogEntry, Position, SharedMessage};
 use crate::shard::fanout::Deaf;
+use crate::shard::home::HomeRoom;
 use crate::shard::shared::Shared;
 
 /// Entries that came before their turn and are kept; what comes beyond is asked for again.
@@ -156,6 +157,15 @@ impl Shard {
         }
     }
 
+    /// A place has been promised, and something has come there before its turn: perhaps it is another's.
+    pub(super) fn look_at_early(&mut self, key: Id, is_there: impl Fn(&LogEntry) -> bool) {
+        let Some(HomeRoom { room, shared: Some(shared), .. }) = self.home.rooms.get(key) else { return };
+        let there = shared.early.iter().find(|entry| is_there(entry));
+        if there.is_some_and(|entry| shared.is_contradicted(entry, room, self.node)) {
+            self.renew_contradicted(key);
+        }
+    }
+
     /// Applies the entry whose turn it is. What is decided by time is decided by that of the entry, alike on every node.
     pub(super) fn apply(&mut self, key: Id, entry: LogEntry) {
         let now_ms = self.now.unix_ms;
@@ -240,7 +250,11 @@ impl Shared {
     fn is_contradicted(&self, entry: &LogEntry, room: &Room, node: NodeId) -> bool {
         let offset = room.offset();
         match entry {
-            LogEntry::Change { position, .. } if position.change > self.change => position.offset < offset,
+            LogEntry::Change { position, node: of, tag, .. } if position.change > self.change => {
+                let promised = self.promised.filter(|(change, _)| *change == position.change);
+                let is_other = promised.is_some_and(|(_, mine)| (mine, node) != (*tag, *of));
+                position.offset < offset || is_other
+            }
             LogEntry::Change { position, node, tag, .. } => {
                 let since = (self.change - position.change) as usize;
                 let known = self.recent.iter().rev().nth(since);

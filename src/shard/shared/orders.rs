@@ -9,7 +9,9 @@ use crate::chat::refusal::LeaveReason;
 use crate::chat::room::{Entrant, Role};
 use crate::chat::user::{NodeId, SessionRef};
 use crate::shard::Shard;
-use crate::shard::backplane::{Append, BackplaneRequest, Failed, KnownSession, Position, RoomAt, RoomOp};
+use crate::shard::backplane::{
+    Append, BackplaneRequest, Failed, KnownSession, LogEntry, Position, RoomAt, RoomOp,
+};
 use crate::shard::home::not_a_member;
 use crate::shard::journal::Asker;
 use crate::shard::mail::{Join, Mail, Reply, ReplyTo, RoomKey};
@@ -240,7 +242,14 @@ impl Shard {
         match outcome {
             // It is in the copy already, which was made anew meanwhile.
             Ok(position) if position.change <= shared.change => self.settle_orders(key),
-            Ok(_) => {}
+            Ok(position) => {
+                let change = position.change;
+                shared.promised = Some((change, tag));
+                self.look_at_early(key, |entry| match entry {
+                    LogEntry::Change { position, .. } => position.change == change,
+                    LogEntry::Message { .. } => false,
+                });
+            }
             Err(Failed::Down) => self.note_room_away(key),
             Err(Failed::Lost | Failed::Behind) => self.bring_up_to_date(key),
         }

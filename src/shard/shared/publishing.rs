@@ -11,7 +11,9 @@ use crate::chat::user::SessionRef;
 use crate::config::AckLevel;
 use crate::proto::wire::Event;
 use crate::shard::Shard;
-use crate::shard::backplane::{BackplaneRequest, Failed, Placed, Publish, RoomOp, SharedMessage, Utterance};
+use crate::shard::backplane::{
+    BackplaneRequest, Failed, LogEntry, Placed, Publish, RoomOp, SharedMessage, Utterance,
+};
 use crate::shard::fanout::Deaf;
 use crate::shard::home::{HomeRoom, not_a_member};
 use crate::shard::journal::Asker;
@@ -220,12 +222,14 @@ impl Shard {
         {
             shared.known.offset = shared.known.offset.max(placed.offset);
         }
+        let mut promised = None;
         let reply = match outcome {
             Ok(placed) => {
                 let is_to_come = !placed.is_repeated && is_same(&placed.epoch) && placed.offset > heard;
                 if is_to_come {
                     let (offset, deaf) = (placed.offset, publishing.deaf);
                     shared.unheard.push_back(Unheard { tag, offset, deaf });
+                    promised = Some(offset);
                 }
                 if placed.is_repeated {
                     self.counters.repeated_commands.add(1);
@@ -257,6 +261,10 @@ impl Shard {
         if let Some(asker) = publishing.asker {
             self.reply_to_asker(asker, reply);
         }
+        self.look_at_early(key, |entry| match entry {
+            LogEntry::Message { position, .. } => promised == Some(position.offset),
+            LogEntry::Change { .. } => false,
+        });
         self.publish_waiting(key);
         self.consider_shared(key);
     }
