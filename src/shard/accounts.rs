@@ -103,7 +103,7 @@ impl Shard {
             return refused;
         }
         let bytes = if let Body::Length(length) = head.body { length } else { 0 };
-        match self.charge(id, Cost { commands: 1, bytes, joins: 0 }, None) {
+        match self.charge(id, Cost { bytes, ..Cost::COMMAND }, None) {
             Ok(()) => What::UnreadAccount { action, body: Vec::new() },
             Err(refusal) => What::Refusal(refusal),
         }

@@ -193,7 +193,7 @@ impl Shard {
         // Before anything is computed with what it shows. Chunks are charged when they have come.
         let bytes = if let Body::Length(length) = head.body { length } else { 0 };
         let user_bucket = known.and_then(|caller| caller.user_bucket.as_deref());
-        self.charge(id, Cost { commands: 1, bytes, joins: 0 }, user_bucket)?;
+        self.charge(id, Cost { bytes, ..Cost::COMMAND }, user_bucket)?;
         let credentials = credentials?;
         if let Some(caller) = known
             && caller.reading == self.authority.reading
@@ -256,7 +256,7 @@ impl Shard {
         is_charged: bool,
     ) -> Result<Arc<str>, Refusal> {
         if !is_charged {
-            self.charge(id, Cost { commands: 0, bytes: body.len() as u64, joins: 0 }, None)?;
+            self.charge(id, Cost { commands: 0, of_user: 0, bytes: body.len() as u64, joins: 0 }, None)?;
         }
         let content = json::parse_content(body)
             .map_err(|malformed| Refusal::new(reason_of(malformed.reason), malformed.message))?;

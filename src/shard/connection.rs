@@ -147,6 +147,8 @@ pub struct Record {
     pub mistakes_since: Tick,
     /// Since when it goes on although it is refused for asking too much.
     pub ignoring: Option<Ignoring>,
+    /// Whether it has gone on for so long that it is to be sent away, with all that it carries.
+    pub is_deaf: bool,
     /// How many commands have been refused for that since `refused_since`.
     pub refused: u32,
     /// When the present window of such refusals began.

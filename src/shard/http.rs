@@ -604,11 +604,12 @@ impl Shard {
         all
     }
 
-    pub(super) fn say_http_refusal(&mut self, id: Id, request_id: &str, refusal: &Refusal) {
+    /// Refuses what a request had to wait for.
+    pub(super) fn say_http_refusal(&mut self, id: Id, request_id: &str, refusal: Refusal) {
         let date = self.date();
         let (request_id, date) = (Some(request_id), Some(date.as_str()));
         let reply = Reply { is_keep_alive: true, request_id, date, ..Reply::last(refusal.reason.code()) };
-        self.say_raw(id, |out| put_refusal(out, &reply, refusal));
+        self.answer_with_refusal(id, refusal, &reply);
     }
 
     pub(super) fn date(&mut self) -> String {

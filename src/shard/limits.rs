@@ -55,10 +55,17 @@ impl Rates {
 /// What something takes from the buckets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cost {
-    /// Of the connection, its user and its address.
+    /// Of the connection and its address.
     pub commands: u64,
+    /// Of its user, as far as it is known.
+    pub of_user: u64,
     pub bytes: u64,
     pub joins: u64,
+}
+
+impl Cost {
+    /// A command without a body.
+    pub const COMMAND: Cost = Cost { commands: 1, of_user: 1, bytes: 0, joins: 0 };
 }
 
 /// Since when a connection has been refused for asking too much.
@@ -104,9 +111,9 @@ impl Shard {
             return Ok(()); // whoever goes asks for nothing more
         }
         let cost = Cost {
-            commands: 1,
             bytes: asked.bytes as u64,
             joins: u64::from(matches!(command, Command::Join(_) | Command::Switch { .. })),
+            ..Cost::COMMAND
         };
         self.charge(asked.by, cost, None)
     }
@@ -152,7 +159,7 @@ impl Shard {
                 ADDRESS_TOO_FAST,
             ),
             (
-                user_bucket.map_or(0, |bucket| bucket.wait_ms(&rates.user, cost.commands, now)),
+                user_bucket.map_or(0, |bucket| bucket.wait_ms(&rates.user, cost.of_user, now)),
                 &counters.rate_limited_users,
                 USER_TOO_FAST,
             ),
@@ -168,7 +175,7 @@ impl Shard {
             counters.rate_limited_addresses.add(1);
             return Err(too_fast(ADDRESS_TOO_FAST, ms));
         }
-        if let Some(Err(ms)) = user_bucket.map(|bucket| bucket.take(&rates.user, cost.commands, now)) {
+        if let Some(Err(ms)) = user_bucket.map(|bucket| bucket.take(&rates.user, cost.of_user, now)) {
             counters.rate_limited_users.add(1);
             return Err(too_fast(USER_TOO_FAST, ms));
         }
@@ -186,9 +193,18 @@ impl Shard {
 
     /// After how many milliseconds the connection itself may send another command.
     pub(super) fn next_command_ms(&self, id: Id) -> u64 {
-        let now = self.now.tick;
+        self.own_wait_ms(id, Cost::COMMAND)
+    }
+
+    /// After how many milliseconds the connection itself may ask for something that costs so much.
+    pub(super) fn own_wait_ms(&self, id: Id, cost: Cost) -> u64 {
+        let (now, rates) = (self.now.tick, &self.rates);
         let payer = self.connections.get(id).and_then(|c| c.call.as_ref()).map_or(id, |call| call.parent);
-        self.connections.get(payer).map_or(0, |c| c.commands.wait_ms(&self.rates.commands, 1, now))
+        let Some(connection) = self.connections.get(payer) else { return 0 };
+        let commands = connection.commands.wait_ms(&rates.commands, cost.commands, now);
+        let bytes = connection.bytes.wait_ms(&rates.bytes, cost.bytes, now);
+        let joins = if cost.joins == 0 { 0 } else { connection.joins.wait_ms(&rates.joins, cost.joins, now) };
+        commands.max(bytes).max(joins)
     }
 
     /// Notes that a client was told to wait, and says whether it is to be closed: for going on asking too much, whatever it is told.

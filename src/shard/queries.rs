@@ -146,7 +146,7 @@ impl Shard {
         if self.is_leaving() {
             return Err(Refusal::new(Reason::Draining, "the server is about to stop"));
         }
-        self.charge(id, Cost { commands: 1, bytes: 0, joins: 0 }, None)?;
+        self.charge(id, Cost::COMMAND, None)?;
         Ok(None)
     }
 

@@ -130,7 +130,7 @@ impl Shard {
         let joins = u64::from(hello.room.is_some());
         // As much as the same commands cost on their own. The rest was checked when the head was read, and nothing has changed
         // since but perhaps that the server drains.
-        let charged = self.charge(id, Cost { commands: 1 + joins, bytes: 0, joins }, None);
+        let charged = self.charge(id, Cost { commands: 1 + joins, of_user: 0, bytes: 0, joins }, None);
         let who =
             charged.and_then(|()| self.identify(hello.nickname.as_deref(), hello.token.as_deref(), None));
         match who {
@@ -173,7 +173,7 @@ impl Shard {
     fn answer_refused(&mut self, id: Id, pending: &PendingUpgrade, refusal: &Refusal) {
         let code = refusal.reason.code();
         self.note_answered(id, Some(&pending.request_id), stats::GET, code, pending.began_ns);
-        self.say_http_refusal(id, &pending.request_id, refusal);
+        self.say_http_refusal(id, &pending.request_id, refusal.clone());
     }
 
     pub(super) fn say_switching(&mut self, id: Id, pending: &PendingUpgrade) {

@@ -133,3 +133,22 @@ fn pages_of_this_server_and_of_those_that_are_listed_may_connect() {
         assert_eq!(status(host, origin, is_secure), expected, "{host} {origin} {is_secure}");
     }
 }
+
+#[test]
+fn who_asks_for_a_socket_on_and_on_is_sent_away() {
+    let mut cores = Cores::new(|config| {
+        (config.rate.commands_per_second, config.rate.burst) = (1, 1);
+        config.limits.rate_ignored_ms = 500;
+    });
+    let client = browser(&mut cores, 0, &request("GET /api/rooms", ""));
+    cores.heard(client);
+    let asked = request("GET /ws?nickname=alice", UPGRADE);
+    for (ms, connection) in [(0, None), (400, None), (99, None), (1, Some("close"))] {
+        cores.pass(ms);
+        cores.receive(client, asked.as_bytes());
+        let answer = Answer::of(&cores.heard(client));
+        assert_eq!((answer.status, answer.field("Connection")), (429, connection), "after {ms} ms more");
+        assert_eq!(cores.is_over(client), connection.is_some());
+    }
+    assert_eq!(cores.total(|counters| &counters.rate_limits_ignored), 1);
+}

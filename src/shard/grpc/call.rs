@@ -4,15 +4,19 @@ use bytes::Bytes;
 use http::{Method as Verb, Request};
 
 use super::{Http2, Open};
+use crate::base::bucket::SharedBucket;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::chat::refusal::{Farewell, Reason, Refusal};
 use crate::proto::grpc::{self, Code, Decoder, Method, NoTime, Status, Violation};
 use crate::proto::http2::{self, Stream};
+use crate::proto::wire::Command;
 use crate::shard::Shard;
 use crate::shard::closing::Closing;
+use crate::shard::commands::Asked;
 use crate::shard::connection::{Connection, Pause, Protocol, Stage};
 use crate::shard::encode::Encoding;
+use crate::shard::input::Flow;
 use crate::shard::limits::Cost;
 use crate::shard::mail::ReplyTo;
 
@@ -46,6 +50,10 @@ pub struct Call {
     pub tries: u8,
     /// Whether anything was said: an empty message before that only tells who comes.
     pub has_spoken: bool,
+    /// Whether what it says next costs no command: the first is what was paid for when the call began.
+    pub is_prepaid: bool,
+    /// Whether what it says now has been paid for: it may have to wait, and is heard again then.
+    pub is_paid: bool,
 }
 
 /// What metadata may say.
@@ -159,6 +167,8 @@ impl Shard {
             enters: None,
             tries: 0,
             has_spoken: false,
+            is_prepaid: true,
+            is_paid: false,
         }));
         let id = self.connections.insert(connection);
         self.counters.connections.set(self.connections.len() as u64);
@@ -182,8 +192,11 @@ impl Shard {
         let method = Method::at(path);
         // Who has commands of its own pays for those.
         if method != Some(Method::Connect) {
-            self.charge(parent, Cost { commands: 1, bytes: 0, joins: 0 }, None)
-                .map_err(|refusal| status_of(&refusal))?;
+            let joins = method.map_or(0, joins_at_first);
+            self.charge(parent, Cost { joins, ..Cost::COMMAND }, None).map_err(|refusal| {
+                self.note_call_limited(parent, refusal.retry_after_ms.unwrap_or_default());
+                status_of(&refusal)
+            })?;
         }
         let method = method.ok_or_else(|| {
             Status::new(Code::Unimplemented, "not_found", format!("there is no method {path}"))
@@ -239,6 +252,7 @@ impl Shard {
         if call.method.is_unary() && !is_first {
             return true; // one message is asked for, and has come
         }
+        call.is_paid = false;
         self.obey_call(id, message)
     }
 
@@ -307,20 +321,74 @@ impl Shard {
         }
     }
 
+    /// Takes what a message costs from all buckets that it concerns, once, also if it has to wait and is heard again. Its user's is that of
+    /// its session, or this one.
+    ///
+    /// # Errors
+    ///
+    /// When it may be tried again, by another call.
+    pub(super) fn pay(
+        &mut self,
+        id: Id,
+        bytes: usize,
+        joins: u64,
+        user_bucket: Option<&SharedBucket>,
+    ) -> Result<(), Refusal> {
+        let Some(call) = self.call_mut(id).filter(|call| !call.is_paid) else { return Ok(()) };
+        let (commands, at_first) = (u64::from(!call.is_prepaid), joins_at_first(call.method));
+        let bytes = bytes as u64;
+        match self.charge(id, Cost { commands, of_user: 1, bytes, joins }, user_bucket) {
+            Ok(()) => {
+                if let Some(call) = self.call_mut(id) {
+                    (call.is_paid, call.is_prepaid) = (true, false);
+                }
+                Ok(())
+            }
+            Err(mut refusal) => {
+                let again = Cost { bytes, joins: joins + at_first, ..Cost::COMMAND };
+                refusal.retry_after_ms = refusal.retry_after_ms.max(Some(self.own_wait_ms(id, again)));
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Does what a call's client has not said in so many words, or has paid for: its message costs what it costs, and no more.
+    pub(super) fn command_paid(&mut self, asked: Asked, command: &Command) -> Flow {
+        if let Some(connection) = self.connections.get_mut(asked.by) {
+            connection.admitted = Some(Box::new(Ok(())));
+        }
+        self.command(asked, command)
+    }
+
+    /// Notes that a call on a connection was refused for its rate: who goes on and on is sent away, with all its calls.
+    fn note_call_limited(&mut self, parent: Id, retry_after_ms: u64) {
+        if self.note_rate_limited(parent, retry_after_ms)
+            && let Some(connection) = self.connections.get_mut(parent)
+        {
+            connection.record.get_or_insert_default().is_deaf = true;
+        }
+    }
+
     /// Ends a call for a refusal, which has no other way to be told where a call carries no events. Says whether it did.
     pub(in crate::shard) fn refuse_call(&mut self, id: Id, refusal: &Refusal) -> bool {
         if self.may_ask_again(id, refusal) {
             return true; // its message is held, and is heard again
         }
-        match self.call_mut(id) {
-            Some(call) if call.method != Method::Connect => {
-                self.log_refused(id, refusal);
-                self.counters.errors.add(1);
-                self.end_call_after_session(id, status_of(refusal));
-                true
-            }
-            _ => false,
+        let Some(call) = self.call_mut(id).filter(|call| call.method != Method::Connect) else {
+            return false;
+        };
+        let (parent, at_first) = (call.parent, joins_at_first(call.method));
+        self.log_refused(id, refusal);
+        self.counters.errors.add(1);
+        let mut status = status_of(refusal);
+        if refusal.reason == Reason::RateLimited {
+            // What a room or a user is refused was paid for here already, and the next call is to be paid for again.
+            let again = self.own_wait_ms(id, Cost { joins: at_first, ..Cost::COMMAND });
+            status.retry_after_ms = status.retry_after_ms.max(Some(again));
+            self.note_call_limited(parent, status.retry_after_ms.unwrap_or_default());
         }
+        self.end_call_after_session(id, status);
+        true
     }
 
     /// Notes with which status a call ends that is being closed.
@@ -363,6 +431,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// How many rooms a call joins by itself, when it has a session.
+fn joins_at_first(method: Method) -> u64 {
+    u64::from(method == Method::StreamMessages)
 }
 
 fn status_of_violation(violation: Violation, bytes_max: usize) -> Status {

@@ -91,16 +91,20 @@ impl Shard {
         }
         let asked = Asked { by: id, id: None, encoding: Encoding::GrpcMessage, bytes: bytes.len() };
         let content = Cow::Borrowed(said.content.as_str());
+        let room = Cow::Borrowed(if said.room.is_empty() { LOBBY } else { &said.room });
+        let joins = !is_private && self.sessions[session].membership(&room).is_none();
+        if let Err(refusal) = self.pay(id, bytes.len(), joins.into(), None) {
+            return self.refuse_said(id, &refusal);
+        }
         if is_private {
             let target = Cow::Borrowed(said.target.as_str());
-            return self.command(asked, &Command::Private { target, content });
+            return self.command_paid(asked, &Command::Private { target, content });
         }
-        let room = Cow::Borrowed(if said.room.is_empty() { LOBBY } else { &said.room });
-        if self.sessions[session].membership(&room).is_none() {
-            let flow = self.command(asked, &Command::Join(Join { room, ..Join::default() }));
+        if joins {
+            let flow = self.command_paid(asked, &Command::Join(Join { room, ..Join::default() }));
             return if flow == Flow::Wait { Flow::Hold(Pause::Reply) } else { flow };
         }
-        self.command(asked, &Command::Message { room, content, ack: None })
+        self.command_paid(asked, &Command::Message { room, content, ack: None })
     }
 
     /// Hears the message of a `SendMessage`.
@@ -125,13 +129,13 @@ impl Shard {
         let asked = Asked { by: id, id: Some(UNNAMED), encoding: Encoding::GrpcResponse, bytes };
         if is_private {
             // Such a message is from a session: one that lasts as long as the call.
-            return Ok(match session {
-                Some(_) => {
-                    let target = Cow::Borrowed(said.target.as_str());
-                    self.command(asked, &Command::Private { target, content: Cow::Borrowed(&said.content) })
-                }
-                None => self.enter_for_one(id, &said.user_id),
-            });
+            if session.is_none() {
+                return Ok(self.enter_for_one(id, &said.user_id));
+            }
+            self.pay(id, bytes, 0, None)?;
+            let target = Cow::Borrowed(said.target.as_str());
+            let private = Command::Private { target, content: Cow::Borrowed(&said.content) };
+            return Ok(self.command_paid(asked, &private));
         }
         self.check_content(&said.content)?;
         let room = parse_room(if said.room.is_empty() { LOBBY } else { &said.room })?;
@@ -141,6 +145,8 @@ impl Shard {
         if identity.as_ref().and_then(|it| it.rooms.as_ref()).is_some_and(|rooms| !rooms.matches(&room)) {
             return Err(not_for_this_room());
         }
+        let user_bucket = self.user_bucket(&sender);
+        self.pay(id, bytes, 0, user_bucket.as_deref())?;
         let is_admin = identity.is_some_and(|identity| identity.claims.is_admin);
         self.push_for(id, room, sender, is_admin, &said.content)
     }
@@ -162,9 +168,6 @@ impl Shard {
         if let Some(identity) = identity {
             let nickname = identity.claims.nickname.clone();
             check_user(&nickname, &said.user_id)?;
-            if let Some(bucket) = self.user_bucket(&nickname) {
-                self.charge_user(&bucket)?;
-            }
             return Ok(Some((nickname, Some(identity))));
         }
         // Whoever chats by another call on the same connection is known by that.
@@ -286,7 +289,7 @@ impl Shard {
         }
         let hello = Command::Hello { nickname, token: token.as_deref().map(Cow::Borrowed), resume: None };
         let encoding = self.connections.get(id).map_or(Encoding::GrpcMessage, |it| it.encoding);
-        self.command(Asked { by: id, id: None, encoding, bytes: 0 }, &hello)
+        self.command_paid(Asked { by: id, id: None, encoding, bytes: 0 }, &hello)
     }
 
     /// The hello has been answered: the room is joined. Says whether something else is to wait for that.
@@ -297,7 +300,7 @@ impl Shard {
         let Some(room) = self.call_mut(id).and_then(|call| call.enters.take()) else { return false };
         let asked = Asked { by: id, id: None, encoding: Encoding::GrpcMessage, bytes: 0 };
         let join = Command::Join(Join { room: Cow::Borrowed(&room), ..Join::default() });
-        match self.command(asked, &join) {
+        match self.command_paid(asked, &join) {
             Flow::Wait => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.pause = Some(Pause::Reply);

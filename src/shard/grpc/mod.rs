@@ -31,6 +31,7 @@ use super::connection::{Connection, Pause, Protocol, Stage};
 use super::encode::Encoding;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
+use crate::chat::refusal::Farewell;
 use crate::config::Limits;
 use crate::proto::http2::{self, Failure, Flood, Read, Reason, Server, Settings, Stream, Turned};
 
@@ -134,6 +135,9 @@ impl Shard {
                     http2.server.take_ready(&mut ready);
                     if ready.is_empty() {
                         http2.ready = ready;
+                        if self.sends_away(id, http2) {
+                            continue;
+                        }
                         break None;
                     }
                     for number in ready.drain(..) {
@@ -172,6 +176,20 @@ impl Shard {
         }
     }
 
+    /// Whether a connection is told now to open no more streams, and its calls end: it has called on and on, whatever it was told.
+    fn sends_away(&mut self, id: Id, http2: &mut Http2) -> bool {
+        let record = self.connections.get(id).and_then(|connection| connection.record.as_ref());
+        if http2.leaves_by.is_some() || !record.is_some_and(|record| record.is_deaf) {
+            return false;
+        }
+        http2.leaves_by = Some(self.now.tick + self.limits.close_ms);
+        http2.server.leave();
+        for call in self.calls.get(&id).cloned().unwrap_or_default() {
+            self.close_after_session(call, Closing::Bye(Farewell::RateLimited));
+        }
+        true
+    }
+
     /// Lets a connection go on that had more to say than its peer had taken.
     pub(super) fn continue_http2(&mut self, id: Id) {
         let waits = |http2: &Http2| http2.server.has_unwritten() || http2.server.has_unread();
@@ -207,7 +225,6 @@ impl Shard {
                 shard.turn_http2(id, http2);
             }
         });
-        self.arm(id);
     }
 
     /// A call may say much at a time, of which nothing is known until all of a frame is there. Bytes of it are a sign of life all
@@ -227,11 +244,17 @@ impl Shard {
             return;
         }
         let mut protocol = std::mem::replace(&mut connection.protocol, Protocol::Ended);
+        let mut leaves = false;
         if let Protocol::Http2(http2) = &mut protocol {
+            let before = http2.leaves_by;
             work(self, http2);
+            leaves = http2.leaves_by != before;
         }
         if let Some(connection) = self.connections.get_mut(id).filter(|c| c.stage == Stage::Open) {
             connection.protocol = protocol;
+            if leaves {
+                self.arm(id);
+            }
         }
     }
 
