@@ -216,3 +216,70 @@ fn who_goes_while_a_join_is_on_its_way_is_in_no_room() {
         assert_eq!(cores.call(again, r#"{"type":"hello","nickname":"alice"}"#)["type"], "welcome");
     }
 }
+
+/// Somebody says hello with a nickname, on a connection that is there: in this turn, of which others hear when it is over.
+fn hello_in_this_turn(cores: &mut Cores, client: Client, nickname: &str) {
+    let hello = json!({ "type": "hello", "nickname": nickname }).to_string() + "\n";
+    cores.shards[client.core].receive(client.id, &mut hello.into_bytes());
+}
+
+#[test]
+fn a_nickname_is_free_when_its_session_has_left_its_rooms() {
+    let mut cores = Cores::of(2, |_| {});
+    let (name, room) = (cores.name_at(0, "alice"), cores.name_at(1, "den"));
+    let alice = cores.enter(0, &name, &[&room]);
+    let (early, late) = (cores.connect(0, ListenKind::Line), cores.connect(0, ListenKind::Line));
+    // The other core has not heard yet that alice leaves the room.
+    cores.shards[0].receive(alice.id, &mut b"{\"type\":\"quit\"}\n".to_vec());
+    hello_in_this_turn(&mut cores, early, &name);
+    cores.settle();
+    assert_eq!(cores.told(early, "error", "reason"), ["nickname_in_use"]);
+    hello_in_this_turn(&mut cores, late, &name);
+    cores.settle();
+    assert_eq!(cores.told(late, "welcome", "nickname"), [name]);
+}
+
+#[test]
+fn a_nickname_is_free_when_all_that_its_session_has_asked_is_answered() {
+    let mut cores = Cores::stored(1, |config| {
+        config.history.memory_count = 1;
+        config.limits.replay_page_bytes = 300;
+    });
+    let alice = cores.enter(0, "alice", &["den"]);
+    for number in 0..10 {
+        cores.speak(alice, "den", &number.to_string());
+    }
+    let epoch = cores.call(alice, r#"{"type":"history","room":"den"}"#)["epoch"].clone();
+    let bob = cores.enter(0, "bob", &[]);
+    cores.slow_store(true);
+    let since = json!({ "epoch": epoch, "offset": 0 });
+    cores.say(bob, &json!({ "type": "join", "room": "den", "since": since }).to_string());
+    assert_eq!(cores.told(bob, "joined", "recovered"), [true]);
+    cores.say(bob, r#"{"type":"quit"}"#);
+    assert_eq!(cores.told(alice, "presence", "event"), ["join", "leave"], "it has left the room");
+    let again = cores.connect(0, ListenKind::Line);
+    let hello = r#"{"type":"hello","nickname":"bob"}"#;
+    assert_eq!(cores.call(again, hello)["reason"], "nickname_in_use", "the store has not answered");
+    cores.slow_store(false);
+    assert_eq!(cores.call(again, hello)["type"], "welcome");
+}
+
+#[test]
+fn who_waits_for_a_session_that_is_put_out_begins_anew_at_once() {
+    let mut cores = Cores::stored(1, |config| {
+        config.auth.api_keys = vec![crate::tokens::admin_key("root")];
+        config.store.ack = starling::config::AckLevel::Stored;
+    });
+    let token = crate::cores::token("alice", |_| {});
+    let (alice, welcome) = cores.greet(0, &json!({ "token": token }));
+    cores.say(alice, r#"{"type":"join","room":"den"}"#);
+    cores.slow_store(true);
+    cores.say(alice, r#"{"type":"message","room":"den","content":"x","id":"1"}"#);
+    let next = cores.connect(0, ListenKind::Line);
+    let hello = json!({ "type": "hello", "resume": welcome["resume"], "token": token });
+    cores.say(next, &hello.to_string());
+    assert_eq!(cores.events(next), [json!(null); 0], "the message is not stored");
+    let put_out = cores.http(0, "DELETE /api/sessions/alice HTTP/1.1\r\nHost: a\r\nX-API-Key: root\r\n\r\n");
+    assert!(put_out.starts_with("HTTP/1.1 204 "), "{put_out}");
+    assert_eq!(cores.told(next, "welcome", "resumed"), [false]);
+}

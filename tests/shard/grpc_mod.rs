@@ -7,6 +7,7 @@ use starling::proto::protobuf::schema::{self, Event, Message, command, event};
 
 use crate::calls::{Caller, End, said, sent, status};
 use crate::cores::Cores;
+use crate::logs;
 
 const STREAM: &str = "/chat.ChatService/StreamMessages";
 const SEND: &str = "/chat.ChatService/SendMessage";
@@ -157,4 +158,91 @@ fn the_calls_of_a_connection_end_with_it() {
     let inventory = cores.shards[0].inventory();
     assert_eq!((inventory.connections, inventory.sessions, inventory.nicknames), (0, 0, 0));
     assert_eq!(cores.total(|counters| &counters.calls_open), 0);
+}
+
+/// Why connections are closed, by the log.
+fn reasons() -> Vec<String> {
+    let lines = logs::logged("connection_log").into_iter();
+    lines
+        .filter_map(|line| line.strip_prefix("closing ")?.split("reason=").nth(1).map(str::to_owned))
+        .map(|reason| reason.split(' ').next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn who_does_not_answer_when_told_to_go_is_let_go_of_with_the_reason() {
+    reasons();
+    // Whether it takes what it is sent, whether it has called, whether the server drains; and why it ends then.
+    for (takes, has_called, drains, reason) in [
+        (true, false, false, "no_hello"),
+        (true, false, true, "draining"),
+        (true, true, true, "draining"),
+        (false, false, false, "broken"),
+        (false, true, true, "broken"),
+    ] {
+        let mut cores = Cores::new(|config| config.drain.delay_ms = 10);
+        let mut caller = Caller::new(&mut cores, 0);
+        if has_called {
+            let call = caller.call(&mut cores, CHECK, &[], &[Vec::new()], true);
+            assert_eq!(caller.status(&mut cores, call), status(0, ""));
+        }
+        reasons();
+        cores.stall(caller.client, !takes);
+        let told_ms = if drains { 10 } else { 10_000 };
+        if drains {
+            cores.shards[0].drain();
+        }
+        cores.pass(told_ms);
+        assert_eq!((reasons(), cores.shards[0].connection_count()), (Vec::new(), 1));
+        cores.pass(999);
+        assert_eq!(reasons(), [""; 0]);
+        cores.pass(1);
+        assert_eq!(reasons(), [reason], "{takes} {has_called} {drains}");
+        assert_eq!(cores.total(|counters| &counters.no_hello), u64::from(!drains));
+    }
+}
+
+#[test]
+fn a_connection_ends_with_the_input_of_its_client() {
+    reasons();
+    let mut cores = Cores::new(|_| {});
+    let alice = cores.enter(0, "alice", &["lobby"]);
+    // A call that goes on is cut off, and then its connection has nothing more to say.
+    for (has_called, expected) in [(false, &["last_response"][..]), (true, &["broken", "last_response"])] {
+        let mut caller = Caller::new(&mut cores, 0);
+        if has_called {
+            caller.call(&mut cores, STREAM, &[("nickname", "bob")], &[], false);
+        }
+        cores.events(alice);
+        cores.ends(caller.client);
+        assert!(cores.is_over(caller.client));
+        assert_eq!(reasons(), expected);
+        assert_eq!(cores.told(alice, "presence", "event").len(), usize::from(has_called));
+    }
+}
+
+#[test]
+fn what_a_client_has_said_before_it_ends_its_side_is_heard_when_it_has_taken_what_was_said_to_it() {
+    let mut cores = Cores::new(|config| config.limits.http2_output_bytes = 16_384);
+    let alice = cores.enter(0, "alice", &["den"]);
+    let mut caller = Caller::new(&mut cores, 0);
+    caller.call(&mut cores, STREAM, &[("nickname", "bob"), ("room", "den")], &[], false);
+    cores.stall(caller.client, true);
+    for number in 0..300 {
+        cores.speak(alice, "den", &format!("{number:01000}"));
+    }
+    cores.events(alice);
+    // Behind pings of which each wants an answer there is a message, on the first stream.
+    let pings = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], b"are you?"].concat().repeat(2_000);
+    let message = said("", "den", "last").encode_to_vec();
+    let length = message.len() as u8;
+    let data = [&[0, 0, length + 5, 0, 0, 0, 0, 0, 1][..], &[0, 0, 0, 0, length], &message].concat();
+    cores.receive(caller.client, &[pings, data].concat());
+    cores.ends(caller.client);
+    assert!(!cores.is_over(caller.client));
+    assert_eq!(cores.events(alice), [serde_json::Value::Null; 0]);
+    cores.stall(caller.client, false);
+    assert!(cores.is_over(caller.client));
+    let told: Vec<_> = cores.events(alice).iter().map(|event| event["type"].clone()).collect();
+    assert_eq!(told, ["message", "presence"], "what it says, and that it leaves");
 }

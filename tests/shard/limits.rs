@@ -221,3 +221,27 @@ fn who_has_been_refused_too_often_is_not_read_for_a_while() {
     assert_eq!(cores.events(alice).len(), 3);
     assert_eq!(cores.total(|counters| &counters.rate_limit_pauses), 1);
 }
+
+#[test]
+fn whoever_waits_for_the_last_that_it_was_told_begins_anew_however_long_another_wait_was() {
+    let mut cores = Cores::new(|config| {
+        (config.rate.commands_per_second, config.rate.burst) = (10, 2);
+        (config.rate.joins_per_second, config.rate.joins_burst) = (1, 1);
+        config.limits.rate_ignored_ms = 1_050;
+    });
+    let alice = cores.enter(0, "alice", &["one"]);
+    cores.pass(200);
+    assert_eq!(wait_ms(&mut cores, alice, r#"{"type":"join","room":"two"}"#), Some(800));
+    cores.pass(790);
+    assert_eq!(wait_ms(&mut cores, alice, r#"{"type":"join","room":"two"}"#), Some(10));
+    // It comes when that is over, and then with more than it may say.
+    cores.pass(10);
+    assert_eq!([0; 3].map(|_| wait_ms(&mut cores, alice, PING)), [None, None, Some(100)]);
+    // Having waited, it does so again, long after the first refusal.
+    for _ in 0..5 {
+        cores.pass(100);
+        assert_eq!([0; 2].map(|_| wait_ms(&mut cores, alice, PING)), [None, Some(100)]);
+    }
+    assert!(!cores.is_over(alice));
+    assert_eq!(cores.total(|counters| &counters.rate_limits_ignored), 0);
+}

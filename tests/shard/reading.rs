@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 use starling::config::Config;
+use starling::shard::mail::Mail;
+use starling::shard::reading::StoreRequest;
 
 use crate::cores::{Client, Cores};
 
@@ -169,4 +171,110 @@ fn a_store_that_does_not_answer_is_not_waited_for_long() {
     cores.pass(5000);
     let joined = cores.events(bob).into_iter().find(|event| event["type"] == "joined").unwrap();
     assert_eq!(offsets(&joined["messages"]), [16, 17, 18, 19, 20]);
+}
+
+#[test]
+fn a_page_that_is_full_is_answered_from_memory_although_more_could_be_read() {
+    let mut cores = Cores::stored(1, |config| {
+        config.history.memory_count = 5;
+        config.limits.history_page_bytes = 250;
+    });
+    let alice = cores.enter(0, "alice", &["den"]);
+    for _ in 0..10 {
+        cores.speak(alice, "den", &"x".repeat(100));
+    }
+    let page = cores.call(alice, r#"{"type":"history","room":"den","limit":5}"#);
+    let offsets: Vec<u64> = page["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["offset"].as_u64().unwrap())
+        .collect();
+    assert_eq!(offsets, [9, 10]);
+    assert_eq!(cores.total(|counters| &counters.store_requests), 0);
+}
+
+/// What the store is asked for next: how many messages, before which one.
+fn asked(cores: &Cores) -> Option<(usize, u64)> {
+    match cores.asked.front()? {
+        (_, Mail::StoreRequest { request: StoreRequest::Page { page, .. }, .. }) => {
+            Some((page.limit, page.before))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn whoever_joins_is_read_what_is_missing_once_however_few_messages_are_in_memory() {
+    for memory_bytes in [1, 1000] {
+        let mut cores = Cores::stored(1, |config| {
+            config.history.memory_count = 2;
+            config.history.memory_bytes = memory_bytes;
+        });
+        let alice = cores.enter(0, "alice", &["den"]);
+        for number in 1..=MESSAGES {
+            cores.speak(alice, "den", &format!("message {number}"));
+        }
+        let is_empty = cores.total(|counters| &counters.history_bytes) == 0;
+        assert_eq!(is_empty, memory_bytes == 1);
+        let bob = cores.enter(0, "bob", &[]);
+        cores.slow_store(true);
+        cores.say(bob, r#"{"type":"join","room":"den","history":8}"#);
+        assert_eq!(asked(&cores), Some(if is_empty { (8, MESSAGES + 1) } else { (6, MESSAGES - 1) }));
+        cores.read();
+        cores.settle();
+        assert_eq!(asked(&cores), None);
+        let joined = cores.events(bob).remove(0);
+        assert_eq!(offsets(&joined["messages"]), (MESSAGES - 7..=MESSAGES).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn whoever_joins_where_more_is_said_than_can_be_read_is_in_after_eight_times() {
+    let mut cores = Cores::stored(1, |config| config.history.memory_count = 2);
+    let (alice, bob) = (cores.enter(0, "alice", &["den"]), cores.enter(0, "bob", &[]));
+    let mut said = 0;
+    let mut speak = |cores: &mut Cores| {
+        for _ in 0..3 {
+            said += 1;
+            cores.speak(alice, "den", &format!("message {said}"));
+        }
+        cores.write();
+        cores.settle();
+        said
+    };
+    cores.slow_store(true);
+    speak(&mut cores);
+    cores.say(bob, r#"{"type":"join","room":"den","history":3}"#);
+    for _ in 0..8 {
+        assert_eq!(cores.events(bob), [json!(null); 0]);
+        speak(&mut cores);
+        assert!(cores.read());
+        cores.settle();
+    }
+    assert_eq!(asked(&cores), None);
+    let joined = cores.events(bob).into_iter().find(|event| event["type"] == "joined").unwrap();
+    assert_eq!(offsets(&joined["messages"]), [26, 27], "what is in memory");
+}
+
+#[test]
+fn whoever_has_missed_messages_gets_them_where_none_is_in_memory() {
+    let mut cores = Cores::stored(1, |config| config.history.memory_bytes = 1);
+    let alice = cores.enter(0, "alice", &["den"]);
+    for number in 1..=MESSAGES {
+        cores.speak(alice, "den", &format!("message {number}"));
+    }
+    assert_eq!(cores.total(|counters| &counters.history_bytes), 0);
+    let epoch = cores.call(alice, r#"{"type":"history","room":"den"}"#)["epoch"].clone();
+    for offset in 0..=MESSAGES {
+        let bob = cores.enter(0, "bob", &[]);
+        let since = json!({ "epoch": epoch, "offset": offset });
+        let before = cores.total(|counters| &counters.store_requests);
+        cores.say(bob, &json!({ "type": "join", "room": "den", "since": since }).to_string());
+        let heard = cores.told(bob, "message", "offset");
+        assert_eq!(heard, (offset + 1..=MESSAGES).map(|offset| json!(offset)).collect::<Vec<_>>());
+        let asked = cores.total(|counters| &counters.store_requests) - before;
+        assert_eq!(asked, u64::from(offset < MESSAGES), "one page");
+        cores.say(bob, r#"{"type":"quit"}"#);
+    }
 }

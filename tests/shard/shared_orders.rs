@@ -502,3 +502,46 @@ fn a_change_that_is_in_the_place_it_was_promised_contradicts_nothing() {
     assert_eq!(node.asked("renew"), [""; 0]);
     assert_eq!(node.hears(ann), ["ack", "state"]);
 }
+
+#[test]
+fn who_inherits_a_room_from_those_of_a_node_that_is_forgotten_is_told_to_be_its_host() {
+    let mut node = Node::new(|_| {});
+    node.make("den");
+    node.append("den", OTHER, 1, vec![join("2.0.0.1", "zoe")]);
+    let ann = node.enter("ann", &["den"]);
+    node.enter("bob", &["den"]);
+    node.events(ann);
+    node.change("den", THIRD, 1, vec![RoomOp::LoseNode { node: OTHER }]);
+    node.events(ann);
+    node.change("den", THIRD, 2, vec![RoomOp::ForgetNode { node: OTHER }]);
+    let told = node.events(ann);
+    let told: Vec<[&str; 4]> = told
+        .iter()
+        .map(|event| ["event", "nickname", "reason", "role"].map(|field| event[field].as_str().unwrap_or("")))
+        .collect();
+    assert_eq!(told, [["leave", "zoe", "timeout", ""], ["role", "ann", "", "host"]]);
+}
+
+#[test]
+fn people_on_text_lines_go_on_hearing_a_room_that_has_forgotten_them_until_they_are_back() {
+    let mut node = Node::new(|_| {});
+    let ann = node.cores.connect(0, ListenKind::Line);
+    for line in ["ann", "/join den"] {
+        node.say(ann, line);
+    }
+    node.cores.heard(ann);
+    // The backplane has lost what it had, but for how far it was.
+    node.rooms.get_mut("den").unwrap().entries.clear();
+    node.holds = holds_changes;
+    node.log.clear();
+    let outcome = Ok(Some(Box::new(node.opened("den"))));
+    node.tell(BackplaneNews::Opened { room: "den".into(), outcome, is_catch_up: true });
+    assert_eq!(node.asked("append").first().map(String::as_str), Some("append den: join ann"));
+    for content in ["one", "two"] {
+        let said = node.place("den", "zoe", content);
+        node.announce("den", vec![said]);
+        assert_eq!(node.cores.heard(ann), format!("[den] zoe: {content}\n"));
+        node.release();
+        node.cores.heard(ann);
+    }
+}
