@@ -363,7 +363,7 @@ pub(super) fn read_rings(db: &Connection) -> Result<usize, StoreError> {
     let Some(text) = load::meta(db, "rings")? else { return Ok(0) };
     text.parse::<u16>().map(usize::from).map_err(|_| {
         StoreError::new(
-            "the file is damaged: what it says of the number of the last server's journals is none",
+            "the file is damaged: what it says of the number of the last server's journals is none: restore a backup",
         )
     })
 }
@@ -391,9 +391,15 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<(bool, Vec<PathBuf>), S
             }
             // What is in it was acknowledged, and whoever may read it can still have it.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                let is_ours =
+                    path.symlink_metadata().is_ok_and(|facts| facts.uid() == rustix::process::geteuid().as_raw());
+                let remedy = match is_ours {
+                    true => "let nobody else use it (chmod 600) if you trust what is in it",
+                    false => "start as the user that it belongs to, give it to this one (chown)",
+                };
                 return Err(StoreError::new(format!(
-                    "the journal {} of the last server cannot be read ({error}): start as the user that it belongs to, give it to this one \
-                     (chown), or remove it, which loses what had not been stored yet",
+                    "the journal {} of the last server cannot be read ({error}): {remedy}, or remove it, which loses what had not been stored \
+                     yet",
                     path.display()
                 )));
             }
@@ -526,6 +532,35 @@ mod tests {
                 assert_eq!(fs::read(&path).unwrap(), vec![0; bytes], "nobody has written there");
             }
         }
+    }
+
+    #[test]
+    fn whatever_is_damaged_a_backup_is_named() {
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 5] = [
+            ("a header", |path| write_at(path, 0, b"X")),
+            ("all of it", |path| fs::write(path, vec![0; 8192]).unwrap()),
+            ("what is in it", |path| fs::write(path, "this is no store ".repeat(1000)).unwrap()),
+            ("a table", |path| change(path, "DROP TABLE receipts")),
+            ("a column", |path| change(path, "ALTER TABLE rooms RENAME COLUMN epoch TO other")),
+        ];
+        for (damaged, damage) in damages {
+            let directory = tempfile::tempdir().unwrap();
+            end(opened(directory.path()).unwrap());
+            damage(&directory.path().join(FILE));
+            let why = opened(directory.path()).unwrap_err().message;
+            assert!(why.contains("backup"), "{damaged}: {why}");
+        }
+    }
+
+    fn write_at(path: &Path, place: u64, bytes: &[u8]) {
+        let mut file = OpenOptions::new().write(true).open(path).unwrap();
+        file.seek(std::io::SeekFrom::Start(place)).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+
+    fn change(path: &Path, statement: &str) {
+        Connection::open(path).unwrap().execute_batch(statement).unwrap();
     }
 
     #[test]

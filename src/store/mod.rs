@@ -77,16 +77,23 @@ impl From<rusqlite::Error> for StoreError {
                 "the file is damaged, or the disk cannot read it ({error}): see what `starling store check` finds, and restore a backup if \
                  it is the file"
             ),
+            Some(ErrorCode::NotADatabase) => {
+                format!("the file is damaged, or is no store ({error}): put a backup in its place")
+            }
             Some(ErrorCode::DatabaseBusy) => "another process holds the file".to_owned(),
-            None if is_of_content(&error) => {
-                format!(
-                    "the file is damaged ({error}): see what `starling store check` finds, and restore a backup"
-                )
+            // What is asked here is written here: a table or a column is not as it was made.
+            Some(ErrorCode::Unknown) => damaged(&error),
+            None if is_of_content(&error) || matches!(error, rusqlite::Error::SqlInputError { .. }) => {
+                damaged(&error)
             }
             _ => error.to_string(),
         };
         StoreError { message, code }
     }
+}
+
+fn damaged(error: &rusqlite::Error) -> String {
+    format!("the file is damaged ({error}): see what `starling store check` finds, and restore a backup")
 }
 
 /// A number that is never below 0: one that is has not been written here.

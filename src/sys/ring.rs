@@ -191,7 +191,7 @@ impl Ring {
     /// returns the position behind them. Called by one thread.
     ///
     /// # Errors
-    /// When what is there is no frame: somebody else has written to the memory.
+    /// When what is at `from` is no frame: somebody else has written to the memory. What is before such a place is read.
     pub fn read(&self, from: u64, bytes_max: usize, frames: &mut Vec<Vec<u8>>) -> io::Result<u64> {
         let (tail, mut at, mut bytes) = (self.tail(), from, 0);
         // A store of an earlier moment, as a backup is, knows an earlier position: what stood there is no more, and what stands there now
@@ -204,13 +204,18 @@ impl Ring {
             self.copy_out(at, &mut header);
             let length = u32::from_le_bytes(header[..4].try_into().expect("four bytes")) as usize;
             let sum = u32::from_le_bytes(header[4..].try_into().expect("four bytes"));
-            if (tail - at) < (FRAME_HEADER_BYTES + length) as u64 {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is cut off"));
+            let mut frame = Vec::new();
+            let is_whole = (tail - at) >= (FRAME_HEADER_BYTES + length) as u64;
+            if is_whole {
+                frame.resize(length, 0);
+                self.copy_out(at + FRAME_HEADER_BYTES as u64, &mut frame);
             }
-            let mut frame = vec![0; length];
-            self.copy_out(at + FRAME_HEADER_BYTES as u64, &mut frame);
-            if crc32fast::hash(&frame) != sum {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is damaged"));
+            if !is_whole || crc32fast::hash(&frame) != sum {
+                if at > from {
+                    return Ok(at);
+                }
+                let why = if is_whole { "a frame is damaged" } else { "a frame is cut off" };
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
             }
             at += (FRAME_HEADER_BYTES + length) as u64;
             bytes += length;
@@ -271,8 +276,11 @@ fn open(path: &Path, is_new: bool) -> io::Result<File> {
     // SAFETY: a plain call that cannot fail.
     let user = unsafe { libc::geteuid() };
     let facts = file.metadata()?;
-    if facts.uid() != user || facts.mode() & 0o077 != 0 {
+    if facts.uid() != user {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's"));
+    }
+    if facts.mode() & 0o077 != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others than its owner may use it"));
     }
     Ok(file)
 }
@@ -320,6 +328,45 @@ mod tests {
         let ring = Ring::create(Some(&path), 5000, 9).unwrap();
         assert_eq!((ring.tail(), ring.head()), (0, 0));
         assert!(Ring::find(&directory.path().join("other"), 7).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_before_a_damaged_frame_is_read() {
+        for (damaged, what) in
+            [(0, "damaged"), (2, "damaged"), (4, "damaged"), (0, "cut off"), (4, "cut off")]
+        {
+            let ring = Ring::create(None, 4096, 1).unwrap();
+            let mut at = vec![0];
+            at.extend((0..5u8).map(|number| ring.push(&[number; 100]).unwrap()));
+            // Its last byte is another one, or it says that it is longer than what has been written.
+            let (place, byte) =
+                if what == "cut off" { (at[damaged] + 1, 0xFF) } else { (at[damaged + 1] - 1, 0xFF) };
+            ring.copy_in(place, &[byte]);
+            let mut frames = Vec::new();
+            if damaged > 0 {
+                assert_eq!(ring.read(0, usize::MAX, &mut frames).unwrap(), at[damaged]);
+            }
+            assert_eq!(frames, (0..damaged as u8).map(|number| vec![number; 100]).collect::<Vec<_>>());
+            let why = ring.read(at[damaged], usize::MAX, &mut frames).unwrap_err();
+            assert!(why.to_string().contains(what), "{why}");
+            assert_eq!(frames.len(), damaged);
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_use_is_told_from_one_that_is_theirs() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ring");
+        drop(Ring::create(Some(&path), 4096, 7).unwrap());
+        for mode in [0o666, 0o620, 0o604] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = Ring::find(&path, 7).err().expect("it may have been written to");
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            assert!(error.to_string().contains("others than its owner"), "{error}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(Ring::find(&path, 7).unwrap().is_some());
     }
 
     #[test]
