@@ -82,6 +82,10 @@ fn a_wrong_configuration_is_exit_code_2_and_one_line() {
             assert_wrong(&wrong, "KEY=VALUE");
             assert!(!String::from_utf8_lossy(&wrong.stderr).contains("SECRET"));
         }
+        let stray = output(&[command, "--set", "auth.jwt_secret", "SECRET"]);
+        assert_eq!(stray.status.code(), Some(2));
+        let stray = String::from_utf8(stray.stderr).unwrap();
+        assert!(stray.contains("KEY=VALUE") && !stray.contains("SECRET"), "{stray}");
         assert_wrong(&output(&[command, "--listen", "grcp=127.0.0.1:50051"]), "grcp");
         assert_wrong(
             &output(&[command, "--web", "example.org:80"]),

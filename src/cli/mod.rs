@@ -20,6 +20,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use rusqlite::ErrorCode;
 
@@ -183,11 +184,24 @@ pub fn command() -> clap::Command {
 
 /// Reads the arguments. `Err` is the exit code where there is nothing more to do: help was printed, or an error.
 pub fn arguments() -> Result<Command, ExitCode> {
-    Arguments::try_parse().map(|arguments| arguments.command).map_err(|error| {
+    Arguments::try_parse().map(|arguments| arguments.command).map_err(|mut error| {
+        hide_stray_value(&mut error);
         // A closed pipe behind `--help | head` is no failure, so the result does not matter.
         let _ = error.print();
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
     })
+}
+
+/// A word too many is often the value of a flag before it (`--set auth.jwt_secret SECRET`), and what is written to standard error is kept
+/// by supervisors.
+fn hide_stray_value(error: &mut clap::Error) {
+    let is_flag = |word: &ContextValue| matches!(word, ContextValue::String(word) if word.starts_with('-'));
+    if error.kind() == ErrorKind::UnknownArgument
+        && error.get(ContextKind::InvalidArg).is_some_and(|word| !is_flag(word))
+    {
+        let hidden = "not shown: it may be a secret; a flag's value goes with it, as in --set KEY=VALUE";
+        error.insert(ContextKind::InvalidArg, ContextValue::String(hidden.to_owned()));
+    }
 }
 
 /// The exit code for a failure at run time.

@@ -391,8 +391,9 @@ fn replay(engine: &mut Engine, identity: &str) -> Result<(bool, Vec<PathBuf>), S
             }
             // What is in it was acknowledged, and whoever may read it can still have it.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                let is_ours =
-                    path.symlink_metadata().is_ok_and(|facts| facts.uid() == rustix::process::geteuid().as_raw());
+                let is_ours = path
+                    .symlink_metadata()
+                    .is_ok_and(|facts| facts.uid() == rustix::process::geteuid().as_raw());
                 let remedy = match is_ours {
                     true => "let nobody else use it (chmod 600) if you trust what is in it",
                     false => "start as the user that it belongs to, give it to this one (chown)",

@@ -42,7 +42,10 @@ impl Target {
         roots: Option<&[u8]>,
         is_insecure: bool,
     ) -> Result<Self, String> {
-        let wrong = |why: &str| format!("{url:?} {why}: write http://HOST:PORT");
+        // What is before a host or behind it may be a password or a token.
+        let shown = if url.contains(['@', '?']) { "the URL".to_owned() } else { format!("{url:?}") };
+        let wrong =
+            |why: &str| format!("{shown} {why}: write http://HOST:PORT, and --token-file FILE for a token");
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("is no URL"))?;
         let (is_tls, port) = match scheme {
             "http" | "ws" => (false, "80"),
@@ -280,6 +283,10 @@ mod tests {
             ["127.0.0.1:8080", "ftp://a", "http://", "http://a:b", "http://a/b", "http://a b", "http://u@h:1"]
         {
             assert!(parse(url).unwrap_err().contains("write http://HOST:PORT"), "{url}");
+        }
+        for url in ["http://u:SECRET@h:1", "http://h:1/?token=SECRET", "SECRET@h", "ftp://h?SECRET"] {
+            let why = parse(url).unwrap_err();
+            assert!(why.contains("the URL") && !why.contains("SECRET"), "{why}");
         }
     }
 
