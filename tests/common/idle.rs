@@ -24,7 +24,7 @@ const LISTENERS: [ListenKind; 3] = [ListenKind::Web, ListenKind::Line, ListenKin
 /// What is measured: the name of the transport, its listener, and what a client says when it comes.
 type Transport = (&'static str, usize, fn(usize) -> Vec<u8>);
 
-const TRANSPORTS: [Transport; 4] = [
+const TRANSPORTS: [Transport; 5] = [
     ("websocket", 0, |number| {
         format!(
             "GET /ws?nickname=somebody{number} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -38,6 +38,7 @@ const TRANSPORTS: [Transport; 4] = [
         let header = [0xca, 0xfe, 0xba, 0xbe, 1, 0, 0, 0, hello.len() as u8, 0, 1];
         [&header[..], hello.as_bytes()].concat()
     }),
+    ("event_stream", 0, |_| b"GET /api/rooms/den/stream HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
     ("http", 0, |_| b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
 ];
 
