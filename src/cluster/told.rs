@@ -516,7 +516,9 @@ impl Link {
                 let message = Box::new(message);
                 return self.tell_all(|| BackplaneNews::Told { from, message: message.clone() });
             }
-            NodeMessage::GiveUp { number, .. } => (number % cores as u64) as u16,
+            NodeMessage::GiveUp { number, .. } | NodeMessage::Left { number, .. } => {
+                (number % cores as u64) as u16
+            }
             NodeMessage::PrivateDone { ask, .. }
             | NodeMessage::BroadcastDone { ask, .. }
             | NodeMessage::GivenUp { ask, .. } => ask.core,

@@ -606,6 +606,22 @@ pub enum NodeMessage {
         /// How many cores the node has: so many answers come.
         cores: u16,
     },
+    /// A private message that the node that says this has kept for a session which has gone on on another one, while this one was taken for
+    /// lost: the node that has the session now tells it. Answered by `PrivateDone`, for which nobody waits.
+    Left {
+        /// What nobody waits for.
+        ask: Ask,
+        /// The session's number.
+        number: u64,
+        /// Who has sent it.
+        sender: Nickname,
+        /// To whom.
+        target: Nickname,
+        /// What.
+        content: Arc<str>,
+        /// When, in milliseconds since the Unix epoch.
+        timestamp_ms: u64,
+    },
     /// A session is wanted by the node that says this. Answered by `GivenUp`.
     GiveUp {
         /// Its number.
@@ -627,6 +643,7 @@ impl NodeMessage {
     pub fn may_come_twice(&self) -> bool {
         match self {
             NodeMessage::Private { .. }
+            | NodeMessage::Left { .. }
             | NodeMessage::Broadcast { .. }
             | NodeMessage::PutOut { .. }
             | NodeMessage::BroadcastDone { .. } => false,
@@ -644,6 +661,7 @@ impl NodeMessage {
             | NodeMessage::Broadcast { ask, .. }
             | NodeMessage::PutOut { ask, .. } => Some(ask.wait),
             NodeMessage::PrivateDone { .. }
+            | NodeMessage::Left { .. }
             | NodeMessage::BroadcastDone { .. }
             | NodeMessage::GivenUp { .. } => None,
         }

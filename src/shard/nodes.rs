@@ -331,6 +331,7 @@ impl Shard {
             return self.end_lost(session.session, Farewell::Kicked);
         }
         log::warn!("{} has been given to somebody else while this node was not heard of", nickname.as_str());
+        self.leave_private(session.session); // it may be the same session, which has gone on there
         self.end_lost(session.session, Farewell::Internal);
     }
 
@@ -349,6 +350,7 @@ impl Shard {
             let was_before = connection
                 .is_some_and(|c| self.nodes.silent_at.is_some_and(|silent_at| c.awaited_since < silent_at));
             let farewell = if was_before { Farewell::Replaced } else { Farewell::Internal };
+            self.leave_private(session.session);
             self.end_lost(session.session, farewell);
         }
     }
@@ -439,6 +441,7 @@ impl Shard {
         }
         match message {
             NodeMessage::Private { .. } => self.hear_private(node, message),
+            NodeMessage::Left { .. } => self.hear_left(node, message),
             NodeMessage::PrivateDone { ask, delivered, is_stored, is_full } => {
                 self.hear_private_done(ask.wait, node, delivered, is_stored, is_full);
             }

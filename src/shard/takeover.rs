@@ -281,6 +281,8 @@ impl Shard {
                 self.post(self.birth_core(number), Mail::Stays { number, session: at });
                 return self.go_away(id);
             }
+            // It had gone on there before this node could give it up, so that nothing of it has gone along.
+            Ok(false) if !is_taken_back => self.leave_private(id),
             Ok(_) => {}
         }
         self.end_grace(id);

@@ -496,6 +496,26 @@ def test_a_node_that_is_killed_takes_the_private_messages_that_it_kept(redis, st
     assert again.expect("private")["content"] == "the next"
 
 
+def test_a_node_that_stood_still_leaves_private_messages_to_whoever_went_on_elsewhere(redis, start_node):  # noqa: F811
+    one, two = (start_node(redis, session__grace_ms=60_000) for _ in range(2))
+    alice, bob = two.ws("alice", "den"), one.ws("bob", "den")
+    redis.wait_until_kept("den", "alice", "bob")
+    bob.drop()
+    alice.expect("presence", event="away", nickname="bob")
+    for content in ("one", "two"):
+        assert alice.call("private", target="bob", content=content)["stored"] is True
+    one.process.send_signal(signal.SIGSTOP)
+    try:
+        again = wait_until(lambda: try_resume(two, bob), "the session to be had", 30)
+    finally:
+        one.process.send_signal(signal.SIGCONT)
+    heard = [again.expect("private", deadline=Deadline(30)) for _ in range(2)]
+    assert [event["content"] for event in heard] == ["one", "two"]
+    # Once each, and what comes after is as ever.
+    assert alice.call("private", target="bob", content="the next")["delivered"] == 1
+    assert again.expect("private")["content"] == "the next"
+
+
 def test_the_session_of_a_killed_node_is_refused_while_it_may_live(redis, start_node):  # noqa: F811
     one, two = (start_node(redis, cluster__lease_ms=60_000) for _ in range(2))
     alice = one.ws("alice", "den")

@@ -3,7 +3,7 @@
 use starling::base::slots::Id;
 use starling::chat::name::Nickname;
 use starling::config::Config;
-use starling::shard::backplane::{Ask, BackplaneNews, NodeMessage};
+use starling::shard::backplane::{Ask, BackplaneNews, BackplaneRequest, NodeMessage};
 
 use crate::cores::Client;
 use crate::link::{Node, OTHER, THIRD, session};
@@ -189,4 +189,93 @@ fn a_message_of_another_node_that_comes_again_is_told_once() {
     assert_eq!(node.cores.total(|counters| &counters.private_kept), 1);
     assert_eq!(hear(&mut node, "ann", "m"), answer(0, false, true));
     assert_eq!(node.cores.total(|counters| &counters.repeated_commands), 2);
+}
+
+#[test]
+fn what_a_node_has_kept_for_a_session_that_went_on_elsewhere_is_left_to_it() {
+    // The link hears of the session's number first, or of its nickname, or cannot give it up; or its user has been put out.
+    for heard in ["number", "nickname", "given up", "put out"] {
+        let mut node = Node::new(|_| {});
+        let ann = node.enter("ann", &[]);
+        let bob = node.enter("bob", &[]);
+        let (number, session) = (node.numbers["ann"], node.session("ann"));
+        node.cores.broken(ann);
+        node.settle();
+        let sent_ms = node.unix_ms();
+        for content in ["one", "two"] {
+            let line =
+                format!(r#"{{"type":"private","target":"ann","content":"{content}","id":"{content}"}}"#);
+            let ack = node.call(bob, &line);
+            assert_eq!((&ack["delivered"], &ack["stored"]), (&0.into(), &true.into()));
+        }
+        node.pass(5_000);
+        node.told();
+        let lost = |node: &mut Node| {
+            let (nickname, is_put_out) = (Nickname::parse("ann").unwrap(), heard == "put out");
+            let news = match heard {
+                "number" => BackplaneNews::SessionMoved { number, session },
+                "given up" => {
+                    node.holds = |request| matches!(request, BackplaneRequest::KeepSession { .. });
+                    let ask = Ask { core: 0, wait: Id { index: 5, generation: 1 } };
+                    node.hear(OTHER, NodeMessage::GiveUp { number, ask });
+                    let Some((_, BackplaneRequest::KeepSession { wait: Some(wait), .. })) =
+                        node.held.pop_front()
+                    else {
+                        return;
+                    };
+                    BackplaneNews::Kept { wait, outcome: Ok(false) }
+                }
+                _ => BackplaneNews::NicknameLost { session, nickname, is_put_out },
+            };
+            node.tell(news);
+        };
+        lost(&mut node);
+        let left = node.told().into_iter().filter_map(|(to, message)| match message {
+            NodeMessage::Left { number: of, sender, target, content, timestamp_ms, .. } => {
+                assert_eq!((to, of, timestamp_ms), (None, number, sent_ms), "it is told to all, once");
+                Some(format!("{} to {}: {content}", sender.as_str(), target.as_str()))
+            }
+            NodeMessage::GivenUp { .. } => None,
+            other => panic!("{other:?}"),
+        });
+        let expected = if heard == "put out" { vec![] } else { vec!["bob to ann: one", "bob to ann: two"] };
+        assert_eq!(left.collect::<Vec<_>>(), expected, "{heard}");
+        lost(&mut node);
+        assert!(
+            node.told().iter().all(|(_, message)| matches!(message, NodeMessage::GivenUp { .. })),
+            "it is gone"
+        );
+    }
+}
+
+#[test]
+fn what_was_left_for_a_session_is_told_where_it_is_and_nowhere_else() {
+    let mut node = Node::new(|_| {});
+    let ann = node.come_from("2.0.0.1", "ann", 77, "den");
+    node.hears(ann);
+    let left = |number| NodeMessage::Left {
+        ask: Ask { core: 0, wait: Id { index: 5, generation: 1 } },
+        number,
+        sender: Nickname::parse("bob").unwrap(),
+        target: Nickname::parse("ann").unwrap(),
+        content: "psst".into(),
+        timestamp_ms: 1_234,
+    };
+    node.hear(OTHER, left(78));
+    node.hear(crate::link::OWN, left(77));
+    assert!(node.hears(ann).is_empty() && node.told().is_empty());
+    node.hear(OTHER, left(77));
+    let events = node.events(ann);
+    let said = |event: &serde_json::Value| {
+        ["type", "sender", "content", "timestamp"].map(|field| event[field].clone())
+    };
+    let expected: [serde_json::Value; 4] = ["private".into(), "bob".into(), "psst".into(), 1_234.into()];
+    assert_eq!(events.iter().map(said).collect::<Vec<_>>(), [expected]);
+    assert_eq!(node.told(), [(Some(OTHER), answer(1, false, false))]);
+    // While its user is away it is kept.
+    node.cores.broken(ann);
+    node.settle();
+    node.told();
+    node.hear(OTHER, left(77));
+    assert_eq!(node.told(), [(Some(OTHER), answer(0, true, false))]);
 }

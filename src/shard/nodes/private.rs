@@ -14,6 +14,7 @@ use super::super::timers::Timer;
 use super::Shard;
 use crate::base::slots::Id;
 use crate::chat::idempotency::Seen;
+use crate::chat::inbox::Kept;
 use crate::chat::name::Nickname;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::chat::user::{NodeId, SessionRef};
@@ -266,6 +267,35 @@ impl Shard {
         // It comes back with the answer.
         let reply_to = ReplyTo { id: key, encoding: None };
         self.hand_over_here(from, reply_to, handover);
+    }
+
+    /// A session has gone on on another node, while this one was taken for lost: what it had of private messages is told on there.
+    pub(in crate::shard) fn leave_private(&mut self, session: Id) {
+        let number = self.sessions[session].number;
+        let kept = self.sessions[session].inbox.as_mut().map(|inbox| inbox.take_private());
+        for kept in kept.unwrap_or_default() {
+            let Kept::Private { sender, target, content, timestamp_ms, .. } = kept else { continue };
+            // Who has sent it has been answered: nobody waits under this key any more.
+            let wait = self.wait_for_store(Awaited::GivingUp { session, is_taken_back: false });
+            self.end_wait(wait);
+            let ask = Ask { core: self.core, wait };
+            let message = Box::new(NodeMessage::Left { ask, number, sender, target, content, timestamp_ms });
+            self.ask_backplane(BackplaneRequest::TellAll { message });
+        }
+    }
+
+    /// Another node has left a private message for a session, which is perhaps here.
+    pub(super) fn hear_left(&mut self, node: NodeId, message: NodeMessage) {
+        let NodeMessage::Left { ask, number, sender, target, content, timestamp_ms } = message else {
+            return;
+        };
+        let session = self.directory.get(&number).copied().filter(|session| session.node == self.node);
+        let Some(session) = session.filter(|_| node != self.node) else { return };
+        let mut handover = self.new_handover(target, sender, content, 1);
+        (handover.timestamp_ms, handover.to) = (timestamp_ms, vec![session]);
+        let from = SessionRef { node, core: ask.core, session: ask.wait };
+        let request = Request::Handover(Box::new(handover));
+        self.post(session.core, Mail::Request { from, reply_to: ReplyTo::default(), request });
     }
 }
 
