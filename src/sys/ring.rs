@@ -361,7 +361,7 @@ mod tests {
         drop(Ring::create(Some(&path), 4096, 7).unwrap());
         for mode in [0o666, 0o620, 0o604] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let error = Ring::find(&path, 7).err().expect("it may have been written to");
+            let Err(error) = Ring::find(&path, 7) else { panic!("it may have been written to") };
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
             assert!(error.to_string().contains("others than its owner"), "{error}");
         }

@@ -248,6 +248,21 @@ fn who_moderates_is_written_down_when_it_changes() {
 }
 
 #[test]
+fn nobody_is_muted_for_more_than_a_hundred_years() {
+    let mut cores = Cores::new(|_| {});
+    let alice = cores.enter(0, "alice", &["den"]);
+    let bob = cores.enter(0, "bob", &["den"]);
+    for (seconds, retry_after_ms) in [(3_153_600_000u64, 3_153_600_000_000u64), (1 << 60, 3_153_600_000_000)]
+    {
+        let mute = serde_json::json!({ "type": "mute", "room": "den", "target": "bob", "seconds": seconds });
+        cores.say(alice, &mute.to_string());
+        cores.events(bob);
+        let answer = cores.call(bob, r#"{"type":"message","room":"den","content":"x","id":"1"}"#);
+        assert_eq!((&answer["reason"], &answer["retry_after_ms"]), (&"muted".into(), &retry_after_ms.into()));
+    }
+}
+
+#[test]
 fn up_to_a_size_a_room_tells_each_who_comes_and_goes() {
     let mut cores =
         Cores::new(|config| (config.presence.exact_members, config.presence.batch_ms) = (2, 1000));

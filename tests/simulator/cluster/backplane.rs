@@ -1070,7 +1070,9 @@ impl Backplane {
             NodeMessage::PrivateDone { ask, .. }
             | NodeMessage::BroadcastDone { ask, .. }
             | NodeMessage::GivenUp { ask, .. } => vec![ask.core],
-            NodeMessage::GiveUp { number, .. } => vec![(number % cores) as u16],
+            NodeMessage::GiveUp { number, .. } | NodeMessage::Left { number, .. } => {
+                vec![(number % cores) as u16]
+            }
             NodeMessage::Private { target, .. } => vec![super::home_of(to, link.cores, target.folded())],
             NodeMessage::Broadcast { .. } | NodeMessage::PutOut { .. } => (0..cores as u16).collect(),
         };
