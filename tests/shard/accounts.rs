@@ -311,3 +311,22 @@ fn a_session_that_is_being_taken_over_is_looked_at_by_who_has_it_then() {
     assert_eq!(heard(&mut cores, next), ["welcome true", "bye 4101"]);
     assert_eq!(cores.total(|counters| &counters.void_tokens), 1);
 }
+
+#[test]
+fn the_bytes_of_a_request_are_paid_for() {
+    let login = about("login", &credentials("alice", "open sesame"));
+    let body = r#"{"content":"so it goes, so it goes, so it goes"}"#;
+    let publish = format!(
+        "POST /api/rooms/den/messages HTTP/1.1\r\nHost: a\r\nX-API-Key: ci\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for second in [&login, &publish] {
+        let mut cores = server(1, |config| {
+            (config.rate.bytes_per_second, config.rate.bytes_burst) = (1, 60);
+        });
+        let client = browser(&mut cores, 0, &(publish.clone() + second));
+        let heard = cores.heard(client);
+        assert!(heard.starts_with("HTTP/1.1 401") && heard.contains("HTTP/1.1 429"), "{second}: {heard}");
+        assert_eq!(cores.total(|counters| &counters.rate_limited_bytes), 1);
+    }
+}

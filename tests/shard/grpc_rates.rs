@@ -139,3 +139,41 @@ fn who_calls_on_and_on_is_sent_away_with_all_calls_of_its_connection() {
         assert!(cores.is_over(caller.client));
     }
 }
+
+#[test]
+fn only_who_is_refused_for_its_rate_is_told_when_to_call_again() {
+    let mut cores = Cores::new(|config| {
+        (config.rate.commands_per_second, config.rate.burst) = (1, 1);
+        config.limits.rate_ignored_ms = 1;
+    });
+    let mut caller = Caller::new(&mut cores, 0);
+    for _ in 0..3 {
+        let call = caller.call(&mut cores, SEND, &[], &[sent(said("gus", "a b", "hi"))], true);
+        assert_eq!(caller.status(&mut cores, call), status(3, "bad_name"));
+        assert_eq!(caller.trailer(&mut cores, call, "grpc-retry-pushback-ms"), None);
+        cores.pass(1000);
+    }
+    assert_eq!(cores.total(|counters| &counters.rate_limits_ignored), 0);
+    assert_eq!(caller.over, None);
+}
+
+#[test]
+fn what_is_refused_after_a_call_has_begun_is_told_when_all_of_a_new_one_passes() {
+    for (by_room, content) in [(false, "x".repeat(30)), (true, "x".to_owned())] {
+        let mut cores = Cores::new(|config| {
+            (config.rate.joins_per_second, config.rate.joins_burst) = (1, 1);
+            match by_room {
+                true => (config.rate.room_messages_per_second, config.rate.room_burst) = (100, 1),
+                false => (config.rate.bytes_per_second, config.rate.bytes_burst) = (1000, 40),
+            }
+        });
+        let mut caller = Caller::new(&mut cores, 0);
+        let call = caller.call(&mut cores, STREAM, &[("nickname", "gus")], &[], false);
+        caller.say(&mut cores, call, &said("", "", &content));
+        assert_eq!(caller.status(&mut cores, call), None);
+        caller.say(&mut cores, call, &said("", "", &content));
+        assert_eq!(caller.status(&mut cores, call), status(8, "rate_limited"));
+        // A moment would do for what it said; the next call joins again.
+        assert_eq!(caller.trailer(&mut cores, call, "grpc-retry-pushback-ms"), Some("1000".into()));
+    }
+}

@@ -345,7 +345,7 @@ impl Shard {
                 Ok(())
             }
             Err(mut refusal) => {
-                let again = Cost { bytes, joins: joins + at_first, ..Cost::COMMAND };
+                let again = Cost { joins: joins + at_first, ..Cost::COMMAND };
                 refusal.retry_after_ms = refusal.retry_after_ms.max(Some(self.own_wait_ms(id, again)));
                 Err(refusal)
             }
