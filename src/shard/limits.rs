@@ -11,6 +11,7 @@ use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::chat::refusal::{Reason, Refusal};
 use crate::config;
+use crate::proto::grpc::Method;
 use crate::proto::wire::Command;
 
 /// How many commands of one connection are refused for their rate in each window. What comes beyond that waits in its socket:
@@ -106,6 +107,9 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(asked.by) else { return Ok(()) };
         if let Some(admitted) = connection.admitted.take() {
             return *admitted;
+        }
+        if connection.call.as_ref().is_some_and(|call| call.method != Method::Connect) {
+            return Ok(()); // it has paid for what it says, and for what follows from that (Shard::pay)
         }
         if let Command::Quit = command {
             return Ok(()); // whoever goes asks for nothing more

@@ -10,13 +10,10 @@ use crate::base::time::Tick;
 use crate::chat::refusal::{Farewell, Reason, Refusal};
 use crate::proto::grpc::{self, Code, Decoder, Method, NoTime, Status, Violation};
 use crate::proto::http2::{self, Stream};
-use crate::proto::wire::Command;
 use crate::shard::Shard;
 use crate::shard::closing::Closing;
-use crate::shard::commands::Asked;
 use crate::shard::connection::{Connection, Pause, Protocol, Stage};
 use crate::shard::encode::Encoding;
-use crate::shard::input::Flow;
 use crate::shard::limits::Cost;
 use crate::shard::mail::ReplyTo;
 
@@ -350,14 +347,6 @@ impl Shard {
                 Err(refusal)
             }
         }
-    }
-
-    /// Does what a call's client has not said in so many words, or has paid for: its message costs what it costs, and no more.
-    pub(super) fn command_paid(&mut self, asked: Asked, command: &Command) -> Flow {
-        if let Some(connection) = self.connections.get_mut(asked.by) {
-            connection.admitted = Some(Box::new(Ok(())));
-        }
-        self.command(asked, command)
     }
 
     /// Notes that a call on a connection was refused for its rate: who goes on and on is sent away, with all its calls.

@@ -98,13 +98,13 @@ impl Shard {
         }
         if is_private {
             let target = Cow::Borrowed(said.target.as_str());
-            return self.command_paid(asked, &Command::Private { target, content });
+            return self.command(asked, &Command::Private { target, content });
         }
         if joins {
-            let flow = self.command_paid(asked, &Command::Join(Join { room, ..Join::default() }));
+            let flow = self.command(asked, &Command::Join(Join { room, ..Join::default() }));
             return if flow == Flow::Wait { Flow::Hold(Pause::Reply) } else { flow };
         }
-        self.command_paid(asked, &Command::Message { room, content, ack: None })
+        self.command(asked, &Command::Message { room, content, ack: None })
     }
 
     /// Hears the message of a `SendMessage`.
@@ -135,7 +135,7 @@ impl Shard {
             self.pay(id, bytes, 0, None)?;
             let target = Cow::Borrowed(said.target.as_str());
             let private = Command::Private { target, content: Cow::Borrowed(&said.content) };
-            return Ok(self.command_paid(asked, &private));
+            return Ok(self.command(asked, &private));
         }
         self.check_content(&said.content)?;
         let room = parse_room(if said.room.is_empty() { LOBBY } else { &said.room })?;
@@ -289,7 +289,7 @@ impl Shard {
         }
         let hello = Command::Hello { nickname, token: token.as_deref().map(Cow::Borrowed), resume: None };
         let encoding = self.connections.get(id).map_or(Encoding::GrpcMessage, |it| it.encoding);
-        self.command_paid(Asked { by: id, id: None, encoding, bytes: 0 }, &hello)
+        self.command(Asked { by: id, id: None, encoding, bytes: 0 }, &hello)
     }
 
     /// The hello has been answered: the room is joined. Says whether something else is to wait for that.
@@ -300,7 +300,7 @@ impl Shard {
         let Some(room) = self.call_mut(id).and_then(|call| call.enters.take()) else { return false };
         let asked = Asked { by: id, id: None, encoding: Encoding::GrpcMessage, bytes: 0 };
         let join = Command::Join(Join { room: Cow::Borrowed(&room), ..Join::default() });
-        match self.command_paid(asked, &join) {
+        match self.command(asked, &join) {
             Flow::Wait => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.pause = Some(Pause::Reply);
