@@ -223,12 +223,6 @@ impl Shard {
     /// waits for comes `then`; a connection that waits goes on hearing each room until it has been left.
     pub(super) fn end_session(&mut self, id: Id, reason: LeaveReason, then: Option<AfterEnd>) {
         self.end_grace(id);
-        // In a cluster whoever is to continue it waits until it is forgotten there too, and then asks whether another node has it.
-        if !self.is_clustered()
-            && let Some(successor) = self.sessions.get_mut(id).and_then(|session| session.successor.take())
-        {
-            self.tell_ended(*successor);
-        }
         let Some(session) = self.sessions.get_mut(id) else { return };
         match (&mut session.step, then) {
             // The connection has not waited for the end.
@@ -282,6 +276,7 @@ impl Shard {
             self.release(id, nickname, number);
         }
         self.forget_number(id);
+        // Whoever was to continue it begins anew only now: earlier it would be refused the nickname that this one still had.
         if let Some(successor) = self.sessions[id].successor.take() {
             self.tell_ended(*successor);
         }

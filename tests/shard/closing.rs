@@ -265,21 +265,34 @@ fn a_nickname_is_free_when_all_that_its_session_has_asked_is_answered() {
 }
 
 #[test]
-fn who_waits_for_a_session_that_is_put_out_begins_anew_at_once() {
-    let mut cores = Cores::stored(1, |config| {
-        config.auth.api_keys = vec![crate::tokens::admin_key("root")];
-        config.store.ack = starling::config::AckLevel::Stored;
-    });
-    let token = crate::cores::token("alice", |_| {});
-    let (alice, welcome) = cores.greet(0, &json!({ "token": token }));
-    cores.say(alice, r#"{"type":"join","room":"den"}"#);
-    cores.slow_store(true);
-    cores.say(alice, r#"{"type":"message","room":"den","content":"x","id":"1"}"#);
-    let next = cores.connect(0, ListenKind::Line);
-    let hello = json!({ "type": "hello", "resume": welcome["resume"], "token": token });
-    cores.say(next, &hello.to_string());
-    assert_eq!(cores.events(next), [json!(null); 0], "the message is not stored");
-    let put_out = cores.http(0, "DELETE /api/sessions/alice HTTP/1.1\r\nHost: a\r\nX-API-Key: root\r\n\r\n");
-    assert!(put_out.starts_with("HTTP/1.1 204 "), "{put_out}");
-    assert_eq!(cores.told(next, "welcome", "resumed"), [false]);
+fn who_waits_for_a_session_that_is_put_out_begins_anew_with_its_nickname() {
+    for is_guest in [true, false] {
+        let mut cores = Cores::stored(2, |config| {
+            config.auth.api_keys = vec![crate::tokens::admin_key("root")];
+            config.store.ack = starling::config::AckLevel::Stored;
+        });
+        let name = cores.name_at(1, "alice");
+        let hello = match is_guest {
+            true => json!({ "nickname": name }),
+            false => json!({ "token": crate::cores::token(&name, |_| {}) }),
+        };
+        let (alice, welcome) = cores.greet(0, &hello);
+        cores.say(alice, r#"{"type":"join","room":"den"}"#);
+        cores.slow_store(true);
+        cores.say(alice, r#"{"type":"message","room":"den","content":"x","id":"1"}"#);
+        let next = cores.connect(0, ListenKind::Line);
+        let mut again = hello.clone();
+        (again["type"], again["resume"]) = (json!("hello"), welcome["resume"].clone());
+        cores.say(next, &again.to_string());
+        assert_eq!(cores.events(next), [json!(null); 0], "the message is not stored");
+        let request = format!("DELETE /api/sessions/{name} HTTP/1.1\r\nHost: a\r\nX-API-Key: root\r\n\r\n");
+        let put_out = cores.http(0, &request);
+        assert!(put_out.starts_with("HTTP/1.1 204 "), "{put_out}");
+        assert_eq!(cores.events(next), [json!(null); 0], "the nickname is not free");
+        cores.slow_store(false);
+        let told = cores.events(next);
+        let [told] = &told[..] else { panic!("one answer, is_guest {is_guest}: {told:?}") };
+        assert_eq!((&told["type"], &told["resumed"]), (&json!("welcome"), &json!(false)), "{told}");
+        assert_eq!(told["nickname"], name);
+    }
 }
