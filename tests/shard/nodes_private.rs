@@ -3,7 +3,7 @@
 use starling::base::slots::Id;
 use starling::chat::name::Nickname;
 use starling::config::Config;
-use starling::shard::backplane::{Ask, BackplaneNews, BackplaneRequest, NodeMessage};
+use starling::shard::backplane::{Ask, BackplaneNews, BackplaneRequest, Failed, NodeMessage};
 
 use crate::cores::Client;
 use crate::link::{Node, OTHER, THIRD, session};
@@ -193,8 +193,9 @@ fn a_message_of_another_node_that_comes_again_is_told_once() {
 
 #[test]
 fn what_a_node_has_kept_for_a_session_that_went_on_elsewhere_is_left_to_it() {
-    // The link hears of the session's number first, or of its nickname, or cannot give it up; or its user has been put out.
-    for heard in ["number", "nickname", "given up", "put out"] {
+    // The link hears of the session's number first, or of its nickname, or cannot give it up; or its user has been put out; or it may have
+    // been given up with what was kept, and cannot be taken back.
+    for heard in ["number", "nickname", "given up", "put out", "not taken back"] {
         let mut node = Node::new(|_| {});
         let ann = node.enter("ann", &[]);
         let bob = node.enter("bob", &[]);
@@ -210,19 +211,24 @@ fn what_a_node_has_kept_for_a_session_that_went_on_elsewhere_is_left_to_it() {
         }
         node.pass(5_000);
         node.told();
+        let kept = |node: &mut Node| match node.held.pop_front() {
+            Some((_, BackplaneRequest::KeepSession { wait, .. })) => wait,
+            _ => None,
+        };
         let lost = |node: &mut Node| {
             let (nickname, is_put_out) = (Nickname::parse("ann").unwrap(), heard == "put out");
             let news = match heard {
                 "number" => BackplaneNews::SessionMoved { number, session },
-                "given up" => {
+                "given up" | "not taken back" => {
                     node.holds = |request| matches!(request, BackplaneRequest::KeepSession { .. });
                     let ask = Ask { core: 0, wait: Id { index: 5, generation: 1 } };
                     node.hear(OTHER, NodeMessage::GiveUp { number, ask });
-                    let Some((_, BackplaneRequest::KeepSession { wait: Some(wait), .. })) =
-                        node.held.pop_front()
-                    else {
-                        return;
-                    };
+                    if heard == "not taken back" {
+                        let Some(wait) = kept(node) else { return };
+                        node.tell(BackplaneNews::Kept { wait, outcome: Err(Failed::Down) });
+                        node.pass(500);
+                    }
+                    let Some(wait) = kept(node) else { return };
                     BackplaneNews::Kept { wait, outcome: Ok(false) }
                 }
                 _ => BackplaneNews::NicknameLost { session, nickname, is_put_out },
@@ -238,7 +244,10 @@ fn what_a_node_has_kept_for_a_session_that_went_on_elsewhere_is_left_to_it() {
             NodeMessage::GivenUp { .. } => None,
             other => panic!("{other:?}"),
         });
-        let expected = if heard == "put out" { vec![] } else { vec!["bob to ann: one", "bob to ann: two"] };
+        let expected = match heard {
+            "put out" | "not taken back" => vec![],
+            _ => vec!["bob to ann: one", "bob to ann: two"],
+        };
         assert_eq!(left.collect::<Vec<_>>(), expected, "{heard}");
         lost(&mut node);
         assert!(
