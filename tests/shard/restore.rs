@@ -1,9 +1,14 @@
 //! What a core goes on with after a start.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use starling::auth::resume::{ResumeKey, Ticket};
+use starling::base::census::Census;
 use starling::chat::name::{Nickname, RoomName};
+use starling::config::Config;
 use starling::record::{Restored, RestoredMembership, RestoredRoom, RestoredSession, Retention, SessionBody};
+use starling::shard::Flock;
 use starling::shard::restore::share_out;
 
 use crate::cores::{Client, Cores};
@@ -39,21 +44,42 @@ fn come_back(cores: &mut Cores, number: u64, nickname: &str) -> Client {
     cores.come_back(0, &json!({ "resume": resume }))
 }
 
-#[test]
-fn roles_and_bans_are_as_they_were() {
-    let rules = json!({ "hosts": ["Alice", "alice"], "held": [{ "nickname": "bob", "ban": {} }] });
-    let room = RestoredRoom {
-        number: 7,
-        name: RoomName::parse("den").expect("a name"),
+/// A room with three messages.
+fn room(number: u64, name: &str, rules: Option<String>) -> RestoredRoom {
+    RestoredRoom {
+        number,
+        name: RoomName::parse(name).expect("a name"),
         epoch: "e".into(),
         offset: 3,
         timestamp_ms: 5,
         first_kept: 1,
         retention: Retention { count: 1000, bytes: 16 << 20, age_ms: 0 },
-        rules: Some(rules.to_string()),
+        rules,
         state_version: 0,
         state: Vec::new(),
-    };
+    }
+}
+
+#[test]
+fn each_core_gets_the_rooms_that_live_on_it() {
+    let mut flock = Flock::of_one(Arc::new(Config::default()), Arc::new(Census::new(0, 0)));
+    flock.cores = 3;
+    let names: Vec<String> = (0..9).map(|number| format!("room-{number}")).collect();
+    let rooms = (100..).zip(&names).map(|(number, name)| room(number, name, None)).collect();
+    let shares = share_out(Restored { rooms, ..Restored::default() }, &flock);
+    assert_eq!(shares.len(), 3);
+    for (core, share) in shares.iter().enumerate() {
+        let here = (100..).zip(&names).filter(|(_, name)| usize::from(flock.home_of(name)) == core);
+        let here: Vec<u64> = here.map(|(number, _)| number).collect();
+        assert!(!here.is_empty(), "one of nine lives here");
+        assert_eq!(share.room_numbers().collect::<Vec<_>>(), here);
+    }
+}
+
+#[test]
+fn roles_and_bans_are_as_they_were() {
+    let rules = json!({ "hosts": ["Alice", "alice"], "held": [{ "nickname": "bob", "ban": {} }] });
+    let room = room(7, "den", Some(rules.to_string()));
     let sessions =
         [(1, "carol"), (2, "bob"), (3, "alice")].map(|(number, name)| session(number, 1, name, &["den"]));
     let mut cores =
