@@ -1,6 +1,6 @@
 //! A core of a node of a cluster: what Redis and other nodes say, in any order, between what its clients do.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -87,6 +87,9 @@ struct World {
     pending: VecDeque<BackplaneRequest>,
     /// Who has asked for a page, or for something else that can be answered late.
     waits: Vec<Id>,
+    /// The rooms that the core has asked for, and those of them that the link still has to look at: all, when the backplane is back.
+    rooms: BTreeSet<Arc<str>>,
+    unseen: BTreeSet<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -111,8 +114,16 @@ impl World {
         };
         let now_ms = 1000;
         let shard = Shard::new(0, &flock, Arc::default(), 1, Self::moment(now_ms));
-        let (pending, waits) = (VecDeque::new(), Vec::new());
-        let mut world = World { shard, now_ms, clients: Vec::new(), speaker: WITNESS, pending, waits };
+        let mut world = World {
+            shard,
+            now_ms,
+            clients: Vec::new(),
+            speaker: WITNESS,
+            pending: VecDeque::new(),
+            waits: Vec::new(),
+            rooms: BTreeSet::new(),
+            unseen: BTreeSet::new(),
+        };
         for line in
             ["c 0", r#"{"type":"hello","nickname":"witness"}"#, "+", r#"{"type":"join","room":"den"}"#]
         {
@@ -190,7 +201,10 @@ impl World {
                 }
             }
             "b" => self.tell(BackplaneNews::Down(Some("it is away".into()))),
-            "B" => self.tell(BackplaneNews::Down(None)),
+            "B" => {
+                self.unseen.clone_from(&self.rooms);
+                self.tell(BackplaneNews::Down(None));
+            }
             "l" => {
                 let others: Vec<NodeId> =
                     rest.split(' ').filter_map(|word| word.parse().ok()).take(8).collect();
@@ -468,8 +482,10 @@ impl World {
     }
 
     fn note(&mut self, request: BackplaneRequest) {
-        if let BackplaneRequest::Page { wait, .. } = &request {
-            self.waits.push(*wait);
+        match &request {
+            BackplaneRequest::Page { wait, .. } => self.waits.push(*wait),
+            BackplaneRequest::Open { room, .. } => drop(self.rooms.insert(room.folded().into())),
+            _ => {}
         }
         self.pending.push_back(request);
         if self.pending.len() > PENDING_MAX {
@@ -517,6 +533,9 @@ impl World {
     fn end(&mut self) {
         self.connect(WITNESS);
         self.say(WITNESS, ASKING);
+        for room in std::mem::take(&mut self.unseen) {
+            self.tell(BackplaneNews::Unseen { room });
+        }
         // Replies come in order: what is waited for has to be answered first, or to be too late.
         for _ in 0..PATIENCE_S {
             self.refuse_all();
