@@ -56,6 +56,9 @@ impl Owner<'_> {
     }
 }
 
+/// As far as the database counts: its numbers have a sign. (What is only a name, as a session's number, goes beyond that.)
+const COUNT_MAX: u64 = i64::MAX as u64;
+
 /// A fact. Numbers of rooms are given out by their homes and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -112,9 +115,29 @@ impl<'a> Record<'a> {
     /// Takes the first record of `bytes`.
     ///
     /// # Errors
-    /// When there is none: the bytes are not of this version's records.
+    /// When there is none: the bytes are not of this version's records, or have a place, time or bound to which nothing counts.
     pub fn take(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BadRecord> {
-        postcard::take_from_bytes(bytes).map_err(|error| BadRecord(error.to_string()))
+        let (record, rest): (Self, _) =
+            postcard::take_from_bytes(bytes).map_err(|error| BadRecord(error.to_string()))?;
+        match record.counts().into_iter().find(|count| *count > COUNT_MAX) {
+            Some(count) => Err(BadRecord(format!("a count of {count}"))),
+            None => Ok((record, rest)),
+        }
+    }
+
+    /// What it counts, and what nobody counts as far as the database has place for.
+    fn counts(&self) -> [u64; 3] {
+        match *self {
+            Record::Room { retention: Retention { count, bytes, age_ms }, .. } => [count, bytes, age_ms],
+            Record::Message { offset, timestamp_ms, .. } | Record::Kept { offset, timestamp_ms, .. } => {
+                [offset, timestamp_ms, 0]
+            }
+            Record::State { version, .. } => [version, 0, 0],
+            Record::Session { revision, .. } | Record::SessionEnded { revision, .. } => [revision, 0, 0],
+            Record::Receipt { timestamp_ms, delivered, .. } => [timestamp_ms, delivered, 0],
+            // Who has received something says how far, which may be any number.
+            Record::RoomEnded { .. } | Record::Rules { .. } | Record::Received { .. } => [0; 3],
+        }
     }
 }
 
@@ -228,6 +251,70 @@ mod tests {
         assert!(Frame::wants_sync(&frame));
         let back: Vec<Record> = Frame::records(&frame).map(Result::unwrap).collect();
         assert_eq!(back, records);
+    }
+
+    #[test]
+    fn what_nothing_counts_to_is_no_record() {
+        let most = i64::MAX as u64;
+        let retention = |count, bytes, age_ms| Retention { count, bytes, age_ms };
+        let room = |retention| Record::Room { room: u64::MAX, name: "r", epoch: "e", retention };
+        let message = |offset, timestamp_ms| {
+            let (sender, content) = ("alice", "hi");
+            Record::Message { room: u64::MAX, offset, timestamp_ms, sender, content, command: None }
+        };
+        let kept = |offset, timestamp_ms| {
+            let (owner, sender, target, content) = (Owner::Session(u64::MAX), "a", "b", "psst");
+            Record::Kept { owner, offset, sender, target, content, timestamp_ms }
+        };
+        let state = |version| Record::State { room: u64::MAX, key: "k", value: None, version };
+        let session = |revision| Record::Session { number: u64::MAX, revision, body: "{}" };
+        let ended = |revision| Record::SessionEnded { number: u64::MAX, revision };
+        let receipt = |timestamp_ms, delivered| {
+            let (id, target, stored) = ("1", "bob", true);
+            Record::Receipt { session: u64::MAX, id, timestamp_ms, target, delivered, stored }
+        };
+        let is_taken = |record: Record| {
+            let mut bytes = Vec::new();
+            record.put(&mut bytes);
+            match Record::take(&bytes) {
+                Ok((back, rest)) => back == record && rest.is_empty(),
+                Err(error) => {
+                    assert_eq!(error.to_string(), "not a record: a count of 9223372036854775808");
+                    false
+                }
+            }
+        };
+        let sound = [
+            room(retention(most, most, most)),
+            message(most, most),
+            kept(most, most),
+            state(most),
+            session(most),
+            ended(most),
+            receipt(most, most),
+            Record::Received { owner: Owner::Session(u64::MAX), through: u64::MAX },
+        ];
+        for record in sound {
+            assert!(is_taken(record), "{record:?}");
+        }
+        let bad = most + 1;
+        let beyond = [
+            room(retention(bad, 0, 0)),
+            room(retention(0, bad, 0)),
+            room(retention(0, 0, bad)),
+            message(bad, 0),
+            message(0, bad),
+            kept(bad, 0),
+            kept(0, bad),
+            state(bad),
+            session(bad),
+            ended(bad),
+            receipt(bad, 0),
+            receipt(0, bad),
+        ];
+        for record in beyond {
+            assert!(!is_taken(record), "{record:?}");
+        }
     }
 
     #[test]

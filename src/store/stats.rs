@@ -81,7 +81,7 @@ impl Stats {
     fn of(db: &Connection, rooms_max: usize) -> Result<Self, StoreError> {
         let db = db.unchecked_transaction()?;
         let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(|n| n as u64);
-        let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n as u64);
+        let number = |sql: &str| db.query_row(sql, [], |row| super::number(row.get(0)?, 0));
         Ok(Stats {
             schema: pragma("user_version")? as u32,
             file_bytes: 0,
@@ -109,7 +109,7 @@ fn largest_rooms(db: &Connection, rooms_max: usize) -> Result<Vec<RoomStats>, St
         "SELECT name, first, offset, bytes FROM rooms WHERE folded IS NOT NULL ORDER BY bytes DESC, folded LIMIT ?1",
     )?;
     let rows = statement.query_map([rooms_max as i64], |row| {
-        let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
+        let number = |column| super::number(row.get(column)?, column);
         let (first, offset) = (number(1)?, number(2)?);
         let messages = (offset + 1).saturating_sub(first);
         Ok(RoomStats { room: row.get(0)?, first, offset, messages, bytes: number(3)? })
@@ -135,5 +135,18 @@ mod tests {
         assert_eq!(stats.largest_rooms, [lobby]);
         drop(engine);
         assert_eq!(Stats::read(&path, 9).unwrap().largest_rooms.len(), 2, "without a server, too");
+    }
+
+    #[test]
+    fn numbers_that_nobody_has_written_are_no_numbers() {
+        for column in ["offset", "first", "bytes"] {
+            let (_directory, path, engine) = filled();
+            drop(engine);
+            let db = connect(&path, true).unwrap();
+            db.execute(&format!("UPDATE rooms SET {column} = -1 WHERE name = 'ops'"), []).unwrap();
+            drop(db);
+            let error = Stats::read(&path, 9).unwrap_err().to_string();
+            assert!(error.contains("starling store check"), "{column}: {error}");
+        }
     }
 }
