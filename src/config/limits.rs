@@ -55,7 +55,7 @@ section! {
         /// Streams that a peer may reset before they have been looked at (rapid reset); more end the connection.
         http2_pending_resets: usize = 20, 1..=65_536;
         /// Frames that carry nothing (PING, SETTINGS, PRIORITY, RST_STREAM, CONTINUATION, empty DATA, WINDOW_UPDATE without a
-        /// reason) in 10 s; more end the connection. Clients that measure the bandwidth send a PING a round trip, thousands
+        /// reason), and RST_STREAM that is written, in 10 s; more end the connection. Clients that measure the bandwidth send a PING a round trip, thousands
         /// a second where that is short.
         http2_control_frames: usize = 100_000, 100..=4_294_967_295;
         /// DATA frames of less than 256 bytes that a connection may send before they have been looked at; more end it. Each takes
@@ -161,8 +161,8 @@ section! {
         /// Registrations and logins that wait for one of these threads; past it they are refused, because whoever has to wait
         /// much longer tries again anyway.
         password_queue: usize = 64, 1..=65_536;
-        /// Milliseconds for which a connection may go on in spite of 429s; after them it is closed with 4202, because each
-        /// refusal costs an answer.
+        /// Milliseconds for which a connection may go on in spite of 429s, less those for which it waits as it is told; after
+        /// them it is closed with 4202, because each refusal costs an answer.
         rate_ignored_ms: u64 = 10_000, 1..=3_600_000;
         /// Rooms and tags that one broadcast names: every session is compared with each.
         broadcast_patterns: usize = 64, 1..=65_536;

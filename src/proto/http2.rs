@@ -154,6 +154,7 @@ impl Server {
             .initial_connection_window_size(settings.connection_window_bytes)
             .max_send_buffer_size(settings.send_buffer_bytes)
             .max_pending_accept_reset_streams(settings.pending_resets)
+            .max_local_error_reset_streams(None) // the meter bounds them, by time
             .data_frame_budget(settings.small_frames.saturating_mul(SMALL_FRAME_BYTES))
             .handshake(Io(wire.clone()));
         Server {
@@ -271,7 +272,7 @@ impl Server {
     /// Moves what is to be written to the end of `out`.
     pub fn take_output(&mut self, out: &mut Vec<u8>) {
         let output = &mut self.wire.borrow_mut().output;
-        self.meter.wrote(output.len());
+        self.meter.wrote(output);
         if out.is_empty() {
             mem::swap(out, output);
         } else {

@@ -153,6 +153,8 @@ pub struct Record {
     pub refused: u32,
     /// When the present window of such refusals began.
     pub refused_since: Tick,
+    /// The bytes of the last message of a call on it, which is what a call is thought to say that has not said it yet.
+    pub call_bytes: u32,
 }
 
 /// What a connection speaks.

@@ -69,11 +69,12 @@ impl Cost {
     pub const COMMAND: Cost = Cost { commands: 1, of_user: 1, bytes: 0, joins: 0 };
 }
 
-/// Since when a connection has been refused for asking too much.
+/// How a connection has taken it that it was refused for asking too much.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ignoring {
-    /// The first of the refusals since which it has not waited for as long as it was told.
-    since: Tick,
+    /// For how many milliseconds it has gone on asking when it was to wait, less those for which it has waited as it was told. Not since when:
+    /// whoever asks all the time waits now and then without meaning to, where the wait is short and its machine is busy.
+    ignored_ms: u64,
     /// When it was refused last, or would have been, had it been read.
     last: Tick,
     /// The longest that it was told to wait, and until when. Not the last: before something is let through that is short, and whoever
@@ -86,17 +87,26 @@ impl Ignoring {
     /// One more refusal, that tells to wait for so long.
     fn refused(before: Option<Ignoring>, wait_ms: u64, now: Tick) -> Ignoring {
         let until = now + wait_ms;
-        match before {
-            Some(before) if now.since(before.last) < before.longest_ms => {
-                let (longest_ms, until) = match now < before.until {
-                    true => (wait_ms.max(before.longest_ms), until.max(before.until)),
-                    false => (wait_ms, until),
-                };
-                Ignoring { since: before.since, last: now, longest_ms, until }
-            }
+        let Some(before) = before else {
+            return Ignoring { ignored_ms: 0, last: now, longest_ms: wait_ms, until };
+        };
+        let passed_ms = now.since(before.last);
+        if passed_ms >= before.longest_ms {
             // Who has waited as it was told may still find that others were faster.
-            _ => Ignoring { since: now, last: now, longest_ms: wait_ms, until },
+            let ignored_ms = before.ignored_ms.saturating_sub(passed_ms);
+            return Ignoring { ignored_ms, last: now, longest_ms: wait_ms, until };
         }
+        let (longest_ms, until) = match now < before.until {
+            true => (wait_ms.max(before.longest_ms), until.max(before.until)),
+            false => (wait_ms, until),
+        };
+        Ignoring { ignored_ms: before.ignored_ms.saturating_add(passed_ms), last: now, longest_ms, until }
+    }
+
+    /// It is not heard until then: that is not to be silent.
+    fn is_not_heard(&mut self, until: Tick) {
+        self.ignored_ms = self.ignored_ms.saturating_add(until.since(self.last));
+        self.last = until;
     }
 }
 
@@ -226,7 +236,7 @@ impl Shard {
         let is_to_pause = record.refused >= REFUSALS_PER_WINDOW && connection.pause.is_none();
         if is_to_pause {
             let until = record.refused_since + REFUSAL_WINDOW_MS;
-            ignoring.last = until; // not to be heard is not to be silent
+            ignoring.is_not_heard(until);
             connection.pause = Some(Pause::Limited(until));
         }
         record.ignoring = Some(ignoring);
@@ -234,7 +244,8 @@ impl Shard {
             self.counters.rate_limit_pauses.add(1);
             self.arm(id);
         }
-        let is_deaf = now.since(ignoring.since) >= ignored_ms;
+        // Of the time in which it is not heard nothing has passed yet.
+        let is_deaf = ignoring.ignored_ms.saturating_sub(ignoring.last.since(now)) >= ignored_ms;
         self.counters.rate_limits_ignored.add(u64::from(is_deaf));
         is_deaf
     }

@@ -36,11 +36,14 @@ fn attempt(
 #[test]
 fn whoever_waits_as_it_was_told_passes() {
     type Set = fn(&mut Config);
-    let limits: [(&str, Set); 8] = [
+    let limits: [(&str, Set); 9] = [
         ("a burst of 1", |config| (config.rate.commands_per_second, config.rate.burst) = (10, 1)),
         ("a burst of 2", |config| (config.rate.commands_per_second, config.rate.burst) = (10, 2)),
         ("a burst of 5", |config| (config.rate.commands_per_second, config.rate.burst) = (10, 5)),
         ("bytes", |config| (config.rate.bytes_per_second, config.rate.bytes_burst) = (100, 60)),
+        ("more bytes than a burst", |config| {
+            (config.rate.bytes_per_second, config.rate.bytes_burst) = (50, 1);
+        }),
         ("one join", |config| (config.rate.joins_per_second, config.rate.joins_burst) = (10, 1)),
         ("two joins", |config| (config.rate.joins_per_second, config.rate.joins_burst) = (10, 2)),
         ("of a user", |config| (config.rate.user_commands_per_second, config.rate.user_burst) = (10, 1)),

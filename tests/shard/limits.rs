@@ -175,28 +175,46 @@ fn whoever_never_waits_as_told_is_sent_away() {
     assert_eq!(sent_away_ms(1000, 50, 60_000), None);
 }
 
+/// Alice asks every 20 ms for so long, whatever she is told.
+fn goes_on(cores: &mut Cores, alice: Client, ms: u64) {
+    for _ in 0..ms / 20 {
+        cores.say(alice, PING);
+        cores.pass(20);
+    }
+}
+
 #[test]
-fn who_has_waited_once_begins_anew() {
+fn who_has_waited_as_long_as_it_has_not_begins_anew() {
     let mut cores = Cores::new(|config| {
         (config.rate.commands_per_second, config.rate.burst) = (10, 1);
         config.limits.rate_ignored_ms = 2000;
     });
     let alice = cores.enter(0, "alice", &[]);
     for _ in 0..5 {
-        for _ in 0..95 {
-            cores.say(alice, PING);
-            cores.pass(20);
-        }
+        goes_on(&mut cores, alice, 1900);
         assert!(!cores.is_over(alice));
-        cores.pass(100);
+        cores.pass(2000);
     }
-    for _ in 0..101 {
-        assert!(!cores.is_over(alice));
-        cores.say(alice, PING);
-        cores.pass(20);
-    }
+    goes_on(&mut cores, alice, 2020);
+    assert!(!cores.is_over(alice));
     cores.say(alice, PING);
     assert!(cores.is_over(alice));
+}
+
+#[test]
+fn who_waits_now_and_then_as_busy_machines_do_is_sent_away_later() {
+    let mut cores = Cores::new(|config| {
+        (config.rate.commands_per_second, config.rate.burst) = (10, 1);
+        config.limits.rate_ignored_ms = 2000;
+    });
+    let alice = cores.enter(0, "alice", &[]);
+    let mut ms = 0;
+    while !cores.is_over(alice) {
+        goes_on(&mut cores, alice, 500);
+        cores.pass(100);
+        ms += 600;
+    }
+    assert!((2400..=3600).contains(&ms), "it was sent away after {ms} ms");
 }
 
 #[test]

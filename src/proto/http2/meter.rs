@@ -5,6 +5,10 @@
 //! that nobody knows, which are to be ignored. A peer that takes much sends many WINDOW_UPDATEs: those count that are more than what was
 //! written to it can be the reason of. What h2 bounds of these by itself it bounds first.
 //!
+//! So do the RST_STREAMs that a peer has us write, by streams beyond those that it may have and by frames that a stream cannot have (CVE-2025-8671).
+//! h2 would count them over the whole life of a connection, and some come without anybody's fault: a call that is refused at once has
+//! perhaps said something that is still on its way, and of many such streams h2 knows no more that they have been.
+//!
 //! Of frames that cannot be read h2 says PROTOCOL_ERROR, whatever is wrong with them, and it takes any frame for the first. What RFC
 //! 9113 wants is found here, before h2 sees it: FRAME_SIZE_ERROR for those of a length that their kind cannot have (4.2 and 6), and
 //! that the preface ends with SETTINGS (3.4).
@@ -47,13 +51,41 @@ pub(super) struct Found {
     pub fault: Option<(usize, Reason)>,
 }
 
-#[derive(Debug)]
-pub(super) struct Meter {
+/// Finds the headers of frames in bytes that may be cut anywhere.
+#[derive(Debug, Default)]
+struct Headers {
     /// How many bytes of the preface or of a payload are still to come.
     skip: usize,
     header: [u8; HEADER_BYTES],
     /// How many bytes of the header have come.
     known: usize,
+}
+
+impl Headers {
+    /// The kind and the flags of the next frame of which the header ends in these bytes, which are taken up to there. Its payload is what
+    /// is to be skipped then.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<(u8, u8)> {
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        *bytes = &bytes[skipped..];
+        let taken = (HEADER_BYTES - self.known).min(bytes.len());
+        self.header[self.known..self.known + taken].copy_from_slice(&bytes[..taken]);
+        self.known += taken;
+        *bytes = &bytes[taken..];
+        if self.known < HEADER_BYTES {
+            return None;
+        }
+        self.known = 0;
+        let [high, middle, low, kind, flags, ..] = self.header;
+        self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
+        Some((kind, flags))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Meter {
+    heard: Headers,
+    written: Headers,
     /// Whether the payload that is still to come is what a stream says.
     is_data: bool,
     /// Whether the frame that comes next is the first.
@@ -68,9 +100,8 @@ pub(super) struct Meter {
 impl Meter {
     pub fn new(count_max: u32) -> Self {
         Meter {
-            skip: PREFACE_BYTES,
-            header: [0; HEADER_BYTES],
-            known: 0,
+            heard: Headers { skip: PREFACE_BYTES, ..Headers::default() },
+            written: Headers::default(),
             is_data: false,
             is_first: true,
             count: 0,
@@ -80,40 +111,31 @@ impl Meter {
         }
     }
 
-    /// So many bytes are written to the peer.
-    pub fn wrote(&mut self, bytes: usize) {
-        let updates = u32::try_from(bytes.div_ceil(UPDATE_BYTES)).unwrap_or(u32::MAX);
+    /// These bytes are written to the peer.
+    pub fn wrote(&mut self, mut bytes: &[u8]) {
+        let updates = u32::try_from(bytes.len().div_ceil(UPDATE_BYTES)).unwrap_or(u32::MAX);
         self.updates = self.updates.saturating_add(updates);
+        while let Some((kind, _)) = self.written.next(&mut bytes) {
+            self.count = self.count.saturating_add(u32::from(kind == RST_STREAM));
+        }
     }
 
     /// Looks at bytes of the peer, which may be cut anywhere. Behind a fault it is not to be asked any more.
     pub fn count(&mut self, bytes: &[u8], now_ms: u64) -> Result<Found, Flood> {
-        let mut found = Found { has_data: self.is_data && self.skip > 0 && !bytes.is_empty(), fault: None };
+        let mut found =
+            Found { has_data: self.is_data && self.heard.skip > 0 && !bytes.is_empty(), fault: None };
         if now_ms.saturating_sub(self.since_ms) >= WINDOW_MS {
             (self.count, self.since_ms) = (0, now_ms);
         }
         let mut rest = bytes;
-        while !rest.is_empty() {
-            let skipped = self.skip.min(rest.len());
-            self.skip -= skipped;
-            rest = &rest[skipped..];
-            let taken = (HEADER_BYTES - self.known).min(rest.len());
-            self.header[self.known..self.known + taken].copy_from_slice(&rest[..taken]);
-            self.known += taken;
-            rest = &rest[taken..];
-            if self.known < HEADER_BYTES {
-                continue;
-            }
-            self.known = 0;
-            let [high, middle, low, kind, flags, ..] = self.header;
-            self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
+        while let Some((kind, flags)) = self.heard.next(&mut rest) {
             if let Some(reason) = self.fault(kind, flags) {
                 found.fault = Some((bytes.len() - rest.len(), reason));
                 break;
             }
             self.is_first = false;
             let carries = match kind {
-                DATA => self.skip > 0,
+                DATA => self.heard.skip > 0,
                 HEADERS => true,
                 WINDOW_UPDATE => {
                     let has_reason = self.updates > 0;
@@ -124,7 +146,7 @@ impl Meter {
             };
             self.is_data = kind == DATA && carries;
             found.has_data |= self.is_data;
-            self.count += u32::from(!carries);
+            self.count = self.count.saturating_add(u32::from(!carries));
             if self.count > self.count_max {
                 return Err(Flood);
             }
@@ -134,7 +156,7 @@ impl Meter {
 
     /// What is wrong with a frame whose length is what is to be skipped.
     fn fault(&self, kind: u8, flags: u8) -> Option<Reason> {
-        let length = self.skip;
+        let length = self.heard.skip;
         let has_wrong_length = match kind {
             PRIORITY => length != 5,
             RST_STREAM | WINDOW_UPDATE => length != 4,
@@ -180,7 +202,7 @@ mod tests {
     /// One behind whose preface SETTINGS have come.
     fn begun(count_max: u32) -> Meter {
         let mut meter = Meter::new(count_max);
-        (meter.skip, meter.is_first) = (0, false);
+        (meter.heard.skip, meter.is_first) = (0, false);
         meter
     }
 
@@ -238,14 +260,28 @@ mod tests {
     fn updates_of_windows_count_without_a_reason() {
         let mut meter = begun(1);
         let update = frame(WINDOW_UPDATE, 4);
-        meter.wrote(10);
+        meter.wrote(&[0; 10]);
         for _ in 0..3 {
             assert_eq!(meter.count(&update, 0), data(false));
         }
         assert_eq!(meter.count, 1);
-        meter.wrote(1);
+        meter.wrote(&[0; 1]);
         assert_eq!(meter.count(&update, 0), data(false));
         assert_eq!(meter.count(&update, 0), Err(Flood));
+    }
+
+    #[test]
+    fn resets_that_are_written_count_wherever_they_are_cut() {
+        let bytes =
+            [frame(SETTINGS, 6), frame(RST_STREAM, 4), frame(DATA, 20), frame(RST_STREAM, 4)].concat();
+        for chunk in 1..bytes.len() {
+            for (now_ms, counted) in [(WINDOW_MS - 1, Err(Flood)), (WINDOW_MS, data(false))] {
+                let mut meter = begun(1);
+                bytes.chunks(chunk).for_each(|part| meter.wrote(part));
+                assert_eq!(meter.count, 2);
+                assert_eq!(meter.count(&frame(HEADERS, 3), now_ms), counted);
+            }
+        }
     }
 
     #[test]

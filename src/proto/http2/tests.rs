@@ -494,3 +494,48 @@ fn a_client_understands_that_there_is_no_place_for_it() {
     pair.turn_client();
     assert_eq!(pair.client_over, Some(Err(Some(Reason::ENHANCE_YOUR_CALM))));
 }
+
+#[test]
+fn what_is_still_said_on_streams_that_have_been_ended_ends_no_connection() {
+    let mut pair = Pair::ungreeted();
+    // h2's own limit is 1,024 in the life of a connection; it remembers 50 streams that were ended.
+    pair.server = Server::new(&Settings { control_frames: 100_000, ..SETTINGS });
+    pair.talk();
+    let (_response, _send, mut lasting) = pair.call();
+    for _ in 0..1200 {
+        let (_response, mut send, mut stream) = pair.call();
+        stream.begin(Response::new(()));
+        stream.finish(HeaderMap::new());
+        drop(stream);
+        pair.turn_server();
+        send.send_data(Bytes::from_static(b"on its way"), true).expect("it has not heard of it");
+        pair.talk();
+    }
+    assert_eq!((&pair.over, &pair.client_over), (&None, &None));
+    assert!(!lasting.is_reset());
+}
+
+#[test]
+fn a_peer_that_has_us_write_resets_on_and_on_is_a_flood() {
+    let mut pair = Pair::new();
+    let _calls: Vec<_> = (0..SETTINGS.streams).map(|_| pair.call()).collect();
+    // HEADERS of streams beyond those that it may have: what the first ones said is said again, by the table.
+    let mut id = 2 * SETTINGS.streams + 1;
+    let mut refused = 0;
+    loop {
+        let mut bytes = b"\0\0\x04\x01\x04".to_vec();
+        bytes.extend(id.to_be_bytes());
+        bytes.extend(b"\x82\x87\x84\x41"[..3].iter().chain(b"\x88"));
+        id += 2;
+        match pair.server.receive(&bytes, 0) {
+            Ok(_) => {}
+            Err(Flood) => break,
+        }
+        pair.turn_server();
+        let mut answer = Vec::new();
+        pair.server.take_output(&mut answer);
+        refused += u32::from(kinds(&answer).contains(&3));
+        assert!(refused < 1000 && pair.over.is_none(), "{refused}: {:?}", pair.over);
+    }
+    assert!((90..=SETTINGS.control_frames).contains(&refused), "{refused}");
+}

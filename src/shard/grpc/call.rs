@@ -190,7 +190,9 @@ impl Shard {
         // Who has commands of its own pays for those.
         if method != Some(Method::Connect) {
             let joins = method.map_or(0, joins_at_first);
-            self.charge(parent, Cost { joins, ..Cost::COMMAND }, None).map_err(|refusal| {
+            self.charge(parent, Cost { joins, ..Cost::COMMAND }, None).map_err(|mut refusal| {
+                let again = self.new_call_cost(parent, joins);
+                refusal.retry_after_ms = refusal.retry_after_ms.max(Some(self.own_wait_ms(parent, again)));
                 self.note_call_limited(parent, refusal.retry_after_ms.unwrap_or_default());
                 status_of(&refusal)
             })?;
@@ -333,6 +335,13 @@ impl Shard {
     ) -> Result<(), Refusal> {
         let Some(call) = self.call_mut(id).filter(|call| !call.is_paid) else { return Ok(()) };
         let (commands, at_first) = (u64::from(!call.is_prepaid), joins_at_first(call.method));
+        let parent = call.parent;
+        if !self.rates.bytes.is_unlimited()
+            && let Some(connection) = self.connections.get_mut(parent)
+        {
+            let record = connection.record.get_or_insert_default();
+            record.call_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        }
         let bytes = bytes as u64;
         match self.charge(id, Cost { commands, of_user: 1, bytes, joins }, user_bucket) {
             Ok(()) => {
@@ -342,11 +351,17 @@ impl Shard {
                 Ok(())
             }
             Err(mut refusal) => {
-                let again = Cost { joins: joins + at_first, ..Cost::COMMAND };
+                let again = self.new_call_cost(parent, joins + at_first);
                 refusal.retry_after_ms = refusal.retry_after_ms.max(Some(self.own_wait_ms(id, again)));
                 Err(refusal)
             }
         }
+    }
+
+    /// What a new call on a connection takes from its buckets, with its first message, if that is like the last one.
+    fn new_call_cost(&self, parent: Id, joins: u64) -> Cost {
+        let record = self.connections.get(parent).and_then(|connection| connection.record.as_ref());
+        Cost { bytes: record.map_or(0, |record| record.call_bytes.into()), joins, ..Cost::COMMAND }
     }
 
     /// Notes that a call on a connection was refused for its rate: who goes on and on is sent away, with all its calls.
@@ -372,7 +387,7 @@ impl Shard {
         let mut status = status_of(refusal);
         if refusal.reason == Reason::RateLimited {
             // What a room or a user is refused was paid for here already, and the next call is to be paid for again.
-            let again = self.own_wait_ms(id, Cost { joins: at_first, ..Cost::COMMAND });
+            let again = self.own_wait_ms(id, self.new_call_cost(parent, at_first));
             status.retry_after_ms = status.retry_after_ms.max(Some(again));
             self.note_call_limited(parent, status.retry_after_ms.unwrap_or_default());
         }
