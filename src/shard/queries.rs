@@ -15,7 +15,7 @@ use super::journal::Asker;
 use super::limits::Cost;
 use super::mail::{ApiRequest, Broadcast, ConnectionRef, Mail, Reply, RoomEntry};
 use super::replies::{history_messages, listed_members, listed_rooms};
-use super::session::{Identity, Session};
+use super::session::{Identity, Session, Step};
 use super::shared::Knock;
 use crate::base::slots::Id;
 use crate::chat::name::{Nickname, RoomName, fold};
@@ -205,18 +205,32 @@ impl Shard {
                 && !session.is_given_up()
         };
         let meant = self.sessions.iter().filter(|(_, session)| is_meant(session));
-        let meant: Vec<(Id, Option<Id>)> = meant.map(|(id, session)| (id, session.connection)).collect();
-        let closing = Closing::Bye(Farewell::Kicked);
-        for (id, connection) in &meant {
-            match connection {
-                Some(connection) => self.close(*connection, closing.clone()),
-                None => self.end_session(*id, closing.leave_reason(), None),
+        let meant: Vec<Id> = meant.map(|(id, _)| id).collect();
+        for id in &meant {
+            self.put_session_out(*id);
+        }
+        // One that is on its way to this core has perhaps left its own before that was asked.
+        let mut coming = 0;
+        for (_, session) in self.sessions.iter_mut() {
+            if let Step::Resume { nickname: own, is_put_out, .. } = &mut session.step
+                && own.folded() == nickname.folded()
+            {
+                (*is_put_out, coming) = (true, coming + 1);
             }
         }
         let streams = self.end_event_streams_of(nickname, Farewell::Kicked);
         self.counters.put_out.add(meant.len() as u64);
         self.put_lost_members_out(nickname, lost);
-        meant.len() as u64 + streams
+        meant.len() as u64 + coming + streams
+    }
+
+    /// Ends a session, with its connection.
+    pub(super) fn put_session_out(&mut self, id: Id) {
+        let closing = Closing::Bye(Farewell::Kicked);
+        match self.sessions[id].connection {
+            Some(connection) => self.close(connection, closing),
+            None => self.end_session(id, closing.leave_reason(), None),
+        }
     }
 
     /// The body of such a request has come.

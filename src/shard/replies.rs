@@ -42,8 +42,12 @@ impl Shard {
             Step::Idle
         };
         match (step, reply) {
-            (Step::Resume { has_token, .. }, Reply::Surrendered(estate)) => {
+            (Step::Resume { has_token, is_put_out, .. }, Reply::Surrendered(estate)) => {
                 self.adopt(to, &reply_to, *estate, has_token);
+                if is_put_out {
+                    self.counters.put_out.add(1);
+                    return self.put_session_out(to);
+                }
             }
             (Step::Resume { nickname, then, .. }, Reply::Ended) => {
                 return self.hear_ended(to, reply_to, *nickname, *then);

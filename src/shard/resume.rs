@@ -137,7 +137,12 @@ impl Shard {
         let reply_to = asked.reply_to();
         let Who { nickname, identity, has_token, ticket } = who;
         let step = match &ticket {
-            Some(_) => Step::Resume { nickname: Box::new(nickname.clone()), has_token, then: Box::new(then) },
+            Some(_) => Step::Resume {
+                nickname: Box::new(nickname.clone()),
+                has_token,
+                is_put_out: false,
+                then: Box::new(then),
+            },
             None => Step::Hello { then: Box::new(then) },
         };
         let session = self.sessions.insert(Session::new(Some(asked.by), asked.encoding, identity, step));

@@ -159,8 +159,8 @@ pub enum Step {
     /// None: messages may be under way, nothing else is.
     Idle,
     /// The session that a hello resumes was asked for. If it has ended, the hello goes on with this nickname;
-    /// if not, a token that the hello itself brought is the one that counts.
-    Resume { nickname: Box<Nickname>, has_token: bool, then: Box<Then> },
+    /// if not, a token that the hello itself brought is the one that counts. What an admin has put out meanwhile is put out when it is here.
+    Resume { nickname: Box<Nickname>, has_token: bool, is_put_out: bool, then: Box<Then> },
     /// The session of another node goes on here, as soon as it is a member of its rooms again.
     Return { reply_to: ReplyTo },
     /// A nickname was claimed. What comes after it: a room to join, and an HTTP request to answer.

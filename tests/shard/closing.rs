@@ -296,3 +296,27 @@ fn who_waits_for_a_session_that_is_put_out_begins_anew_with_its_nickname() {
         assert_eq!(told["nickname"], name);
     }
 }
+
+#[test]
+fn who_is_put_out_on_the_way_from_core_to_core_is_put_out_there() {
+    for [from, to] in [[0, 1], [1, 0]] {
+        let mut cores = Cores::of(2, |config| config.auth.api_keys = vec![crate::tokens::admin_key("root")]);
+        let (alice, welcome) = cores.greet(from, &json!({ "nickname": "alice" }));
+        cores.broken(alice);
+        cores.settle();
+        let (next, admin) = (cores.connect(to, ListenKind::Line), cores.connect(to, ListenKind::Web));
+        // In one turn, so that the session has left its core when that is asked, and is not here yet when this one is.
+        let hello = json!({ "type": "hello", "resume": welcome["resume"] }).to_string() + "\n";
+        cores.shards[to].receive(next.id, &mut hello.into_bytes());
+        let request = b"DELETE /api/sessions/Alice HTTP/1.1\r\nHost: a\r\nX-API-Key: root\r\n\r\n";
+        cores.shards[to].receive(admin.id, &mut request.to_vec());
+        cores.settle();
+        let answer = cores.heard(admin);
+        assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+        assert_eq!(cores.told(next, "bye", "reason"), ["kicked"]);
+        assert!(cores.is_over(next));
+        let again = json!({ "resume": welcome["resume"], "nickname": "alice" });
+        assert_eq!(cores.greet(from, &again).1["resumed"], false);
+        assert_eq!(cores.total(|counters| &counters.put_out), 1);
+    }
+}
