@@ -30,6 +30,9 @@ pub enum Kept {
         content: Arc<str>,
         /// When it came, in milliseconds since the Unix epoch.
         timestamp_ms: u64,
+        /// What tells its command from all others, where it may come by two ways.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Box<str>>,
     },
     /// A word of an admin to many.
     System {
@@ -59,7 +62,7 @@ impl Kept {
     pub fn bytes(&self) -> usize {
         ITEM_BYTES
             + match self {
-                Kept::Private { content, .. } => content.len(),
+                Kept::Private { content, key, .. } => content.len() + key.as_ref().map_or(0, |key| key.len()),
                 Kept::System { content, .. } => content.len(),
                 Kept::Expelled { .. } => 0,
             }
@@ -284,7 +287,8 @@ mod tests {
     fn keep(inbox: &mut Inbox, content: &str) -> bool {
         let content = content.into();
         let (sender, target) = (name("alice"), name("bob"));
-        inbox.keep(Kept::Private { offset: None, sender, target, content, timestamp_ms: 5 }, BOUNDS)
+        inbox
+            .keep(Kept::Private { offset: None, sender, target, content, timestamp_ms: 5, key: None }, BOUNDS)
     }
 
     fn keep_system(inbox: &mut Inbox) -> bool {
@@ -344,7 +348,14 @@ mod tests {
         };
         let private = |content: &str| {
             let (sender, target) = (name("alice"), name("bob"));
-            Kept::Private { offset: None, sender, target, content: content.into(), timestamp_ms: 5 }
+            Kept::Private {
+                offset: None,
+                sender,
+                target,
+                content: content.into(),
+                timestamp_ms: 5,
+                key: None,
+            }
         };
         let mut inbox = Inbox::default();
         assert!(keep(&mut inbox, "old"));
@@ -363,7 +374,14 @@ mod tests {
     fn what_is_read_of_the_users_inbox_comes_first_and_once() {
         let at = |place: u64| {
             let (sender, target) = (name("alice"), name("bob"));
-            Kept::Private { offset: Some(place), sender, target, content: "x".into(), timestamp_ms: 5 }
+            Kept::Private {
+                offset: Some(place),
+                sender,
+                target,
+                content: "x".into(),
+                timestamp_ms: 5,
+                key: None,
+            }
         };
         let mut inbox = Inbox::default();
         assert!(keep_system(&mut inbox));

@@ -619,6 +619,9 @@ pub enum NodeMessage {
         target: Nickname,
         /// What.
         content: Arc<str>,
+        /// What tells the command from all others, if it has an id.
+        #[serde(default)]
+        key: Option<Box<str>>,
         /// When, in milliseconds since the Unix epoch.
         timestamp_ms: u64,
     },

@@ -269,7 +269,7 @@ impl Shard {
 
     pub(super) fn say_kept(&mut self, connection: Id, kept: &Kept) {
         let event = match kept {
-            Kept::Private { offset, sender, target, content, timestamp_ms } => Event::Private {
+            Kept::Private { offset, sender, target, content, timestamp_ms, .. } => Event::Private {
                 sender: sender.as_str(),
                 target: target.as_str(),
                 content,

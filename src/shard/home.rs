@@ -308,6 +308,7 @@ impl Shard {
             Request::Private(private) => return self.route_private(from, reply_to, *private),
             Request::Handover(handover) => return self.hand_over(from, reply_to, handover),
             Request::Readdress(handover) => return self.readdress(from, reply_to, handover),
+            Request::Left { number, handover } => return self.take_left(from, number, *handover),
             Request::KeepForUser(handover) => return self.keep_for_user(from, reply_to, *handover),
             Request::Resume { number } => return self.find_session(from, reply_to, number),
             Request::Surrender { to, number, home } => {
@@ -483,6 +484,7 @@ impl Shard {
                     target: handover.target.clone(),
                     content: handover.content.clone(),
                     timestamp_ms: handover.timestamp_ms,
+                    key: handover.key.clone().filter(|_| self.nodes.is_clustered),
                 };
                 match self.tell_user(next.session, kept) {
                     Delivery::Told => handover.delivered += 1,
@@ -555,6 +557,7 @@ impl Shard {
             timestamp_ms,
             key,
             finds,
+            asked,
             ..
         } = *handover;
         let reply = match (sessions, is_stored) {
@@ -565,7 +568,13 @@ impl Shard {
                 let request = Request::Private(Box::new(private));
                 return self.post(home, Mail::Request { from, reply_to, request });
             }
-            _ => Reply::Delivered { target, sessions, is_stored, timestamp_ms },
+            _ => {
+                if let Some(key) = key.filter(|_| self.is_clustered()) {
+                    let done = Box::new(PrivateDone { delivered: sessions, is_stored, asked });
+                    self.post(home, Mail::PrivateKnown { key, done });
+                }
+                Reply::Delivered { target, sessions, is_stored, timestamp_ms }
+            }
         };
         self.answer_private(from, reply_to, home, reply);
     }

@@ -13,6 +13,7 @@ use super::backplane::{BackplaneNews, BackplaneRequest};
 use super::encode::Encoding;
 use super::fanout::RoomBatch;
 use super::ledger::Sample;
+use super::nodes::private::PrivateDone;
 use super::observer::Document;
 use super::queries::Round;
 use super::queue::Frames;
@@ -140,6 +141,13 @@ pub enum Mail {
         reply_to: ReplyTo,
         /// What.
         reply: Box<Reply>,
+    },
+    /// Which sessions of this node have been asked to take a private message, for the home of its target.
+    PrivateKnown {
+        /// What tells its command from all others.
+        key: Box<str>,
+        /// Which, and what became of it.
+        done: Box<PrivateDone>,
     },
     /// A session that was to be given up stays, for the core that knows where the session of its number is.
     Stays {
@@ -377,6 +385,8 @@ pub enum Request {
     Handover(Box<Handover>),
     /// A session of the target was not where it was looked for: the others that there are now are to be asked too.
     Readdress(Box<Handover>),
+    /// A private message that another node has left for the session of this number, which is here.
+    Left { number: u64, handover: Box<Handover> },
     /// A private message for a registered user, which some of the user's sessions, or all, could not be told.
     KeepForUser(Box<Handover>),
     /// Become a member, or hear a room again after a resume.

@@ -705,6 +705,7 @@ impl Shard {
             Mail::PrivateDone { from, reply_to, reply } => {
                 self.answer_private(from, reply_to, self.core, *reply);
             }
+            Mail::PrivateKnown { key, done } => self.note_private(&key, *done),
             Mail::Silent { node, is_silent } => self.note_silent(node, is_silent),
             Mail::Stays { number, session } => self.note_stays(number, session),
             Mail::HandedOnNumber { number, session } => self.note_parted(number, session),

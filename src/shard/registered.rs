@@ -115,7 +115,8 @@ impl Shard {
         let registered = self.home.registered.get(target.folded());
         let target = registered.map_or(target, |registered| registered.name.clone());
         let is_registered = registered.is_some();
-        let kept = Kept::Private { offset: None, sender, target: target.clone(), content, timestamp_ms };
+        let kept =
+            Kept::Private { offset: None, sender, target: target.clone(), content, timestamp_ms, key: None };
         let refusal = match self.check_store(AckLevel::Stored, kept.bytes()) {
             _ if !is_registered => Some(super::home::no_such_user()),
             checked => checked.err(),
@@ -170,7 +171,7 @@ impl Shard {
             timestamp_ms,
         };
         self.write_down(&record);
-        let kept = Kept::Private { offset: Some(offset), sender, target, content, timestamp_ms };
+        let kept = Kept::Private { offset: Some(offset), sender, target, content, timestamp_ms, key: None };
         self.home.unstored_private.push_back(Unstored { end: None, user: name, session, kept: kept.clone() });
         Some(kept)
     }

@@ -284,7 +284,7 @@ impl Shard {
 /// A private message of an inbox.
 pub(super) fn kept(item: KeptPrivate) -> Kept {
     let KeptPrivate { offset, sender, target, content, timestamp_ms } = item;
-    Kept::Private { offset: Some(offset), sender, target, content, timestamp_ms }
+    Kept::Private { offset: Some(offset), sender, target, content, timestamp_ms, key: None }
 }
 
 #[cfg(test)]

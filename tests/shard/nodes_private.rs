@@ -200,6 +200,7 @@ fn what_a_node_has_kept_for_a_session_that_went_on_elsewhere_is_left_to_it() {
         let ann = node.enter("ann", &[]);
         let bob = node.enter("bob", &[]);
         let (number, session) = (node.numbers["ann"], node.session("ann"));
+        let bob_number = node.numbers["bob"];
         node.cores.broken(ann);
         node.settle();
         let sent_ms = node.unix_ms();
@@ -237,8 +238,9 @@ fn what_a_node_has_kept_for_a_session_that_went_on_elsewhere_is_left_to_it() {
         };
         lost(&mut node);
         let left = node.told().into_iter().filter_map(|(to, message)| match message {
-            NodeMessage::Left { number: of, sender, target, content, timestamp_ms, .. } => {
+            NodeMessage::Left { number: of, sender, target, content, timestamp_ms, key, .. } => {
                 assert_eq!((to, of, timestamp_ms), (None, number, sent_ms), "it is told to all, once");
+                assert_eq!(key, Some(format!("{bob_number:016x} {content}").into()));
                 Some(format!("{} to {}: {content}", sender.as_str(), target.as_str()))
             }
             NodeMessage::GivenUp { .. } => None,
@@ -268,6 +270,7 @@ fn what_was_left_for_a_session_is_told_where_it_is_and_nowhere_else() {
         sender: Nickname::parse("bob").unwrap(),
         target: Nickname::parse("ann").unwrap(),
         content: "psst".into(),
+        key: None,
         timestamp_ms: 1_234,
     };
     node.hear(OTHER, left(78));
@@ -287,4 +290,44 @@ fn what_was_left_for_a_session_is_told_where_it_is_and_nowhere_else() {
     node.told();
     node.hear(OTHER, left(77));
     assert_eq!(node.told(), [(Some(OTHER), answer(0, true, false))]);
+}
+
+#[test]
+fn what_was_said_again_because_a_node_did_not_answer_is_told_once() {
+    let mut node = Node::new(|_| {});
+    let bob = node.enter("bob", &[]);
+    let ann = node.come_from("2.0.0.1", "ann", 77, "den");
+    node.hears(ann);
+    let key = |id: &str| Some(format!("{:016x} {id}", node.numbers["bob"]).into());
+    let left = |number, key| NodeMessage::Left {
+        ask: Ask { core: 0, wait: Id { index: 5, generation: 1 } },
+        number,
+        sender: Nickname::parse("bob").unwrap(),
+        target: Nickname::parse("ann").unwrap(),
+        content: "psst".into(),
+        key,
+        timestamp_ms: 1_234,
+    };
+    let (first, second) = (key("1"), key("2"));
+    let say = |node: &mut Node, id: &str| {
+        let line = format!(r#"{{"type":"private","target":"ann","content":"psst","id":"{id}"}}"#);
+        node.call(bob, &line)
+    };
+    // The sender was faster than the node that comes back, or that one was.
+    assert_eq!(say(&mut node, "1")["delivered"], 1);
+    assert_eq!(node.hears(ann), ["private psst"]);
+    node.hear(OTHER, left(77, first.clone()));
+    assert!(node.hears(ann).is_empty());
+    assert_eq!(node.cores.total(|counters| &counters.repeated_commands), 1);
+    node.hear(OTHER, left(77, second));
+    assert_eq!(node.hears(ann), ["private psst"]);
+    assert_eq!(say(&mut node, "2")["delivered"], 1);
+    assert!(node.hears(ann).is_empty());
+    // Another session of hers has not got it.
+    let other = node.come_from("2.0.0.2", "ann", 78, "den");
+    node.hears(other);
+    node.hears(ann);
+    node.hear(OTHER, left(78, first));
+    assert_eq!(node.hears(other), ["private psst"]);
+    assert!(node.hears(ann).is_empty());
 }

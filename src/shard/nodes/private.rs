@@ -23,11 +23,15 @@ use crate::chat::user::{NodeId, SessionRef};
 /// the time before, from a millisecond on: a quarter of a second in all, and a session is seldom on its way for a tenth of that.
 const FINDS_MAX: u8 = 9;
 
-/// What became of a private message of another node here.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::shard) struct PrivateDone {
-    delivered: u64,
-    is_stored: bool,
+/// What became of a private message here, on a node of a cluster: it may come by several ways.
+#[derive(Debug, Default)]
+pub struct PrivateDone {
+    /// How many sessions have got it.
+    pub delivered: u64,
+    /// Whether it is kept for one that is away.
+    pub is_stored: bool,
+    /// The numbers of those that were asked to take it.
+    pub asked: Vec<u64>,
 }
 
 /// A private message on its way to several nodes.
@@ -163,6 +167,15 @@ impl Shard {
 
     /// Passes a private message on to the sessions of this node.
     fn hand_over_here(&mut self, from: SessionRef, reply_to: ReplyTo, mut handover: Handover) {
+        // Somebody has been told that the node of a session does not answer, and says it again. That node may have left it for the session.
+        if let Some(key) = &handover.key
+            && let Seen::Done(done) =
+                self.home.told_private.look(key, self.now.tick, self.limits.idempotency_ms)
+        {
+            handover.delivered += done.delivered;
+            handover.is_stored |= done.is_stored;
+            handover.asked.extend_from_slice(&done.asked);
+        }
         let sessions = self.home.nicknames.find(&handover.target).map(|(sessions, _)| sessions.to_vec());
         handover.to = sessions.unwrap_or_default();
         match handover.to.first().map(|first| first.core) {
@@ -237,11 +250,6 @@ impl Shard {
             Reply::Refused(refusal) => (0, false, refusal.reason == Reason::Unavailable),
             _ => (0, false, false),
         };
-        if let Some(key) = reply_to.id.filter(|_| delivered > 0 || is_stored) {
-            let window = &mut self.home.told_private;
-            window.begin(&key, self.now.tick, self.limits.idempotency_keys);
-            window.finish(&key, PrivateDone { delivered, is_stored });
-        }
         let message = Box::new(NodeMessage::PrivateDone { ask, delivered, is_stored, is_full });
         self.ask_backplane(BackplaneRequest::Tell { node: from.node, message });
     }
@@ -255,18 +263,26 @@ impl Shard {
             && let Seen::Done(done) =
                 self.home.told_private.look(key, self.now.tick, self.limits.idempotency_ms)
         {
-            let PrivateDone { delivered, is_stored } = *done;
+            let (delivered, is_stored) = (done.delivered, done.is_stored);
             self.counters.repeated_commands.add(1);
             let message = Box::new(NodeMessage::PrivateDone { ask, delivered, is_stored, is_full: false });
             return self.ask_backplane(BackplaneRequest::Tell { node, message });
         }
         let mut handover = self.new_handover(target, sender, content, 1);
-        handover.timestamp_ms = timestamp_ms;
+        (handover.timestamp_ms, handover.key) = (timestamp_ms, key);
         // The other node's wait stands for the sender, as long as the message is on its way here.
         let from = SessionRef { node, core: ask.core, session: ask.wait };
-        // It comes back with the answer.
-        let reply_to = ReplyTo { id: key, encoding: None };
-        self.hand_over_here(from, reply_to, handover);
+        self.hand_over_here(from, ReplyTo::default(), handover);
+    }
+
+    /// Notes what became of a private message here.
+    pub(in crate::shard) fn note_private(&mut self, key: &str, mut done: PrivateDone) {
+        let window = &mut self.home.told_private;
+        if let Seen::Done(before) = window.look(key, self.now.tick, self.limits.idempotency_ms) {
+            done.asked.extend_from_slice(&before.asked);
+        }
+        window.begin(key, self.now.tick, self.limits.idempotency_keys);
+        window.finish(key, done);
     }
 
     /// A session has gone on on another node, while this one was taken for lost: what it had of private messages is told on there.
@@ -274,28 +290,49 @@ impl Shard {
         let number = self.sessions[session].number;
         let kept = self.sessions[session].inbox.as_mut().map(|inbox| inbox.take_private());
         for kept in kept.unwrap_or_default() {
-            let Kept::Private { sender, target, content, timestamp_ms, .. } = kept else { continue };
+            let Kept::Private { sender, target, content, timestamp_ms, key, .. } = kept else { continue };
             // Who has sent it has been answered: nobody waits under this key any more.
             let wait = self.wait_for_store(Awaited::GivingUp { session, is_taken_back: false });
             self.end_wait(wait);
             let ask = Ask { core: self.core, wait };
-            let message = Box::new(NodeMessage::Left { ask, number, sender, target, content, timestamp_ms });
+            let message =
+                Box::new(NodeMessage::Left { ask, number, sender, target, content, key, timestamp_ms });
             self.ask_backplane(BackplaneRequest::TellAll { message });
         }
     }
 
     /// Another node has left a private message for a session, which is perhaps here.
     pub(super) fn hear_left(&mut self, node: NodeId, message: NodeMessage) {
-        let NodeMessage::Left { ask, number, sender, target, content, timestamp_ms } = message else {
+        let NodeMessage::Left { ask, number, sender, target, content, key, timestamp_ms } = message else {
             return;
         };
         let session = self.directory.get(&number).copied().filter(|session| session.node == self.node);
         let Some(session) = session.filter(|_| node != self.node) else { return };
+        // The home of the nickname knows whether the session has it already.
+        let home = self.home_of(target.folded());
         let mut handover = self.new_handover(target, sender, content, 1);
-        (handover.timestamp_ms, handover.to) = (timestamp_ms, vec![session]);
+        (handover.timestamp_ms, handover.key, handover.to) = (timestamp_ms, key, vec![session]);
         let from = SessionRef { node, core: ask.core, session: ask.wait };
+        let request = Request::Left { number, handover: Box::new(handover) };
+        self.post(home, Mail::Request { from, reply_to: ReplyTo::default(), request });
+    }
+
+    /// Passes on to a session what another node has left for it, if it has not been told it by another way: its sender was told that the node
+    /// did not answer, and has said it again.
+    pub(in crate::shard) fn take_left(&mut self, from: SessionRef, number: u64, mut handover: Handover) {
+        let (now, keep_ms) = (self.now.tick, self.limits.idempotency_ms);
+        if let Some(key) = &handover.key
+            && let Seen::Done(done) = self.home.told_private.look(key, now, keep_ms)
+        {
+            if done.asked.contains(&number) {
+                return self.counters.repeated_commands.add(1);
+            }
+            (handover.delivered, handover.is_stored) = (done.delivered, done.is_stored);
+        }
+        handover.home = self.core;
+        let core = handover.to[0].core;
         let request = Request::Handover(Box::new(handover));
-        self.post(session.core, Mail::Request { from, reply_to: ReplyTo::default(), request });
+        self.post(core, Mail::Request { from, reply_to: ReplyTo::default(), request });
     }
 }
 
