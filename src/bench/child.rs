@@ -21,7 +21,7 @@ pub struct Server {
     child: Child,
     /// Where it listens, by the listener's kind.
     pub addresses: BTreeMap<String, SocketAddr>,
-    /// The arguments that it was started with.
+    /// The arguments that it was started with, but for those that were given: they may be secrets.
     pub arguments: Vec<String>,
     /// Where it keeps what it keeps, unless somebody has said where: goes with it.
     data: PathBuf,
@@ -56,9 +56,13 @@ impl Server {
         for setting in ["rate.commands_per_second=0", "store.kind=memory"] {
             arguments.extend(["--set".into(), setting.into()]);
         }
-        arguments.extend_from_slice(flags);
         let mut command = Command::new(program);
-        command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command
+            .args(&arguments)
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
         // Its log would be mixed into what is told here; what is wrong it tells before.
         if !flags.iter().any(|flag| flag.starts_with("--log-level")) {
             command.args(["--log-level", "error"]);

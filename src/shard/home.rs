@@ -308,7 +308,7 @@ impl Shard {
             Request::Private(private) => return self.route_private(from, reply_to, *private),
             Request::Handover(handover) => return self.hand_over(from, reply_to, handover),
             Request::Readdress(handover) => return self.readdress(from, reply_to, handover),
-            Request::Left { number, handover } => return self.take_left(from, number, *handover),
+            Request::Left(handover) => return self.take_left(from, handover),
             Request::KeepForUser(handover) => return self.keep_for_user(from, reply_to, *handover),
             Request::Resume { number } => return self.find_session(from, reply_to, number),
             Request::Surrender { to, number, home } => {
@@ -447,6 +447,7 @@ impl Shard {
             key: None,
             tries,
             finds: 0,
+            left_for: 0,
         }
     }
 
@@ -683,6 +684,7 @@ mod tests {
             key: None,
             tries: 0,
             finds: 0,
+            left_for: 0,
         };
         let from = SessionRef { node: 0, core: 0, session: bob };
         shard.sessions[bob].under_way += 1;

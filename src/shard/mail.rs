@@ -217,7 +217,7 @@ pub enum Mail {
         /// The number of the session that it is for; 0: all.
         number: u64,
         /// What.
-        kept: Kept,
+        kept: Box<Kept>,
     },
 }
 
@@ -385,8 +385,8 @@ pub enum Request {
     Handover(Box<Handover>),
     /// A session of the target was not where it was looked for: the others that there are now are to be asked too.
     Readdress(Box<Handover>),
-    /// A private message that another node has left for the session of this number, which is here.
-    Left { number: u64, handover: Box<Handover> },
+    /// A private message that another node has left for a session which is here.
+    Left(Box<Handover>),
     /// A private message for a registered user, which some of the user's sessions, or all, could not be told.
     KeepForUser(Box<Handover>),
     /// Become a member, or hear a room again after a resume.
@@ -498,6 +498,8 @@ pub struct Handover {
     pub tries: u8,
     /// How often the backplane was asked where its sessions are.
     pub finds: u8,
+    /// The number of the one session that another node has left it for; 0: it is for all.
+    pub left_for: u64,
 }
 
 /// A wish to be in a room.

@@ -717,7 +717,7 @@ impl Shard {
                 self.hear_stream_expelled(to, room, is_banned)
             }
             Mail::Expelled { to, room, name, reason } => self.hear_expelled(to, room, &name, reason),
-            Mail::PutIntoInbox { to, number, kept } => self.hear_kept(to, number, kept),
+            Mail::PutIntoInbox { to, number, kept } => self.hear_kept(to, number, *kept),
         }
     }
 

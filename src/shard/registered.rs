@@ -129,7 +129,7 @@ impl Shard {
                 is_stored = true;
                 let sessions = self.home.nicknames.find(&target).map(|(sessions, _)| sessions.to_vec());
                 for SessionRef { core, session: to, .. } in sessions.into_iter().flatten() {
-                    self.post(core, Mail::PutIntoInbox { to, number, kept: kept.clone() });
+                    self.post(core, Mail::PutIntoInbox { to, number, kept: Box::new(kept.clone()) });
                 }
             }
         }
@@ -207,7 +207,10 @@ impl Shard {
     pub(super) fn inherit_inbox(&mut self, from: SessionRef, nickname: &Nickname, items: Vec<Kept>) -> Reply {
         for kept in items {
             if let Some(kept) = self.put_into_inbox(nickname, kept, 0) {
-                self.post(from.core, Mail::PutIntoInbox { to: from.session, number: 0, kept });
+                self.post(
+                    from.core,
+                    Mail::PutIntoInbox { to: from.session, number: 0, kept: Box::new(kept) },
+                );
             }
         }
         Reply::Noted

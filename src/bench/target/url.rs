@@ -17,7 +17,7 @@ use crate::tls::{ClientSettings, settings};
 
 /// What is measured.
 pub struct Target {
-    /// As it was given.
+    /// As it was given, but for its query: [`shown`].
     pub url: String,
     /// Where it listens.
     pub address: SocketAddr,
@@ -68,14 +68,21 @@ impl Target {
     /// # Errors
     /// One line on what is wrong with it.
     pub fn parse(url: &str, options: &Options) -> Result<Target, String> {
+        let shown = shown(url);
         let (scheme, rest) =
-            url.split_once("://").ok_or_else(|| format!("{url:?} is no URL: write SCHEME://HOST:PORT"))?;
+            url.split_once("://").ok_or_else(|| format!("{shown} is no URL: write SCHEME://HOST:PORT"))?;
         let (scheme, is_tls) = match scheme {
             "wss" => ("ws", true),
             "https" => ("http", true),
             _ => scheme.strip_suffix(TLS).map_or((scheme, false), |scheme| (scheme, true)),
         };
-        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let path = if path.starts_with('?') { format!("/{path}") } else { path.to_owned() };
+        let path = &*path;
+        // Before it is looked up: whoever knows names is not to hear a password.
+        if host.contains('@') {
+            return Err(format!("{shown}: a user or a password cannot be given: write SCHEME://HOST:PORT"));
+        }
         let starling = |framing, is_protobuf| {
             let path = if path.len() <= 1 { "/ws" } else { path };
             let is_echo = path == "/echo" && framing == Framing::WebSocket;
@@ -112,7 +119,7 @@ impl Target {
                 is_echo: options.is_echo,
                 version: OnceLock::new(),
             }),
-            _ => return Err(format!("{url:?}: no such scheme; there are {SCHEMES}")),
+            _ => return Err(format!("{shown}: no such scheme; there are {SCHEMES}")),
         };
         if scheme != "ws-any" && (options.hello.is_some() || options.publish.is_some()) {
             return Err("--hello and --publish are for ws-any:// targets: others know what to say".into());
@@ -122,17 +129,23 @@ impl Target {
         }
         let address = host
             .to_socket_addrs()
-            .map_err(|why| format!("{url:?}: {host:?} is no HOST:PORT ({why})"))?
+            .map_err(|why| format!("{shown}: {host:?} is no HOST:PORT ({why})"))?
             .next()
-            .ok_or_else(|| format!("{url:?}: {host:?} has no address"))?;
+            .ok_or_else(|| format!("{shown}: {host:?} has no address"))?;
         let tls = is_tls.then(|| client_settings(scheme, host, &options.roots)).transpose()?;
-        Ok(Target { url: url.into(), address, is_answered: scheme == "http", protocol, tls })
+        Ok(Target { url: shown, address, is_answered: scheme == "http", protocol, tls })
     }
 
     /// What it can do.
     pub fn traits(&self) -> Traits {
         self.protocol.traits()
     }
+}
+
+/// A URL as it is shown, in errors and reports: without what may be a password or a token, before the host and behind a question mark.
+fn shown(url: &str) -> String {
+    let url = url.split_once('?').map_or_else(|| url.to_owned(), |(before, _)| format!("{before}?…"));
+    url.rsplit_once('@').map_or_else(|| url.clone(), |(_, behind)| format!("…@{behind}"))
 }
 
 fn client_settings(scheme: &str, host: &str, roots: &Roots) -> Result<ClientSettings, String> {
@@ -200,5 +213,23 @@ mod tests {
         assert!(why("127.0.0.1:9").contains("write SCHEME://"));
         assert!(why("gopher://127.0.0.1:9").contains("there are ws"));
         assert!(why("ws://127.0.0.1").contains("HOST:PORT"));
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        for url in [
+            "ws://u:SECRET@127.0.0.1:1/ws",
+            "redis://:SECRET@127.0.0.1:1",
+            "mqtt://SECRET@127.0.0.1:1?SECRET",
+            "nosuch://u:SECRET@127.0.0.1:1",
+            "ws://127.0.0.1/ws?token=SECRET",
+            "http://127.0.0.1?token=SECRET@SECRET",
+            "SECRET@127.0.0.1",
+        ] {
+            let why = why(url);
+            assert!(!why.contains("SECRET") && why.contains("127.0.0.1"), "{why}");
+        }
+        let target = Target::parse("ws-any://127.0.0.1:1/chat?token=SECRET", &Options::default()).unwrap();
+        assert_eq!(target.url, "ws-any://127.0.0.1:1/chat?…");
     }
 }

@@ -354,7 +354,8 @@ fn attempt(
         (None, true) => Subject::of_target(&target),
     };
     if let Some(server) = &server {
-        progress.say(&format!("started starling {}", server.arguments.join(" ")));
+        let also = if placement.server_flags.is_empty() { "" } else { " and what --server-flag says" };
+        progress.say(&format!("started starling {}{also}", server.arguments.join(" ")));
     }
     let mut bench = Bench { flags, url, options, subject, stop, progress };
     match objective {
@@ -383,13 +384,14 @@ fn start_with_certificate(cores: usize, placement: &plan::Placement) -> Result<(
 impl Bench<'_> {
     fn once(&mut self, plan: &Plan) -> Result<Report, String> {
         let target = Target::parse(&self.url, &self.options)?;
+        let shown = target.url.clone();
         let outcome = run::run(plan.clone(), target, self.subject.as_ref(), &self.stop, &mut self.progress)?;
         let pids = self.subject.as_ref().map_or(&[][..], |subject| &subject.pids);
         let label = self.flags.label.clone().unwrap_or_else(|| {
             let level = plan.ack.as_ref().map(|level| format!(" {level}")).unwrap_or_default();
-            format!("{}{level} {}", plan.profile.word(), self.url)
+            format!("{}{level} {shown}", plan.profile.word())
         });
-        Ok(Report::new(plan, &self.url, label, outcome, pids))
+        Ok(Report::new(plan, &shown, label, outcome, pids))
     }
 
     /// A run for each level of acknowledgement that the target gives.

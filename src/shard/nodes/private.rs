@@ -313,25 +313,26 @@ impl Shard {
         let mut handover = self.new_handover(target, sender, content, 1);
         (handover.timestamp_ms, handover.key, handover.to) = (timestamp_ms, key, vec![session]);
         let from = SessionRef { node, core: ask.core, session: ask.wait };
-        let request = Request::Left { number, handover: Box::new(handover) };
+        handover.left_for = number;
+        let request = Request::Left(Box::new(handover));
         self.post(home, Mail::Request { from, reply_to: ReplyTo::default(), request });
     }
 
     /// Passes on to a session what another node has left for it, if it has not been told it by another way: its sender was told that the node
     /// did not answer, and has said it again.
-    pub(in crate::shard) fn take_left(&mut self, from: SessionRef, number: u64, mut handover: Handover) {
+    pub(in crate::shard) fn take_left(&mut self, from: SessionRef, mut handover: Box<Handover>) {
         let (now, keep_ms) = (self.now.tick, self.limits.idempotency_ms);
         if let Some(key) = &handover.key
             && let Seen::Done(done) = self.home.told_private.look(key, now, keep_ms)
         {
-            if done.asked.contains(&number) {
+            if done.asked.contains(&handover.left_for) {
                 return self.counters.repeated_commands.add(1);
             }
             (handover.delivered, handover.is_stored) = (done.delivered, done.is_stored);
         }
         handover.home = self.core;
         let core = handover.to[0].core;
-        let request = Request::Handover(Box::new(handover));
+        let request = Request::Handover(handover);
         self.post(core, Mail::Request { from, reply_to: ReplyTo::default(), request });
     }
 }
