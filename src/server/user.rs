@@ -57,7 +57,7 @@ impl Maker {
                 if !files::is_roots_alone(path) {
                     let name = user.name();
                     let advice = format!(
-                        "{error} for {name}: it has to be {name}'s, or in a directory that nobody but root writes to"
+                        "{error} for {name}: it has to be {name}'s, or nobody but root may write to the directory that it is in and to those above"
                     );
                     return Err(io::Error::new(error.kind(), advice));
                 }

@@ -413,6 +413,11 @@ def test_what_is_wrong_is_told(arguments, code, told):
     assert (done.returncode, told in done.stderr.decode()) == (code, True), done
 
 
+def test_who_has_nothing_to_say_is_told_too_that_there_is_no_server():
+    done = pipe("ws://127.0.0.1:1/ws", "--nickname", "a", "--timeout", "0.3", lines=b"")
+    assert (done.returncode, b"the server has not been reached in time" in done.stderr) == (1, True), done
+
+
 def test_a_name_or_a_room_that_is_refused_ends_it(server, url):
     server.ws("alice", "lobby")
     done = pipe(url, "--nickname", "alice", lines=b"x\n")

@@ -294,6 +294,12 @@ impl Pipe<'_> {
         for event in events {
             self.heard(event);
         }
+        if let (Why::Timeout, Some(room)) = (&why, self.joins.values().next()) {
+            self.over.get_or_insert_with(|| match self.was_online {
+                true => format!("the server has not let it into {room} in time"),
+                false => "the server has not been reached in time".to_owned(),
+            });
+        }
         self.write();
         if left_over == 0 {
             // What is not known to have failed has been acknowledged: an event may have found no place any more.
