@@ -308,7 +308,7 @@ fn what_was_said_again_because_a_node_did_not_answer_is_told_once() {
         key,
         timestamp_ms: 1_234,
     };
-    let (first, second) = (key("1"), key("2"));
+    let [first, second, third] = ["1", "2", "3"].map(key);
     let say = |node: &mut Node, id: &str| {
         let line = format!(r#"{{"type":"private","target":"ann","content":"psst","id":"{id}"}}"#);
         node.call(bob, &line)
@@ -323,6 +323,16 @@ fn what_was_said_again_because_a_node_did_not_answer_is_told_once() {
     assert_eq!(node.hears(ann), ["private psst"]);
     assert_eq!(say(&mut node, "2")["delivered"], 1);
     assert!(node.hears(ann).is_empty());
+    // What is kept for somebody who is away is as good as told.
+    node.cores.broken(ann);
+    node.settle();
+    node.hear(OTHER, left(77, third));
+    let ack = say(&mut node, "3");
+    assert_eq!((&ack["delivered"], &ack["stored"]), (&0.into(), &true.into()));
+    assert_eq!(node.cores.total(|counters| &counters.private_kept), 1);
+    let ann = node.come_back("ann", 77);
+    // With the two of which nobody knows whether they had arrived when the connection broke.
+    assert_eq!(node.hears(ann).iter().filter(|heard| *heard == "private psst").count(), 3);
     // Another session of hers has not got it.
     let other = node.come_from("2.0.0.2", "ann", 78, "den");
     node.hears(other);
