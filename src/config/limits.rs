@@ -55,8 +55,8 @@ section! {
         /// Streams that a peer may reset before they have been looked at (rapid reset); more end the connection.
         http2_pending_resets: usize = 20, 1..=65_536;
         /// Frames that carry nothing (PING, SETTINGS, PRIORITY, RST_STREAM, CONTINUATION, empty DATA, WINDOW_UPDATE without a
-        /// reason), and RST_STREAM that is written, in 10 s; more end the connection. Clients that measure the bandwidth send a PING a round trip, thousands
-        /// a second where that is short.
+        /// reason), and RST_STREAM that is written, in 10 s; more end the connection. Clients that measure the bandwidth send a
+        /// PING a round trip, thousands a second where that is short.
         http2_control_frames: usize = 100_000, 100..=4_294_967_295;
         /// DATA frames of less than 256 bytes that a connection may send before they have been looked at; more end it. Each takes
         /// some 200 bytes to keep. As many fit into a stream's window as commands do, which have seven bytes or more.

@@ -667,25 +667,9 @@ mod tests {
         let nickname = |shard: &Shard, session: Id| shard.sessions[session].nickname.clone().unwrap();
         let target = nickname(&shard, shard.connections[alice].session.unwrap());
         // As if another session of alice's had been told, and this one had come back on another core since its home was asked.
-        let handover = Handover {
-            home: 0,
-            to: vec![SessionRef { node: 0, core: 0, session: gone }],
-            target,
-            sender: nickname(&shard, bob),
-            content: "psst".into(),
-            delivered: 1,
-            is_stored: false,
-            is_full: false,
-            is_registered: false,
-            untold: Vec::new(),
-            asked: vec![12345],
-            has_missed: false,
-            timestamp_ms: 0,
-            key: None,
-            tries: 0,
-            finds: 0,
-            left_for: 0,
-        };
+        let mut handover = shard.new_handover(target, nickname(&shard, bob), "psst".into(), 0);
+        handover.to = vec![SessionRef { node: 0, core: 0, session: gone }];
+        (handover.delivered, handover.asked) = (1, vec![12345]);
         let from = SessionRef { node: 0, core: 0, session: bob };
         shard.sessions[bob].under_way += 1;
         shard.window[0] += 1;

@@ -17,7 +17,7 @@ use crate::tls::{ClientSettings, settings};
 
 /// What is measured.
 pub struct Target {
-    /// As it was given, but for its query: [`shown`].
+    /// As it was given, but for its query, which may have a token.
     pub url: String,
     /// Where it listens.
     pub address: SocketAddr,
