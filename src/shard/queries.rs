@@ -227,7 +227,7 @@ impl Shard {
     /// Ends a session, with its connection.
     pub(super) fn put_session_out(&mut self, id: Id) {
         let closing = Closing::Bye(Farewell::Kicked);
-        match self.sessions[id].connection {
+        match self.sessions.get(id).and_then(|session| session.connection) {
             Some(connection) => self.close(connection, closing),
             None => self.end_session(id, closing.leave_reason(), None),
         }
