@@ -503,7 +503,9 @@ impl Link {
         let read = said.split_once(' ').and_then(|(from, json)| {
             Some((from.parse::<NodeId>().ok()?, serde_json::from_str::<NodeMessage>(json).ok()?))
         });
-        let Some((from, message)) = read else {
+        // This node says nothing to itself.
+        let own = self.settings.node;
+        let Some((from, message)) = read.filter(|(from, _)| *from != own) else {
             return self.complain(
                 "hear another node",
                 &Trouble::Refused("a message that makes no sense".to_owned()),

@@ -436,6 +436,9 @@ impl Shard {
 
     /// Another node says something to this core.
     fn hear_node(&mut self, node: NodeId, message: NodeMessage) {
+        if node == self.node {
+            return; // the link says nothing to itself: whoever was answered would be somebody here, who has asked nothing
+        }
         if self.nodes.silent.contains_key(&node) {
             self.tell_silent(node, false);
         }

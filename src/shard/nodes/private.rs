@@ -306,8 +306,8 @@ impl Shard {
         let NodeMessage::Left { ask, number, sender, target, content, key, timestamp_ms } = message else {
             return;
         };
-        let session = self.directory.get(&number).copied().filter(|session| session.node == self.node);
-        let Some(session) = session.filter(|_| node != self.node) else { return };
+        let session = self.directory.get(&number).copied();
+        let Some(session) = session.filter(|session| session.node == self.node) else { return };
         // The home of the nickname knows whether the session has it already.
         let home = self.home_of(target.folded());
         let mut handover = self.new_handover(target, sender, content, 1);
