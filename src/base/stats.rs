@@ -290,7 +290,7 @@ counters! {
     Counter rate_limited_rooms,
     /// Times that a connection was not read from for a while, because it went on after it had been told to wait.
     Counter rate_limit_pauses,
-    /// Connections closed because they went on each time that they had been told to wait.
+    /// Connections closed because they went on for too long when they had been told to wait.
     Counter rate_limits_ignored,
     /// Hellos refused because their user has as many sessions as a user may have.
     Counter too_many_sessions,

@@ -145,7 +145,7 @@ pub struct Record {
     pub mistakes: u32,
     /// When the present window of mistakes began.
     pub mistakes_since: Tick,
-    /// Since when it goes on although it is refused for asking too much.
+    /// For how long it has gone on although it was refused for asking too much.
     pub ignoring: Option<Ignoring>,
     /// Whether it has gone on for so long that it is to be sent away, with all that it carries.
     pub is_deaf: bool,

@@ -143,13 +143,19 @@ fn bye(events: &[Value]) -> Option<&str> {
     events.iter().find(|event| event["type"] == "bye").map(|bye| bye["reason"].as_str().unwrap())
 }
 
-/// Says something every so many milliseconds, until it is sent away, and tells after how many that was.
-fn sent_away_ms(every_ms: u64, at_once: usize, longest_ms: u64) -> Option<u64> {
+/// Alice is there, who may say something every 100 ms and ignore that for 2 s.
+fn of_little_patience() -> (Cores, Client) {
     let mut cores = Cores::new(|config| {
         (config.rate.commands_per_second, config.rate.burst) = (10, 1);
         config.limits.rate_ignored_ms = 2000;
     });
     let alice = cores.enter(0, "alice", &[]);
+    (cores, alice)
+}
+
+/// Says something every so many milliseconds, until it is sent away, and tells after how many that was.
+fn sent_away_ms(every_ms: u64, at_once: usize, longest_ms: u64) -> Option<u64> {
+    let (mut cores, alice) = of_little_patience();
     for ms in (0..longest_ms).step_by(every_ms as usize) {
         for _ in 0..at_once {
             cores.say(alice, PING);
@@ -185,11 +191,7 @@ fn goes_on(cores: &mut Cores, alice: Client, ms: u64) {
 
 #[test]
 fn who_has_waited_as_long_as_it_has_not_begins_anew() {
-    let mut cores = Cores::new(|config| {
-        (config.rate.commands_per_second, config.rate.burst) = (10, 1);
-        config.limits.rate_ignored_ms = 2000;
-    });
-    let alice = cores.enter(0, "alice", &[]);
+    let (mut cores, alice) = of_little_patience();
     for _ in 0..5 {
         goes_on(&mut cores, alice, 1900);
         assert!(!cores.is_over(alice));
@@ -203,11 +205,7 @@ fn who_has_waited_as_long_as_it_has_not_begins_anew() {
 
 #[test]
 fn who_waits_now_and_then_as_busy_machines_do_is_sent_away_later() {
-    let mut cores = Cores::new(|config| {
-        (config.rate.commands_per_second, config.rate.burst) = (10, 1);
-        config.limits.rate_ignored_ms = 2000;
-    });
-    let alice = cores.enter(0, "alice", &[]);
+    let (mut cores, alice) = of_little_patience();
     let mut ms = 0;
     while !cores.is_over(alice) {
         goes_on(&mut cores, alice, 500);
