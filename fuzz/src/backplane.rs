@@ -378,7 +378,9 @@ impl World {
                     _ => {
                         let node = given(1, 2) as NodeId;
                         let old = SessionRef { node, core: 0, session: Id { index: 0, generation: 0 } };
-                        TakeOutcome::Taken { old, revision: given(2, 1), body: behind(words) }
+                        // One of this node, or of another one.
+                        let places = vec![SessionRef { node: given(2, 1) as NodeId, ..old }];
+                        TakeOutcome::Taken { old, places, revision: given(2, 1), body: behind(words) }
                     }
                 };
                 BackplaneNews::Taken { wait, number, session, outcome: Ok(outcome) }

@@ -113,7 +113,9 @@ impl Link {
                 self.given_up.remove(nickname.folded());
                 let sessions_max = held_before.as_ref().map_or(usize::MAX, |held| held.sessions_max);
                 let mut before: SmallVec<[SessionRef; 1]> = smallvec![old];
-                let taken = self.taken_from.remove(&session).map(|(_, places)| places);
+                let taken = self.taken_from.remove(&session);
+                let taken_from = taken.as_ref().map_or(old.node, |taken| taken.node);
+                let taken = taken.map(|taken| taken.places);
                 let earlier = held_before.map(|held| held.before).or(taken).unwrap_or_default();
                 before.extend(earlier.into_iter().filter(|place| *place != old).take(BEFORE_MAX - 1));
                 let held = Claimed { nickname, session, has_token, sessions_max, before };
@@ -125,7 +127,8 @@ impl Link {
                     .arg(hold_ms)
                     .arg(held.nickname.as_str())
                     .arg(&self.line)
-                    .arg(written(&held.before));
+                    .arg(written(&held.before))
+                    .arg(taken_from);
                 (command, Then::HoldNickname(held))
             }
             BackplaneRequest::Release { nickname, session } => {
@@ -372,6 +375,7 @@ impl Link {
             .arg(taking.session.to_string())
             .arg(self.settings.hold_ms)
             .arg(&self.line)
+            .arg(BEFORE_MAX)
     }
 
     pub(super) fn forget_session(&self, number: u64, session: SessionRef) -> Command {
@@ -383,7 +387,7 @@ impl Link {
     }
 
     /// Whether a session has been put out that is or was at one of these places.
-    pub(super) fn look_if_put_out(&self, folded: &str, places: [SessionRef; 2]) -> Command {
+    pub(super) fn look_if_put_out(&self, folded: &str, places: &[SessionRef]) -> Command {
         let command = Command::keyed("HMGET", &self.settings.keys.put_out(folded));
         places.iter().fold(command, |command, place| command.arg(place.to_string()))
     }
@@ -405,7 +409,7 @@ impl Link {
     pub(super) fn beat(&mut self) {
         let now = Instant::now();
         self.given_up.retain(|_, (until, _)| *until > now);
-        self.taken_from.retain(|_, (until, _)| *until > now);
+        self.taken_from.retain(|_, taken| taken.until > now);
         let command = beat(&self.settings);
         self.push_urgent(0, command, Then::Beat);
     }

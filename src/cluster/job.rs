@@ -154,6 +154,17 @@ pub(super) struct Claimed {
     pub(super) before: SmallVec<[SessionRef; 1]>,
 }
 
+/// Where a session that was taken has been.
+#[derive(Debug)]
+pub(super) struct TakenFrom {
+    /// The node that had it.
+    pub(super) node: NodeId,
+    /// Where it has been but for where it was kept last.
+    pub(super) places: SmallVec<[SessionRef; 1]>,
+    /// Until when that is known.
+    pub(super) until: Instant,
+}
+
 /// A session that is to go on somewhere else.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taking {

@@ -17,7 +17,7 @@ use super::address::Address;
 use super::answer::{number, text};
 use super::ask;
 use super::hear::BEAT;
-use super::job::{Claimed, Job, Then};
+use super::job::{Claimed, Job, TakenFrom, Then};
 use super::keys::Keys;
 use super::periodic::Periodic;
 use super::roster::Roster;
@@ -163,7 +163,7 @@ pub(super) struct Link {
     /// Nicknames of sessions that this node has given up: until when they are theirs, and how they were held.
     pub(super) given_up: HashMap<Box<str>, (Instant, Claimed)>,
     /// Where sessions that were taken have been before, until they have their nicknames, or until then.
-    pub(super) taken_from: HashMap<SessionRef, (Instant, SmallVec<[SessionRef; 1]>)>,
+    pub(super) taken_from: HashMap<SessionRef, TakenFrom>,
     /// The line that everything on the backplane is of.
     pub(super) line: String,
     /// How many pipelines have given places to something, and which server has answered them.

@@ -1,7 +1,8 @@
 -- Lets a session hold a nickname in the place of another one.
 -- KEYS: those of claim.lua.
 -- ARGV: 1 the session, 2 whether its user has shown a token (0 or 1), 3 who had it, 4 how long it is held, in ms, 5 the spelling, 6 the
--- line: who is here from before a loss, and has not said so since, is not waited for; 7 places where it has been, as in claim.lua.
+-- line: who is here from before a loss, and has not said so since, is not waited for; 7 places where it has been, as in claim.lua; 8 the node
+-- that it was taken from.
 -- Returns 'granted'; 'taken': the other one does not hold it any more, and somebody else does; or 'out': an admin has ended it.
 if redis.call('HEXISTS', KEYS[2], ARGV[3]) == 1 then
     return 'out'
@@ -28,7 +29,8 @@ for i = 1, #held, 2 do
         spelled = spelling
         is_shared = is_shared and token == '1'
         last = math.max(last, tonumber(expires))
-        if token == '0' and string.match(held[i], '^%d+') == node then
+        local at = string.match(held[i], '^%d+')
+        if token == '0' and (at == node or at == ARGV[8]) then
             heirs[#heirs + 1] = held[i]
         else
             strangers = strangers + 1
@@ -39,7 +41,7 @@ if not of_old and not is_shared then
     if strangers > 0 then
         return 'taken'
     end
-    -- The other one had gone on on its node, which did not know yet that it had lost it.
+    -- The other one had gone on on its node, which did not know yet that it had lost it, or could not say any more where it was.
     for i = 1, #heirs do
         redis.call('HDEL', KEYS[1], heirs[i])
     end

@@ -7,7 +7,7 @@ use redis::Value;
 
 use super::answer::{self, counted, list, number, parse, text};
 use super::ask::{CATCH_UP, PAST};
-use super::job::{Claimed, Job, Listing, Taking, Then};
+use super::job::{Claimed, Job, Listing, TakenFrom, Taking, Then};
 use super::link::{LEFT, Link, Looked};
 use super::wire::{Answer, Command, Trouble};
 use crate::chat::name::Nickname;
@@ -383,14 +383,18 @@ impl Link {
             Some(Value::Array(parts)) if parts.len() == 4 => {
                 let (revision, body) = (number(&parts[0]), text(&parts[1]));
                 let (revision, body) = (revision.unwrap_or(0), body.unwrap_or("").to_owned());
-                let place = old;
+                let node = old.node;
                 let old = text(&parts[2]).and_then(|place| place.parse().ok()).unwrap_or(old);
+                let places = text(&parts[3]).unwrap_or("").split(' ').filter_map(|place| place.parse().ok());
+                let places: Vec<SessionRef> = places.collect();
                 self.sessions.insert(taking.number, taking.session, Instant::now());
                 let held_until = Instant::now() + Duration::from_millis(self.settings.hold_ms);
-                let before = text(&parts[3]).unwrap_or("").split(' ').filter_map(|place| place.parse().ok());
-                self.taken_from.insert(taking.session, (held_until, before.collect()));
-                let look = owner_of(&body).map(|owner| self.look_if_put_out(owner.folded(), [old, place]));
-                let outcome = TakeOutcome::Taken { old, revision, body };
+                let taken_from =
+                    TakenFrom { node, places: places.iter().copied().collect(), until: held_until };
+                self.taken_from.insert(taking.session, taken_from);
+                let known = [&[old][..], &places].concat();
+                let look = owner_of(&body).map(|owner| self.look_if_put_out(owner.folded(), &known));
+                let outcome = TakeOutcome::Taken { old, places, revision, body };
                 match look {
                     Some(look) => {
                         let then = Then::LookIfPutOut(taking, Box::new(outcome));

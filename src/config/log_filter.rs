@@ -38,6 +38,7 @@ pub const LOG_MODULES: &[&str] = &[
     "starling::shard::nodes",
     "starling::shard::restore",
     "starling::shard::shared",
+    "starling::shard::shared::strays",
     "starling::shard::takeover",
     "starling::store::directory",
     "starling::store::engine",

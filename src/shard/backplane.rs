@@ -461,6 +461,9 @@ pub enum TakeOutcome {
     Taken {
         /// What its rooms and its nickname know it by: where it was when it was kept last.
         old: SessionRef,
+        /// Where else it has been, what it is taken from first: whoever had it may not have come to keep it, or to say in a room that it
+        /// is there.
+        places: Vec<SessionRef>,
         /// How often it had been kept.
         revision: u64,
         /// What it was.

@@ -377,8 +377,8 @@ pub enum Request {
     Release { nickname: Nickname, number: u64 },
     /// The session of this number continues `old`, and has its nickname from now on.
     Reclaim { nickname: Nickname, old: SessionRef, number: u64, has_token: bool },
-    /// Be a member again of a room of which another node's session `old` was one.
-    Return { room: RoomName, old: SessionRef, echo: bool },
+    /// Be a member again of a room of which another node's session was one, which the room knows by one of these places.
+    Return { room: RoomName, places: Arc<[SessionRef]>, echo: bool },
     /// Find who holds the target's nickname, and pass the message on.
     Private(Box<Private>),
     /// A private message on its way through the sessions of its target. `home` is the core that was asked first.

@@ -23,6 +23,7 @@ use super::journal::Asker;
 use super::mail::{Broadcast, Mail, Reply, ReplyTo, Request, RoomEntry};
 use super::reading::Awaited;
 use super::session::Successor;
+use super::shared::Strays;
 use super::timers::Timer;
 use crate::base::slots::Id;
 use crate::base::time::Tick;
@@ -57,6 +58,8 @@ pub(super) struct Nodes {
     pub(super) partings: HashMap<u64, Id>,
     /// Those that rooms have members of and that are neither, and since when that is known: they are new, or have long gone.
     unknown: HashMap<NodeId, Tick>,
+    /// Members of rooms that nobody is any more.
+    pub(super) strays: Strays,
 }
 
 impl Nodes {

@@ -247,6 +247,7 @@ impl Shard {
     pub(super) fn take_estate(&mut self, id: Id, estate: Estate, has_token: bool) -> usize {
         let Estate {
             old,
+            mut places,
             number,
             revision,
             nickname,
@@ -275,10 +276,12 @@ impl Shard {
             self.ask(id, key.home, request);
         }
         let mut asked = 0;
+        places.push(old);
+        let places: Arc<[SessionRef]> = places.into();
         for RestoredMembership { room, echo } in others {
             let Ok(room) = RoomName::parse(&room) else { continue };
             let home = self.home_of(room.folded());
-            let request = Request::Return { room, old, echo };
+            let request = Request::Return { room, places: places.clone(), echo };
             self.request(id, home, ReplyTo::default(), request);
             asked += 1;
         }
@@ -484,6 +487,7 @@ impl Shard {
         let successor = *session.successor.expect("looked at above");
         let estate = Estate {
             old: SessionRef { node: self.node, core: self.core, session: id },
+            places: Vec::new(),
             number: session.number,
             revision: session.revision,
             nickname: session.nickname.expect("a session that has an idle step has been welcomed"),

@@ -120,6 +120,8 @@ pub struct Successor {
 #[allow(missing_docs)]
 pub struct Estate {
     pub old: SessionRef,
+    /// Where else a session of another node has been, the last place first.
+    pub places: Vec<SessionRef>,
     pub number: u64,
     pub revision: u32,
     pub nickname: Nickname,

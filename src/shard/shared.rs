@@ -20,12 +20,15 @@ mod away;
 mod entries;
 mod orders;
 mod publishing;
+mod strays;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use orders::Order;
 use publishing::Publishing;
+use strays::Stray;
+pub(super) use strays::Strays;
 
 use super::Shard;
 use super::backplane::{
@@ -40,7 +43,7 @@ use crate::base::slots::Id;
 use crate::base::time::Tick;
 use crate::chat::history::Entry;
 use crate::chat::name::{Nickname, RoomName};
-use crate::chat::refusal::{Reason, Refusal};
+use crate::chat::refusal::{LeaveReason, Reason, Refusal};
 use crate::chat::room::{LOBBY, Room, Snapshot, Stamp};
 use crate::chat::user::{NodeId, SessionRef};
 
@@ -125,6 +128,16 @@ pub(super) struct Local {
     is_connected: bool,
     /// Whether it has been given up to another node, which is the one that it would return on.
     handed_on: Option<HandedOn>,
+    /// Of one that comes from another node and that the room knows by one of several places: all of them, until it is here.
+    places: Option<Arc<[SessionRef]>>,
+    /// Whether it has left where it was, while it is on its way here, and how: unless it has come again there since.
+    left: Option<LeaveReason>,
+}
+
+impl Local {
+    fn new(nickname: Nickname, is_admin: bool) -> Self {
+        Self { nickname, is_admin, is_connected: true, handed_on: None, places: None, left: None }
+    }
 }
 
 /// A member that has gone on elsewhere, and has not been heard of there.
@@ -141,6 +154,7 @@ struct HandedOn {
 pub(super) enum Knock {
     Session(SessionRef, ReplyTo, Request),
     Api(super::mail::ConnectionRef, Box<ApiRequest>),
+    Stray(Stray),
 }
 
 /// A room that is being opened.
@@ -263,15 +277,15 @@ impl Shard {
                 self.join_or_read(from, reply_to, join, Vec::new(), super::reading::READS_MAX);
                 None
             }
-            Request::Return { room, old, echo } => {
+            Request::Return { room, places, echo } => {
                 let name = room.clone();
-                let request = Request::Return { room, old, echo };
+                let request = Request::Return { room, places, echo };
                 let (key, knock) =
                     self.open_or_wait(&name, false, Knock::Session(from, reply_to, request))?;
-                let Knock::Session(from, reply_to, Request::Return { old, echo, .. }) = knock else {
+                let Knock::Session(from, reply_to, Request::Return { places, echo, .. }) = knock else {
                     unreachable!("what was given comes back")
                 };
-                self.return_member(from, reply_to, key, old, echo);
+                self.return_member(from, reply_to, key, &places, echo);
                 None
             }
             Request::Members { .. } | Request::History { .. } | Request::ExplainNotAMember { .. } => {
@@ -392,10 +406,17 @@ impl Shard {
 
     fn answer_knock(&mut self, knock: Knock, refusal: Refusal) {
         match knock {
-            Knock::Session(from, reply_to, _) => {
+            Knock::Session(from, reply_to, request) => {
+                if let Request::Return { room, places, .. } = request
+                    && refusal.reason != Reason::NoSuchRoom
+                {
+                    self.note_stray(room, places);
+                }
                 self.reply_to_asker(Asker::Session(from, reply_to), Reply::Refused(refusal));
             }
             Knock::Api(from, _) => self.reply_to_asker(Asker::Api(from), Reply::Refused(refusal)),
+            Knock::Stray(_) if refusal.reason == Reason::NoSuchRoom => {}
+            Knock::Stray(stray) => self.keep_stray(stray),
         }
     }
 
@@ -451,6 +472,7 @@ impl Shard {
             match knock {
                 Knock::Session(from, reply_to, request) => self.handle_request(from, reply_to, request),
                 Knock::Api(from, request) => self.handle_api_request(from, *request),
+                Knock::Stray(stray) => self.leave_stray(stray),
             }
         }
     }

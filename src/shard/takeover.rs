@@ -139,7 +139,10 @@ impl Shard {
         outcome: Result<TakeOutcome, Failed>,
     ) {
         let estate = match outcome {
-            Ok(TakeOutcome::Taken { old, revision, body }) => self.estate_of(number, old, revision, &body),
+            Ok(TakeOutcome::Taken { old, places, revision, body }) => {
+                let estate = self.estate_of(number, old, revision, &body);
+                estate.map(|estate| Estate { places, ..estate })
+            }
             // Another one of this node has taken it meanwhile.
             Ok(TakeOutcome::Held { node }) if node == self.node => {
                 self.forget_session(from, number);
@@ -188,6 +191,7 @@ impl Shard {
         let inbox = has_inbox.then(|| Box::new(Inbox::restored(inbox_offset, inbox)));
         Some(Estate {
             old,
+            places: Vec::new(),
             number,
             revision: revision as u32,
             nickname,

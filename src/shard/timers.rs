@@ -38,6 +38,8 @@ pub enum Timer {
     Read,
     /// A session that was given up to another node may not have been heard of there. The room's key at its home, and where the session was.
     HandedOn(Id, u16, Id),
+    /// Rooms to which a session could not be taken back are looked at once more.
+    Strays,
     /// The sessions of a nickname are looked for once more.
     Find(Id),
     /// The time of grace of a lost node's sessions may be over, in a room at home here.
@@ -88,6 +90,7 @@ impl Shard {
             Timer::Room(room) => self.look_at_room(room),
             Timer::Grace(session) => self.expire_grace(session),
             Timer::HandedOn(room, core, session) => self.expire_handed_on(room, core, session),
+            Timer::Strays => self.look_for_strays(),
             Timer::Find(wait) => self.find_now(wait),
             Timer::LostNodes(room) => self.look_for_lost_nodes(room),
             Timer::Bounds => self.bound_rooms_anew(),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use starling::chat::user::SessionRef;
 use starling::config::{Config, Secret};
 use starling::shard::backplane::{
     Ask, BackplaneNews, BackplaneRequest, ClaimOutcome, NodeMessage, TakeOutcome,
@@ -92,7 +93,7 @@ fn what_a_node_holds_lasts_as_long_as_it_lives() {
     one.down();
     two.nodes(&[two.id], &[one.id]);
     let taken = two.take_session(7, two.session(1));
-    assert_eq!(taken, TakeOutcome::Taken { old: a, revision: 1, body: "body 1".to_owned() });
+    assert_eq!(taken, TakeOutcome::Taken { old: a, places: vec![], revision: 1, body: "body 1".to_owned() });
     // Its nickname is free after the time of grace, and it is forgotten.
     while two.claim("ann", two.session(2), false) == Ok(ClaimOutcome::Taken) {}
     two.nodes(&[two.id], &[]);
@@ -220,7 +221,7 @@ fn a_session_is_taken_once_and_only_from_a_node_that_lets_go() {
     assert_eq!(two.take_session(7, b), TakeOutcome::Held { node: one.id });
     assert!(one.keep(7, a, 4, true));
     let taken = two.take_session(7, b);
-    assert_eq!(taken, TakeOutcome::Taken { old: a, revision: 4, body: "body 4".to_owned() });
+    assert_eq!(taken, TakeOutcome::Taken { old: a, places: vec![], revision: 4, body: "body 4".to_owned() });
     assert_eq!(one.take_session(7, a), TakeOutcome::Held { node: two.id });
     assert!(!one.keep(7, a, 5, false), "it is somebody else's");
     one.ask(0, BackplaneRequest::ForgetSession { number: 7, session: a });
@@ -232,7 +233,7 @@ fn a_session_is_taken_once_and_only_from_a_node_that_lets_go() {
     assert!(two.keep(8, b, 1, false));
     two.stop();
     let taken = one.take_session(8, a);
-    assert_eq!(taken, TakeOutcome::Taken { old: b, revision: 1, body: "body 1".to_owned() });
+    assert_eq!(taken, TakeOutcome::Taken { old: b, places: vec![], revision: 1, body: "body 1".to_owned() });
 }
 
 #[test]
@@ -293,6 +294,43 @@ fn a_nickname_that_comes_back_under_where_its_session_was_is_still_its_own() {
         let is_lost = |news: &BackplaneNews| matches!(news, BackplaneNews::NicknameLost { .. });
         assert!(!node.take(0).iter().any(is_lost), "it is not another's");
     }
+}
+
+/// A fault: whoever took a session said in rooms that it was there, and had its nickname there, and was lost before it had kept it. The next
+/// node knew only where it had been kept.
+#[test]
+fn a_session_is_known_by_all_places_where_it_has_been_since_it_was_kept() {
+    let server = Server::start(&[]);
+    let mut nodes = [0; 3].map(|_| Node::start(&config(&[server.url()])));
+    let places = [0, 1, 2].map(|index| nodes[index].session(1));
+    assert_eq!(nodes[0].claim("s7", places[0], false), Ok(ClaimOutcome::Granted));
+    assert!(nodes[0].keep(7, places[0], 1, true));
+    let go_on =
+        |old, session| BackplaneRequest::Replace { nickname: nickname("s7"), old, session, has_token: false };
+    let take = |nodes: &mut [Node; 3], by: usize, session: SessionRef| {
+        let taken = nodes[by].take_session(7, session);
+        let TakeOutcome::Taken { old, places: others, .. } = taken else { panic!("{taken:?}") };
+        assert_eq!(old, places[0], "where it was kept");
+        nodes[by].ask(0, go_on(old, session));
+        assert_eq!(nodes[by].find("s7").unwrap().1, [session]);
+        // It goes on on this node, and nobody has come to keep it.
+        let then = nodes[by].session(100 + session.session.index);
+        nodes[by].ask(0, go_on(session, then));
+        assert_eq!(nodes[by].find("s7").unwrap().1, [then]);
+        nodes[by].ask(0, BackplaneRequest::FreeSession { number: 7, session });
+        nodes[by].find("nobody"); // answered after it
+        others
+    };
+    assert_eq!(take(&mut nodes, 1, places[1]), []);
+    assert_eq!(take(&mut nodes, 2, places[2]), [places[1]]);
+    let last = nodes[1].session(9);
+    assert_eq!(take(&mut nodes, 1, last), [places[2], places[1]]);
+    for index in 10..20 {
+        let session = nodes[1].session(index);
+        assert!(take(&mut nodes, 1, session).len() <= 8, "as many as are kept of it");
+    }
+    let is_lost = |news: &BackplaneNews| matches!(news, BackplaneNews::NicknameLost { .. });
+    assert!(nodes.iter_mut().all(|node| !node.take(0).iter().any(is_lost)));
 }
 
 #[test]

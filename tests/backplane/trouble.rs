@@ -275,7 +275,7 @@ fn who_has_gone_to_another_node_since_what_redis_comes_back_with_stays_there() {
     assert!(!two.take(0).iter().any(against));
     assert!(two.keep(7, b, 5, true), "it is given up as what it is now");
     let taken = one.take_session(7, one.session(2));
-    assert_eq!(taken, TakeOutcome::Taken { old: b, revision: 5, body: "body 5".to_owned() });
+    assert_eq!(taken, TakeOutcome::Taken { old: b, places: vec![a], revision: 5, body: "body 5".to_owned() });
 }
 
 /// In the room `r`, which both have opened, after somebody has joined it.

@@ -48,8 +48,8 @@ pub struct Node {
     pub places: BTreeMap<String, Vec<SessionRef>>,
     /// The numbers of sessions that are kept, by their nicknames.
     pub numbers: BTreeMap<String, u64>,
-    /// Sessions that can be taken, by their numbers: where each was, and what it was.
-    pub elsewhere: BTreeMap<u64, (SessionRef, String)>,
+    /// Sessions that can be taken, by their numbers: where each was when it was kept, where else it has been, and what it was.
+    elsewhere: BTreeMap<u64, (SessionRef, Vec<SessionRef>, String)>,
     /// What is not done by itself, and was asked.
     pub holds: fn(&BackplaneRequest) -> bool,
     pub held: VecDeque<(u16, BackplaneRequest)>,
@@ -148,8 +148,21 @@ impl Node {
 
     /// Somebody comes from another node who was in a room there.
     pub fn come_from(&mut self, at: &str, nickname: &str, number: u64, room: &str) -> Client {
+        self.come_by_way_of(&[], at, nickname, number, room)
+    }
+
+    /// The same, and meanwhile it has been at these places.
+    pub fn come_by_way_of(
+        &mut self,
+        places: &[&str],
+        at: &str,
+        nickname: &str,
+        number: u64,
+        room: &str,
+    ) -> Client {
         let body = format!(r#"{{"nickname":"{nickname}","rooms":[{{"room":"{room}","echo":true}}]}}"#);
-        self.elsewhere.insert(number, (session(at), body));
+        let places = places.iter().map(|place| session(place)).collect();
+        self.elsewhere.insert(number, (session(at), places, body));
         self.come_back(nickname, number)
     }
 
@@ -496,7 +509,7 @@ impl Node {
                 BackplaneNews::Kept { wait, outcome: Ok(true) }
             }
             BackplaneRequest::TakeSession { wait, number, session, .. } => {
-                let taken = |(old, body)| TakeOutcome::Taken { old, revision: 1, body };
+                let taken = |(old, places, body)| TakeOutcome::Taken { old, places, revision: 1, body };
                 let outcome = self.elsewhere.remove(&number).map_or(TakeOutcome::Gone, taken);
                 BackplaneNews::Taken { wait, number, session, outcome: Ok(outcome) }
             }

@@ -223,7 +223,7 @@ fn a_session_that_comes_when_nobody_waits_for_it_is_let_go_of() {
     node.tell(BackplaneNews::Taken { wait, number, session, outcome: Ok(TakeOutcome::Gone) });
     assert!(node.asked("free").is_empty());
     let old = SessionRef { node: OTHER, ..session };
-    let outcome = Ok(TakeOutcome::Taken { old, revision: 1, body: "{}".into() });
+    let outcome = Ok(TakeOutcome::Taken { old, places: vec![], revision: 1, body: "{}".into() });
     node.tell(BackplaneNews::Taken { wait, number, session, outcome });
     assert_eq!(node.asked("free"), ["free session 7"]);
 }

@@ -320,7 +320,8 @@ fn come(body: &Value, is_answering: bool) -> (Node, Client, Vec<Value>) {
     let mut node = Node::new();
     let nickname = Nickname::parse("ann").expect("a nickname");
     node.members = vec![RoomOp::Join { session: ELSEWHERE, nickname: nickname.clone(), is_admin: false }];
-    node.taken = Some(TakeOutcome::Taken { old: ELSEWHERE, revision: 5, body: body.to_string() });
+    node.taken =
+        Some(TakeOutcome::Taken { old: ELSEWHERE, places: vec![], revision: 5, body: body.to_string() });
     node.is_answering = is_answering;
     let resume = ResumeKey::new([0; 32]).issue(&Ticket { session: 77, nickname, claims: None });
     let (client, events) = node.hello(&json!({ "type": "hello", "resume": resume }));

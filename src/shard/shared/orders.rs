@@ -1,6 +1,7 @@
 //! Orders: what is to happen in a shared room, from the wish to the answer.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::base::slots::Id;
 use crate::chat::history::Entry;
@@ -81,7 +82,8 @@ impl Shard {
         let Some(entry) = self.home.rooms.get(key) else { return };
         let Some(shared) = &entry.shared else { return };
         let mut orders = Vec::new();
-        for (session, local) in shared.locals.iter().filter(|(_, local)| local.handed_on.is_none()) {
+        let is_here = |local: &Local| local.handed_on.is_none() && local.left.is_none();
+        for (session, local) in shared.locals.iter().filter(|(_, local)| is_here(local)) {
             let is_connected = entry.room.member(*session).map(|member| member.is_connected_in(*session));
             if is_connected.is_none() || (local.is_connected && is_connected == Some(false)) {
                 let (nickname, is_admin) = (local.nickname.clone(), local.is_admin);
@@ -268,9 +270,7 @@ impl Shard {
                 (RoomOp::Join { nickname, is_admin, .. }, Some(join), Some(role)) => {
                     let (join, older) = *join;
                     if let Some(shared) = &mut self.home.rooms[key].shared {
-                        shared
-                            .locals
-                            .insert(from, Local { nickname, is_admin, is_connected: true, handed_on: None });
+                        shared.locals.insert(from, Local::new(nickname, is_admin));
                     }
                     Reply::Joined(Box::new(self.introduce(key, from, role, join, older)))
                 }
@@ -361,9 +361,11 @@ impl Shard {
         if !matches!(reason, LeaveReason::Left | LeaveReason::Quit) {
             return;
         }
+        // What is heard here may be behind: it may have come again before it went on here.
         for attaching in self.attaching(key, session) {
-            self.forget_local(key, attaching);
-            self.tell_left_before(key, attaching, reason);
+            if let Some(local) = self.home.rooms[key].local_mut(attaching) {
+                local.left = Some(reason);
+            }
         }
     }
 
@@ -458,9 +460,7 @@ impl Shard {
         if let Some(join) = join.filter(|_| is_awaited) {
             let (join, older) = *join;
             if let Some(shared) = &mut self.home.rooms[key].shared {
-                shared
-                    .locals
-                    .insert(session, Local { nickname, is_admin, is_connected: true, handed_on: None });
+                shared.locals.insert(session, Local::new(nickname, is_admin));
             }
             return Reply::Joined(Box::new(self.introduce(key, session, entered.role, join, older)));
         }
@@ -509,9 +509,12 @@ impl Shard {
                     && let Some(shared) = &mut entry.shared
                     && (shared.replaying.is_none() || name.is_some())
                 {
-                    let local =
-                        Local { nickname: nickname.clone(), is_admin, is_connected: true, handed_on: None };
-                    shared.locals.entry(session).or_insert(local);
+                    let local = shared.locals.entry(session);
+                    local.or_insert_with(|| Local::new(nickname.clone(), is_admin));
+                }
+                // By whatever way it has come, it is here.
+                if let Some(local) = entry.local_mut(session) {
+                    (local.places, local.left) = (None, None);
                 }
                 if was_away {
                     self.tell_back(key, &nickname);
@@ -521,10 +524,24 @@ impl Shard {
                 }
                 Reply::Noted
             }
+            None if let Some(reason) = entry.local_mut(session).and_then(|local| local.left) => {
+                self.forget_local(key, session);
+                self.tell_left_before(key, session, reason);
+                Reply::Noted
+            }
             // The room has lost it, not put it out: of that this node would know.
             None if let Some(local) = entry.local_mut(session) => {
                 let (nickname, is_admin) = (local.nickname.clone(), local.is_admin);
-                self.order(key, RoomOp::Join { session, nickname, is_admin }, None);
+                // Whoever had it meanwhile may have said so before this node did.
+                let places = local.places.take();
+                let room = &self.home.rooms[key].room;
+                let meanwhile = places.iter().flat_map(|places| places.iter());
+                let meanwhile = meanwhile.copied().find(|place| room.member(*place).is_some());
+                let op = match meanwhile {
+                    Some(old) => RoomOp::Attach { old, session },
+                    None => RoomOp::Join { session, nickname, is_admin },
+                };
+                self.order(key, op, None);
                 Reply::Noted
             }
             None => {
@@ -666,20 +683,23 @@ impl Shard {
         from: SessionRef,
         reply_to: ReplyTo,
         key: Id,
-        old: SessionRef,
+        places: &Arc<[SessionRef]>,
         echo: bool,
     ) {
         let entry = &mut self.home.rooms[key];
         let room = entry.room.name().clone();
-        let member = entry.room.member(old).filter(|_| entry.shared.is_some());
-        let Some(member) = member else {
-            // Put out, or taken for lost, meanwhile: it may join again.
+        let is_shared = entry.shared.is_some();
+        let known = places.iter().find_map(|place| Some((*place, entry.room.member(*place)?)));
+        let Some((old, member)) = known.filter(|_| is_shared) else {
+            // Put out, or taken for lost, meanwhile: it may join again. Or what is known here is behind that.
+            self.note_stray(room.clone(), places.clone());
             let reply = Reply::Returned { room, key: None, echo };
             return self.reply_to_asker(Asker::Session(from, reply_to), reply);
         };
         let (nickname, is_admin) = (member.nickname.clone(), member.is_admin());
         if let Some(shared) = &mut entry.shared {
-            shared.locals.insert(from, Local { nickname, is_admin, is_connected: true, handed_on: None });
+            let places = (places.len() > 1).then(|| places.clone());
+            shared.locals.insert(from, Local { places, ..Local::new(nickname, is_admin) });
         }
         self.order(key, RoomOp::Attach { old, session: from }, None);
         let reply = Reply::Returned { room, key: Some(key), echo };
@@ -694,7 +714,7 @@ impl Shard {
     }
 
     /// Those of this node that are about to go on in the place of a session, or of one that is about to.
-    fn attaching(&self, key: Id, before: SessionRef) -> Vec<SessionRef> {
+    pub(super) fn attaching(&self, key: Id, before: SessionRef) -> Vec<SessionRef> {
         let Some(shared) = self.home.rooms.get(key).and_then(|entry| entry.shared.as_ref()) else {
             return Vec::new();
         };

@@ -28,6 +28,9 @@ const SETTLE_MS: u64 = 1000;
 /// Changes that are left when the others go with a snapshot.
 const CHANGES_LEFT: u64 = 4;
 
+/// How many places a session is known by at most.
+const PLACES_MAX: usize = 8;
+
 /// The data.
 #[derive(Debug, Clone, Default)]
 pub struct Redis {
@@ -93,6 +96,8 @@ struct Session {
     at: SessionRef,
     /// Where it was when it was kept last.
     known_as: SessionRef,
+    /// Where else it has been, the last place first.
+    places: Vec<SessionRef>,
     revision: u64,
     body: String,
     is_given_up: bool,
@@ -107,6 +112,10 @@ struct Session {
 #[derive(Debug)]
 pub struct Link {
     pub node: NodeId,
+    /// Where the sessions that this node has taken had been, until they have their nicknames.
+    taken_from: BTreeMap<SessionRef, (NodeId, Vec<SessionRef>)>,
+    /// Where sessions that have their nicknames have been before.
+    before: BTreeMap<SessionRef, Vec<SessionRef>>,
     cores: usize,
     requests: VecDeque<(u16, BackplaneRequest)>,
     /// What waits until all links have looked whether something is lost.
@@ -283,10 +292,11 @@ impl Redis {
     }
 
     /// Lets a session hold a nickname in the place of another one, if nobody else does.
+    /// `places` are those where the session has been, and `nodes` those where it was kept last, and that it was taken from.
     fn replace(
         &mut self,
         nickname: &Nickname,
-        old: SessionRef,
+        (places, nodes): (&[SessionRef], [NodeId; 2]),
         session: SessionRef,
         has_token: bool,
         now_ms: u64,
@@ -295,19 +305,20 @@ impl Redis {
         let line = self.line;
         let holders = self.nicknames.entry(nickname.folded().into()).or_default();
         holders.retain(|at, holder| {
-            holder.until_ms > now_ms && (*at == old || *at == session || holder.line == line)
+            holder.until_ms > now_ms && (places.contains(at) || *at == session || holder.line == line)
         });
-        let of_old = holders.get(&old).map(|holder| holder.spelled.clone());
-        let others: Vec<_> = holders.iter().filter(|(at, _)| **at != old && **at != session).collect();
+        let of_old = places.iter().find_map(|at| holders.get(at)).map(|holder| holder.spelled.clone());
+        let others: Vec<_> =
+            holders.iter().filter(|(at, _)| !places.contains(at) && **at != session).collect();
         let is_shared = has_token && others.iter().all(|(_, holder)| holder.has_token);
         let spelled = of_old.clone().or_else(|| others.first().map(|(_, holder)| holder.spelled.clone()));
         if of_old.is_none() && !is_shared {
-            if others.iter().any(|(at, holder)| holder.has_token || at.node != old.node) {
+            if others.iter().any(|(at, holder)| holder.has_token || !nodes.contains(&at.node)) {
                 return false;
             }
             holders.retain(|at, _| *at == session);
         }
-        holders.remove(&old);
+        holders.retain(|at, _| !places.contains(at));
         let spelled = spelled.unwrap_or_else(|| nickname.clone());
         holders.insert(session, Holder { until_ms: now_ms + lease_ms, line, has_token, spelled });
         true
@@ -381,6 +392,8 @@ impl Backplane {
         self.redis.nodes.insert(node, now_ms + LEASE_MS);
         self.links.push(Link {
             node,
+            taken_from: BTreeMap::new(),
+            before: BTreeMap::new(),
             cores,
             requests: VecDeque::new(),
             wishes: VecDeque::new(),
@@ -885,7 +898,17 @@ impl Backplane {
                 link.held.remove(&old);
                 link.given_up.remove(nickname.folded());
                 let is_put_out = self.redis.put_out.contains(&old);
-                if !is_put_out && self.redis.replace(&nickname, old, session, has_token, now_ms, lease_ms) {
+                let taken = link.taken_from.remove(&session);
+                let (from, places) = taken.unwrap_or_else(|| (old.node, Vec::new()));
+                let nodes = [old.node, from];
+                let mut before = vec![old];
+                let earlier = link.before.remove(&old).unwrap_or_else(|| places.clone());
+                before.extend(earlier.into_iter().filter(|place| *place != old).take(PLACES_MAX - 1));
+                let places = before.clone();
+                link.before.insert(session, before);
+                if !is_put_out
+                    && self.redis.replace(&nickname, (&places, nodes), session, has_token, now_ms, lease_ms)
+                {
                     link.held.insert(session, (nickname, has_token));
                     None
                 } else {
@@ -938,6 +961,7 @@ impl Backplane {
                     let kept = Session {
                         at,
                         known_as,
+                        places: link.before.get(&session).cloned().unwrap_or_default(),
                         revision,
                         body,
                         is_given_up,
@@ -1002,7 +1026,8 @@ impl Backplane {
             }
             BackplaneRequest::TakeSession { wait, number, session, gone_from } => {
                 let is_put_out = |known: &Session| {
-                    [known.at, known.known_as].iter().any(|at| self.redis.put_out.contains(at))
+                    let places = known.places.iter().chain([&known.at, &known.known_as]);
+                    places.into_iter().any(|at| self.redis.put_out.contains(at))
                 };
                 if self.redis.sessions.get(&number).is_some_and(is_put_out) {
                     self.redis.sessions.remove(&number);
@@ -1024,13 +1049,20 @@ impl Backplane {
                     Some(known) => {
                         *self.counts.entry("sessions_taken").or_default() += 1;
                         known.has_moved |= known.at.node != node;
+                        let from = known.at.node;
+                        if known.at != known.known_as {
+                            known.places.insert(0, known.at);
+                            known.places.truncate(PLACES_MAX);
+                        }
                         known.at = session;
                         known.is_given_up = false;
                         known.until_ms = now_ms + lease_ms;
                         known.line = line;
                         self.links[index].kept.insert(number, session);
                         let (old, revision) = (known.known_as, known.revision);
-                        TakeOutcome::Taken { old, revision, body: known.body.clone() }
+                        let (places, body) = (known.places.clone(), known.body.clone());
+                        self.links[index].taken_from.insert(session, (from, places.clone()));
+                        TakeOutcome::Taken { old, places, revision, body }
                     }
                 };
                 Some(BackplaneNews::Taken { wait, number, session, outcome: Ok(outcome) })
