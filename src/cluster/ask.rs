@@ -112,12 +112,14 @@ impl Link {
                 let held_before = self.nicknames.remove(&(nickname.folded().into(), old));
                 self.given_up.remove(nickname.folded());
                 let sessions_max = held_before.as_ref().map_or(usize::MAX, |held| held.sessions_max);
-                let mut before: SmallVec<[SessionRef; 1]> = smallvec![old];
                 let taken = self.taken_from.remove(&session);
                 let taken_from = taken.as_ref().map_or(old.node, |taken| taken.node);
                 let taken = taken.map(|taken| taken.places);
-                let earlier = held_before.map(|held| held.before).or(taken).unwrap_or_default();
-                before.extend(earlier.into_iter().filter(|place| *place != old).take(BEFORE_MAX - 1));
+                let mut before = held_before.map(|held| held.before).or(taken).unwrap_or_default();
+                if !before.contains(&old) {
+                    before.insert(0, old);
+                }
+                before.truncate(BEFORE_MAX);
                 let held = Claimed { nickname, session, has_token, sessions_max, before };
                 self.hold_nickname(&held);
                 let command = Command::script(Script::Replace, &keys)

@@ -461,8 +461,8 @@ pub enum TakeOutcome {
     Taken {
         /// What its rooms and its nickname know it by: where it was when it was kept last.
         old: SessionRef,
-        /// Where else it has been, what it is taken from first: whoever had it may not have come to keep it, or to say in a room that it
-        /// is there.
+        /// Where it has been, the last place first. Whoever had it may not have come to keep it, and then where it was kept is among them;
+        /// otherwise these are from before that.
         places: Vec<SessionRef>,
         /// How often it had been kept.
         revision: u64,

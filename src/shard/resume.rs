@@ -276,7 +276,9 @@ impl Shard {
             self.ask(id, key.home, request);
         }
         let mut asked = 0;
-        places.push(old);
+        if !places.contains(&old) {
+            places.insert(0, old);
+        }
         let places: Arc<[SessionRef]> = places.into();
         for RestoredMembership { room, echo } in others {
             let Ok(room) = RoomName::parse(&room) else { continue };

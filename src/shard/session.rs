@@ -120,7 +120,7 @@ pub struct Successor {
 #[allow(missing_docs)]
 pub struct Estate {
     pub old: SessionRef,
-    /// Where else a session of another node has been, the last place first.
+    /// Where a session of another node has been, the last place first, and before all these at `old`, unless that is one of them.
     pub places: Vec<SessionRef>,
     pub number: u64,
     pub revision: u32,

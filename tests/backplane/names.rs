@@ -322,9 +322,9 @@ fn a_session_is_known_by_all_places_where_it_has_been_since_it_was_kept() {
         others
     };
     assert_eq!(take(&mut nodes, 1, places[1]), []);
-    assert_eq!(take(&mut nodes, 2, places[2]), [places[1]]);
+    assert_eq!(take(&mut nodes, 2, places[2]), [places[1], places[0]]);
     let last = nodes[1].session(9);
-    assert_eq!(take(&mut nodes, 1, last), [places[2], places[1]]);
+    assert_eq!(take(&mut nodes, 1, last), [places[2], places[1], places[0]]);
     for index in 10..20 {
         let session = nodes[1].session(index);
         assert!(take(&mut nodes, 1, session).len() <= 8, "as many as are kept of it");

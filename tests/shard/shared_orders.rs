@@ -527,6 +527,26 @@ fn whoever_joins_a_room_anew_where_it_could_not_be_taken_back_is_there_once() {
 }
 
 #[test]
+fn whoever_is_in_a_room_in_two_places_goes_on_from_the_last_one_and_is_there_once() {
+    // Kept at the first and taken since; kept at the first, where it had been elsewhere before.
+    for (places, from, other) in
+        [(["3.0.0.1", "2.0.0.1"], "3.0.0.1", "2.0.0.1"), (["3.0.0.1", "3.0.0.2"], "2.0.0.1", "3.0.0.1")]
+    {
+        let (mut node, ann) = den();
+        node.change("den", OTHER, 1, vec![join("2.0.0.1", "carol"), join("3.0.0.1", "carol")]);
+        node.hears(ann);
+        node.log.clear();
+        let carol = node.come_by_way_of(&places, "2.0.0.1", "carol", 77, "den");
+        let here = node.session("carol");
+        let expected =
+            [format!("append den: attach {from} as {here}"), format!("append den: leave {other} timeout")];
+        assert_eq!(node.asked("append"), expected);
+        node.say(carol, r#"{"type":"leave","room":"den"}"#);
+        assert_eq!(node.hears(ann), ["presence leave carol left"]);
+    }
+}
+
+#[test]
 fn whoever_is_said_to_be_elsewhere_before_it_is_here_goes_on_from_there() {
     let (mut node, ann) = den();
     node.change("den", OTHER, 1, vec![join("2.0.0.1", "carol")]);

@@ -702,6 +702,12 @@ impl Shard {
             shared.locals.insert(from, Local { places, ..Local::new(nickname, is_admin) });
         }
         self.order(key, RoomOp::Attach { old, session: from }, None);
+        // Where else it may be still, it is no more.
+        for other in places.iter().copied().filter(|place| *place != old) {
+            if self.home.rooms[key].room.member(other).is_some() {
+                self.order(key, RoomOp::Leave { session: other, reason: LeaveReason::Timeout }, None);
+            }
+        }
         let reply = Reply::Returned { room, key: Some(key), echo };
         self.reply_to_asker(Asker::Session(from, reply_to), reply);
     }

@@ -96,7 +96,7 @@ struct Session {
     at: SessionRef,
     /// Where it was when it was kept last.
     known_as: SessionRef,
-    /// Where else it has been, the last place first.
+    /// Where it has been, the last place first, and where it was kept among them if it has been taken since.
     places: Vec<SessionRef>,
     revision: u64,
     body: String,
@@ -901,9 +901,11 @@ impl Backplane {
                 let taken = link.taken_from.remove(&session);
                 let (from, places) = taken.unwrap_or_else(|| (old.node, Vec::new()));
                 let nodes = [old.node, from];
-                let mut before = vec![old];
-                let earlier = link.before.remove(&old).unwrap_or_else(|| places.clone());
-                before.extend(earlier.into_iter().filter(|place| *place != old).take(PLACES_MAX - 1));
+                let mut before = link.before.remove(&old).unwrap_or(places);
+                if !before.contains(&old) {
+                    before.insert(0, old);
+                }
+                before.truncate(PLACES_MAX);
                 let places = before.clone();
                 link.before.insert(session, before);
                 if !is_put_out
@@ -1051,6 +1053,9 @@ impl Backplane {
                         known.has_moved |= known.at.node != node;
                         let from = known.at.node;
                         if known.at != known.known_as {
+                            if !known.places.contains(&known.known_as) {
+                                known.places.insert(0, known.known_as);
+                            }
                             known.places.insert(0, known.at);
                             known.places.truncate(PLACES_MAX);
                         }

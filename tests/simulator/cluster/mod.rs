@@ -47,8 +47,9 @@ pub const REGRESSIONS: [u64; 12] = [
 /// 1796094994341361797: a session was taken from a node that had taken it and not kept it yet. 1796099088302757212: it could not be taken
 /// back into a room, as the backplane was away, and its node had gone. 1796099088302763971: it had gone on on the node that it was taken
 /// from, which could not say so any more, and had its nickname there. 1796099755469793590: the room was behind on the node to which it came.
-/// 1796099755469795861: so it was, and there the session had left it, and come again since.
-pub const SWARM_REGRESSIONS: [u64; 8] = [
+/// 1796099755469795861: so it was, and there the session had left it, and come again since. 1796100345430888835: it went on from an older place
+/// than it could, and was left at the last one.
+pub const SWARM_REGRESSIONS: [u64; 9] = [
     1_796_018_243_934_093_283,
     1_796_018_243_934_093_352,
     1_796_018_243_934_094_509,
@@ -57,6 +58,7 @@ pub const SWARM_REGRESSIONS: [u64; 8] = [
     1_796_099_088_302_763_971,
     1_796_099_755_469_793_590,
     1_796_099_755_469_795_861,
+    1_796_100_345_430_888_835,
 ];
 
 /// And how many that nobody has seen.
