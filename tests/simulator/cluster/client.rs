@@ -179,6 +179,8 @@ pub struct Client {
     last_node: NodeId,
     /// Whether it has asked another node for its session since.
     has_asked_elsewhere: bool,
+    /// Whether it had done so when it was let in: that node may take the session after that.
+    may_be_taken: bool,
     /// Where it was in each room when the connection ended.
     kept: BTreeMap<String, Membership>,
     /// The rooms that it has left, as nodes told it that had perhaps told nobody else; and those of nodes that are gone since: it may be
@@ -215,6 +217,7 @@ impl Client {
             token: None,
             last_node: 0,
             has_asked_elsewhere: false,
+            may_be_taken: false,
             kept: BTreeMap::new(),
             left_on: BTreeMap::new(),
             left: BTreeSet::new(),
@@ -585,7 +588,9 @@ impl Client {
                     }
                 }
                 // Another node may have taken the session, as the backplane had it, before this one got it, or got it back.
-                if std::mem::take(&mut self.has_asked_elsewhere) && is_resumed {
+                let has_asked_elsewhere = std::mem::take(&mut self.has_asked_elsewhere);
+                let may_have_been_taken = std::mem::replace(&mut self.may_be_taken, has_asked_elsewhere);
+                if (has_asked_elsewhere || may_have_been_taken) && is_resumed {
                     self.forget_leaves();
                 }
                 if !is_resumed {
@@ -622,7 +627,7 @@ impl Client {
                 self.rooms.remove(&room);
                 self.left.insert(room.clone());
                 let node = self.connection.expect("it hears").0;
-                if ledger.cut_off.contains(&node) {
+                if ledger.cut_off.contains(&node) || self.may_be_taken {
                     self.left_on.insert(room, node);
                 }
             }

@@ -48,8 +48,9 @@ pub const REGRESSIONS: [u64; 12] = [
 /// back into a room, as the backplane was away, and its node had gone. 1796099088302763971: it had gone on on the node that it was taken
 /// from, which could not say so any more, and had its nickname there. 1796099755469793590: the room was behind on the node to which it came.
 /// 1796099755469795861: so it was, and there the session had left it, and come again since. 1796100345430888835: it went on from an older place
-/// than it could, and was left at the last one.
-pub const SWARM_REGRESSIONS: [u64; 9] = [
+/// than it could, and was left at the last one. 1796100857337476260: it was taken, long after it had been asked for, from a node where its user
+/// was by then, and left a room: a wrong expectation of the simulator's.
+pub const SWARM_REGRESSIONS: [u64; 10] = [
     1_796_018_243_934_093_283,
     1_796_018_243_934_093_352,
     1_796_018_243_934_094_509,
@@ -59,6 +60,7 @@ pub const SWARM_REGRESSIONS: [u64; 9] = [
     1_796_099_755_469_793_590,
     1_796_099_755_469_795_861,
     1_796_100_345_430_888_835,
+    1_796_100_857_337_476_260,
 ];
 
 /// And how many that nobody has seen.
