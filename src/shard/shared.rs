@@ -87,6 +87,8 @@ pub(super) struct Shared {
     asked: Position,
     /// While a copy is put in the place of another one, the last change that the one before had: up to there it has all happened long ago.
     replaying: Option<u64>,
+    /// Whether this is no copy, but only to be read: nothing is asked of the backplane for it.
+    is_draft: bool,
     /// Entries that came before their turn.
     early: VecDeque<LogEntry>,
     /// The last change after which somebody may not speak any more who could.
@@ -182,6 +184,7 @@ impl Shared {
             unheard: VecDeque::new(),
             asked: Position::default(),
             replaying: None,
+            is_draft: false,
             early: VecDeque::new(),
             guard: 0,
             former: VecDeque::new(),
@@ -570,7 +573,7 @@ impl Shard {
         // It is in no table: nobody hears of what has happened there.
         let mut entry = HomeRoom::new(room, self.cores(), 0, retention);
         let change = opened.snapshot.as_ref().map_or(0, |(change, _)| *change);
-        entry.shared = Some(Box::new(Shared { change, ..Shared::new(self.now.tick) }));
+        entry.shared = Some(Box::new(Shared { change, is_draft: true, ..Shared::new(self.now.tick) }));
         let key = self.home.rooms.insert(entry);
         self.apply_all(key, entries);
         let entry = self.home.rooms.remove(key).expect("just inserted");

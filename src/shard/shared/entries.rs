@@ -133,6 +133,9 @@ impl Shard {
         let Some(shared) = self.home.rooms.get_mut(key).and_then(|entry| entry.shared.as_mut()) else {
             return;
         };
+        if shared.is_draft {
+            return;
+        }
         if !shared.early.is_empty() {
             return self.bring_up_to_date(key);
         }

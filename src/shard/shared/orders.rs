@@ -173,7 +173,8 @@ impl Shard {
             return;
         };
         let name = entry.room.name().clone();
-        let Some(shared) = &mut entry.shared else { return };
+        // Of a draft nobody is asked, and nobody waits for what happens in it.
+        let Some(shared) = entry.shared.as_mut().filter(|shared| !shared.is_draft) else { return };
         shared.used = now;
         let is_away = shared.is_away;
         if (is_down || is_away) && order.asker.is_some() {

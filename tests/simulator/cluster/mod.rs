@@ -49,8 +49,9 @@ pub const REGRESSIONS: [u64; 12] = [
 /// from, which could not say so any more, and had its nickname there. 1796099755469793590: the room was behind on the node to which it came.
 /// 1796099755469795861: so it was, and there the session had left it, and come again since. 1796100345430888835: it went on from an older place
 /// than it could, and was left at the last one. 1796100857337476260: it was taken, long after it had been asked for, from a node where its user
-/// was by then, and left a room: a wrong expectation of the simulator's.
-pub const SWARM_REGRESSIONS: [u64; 10] = [
+/// was by then, and left a room: a wrong expectation of the simulator's. 1796101464107109650: whoever read what was left of a room, to begin it
+/// anew, changed it, and so found that it had changed, again and again.
+pub const SWARM_REGRESSIONS: [u64; 11] = [
     1_796_018_243_934_093_283,
     1_796_018_243_934_093_352,
     1_796_018_243_934_094_509,
@@ -61,6 +62,7 @@ pub const SWARM_REGRESSIONS: [u64; 10] = [
     1_796_099_755_469_795_861,
     1_796_100_345_430_888_835,
     1_796_100_857_337_476_260,
+    1_796_101_464_107_109_650,
 ];
 
 /// And how many that nobody has seen.
@@ -626,8 +628,11 @@ impl World {
                     "nobody moderates {room}: {:?}",
                     told[room]
                 );
-                let known = self.ledger.members.entry(room.clone()).or_insert_with(|| told[room].clone());
-                assert_eq!(*known, told[room], "nodes disagree on {room}");
+                // What Redis has forgotten its node says when it opens the room.
+                let mut certain = told[room].clone();
+                certain.retain(|(name, ..)| !may_be(name));
+                let known = self.ledger.members.entry(room.clone()).or_insert_with(|| certain.clone());
+                assert_eq!(*known, certain, "nodes disagree on {room}");
             }
             if let Some((id, core, connection)) = probe.connection {
                 let node = self.nodes.iter().position(|node| node.id == id).expect("still there");
