@@ -130,7 +130,7 @@ pub(super) struct Local {
     is_connected: bool,
     /// Whether it has been given up to another node, which is the one that it would return on.
     handed_on: Option<HandedOn>,
-    /// Of one that comes from another node and that the room knows by one of several places: all of them, until it is here.
+    /// Of one that comes from another node: the places by which the room may know it, until it is here.
     places: Option<Arc<[SessionRef]>>,
     /// Whether it has left where it was, while it is on its way here, and how: unless it has come again there since.
     left: Option<LeaveReason>,

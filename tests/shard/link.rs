@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use starling::auth::Authority;
 use starling::auth::Claims;
 use starling::auth::api_key::ApiKeys;
@@ -160,9 +160,22 @@ impl Node {
         number: u64,
         room: &str,
     ) -> Client {
-        let body = format!(r#"{{"nickname":"{nickname}","rooms":[{{"room":"{room}","echo":true}}]}}"#);
+        self.come_to(&[room.to_owned()], places, at, nickname, number)
+    }
+
+    /// The same, and it was in all these rooms.
+    pub fn come_to(
+        &mut self,
+        rooms: &[String],
+        places: &[&str],
+        at: &str,
+        nickname: &str,
+        number: u64,
+    ) -> Client {
+        let rooms: Vec<Value> = rooms.iter().map(|room| json!({ "room": room, "echo": true })).collect();
+        let body = json!({ "nickname": nickname, "rooms": rooms });
         let places = places.iter().map(|place| session(place)).collect();
-        self.elsewhere.insert(number, (session(at), places, body));
+        self.elsewhere.insert(number, (session(at), places, body.to_string()));
         self.come_back(nickname, number)
     }
 

@@ -53,6 +53,7 @@ mod shared_away;
 mod shared_entries;
 mod shared_orders;
 mod shared_publishing;
+mod shared_strays;
 mod sockets;
 mod takeover;
 mod timers;

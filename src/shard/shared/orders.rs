@@ -699,8 +699,8 @@ impl Shard {
         };
         let (nickname, is_admin) = (member.nickname.clone(), member.is_admin());
         if let Some(shared) = &mut entry.shared {
-            let places = (places.len() > 1).then(|| places.clone());
-            shared.locals.insert(from, Local { places, ..Local::new(nickname, is_admin) });
+            let local = Local { places: Some(places.clone()), ..Local::new(nickname, is_admin) };
+            shared.locals.insert(from, local);
         }
         self.order(key, RoomOp::Attach { old, session: from }, None);
         // Where else it may be still, it is no more.
