@@ -72,13 +72,13 @@ pub struct Wanted<'a> {
 /// When another server holds the directory, or something in it cannot be read or written; the message names it.
 pub fn open(wanted: &Wanted) -> Result<Opened, StoreError> {
     place::make_directory(wanted.directory)?;
-    let (lock, last_run) = take_lock(wanted.directory)?;
+    let (lock, last_runs) = take_lock(wanted.directory)?;
     let path = wanted.directory.join(FILE);
     refuse_what_is_no_store(&path)?;
-    if last_run.is_some() {
+    if !last_runs.is_empty() {
         check_presence(&path)?;
     }
-    open_file(wanted, lock, last_run, &path)
+    open_file(wanted, lock, &last_runs, &path)
         .map_err(|error| StoreError { message: format!("{}: {}", path.display(), error.message), ..error })
 }
 
@@ -156,13 +156,8 @@ fn check_presence(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// `last_run` is what the directory says of the run that used it last, if it says so.
-fn open_file(
-    wanted: &Wanted,
-    mut lock: File,
-    last_run: Option<String>,
-    path: &Path,
-) -> Result<Opened, StoreError> {
+/// `last_runs` are what the directory says of the run that used it last, if it says so, and of those that were about to.
+fn open_file(wanted: &Wanted, mut lock: File, last_runs: &[u64], path: &Path) -> Result<Opened, StoreError> {
     let mut engine = Engine::open(path)?;
     let is_clean = load::meta(engine.connection(), "clean")?.as_deref() != Some("0");
     let is_copy = load::meta(engine.connection(), COPIED)?.is_some();
@@ -178,8 +173,10 @@ fn open_file(
         }
     };
     // A file that was put back, from a copy that was made by hand: what came after it is lost.
-    let is_older =
-        last_run.is_some_and(|last| load::meta(engine.connection(), "run").ok().flatten() != Some(last));
+    let its_run = load::meta(engine.connection(), "run").ok().flatten();
+    let its_run = its_run.and_then(|run| u64::from_str_radix(&run, 16).ok());
+    let last_run = last_runs.iter().find(|run| Some(**run) == its_run).or(last_runs.first()).copied();
+    let is_older = last_run.is_some() && last_run != its_run;
     let (is_whole, left_behind) = if is_copy { (true, Vec::new()) } else { replay(&mut engine, &identity)? };
     let mut restored = load::load(&mut engine, wanted.receipts_since_ms, wanted.receipts_max)?;
     if is_copy || is_older || (!is_clean && !is_whole) {
@@ -207,6 +204,11 @@ fn open_file(
     // or the other.
     let (rings, ring_paths) = make_rings(wanted, &identity, run)?;
     let db = engine.connection();
+    let cannot_write = |error| StoreError::new(format!("cannot write {LOCK}: {error}"));
+    // A start may fail after the store has this run, and before the directory has: the disk is full, say.
+    if let Some(last_run) = last_run {
+        write_lock(&mut lock, &[last_run, run]).map_err(cannot_write)?;
+    }
     db.execute_batch("BEGIN IMMEDIATE")?;
     load::set_meta(db, "run", &format!("{run:016x}"))?;
     load::set_meta(db, "rings", &wanted.cores.to_string())?;
@@ -215,8 +217,7 @@ fn open_file(
     db.execute_batch("DELETE FROM meta WHERE key = 'copied'; COMMIT")?;
     // In the file itself: a log that somebody removes must not take along that it was there.
     db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-    write_lock(&mut lock, Some(run))
-        .map_err(|error| StoreError::new(format!("cannot write {LOCK}: {error}")))?;
+    write_lock(&mut lock, &[run]).map_err(cannot_write)?;
     for path in left_behind {
         let _ = fs::remove_file(path);
     }
@@ -291,16 +292,18 @@ fn ring_path(identity: &str, run: u64, core: usize) -> PathBuf {
     Path::new(SHARED_MEMORY).join(format!("starling-{identity}-{run:016x}-{core}"))
 }
 
-/// Writes down who holds the directory, and the run that uses it from now on.
-fn write_lock(lock: &mut File, run: Option<u64>) -> std::io::Result<()> {
-    let run = run.map(|run| format!(" {run:016x}")).unwrap_or_default();
-    lock.set_len(0)?;
+/// Writes down who holds the directory, and the run that uses it from now on, or those that may have been the last one.
+fn write_lock(lock: &mut File, runs: &[u64]) -> std::io::Result<()> {
+    let mut text = std::process::id().to_string();
+    runs.iter().for_each(|run| text += &format!(" {run:016x}"));
+    // Over what is there: a disk that is full has place for that.
     lock.rewind()?;
-    write!(lock, "{}{run}", std::process::id())
+    lock.write_all(text.as_bytes())?;
+    lock.set_len(text.len() as u64)
 }
 
-/// Takes the directory, and says which run had it last.
-fn take_lock(directory: &Path) -> Result<(File, Option<String>), StoreError> {
+/// Takes the directory, and says which runs may have had it last.
+fn take_lock(directory: &Path) -> Result<(File, Vec<u64>), StoreError> {
     let path = directory.join(LOCK);
     refuse_link(&path)?;
     let opened = OpenOptions::new()
@@ -333,12 +336,12 @@ fn take_lock(directory: &Path) -> Result<(File, Option<String>), StoreError> {
     }
     let mut held = String::new();
     let _ = lock.read_to_string(&mut held);
-    let last_run = held.split_whitespace().nth(1).map(str::to_owned);
+    let runs = held.split_whitespace().skip(1).filter_map(|run| u64::from_str_radix(run, 16).ok());
+    let last_runs: Vec<u64> = runs.take(2).collect();
     // The run stays until there is another, or a start that fails would take it along.
-    let run = last_run.as_deref().and_then(|run| u64::from_str_radix(run, 16).ok());
-    write_lock(&mut lock, run)
+    write_lock(&mut lock, &last_runs)
         .map_err(|error| StoreError::new(format!("cannot write {}: {error}", path.display())))?;
-    Ok((lock, last_run))
+    Ok((lock, last_runs))
 }
 
 /// Looks whether the file is whole, after a server that did not stop by itself.
@@ -600,6 +603,51 @@ mod tests {
         let second = opened(directory.path()).unwrap();
         assert!(!journal.exists() && second.ring_paths[0].exists());
         end(second);
+    }
+
+    /// A fault: a start that failed when the store had its run, and the directory had not, for want of room, made the file that of another
+    /// server to the next start, and rooms got new epochs.
+    #[test]
+    fn a_start_that_fails_does_not_make_the_file_another_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = directory.path().join(LOCK);
+        let runs = || -> Vec<String> {
+            let text = fs::read_to_string(&lock).unwrap();
+            text.split(' ').skip(1).map(str::to_owned).collect()
+        };
+        let epoch = |opened: &Opened| opened.restored.rooms[0].epoch.clone();
+        let first = opened(directory.path()).unwrap();
+        let db = first.engine.connection();
+        db.execute_batch("INSERT INTO rooms (id, name, folded, epoch, keep_count, keep_bytes, keep_age_ms) VALUES (1, 'den', 'den', 'e', 9, 9999, 0)").unwrap();
+        let of_first = runs();
+        assert_eq!(of_first.len(), 1);
+        drop(first);
+        let run_of = |run: &str| {
+            change(
+                &directory.path().join(FILE),
+                &format!("UPDATE meta SET value = '{run}' WHERE key = 'run'"),
+            )
+        };
+        // (what the directory says, what the file says, whether it is the one that was there)
+        let runs_then = |words: &[&str]| fs::write(&lock, format!("1 {}", words.join(" "))).unwrap();
+        for (said, has, is_it) in [
+            (vec!["000000000000000a", "000000000000000b"], "000000000000000b", true),
+            (vec!["000000000000000a", "000000000000000b"], "000000000000000a", true),
+            (vec!["000000000000000a", "000000000000000b"], "000000000000000c", false),
+            (vec!["000000000000000a"], "000000000000000b", false),
+            (vec![], "000000000000000b", true),
+        ] {
+            change(
+                &directory.path().join(FILE),
+                "UPDATE rooms SET epoch = 'e'; UPDATE meta SET value = '1' WHERE key = 'clean'",
+            );
+            run_of(has);
+            runs_then(&said);
+            let next = opened(directory.path()).unwrap();
+            assert_eq!(&*epoch(&next) == "e", is_it, "{said:?} {has}");
+            assert_eq!(runs().len(), 1, "there is one now");
+            drop(next);
+        }
     }
 
     #[test]
