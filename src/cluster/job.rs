@@ -159,7 +159,7 @@ pub(super) struct Claimed {
 pub(super) struct TakenFrom {
     /// The node that had it.
     pub(super) node: NodeId,
-    /// Where it has been but for where it was kept last.
+    /// Where it has been, as the backplane says it ([`TakeOutcome::Taken`]).
     pub(super) places: SmallVec<[SessionRef; 1]>,
     /// Until when that is known.
     pub(super) until: Instant,

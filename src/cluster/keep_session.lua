@@ -1,5 +1,5 @@
 -- Keeps what a session is. KEYS: 1 the session's: a hash of ref (where it is), as (where it was when it was kept last), rev, body,
--- before (where it had been before that), free, moved (another node has had it), ended, and the line that it is of. What is of another line than the one that is going on is from
+-- before (where it had been before that, and from where it has been taken since), free, moved (another node has had it), ended, and the line that it is of. What is of another line than the one that is going on is from
 -- before a loss: nobody has said since that it is so.
 -- ARGV: 1 where it is, 2 the revision, 3 the body, 4 whether another node may have it (0 or 1), 5 how long it is kept, in
 -- ms, 6 whether it is taken back (0 or 1), which it is only if nobody has taken it since it was given up: what was given up has the

@@ -140,8 +140,7 @@ impl Shard {
     ) {
         let estate = match outcome {
             Ok(TakeOutcome::Taken { old, places, revision, body }) => {
-                let estate = self.estate_of(number, old, revision, &body);
-                estate.map(|estate| Estate { places, ..estate })
+                self.estate_of(number, old, places, revision, &body)
             }
             // Another one of this node has taken it meanwhile.
             Ok(TakeOutcome::Held { node }) if node == self.node => {
@@ -170,7 +169,14 @@ impl Shard {
     }
 
     /// What a session of another node leaves to one of this node.
-    fn estate_of(&self, number: u64, old: SessionRef, revision: u64, body: &str) -> Option<Estate> {
+    fn estate_of(
+        &self,
+        number: u64,
+        old: SessionRef,
+        places: Vec<SessionRef>,
+        revision: u64,
+        body: &str,
+    ) -> Option<Estate> {
         let given_up = serde_json::from_str::<GivenUp>(body);
         let given_up = given_up
             .inspect_err(|error| log::error!("session {number:016x} cannot be read: {error}"))
@@ -191,7 +197,7 @@ impl Shard {
         let inbox = has_inbox.then(|| Box::new(Inbox::restored(inbox_offset, inbox)));
         Some(Estate {
             old,
-            places: Vec::new(),
+            places,
             number,
             revision: revision as u32,
             nickname,

@@ -156,7 +156,7 @@ fn check_presence(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// `last_runs` are what the directory says of the run that used it last, if it says so, and of those that were about to.
+/// `last_runs` is what the directory says of the run that used it last, if it says so, and of one that may have begun after it.
 fn open_file(wanted: &Wanted, mut lock: File, last_runs: &[u64], path: &Path) -> Result<Opened, StoreError> {
     let mut engine = Engine::open(path)?;
     let is_clean = load::meta(engine.connection(), "clean")?.as_deref() != Some("0");
@@ -619,17 +619,9 @@ mod tests {
         let first = opened(directory.path()).unwrap();
         let db = first.engine.connection();
         db.execute_batch("INSERT INTO rooms (id, name, folded, epoch, keep_count, keep_bytes, keep_age_ms) VALUES (1, 'den', 'den', 'e', 9, 9999, 0)").unwrap();
-        let of_first = runs();
-        assert_eq!(of_first.len(), 1);
+        assert_eq!(runs().len(), 1);
         drop(first);
-        let run_of = |run: &str| {
-            change(
-                &directory.path().join(FILE),
-                &format!("UPDATE meta SET value = '{run}' WHERE key = 'run'"),
-            )
-        };
-        // (what the directory says, what the file says, whether it is the one that was there)
-        let runs_then = |words: &[&str]| fs::write(&lock, format!("1 {}", words.join(" "))).unwrap();
+        // What the directory says, what the file says, and whether that is the one that was there.
         for (said, has, is_it) in [
             (vec!["000000000000000a", "000000000000000b"], "000000000000000b", true),
             (vec!["000000000000000a", "000000000000000b"], "000000000000000a", true),
@@ -637,12 +629,13 @@ mod tests {
             (vec!["000000000000000a"], "000000000000000b", false),
             (vec![], "000000000000000b", true),
         ] {
-            change(
-                &directory.path().join(FILE),
-                "UPDATE rooms SET epoch = 'e'; UPDATE meta SET value = '1' WHERE key = 'clean'",
+            let as_before = format!(
+                "UPDATE rooms SET epoch = 'e';
+                 UPDATE meta SET value = '1' WHERE key = 'clean';
+                 UPDATE meta SET value = '{has}' WHERE key = 'run'"
             );
-            run_of(has);
-            runs_then(&said);
+            change(&directory.path().join(FILE), &as_before);
+            fs::write(&lock, format!("1 {}", said.join(" "))).unwrap();
             let next = opened(directory.path()).unwrap();
             assert_eq!(&*epoch(&next) == "e", is_it, "{said:?} {has}");
             assert_eq!(runs().len(), 1, "there is one now");

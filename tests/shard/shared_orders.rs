@@ -19,6 +19,21 @@ fn den() -> (Node, Client) {
     (node, ann)
 }
 
+/// A node with ann in a room, where carol is in these places of other nodes.
+fn den_with_carol_at(places: &[&str]) -> (Node, Client) {
+    let (mut node, ann) = den();
+    node.change("den", OTHER, 1, places.iter().map(|place| join(place, "carol")).collect());
+    node.hears(ann);
+    node.log.clear();
+    (node, ann)
+}
+
+/// Carol leaves, and then nobody of that name is there.
+fn carol_leaves_for_good(mut node: Node, carol: Client, ann: Client) {
+    node.say(carol, r#"{"type":"leave","room":"den"}"#);
+    assert_eq!(node.hears(ann), ["presence leave carol left"]);
+}
+
 fn holds_changes(request: &BackplaneRequest) -> bool {
     matches!(request, BackplaneRequest::Append(_))
 }
@@ -454,16 +469,12 @@ fn a_session_that_has_joined_by_itself_is_there_once() {
 /// where it had been meanwhile, as one who is away, when it had left.
 #[test]
 fn whoever_comes_by_way_of_a_node_that_is_lost_is_in_the_room_once() {
-    let (mut node, ann) = den();
-    node.change("den", OTHER, 1, vec![join("3.0.0.1", "carol")]);
-    node.hears(ann);
-    node.log.clear();
+    let (mut node, ann) = den_with_carol_at(&["3.0.0.1"]);
     let carol = node.come_by_way_of(&["3.0.0.1"], "2.0.0.1", "carol", 77, "den");
     assert_eq!(node.hears(carol), ["welcome carol"]);
     let here = node.session("carol");
     assert_eq!(node.asked("append"), [format!("append den: attach 3.0.0.1 as {here}")]);
-    node.say(carol, r#"{"type":"leave","room":"den"}"#);
-    assert_eq!(node.hears(ann), ["presence leave carol left"]);
+    carol_leaves_for_good(node, carol, ann);
 }
 
 #[test]
@@ -472,26 +483,19 @@ fn whoever_is_in_a_room_in_two_places_goes_on_from_the_last_one_and_is_there_onc
     for (places, from, other) in
         [(["3.0.0.1", "2.0.0.1"], "3.0.0.1", "2.0.0.1"), (["3.0.0.1", "3.0.0.2"], "2.0.0.1", "3.0.0.1")]
     {
-        let (mut node, ann) = den();
-        node.change("den", OTHER, 1, vec![join("2.0.0.1", "carol"), join("3.0.0.1", "carol")]);
-        node.hears(ann);
-        node.log.clear();
+        let (mut node, ann) = den_with_carol_at(&["2.0.0.1", "3.0.0.1"]);
         let carol = node.come_by_way_of(&places, "2.0.0.1", "carol", 77, "den");
         let here = node.session("carol");
         let expected =
             [format!("append den: attach {from} as {here}"), format!("append den: leave {other} timeout")];
         assert_eq!(node.asked("append"), expected);
-        node.say(carol, r#"{"type":"leave","room":"den"}"#);
-        assert_eq!(node.hears(ann), ["presence leave carol left"]);
+        carol_leaves_for_good(node, carol, ann);
     }
 }
 
 #[test]
 fn whoever_is_said_to_be_elsewhere_before_it_is_here_goes_on_from_there() {
-    let (mut node, ann) = den();
-    node.change("den", OTHER, 1, vec![join("2.0.0.1", "carol")]);
-    node.hears(ann);
-    node.log.clear();
+    let (mut node, ann) = den_with_carol_at(&["2.0.0.1"]);
     node.holds = holds_changes;
     let carol = node.come_by_way_of(&["3.0.0.1"], "2.0.0.1", "carol", 77, "den");
     let here = node.session("carol");
@@ -503,8 +507,7 @@ fn whoever_is_said_to_be_elsewhere_before_it_is_here_goes_on_from_there() {
         node.asked("append"),
         [format!("append den: attach 2.0.0.1 as {here}"), format!("append den: attach 3.0.0.1 as {here}")]
     );
-    node.say(carol, r#"{"type":"leave","room":"den"}"#);
-    assert_eq!(node.hears(ann), ["presence leave carol left"]);
+    carol_leaves_for_good(node, carol, ann);
 }
 
 #[test]

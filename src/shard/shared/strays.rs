@@ -1,5 +1,5 @@
-//! Members that nobody is any more: a session came here from another node, and could not be taken back into a room, because the backplane
-//! was away. It has been told so. Where it was before is gone, perhaps with its node, which says nothing more of it: so this one does, when
+//! Members that nobody is any more: a session came here from another node, and could not be taken back into a room, because that could not be
+//! reached, or what is known of it here is behind. It has been told so. Where it was before is gone, perhaps with its node, which says nothing more of it: so this one does, when
 //! it reaches the room.
 
 use std::collections::VecDeque;
