@@ -510,40 +510,6 @@ fn whoever_is_said_to_be_elsewhere_before_it_is_here_goes_on_from_there() {
     carol_leaves_for_good(node, carol, ann);
 }
 
-/// A fault: a session was taken here while its user was about to go on where it was, so that it was in the room in a place that was not known
-/// here, joined as somebody new, and that although it had left.
-#[test]
-fn whoever_goes_on_there_before_it_is_here_is_found_there() {
-    for leaves in [false, true] {
-        let (mut node, ann) = den_with_carol_at(&["2.0.0.1"]);
-        node.holds = holds_changes;
-        let carol = node.come_from("2.0.0.1", "carol", 77, "den");
-        assert_eq!(node.hears(carol), ["welcome carol"]);
-        let here = node.session("carol");
-        let attach = |old, new| RoomOp::Attach { old: session(old), session: session(new) };
-        node.change("den", OTHER, 2, vec![attach("2.0.0.1", "2.0.0.2")]);
-        node.change("den", OTHER, 3, vec![attach("2.0.0.2", "2.1.0.3")]);
-        // It is not there before its first wish has been looked at, by which time it may be asked for again.
-        node.holds = |_| false;
-        node.hears(ann);
-        let leave_there =
-            |node: &mut Node| node.change("den", OTHER, 4, vec![leave("2.1.0.3", LeaveReason::Left)]);
-        if leaves {
-            leave_there(&mut node);
-        }
-        node.release();
-        if leaves {
-            assert_eq!(node.hears(carol), ["left left"]);
-            node.tell(BackplaneNews::Returned);
-            assert_eq!(node.asked("append"), [format!("append den: attach 2.0.0.1 as {here}")]);
-            continue;
-        }
-        let again = format!("append den: attach 2.1.0.3 as {here}");
-        assert_eq!(node.asked("append"), [format!("append den: attach 2.0.0.1 as {here}"), again]);
-        carol_leaves_for_good(node, carol, ann);
-    }
-}
-
 #[test]
 fn whoever_goes_on_here_by_a_change_that_nobody_waits_for_is_here() {
     let (mut node, _) = den();

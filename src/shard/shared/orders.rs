@@ -517,7 +517,6 @@ impl Shard {
                 if let Some(local) = entry.local_mut(session) {
                     (local.places, local.left) = (None, None);
                 }
-                self.note_gone_on(key, old, session);
                 if was_away {
                     self.tell_back(key, &nickname);
                 }
@@ -526,21 +525,24 @@ impl Shard {
                 }
                 Reply::Noted
             }
-            None if let Some(meanwhile) = self.place_meanwhile(key, session) => {
-                self.order(key, RoomOp::Attach { old: meanwhile, session }, None);
-                Reply::Noted
-            }
-            None if let Some(reason) =
-                self.home.rooms[key].local_mut(session).and_then(|local| local.left) =>
-            {
+            None if let Some(reason) = entry.local_mut(session).and_then(|local| local.left) => {
                 self.forget_local(key, session);
                 self.tell_left_before(key, session, reason);
                 Reply::Noted
             }
             // The room has lost it, not put it out: of that this node would know.
-            None if let Some(local) = self.home.rooms[key].local_mut(session) => {
+            None if let Some(local) = entry.local_mut(session) => {
                 let (nickname, is_admin) = (local.nickname.clone(), local.is_admin);
-                self.order(key, RoomOp::Join { session, nickname, is_admin }, None);
+                // Whoever had it meanwhile may have said so before this node did.
+                let places = local.places.take();
+                let room = &self.home.rooms[key].room;
+                let meanwhile = places.iter().flat_map(|places| places.iter());
+                let meanwhile = meanwhile.copied().find(|place| room.member(*place).is_some());
+                let op = match meanwhile {
+                    Some(old) => RoomOp::Attach { old, session },
+                    None => RoomOp::Join { session, nickname, is_admin },
+                };
+                self.order(key, op, None);
                 Reply::Noted
             }
             None => {
@@ -549,23 +551,6 @@ impl Shard {
                     .is_some_and(|nickname| self.home.rooms[key].room.is_banned(nickname.folded(), now_ms));
                 let reason = if is_banned { LeaveReason::Banned } else { LeaveReason::Kicked };
                 Reply::NotAttached { room: key, name, reason }
-            }
-        }
-    }
-
-    /// Where a session of this node is that is not where it was to come from: whoever had it meanwhile may have said so before this node did.
-    fn place_meanwhile(&mut self, key: Id, session: SessionRef) -> Option<SessionRef> {
-        let entry = &mut self.home.rooms[key];
-        let places = entry.local_mut(session)?.places.clone()?;
-        places.iter().copied().find(|place| entry.room.member(*place).is_some())
-    }
-
-    /// A session has gone on in another place. Of this node's that are about to come from there, that is where they are to come from.
-    fn note_gone_on(&mut self, key: Id, old: SessionRef, now: SessionRef) {
-        for session in self.attaching(key, old).into_iter().filter(|session| *session != now) {
-            let Some(local) = self.home.rooms[key].local_mut(session) else { continue };
-            if let Some(places) = &mut local.places {
-                *places = places.iter().map(|place| if *place == old { now } else { *place }).collect();
             }
         }
     }
@@ -741,14 +726,10 @@ impl Shard {
             return Vec::new();
         };
         let under_way = shared.appending.iter().flat_map(|(_, orders)| orders).chain(&shared.orders);
-        let may_be_there = |session: SessionRef| {
-            let places = shared.locals.get(&session).and_then(|local| local.places.as_ref());
-            places.is_some_and(|places| places.contains(&before))
-        };
         let mut attaching = Vec::new();
         for order in under_way {
             if let RoomOp::Attach { old, session } = order.op
-                && (old == before || attaching.contains(&old) || may_be_there(session))
+                && (old == before || attaching.contains(&old))
             {
                 attaching.push(session);
             }

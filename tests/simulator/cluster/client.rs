@@ -179,8 +179,8 @@ pub struct Client {
     last_node: NodeId,
     /// Whether it has asked another node for its session since.
     has_asked_elsewhere: bool,
-    /// Whether it had done so when it was let in: that node may take the session after that.
-    may_be_taken: bool,
+    /// Whether it had done so when it was let in, since all was at rest last: that node may take the session after that.
+    pub may_be_taken: bool,
     /// Where it was in each room when the connection ended.
     kept: BTreeMap<String, Membership>,
     /// The rooms that it has left, as nodes told it that had perhaps told nobody else; and those of nodes that are gone since: it may be
@@ -589,8 +589,8 @@ impl Client {
                 }
                 // Another node may have taken the session, as the backplane had it, before this one got it, or got it back.
                 let has_asked_elsewhere = std::mem::take(&mut self.has_asked_elsewhere);
-                let may_have_been_taken = std::mem::replace(&mut self.may_be_taken, has_asked_elsewhere);
-                if (has_asked_elsewhere || may_have_been_taken) && is_resumed {
+                self.may_be_taken |= has_asked_elsewhere;
+                if self.may_be_taken && is_resumed {
                     self.forget_leaves();
                 }
                 if !is_resumed {

@@ -584,7 +584,8 @@ impl World {
 
     /// Compares what clients and nodes know when nothing happens any more.
     fn check_rest(&mut self) {
-        for client in &self.clients {
+        for client in &mut self.clients {
+            client.may_be_taken = false;
             assert!(client.nickname.is_some(), "client {} is not let in", client.number);
             assert!(client.is_answered(), "client {} waits: {:?}", client.number, client.waits_for());
         }
